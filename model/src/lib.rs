@@ -1,1 +1,17 @@
-//! x
+//! The words people use: services, real servers, connections, counters, and the API that carries
+//! them between the daemon and its clients.
+//!
+//! Plain data and its text forms. Nothing here touches the system, keeps state or decides.
+
+pub mod api;
+pub mod connection;
+pub mod counters;
+pub mod scheduler;
+pub mod server;
+pub mod service;
+
+pub use connection::{Connection, State};
+pub use counters::{Counters, Rates};
+pub use scheduler::{Scheduler, SchedulerFlags};
+pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};
+pub use service::{Family, Persistence, Protocol, Service, ServiceKey, Timeouts};

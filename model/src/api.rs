@@ -1,0 +1,162 @@
+//! The messages of the local API. Each is JSON over HTTP/1.1 on the daemon's Unix socket.
+//!
+//! | request | body | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/services` | | `[`[`ServiceStatus`]`]`, in the kernel's own order |
+//! | `POST /v1/change` | [`Change`] | [`Done`] |
+//! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
+//! | `GET /v1/connections/count` | | [`ConnectionCount`] |
+//! | `GET /v1/timeouts` | | [`Timeouts`] |
+//! | `GET /v1/statistics` | | [`Statistics`] |
+//!
+//! What is refused answers with status 409 (422 where the request itself makes no sense) and a
+//! [`Refusal`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Counters, Rates, Server, ServerAddress, Service, ServiceKey, Timeouts};
+
+/// One change of the table. The forms are those of IPVS's own commands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Change {
+    AddService {
+        service: Service,
+    },
+    EditService {
+        service: Service,
+    },
+    DeleteService {
+        key: ServiceKey,
+    },
+    /// Deletes every service.
+    Flush,
+    AddServer {
+        key: ServiceKey,
+        server: Server,
+    },
+    EditServer {
+        key: ServiceKey,
+        server: Server,
+    },
+    DeleteServer {
+        key: ServiceKey,
+        at: ServerAddress,
+    },
+    /// Zeroes the counters of one service, or of all.
+    Zero {
+        key: Option<ServiceKey>,
+    },
+    /// A zero leaves that timeout as it is.
+    SetTimeouts {
+        timeouts: Timeouts,
+    },
+}
+
+/// The change is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// A sentence for each thing that was done differently from what was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Why a change was refused. Everything is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    pub reason: Reason,
+    /// The whole sentence, in the operator's words.
+    pub text: String,
+}
+
+/// The reasons that a program may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    ServiceExists,
+    NoSuchService,
+    ServerExists,
+    NoSuchServer,
+    /// The lower threshold is above the upper one.
+    OutOfRange,
+    /// The address cannot be a server's: not unicast, or of another family without a tunnel.
+    BadAddress,
+    /// No such scheduler or persistence engine.
+    UnknownScheduler,
+    /// Shunt does not carry this yet.
+    NotSupported,
+    /// A table is full.
+    NoRoom,
+    /// The request itself makes no sense.
+    BadRequest,
+}
+
+/// A service with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub service: Service,
+    pub counters: Counters,
+    pub rates: Rates,
+    /// In the kernel's own order: newest first.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A server with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    pub server: Server,
+    pub active_connections: u32,
+    pub inactive_connections: u32,
+    #[serde(default)]
+    pub persistent_connections: u32,
+    pub counters: Counters,
+    pub rates: Rates,
+    /// How a packet gets there: interface and MAC address, or what is missing.
+    #[serde(default)]
+    pub next_hop: String,
+}
+
+/// How many entries the connection table has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionCount {
+    pub total: u64,
+    pub by_state: BTreeMap<String, u64>,
+}
+
+/// What the packet path did, by verdict and by drop reason, since it was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    pub verdicts: BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, u64>,
+    pub counters: Counters,
+    pub rates: Rates,
+}
+
+/// The daemon and its packet path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    /// Seconds since this daemon started.
+    pub uptime_s: u64,
+    /// Whether this daemon found a packet path of an earlier one and went on with it.
+    pub adopted: bool,
+    pub devices: Vec<Device>,
+    pub flows_capacity: u64,
+    pub flows_used: u64,
+    pub services: u32,
+    pub servers: u32,
+}
+
+/// A device that the packet path listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub name: String,
+    pub index: u32,
+    /// `xdp-native`, `xdp-generic`, `tc`, or why it is not attached.
+    pub hook: String,
+}

@@ -1,0 +1,60 @@
+//! What is counted for a service and for a server, and the rates made of it.
+
+use std::ops::{Add, AddAssign, Sub};
+
+use serde::{Deserialize, Serialize};
+
+/// Totals since the last zeroing. Bytes are those of IP packets, headers included, as IPVS counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub connections: u64,
+    pub in_packets: u64,
+    pub out_packets: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+}
+
+impl Add for Counters {
+    type Output = Counters;
+
+    fn add(self, other: Counters) -> Counters {
+        Counters {
+            connections: self.connections.wrapping_add(other.connections),
+            in_packets: self.in_packets.wrapping_add(other.in_packets),
+            out_packets: self.out_packets.wrapping_add(other.out_packets),
+            in_bytes: self.in_bytes.wrapping_add(other.in_bytes),
+            out_bytes: self.out_bytes.wrapping_add(other.out_bytes),
+        }
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Counters {
+    type Output = Counters;
+
+    /// The difference; a counter that went back counts as zero.
+    fn sub(self, base: Counters) -> Counters {
+        Counters {
+            connections: self.connections.saturating_sub(base.connections),
+            in_packets: self.in_packets.saturating_sub(base.in_packets),
+            out_packets: self.out_packets.saturating_sub(base.out_packets),
+            in_bytes: self.in_bytes.saturating_sub(base.in_bytes),
+            out_bytes: self.out_bytes.saturating_sub(base.out_bytes),
+        }
+    }
+}
+
+/// Rates a second, as the kernel's estimator rounds them (`ip_vs_est.c`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    pub connections: u64,
+    pub in_packets: u64,
+    pub out_packets: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+}

@@ -1,0 +1,178 @@
+//! A virtual service: what clients connect to, and how its connections are spread.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Scheduler, SchedulerFlags};
+
+/// The transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// The number in the IP header (IANA, Assigned Internet Protocol Numbers).
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+
+    /// The protocol of that number, if a service can have it.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            132 => Some(Protocol::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        })
+    }
+}
+
+/// The address family of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl From<IpAddr> for Family {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
+        }
+    }
+}
+
+/// What names a service: a virtual address with protocol and port, or a firewall mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ServiceKey {
+    Address {
+        protocol: Protocol,
+        address: IpAddr,
+        /// Port 0 stands for every port of the address.
+        port: u16,
+    },
+    Mark {
+        mark: NonZeroU32,
+        family: Family,
+    },
+}
+
+impl ServiceKey {
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match *self {
+            ServiceKey::Address { address, .. } => address.into(),
+            ServiceKey::Mark { family, .. } => family,
+        }
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            ServiceKey::Address {
+                protocol,
+                address,
+                port,
+            } => {
+                let protocol = protocol.to_string().to_lowercase();
+                match address {
+                    IpAddr::V4(address) => write!(f, "{protocol} {address}:{port}"),
+                    IpAddr::V6(address) => write!(f, "{protocol} [{address}]:{port}"),
+                }
+            }
+            ServiceKey::Mark {
+                mark,
+                family: Family::Ipv4,
+            } => write!(f, "mark {mark}"),
+            ServiceKey::Mark {
+                mark,
+                family: Family::Ipv6,
+            } => write!(f, "mark {mark} ipv6"),
+        }
+    }
+}
+
+/// Keeping a client on the server it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Seconds a template lives after its last connection.
+    pub timeout_s: u32,
+    /// The granularity: a mask over IPv4 addresses, or the prefix length for IPv6.
+    pub granularity: Granularity,
+    /// The persistence engine, such as `sip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+}
+
+/// How much of a client's address counts as one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// Any bit pattern: IPVS does not ask that the ones be in a row.
+    Mask(std::net::Ipv4Addr),
+    /// 1 to 128.
+    Prefix(u8),
+}
+
+/// A virtual service as an operator asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub key: ServiceKey,
+    pub scheduler: Scheduler,
+    #[serde(default)]
+    pub flags: SchedulerFlags,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// One-packet scheduling: each datagram is scheduled anew.
+    #[serde(default)]
+    pub one_packet: bool,
+}
+
+/// The three timeouts that `ipvsadm --set` knows, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// An established TCP connection.
+    pub tcp_s: u32,
+    /// A TCP connection after a FIN.
+    pub tcp_fin_s: u32,
+    /// A UDP flow.
+    pub udp_s: u32,
+}
+
+impl Default for Timeouts {
+    /// As the kernel has them: `tcp_timeouts` and `udp_timeouts` in `net/netfilter/ipvs`.
+    fn default() -> Self {
+        Self {
+            tcp_s: 900,
+            tcp_fin_s: 120,
+            udp_s: 300,
+        }
+    }
+}
