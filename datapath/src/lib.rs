@@ -1,1 +1,38 @@
-//! x
+//! The core of packets: a frame and the tables in, a verdict out.
+//!
+//! `no_std`, generic over [`frame::Frame`] and [`tables::Tables`]; the same code runs in the
+//! kernel and on the host. It never allocates, logs, panics or reads a clock. Little-endian
+//! machines only: words are read as they lie in memory.
+//!
+//! A packet's way: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
+//! [`connection`]) or [`schedule`], then [`method`] or [`reply`], and out as a [`verdict`].
+
+#![no_std]
+// Casts between integers of known widths are what this crate is made of.
+#![allow(clippy::cast_possible_truncation, clippy::cast_lossless)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
+pub mod checksum;
+pub mod connection;
+pub mod entry;
+pub mod family;
+pub mod flows;
+pub mod fragment;
+pub mod frame;
+pub mod icmp;
+pub mod link;
+pub mod method;
+pub mod packet;
+pub mod reply;
+pub mod schedule;
+pub mod tables;
+pub mod track;
+pub mod verdict;
+pub mod walk;
+
+#[cfg(target_endian = "big")]
+compile_error!("the packet path reads words as they lie in memory: little-endian machines only");

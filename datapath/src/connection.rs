@@ -1,0 +1,261 @@
+//! Connection states as seen by a director, which may hear only one side.
+//!
+//! Pure: a state and what was seen give the next state. The tables are those of the kernel's
+//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1), row for row. What an entry
+//! remembers besides its key is a [`Meta`]: the state, a few flags, and when it was last seen.
+
+/// The state of a connection. The first eleven have IPVS's numbers.
+pub type State = u32;
+
+pub const NONE: State = 0;
+pub const ESTABLISHED: State = 1;
+pub const SYN_SENT: State = 2;
+pub const SYN_RECV: State = 3;
+pub const FIN_WAIT: State = 4;
+pub const TIME_WAIT: State = 5;
+pub const CLOSE: State = 6;
+pub const CLOSE_WAIT: State = 7;
+pub const LAST_ACK: State = 8;
+pub const LISTEN: State = 9;
+pub const SYNACK: State = 10;
+/// A UDP flow of which one packet was seen.
+pub const UDP_FIRST: State = 11;
+/// A UDP flow of which more were seen: never evicted.
+pub const UDP: State = 12;
+
+/// Seconds that an entry lives in each state: `tcp_timeouts` and `udp_timeouts` of the kernel.
+pub const TIMEOUTS_S: [u32; 16] = [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0];
+
+/// Who sent a packet, and whether the director hears the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client; the answers come this way too.
+    Input,
+    /// From the server.
+    Output,
+    /// From the client; the answers take another way (route, tunnel).
+    InputOnly,
+}
+
+/// TCP flags as they lie in the header's 14th byte (RFC 9293, 3.1).
+pub mod flag {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// A row of the kernel's table: the next state for each of the eleven, four bits each, the first
+/// state lowest.
+const fn row(next: [State; 11]) -> u64 {
+    let mut packed = 0;
+    let mut at = 0;
+    while at < 11 {
+        #[allow(clippy::indexing_slicing)] // Constant evaluation: a bad index does not compile.
+        {
+            packed |= (next[at] as u64) << (at * 4);
+        }
+        #[allow(clippy::arithmetic_side_effects)]
+        {
+            at += 1;
+        }
+    }
+    packed
+}
+
+use {
+    CLOSE as CL, CLOSE_WAIT as CW, ESTABLISHED as ES, FIN_WAIT as FW, LAST_ACK as LA, LISTEN as LI,
+    SYN_RECV as SR, SYN_SENT as SS, SYNACK as SA, TIME_WAIT as TW,
+};
+
+// From:                                   NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+const INPUT_SYN: u64 = row([SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR]);
+const INPUT_FIN: u64 = row([CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW]);
+const INPUT_ACK: u64 = row([ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES]);
+const INPUT_RST: u64 = row([CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR]);
+
+const OUTPUT_SYN: u64 = row([SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR]);
+const OUTPUT_FIN: u64 = row([TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW]);
+const OUTPUT_ACK: u64 = row([ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES]);
+const OUTPUT_RST: u64 = row([CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL]);
+
+const INPUT_ONLY_SYN: u64 = row([SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR]);
+const INPUT_ONLY_FIN: u64 = row([CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW]);
+const INPUT_ONLY_ACK: u64 = row([ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES]);
+const INPUT_ONLY_RST: u64 = row([CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL]);
+
+/// The next state of a TCP connection. RST outweighs SYN, SYN outweighs FIN, FIN outweighs ACK;
+/// a segment with none of them closes (`tcp_state_idx`, `set_tcp_state`).
+#[inline(always)]
+#[must_use]
+pub fn next(state: State, direction: Direction, flags: u8) -> State {
+    // An ACK from the client of an established connection is nearly every packet there is.
+    if state == ESTABLISHED && flags & (flag::RST | flag::SYN | flag::FIN | flag::ACK) == flag::ACK {
+        return ESTABLISHED;
+    }
+    let row = if flags & flag::RST != 0 {
+        match direction {
+            Direction::Input => INPUT_RST,
+            Direction::Output => OUTPUT_RST,
+            Direction::InputOnly => INPUT_ONLY_RST,
+        }
+    } else if flags & flag::SYN != 0 {
+        match direction {
+            Direction::Input => INPUT_SYN,
+            Direction::Output => OUTPUT_SYN,
+            Direction::InputOnly => INPUT_ONLY_SYN,
+        }
+    } else if flags & flag::FIN != 0 {
+        match direction {
+            Direction::Input => INPUT_FIN,
+            Direction::Output => OUTPUT_FIN,
+            Direction::InputOnly => INPUT_ONLY_FIN,
+        }
+    } else if flags & flag::ACK != 0 {
+        match direction {
+            Direction::Input => INPUT_ACK,
+            Direction::Output => OUTPUT_ACK,
+            Direction::InputOnly => INPUT_ONLY_ACK,
+        }
+    } else {
+        return CLOSE;
+    };
+    ((row >> ((state & 15).wrapping_mul(4))) & 15) as State
+}
+
+/// Whether a state counts as active (`tcp_state_active_table`). UDP flows never do.
+#[inline(always)]
+#[must_use]
+pub fn is_active(state: State) -> bool {
+    const ACTIVE: u32 = 1 << ESTABLISHED | 1 << SYN_SENT | 1 << SYN_RECV | 1 << SYNACK;
+    ACTIVE >> (state & 31) & 1 != 0
+}
+
+/// Whether an entry in this state may give way to a new flow when both its buckets are full:
+/// half-open, or closed for good. Nothing a live connection needs.
+#[inline(always)]
+#[must_use]
+pub fn may_give_way(state: State) -> bool {
+    const MAY: u32 = 1 << NONE
+        | 1 << SYN_SENT
+        | 1 << SYN_RECV
+        | 1 << SYNACK
+        | 1 << CLOSE
+        | 1 << TIME_WAIT
+        | 1 << LISTEN
+        | 1 << UDP_FIRST;
+    MAY >> (state & 31) & 1 != 0
+}
+
+/// What an entry remembers besides its key, in 32 bits: when it was last seen (22 bits of ticks),
+/// then the state (5 bits) and flags. An entry of the way back has no state of its own: its low
+/// ten bits name the hop to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta(pub u32);
+
+pub const TICK_BITS: u32 = 22;
+pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
+
+impl Meta {
+    /// The connection counts as inactive (`IP_VS_CONN_F_INACTIVE`).
+    pub const INACTIVE: u32 = 1 << 5;
+    /// No answer has passed us, so the one-directional table holds (`IP_VS_CONN_F_NOOUTPUT`).
+    pub const NO_OUTPUT: u32 = 1 << 6;
+    const LOW: u32 = 0x3ff;
+
+    #[inline(always)]
+    #[must_use]
+    pub fn new(tick: u32, state: State, flags: u32) -> Self {
+        Self(tick << 10 | state | flags)
+    }
+
+    /// The tick at which a packet was last seen.
+    #[inline(always)]
+    #[must_use]
+    pub fn tick(self) -> u32 {
+        self.0 >> 10
+    }
+
+    /// Ticks since then; the clock goes round after 2^22.
+    #[inline(always)]
+    #[must_use]
+    pub fn age(self, now: u32) -> u32 {
+        now.wrapping_sub(self.tick()) & TICK_MASK
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn state(self) -> State {
+        self.0 & 31
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// The ten low bits: state and flags, or the hop.
+    #[inline(always)]
+    #[must_use]
+    pub fn low(self) -> u32 {
+        self.0 & Self::LOW
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn seen(self, now: u32) -> Self {
+        Self(now << 10 | self.low())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 11] = ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"];
+
+    fn next_names(direction: Direction, flags: u8) -> String {
+        let names: Vec<_> =
+            (0..11).map(|state| NAMES[next(state, direction, flags) as usize]).collect();
+        names.join(" ")
+    }
+
+    // ip_vs_proto_tcp.c, tcp_states[]: the three directions, four rows each.
+    #[test]
+    fn transitions_are_the_kernels() {
+        use Direction::*;
+        let table = [
+            (Input, flag::SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
+            (Input, flag::FIN | flag::ACK, "CL CW SS TW TW TW CL CW LA LI TW"),
+            (Input, flag::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
+            (Input, flag::RST, "CL CL CL SR CL CL CL CL LA LI SR"),
+            (Output, flag::SYN | flag::ACK, "SS ES SS SR SS SS SS SS SS LI SR"),
+            (Output, flag::FIN, "TW FW SS TW FW TW CL TW LA LI TW"),
+            (Output, flag::ACK, "ES ES SS ES FW TW CL CW LA ES ES"),
+            (Output, flag::RST | flag::ACK, "CL CL SS CL CL TW CL CL CL CL CL"),
+            (InputOnly, flag::SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
+            (InputOnly, flag::FIN, "CL FW SS TW FW TW CL CW LA LI TW"),
+            (InputOnly, flag::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
+            (InputOnly, flag::RST, "CL CL CL SR CL CL CL CL LA LI CL"),
+        ];
+        for (direction, flags, wanted) in table {
+            assert_eq!(next_names(direction, flags), wanted, "{direction:?} {flags:#x}");
+        }
+    }
+
+    #[test]
+    fn a_segment_without_a_flag_closes() {
+        for state in 0..11 {
+            assert_eq!(next(state, Direction::Input, 0), CLOSE);
+        }
+    }
+
+    #[test]
+    fn the_age_goes_round_with_the_clock() {
+        let meta = Meta::new(TICK_MASK, ESTABLISHED, 0);
+        assert_eq!(meta.age(4), 5);
+        assert_eq!(meta.seen(4).age(4), 0);
+        assert_eq!(meta.seen(4).state(), ESTABLISHED);
+    }
+}

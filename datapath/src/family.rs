@@ -1,0 +1,219 @@
+//! What differs between IPv4 and IPv6, as a type parameter of the walk.
+
+use crate::checksum;
+use crate::entry::{Bucket4, Bucket6, NONE};
+use crate::flows::{Key, Layout, Narrow, Wide};
+use crate::tables::Tables;
+
+/// An address family.
+pub trait Family: Copy {
+    type Address: Copy + PartialEq;
+    type Layout: Layout;
+    const V6: bool;
+    /// Bytes of the fixed header.
+    const HEADER: usize;
+
+    fn key(address: Self::Address, port: u16, endpoint: u32) -> Key;
+    fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words>;
+    fn flow_mask<T: Tables>(tables: &T) -> u32;
+    /// The id of an endpoint, or [`NONE`].
+    fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
+    /// The address as two words; IPv4 in the low half of the first.
+    fn words(address: Self::Address) -> [u64; 2];
+    fn from_words(words: [u64; 2]) -> Self::Address;
+    /// What the schedulers hash: the address, or its four words one over the other, in host order.
+    fn folded(address: Self::Address) -> u32;
+    /// Its share in a checksum.
+    fn sum(address: Self::Address) -> u32;
+    /// Whether a client can have this address.
+    fn may_be_client(address: Self::Address) -> bool;
+    fn route<T: Tables>(tables: &T, address: Self::Address) -> u32;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct V4;
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+/// A seeded hash of an endpoint; both buckets are made of it as those of a flow.
+#[inline(always)]
+#[must_use]
+pub fn endpoint_hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
+    let a = (address[0] ^ seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let a = (a ^ a >> 32 ^ address[1] ^ word as u64).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    a ^ a >> 32
+}
+
+impl Family for V4 {
+    type Address = u32;
+    type Layout = Narrow;
+    const V6: bool = false;
+    const HEADER: usize = 20;
+
+    #[inline(always)]
+    fn key(address: u32, port: u16, endpoint: u32) -> Key {
+        Key::v4(address, port, endpoint)
+    }
+
+    #[inline(always)]
+    fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words> {
+        tables.flows4(index)
+    }
+
+    #[inline(always)]
+    fn flow_mask<T: Tables>(tables: &T) -> u32 {
+        tables.shape().flow4_mask
+    }
+
+    #[inline(always)]
+    fn endpoint<T: Tables>(tables: &T, address: u32, word: u32) -> u32 {
+        let shape = tables.shape();
+        let hash = endpoint_hash([address as u64, 0], word, shape.seed);
+        let Some(bucket) = tables.endpoint4(crate::flows::first(hash, shape.endpoint4_mask)) else {
+            return NONE;
+        };
+        let (id, full) = endpoint_in4(bucket, address, word);
+        if id != NONE || !full {
+            return id;
+        }
+        match tables.endpoint4(crate::flows::second(hash, shape.endpoint4_mask)) {
+            Some(bucket) => endpoint_in4(bucket, address, word).0,
+            None => NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn words(address: u32) -> [u64; 2] {
+        [address as u64, 0]
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u64; 2]) -> u32 {
+        words[0] as u32
+    }
+
+    #[inline(always)]
+    fn folded(address: u32) -> u32 {
+        u32::from_be(address)
+    }
+
+    #[inline(always)]
+    fn sum(address: u32) -> u32 {
+        address
+    }
+
+    #[inline(always)]
+    fn may_be_client(address: u32) -> bool {
+        let high = u32::from_be(address) >> 24;
+        high != 0 && high != 127 && high < 224
+    }
+
+    #[inline(always)]
+    fn route<T: Tables>(tables: &T, address: u32) -> u32 {
+        tables.route4(address)
+    }
+}
+
+impl Family for V6 {
+    type Address = [u64; 2];
+    type Layout = Wide;
+    const V6: bool = true;
+    const HEADER: usize = 40;
+
+    #[inline(always)]
+    fn key(address: [u64; 2], port: u16, endpoint: u32) -> Key {
+        Key::v6(address, port, endpoint)
+    }
+
+    #[inline(always)]
+    fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words> {
+        tables.flows6(index)
+    }
+
+    #[inline(always)]
+    fn flow_mask<T: Tables>(tables: &T) -> u32 {
+        tables.shape().flow6_mask
+    }
+
+    #[inline(always)]
+    fn endpoint<T: Tables>(tables: &T, address: [u64; 2], word: u32) -> u32 {
+        let shape = tables.shape();
+        let hash = endpoint_hash(address, word, shape.seed);
+        let Some(bucket) = tables.endpoint6(crate::flows::first(hash, shape.endpoint6_mask)) else {
+            return NONE;
+        };
+        let (id, full) = endpoint_in6(bucket, address, word);
+        if id != NONE || !full {
+            return id;
+        }
+        match tables.endpoint6(crate::flows::second(hash, shape.endpoint6_mask)) {
+            Some(bucket) => endpoint_in6(bucket, address, word).0,
+            None => NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn words(address: [u64; 2]) -> [u64; 2] {
+        address
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u64; 2]) -> [u64; 2] {
+        words
+    }
+
+    #[inline(always)]
+    fn folded(address: [u64; 2]) -> u32 {
+        let both = address[0] ^ address[1];
+        u32::from_be(both as u32 ^ (both >> 32) as u32)
+    }
+
+    #[inline(always)]
+    fn sum(address: [u64; 2]) -> u32 {
+        checksum::add(checksum::of_u64(address[0]), checksum::of_u64(address[1]))
+    }
+
+    #[inline(always)]
+    fn may_be_client(address: [u64; 2]) -> bool {
+        let multicast = address[0] as u8 == 0xff;
+        // The unspecified address and the loopback: all zero but for the last bit.
+        let nobody = address[0] == 0 && u64::from_be(address[1]) <= 1;
+        !multicast && !nobody
+    }
+
+    #[inline(always)]
+    fn route<T: Tables>(tables: &T, address: [u64; 2]) -> u32 {
+        tables.route6(address)
+    }
+}
+
+/// The id in this bucket, and whether the bucket has no free slot.
+#[inline(always)]
+fn endpoint_in4(bucket: &Bucket4, address: u32, word: u32) -> (u32, bool) {
+    let [a, b, c, d] = &bucket.slots;
+    if a.word == word && a.address == address {
+        return (a.id, false);
+    }
+    if b.word == word && b.address == address {
+        return (b.id, false);
+    }
+    if c.word == word && c.address == address {
+        return (c.id, false);
+    }
+    if d.word == word && d.address == address {
+        return (d.id, false);
+    }
+    (NONE, a.word != 0 && b.word != 0 && c.word != 0 && d.word != 0)
+}
+
+#[inline(always)]
+fn endpoint_in6(bucket: &Bucket6, address: [u64; 2], word: u32) -> (u32, bool) {
+    let [a, b] = &bucket.slots;
+    if a.word == word && a.address == address {
+        return (a.id, false);
+    }
+    if b.word == word && b.address == address {
+        return (b.id, false);
+    }
+    (NONE, a.word != 0 && b.word != 0)
+}

@@ -1,0 +1,394 @@
+//! The table of flows: buckets of one cache line, two choices a flow, no timer, fixed memory.
+//!
+//! Generic over how a word is read and swapped ([`Words`]), so that one code runs in the kernel on
+//! an array map, in the daemon on the same map's mapping, in tests on plain atomics and under a
+//! model checker. An IPv4 entry is two words, an IPv6 entry four:
+//!
+//! ```text
+//!         word 0                                       then       last
+//! IPv4    client address (32) port (16) endpoint (16)             target (24) endpoint (8) meta (32)
+//! IPv6    1 port (16) endpoint (24)                    address    target (24) 0        (8) meta (32)
+//! ```
+//!
+//! Keys are exact: the endpoint's high bits that find no room in IPv4's first word stand in its
+//! last. Rules that keep readers right without a lock:
+//! - A slot is taken by swapping word 0 for [`BUSY`]; the key is stored there last.
+//! - Whoever takes an entry out swaps its key for [`GONE`] (or for `BUSY`, to use the slot at
+//!   once), and with that alone owns what the entry counted for.
+//! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
+//!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
+
+use crate::connection::{Meta, may_give_way};
+use crate::entry::BACK;
+
+/// Never used since the table was made.
+pub const FREE: u64 = 0;
+/// Being written.
+pub const BUSY: u64 = 1;
+/// Taken out; the slot may be used.
+pub const GONE: u64 = 2;
+
+/// Words of memory that others read and write at the same time.
+pub trait Words: Copy {
+    /// The words from `count` on.
+    fn skip(self, count: usize) -> Self;
+    /// Word `at`, with no older value read after it.
+    fn load(self, at: usize) -> u64;
+    /// Stores word `at` after everything stored before.
+    fn store(self, at: usize, value: u64);
+    /// Stores `to` if word `at` is `from`.
+    fn swap(self, at: usize, from: u64, to: u64) -> bool;
+    /// Adds to word `at`, going round, and says what was there.
+    fn add(self, at: usize, value: u64) -> u64;
+}
+
+/// How entries of one family lie in a bucket of eight words.
+pub trait Layout {
+    /// Entries a bucket.
+    const SLOTS: usize;
+    /// Words an entry.
+    const STRIDE: usize;
+    /// What of the endpoint stands in the last word, shifted to its place.
+    const TAG: u64;
+}
+
+/// IPv4 entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Narrow;
+/// IPv6 entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Wide;
+
+impl Layout for Narrow {
+    const SLOTS: usize = 4;
+    const STRIDE: usize = 2;
+    const TAG: u64 = 0xff << 24;
+}
+
+impl Layout for Wide {
+    const SLOTS: usize = 2;
+    const STRIDE: usize = 4;
+    const TAG: u64 = 0;
+}
+
+/// The exact key of a flow.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub first: u64,
+    pub address: [u64; 2],
+    /// The part that stands in the last word ([`Layout::TAG`]).
+    pub tag: u64,
+}
+
+impl Key {
+    /// `address` and `port` are the client's, in wire order.
+    #[inline(always)]
+    #[must_use]
+    pub fn v4(address: u32, port: u16, endpoint: u32) -> Self {
+        Self {
+            first: (address as u64) << 32 | (port as u64) << 16 | (endpoint & 0xffff) as u64,
+            address: [0, 0],
+            tag: ((endpoint >> 16 & 0xff) as u64) << 24,
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn v6(address: [u64; 2], port: u16, endpoint: u32) -> Self {
+        Self { first: 1 << 63 | (port as u64) << 24 | (endpoint & 0xff_ffff) as u64, address, tag: 0 }
+    }
+
+    /// The client's port, in wire order.
+    #[inline(always)]
+    #[must_use]
+    pub fn port<L: Layout>(&self) -> u16 {
+        if L::STRIDE == 2 { (self.first >> 16) as u16 } else { (self.first >> 24) as u16 }
+    }
+
+    /// The id of the service, or of the NAT endpoint with [`BACK`] set.
+    #[inline(always)]
+    #[must_use]
+    pub fn endpoint<L: Layout>(&self) -> u32 {
+        if L::STRIDE == 2 {
+            (self.first & 0xffff) as u32 | ((self.tag >> 24) as u32) << 16
+        } else {
+            (self.first & 0xff_ffff) as u32
+        }
+    }
+
+    /// Whether this is the key of the way back.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_back<L: Layout>(&self) -> bool {
+        self.endpoint::<L>() & BACK != 0
+    }
+
+    #[inline(always)]
+    fn matches<L: Layout, W: Words>(&self, slot: W) -> bool {
+        if slot.load(0) != self.first {
+            return false;
+        }
+        if L::STRIDE == 4 {
+            slot.load(1) == self.address[0] && slot.load(2) == self.address[1]
+        } else {
+            slot.load(1) & L::TAG == self.tag
+        }
+    }
+}
+
+/// A seeded hash of a key: its low and high halves choose the two buckets. Two multiplications;
+/// the seed is drawn when the table is made, so that nobody outside can aim at a bucket.
+#[inline(always)]
+#[must_use]
+pub fn hash(key: &Key, seed: u64) -> u64 {
+    let a = (key.first ^ key.tag ^ seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let a = a ^ a >> 32;
+    let a = (a ^ key.address[0]).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    let a = a ^ a >> 29;
+    let a = (a ^ key.address[1] ^ seed >> 17).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    a ^ a >> 32
+}
+
+/// The first bucket of a hash.
+#[inline(always)]
+#[must_use]
+pub fn first(hash: u64, mask: u32) -> u32 {
+    hash as u32 & mask
+}
+
+/// The second one. It is the first with small tables once in a while: then there is one choice.
+#[inline(always)]
+#[must_use]
+pub fn second(hash: u64, mask: u32) -> u32 {
+    ((hash >> 32) as u32).wrapping_mul(0x85eb_ca6b).wrapping_add(0x1b87_3593) >> 3 & mask
+}
+
+/// The last word of an entry: target (a server; on the way back a service), tag and meta.
+#[inline(always)]
+#[must_use]
+pub fn value(target: u32, tag: u64, meta: Meta) -> u64 {
+    (target & 0xff_ffff) as u64 | tag | (meta.0 as u64) << 32
+}
+
+/// A found entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<W> {
+    slot: W,
+    /// What the last word said.
+    pub value: u64,
+}
+
+impl<W: Words> Entry<W> {
+    #[inline(always)]
+    #[must_use]
+    pub fn target(&self) -> u32 {
+        self.value as u32 & 0xff_ffff
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        Meta((self.value >> 32) as u32)
+    }
+
+    /// Puts another meta in place. False if someone else changed the entry since it was read.
+    #[inline(always)]
+    pub fn update<L: Layout>(&mut self, meta: Meta) -> bool {
+        let to = self.value & 0xffff_ffff | (meta.0 as u64) << 32;
+        if !self.slot.swap(L::STRIDE.wrapping_sub(1), self.value, to) {
+            return false;
+        }
+        self.value = to;
+        true
+    }
+
+    /// Takes the entry out. False if someone else did: who gets true owns what it counted for.
+    #[inline(always)]
+    pub fn remove(&self, key: &Key) -> bool {
+        self.slot.swap(0, key.first, GONE)
+    }
+
+    /// Takes the entry out to write another in its place. As `remove`.
+    #[inline(always)]
+    pub fn seize(&self, key: &Key) -> Option<Seat<W>> {
+        self.slot.swap(0, key.first, BUSY).then_some(Seat { slot: self.slot })
+    }
+}
+
+/// A slot that is ours to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat<W> {
+    slot: W,
+}
+
+impl<W: Words> Seat<W> {
+    /// Writes an entry; from now on it is found.
+    #[inline(always)]
+    pub fn fill<L: Layout>(self, key: &Key, value: u64) -> Entry<W> {
+        if L::STRIDE == 4 {
+            self.slot.store(1, key.address[0]);
+            self.slot.store(2, key.address[1]);
+        }
+        self.slot.store(L::STRIDE.wrapping_sub(1), value);
+        self.slot.store(0, key.first);
+        Entry { slot: self.slot, value }
+    }
+
+    /// Leaves the slot to others.
+    #[inline(always)]
+    pub fn give_up(self) {
+        self.slot.store(0, GONE);
+    }
+}
+
+/// Finds a flow in one bucket. The second part says whether the bucket has a slot that was never
+/// used, so that the flow is not in its second bucket either.
+#[inline(always)]
+pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, bool) {
+    let mut has_free = false;
+    macro_rules! look {
+        ($at:expr) => {
+            if $at < L::SLOTS {
+                let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
+                if key.matches::<L, W>(slot) {
+                    let value = slot.load(L::STRIDE.wrapping_sub(1));
+                    // The slot may have been given to another flow between the two loads.
+                    if slot.load(0) == key.first {
+                        return (Some(Entry { slot, value }), false);
+                    }
+                }
+                has_free |= slot.load(0) == FREE;
+            }
+        };
+    }
+    look!(0);
+    look!(1);
+    look!(2);
+    look!(3);
+    (None, has_free)
+}
+
+/// What a slot would cost to take, lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Price(pub u32);
+
+impl Price {
+    /// Nobody's.
+    pub const NOTHING: Price = Price(0);
+    /// Expired.
+    pub const EXPIRED: Price = Price(1);
+    /// Half-open or closed; then the younger the dearer.
+    const YIELDS: u32 = 2;
+    /// Established: not for sale.
+    pub const NEVER: Price = Price(u32::MAX);
+}
+
+/// The best slot of a bucket for a new flow, with its price and the word that is there now.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<W> {
+    slot: W,
+    pub price: Price,
+    pub first: u64,
+    pub value: u64,
+}
+
+impl<W: Words> Offer<W> {
+    /// Takes the slot. `None` if someone was faster.
+    #[inline(always)]
+    pub fn take(&self) -> Option<Seat<W>> {
+        self.slot.swap(0, self.first, BUSY).then_some(Seat { slot: self.slot })
+    }
+}
+
+/// Looks through a bucket for the cheapest slot. `timeout` gives the ticks that an entry of a
+/// state lives.
+#[inline(always)]
+pub fn offer<L: Layout, W: Words>(
+    bucket: W,
+    now: u32,
+    timeout: impl Fn(u32) -> u32,
+) -> Offer<W> {
+    let mut best = Offer { slot: bucket, price: Price::NEVER, first: BUSY, value: 0 };
+    macro_rules! look {
+        ($at:expr) => {
+            if $at < L::SLOTS {
+                let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
+                let first = slot.load(0);
+                let value = slot.load(L::STRIDE.wrapping_sub(1));
+                let price = price::<L>(first, value, now, &timeout);
+                if price < best.price {
+                    best = Offer { slot, price, first, value };
+                }
+            }
+        };
+    }
+    look!(0);
+    look!(1);
+    look!(2);
+    look!(3);
+    best
+}
+
+#[inline(always)]
+fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> u32) -> Price {
+    if first == FREE || first == GONE {
+        return Price::NOTHING;
+    }
+    if first == BUSY {
+        return Price::NEVER;
+    }
+    let meta = Meta((value >> 32) as u32);
+    let age = meta.age(now);
+    let key = Key { first, address: [0, 0], tag: value & L::TAG };
+    // The way back has no state; it is as old as its flow, whose entry decides (see `back`).
+    let (limit, yields) = if key.is_back::<L>() {
+        (timeout(crate::connection::ESTABLISHED), false)
+    } else {
+        (timeout(meta.state()), may_give_way(meta.state()))
+    };
+    if age > limit {
+        Price::EXPIRED
+    } else if yields {
+        Price(Price::YIELDS.wrapping_add(crate::connection::TICK_MASK.wrapping_sub(age)))
+    } else {
+        Price::NEVER
+    }
+}
+
+/// The plain fields of an entry, for whoever goes over the whole table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub key: Key,
+    pub target: u32,
+    pub meta: Meta,
+}
+
+/// Reads slot `at` of a bucket, if an entry is there. Host side: for scans.
+#[must_use]
+pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<W>)> {
+    if at >= L::SLOTS {
+        return None;
+    }
+    let slot = bucket.skip(L::STRIDE.wrapping_mul(at));
+    let first = slot.load(0);
+    if first <= GONE {
+        return None;
+    }
+    let address =
+        if L::STRIDE == 4 { [slot.load(1), slot.load(2)] } else { [0, 0] };
+    let value = slot.load(L::STRIDE.wrapping_sub(1));
+    // Written in the meantime: not an entry that can be spoken of.
+    if slot.load(0) != first {
+        return None;
+    }
+    let key = Key { first, address, tag: value & L::TAG };
+    let entry = Entry { slot, value };
+    Some((Record { key, target: entry.target(), meta: entry.meta() }, entry))
+}
+
+/// Turns `GONE` into `FREE` in slot `at`. Only for the daemon, when no flow lies in its second
+/// bucket because of this one.
+pub fn sweep<L: Layout, W: Words>(bucket: W, at: usize) -> bool {
+    at < L::SLOTS && bucket.skip(L::STRIDE.wrapping_mul(at)).swap(0, GONE, FREE)
+}

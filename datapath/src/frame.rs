@@ -1,0 +1,162 @@
+//! A frame as the walk sees it: bytes that may be read and written where they are, and room that
+//! may be opened and closed at the front.
+//!
+//! Two shells implement [`Frame`] in the kernel (XDP, tc) and one on the host. All bytes go
+//! through [`View`] and [`Edit`]: a stretch of the frame whose length is checked once, and whose
+//! fields are then at offsets that the compiler checks. Fields are read as scalars in the byte
+//! order of the wire, never as slices: what can panic cannot be loaded.
+
+use core::marker::PhantomData;
+
+/// `N` bytes of a frame, to read.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, const N: usize> {
+    start: *const u8,
+    frame: PhantomData<&'a [u8; N]>,
+}
+
+impl<const N: usize> View<'_, N> {
+    /// # Safety
+    /// `start` must point to `N` bytes that stay readable as long as the view lives.
+    #[inline(always)]
+    pub unsafe fn new(start: *const u8) -> Self {
+        Self { start, frame: PhantomData }
+    }
+
+    #[inline(always)]
+    fn get<const AT: usize, T: Copy>(&self) -> T {
+        const { assert!(AT.saturating_add(size_of::<T>()) <= N) };
+        // SAFETY: `new` promises N bytes, and the assertion keeps the field within them.
+        unsafe { self.start.add(AT).cast::<T>().read_unaligned() }
+    }
+
+    /// The byte at `AT`.
+    #[inline(always)]
+    #[must_use]
+    pub fn u8<const AT: usize>(&self) -> u8 {
+        self.get::<AT, u8>()
+    }
+
+    /// Two bytes as they are on the wire: compare with constants made by `to_be`.
+    #[inline(always)]
+    #[must_use]
+    pub fn u16<const AT: usize>(&self) -> u16 {
+        self.get::<AT, u16>()
+    }
+
+    /// Four bytes as they are on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn u32<const AT: usize>(&self) -> u32 {
+        self.get::<AT, u32>()
+    }
+
+    /// Eight bytes as they are on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn u64<const AT: usize>(&self) -> u64 {
+        self.get::<AT, u64>()
+    }
+}
+
+/// `N` bytes of a frame, to read and write.
+#[derive(Debug)]
+pub struct Edit<'a, const N: usize> {
+    start: *mut u8,
+    frame: PhantomData<&'a mut [u8; N]>,
+}
+
+impl<const N: usize> Edit<'_, N> {
+    /// # Safety
+    /// `start` must point to `N` bytes that nobody else touches as long as this lives.
+    #[inline(always)]
+    pub unsafe fn new(start: *mut u8) -> Self {
+        Self { start, frame: PhantomData }
+    }
+
+    #[inline(always)]
+    fn put<const AT: usize, T: Copy>(&mut self, value: T) {
+        const { assert!(AT.saturating_add(size_of::<T>()) <= N) };
+        // SAFETY: `new` promises N bytes, and the assertion keeps the field within them.
+        unsafe { self.start.add(AT).cast::<T>().write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn view(&self) -> View<'_, N> {
+        View { start: self.start, frame: PhantomData }
+    }
+
+    #[inline(always)]
+    pub fn set_u8<const AT: usize>(&mut self, value: u8) {
+        self.put::<AT, u8>(value);
+    }
+
+    /// Two bytes, given as they shall be on the wire.
+    #[inline(always)]
+    pub fn set_u16<const AT: usize>(&mut self, value: u16) {
+        self.put::<AT, u16>(value);
+    }
+
+    #[inline(always)]
+    pub fn set_u32<const AT: usize>(&mut self, value: u32) {
+        self.put::<AT, u32>(value);
+    }
+
+    #[inline(always)]
+    pub fn set_u64<const AT: usize>(&mut self, value: u64) {
+        self.put::<AT, u64>(value);
+    }
+}
+
+/// Which checksum a change of the frame has to be carried into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Where the checksum field is, from the start of the frame.
+    pub field: usize,
+    /// Whether a checksum of zero means "none" (UDP over IPv4, RFC 768).
+    pub optional: bool,
+}
+
+/// A frame, from its Ethernet header on.
+///
+/// Offsets are from the start of the Ethernet header. What was read before a call that takes
+/// `&mut self` must be read again.
+pub trait Frame {
+    /// `N` bytes at `offset`, if the frame has them.
+    fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>>;
+
+    /// `N` bytes at `offset` to write to, if the frame has them.
+    fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>>;
+
+    /// Bytes in the frame, those included that `view` cannot reach.
+    fn length(&self) -> usize;
+
+    /// Bytes of transport payload that each packet on the wire will carry, if the frame stands
+    /// for many of them (GSO); 0 if it is a single packet.
+    fn segment(&self) -> usize;
+
+    /// Opens `BYTES` of room at `l3`, between the link header and the network header. The link
+    /// header stays at the front; what the room holds is undefined. `outer_v6` says what will be
+    /// written there. False if there is no room: the frame is as it was.
+    fn open<const BYTES: usize>(&mut self, l3: usize, outer_v6: bool) -> bool;
+
+    /// Takes `bytes` (20 to 60) out at `l3`, where an outer network header is. `inner_v6` says what follows.
+    fn close(&mut self, l3: usize, bytes: usize, inner_v6: bool) -> bool;
+
+    /// Cuts the frame to `length` bytes. False if it cannot be done: the frame is as it was.
+    fn truncate(&mut self, length: usize) -> bool;
+
+    /// Carries a change into a transport checksum. `pseudo` is the change of what the
+    /// pseudo-header holds (addresses), `other` that of the rest, each a sum of 16-bit words in
+    /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the
+    /// device is kept so that the device still gets it right.
+    fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
+
+    /// The way to an address as the kernel's own routes and neighbours have it. Slow.
+    fn route(&self, v6: bool, address: [u64; 2]) -> Option<crate::entry::Ways>;
+
+    /// The one's complement sum of the bytes from `from` to the end of the frame, as they will
+    /// be on the wire. `None` if the shell cannot say. Slow; for packets that are made here.
+    fn sum(&self, from: usize) -> Option<u32>;
+}

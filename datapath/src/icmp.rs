@@ -1,0 +1,298 @@
+//! ICMP errors about a flow of ours, translated and sent to the side that must hear them.
+//!
+//! Two kinds arrive. One is about a packet that a server sent: it is addressed to the virtual
+//! address and goes on to the server. The other is about a packet that we translated for a
+//! masqueraded server: it is addressed to the client and must speak of the virtual address. The
+//! quoted header is trusted only as far as it names a flow that is in the table.
+
+use crate::checksum;
+use crate::entry::{NONE, Server, endpoint_word, kind, method};
+use crate::family::Family;
+use crate::frame::{Frame, Transport};
+use crate::method as methods;
+use crate::packet::{ICMP, Packet, Part, TCP, UDP};
+use crate::tables::Tables;
+use crate::track;
+use crate::verdict::{Drop, Note, Pass, Verdict};
+use crate::walk;
+
+/// The quoted packet.
+#[derive(Clone, Copy, Debug)]
+struct Quote<F: Family> {
+    l3: usize,
+    l4: usize,
+    source: F::Address,
+    target: F::Address,
+    protocol: u8,
+    source_port: u16,
+    target_port: u16,
+}
+
+/// RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
+/// RFC 4443: types below 5 are the errors with a quote.
+#[inline(always)]
+fn is_error<F: Family>(kind: u8) -> bool {
+    if F::V6 {
+        (1..=4).contains(&kind)
+    } else {
+        kind == 3 || kind == 4 || kind == 11 || kind == 12
+    }
+}
+
+#[inline(always)]
+fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
+    let (l4, source, target, protocol);
+    if F::V6 {
+        let ip = frame.view::<40>(l3)?;
+        if ip.u8::<0>() >> 4 != 6 {
+            return None;
+        }
+        l4 = l3.wrapping_add(40);
+        source = F::from_words([ip.u64::<8>(), ip.u64::<16>()]);
+        target = F::from_words([ip.u64::<24>(), ip.u64::<32>()]);
+        protocol = ip.u8::<6>();
+    } else {
+        let ip = frame.view::<20>(l3)?;
+        let header = ((ip.u8::<0>() & 15) as usize) << 2;
+        let later = ip.u16::<6>() & 0x1fffu16.to_be() != 0;
+        if ip.u8::<0>() >> 4 != 4 || header < 20 || later {
+            return None;
+        }
+        l4 = l3.wrapping_add(header);
+        source = F::from_words([ip.u32::<12>() as u64, 0]);
+        target = F::from_words([ip.u32::<16>() as u64, 0]);
+        protocol = ip.u8::<9>();
+    }
+    if protocol != TCP && protocol != UDP {
+        return None;
+    }
+    let ports = frame.view::<4>(l4)?;
+    let (source_port, target_port) = (ports.u16::<0>(), ports.u16::<2>());
+    Some(Quote { l3, l4, source, target, protocol, source_port, target_port })
+}
+
+/// Follows an ICMP packet. Not inlined: it is far from the path of an ordinary packet.
+#[inline(never)]
+pub fn follow<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Verdict {
+    let not_ours = Verdict::Pass(Pass::Icmp);
+    if packet.part != Part::Whole {
+        return not_ours;
+    }
+    let Some(header) = frame.view::<8>(packet.l4) else { return not_ours };
+    if !is_error::<F>(header.u8::<0>()) {
+        return not_ours;
+    }
+    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8)) else { return not_ours };
+    if quote.source == packet.target {
+        let word = endpoint_word(quote.source_port, quote.protocol, kind::SERVICE);
+        let service = F::endpoint(tables, quote.source, word);
+        if service != NONE {
+            return to_server(frame, tables, packet, &quote, service);
+        }
+    }
+    let word = endpoint_word(quote.target_port, quote.protocol, kind::MASQUERADED);
+    let endpoint = F::endpoint(tables, quote.target, word);
+    if endpoint != NONE && quote.source == packet.target {
+        return to_client(frame, tables, packet, &quote, endpoint);
+    }
+    not_ours
+}
+
+#[inline(always)]
+fn to_server<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    service: u32,
+) -> Verdict {
+    let key = F::key(quote.target, quote.target_port, service);
+    let hash = track::hash(tables, &key);
+    let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
+        return Verdict::Pass(Pass::Icmp);
+    };
+    let id = entry.target();
+    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    if !walk::is_present(server) {
+        return Verdict::Drop(Drop::ServerGone);
+    }
+    walk::count_in(tables, id, packet.length);
+    tables.count(Note::IcmpRelated.counter());
+    if server.method == method::MASQUERADE {
+        let address = server.address_delta as u32;
+        let port = server.port_delta as u32;
+        let to = F::from_words(server.address);
+        if translate(frame, packet, quote, Turn::ToServer(to, server.port), address, port).is_none()
+        {
+            return Verdict::Drop(Drop::NoRoom);
+        }
+        return send(frame, packet, &server.ways);
+    }
+    methods::forward(frame, tables, packet, server)
+}
+
+#[inline(always)]
+fn to_client<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    endpoint: u32,
+) -> Verdict {
+    let key = F::key(quote.source, quote.source_port, endpoint);
+    let hash = track::hash(tables, &key);
+    let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
+        return Verdict::Pass(Pass::Icmp);
+    };
+    let id = entry.target();
+    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target)
+    else {
+        return Verdict::Drop(Drop::NoWayBack);
+    };
+    let address = !(server.address_delta as u32) & 0xffff;
+    let port = !(server.port_delta as u32) & 0xffff;
+    let to = F::from_words(server.virtual_address);
+    let turn = Turn::ToClient(to, server.virtual_port);
+    tables.count(Note::IcmpRelated.counter());
+    walk::count_out(tables, id, packet.length);
+    if translate(frame, packet, quote, turn, address, port).is_none() {
+        return Verdict::Drop(Drop::NoRoom);
+    }
+    send(frame, packet, &ways)
+}
+
+#[inline(always)]
+fn send<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    ways: &crate::entry::Ways,
+) -> Verdict {
+    if packet.ttl <= 1 {
+        // RFC 1122, 3.2.2: no error about an error.
+        return Verdict::Drop(Drop::Expired);
+    }
+    if !ways.is_usable() {
+        return Verdict::Drop(Drop::NoNextHop);
+    }
+    let done = methods::count_down::<F, P>(frame, packet.l3)
+        .and_then(|()| crate::link::address(frame, ways.target, ways.source));
+    match done {
+        Some(()) => Verdict::Send(ways.interface),
+        None => Verdict::Drop(Drop::NoRoom),
+    }
+}
+
+/// Which way an error is translated, with the address and port to put in.
+#[derive(Clone, Copy, Debug)]
+enum Turn<F: Family> {
+    ToServer(F::Address, u16),
+    ToClient(F::Address, u16),
+}
+
+/// Rewrites the outer and the quoted header. The quoted transport checksum is left as it is:
+/// nobody can check it on a packet that was cut (`ip_vs_nat_icmp`).
+#[inline(always)]
+fn translate<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    turn: Turn<F>,
+    address_delta: u32,
+    port_delta: u32,
+) -> Option<()> {
+    let mut ports = frame.edit::<4>(quote.l4)?;
+    match turn {
+        Turn::ToServer(_, port) => ports.set_u16::<0>(port),
+        Turn::ToClient(_, port) => ports.set_u16::<2>(port),
+    }
+    let outer_delta = match turn {
+        Turn::ToServer(_, _) => address_delta,
+        // The error may come from a router on the way: the director speaks for it all the same.
+        Turn::ToClient(to, _) => checksum::change(F::sum(packet.source), F::sum(to)),
+    };
+    if F::V6 {
+        quoted6::<F, P>(frame, quote, turn)?;
+        let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
+        frame.carry(field, outer_delta, checksum::add(address_delta, port_delta));
+    } else {
+        quoted4::<F, P>(frame, quote, turn, address_delta)?;
+        let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
+        debug_assert_eq!(packet.protocol, ICMP);
+        frame.carry(field, 0, port_delta);
+    }
+    outer::<F, P>(frame, packet, turn, outer_delta)
+}
+
+/// The quoted IPv4 header: its checksum takes up the change, so that ICMP's sees nothing of it.
+#[inline(always)]
+fn quoted4<F: Family, P: Frame>(
+    frame: &mut P,
+    quote: &Quote<F>,
+    turn: Turn<F>,
+    address_delta: u32,
+) -> Option<()> {
+    let mut ip = frame.edit::<20>(quote.l3)?;
+    match turn {
+        Turn::ToServer(to, _) => ip.set_u32::<12>(F::words(to)[0] as u32),
+        Turn::ToClient(to, _) => ip.set_u32::<16>(F::words(to)[0] as u32),
+    }
+    let sum = checksum::update(ip.view().u16::<10>(), address_delta);
+    ip.set_u16::<10>(sum);
+    Some(())
+}
+
+#[inline(always)]
+fn quoted6<F: Family, P: Frame>(frame: &mut P, quote: &Quote<F>, turn: Turn<F>) -> Option<()> {
+    let mut ip = frame.edit::<40>(quote.l3)?;
+    match turn {
+        Turn::ToServer(to, _) => {
+            let [a, b] = F::words(to);
+            ip.set_u64::<8>(a);
+            ip.set_u64::<16>(b);
+        }
+        Turn::ToClient(to, _) => {
+            let [a, b] = F::words(to);
+            ip.set_u64::<24>(a);
+            ip.set_u64::<32>(b);
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn outer<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    turn: Turn<F>,
+    delta: u32,
+) -> Option<()> {
+    if F::V6 {
+        let mut ip = frame.edit::<40>(packet.l3)?;
+        match turn {
+            Turn::ToServer(to, _) => {
+                let [a, b] = F::words(to);
+                ip.set_u64::<24>(a);
+                ip.set_u64::<32>(b);
+            }
+            Turn::ToClient(to, _) => {
+                let [a, b] = F::words(to);
+                ip.set_u64::<8>(a);
+                ip.set_u64::<16>(b);
+            }
+        }
+        return Some(());
+    }
+    let mut ip = frame.edit::<20>(packet.l3)?;
+    match turn {
+        Turn::ToServer(to, _) => ip.set_u32::<16>(F::words(to)[0] as u32),
+        Turn::ToClient(to, _) => ip.set_u32::<12>(F::words(to)[0] as u32),
+    }
+    let sum = checksum::update(ip.view().u16::<10>(), delta);
+    ip.set_u16::<10>(sum);
+    Some(())
+}

@@ -1,0 +1,56 @@
+//! The Ethernet header, and VLAN tags on their way through.
+
+use crate::frame::Frame;
+
+pub const IPV4: u16 = 0x0800u16.to_be();
+pub const IPV6: u16 = 0x86ddu16.to_be();
+/// IEEE 802.1Q and 802.1ad tags.
+const VLAN: u16 = 0x8100u16.to_be();
+const SERVICE_VLAN: u16 = 0x88a8u16.to_be();
+
+/// Bytes of an Ethernet header without tags.
+pub const HEADER: usize = 14;
+const TAG: usize = 4;
+
+/// Where the network header begins, and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Wire order.
+    pub ethertype: u16,
+    pub l3: usize,
+}
+
+/// Reads the Ethernet header and at most two tags (802.1Q, QinQ). The tags stay where they are.
+#[inline(always)]
+pub fn parse<P: Frame>(frame: &P) -> Option<Link> {
+    let header = frame.view::<HEADER>(0)?;
+    let ethertype = header.u16::<12>();
+    if ethertype != VLAN && ethertype != SERVICE_VLAN {
+        return Some(Link { ethertype, l3: HEADER });
+    }
+    let tagged = frame.view::<{ HEADER + TAG }>(0)?;
+    let ethertype = tagged.u16::<16>();
+    if ethertype != VLAN && ethertype != SERVICE_VLAN {
+        return Some(Link { ethertype, l3: HEADER + TAG });
+    }
+    let twice = frame.view::<{ HEADER + 2 * TAG }>(0)?;
+    Some(Link { ethertype: twice.u16::<20>(), l3: HEADER + 2 * TAG })
+}
+
+/// Puts the MAC addresses of a way in place. Each word holds an address in its low 48 bits.
+#[inline(always)]
+pub fn address<P: Frame>(frame: &mut P, target: u64, source: u64) -> Option<()> {
+    let mut header = frame.edit::<HEADER>(0)?;
+    header.set_u64::<0>((target & 0xffff_ffff_ffff) | source << 48);
+    header.set_u32::<8>((source >> 16) as u32);
+    Some(())
+}
+
+/// Sends the frame back where it came from.
+#[inline(always)]
+pub fn turn<P: Frame>(frame: &mut P) -> Option<()> {
+    let header = frame.view::<HEADER>(0)?;
+    let target = header.u64::<0>() & 0xffff_ffff_ffff;
+    let source = header.u16::<6>() as u64 | (header.u32::<8>() as u64) << 16;
+    address(frame, source, target)
+}

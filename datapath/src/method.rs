@@ -1,0 +1,308 @@
+//! The forwarding methods: what is rewritten or wrapped, and where the packet goes.
+//!
+//! Every check comes before the first write: a packet that cannot be forwarded is answered or
+//! dropped as it came.
+
+use crate::checksum;
+use crate::entry::{Server, Ways, method, server_flag};
+use crate::family::Family;
+use crate::frame::{Frame, Transport};
+use crate::link;
+use crate::packet::{Packet, Part, TCP, checksum_at};
+use crate::reply;
+use crate::tables::Tables;
+use crate::verdict::{Drop, Pass, Verdict};
+
+/// Forwards a packet from a client to its server.
+#[inline(always)]
+pub fn forward<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    server: &Server,
+) -> Verdict {
+    if server.method == method::LOCAL {
+        return Verdict::Pass(Pass::Local);
+    }
+    if !server.ways.is_usable() {
+        return Verdict::Drop(Drop::NoNextHop);
+    }
+    if packet.ttl <= 1 {
+        return reply::time_exceeded(frame, tables, packet);
+    }
+    let overhead = overhead(server);
+    if does_not_fit(frame, packet, server.ways.mtu(), overhead) {
+        let mtu = server.ways.mtu().saturating_sub(overhead);
+        return reply::too_big(frame, tables, packet, mtu);
+    }
+    let done = match server.method {
+        method::MASQUERADE => masquerade::<F, P>(frame, packet, server),
+        method::TUNNEL if server.flags & server_flag::IPV6 != 0 => tunnel6(frame, packet, server),
+        method::TUNNEL => tunnel4(frame, packet, server),
+        _ => route(frame, packet),
+    };
+    finish(frame, done, &server.ways)
+}
+
+/// Sends an answer of a masqueraded server on to the client.
+#[inline(always)]
+pub fn back<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    server: &Server,
+    ways: &Ways,
+) -> Verdict {
+    let from = F::from_words(server.virtual_address);
+    let delta = !(server.address_delta as u32) & 0xffff;
+    let port = !(server.port_delta as u32) & 0xffff;
+    let done = rewrite::<F, P>(frame, packet, Side::Source(from, server.virtual_port), delta, port);
+    finish(frame, done, ways)
+}
+
+#[inline(always)]
+fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Verdict {
+    if done.is_none() {
+        return Verdict::Drop(Drop::NoRoom);
+    }
+    match link::address(frame, ways.target, ways.source) {
+        Some(()) => Verdict::Send(ways.interface),
+        None => Verdict::Drop(Drop::NoRoom),
+    }
+}
+
+/// Bytes that the method puts in front of the packet.
+#[inline(always)]
+#[must_use]
+pub fn overhead(server: &Server) -> u32 {
+    if server.method != method::TUNNEL {
+        0
+    } else if server.flags & server_flag::IPV6 != 0 {
+        40
+    } else {
+        20
+    }
+}
+
+/// Whether a packet is too big for the way. A frame that stands for many packets is as big as
+/// the largest of them.
+#[inline(always)]
+pub fn does_not_fit<F: Family, P: Frame>(
+    frame: &P,
+    packet: &Packet<F>,
+    mtu: u32,
+    overhead: u32,
+) -> bool {
+    if packet.length.wrapping_add(overhead) <= mtu {
+        return false;
+    }
+    let segment = frame.segment() as u32;
+    if segment == 0 {
+        return true;
+    }
+    let network = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
+    let transport = if packet.protocol == TCP {
+        match frame.view::<20>(packet.l4) {
+            Some(tcp) => ((tcp.u8::<12>() >> 4) as u32) << 2,
+            None => 20,
+        }
+    } else {
+        8
+    };
+    segment.wrapping_add(network).wrapping_add(transport).wrapping_add(overhead) > mtu
+}
+
+/// Counts TTL or hop limit down in place.
+#[inline(always)]
+pub fn count_down<F: Family, P: Frame>(frame: &mut P, l3: usize) -> Option<()> {
+    if F::V6 {
+        let mut ip = frame.edit::<8>(l3)?;
+        let limit = ip.view().u8::<7>();
+        ip.set_u8::<7>(limit.wrapping_sub(1));
+    } else {
+        let mut ip = frame.edit::<20>(l3)?;
+        let old = ip.view().u16::<8>();
+        // The TTL is the first of the two bytes on the wire.
+        let new = (old & 0xff00) | (old & 0xff).wrapping_sub(1);
+        let sum = checksum::update(ip.view().u16::<10>(), checksum::change_u16(old, new));
+        ip.set_u16::<8>(new);
+        ip.set_u16::<10>(sum);
+    }
+    Some(())
+}
+
+/// Direct routing: only the MAC addresses change, and the TTL as a router's would.
+#[inline(always)]
+fn route<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>) -> Option<()> {
+    count_down::<F, P>(frame, packet.l3)
+}
+
+#[inline(always)]
+fn masquerade<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    server: &Server,
+) -> Option<()> {
+    let to = F::from_words(server.address);
+    let (address, port) = (server.address_delta as u32, server.port_delta as u32);
+    rewrite::<F, P>(frame, packet, Side::Target(to, server.port), address, port)
+}
+
+/// Which half of the addresses is rewritten, and to what.
+#[derive(Clone, Copy, Debug)]
+enum Side<F: Family> {
+    Source(F::Address, u16),
+    Target(F::Address, u16),
+}
+
+/// Rewrites one address and port, carries it into the checksums and counts the TTL down.
+#[inline(always)]
+fn rewrite<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    side: Side<F>,
+    address_delta: u32,
+    port_delta: u32,
+) -> Option<()> {
+    if !matches!(packet.part, Part::Later(_)) {
+        match side {
+            Side::Source(_, port) => frame.edit::<8>(packet.l4)?.set_u16::<0>(port),
+            Side::Target(_, port) => frame.edit::<8>(packet.l4)?.set_u16::<2>(port),
+        }
+        let mut transport: Transport = checksum_at(packet);
+        // RFC 8200, 8.1: over IPv6 UDP always has a checksum; a zero is not touched all the same,
+        // since nobody could have sent it.
+        transport.optional &= true;
+        frame.carry(transport, address_delta, port_delta);
+    }
+    if F::V6 {
+        let mut ip = frame.edit::<40>(packet.l3)?;
+        match side {
+            Side::Source(address, _) => {
+                let [a, b] = F::words(address);
+                ip.set_u64::<8>(a);
+                ip.set_u64::<16>(b);
+            }
+            Side::Target(address, _) => {
+                let [a, b] = F::words(address);
+                ip.set_u64::<24>(a);
+                ip.set_u64::<32>(b);
+            }
+        }
+        let limit = ip.view().u8::<7>();
+        ip.set_u8::<7>(limit.wrapping_sub(1));
+    } else {
+        let mut ip = frame.edit::<20>(packet.l3)?;
+        match side {
+            Side::Source(address, _) => ip.set_u32::<12>(F::words(address)[0] as u32),
+            Side::Target(address, _) => ip.set_u32::<16>(F::words(address)[0] as u32),
+        }
+        let old = ip.view().u16::<8>();
+        let new = (old & 0xff00) | (old & 0xff).wrapping_sub(1);
+        let delta = checksum::add(address_delta, checksum::change_u16(old, new));
+        let sum = checksum::update(ip.view().u16::<10>(), delta);
+        ip.set_u16::<8>(new);
+        ip.set_u16::<10>(sum);
+    }
+    Some(())
+}
+
+const IPIP: u8 = 4;
+const IPV6_IN: u8 = 41;
+
+/// What the outer header takes over from the inner one.
+struct Inner {
+    service: u8,
+    ttl: u8,
+    /// Wire order: the "don't fragment" bit, or all of an IPv4 packet's identification.
+    fragmentation: u16,
+    identification: u16,
+    protocol: u8,
+}
+
+/// Reads what is taken over, after the TTL was counted down (RFC 2003, 3.1; `ip_vs_tunnel_xmit`).
+#[inline(always)]
+fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
+    const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
+    if F::V6 {
+        let ip = frame.view::<8>(l3)?;
+        let first = u16::from_be(ip.u16::<0>());
+        return Some(Inner {
+            service: (first >> 4) as u8,
+            ttl: ip.u8::<7>(),
+            // What does not fit was answered, so the outer packet never needs to be cut.
+            fragmentation: DONT_FRAGMENT,
+            identification: 0,
+            protocol: IPV6_IN,
+        });
+    }
+    let ip = frame.view::<20>(l3)?;
+    let fragmentation = ip.u16::<6>() & DONT_FRAGMENT;
+    Some(Inner {
+        service: ip.u8::<1>(),
+        ttl: ip.u8::<8>(),
+        fragmentation,
+        // RFC 6864: an atomic packet needs none.
+        identification: if fragmentation == 0 { ip.u16::<4>() } else { 0 },
+        protocol: IPIP,
+    })
+}
+
+/// IP in IPv4: 4 in 4 (RFC 2003), 6 in 4 (RFC 4213).
+#[inline(always)]
+fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Option<()> {
+    let l3 = packet.l3;
+    // Room first: it is the only step that can fail.
+    if !frame.open::<20>(l3, false) {
+        return None;
+    }
+    let behind = l3.wrapping_add(20);
+    count_down::<F, P>(frame, behind)?;
+    let inner = inner::<F, P>(frame, behind)?;
+    let total = (packet.length.wrapping_add(20) as u16).to_be();
+    let service = 0x45u16 | (inner.service as u16) << 8;
+    let life = inner.ttl as u16 | (inner.protocol as u16) << 8;
+    let mut sum = server.outer_sum as u32;
+    sum = sum.wrapping_add(total as u32).wrapping_add(service as u32);
+    sum = sum.wrapping_add(life as u32).wrapping_add(inner.fragmentation as u32);
+    sum = sum.wrapping_add(inner.identification as u32);
+    let mut ip = frame.edit::<20>(l3)?;
+    ip.set_u16::<0>(service);
+    ip.set_u16::<2>(total);
+    ip.set_u16::<4>(inner.identification);
+    ip.set_u16::<6>(inner.fragmentation);
+    ip.set_u16::<8>(life);
+    ip.set_u16::<10>(!checksum::fold(sum));
+    ip.set_u32::<12>(server.outer_source[0] as u32);
+    ip.set_u32::<16>(server.address[0] as u32);
+    set_ethertype(frame, l3, link::IPV4)
+}
+
+/// IP in IPv6 (RFC 2473): 6 in 6, 4 in 6.
+#[inline(always)]
+fn tunnel6<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Option<()> {
+    let l3 = packet.l3;
+    if !frame.open::<40>(l3, true) {
+        return None;
+    }
+    let behind = l3.wrapping_add(40);
+    count_down::<F, P>(frame, behind)?;
+    let inner = inner::<F, P>(frame, behind)?;
+    let first = (0x6000_0000u32 | (inner.service as u32) << 20).to_be();
+    let mut ip = frame.edit::<40>(l3)?;
+    ip.set_u32::<0>(first);
+    ip.set_u16::<4>((packet.length as u16).to_be());
+    ip.set_u8::<6>(inner.protocol);
+    ip.set_u8::<7>(inner.ttl);
+    ip.set_u64::<8>(server.outer_source[0]);
+    ip.set_u64::<16>(server.outer_source[1]);
+    ip.set_u64::<24>(server.address[0]);
+    ip.set_u64::<32>(server.address[1]);
+    set_ethertype(frame, l3, link::IPV6)
+}
+
+/// The ethertype is the last thing before the network header, tags or not.
+#[inline(always)]
+pub fn set_ethertype<P: Frame>(frame: &mut P, l3: usize, ethertype: u16) -> Option<()> {
+    frame.edit::<2>(l3.wrapping_sub(2))?.set_u16::<0>(ethertype);
+    Some(())
+}

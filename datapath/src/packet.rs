@@ -1,0 +1,251 @@
+//! From a frame to a packet whose headers are known to be there, or the reason why not.
+//!
+//! Nothing is changed here. Options and extension headers are gone over within a bound; what lies
+//! beyond it, and what contradicts itself, is the kernel's business.
+
+use crate::checksum;
+use crate::family::{Family, V4, V6};
+use crate::frame::Frame;
+
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+
+/// Which part of a datagram a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// Begins with the transport header; more follows.
+    First,
+    /// Lies this many bytes behind the network header.
+    Later(u32),
+}
+
+/// The network layer of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<F: Family> {
+    /// Where the network and the transport header begin.
+    pub l3: usize,
+    pub l4: usize,
+    pub source: F::Address,
+    pub target: F::Address,
+    /// Bytes from the network header on.
+    pub length: u32,
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    pub part: Part,
+    pub fragment: u32,
+}
+
+/// Why a packet could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    NotUnderstood,
+    BadChecksum,
+}
+
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |Version|  IHL  |Type of Service|          Total Length         |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |         Identification        |Flags|      Fragment Offset    |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |  Time to Live |    Protocol   |         Header Checksum       |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                       Source Address                          |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                    Destination Address                        |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// ```
+/// RFC 791, 3.1.
+#[inline(always)]
+pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
+    let ip = frame.view::<20>(l3).ok_or(Unread::NotUnderstood)?;
+    let first = ip.u8::<0>();
+    let header = ((first & 15) as usize) << 2;
+    let length = u16::from_be(ip.u16::<2>()) as u32;
+    let room = frame.length().wrapping_sub(l3) as u32;
+    if first >> 4 != 4 || header < 20 || length < header as u32 || length > room {
+        return Err(Unread::NotUnderstood);
+    }
+    let sum = checksum::add(
+        checksum::add(checksum::of_u64(ip.u64::<0>()), checksum::of_u64(ip.u64::<8>())),
+        ip.u32::<16>(),
+    );
+    if header == 20 {
+        if checksum::fold(sum) != 0xffff {
+            return Err(Unread::BadChecksum);
+        }
+    } else {
+        options4(frame, l3, header, sum)?;
+    }
+    let fragmentation = u16::from_be(ip.u16::<6>());
+    let offset = ((fragmentation & 0x1fff) as u32) << 3;
+    Ok(Packet {
+        l3,
+        l4: l3.wrapping_add(header),
+        source: ip.u32::<12>(),
+        target: ip.u32::<16>(),
+        length,
+        protocol: ip.u8::<9>(),
+        ttl: ip.u8::<8>(),
+        part: if offset != 0 {
+            Part::Later(offset)
+        } else if fragmentation & 0x2000 != 0 {
+            Part::First
+        } else {
+            Part::Whole
+        },
+        fragment: ip.u16::<4>() as u32,
+    })
+}
+
+/// The header checksum of a header with options: up to ten words more.
+#[inline(always)]
+fn options4<P: Frame>(frame: &P, l3: usize, header: usize, sum: u32) -> Result<(), Unread> {
+    let mut sum = sum;
+    let mut at = 20usize;
+    for _ in 0..10 {
+        if at >= header {
+            break;
+        }
+        let word = frame.view::<4>(l3.wrapping_add(at)).ok_or(Unread::NotUnderstood)?;
+        sum = checksum::add(sum, word.u32::<0>());
+        at = at.wrapping_add(4);
+    }
+    if checksum::fold(sum) == 0xffff { Ok(()) } else { Err(Unread::BadChecksum) }
+}
+
+/// Extension headers that are gone over before the packet counts as not understood.
+const EXTENSIONS: usize = 6;
+/// Bytes of them.
+const EXTENSION_BYTES: usize = 512;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+/// ```text
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |Version| Traffic Class |           Flow Label                  |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |         Payload Length        |  Next Header  |   Hop Limit   |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                 Source Address (128 bits)                     |
+/// |               Destination Address (128 bits)                  |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// ```
+/// RFC 8200, 3.
+#[inline(always)]
+pub fn parse6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
+    let ip = frame.view::<40>(l3).ok_or(Unread::NotUnderstood)?;
+    let length = (u16::from_be(ip.u16::<4>()) as u32).wrapping_add(40);
+    let room = frame.length().wrapping_sub(l3) as u32;
+    if ip.u8::<0>() >> 4 != 6 || length > room {
+        return Err(Unread::NotUnderstood);
+    }
+    let mut packet = Packet {
+        l3,
+        l4: l3.wrapping_add(40),
+        source: [ip.u64::<8>(), ip.u64::<16>()],
+        target: [ip.u64::<24>(), ip.u64::<32>()],
+        length,
+        protocol: ip.u8::<6>(),
+        ttl: ip.u8::<7>(),
+        part: Part::Whole,
+        fragment: 0,
+    };
+    if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
+        extensions(frame, &mut packet)?;
+    }
+    Ok(packet)
+}
+
+#[inline(always)]
+fn extensions<P: Frame>(frame: &P, packet: &mut Packet<V6>) -> Result<(), Unread> {
+    let mut at = 40usize;
+    for _ in 0..EXTENSIONS {
+        let fragment = packet.protocol == FRAGMENT;
+        let plain = packet.protocol == HOP_BY_HOP
+            || packet.protocol == ROUTING
+            || packet.protocol == DESTINATION;
+        if !fragment && !plain {
+            break;
+        }
+        if at > EXTENSION_BYTES {
+            return Err(Unread::NotUnderstood);
+        }
+        let header =
+            frame.view::<8>(packet.l3.wrapping_add(at)).ok_or(Unread::NotUnderstood)?;
+        packet.protocol = header.u8::<0>();
+        if fragment {
+            let offset = u16::from_be(header.u16::<2>());
+            packet.fragment = header.u32::<4>();
+            at = at.wrapping_add(8);
+            if offset & 0xfff8 != 0 {
+                packet.part = Part::Later((offset & 0xfff8) as u32);
+                break;
+            }
+            // RFC 6946: a lone fragment is a whole packet.
+            packet.part = if offset & 1 != 0 { Part::First } else { Part::Whole };
+        } else {
+            at = at.wrapping_add(((header.u8::<1>() as usize).wrapping_add(1)) << 3);
+        }
+    }
+    // What is still an extension header lies beyond the bound.
+    if packet.protocol == HOP_BY_HOP
+        || packet.protocol == ROUTING
+        || packet.protocol == DESTINATION
+        || at > EXTENSION_BYTES
+        || at as u32 > packet.length
+    {
+        return Err(Unread::NotUnderstood);
+    }
+    packet.l4 = packet.l3.wrapping_add(at);
+    Ok(())
+}
+
+/// What the walk needs of the transport header. Ports in wire order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    pub source: u16,
+    pub target: u16,
+    /// TCP flags; 0 for UDP.
+    pub flags: u8,
+}
+
+/// Reads the transport header of a whole packet or a first fragment.
+#[inline(always)]
+pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports> {
+    let behind = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
+    if packet.protocol == TCP {
+        let tcp = frame.view::<20>(packet.l4)?;
+        // RFC 9293, 3.1: the data offset counts words, five at least.
+        let header = ((tcp.u8::<12>() >> 4) as u32) << 2;
+        if header < 20 || behind.wrapping_add(header) > packet.length {
+            return None;
+        }
+        Some(Ports { source: tcp.u16::<0>(), target: tcp.u16::<2>(), flags: tcp.u8::<13>() })
+    } else {
+        let udp = frame.view::<8>(packet.l4)?;
+        if behind.wrapping_add(8) > packet.length {
+            return None;
+        }
+        Some(Ports { source: udp.u16::<0>(), target: udp.u16::<2>(), flags: 0 })
+    }
+}
+
+/// Where the transport checksum is.
+#[inline(always)]
+pub fn checksum_at<F: Family>(packet: &Packet<F>) -> crate::frame::Transport {
+    if packet.protocol == TCP {
+        crate::frame::Transport { field: packet.l4.wrapping_add(16), optional: false }
+    } else {
+        crate::frame::Transport { field: packet.l4.wrapping_add(6), optional: true }
+    }
+}

@@ -1,0 +1,187 @@
+//! ICMP errors that the director itself sends: port unreachable, packet too big, time exceeded.
+//!
+//! The packet that caused it is cut, wrapped and turned round (RFC 792; RFC 4443). Nothing is
+//! said about ICMP errors, later fragments, or to an address that cannot be a client's, and never
+//! more than a number a tick.
+
+use crate::checksum;
+use crate::family::Family;
+use crate::flows::Words;
+use crate::frame::Frame;
+use crate::link;
+use crate::method::set_ethertype;
+use crate::packet::{ICMP, ICMPV6, Packet, Part};
+use crate::tables::Tables;
+use crate::verdict::{Bounce, Drop, Verdict};
+
+/// The largest IPv4 error: RFC 1812, 4.3.2.3.
+const ERROR4: u32 = 576;
+/// The largest IPv6 error: RFC 4443, 2.4 (c).
+const ERROR6: u32 = 1280;
+
+/// Type, code and the word that follows.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    /// Type in the low byte, code in the high one: as on the wire.
+    head: u16,
+    /// Wire order.
+    rest: u32,
+}
+
+/// "Port unreachable": no server can take the connection.
+#[inline(always)]
+pub fn unreachable<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Verdict {
+    let head = if F::V6 { 1 | 4 << 8 } else { 3 | 3 << 8 };
+    match send(frame, tables, packet, Message { head, rest: 0 }) {
+        Some(()) => Verdict::Bounce(Bounce::Unreachable),
+        None => Verdict::Drop(Drop::NoServer),
+    }
+}
+
+/// "Fragmentation needed", "packet too big": with what would fit.
+#[inline(always)]
+pub fn too_big<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    mtu: u32,
+) -> Verdict {
+    let message = if F::V6 {
+        Message { head: 2, rest: mtu.to_be() }
+    } else {
+        // RFC 1191, 4: the MTU is in the second half of the word.
+        Message { head: 3 | 4 << 8, rest: (mtu & 0xffff).to_be() }
+    };
+    match send(frame, tables, packet, message) {
+        Some(()) => Verdict::Bounce(Bounce::TooBig),
+        None => Verdict::Drop(Drop::TooBig),
+    }
+}
+
+#[inline(always)]
+pub fn time_exceeded<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Verdict {
+    let head = if F::V6 { 3 } else { 11 };
+    match send(frame, tables, packet, Message { head, rest: 0 }) {
+        Some(()) => Verdict::Bounce(Bounce::TimeExceeded),
+        None => Verdict::Drop(Drop::Expired),
+    }
+}
+
+/// Whether another error may be sent in this tick: the allowance holds the tick and how many were.
+#[inline(always)]
+fn is_allowed<T: Tables>(tables: &T) -> bool {
+    let (Some(words), Some(settings)) = (tables.allowance(), tables.settings()) else {
+        return false;
+    };
+    let (word, now) = (words.load(0), tables.now());
+    let used = if (word >> 32) as u32 == now { word as u32 } else { 0 };
+    if used >= settings.icmp_limit {
+        return false;
+    }
+    words.store(0, (now as u64) << 32 | used.wrapping_add(1) as u64);
+    true
+}
+
+/// Not inlined: it is far from the path of an ordinary packet, and three callers share it.
+#[inline(never)]
+fn send<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    message: Message,
+) -> Option<()> {
+    let quotable = !matches!(packet.part, Part::Later(_))
+        && packet.protocol != ICMP
+        && packet.protocol != ICMPV6
+        && F::may_be_client(packet.source);
+    if !quotable || !is_allowed(tables) {
+        return None;
+    }
+    let room = if F::V6 { ERROR6.wrapping_sub(48) } else { ERROR4.wrapping_sub(28) };
+    let quote = if packet.length > room { room } else { packet.length };
+    let l3 = packet.l3;
+    if !frame.truncate(l3.wrapping_add(quote as usize)) {
+        return None;
+    }
+    let sum = frame.sum(l3)?;
+    if F::V6 {
+        wrap6::<F, P>(frame, packet, message, quote, sum)?;
+    } else {
+        wrap4::<F, P>(frame, packet, message, quote, sum)?;
+    }
+    link::turn(frame)
+}
+
+#[inline(always)]
+fn wrap4<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    message: Message,
+    quote: u32,
+    sum: u32,
+) -> Option<()> {
+    let l3 = packet.l3;
+    if !frame.open::<28>(l3, false) {
+        return None;
+    }
+    let (from, to) = (F::words(packet.target)[0] as u32, F::words(packet.source)[0] as u32);
+    let mut ip = frame.edit::<28>(l3)?;
+    // TOS 0xc0, "internetwork control", as the kernel's icmp_send sets it for errors.
+    ip.set_u16::<0>(0x45 | 0xc0 << 8);
+    ip.set_u16::<2>((quote.wrapping_add(28) as u16).to_be());
+    // RFC 6864: an atomic packet needs no identification.
+    ip.set_u32::<4>((0x4000u32).to_be());
+    ip.set_u16::<8>(64 | (ICMP as u16) << 8);
+    ip.set_u16::<10>(0);
+    ip.set_u32::<12>(from);
+    ip.set_u32::<16>(to);
+    let header = ip.view();
+    let own = checksum::add(checksum::of_u64(header.u64::<0>()), checksum::of_u64(header.u64::<8>()));
+    ip.set_u16::<10>(!checksum::fold(checksum::add(own, to)));
+    ip.set_u16::<20>(message.head);
+    ip.set_u32::<24>(message.rest);
+    let own = checksum::add(message.head as u32, message.rest);
+    ip.set_u16::<22>(!checksum::fold(checksum::add(own, sum)));
+    set_ethertype(frame, l3, link::IPV4)
+}
+
+#[inline(always)]
+fn wrap6<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    message: Message,
+    quote: u32,
+    sum: u32,
+) -> Option<()> {
+    let l3 = packet.l3;
+    if !frame.open::<48>(l3, true) {
+        return None;
+    }
+    let ([a, b], [c, d]) = (F::words(packet.target), F::words(packet.source));
+    let length = quote.wrapping_add(8);
+    let mut ip = frame.edit::<48>(l3)?;
+    ip.set_u32::<0>(0x6000_0000u32.to_be());
+    ip.set_u16::<4>((length as u16).to_be());
+    ip.set_u16::<6>(ICMPV6 as u16 | 64 << 8);
+    ip.set_u64::<8>(a);
+    ip.set_u64::<16>(b);
+    ip.set_u64::<24>(c);
+    ip.set_u64::<32>(d);
+    ip.set_u16::<40>(message.head);
+    ip.set_u32::<44>(message.rest);
+    // RFC 8200, 8.1: the pseudo-header has both addresses, the length and the protocol.
+    let mut own = checksum::add(checksum::of_u64(a), checksum::of_u64(b));
+    own = checksum::add(own, checksum::add(checksum::of_u64(c), checksum::of_u64(d)));
+    own = checksum::add(own, checksum::add(length.to_be(), (ICMPV6 as u32).to_be()));
+    own = checksum::add(own, checksum::add(message.head as u32, message.rest));
+    ip.set_u16::<42>(!checksum::fold(checksum::add(own, sum)));
+    set_ethertype(frame, l3, link::IPV6)
+}

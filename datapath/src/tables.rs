@@ -1,0 +1,80 @@
+//! The tables as the walk sees them: what can be looked up, what can be counted, and the clock.
+//!
+//! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
+
+use crate::entry::{Bucket4, Bucket6, Hop, Server, Service, Settings, Traffic};
+use crate::flows::Words;
+
+/// What is fixed when the tables are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of buckets less one, each a power of two less one.
+    pub endpoint4_mask: u32,
+    pub endpoint6_mask: u32,
+    pub flow4_mask: u32,
+    pub flow6_mask: u32,
+    /// Drawn at random when the tables are made.
+    pub seed: u64,
+}
+
+/// What names the fragments of one datagram (RFC 791; RFC 8200, 4.5).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    pub source: [u64; 2],
+    pub target: [u64; 2],
+    pub id: u32,
+    pub protocol: u8,
+    pub family: u8,
+    pub reserved: u16,
+}
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// What the first fragment told.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentValue {
+    /// Wire order: source and target port.
+    pub ports: [u16; 2],
+    pub tick: u32,
+}
+
+pub trait Tables {
+    type Words: Words;
+
+    fn shape(&self) -> Shape;
+    fn settings(&self) -> Option<&Settings>;
+    /// The clock: ticks of about a second, of which only the low 22 bits count.
+    fn now(&self) -> u32;
+
+    fn endpoint4(&self, bucket: u32) -> Option<&Bucket4>;
+    fn endpoint6(&self, bucket: u32) -> Option<&Bucket6>;
+    fn service(&self, id: u32) -> Option<&Service>;
+    fn server(&self, id: u32) -> Option<&Server>;
+    /// A word of the pools.
+    fn pool(&self, at: u32) -> Option<Self::Words>;
+    /// The live counts of a server: [`crate::entry::counts`].
+    fn counts(&self, server: u32) -> Option<Self::Words>;
+    /// A bucket of IPv4 flows.
+    fn flows4(&self, bucket: u32) -> Option<Self::Words>;
+    /// A bucket of IPv6 flows.
+    fn flows6(&self, bucket: u32) -> Option<Self::Words>;
+
+    fn hop(&self, id: u32) -> Option<&Hop>;
+    /// The hop that leads to a client, by the daemon's prepared routes; 0 if none is prepared.
+    fn route4(&self, address: u32) -> u32;
+    fn route6(&self, address: [u64; 2]) -> u32;
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
+    fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue);
+
+    /// Counts for a server, on this CPU.
+    fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic));
+    /// Counts an outcome or a note, on this CPU.
+    fn count(&self, counter: u32);
+    /// A word of this CPU's own, for the limit on ICMP errors.
+    fn allowance(&self) -> Option<Self::Words>;
+
+    /// Calls `body` with 0, 1, ... until it says false or `count` is reached.
+    fn repeat<B: FnMut(u32) -> bool>(&self, count: u32, body: B);
+}

@@ -1,0 +1,147 @@
+//! Flows in the table: finding one, entering one, following its state, and what each of that does
+//! to the live counts of its server.
+
+use crate::connection::{self, Direction, Meta, State};
+use crate::entry::{Settings, counts};
+use crate::family::Family;
+use crate::flows::{self, Entry, GONE, Key, Layout, Offer, Price, Seat, Words};
+use crate::packet::TCP;
+use crate::tables::Tables;
+use crate::verdict::Note;
+
+/// Ticks that an entry of this state lives.
+#[inline(always)]
+#[must_use]
+pub fn limit(settings: &Settings, state: State) -> u32 {
+    settings.timeouts.get((state & 15) as usize).copied().unwrap_or(0)
+}
+
+/// The key's hash in this table.
+#[inline(always)]
+pub fn hash<T: Tables>(tables: &T, key: &Key) -> u64 {
+    flows::hash(key, tables.shape().seed)
+}
+
+/// Finds a flow, alive or not.
+#[inline(always)]
+pub fn find<F: Family, T: Tables>(tables: &T, key: &Key, hash: u64) -> Option<Entry<T::Words>> {
+    let mask = F::flow_mask(tables);
+    let bucket = F::bucket(tables, flows::first(hash, mask))?;
+    let (found, has_free) = flows::find::<F::Layout, T::Words>(bucket, key);
+    if found.is_some() || has_free {
+        return found;
+    }
+    let bucket = F::bucket(tables, flows::second(hash, mask))?;
+    flows::find::<F::Layout, T::Words>(bucket, key).0
+}
+
+/// Where a new flow can go.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<W> {
+    /// A slot, with what is there now.
+    At(Offer<W>),
+    /// Both buckets are full of established flows.
+    Nowhere,
+}
+
+/// Looks for the cheapest slot for a flow of this hash.
+#[inline(always)]
+pub fn place<F: Family, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    hash: u64,
+    now: u32,
+) -> Place<T::Words> {
+    let mask = F::flow_mask(tables);
+    let Some(bucket) = F::bucket(tables, flows::first(hash, mask)) else { return Place::Nowhere };
+    let home = flows::offer::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
+    if home.price <= Price::EXPIRED {
+        return Place::At(home);
+    }
+    let Some(bucket) = F::bucket(tables, flows::second(hash, mask)) else { return Place::Nowhere };
+    let away = flows::offer::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
+    let best = if away.price < home.price { away } else { home };
+    if best.price == Price::NEVER { Place::Nowhere } else { Place::At(best) }
+}
+
+/// Takes the slot of an offer, and gives back what its last entry counted for.
+#[inline(always)]
+pub fn take<F: Family, T: Tables>(tables: &T, offer: Offer<T::Words>) -> Option<Seat<T::Words>> {
+    let seat = offer.take()?;
+    if offer.first > GONE {
+        if offer.price > Price::EXPIRED {
+            tables.count(Note::Displaced.counter());
+        }
+        release::<F, T>(tables, offer.first, offer.value);
+    }
+    Some(seat)
+}
+
+/// Takes off the live counts what an entry that was taken out had put there.
+#[inline(always)]
+pub fn release<F: Family, T: Tables>(tables: &T, first: u64, value: u64) {
+    let key = Key { first, address: [0, 0], tag: value & <F::Layout as Layout>::TAG };
+    if key.is_back::<F::Layout>() {
+        return;
+    }
+    if let Some(words) = tables.counts(value as u32 & 0xff_ffff) {
+        let meta = Meta((value >> 32) as u32);
+        let what = if meta.has(Meta::INACTIVE) { counts::INACTIVE } else { counts::ACTIVE };
+        words.add(0, 0u64.wrapping_sub(what));
+    }
+}
+
+/// The state of a flow after a packet.
+#[inline(always)]
+#[must_use]
+pub fn follow(meta: Meta, protocol: u8, output: bool, flags: u8) -> State {
+    if protocol != TCP {
+        // A second packet, or an answer: no longer half-open.
+        return connection::UDP;
+    }
+    let direction = if output {
+        Direction::Output
+    } else if meta.has(Meta::NO_OUTPUT) {
+        Direction::InputOnly
+    } else {
+        Direction::Input
+    };
+    connection::next(meta.state(), direction, flags)
+}
+
+/// Writes a flow's state and time if either changed, and moves it between the live counts.
+#[inline(always)]
+pub fn note<F: Family, T: Tables>(
+    tables: &T,
+    entry: &mut Entry<T::Words>,
+    state: State,
+    now: u32,
+) {
+    let meta = entry.meta();
+    if meta.state() == state && meta.tick() == now {
+        return;
+    }
+    let was_inactive = meta.has(Meta::INACTIVE);
+    let is_inactive = !connection::is_active(state);
+    let flags = meta.low() & Meta::NO_OUTPUT | if is_inactive { Meta::INACTIVE } else { 0 };
+    // Someone else may have written first, for the same flow: the next packet tells again.
+    if !entry.update::<F::Layout>(Meta::new(now, state, flags)) || was_inactive == is_inactive {
+        return;
+    }
+    if let Some(words) = tables.counts(entry.target()) {
+        let moved = counts::ACTIVE.wrapping_sub(counts::INACTIVE);
+        words.add(0, if is_inactive { 0u64.wrapping_sub(moved) } else { moved });
+    }
+}
+
+/// What a new connection counts as, and its first meta.
+#[inline(always)]
+pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, answers_pass: bool) -> Meta {
+    let active = connection::is_active(state);
+    if let Some(words) = tables.counts(server) {
+        words.add(0, if active { counts::ACTIVE } else { counts::INACTIVE });
+    }
+    let flags = if answers_pass { 0 } else { Meta::NO_OUTPUT }
+        | if active { 0 } else { Meta::INACTIVE };
+    Meta::new(now, state, flags)
+}

@@ -1,0 +1,177 @@
+//! What becomes of a packet. Each outcome has a counter, and each counter a name.
+
+/// The outcome of the walk; the shell turns it into the hook's own action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The kernel's business, untouched.
+    Pass(Pass),
+    /// Out of this interface, as it is in the frame.
+    Send(u32),
+    /// An answer made here, back out of the interface the frame came by.
+    Bounce(Bounce),
+    /// A later fragment that came before its first: set aside for the daemon to bring again.
+    Hold,
+    Drop(Drop),
+}
+
+/// Why a packet is left to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Pass {
+    /// Neither IPv4 nor IPv6.
+    NotIp = 0,
+    /// To no service of ours, and from no server behind NAT.
+    NotOurs = 1,
+    /// Headers that contradict themselves, or end too early, or go on beyond our bound.
+    NotUnderstood = 2,
+    /// A segment that opens nothing, of a connection that is not known.
+    NotOpening = 3,
+    /// For a server on the director itself.
+    Local = 4,
+    /// An ICMP message that is no error about a flow of ours.
+    Icmp = 5,
+}
+
+/// What kind of answer is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Bounce {
+    /// No server can take the connection: port unreachable, as IPVS answers.
+    Unreachable = 0,
+    /// The packet does not fit the way to the server.
+    TooBig = 1,
+    /// The packet has been under way for too long.
+    TimeExceeded = 2,
+}
+
+/// Why a packet is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Drop {
+    /// The flow's server is no longer in the pool.
+    ServerGone = 0,
+    /// No way to the server is known: no route, no neighbour, no interface.
+    NoNextHop = 1,
+    /// The connection table has no room and the method needs an entry.
+    TableFull = 2,
+    /// No server can take the connection, and no answer may be sent.
+    NoServer = 3,
+    /// TTL or hop limit used up, and no answer may be sent.
+    Expired = 4,
+    /// Too big for the way to the server, and no answer may be sent.
+    TooBig = 5,
+    /// The header checksum is wrong.
+    BadChecksum = 6,
+    /// The source cannot be a client's: unspecified, loopback, multicast, or the service itself.
+    BadSource = 7,
+    /// No room in front of or behind the frame.
+    NoRoom = 8,
+    /// A fragment whose first one has not come, and holding is not possible.
+    LostFragment = 9,
+    /// A fragment that overlaps the transport header.
+    BadFragment = 10,
+    /// A table that must be there is not: our own fault.
+    Internal = 11,
+    /// No way back to the client is known.
+    NoWayBack = 12,
+}
+
+/// Things worth a number that are no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Note {
+    /// A connection got an entry.
+    Opened = 0,
+    /// Forwarded by hash without an entry: both buckets were full of established flows.
+    Untracked = 1,
+    /// A half-open or closed entry gave way to a new flow.
+    Displaced = 2,
+    /// A SYN found a closing entry and was scheduled anew.
+    Reused = 3,
+    /// An ICMP error about a flow was brought to the right side.
+    IcmpRelated = 4,
+    /// A fragment followed its first one.
+    FragmentFollowed = 5,
+}
+
+const PASSES: u32 = 6;
+const BOUNCES: u32 = 3;
+const DROPS: u32 = 13;
+const NOTES: u32 = 6;
+const SENT: u32 = PASSES;
+const HELD: u32 = 7;
+const BOUNCE_BASE: u32 = 8;
+const DROP_BASE: u32 = 11;
+const NOTE_BASE: u32 = 24;
+
+/// How many counters there are.
+pub const COUNTERS: u32 = 30;
+const _: () = assert!(BOUNCE_BASE + BOUNCES == DROP_BASE);
+const _: () = assert!(DROP_BASE + DROPS == NOTE_BASE);
+const _: () = assert!(NOTE_BASE + NOTES == COUNTERS);
+
+impl Verdict {
+    /// The place of this outcome's counter.
+    #[inline(always)]
+    #[must_use]
+    pub fn counter(self) -> u32 {
+        match self {
+            Verdict::Pass(pass) => pass as u32,
+            Verdict::Send(_) => SENT,
+            Verdict::Hold => HELD,
+            Verdict::Bounce(bounce) => BOUNCE_BASE.wrapping_add(bounce as u32),
+            Verdict::Drop(drop) => DROP_BASE.wrapping_add(drop as u32),
+        }
+    }
+}
+
+impl Note {
+    /// The place of this note's counter.
+    #[inline(always)]
+    #[must_use]
+    pub fn counter(self) -> u32 {
+        NOTE_BASE.wrapping_add(self as u32)
+    }
+}
+
+/// What a counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Verdict,
+    Drop,
+    Note,
+}
+
+/// The name of each counter, in its place.
+pub const NAMES: [(Class, &str); COUNTERS as usize] = [
+    (Class::Verdict, "pass-not-ip"),
+    (Class::Verdict, "pass-not-ours"),
+    (Class::Verdict, "pass-not-understood"),
+    (Class::Verdict, "pass-not-opening"),
+    (Class::Verdict, "pass-local"),
+    (Class::Verdict, "pass-icmp"),
+    (Class::Verdict, "sent"),
+    (Class::Verdict, "held"),
+    (Class::Verdict, "answered-unreachable"),
+    (Class::Verdict, "answered-too-big"),
+    (Class::Verdict, "answered-time-exceeded"),
+    (Class::Drop, "server-gone"),
+    (Class::Drop, "no-next-hop"),
+    (Class::Drop, "table-full"),
+    (Class::Drop, "no-server"),
+    (Class::Drop, "expired"),
+    (Class::Drop, "too-big"),
+    (Class::Drop, "bad-checksum"),
+    (Class::Drop, "bad-source"),
+    (Class::Drop, "no-room"),
+    (Class::Drop, "lost-fragment"),
+    (Class::Drop, "bad-fragment"),
+    (Class::Drop, "internal"),
+    (Class::Drop, "no-way-back"),
+    (Class::Note, "opened"),
+    (Class::Note, "untracked"),
+    (Class::Note, "displaced"),
+    (Class::Note, "reused"),
+    (Class::Note, "icmp-related"),
+    (Class::Note, "fragment-followed"),
+];
