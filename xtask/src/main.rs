@@ -7,11 +7,22 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod budget;
+mod guest;
+mod initramfs;
+mod kernels;
+mod measure;
 mod object;
 mod place;
 mod process;
+mod source;
 mod strip;
 mod sysroot;
+mod tally;
+mod test;
+mod tools;
+mod verify;
+mod walls;
 
 /// Chores of the project.
 #[derive(Parser)]
@@ -29,12 +40,24 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run every check and every test. This is what CI runs.
+    Test,
+    /// Load every eBPF program and compare its size with the budget.
+    Verify(verify::Options),
+    /// Check the walls between the crates and the rules that a machine can read.
+    Walls,
 }
 
 fn main() -> ExitCode {
+    if guest::is_here() {
+        guest::run();
+    }
     let result = match Arguments::parse().chore {
         Chore::Bpf { check: false } => object::build(),
         Chore::Bpf { check: true } => object::check(),
+        Chore::Test => return test::run(),
+        Chore::Verify(options) => verify::run(&options),
+        Chore::Walls => walls::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
