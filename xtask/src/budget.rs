@@ -15,7 +15,7 @@ const GROWTH_PERCENT: u64 = 5;
 
 const HEAD: &str = "\
 # What the programs cost in instructions: after translation, and while being verified.
-# `cargo xtask verify` refuses more than 5 % above it; `cargo xtask verify --bless` writes this file.
+# `cargo xtask verify` refuses 5 % above it; `cargo xtask verify --bless` writes this file.
 ";
 
 #[derive(Debug, Default, PartialEq)]

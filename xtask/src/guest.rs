@@ -27,7 +27,7 @@ pub fn run() -> ! {
     }
     // SAFETY: a system call with a number and no pointer. It syncs nothing, and there is no disk.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    // The kernel could not switch off: it restarts when its first process ends, and qemu then exits.
+    // The kernel could not switch off: it restarts when its first process ends, and qemu exits.
     process::exit(1)
 }
 

@@ -1,8 +1,8 @@
 //! Measures with other kernels: Debian's, in machines that qemu emulates in software.
 //!
-//! A machine has one processor, no disk and no network. Its file system is a copy of this very program
-//! (see `guest`), the libraries that it is linked to, and the objects. KVM is never used: where we
-//! build, guests of it hang.
+//! A machine has one processor, no disk and no network. Its file system is a copy of this very
+//! program (see `guest`), the libraries that it is linked to, and the objects. KVM is never used:
+//! where we build, guests of it hang.
 
 use std::fs;
 use std::path::{Path, PathBuf};

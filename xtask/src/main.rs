@@ -1,7 +1,7 @@
 //! Chores of the project, run as `cargo xtask CHORE`.
 //!
-//! Each chore is one file. `place` knows where things lie and `process` runs other programs; nothing
-//! here is part of the product.
+//! Each chore is one file. `place` knows where things lie and `process` runs other programs;
+//! nothing here is part of the product.
 
 use std::process::ExitCode;
 

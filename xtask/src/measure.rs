@@ -15,7 +15,7 @@ use object::{Endianness, Object, ObjectSection, ObjectSymbol};
 
 use crate::place;
 
-/// Endings of the names of maps that are as large as the machine allows, and small in a measurement.
+/// Endings of the names of maps as large as the machine allows, which a measurement makes small.
 const LARGE_MAPS: [&str; 3] = ["FLOWS", "CONNECTIONS", "TEMPLATES"];
 const SMALL: u32 = 1024;
 /// The end of the verifier's log says why; the beginning repeats the program.

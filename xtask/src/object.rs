@@ -122,7 +122,7 @@ fn flags(sysroot: &Sysroot) -> Result<Vec<String>> {
     let mut flags: Vec<String> = [
         // Bindings are chosen by it; without it, by the machine that builds.
         "--cfg=bpf_target_arch=\"x86_64\"",
-        // The first instruction set with atomics that return a value; the kernels we support have it.
+        // The first instruction set with atomics that return a value; all our kernels have it.
         "-Ctarget-cpu=v3",
         // Subprograms and callbacks need BTF, which is made from debug information.
         "-Cdebuginfo=2",

@@ -1,12 +1,14 @@
 //! The rules that one file can break by itself.
 //!
-//! It reads lines, not syntax: rustfmt puts a test module's closing brace at the left margin, and that
-//! is all the grammar it needs.
+//! It reads lines, not syntax: rustfmt puts a closing brace below the first word of what it closes,
+//! and that is all the grammar it needs.
 
 use std::fmt;
 use std::path::Path;
 
 const MOST_LINES: usize = 500;
+const MOST_LINES_OF_A_FUNCTION: usize = 70;
+const MOST_COLUMNS: usize = 100;
 const FORBIDDEN_NAMES: [&str; 9] = [
     "common", "handler", "handlers", "helper", "helpers", "manager", "misc", "util", "utils",
 ];
@@ -47,58 +49,92 @@ pub fn name_faults(path: &str) -> Option<Fault> {
 /// What is wrong with the text of a file.
 pub fn faults(path: &str, text: &str) -> Vec<Fault> {
     let mut found = Vec::new();
-    let mut fault = |line: usize, rule: String| {
-        found.push(Fault {
-            path: path.to_owned(),
-            line,
-            rule,
-        });
-    };
-    for (number, line) in numbered(text) {
-        if let Some(folder) = folder_of_a_machine(line) {
-            fault(number, format!("/{folder}/ is a path of one machine"));
+    for (line, text) in numbered(text) {
+        if let Some(folder) = folder_of_a_machine(text) {
+            found.push((line, format!("/{folder}/ is a path of one machine")));
         }
     }
-    if !path.ends_with(".rs") {
-        return found;
+    if path.ends_with(".rs") {
+        let code = without_tests(path, text);
+        found.extend(whole(text));
+        found.extend(sizes(&code));
+        if path.starts_with("datapath/src/") {
+            found.extend(host(&code));
+        }
     }
+    let fault = |(line, rule)| Fault {
+        path: path.to_owned(),
+        line,
+        rule,
+    };
+    found.into_iter().map(fault).collect()
+}
+
+/// Rules for code and tests.
+fn whole(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
     if !text.starts_with("//!") {
-        fault(
+        found.push((
             1,
             "the first line does not begin with //! and say what this file is".into(),
-        );
+        ));
     }
     for (number, line) in numbered(text).filter(|(_, line)| !is_comment(line)) {
         for name in FORBIDDEN_MACROS {
             if has_word(line, &format!("{name}!")) {
-                fault(number, format!("{name}! is not for code that is handed in"));
+                found.push((number, format!("{name}! is not for code that is handed in")));
             }
         }
         if line.trim_start().starts_with("#[ignore") {
-            fault(
-                number,
-                "a test is never ignored; it may skip and name what is missing".into(),
-            );
+            let rule = "a test is never ignored; it may skip and name what is missing";
+            found.push((number, rule.into()));
         }
     }
-    let code = without_tests(path, text);
-    if code.len() > MOST_LINES {
-        let rule = format!(
-            "{} lines without tests; {MOST_LINES} are the most",
-            code.len()
-        );
-        fault(MOST_LINES + 1, rule);
+    found
+}
+
+/// Rules for the size of code.
+fn sizes(code: &[(usize, &str)]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    if let Some((number, _)) = code.get(MOST_LINES) {
+        let lines = code.len();
+        found.push((
+            *number,
+            format!("{lines} lines without tests; {MOST_LINES} are the most"),
+        ));
     }
-    if path.starts_with("datapath/src/") {
-        for (number, line) in code.into_iter().filter(|(_, line)| !is_comment(line)) {
-            for name in CRATES_OF_THE_HOST {
-                let uses = has_word(line, &format!("{name}::"));
-                if uses || has_word(line, &format!("extern crate {name}")) {
-                    fault(
-                        number,
-                        format!("datapath runs in the kernel, where {name} is not"),
-                    );
-                }
+    for (number, name, lines) in functions(code) {
+        if lines > MOST_LINES_OF_A_FUNCTION {
+            let most = MOST_LINES_OF_A_FUNCTION;
+            found.push((
+                number,
+                format!("fn {name} has {lines} lines; {most} are the most"),
+            ));
+        }
+    }
+    for (number, line) in code {
+        let columns = line.chars().count();
+        if columns > MOST_COLUMNS {
+            found.push((
+                *number,
+                format!("{columns} columns; {MOST_COLUMNS} are the most"),
+            ));
+        }
+    }
+    found
+}
+
+/// Rules for the packet core, which also runs in the kernel.
+fn host(code: &[(usize, &str)]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in code.iter().filter(|(_, line)| !is_comment(line)) {
+        for name in CRATES_OF_THE_HOST {
+            let is_used = has_word(line, &format!("{name}::"));
+            if is_used || has_word(line, &format!("extern crate {name}")) {
+                found.push((
+                    *number,
+                    format!("datapath runs in the kernel, where {name} is not"),
+                ));
             }
         }
     }
@@ -129,6 +165,39 @@ fn without_tests<'a>(path: &str, text: &'a str) -> Vec<(usize, &'a str)> {
         }
     }
     code
+}
+
+/// Each function's first line, name and number of lines.
+fn functions<'a>(code: &[(usize, &'a str)]) -> Vec<(usize, &'a str, usize)> {
+    let mut functions = Vec::new();
+    for (index, (number, line)) in code.iter().enumerate() {
+        let declaration = line.trim_start();
+        let Some((before, after)) = declaration.split_once("fn ") else {
+            continue;
+        };
+        let words = [
+            "pub",
+            "pub(crate)",
+            "pub(super)",
+            "const",
+            "async",
+            "unsafe",
+            "extern",
+            "\"C\"",
+        ];
+        if !before.split_whitespace().all(|word| words.contains(&word)) {
+            continue;
+        }
+        let end = format!("{}}}", &line[..line.len() - declaration.len()]);
+        // A function without a body, or on one line, ends where it begins.
+        let is_short = line.ends_with(';') || line.ends_with('}');
+        let length = code[index..].iter().position(|(_, line)| *line == end);
+        if let (false, Some(length)) = (is_short, length) {
+            let name = after.split(['(', '<']).next().unwrap_or(after);
+            functions.push((*number, name, length + 1));
+        }
+    }
+    functions
 }
 
 fn is_comment(line: &str) -> bool {
@@ -210,6 +279,29 @@ mod tests {
             rules("model/src/a.rs", &(code + "fn b() {}\n" + &tests)).len(),
             1
         );
+    }
+
+    #[test]
+    fn a_long_function_is_named() {
+        let function = |lines: usize| {
+            let body = "        1;\n".repeat(lines - 2);
+            format!("//! A.\nimpl A {{\n    pub fn long<T>() {{\n{body}    }}\n}}\n")
+        };
+
+        assert!(rules("model/src/a.rs", &function(MOST_LINES_OF_A_FUNCTION)).is_empty());
+        let faults = faults("model/src/a.rs", &function(MOST_LINES_OF_A_FUNCTION + 1));
+        assert_eq!(
+            faults[0].to_string(),
+            "model/src/a.rs:3: fn long has 71 lines; 70 are the most"
+        );
+    }
+
+    #[test]
+    fn a_line_fits_in_a_hundred_columns() {
+        let line = format!("//! {}\n", "é".repeat(MOST_COLUMNS - 4));
+
+        assert!(rules("model/src/a.rs", &line).is_empty());
+        assert_eq!(rules("model/src/a.rs", &line.replace('\n', "!\n")).len(), 1);
     }
 
     #[test]

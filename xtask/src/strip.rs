@@ -1,7 +1,7 @@
 //! Removes DWARF from a compiled eBPF object and keeps BTF.
 //!
-//! The kernel and the loader read BTF (`.BTF`, `.BTF.ext`); nobody reads DWARF, and it is four fifths
-//! of the file.
+//! The kernel and the loader read BTF (`.BTF`, `.BTF.ext`); nobody reads DWARF, and it is four
+//! fifths of the file.
 
 use anyhow::{Context, Result};
 use object::build::elf::{Builder, SectionData};
@@ -16,7 +16,7 @@ pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
         section.delete = is_debug(&section.name);
         has_section_names |= matches!(section.data, SectionData::SectionString);
     }
-    // LLVM keeps the names of sections in `.strtab`; the writer wants them in a section of their own.
+    // LLVM keeps the names of sections in `.strtab`; the writer wants a section of their own.
     if !has_section_names {
         let names = elf.sections.add();
         names.name = ".shstrtab".into();

@@ -3,8 +3,8 @@
 //! A step that fails does not stop the next. The last line is the sum over all test programs, and
 //! the exit code is 0 only if every step and every test passed.
 
-use std::io::{BufRead, BufReader, Write, stdout};
-use std::process::{ExitCode, Stdio};
+use std::io::{self, BufRead, BufReader, Write, stdout};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -100,19 +100,20 @@ fn clippy() -> Result<()> {
 }
 
 fn tests() -> Result<Tally> {
+    // One pipe for both outputs keeps each program's name above its results.
+    let (output, writer) = io::pipe()?;
     let mut cargo = process::cargo();
-    cargo
-        .args(["test", "--locked", "--workspace", "--no-fail-fast"])
-        .stdout(Stdio::piped());
+    cargo.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    cargo.stdout(writer.try_clone()?).stderr(writer);
     let mut child = cargo.spawn().context("cannot start cargo test")?;
+    // Our own ends of the pipe must close, or reading would never end.
+    drop(cargo);
     let mut tally = Tally::default();
-    if let Some(output) = child.stdout.take() {
-        for line in BufReader::new(output).split(b'\n') {
-            let line = line?;
-            let text = String::from_utf8_lossy(&line);
-            println!("{text}");
-            tally.read(&text);
-        }
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let text = String::from_utf8_lossy(&line);
+        println!("{text}");
+        tally.read(&text);
     }
     let status = child.wait()?;
     // A program that does not build, or dies, gives no result line.
