@@ -7,3 +7,8 @@ fn main() {}
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+// The kernel reads the licence here and gives the GPL helpers only to a compatible one.
+#[cfg(target_arch = "bpf")]
+#[used]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,125 @@
+//! Every check and every test, in the order of how soon they say something.
+//!
+//! A step that fails does not stop the next. The last line is the sum over all test programs, and
+//! the exit code is 0 only if every step and every test passed.
+
+use std::io::{self, BufRead, BufReader, Write, stdout};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::tally::Tally;
+use crate::{object, process, tools, walls};
+
+struct Step {
+    name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const STEPS: [Step; 5] = [
+    Step {
+        name: "packages",
+        run: || tools::install(&tools::FOR_TESTS),
+    },
+    Step {
+        name: "format",
+        run: format,
+    },
+    Step {
+        name: "walls",
+        run: walls::run,
+    },
+    Step {
+        name: "eBPF objects come from these sources",
+        run: object::check,
+    },
+    Step {
+        name: "clippy",
+        run: clippy,
+    },
+];
+
+/// Runs it all.
+pub fn run() -> ExitCode {
+    let mut failed = Vec::new();
+    for step in STEPS {
+        heading(step.name);
+        let start = Instant::now();
+        let result = (step.run)();
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => println!("passed in {seconds:.1} s"),
+            Err(error) => {
+                println!("FAILED in {seconds:.1} s: {error:#}");
+                failed.push(step.name);
+            }
+        }
+    }
+    heading("tests");
+    let tally = tests().unwrap_or_else(|error| {
+        println!("FAILED: {error:#}");
+        Tally {
+            passed: 0,
+            failed: 1,
+        }
+    });
+    if !failed.is_empty() {
+        println!("\nfailed before the tests: {}", failed.join(", "));
+    }
+    println!("{tally}");
+    if failed.is_empty() && tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn heading(name: &str) {
+    println!("\n== {name}");
+    // Other programs write to the same place.
+    let _ = stdout().flush();
+}
+
+fn format() -> Result<()> {
+    tools::component("rustfmt", "fmt")?;
+    process::run(process::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    tools::component("clippy", "clippy")?;
+    process::run(process::cargo().args([
+        "clippy",
+        "--locked",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-Dwarnings",
+    ]))
+}
+
+fn tests() -> Result<Tally> {
+    // One pipe for both outputs keeps each program's name above its results.
+    let (output, writer) = io::pipe()?;
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    cargo.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = cargo.spawn().context("cannot start cargo test")?;
+    // Our own ends of the pipe must close, or reading would never end.
+    drop(cargo);
+    let mut tally = Tally::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let text = String::from_utf8_lossy(&line);
+        println!("{text}");
+        tally.read(&text);
+    }
+    let status = child.wait()?;
+    // A program that does not build, or dies, gives no result line.
+    if !status.success() && tally.failed == 0 {
+        println!("cargo test ended with {status}, and no test says that it failed");
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
