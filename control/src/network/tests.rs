@@ -280,16 +280,16 @@ fn ipv6_route_told_again_with_one_more_router_is_one_route() {
 fn watched_neighbour_that_is_missing_is_probed_with_growing_waits() {
     let mut net = on_one_link();
     net.watch(&[SERVER]);
-    let probe = Output::Probe {
+    let probe = || Output::Probe {
         interface: 2,
         neighbour: ip(SERVER),
     };
-    assert_eq!(net.outputs(), [probe.clone()]);
+    assert_eq!(net.outputs(), [probe()]);
     let mut waits = Vec::new();
     for _ in 0..5 {
         waits.push(net.until_deadline());
         net.neighbour(SERVER, 7, State::Failed);
-        assert_eq!(net.outputs(), [probe.clone()]);
+        assert_eq!(net.outputs(), [probe()]);
     }
     assert_eq!(waits, [1, 2, 4, 8, 8].map(Duration::from_secs));
     assert_eq!((waits[0], waits[4]), (FIRST_WAIT, LONGEST_WAIT));
@@ -300,15 +300,15 @@ fn watched_neighbour_is_confirmed_when_stale_and_refreshed_when_sure() {
     let mut net = on_one_link();
     net.neighbour(SERVER, 7, State::Reachable);
     net.watch(&[SERVER]);
-    let probe = Output::Probe {
+    let probe = || Output::Probe {
         interface: 2,
         neighbour: ip(SERVER),
     };
     assert_eq!(net.outputs(), []);
     assert_eq!(net.until_deadline(), REFRESH);
-    assert_eq!(net.outputs(), [probe.clone()]);
+    assert_eq!(net.outputs(), [probe()]);
     net.neighbour(SERVER, 7, State::Stale);
-    assert_eq!(net.outputs(), [probe]);
+    assert_eq!(net.outputs(), [probe()]);
     net.neighbour(SERVER, 7, State::Permanent);
     assert_eq!(net.outputs(), []);
     assert_eq!(net.network.deadline(), None);
@@ -350,12 +350,12 @@ fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
     assert_eq!(net.outputs(), []);
     net.hear(Input::ResyncEnd);
     assert_eq!(net.unresolved(SERVER), (2, ip(SERVER)));
-    let probe = Output::Probe {
+    let probe = || Output::Probe {
         interface: 2,
         neighbour: ip(SERVER),
     };
     let changed = Output::Changed { target: ip(SERVER) };
-    assert_eq!(net.outputs(), [Output::AddressesChanged, changed, probe]);
+    assert_eq!(net.outputs(), [Output::AddressesChanged, changed, probe()]);
 }
 
 #[test]
