@@ -187,6 +187,8 @@ fn a_probe_counts_what_is_lost() -> Result<()> {
     let bed = Topology::builder().servers(1).build()?;
     let to = SocketAddr::new(bed.server_address(Family::V6, 0), 53);
     let echo = UdpEcho::start(&bed.servers[0], 53)?;
+    // Neighbours queue little for an address that they still look for.
+    udp_ask(bed.client(), to, 64, LIMIT)?;
     let report = UdpProbe::to(to)
         .rate(10_000)
         .flows(8)
@@ -194,7 +196,7 @@ fn a_probe_counts_what_is_lost() -> Result<()> {
         .run(bed.client())?;
     assert_eq!(
         (report.sent, report.lost(), echo.datagrams()),
-        (1000, 0, 1000),
+        (1000, 0, 1001),
         "{report:?}"
     );
     echo.stop()?;
