@@ -42,6 +42,7 @@ mod link;
 mod netlink;
 mod offload;
 mod packet;
+mod pass;
 mod pattern;
 mod prefix;
 mod process;
