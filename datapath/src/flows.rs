@@ -32,6 +32,9 @@ pub const GONE: u64 = 2;
 pub trait Words: Copy {
     /// The words from `count` on.
     fn skip(self, count: usize) -> Self;
+    /// The words from `index` times `stride` on; `index` is at most 3. To the kernel's verifier
+    /// the place is then any of the four, so that what follows is verified once.
+    fn pick(self, index: usize, stride: usize) -> Self;
     /// Word `at`, with no older value read after it.
     fn load(self, at: usize) -> u64;
     /// Stores word `at` after everything stored before.
@@ -247,18 +250,15 @@ impl<W: Words> Seat<W> {
 #[inline(always)]
 pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, bool) {
     let mut has_free = false;
+    let mut index = L::SLOTS;
     macro_rules! look {
         ($at:expr) => {
-            if $at < L::SLOTS {
+            if $at < L::SLOTS && index == L::SLOTS {
                 let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
-                if key.matches::<L, W>(slot) {
-                    let value = slot.load(L::STRIDE.wrapping_sub(1));
-                    // The slot may have been given to another flow between the two loads.
-                    if slot.load(0) == key.first {
-                        return (Some(Entry { slot, value }), false);
-                    }
-                }
                 has_free |= slot.load(0) == FREE;
+                if key.matches::<L, W>(slot) {
+                    index = $at;
+                }
             }
         };
     }
@@ -266,7 +266,16 @@ pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, boo
     look!(1);
     look!(2);
     look!(3);
-    (None, has_free)
+    if index == L::SLOTS {
+        return (None, has_free);
+    }
+    let slot = bucket.pick(index, L::STRIDE);
+    let value = slot.load(L::STRIDE.wrapping_sub(1));
+    // The slot may have been given to another flow between the two loads.
+    if slot.load(0) != key.first {
+        return (None, false);
+    }
+    (Some(Entry { slot, value }), false)
 }
 
 /// What a slot would cost to take, lowest first.
@@ -309,16 +318,17 @@ pub fn offer<L: Layout, W: Words>(
     now: u32,
     timeout: impl Fn(u32) -> u32,
 ) -> Offer<W> {
-    let mut best = Offer { slot: bucket, price: Price::NEVER, first: BUSY, value: 0 };
+    let mut best = Price::NEVER;
+    let mut index = 0;
     macro_rules! look {
         ($at:expr) => {
             if $at < L::SLOTS {
                 let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
-                let first = slot.load(0);
                 let value = slot.load(L::STRIDE.wrapping_sub(1));
-                let price = price::<L>(first, value, now, &timeout);
-                if price < best.price {
-                    best = Offer { slot, price, first, value };
+                let price = price::<L>(slot.load(0), value, now, &timeout);
+                if price < best {
+                    best = price;
+                    index = $at;
                 }
             }
         };
@@ -327,7 +337,10 @@ pub fn offer<L: Layout, W: Words>(
     look!(1);
     look!(2);
     look!(3);
-    best
+    let slot = bucket.pick(index, L::STRIDE);
+    let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
+    // Looked at again: if it changed in between, the price is that of what is there.
+    Offer { slot, price: price::<L>(first, value, now, &timeout), first, value }
 }
 
 #[inline(always)]

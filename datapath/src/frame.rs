@@ -8,6 +8,9 @@
 
 use core::marker::PhantomData;
 
+use crate::tables::Tables;
+use crate::verdict::Word;
+
 /// `N` bytes of a frame, to read.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, const N: usize> {
@@ -152,6 +155,9 @@ pub trait Frame {
     /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the
     /// device is kept so that the device still gets it right.
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
+
+    /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
+    fn begin<T: Tables>(&self, tables: &T) -> Word;
 
     /// The interface that the frame came by.
     fn interface(&self) -> u32;

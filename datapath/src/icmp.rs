@@ -7,10 +7,11 @@
 
 use crate::checksum;
 use crate::entry::{NONE, endpoint_word, kind, method};
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
+use crate::link;
 use crate::method as methods;
-use crate::packet::{ICMP, Packet, Part, TCP, UDP};
+use crate::packet::{self, Packet, Part, TCP, UDP};
 use crate::tables::Tables;
 use crate::track;
 use crate::verdict::{Drop, Note, Pass, Verdict};
@@ -71,9 +72,26 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
     Some(Quote { l3, l4, source, target, protocol, source_port, target_port })
 }
 
-/// Follows an ICMP packet. Not inlined: it is far from the path of an ordinary packet.
-#[inline(never)]
-pub fn follow<F: Family, P: Frame, T: Tables>(
+/// Says what becomes of an ICMP packet. The frame is read anew: this is far from the path of an
+/// ordinary packet, and in the kernel a function of its own.
+#[inline(always)]
+pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
+    let Some(link) = link::parse(frame, tables) else { return Verdict::Pass(Pass::NotIp) };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
+            Err(_) => Verdict::Pass(Pass::NotUnderstood),
+        }
+    } else {
+        match packet::parse6(frame, link.l3) {
+            Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
+            Err(_) => Verdict::Pass(Pass::NotUnderstood),
+        }
+    }
+}
+
+#[inline(always)]
+fn related<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
@@ -132,7 +150,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         }
         return send(frame, packet, &server.ways);
     }
-    methods::forward(frame, tables, packet, server)
+    methods::forward(frame, packet, server)
 }
 
 #[inline(always)]
@@ -180,7 +198,7 @@ fn send<F: Family, P: Frame>(
         return Verdict::Drop(Drop::NoNextHop);
     }
     let done = methods::count_down::<F, P>(frame, packet.l3)
-        .and_then(|()| crate::link::address(frame, ways.target, ways.source));
+        .and_then(|()| link::address(frame, ways.target, ways.source));
     match done {
         Some(()) => Verdict::Send(ways.interface),
         None => Verdict::Drop(Drop::NoRoom),
@@ -222,7 +240,6 @@ fn translate<F: Family, P: Frame>(
     } else {
         quoted4::<F, P>(frame, quote, turn, address_delta)?;
         let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
-        debug_assert_eq!(packet.protocol, ICMP);
         frame.carry(field, 0, port_delta);
     }
     outer::<F, P>(frame, packet, turn, outer_delta)

@@ -2,6 +2,7 @@
 
 use crate::entry::Ways;
 use crate::frame::Frame;
+use crate::tables::Tables;
 
 pub const IPV4: u16 = 0x0800u16.to_be();
 pub const IPV6: u16 = 0x86ddu16.to_be();
@@ -23,7 +24,15 @@ pub struct Link {
 
 /// Reads the Ethernet header and at most two tags (802.1Q, QinQ). The tags stay where they are.
 #[inline(always)]
-pub fn parse<P: Frame>(frame: &P) -> Option<Link> {
+pub fn parse<P: Frame, T: Tables>(frame: &P, tables: &T) -> Option<Link> {
+    let mut link = tags(frame)?;
+    link.l3 = tables.blur(link.l3);
+    // Said again for the kernel's verifier.
+    if link.l3 > HEADER + 2 * TAG || link.l3 < HEADER { None } else { Some(link) }
+}
+
+#[inline(always)]
+fn tags<P: Frame>(frame: &P) -> Option<Link> {
     let header = frame.view::<HEADER>(0)?;
     let ethertype = header.u16::<12>();
     if ethertype != VLAN && ethertype != SERVICE_VLAN {

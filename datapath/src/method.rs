@@ -9,15 +9,12 @@ use crate::family::Family;
 use crate::frame::{Frame, Transport};
 use crate::link;
 use crate::packet::{Packet, Part, TCP, checksum_at};
-use crate::reply;
-use crate::tables::Tables;
-use crate::verdict::{Drop, Pass, Verdict};
+use crate::verdict::{Bounce, Drop, Pass, Verdict};
 
 /// Forwards a packet from a client to its server.
 #[inline(always)]
-pub fn forward<F: Family, P: Frame, T: Tables>(
+pub fn forward<F: Family, P: Frame>(
     frame: &mut P,
-    tables: &T,
     packet: &Packet<F>,
     server: &Server,
 ) -> Verdict {
@@ -28,12 +25,12 @@ pub fn forward<F: Family, P: Frame, T: Tables>(
         return Verdict::Drop(Drop::NoNextHop);
     }
     if packet.ttl <= 1 {
-        return reply::time_exceeded(frame, tables, packet);
+        return Verdict::Answer(Bounce::TimeExceeded, 0);
     }
     let overhead = overhead(server);
     if does_not_fit(frame, packet, server.ways.mtu(), overhead) {
         let mtu = server.ways.mtu().saturating_sub(overhead);
-        return reply::too_big(frame, tables, packet, mtu);
+        return Verdict::Answer(Bounce::TooBig, mtu);
     }
     let done = match server.method {
         method::MASQUERADE => masquerade::<F, P>(frame, packet, server),

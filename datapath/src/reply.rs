@@ -5,12 +5,12 @@
 //! more than a number a tick.
 
 use crate::checksum;
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::link;
 use crate::method::set_ethertype;
-use crate::packet::{ICMP, ICMPV6, Packet, Part};
+use crate::packet::{self, ICMP, ICMPV6, Packet, Part};
 use crate::tables::Tables;
 use crate::verdict::{Bounce, Drop, Verdict};
 
@@ -28,50 +28,46 @@ struct Message {
     rest: u32,
 }
 
-/// "Port unreachable": no server can take the connection.
+/// Makes the answer that the walk asked for. The frame is read anew: this is far from the path of
+/// an ordinary packet, and in the kernel a function of its own.
 #[inline(always)]
-pub fn unreachable<F: Family, P: Frame, T: Tables>(
+pub fn answer<P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
-    packet: &Packet<F>,
-) -> Verdict {
-    let head = if F::V6 { 1 | 4 << 8 } else { 3 | 3 << 8 };
-    match send(frame, tables, packet, Message { head, rest: 0 }) {
-        Some(()) => Verdict::Bounce(Bounce::Unreachable),
-        None => Verdict::Drop(Drop::NoServer),
-    }
-}
-
-/// "Fragmentation needed", "packet too big": with what would fit.
-#[inline(always)]
-pub fn too_big<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
+    bounce: Bounce,
     mtu: u32,
 ) -> Verdict {
-    let message = if F::V6 {
-        Message { head: 2, rest: mtu.to_be() }
-    } else {
-        // RFC 1191, 4: the MTU is in the second half of the word.
-        Message { head: 3 | 4 << 8, rest: (mtu & 0xffff).to_be() }
+    let silent = match bounce {
+        Bounce::Unreachable => Drop::NoServer,
+        Bounce::TooBig => Drop::TooBig,
+        Bounce::TimeExceeded => Drop::Expired,
     };
-    match send(frame, tables, packet, message) {
-        Some(()) => Verdict::Bounce(Bounce::TooBig),
-        None => Verdict::Drop(Drop::TooBig),
-    }
-}
-
-#[inline(always)]
-pub fn time_exceeded<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Verdict {
-    let head = if F::V6 { 3 } else { 11 };
-    match send(frame, tables, packet, Message { head, rest: 0 }) {
-        Some(()) => Verdict::Bounce(Bounce::TimeExceeded),
-        None => Verdict::Drop(Drop::Expired),
+    let Some(link) = link::parse(frame, tables) else { return Verdict::Drop(silent) };
+    let sent = if link.ethertype == link::IPV4 {
+        let message = match bounce {
+            Bounce::Unreachable => Message { head: 3 | 3 << 8, rest: 0 },
+            // RFC 1191, 4: the MTU is in the second half of the word.
+            Bounce::TooBig => Message { head: 3 | 4 << 8, rest: (mtu & 0xffff).to_be() },
+            Bounce::TimeExceeded => Message { head: 11, rest: 0 },
+        };
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => send::<V4, P, T>(frame, tables, &packet, message),
+            Err(_) => None,
+        }
+    } else {
+        let message = match bounce {
+            Bounce::Unreachable => Message { head: 1 | 4 << 8, rest: 0 },
+            Bounce::TooBig => Message { head: 2, rest: mtu.to_be() },
+            Bounce::TimeExceeded => Message { head: 3, rest: 0 },
+        };
+        match packet::parse6(frame, link.l3) {
+            Ok(packet) => send::<V6, P, T>(frame, tables, &packet, message),
+            Err(_) => None,
+        }
+    };
+    match sent {
+        Some(()) => Verdict::Bounce(bounce),
+        None => Verdict::Drop(silent),
     }
 }
 
@@ -90,8 +86,7 @@ fn is_allowed<T: Tables>(tables: &T) -> bool {
     true
 }
 
-/// Not inlined: it is far from the path of an ordinary packet, and three callers share it.
-#[inline(never)]
+#[inline(always)]
 fn send<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,

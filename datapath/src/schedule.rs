@@ -20,7 +20,8 @@ pub struct Client {
 
 /// Picks a server, or [`NONE`] if none may take the connection.
 #[inline(always)]
-pub fn pick<T: Tables>(tables: &T, service: &Service, client: Client) -> u32 {
+pub fn pick<T: Tables>(tables: &T, service: u32, client: Client) -> u32 {
+    let Some(service) = tables.service(service) else { return NONE };
     let pool = PoolWord(service.pool);
     match pool.scheduler() {
         scheduler::RING => ring(tables, pool),
@@ -193,30 +194,24 @@ fn weighted_round<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let Some(state) = tables.pool(pool.base()) else { return NONE };
     let Some(bounds) = tables.pool(pool.base().wrapping_add(1)) else { return NONE };
     let (greatest, step) = (bounds.load(0) as u32, (bounds.load(0) >> 32) as u32);
-    let mut chosen = NONE;
-    // Two CPUs may meet here: who comes second looks again.
-    for _ in 0..4 {
-        let cursor = state.load(0);
-        let (mut place, mut current) = (cursor as u32, (cursor >> 32) as u32);
-        let mut found = NONE;
-        tables.repeat(pool.length().wrapping_mul(2).wrapping_add(2), |_| {
-            if place >= pool.length() {
-                place = 0;
-                current = if current > step { current.wrapping_sub(step) } else { greatest };
-            }
-            let (server, weight) = slot(tables, pool, place);
-            place = place.wrapping_add(1);
-            if weight >= current && weight != 0 {
-                found = server;
-            }
-            found == NONE
-        });
-        if state.swap(0, cursor, place as u64 | (current as u64) << 32) {
-            chosen = found;
-            break;
+    let cursor = state.load(0);
+    let (mut place, mut current) = (cursor as u32, (cursor >> 32) as u32);
+    let mut found = NONE;
+    tables.repeat(pool.length().wrapping_mul(2).wrapping_add(2), |_| {
+        if place >= pool.length() {
+            place = tables.blur(0) as u32;
+            current = if current > step { current.wrapping_sub(step) } else { greatest };
         }
-    }
-    chosen
+        let (server, weight) = slot(tables, pool, place);
+        place = place.wrapping_add(1);
+        if weight >= current && weight != 0 {
+            found = server;
+        }
+        found == NONE
+    });
+    // If another CPU was faster, both chose the same server, and the order goes on from there.
+    state.swap(0, cursor, place as u64 | (current as u64) << 32);
+    found
 }
 
 /// The server of a flow that can have no entry: the same for each of its packets while the pool

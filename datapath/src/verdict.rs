@@ -9,6 +9,11 @@ pub enum Verdict {
     Send(u32),
     /// An answer made here, back out of the interface the frame came by.
     Bounce(Bounce),
+    /// An answer is due and not yet made: [`crate::reply::answer`] makes it. The number is the
+    /// MTU to tell, or 0.
+    Answer(Bounce, u32),
+    /// An ICMP message: [`crate::icmp::follow`] says what becomes of it.
+    Related,
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -119,8 +124,102 @@ impl Verdict {
             Verdict::Pass(pass) => pass as u32,
             Verdict::Send(_) => SENT,
             Verdict::Hold => HELD,
+            // Steps on the way to an outcome; whoever counts one forgot to take it.
+            Verdict::Answer(..) | Verdict::Related => {
+                DROP_BASE.wrapping_add(Drop::Internal as u32)
+            }
             Verdict::Bounce(bounce) => BOUNCE_BASE.wrapping_add(bounce as u32),
             Verdict::Drop(drop) => DROP_BASE.wrapping_add(drop as u32),
+        }
+    }
+}
+
+/// A verdict, or a server's id, in one word: what a function of its own in the kernel can return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word(pub u64);
+
+impl Word {
+    /// A server was found.
+    #[inline(always)]
+    #[must_use]
+    pub fn server(id: u32) -> Self {
+        Self(id as u64)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn verdict(verdict: Verdict) -> Self {
+        let (tag, detail) = match verdict {
+            Verdict::Pass(pass) => (1u64, pass as u32),
+            Verdict::Send(interface) => (2, interface),
+            Verdict::Bounce(bounce) => (3, bounce as u32),
+            Verdict::Answer(bounce, mtu) => (4, bounce as u32 | mtu << 8),
+            Verdict::Related => (5, 0),
+            Verdict::Hold => (6, 0),
+            Verdict::Drop(drop) => (7, drop as u32),
+        };
+        Self(tag << 32 | detail as u64)
+    }
+
+    /// The server's id, or the verdict.
+    #[inline(always)]
+    pub fn open(self) -> Result<u32, Verdict> {
+        let detail = self.0 as u32;
+        Err(match self.0 >> 32 {
+            0 => return Ok(detail),
+            1 => Verdict::Pass(Pass::from(detail)),
+            2 => Verdict::Send(detail),
+            3 => Verdict::Bounce(Bounce::from(detail)),
+            4 => Verdict::Answer(Bounce::from(detail & 0xff), detail >> 8),
+            5 => Verdict::Related,
+            6 => Verdict::Hold,
+            _ => Verdict::Drop(Drop::from(detail)),
+        })
+    }
+}
+
+impl From<u32> for Pass {
+    #[inline(always)]
+    fn from(value: u32) -> Self {
+        match value {
+            0 => Pass::NotIp,
+            1 => Pass::NotOurs,
+            2 => Pass::NotUnderstood,
+            3 => Pass::NotOpening,
+            4 => Pass::Local,
+            _ => Pass::Icmp,
+        }
+    }
+}
+
+impl From<u32> for Bounce {
+    #[inline(always)]
+    fn from(value: u32) -> Self {
+        match value {
+            0 => Bounce::Unreachable,
+            1 => Bounce::TooBig,
+            _ => Bounce::TimeExceeded,
+        }
+    }
+}
+
+impl From<u32> for Drop {
+    #[inline(always)]
+    fn from(value: u32) -> Self {
+        match value {
+            0 => Drop::ServerGone,
+            1 => Drop::NoNextHop,
+            2 => Drop::TableFull,
+            3 => Drop::NoServer,
+            4 => Drop::Expired,
+            5 => Drop::TooBig,
+            6 => Drop::BadChecksum,
+            7 => Drop::BadSource,
+            8 => Drop::NoRoom,
+            9 => Drop::LostFragment,
+            10 => Drop::BadFragment,
+            12 => Drop::NoWayBack,
+            _ => Drop::Internal,
         }
     }
 }

@@ -12,9 +12,12 @@ use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways};
+use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
 use shunt_datapath::verdict::COUNTERS;
 
+use super::context::blur;
+use super::parts;
 use super::words::MapWords;
 
 /// `BPF_F_MMAPABLE`.
@@ -182,6 +185,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn schedule(&self, service: u32, client: Client) -> u32 {
+        parts::schedule(service, client.address, client.port as u32)
+    }
+
+    #[inline(always)]
     fn hop(&self, id: u32) -> Option<&Hop> {
         HOPS_TO_CLIENTS.get(id)
     }
@@ -231,6 +239,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn count(&self, counter: u32) {
         count(counter);
+    }
+
+    #[inline(always)]
+    fn blur(&self, value: usize) -> usize {
+        // SAFETY: the helper takes nothing.
+        blur(value as u64, unsafe { bpf_jiffies64() }) as usize
     }
 
     #[inline(always)]

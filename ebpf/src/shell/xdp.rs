@@ -9,8 +9,12 @@ use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Transport, View};
 use shunt_datapath::link;
+use shunt_datapath::tables::Tables;
+use shunt_datapath::verdict::Word;
 
 use super::fib;
+use super::context::{opaque, place, pointer};
+use super::parts;
 use super::maps::{HELD, HELD_BYTES};
 
 pub struct XdpFrame(pub *mut xdp_md);
@@ -18,20 +22,20 @@ pub struct XdpFrame(pub *mut xdp_md);
 impl XdpFrame {
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
-        unsafe { (*self.0).data as usize }
+        // SAFETY: the kernel hands in a valid context; `data` is its first word of the two.
+        unsafe { pointer::<0>(self.0.cast()) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.0).data_end as usize }
+        // SAFETY: as above, `data_end`.
+        unsafe { pointer::<4>(self.0.cast()) }
     }
 
     /// Copies the frame to where the daemon finds it. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
-        let length = self.length();
+        let length = opaque(self.length());
         if length == 0 || length > HELD_BYTES {
             return false;
         }
@@ -56,7 +60,7 @@ impl XdpFrame {
 impl Frame for XdpFrame {
     #[inline(always)]
     fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
-        let start = self.data() + offset;
+        let start = place(self.data(), offset);
         if start + N > self.end() {
             return None;
         }
@@ -66,7 +70,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
-        let start = self.data() + offset;
+        let start = place(self.data(), offset);
         if start + N > self.end() {
             return None;
         }
@@ -129,6 +133,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn begin<T: Tables>(&self, _tables: &T) -> Word {
+        Word(parts::begin_xdp(self.0))
+    }
+
+    #[inline(always)]
     fn interface(&self) -> u32 {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).ingress_ifindex }
@@ -153,7 +162,7 @@ impl Frame for XdpFrame {
         for at in 0..3usize {
             let offset = from + (length & !3) + at;
             if at < length & 3 {
-                if let Some(byte) = self.view::<1>(offset & 0xfff) {
+                if let Some(byte) = self.view::<1>(opaque(offset) & 0xfff) {
                     rest |= (byte.u8::<0>() as u32) << (8 * at as u32);
                 }
             }

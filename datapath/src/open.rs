@@ -1,0 +1,209 @@
+//! A packet that no living entry answers for: scheduled anew and entered, or not.
+//!
+//! The frame is read once more from the start: in the kernel this is a function of its own, which
+//! the verifier sees alone, and only the first packet of a connection pays for it.
+
+use crate::connection::{self, flag};
+use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method, service_flag};
+use crate::family::{Family, V4, V6};
+use crate::flows::{self, Entry, Key};
+use crate::frame::Frame;
+use crate::link;
+use crate::packet::{self, Packet, Ports, TCP};
+use crate::schedule::{self, Client};
+use crate::tables::Tables;
+use crate::track::{self, Place};
+use crate::verdict::{Bounce, Drop, Note, Pass, Verdict, Word};
+use crate::walk;
+
+/// Begins a connection: the server that has it from now on, or the verdict.
+#[inline(always)]
+pub fn begin<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::verdict(Verdict::Pass(Pass::NotIp));
+    };
+    let begun = if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => request::<V4, P, T>(frame, tables, &packet),
+            Err(_) => Err(Verdict::Drop(Drop::Internal)),
+        }
+    } else {
+        match packet::parse6(frame, link.l3) {
+            Ok(packet) => request::<V6, P, T>(frame, tables, &packet),
+            Err(_) => Err(Verdict::Drop(Drop::Internal)),
+        }
+    };
+    match begun {
+        Ok(id) => Word::server(id),
+        Err(verdict) => Word::verdict(verdict),
+    }
+}
+
+#[inline(always)]
+fn request<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Result<u32, Verdict> {
+    let ports = walk::ports(frame, tables, packet)?;
+    let settings = tables.settings().ok_or(Verdict::Drop(Drop::Internal))?;
+    let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
+    let service = F::endpoint(tables, packet.target, word);
+    let now = tables.now();
+    let key = F::key(packet.source, ports.source, service);
+    let hash = track::hash(tables, &key);
+    let stale = track::find::<F, T>(tables, &key, hash);
+    if let Some(entry) = &stale {
+        // Another CPU was faster with the same flow.
+        if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
+            return Ok(entry.target());
+        }
+    }
+    let request = Request { settings, service, ports, key, hash, now, stale };
+    open(frame, tables, packet, &request)
+}
+
+/// What is known of a packet that asks for a new connection.
+struct Request<'a, W> {
+    settings: &'a Settings,
+    service: u32,
+    ports: Ports,
+    key: Key,
+    hash: u64,
+    now: u32,
+    /// An entry of the same key whose time is over.
+    stale: Option<Entry<W>>,
+}
+
+/// Schedules a new connection and enters it; says which server has it.
+#[inline(always)]
+fn open<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    request: &Request<'_, T::Words>,
+) -> Result<u32, Verdict> {
+    let Some(service) = tables.service(request.service) else {
+        return Err(Verdict::Drop(Drop::Internal));
+    };
+    if service.flags & service_flag::PRESENT == 0 {
+        return Err(Verdict::Pass(Pass::NotOurs));
+    }
+    let place = match request.stale {
+        None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
+        Some(_) => Place::Nowhere,
+    };
+    let opens = packet.protocol != TCP || request.ports.flags & flag::SYN != 0;
+    if !opens {
+        let full = request.stale.is_none() && matches!(place, Place::Nowhere);
+        return if full {
+            without_entry(tables, service, request.hash)
+        } else {
+            Err(Verdict::Pass(Pass::NotOpening))
+        };
+    }
+    if !F::may_be_client(packet.source) || packet.source == packet.target {
+        return Err(Verdict::Drop(Drop::BadSource));
+    }
+    let port = u16::from_be(request.ports.source);
+    let id = tables.schedule(request.service, Client { address: F::folded(packet.source), port });
+    if id == NONE {
+        return Err(Verdict::Answer(Bounce::Unreachable, 0));
+    }
+    match enter::<F, P, T>(frame, tables, request, place, id, packet) {
+        true => Ok(id),
+        false => without_entry(tables, service, request.hash),
+    }
+}
+
+/// Forwards by hash a flow that can have no entry.
+#[inline(always)]
+fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<u32, Verdict> {
+    let id = schedule::by_hash(tables, service, hash);
+    let Some(server) = tables.server(id) else { return Err(Verdict::Drop(Drop::TableFull)) };
+    // The answers of a masqueraded server could not be told apart.
+    if id == NONE || server.method == method::MASQUERADE {
+        return Err(Verdict::Drop(Drop::TableFull));
+    }
+    tables.count(Note::Untracked.counter());
+    Ok(id)
+}
+
+/// Puts a connection into the table, with its way back if its answers come through here. False
+/// if there is no room.
+#[inline(always)]
+fn enter<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    request: &Request<'_, T::Words>,
+    place: Place<T::Words>,
+    id: u32,
+    packet: &Packet<F>,
+) -> bool {
+    let Some(server) = tables.server(id) else { return false };
+    let seat = match (request.stale, place) {
+        (Some(stale), _) => {
+            let seat = stale.seize(&request.key);
+            if seat.is_some() {
+                track::release::<F, T>(tables, request.key.first, stale.value);
+                tables.count(Note::Reused.counter());
+            }
+            seat
+        }
+        (None, Place::At(offer)) => track::take::<F, T>(tables, offer),
+        (None, Place::Nowhere) => None,
+    };
+    let Some(seat) = seat else { return false };
+    let masquerade = server.method == method::MASQUERADE;
+    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet) {
+        seat.give_up();
+        return false;
+    }
+    let state = if packet.protocol == TCP {
+        connection::next(connection::NONE, connection::Direction::Input, request.ports.flags)
+    } else {
+        connection::UDP_FIRST
+    };
+    let meta = track::begin(tables, id, request.now, state, masquerade);
+    seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
+    tables.traffic(id, |traffic| traffic.connections = traffic.connections.wrapping_add(1));
+    tables.count(Note::Opened.counter());
+    true
+}
+
+/// The entry of the way back: from the server's endpoint to the client, with the hop that leads
+/// there where one is prepared.
+#[inline(always)]
+fn enter_back<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    request: &Request<'_, T::Words>,
+    server: &Server,
+    id: u32,
+    packet: &Packet<F>,
+) -> bool {
+    let key = F::key(packet.source, request.ports.source, server.endpoint);
+    let hash = track::hash(tables, &key);
+    let hop = F::route(tables, packet.source) & 0x3ff;
+    if hop == 0 {
+        if let Some(ways) = link::came_from(frame) {
+            tables.learn(F::words(packet.source), ways);
+        }
+    }
+    let meta = connection::Meta::new(request.now, hop, 0);
+    let value = flows::value(id, key.tag, meta);
+    let seat = match track::find::<F, T>(tables, &key, hash) {
+        Some(entry) => entry.seize(&key),
+        None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
+            Place::At(offer) => track::take::<F, T>(tables, offer),
+            Place::Nowhere => None,
+        },
+    };
+    match seat {
+        Some(seat) => {
+            seat.fill::<F::Layout>(&key, value);
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,56 @@
+//! The rare parts of the walk, each a function that the verifier looks at once and alone.
+//!
+//! Global functions in the kernel's sense: they take the context or numbers and return a number.
+//! A call costs about 9 ns, which only new connections, ICMP messages and answers pay.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::schedule::{self, Client};
+use shunt_datapath::verdict::{Bounce, Word};
+use shunt_datapath::{icmp, open, reply};
+
+use super::maps::Maps;
+use super::skb::SkbFrame;
+use super::xdp::XdpFrame;
+
+/// The server for a new connection; 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn schedule(service: u32, address: u32, port: u32) -> u32 {
+    schedule::pick(&Maps, service, Client { address, port: port as u16 })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_xdp(context: *mut xdp_md) -> u64 {
+    open::begin(&XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_tc(context: *mut __sk_buff) -> u64 {
+    open::begin(&SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn related_xdp(context: *mut xdp_md) -> u64 {
+    Word::verdict(icmp::follow(&mut XdpFrame(context), &Maps)).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
+    Word::verdict(icmp::follow(&mut SkbFrame(context), &Maps)).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answer_xdp(context: *mut xdp_md, bounce: u32, mtu: u32) -> u64 {
+    Word::verdict(reply::answer(&mut XdpFrame(context), &Maps, Bounce::from(bounce), mtu)).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answer_tc(context: *mut __sk_buff, bounce: u32, mtu: u32) -> u64 {
+    Word::verdict(reply::answer(&mut SkbFrame(context), &Maps, Bounce::from(bounce), mtu)).0
+}
