@@ -181,7 +181,6 @@ mod tests {
         refuses(&["--=3"], Bad::Unknown, "--=3");
         refuses(&["-=3"], Bad::Unknown, "-=3");
         refuses(&["-Lqn"], Bad::Unknown, "-Lqn");
-        refuses(&["-list"], Bad::Unknown, "-list");
         refuses(&["-L-n"], Bad::Unknown, "-L-n");
         refuses(&["-Lé"], Bad::Unknown, "-Lé");
         refuses(&["--lis"], Bad::Unknown, "--lis");
