@@ -28,9 +28,15 @@ const LARGEST: i64 = 0x7fff_ffff;
 /// What a line asks for.
 #[derive(Debug)]
 pub enum Request {
+    About(About),
+    Do(Box<Arguments>),
+}
+
+/// What a line asks about the program itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
     Help,
     Version,
-    Do(Box<Arguments>),
 }
 
 /// The granularity as it was last set, which is right for a service only if the families agree.
@@ -195,8 +201,8 @@ pub fn read(program: &str, line: &[String], names: &dyn Names) -> Result<Request
         return Err(try_help(program));
     };
     let command = match first {
-        Token::Help => return Ok(Request::Help),
-        Token::Version => return Ok(Request::Version),
+        Token::Help => return Ok(Request::About(About::Help)),
+        Token::Version => return Ok(Request::About(About::Version)),
         Token::Command(command) => command,
         Token::Option(_) => return Err(try_help(program)),
     };
@@ -233,6 +239,16 @@ pub fn read(program: &str, line: &[String], names: &dyn Names) -> Result<Request
     }
     check::check(&mut arguments)?;
     Ok(Request::Do(Box::new(arguments)))
+}
+
+/// What a line asks that needs no daemon to be answered.
+#[must_use]
+pub fn about(line: &[String]) -> Option<About> {
+    match Reader::new(line).next()?.ok()?.0 {
+        Token::Help => Some(About::Help),
+        Token::Version => Some(About::Version),
+        Token::Command(_) | Token::Option(_) => None,
+    }
 }
 
 pub const DEFAULT_SCHEDULER: &str = "wlc";
@@ -272,7 +288,8 @@ impl Arguments {
         names: &dyn Names,
     ) -> Result<(), Halt> {
         match kind {
-            Kind::Scheduler => self.service.scheduler = Some(text.to_owned()),
+            // An empty name is none.
+            Kind::Scheduler => self.service.scheduler = filled(text),
             Kind::Persistent => {
                 self.service.persistent_s = Some(match value {
                     None => PERSISTENT_S,
@@ -281,7 +298,7 @@ impl Arguments {
             }
             Kind::Netmask => self.service.netmask = self.netmask(text, names)?,
             Kind::Ops => self.service.one_packet = true,
-            Kind::Engine => self.service.engine = Some(text.to_owned()),
+            Kind::Engine => self.service.engine = filled(text),
             Kind::RealServer => self.take_server(text, names)?,
             Kind::Weight => self.server.weight = limited(text, LARGEST, "weight")?,
             Kind::UpperThreshold => {
@@ -375,6 +392,10 @@ impl Arguments {
         self.server.forwarding = forwarding;
         Ok(())
     }
+}
+
+fn filled(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn limited(text: &str, largest: i64, what: &str) -> Result<u32, Halt> {

@@ -10,7 +10,7 @@ use shunt_model::service::Granularity;
 use shunt_model::{Family, Persistence, Service, ServiceKey};
 
 use crate::client::{Client, Failure};
-use arguments::{Arguments, Netmask, Request, ServiceWords};
+use arguments::{About, Arguments, Netmask, Request, ServiceWords};
 use halt::{Halt, Subject};
 use listing::Listing;
 use names::Names;
@@ -75,9 +75,9 @@ pub fn run(
     streams: Streams<'_>,
 ) -> u8 {
     let Streams { input, out, error } = streams;
-    let done = match program {
-        Program::Ipvsadm if needs_no_daemon(line) => about(called, line, out),
-        Program::Save if unknown_save_option(line) => Err(save_help(called)),
+    let done = match (program, arguments::about(line)) {
+        (Program::Ipvsadm, Some(about)) => write_about(about, called, out),
+        (Program::Save, _) if unknown_save_option(line) => Err(save_help(called)),
         _ => open()
             .map_err(|failure| halt::not_initialized(&failure))
             .and_then(|mut client| {
@@ -113,17 +113,10 @@ fn complain(out: &mut dyn Write, error: &mut dyn Write, text: &str, status: u8) 
     status
 }
 
-/// `-h` and `-v` answer without a daemon.
-fn needs_no_daemon(line: &[String]) -> bool {
-    let words = ["-h", "--help", "-v", "--version"];
-    line.first()
-        .is_some_and(|word| words.contains(&word.as_str()))
-}
-
-fn about(called: &str, line: &[String], out: &mut dyn Write) -> Result<u8, Halt> {
-    match line.first().map(String::as_str) {
-        Some("-v" | "--version") => usage::write_version(out)?,
-        _ => usage::write_usage(out, called)?,
+fn write_about(about: About, called: &str, out: &mut dyn Write) -> Result<u8, Halt> {
+    match about {
+        About::Help => usage::write_usage(out, called)?,
+        About::Version => usage::write_version(out)?,
     }
     Ok(0)
 }
@@ -167,8 +160,8 @@ impl Face<'_> {
         let arguments = match arguments::read(self.called, line, self.names)? {
             Request::Do(arguments) => arguments,
             // Within `-R`, too, this is all that is done.
-            Request::Help | Request::Version => {
-                about(self.called, line, self.out)?;
+            Request::About(about) => {
+                write_about(about, self.called, self.out)?;
                 let text = String::new();
                 return Err(Halt::Program { status: 0, text });
             }

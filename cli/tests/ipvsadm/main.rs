@@ -20,7 +20,7 @@ mod scenes;
 mod transcript;
 
 /// Every transcript, and whether its numbers come from traffic.
-const TRANSCRIPTS: [(&str, &str, bool); 11] = [
+const TRANSCRIPTS: [(&str, &str, bool); 12] = [
     ("empty", include_str!("../oracle/ipvsadm-empty.txt"), false),
     ("usage", include_str!("../oracle/ipvsadm-usage.txt"), false),
     (
@@ -54,6 +54,7 @@ const TRANSCRIPTS: [(&str, &str, bool); 11] = [
         include_str!("../oracle/ipvsadm-timeout-daemon.txt"),
         false,
     ),
+    ("edges", include_str!("../oracle/ipvsadm-edges.txt"), false),
     (
         "counters",
         include_str!("../oracle/ipvsadm-counters.txt"),

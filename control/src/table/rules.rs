@@ -140,14 +140,18 @@ pub(super) fn of_server_address(address: IpAddr) -> Result<(), Refusal> {
     )
 }
 
-/// `inet_addr_type`: 0.0.0.0/8 and the limited broadcast count as broadcast.
+/// `inet_addr_type`: neither nowhere, nor many.
 fn is_unicast_v4(address: Ipv4Addr) -> bool {
-    address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast()
+    !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()
 }
 
-/// `ipv6_addr_type`: a mapped IPv4 address has no unicast bit.
+/// `ipv6_addr_type`: a mapped IPv4 address counts as no unicast one, and an address of one link
+/// says nothing without the link.
 fn is_unicast_v6(address: Ipv6Addr) -> bool {
-    !address.is_unspecified() && !address.is_multicast() && address.to_ipv4_mapped().is_none()
+    !address.is_unspecified()
+        && !address.is_multicast()
+        && !address.is_unicast_link_local()
+        && address.to_ipv4_mapped().is_none()
 }
 
 pub(super) fn of_timeouts(timeouts: &Timeouts) -> Result<(), Refusal> {
