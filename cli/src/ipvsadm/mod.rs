@@ -81,6 +81,11 @@ pub fn run(
         _ => open()
             .map_err(|failure| halt::not_initialized(&failure))
             .and_then(|mut client| {
+                // The scripts call the program by its plain name.
+                let called = match program {
+                    Program::Ipvsadm => called,
+                    Program::Save | Program::Restore => "ipvsadm",
+                };
                 let mut face = Face {
                     called,
                     client: client.as_mut(),

@@ -37,9 +37,9 @@ pub struct Memory {
 pub struct Handle(pub Rc<RefCell<Memory>>);
 
 impl Handle {
-    pub fn new(gate: Gate) -> Self {
+    pub fn new(gate: Gate, namespace: u8) -> Self {
         Self(Rc::new(RefCell::new(Memory {
-            table: Table::new(gate, Limits::default()),
+            table: Table::new(gate, Limits::default()).in_namespace(namespace),
             traffic: Traffic::new(),
             connections: Vec::new(),
         })))

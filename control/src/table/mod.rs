@@ -91,7 +91,7 @@ pub enum Applied {
 }
 
 /// The services, their servers and the timeouts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Table {
     entries: BTreeMap<ServiceKey, Entry>,
     places: BTreeMap<Place, ServiceKey>,
@@ -100,16 +100,34 @@ pub struct Table {
     timeouts: Timeouts,
     gate: Gate,
     limits: Limits,
+    namespace: u8,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new(Gate::default(), Limits::default())
+    }
 }
 
 impl Table {
     #[must_use]
     pub fn new(gate: Gate, limits: Limits) -> Self {
         Self {
+            entries: BTreeMap::new(),
+            places: BTreeMap::new(),
+            servers: 0,
+            added: 0,
+            timeouts: Timeouts::default(),
             gate,
             limits,
-            ..Self::default()
+            namespace: order::NAMESPACE,
         }
+    }
+
+    /// The same table in the order of another kernel: see `order`.
+    #[must_use]
+    pub fn in_namespace(self, namespace: u8) -> Self {
+        Self { namespace, ..self }
     }
 
     /// Does the whole change or nothing of it.
@@ -173,7 +191,7 @@ impl Table {
             let most = self.limits.services;
             return refuse(Reason::NoRoom, format!("there are {most} services already"));
         }
-        let place = Place::new(&key, self.added);
+        let place = Place::new(&key, self.added, self.namespace);
         self.added += 1;
         self.places.insert(place, key);
         let entry = Entry {

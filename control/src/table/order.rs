@@ -17,18 +17,18 @@ pub(super) struct Place {
 
 impl Place {
     /// `number` counts the services in the order in which they were added.
-    pub(super) fn new(key: &ServiceKey, number: u64) -> Self {
+    pub(super) fn new(key: &ServiceKey, number: u64, namespace: u8) -> Self {
         Self {
             by_mark: matches!(key, ServiceKey::Mark { .. }),
-            bucket: bucket(key),
+            bucket: bucket(key) ^ namespace,
             newest_first: Reverse(number),
         }
     }
 }
 
-/// The kernel mixes the address of a structure of the network namespace into the hash, so its
-/// order differs from boot to boot. This is what it was in our recordings.
-const NAMESPACE: u32 = 0x70;
+/// What the kernel mixes in is a part of the address of the network namespace's structure, which
+/// lies on a page of its own; so the order differs from boot to boot. This is a frequent one.
+pub(super) const NAMESPACE: u8 = 0x70;
 
 /// `ip_vs_svc_hashkey` and `ip_vs_svc_fwm_hashkey` of `ip_vs_ctl.c`: 256 buckets.
 fn bucket(key: &ServiceKey) -> u8 {
@@ -39,9 +39,9 @@ fn bucket(key: &ServiceKey) -> u8 {
             port,
         } => {
             let port = u32::from(port);
-            u32::from(protocol.number()) ^ fold(address) ^ NAMESPACE ^ (port >> 8) ^ port
+            u32::from(protocol.number()) ^ fold(address) ^ (port >> 8) ^ port
         }
-        ServiceKey::Mark { mark, .. } => NAMESPACE ^ mark.get(),
+        ServiceKey::Mark { mark, .. } => mark.get(),
     };
     hash.to_le_bytes()[0]
 }
