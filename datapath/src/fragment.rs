@@ -4,7 +4,7 @@ use crate::entry::{NONE, endpoint_word, kind};
 use crate::family::Family;
 use crate::packet::{Packet, Part, Ports, TCP};
 use crate::tables::{FragmentKey, FragmentValue, Tables};
-use crate::verdict::{Drop, Note, Pass, Verdict};
+use crate::verdict::{Drop, Note, Pass, Word};
 
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
 const LIFE: u32 = 32;
@@ -30,14 +30,14 @@ pub fn remember<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, ports: &Po
 
 /// The ports of a later fragment, or what becomes of it without.
 #[inline(always)]
-pub fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Result<Ports, Verdict> {
-    let Part::Later(offset) = packet.part else { return Err(Verdict::Drop(Drop::Internal)) };
+pub fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Result<Ports, Word> {
+    let Part::Later(offset) = packet.part else { return Err(Word::drop(Drop::Internal)) };
     let now = tables.now();
     match tables.fragment(&key(packet)) {
         Some(value) if now.wrapping_sub(value.tick) & crate::connection::TICK_MASK <= LIFE => {
             // RFC 1858, 3; RFC 3128: a later fragment must not reach into the TCP header.
             if packet.protocol == TCP && offset < 20 {
-                return Err(Verdict::Drop(Drop::BadFragment));
+                return Err(Word::drop(Drop::BadFragment));
             }
             tables.count(Note::FragmentFollowed.counter());
             let [source, target] = value.ports;
@@ -49,9 +49,9 @@ pub fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Result<Po
 
 /// A later fragment without its first one: held if it could be for us.
 #[inline(always)]
-fn unknown<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Verdict {
+fn unknown<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
     let word = endpoint_word(0, packet.protocol, kind::ADDRESS);
     let ours = F::endpoint(tables, packet.target, word) != NONE
         || F::endpoint(tables, packet.source, word) != NONE;
-    if ours { Verdict::Hold } else { Verdict::Pass(Pass::NotOurs) }
+    if ours { Word::HOLD } else { Word::pass(Pass::NotOurs) }
 }

@@ -14,7 +14,7 @@ use crate::method as methods;
 use crate::packet::{self, Packet, Part, TCP, UDP};
 use crate::tables::Tables;
 use crate::track;
-use crate::verdict::{Drop, Note, Pass, Verdict};
+use crate::verdict::{Drop, Note, Pass, Word};
 use crate::walk;
 
 /// The quoted packet.
@@ -75,17 +75,17 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
 /// Says what becomes of an ICMP packet. The frame is read anew: this is far from the path of an
 /// ordinary packet, and in the kernel a function of its own.
 #[inline(always)]
-pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
-    let Some(link) = link::parse(frame, tables) else { return Verdict::Pass(Pass::NotIp) };
+pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else { return Word::pass(Pass::NotIp) };
     if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
             Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
-            Err(_) => Verdict::Pass(Pass::NotUnderstood),
+            Err(_) => Word::pass(Pass::NotUnderstood),
         }
     } else {
         match packet::parse6(frame, link.l3) {
             Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
-            Err(_) => Verdict::Pass(Pass::NotUnderstood),
+            Err(_) => Word::pass(Pass::NotUnderstood),
         }
     }
 }
@@ -95,8 +95,8 @@ fn related<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
-) -> Verdict {
-    let not_ours = Verdict::Pass(Pass::Icmp);
+) -> Word {
+    let not_ours = Word::pass(Pass::Icmp);
     if packet.part != Part::Whole {
         return not_ours;
     }
@@ -127,16 +127,16 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     quote: &Quote<F>,
     service: u32,
-) -> Verdict {
+) -> Word {
     let key = F::key(quote.target, quote.target_port, service);
     let hash = track::hash(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Verdict::Pass(Pass::Icmp);
+        return Word::pass(Pass::Icmp);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
     if !walk::is_present(server) {
-        return Verdict::Drop(Drop::ServerGone);
+        return Word::drop(Drop::ServerGone);
     }
     walk::count_in(tables, id, packet.length);
     tables.count(Note::IcmpRelated.counter());
@@ -146,7 +146,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         let to = F::from_words(server.address);
         if translate(frame, packet, quote, Turn::ToServer(to, server.port), address, port).is_none()
         {
-            return Verdict::Drop(Drop::NoRoom);
+            return Word::drop(Drop::NoRoom);
         }
         return send(frame, packet, &server.ways);
     }
@@ -160,17 +160,17 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     quote: &Quote<F>,
     endpoint: u32,
-) -> Verdict {
+) -> Word {
     let key = F::key(quote.source, quote.source_port, endpoint);
     let hash = track::hash(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Verdict::Pass(Pass::Icmp);
+        return Word::pass(Pass::Icmp);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
     let Some(ways) = walk::way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target)
     else {
-        return Verdict::Drop(Drop::NoWayBack);
+        return Word::drop(Drop::NoWayBack);
     };
     let address = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
@@ -179,7 +179,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     tables.count(Note::IcmpRelated.counter());
     walk::count_out(tables, id, packet.length);
     if translate(frame, packet, quote, turn, address, port).is_none() {
-        return Verdict::Drop(Drop::NoRoom);
+        return Word::drop(Drop::NoRoom);
     }
     send(frame, packet, &ways)
 }
@@ -189,19 +189,19 @@ fn send<F: Family, P: Frame>(
     frame: &mut P,
     packet: &Packet<F>,
     ways: &crate::entry::Ways,
-) -> Verdict {
+) -> Word {
     if packet.ttl <= 1 {
         // RFC 1122, 3.2.2: no error about an error.
-        return Verdict::Drop(Drop::Expired);
+        return Word::drop(Drop::Expired);
     }
     if !ways.is_usable() {
-        return Verdict::Drop(Drop::NoNextHop);
+        return Word::drop(Drop::NoNextHop);
     }
     let done = methods::count_down::<F, P>(frame, packet.l3)
         .and_then(|()| link::address(frame, ways.target, ways.source));
     match done {
-        Some(()) => Verdict::Send(ways.interface),
-        None => Verdict::Drop(Drop::NoRoom),
+        Some(()) => Word::send(ways.interface),
+        None => Word::drop(Drop::NoRoom),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::family::Family;
 use crate::frame::{Frame, Transport};
 use crate::link;
 use crate::packet::{Packet, Part, TCP, checksum_at};
-use crate::verdict::{Bounce, Drop, Pass, Verdict};
+use crate::verdict::{Bounce, Drop, Pass, Word};
 
 /// Forwards a packet from a client to its server.
 #[inline(always)]
@@ -17,20 +17,20 @@ pub fn forward<F: Family, P: Frame>(
     frame: &mut P,
     packet: &Packet<F>,
     server: &Server,
-) -> Verdict {
+) -> Word {
     if server.method == method::LOCAL {
-        return Verdict::Pass(Pass::Local);
+        return Word::pass(Pass::Local);
     }
     if !server.ways.is_usable() {
-        return Verdict::Drop(Drop::NoNextHop);
+        return Word::drop(Drop::NoNextHop);
     }
     if packet.ttl <= 1 {
-        return Verdict::Answer(Bounce::TimeExceeded, 0);
+        return Word::answer(Bounce::TimeExceeded, 0);
     }
     let overhead = overhead(server);
     if does_not_fit(frame, packet, server.ways.mtu(), overhead) {
         let mtu = server.ways.mtu().saturating_sub(overhead);
-        return Verdict::Answer(Bounce::TooBig, mtu);
+        return Word::answer(Bounce::TooBig, mtu);
     }
     let done = match server.method {
         method::MASQUERADE => masquerade::<F, P>(frame, packet, server),
@@ -48,7 +48,7 @@ pub fn back<F: Family, P: Frame>(
     packet: &Packet<F>,
     server: &Server,
     ways: &Ways,
-) -> Verdict {
+) -> Word {
     let from = F::from_words(server.virtual_address);
     let delta = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
@@ -57,13 +57,13 @@ pub fn back<F: Family, P: Frame>(
 }
 
 #[inline(always)]
-fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Verdict {
+fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
     if done.is_none() {
-        return Verdict::Drop(Drop::NoRoom);
+        return Word::drop(Drop::NoRoom);
     }
     match link::address(frame, ways.target, ways.source) {
-        Some(()) => Verdict::Send(ways.interface),
-        None => Verdict::Drop(Drop::NoRoom),
+        Some(()) => Word::send(ways.interface),
+        None => Word::drop(Drop::NoRoom),
     }
 }
 

@@ -13,29 +13,29 @@ use crate::packet::{self, Packet, Ports, TCP};
 use crate::schedule::{self, Client};
 use crate::tables::Tables;
 use crate::track::{self, Place};
-use crate::verdict::{Bounce, Drop, Note, Pass, Verdict, Word};
+use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 use crate::walk;
 
 /// Begins a connection: the server that has it from now on, or the verdict.
 #[inline(always)]
 pub fn begin<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
     let Some(link) = link::parse(frame, tables) else {
-        return Word::verdict(Verdict::Pass(Pass::NotIp));
+        return Word::pass(Pass::NotIp);
     };
     let begun = if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
             Ok(packet) => request::<V4, P, T>(frame, tables, &packet),
-            Err(_) => Err(Verdict::Drop(Drop::Internal)),
+            Err(_) => Err(Word::drop(Drop::Internal)),
         }
     } else {
         match packet::parse6(frame, link.l3) {
             Ok(packet) => request::<V6, P, T>(frame, tables, &packet),
-            Err(_) => Err(Verdict::Drop(Drop::Internal)),
+            Err(_) => Err(Word::drop(Drop::Internal)),
         }
     };
     match begun {
         Ok(id) => Word::server(id),
-        Err(verdict) => Word::verdict(verdict),
+        Err(verdict) => verdict,
     }
 }
 
@@ -44,9 +44,9 @@ fn request<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
-) -> Result<u32, Verdict> {
+) -> Result<u32, Word> {
     let ports = walk::ports(frame, tables, packet)?;
-    let settings = tables.settings().ok_or(Verdict::Drop(Drop::Internal))?;
+    let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = F::endpoint(tables, packet.target, word);
     let now = tables.now();
@@ -82,12 +82,12 @@ fn open<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
     request: &Request<'_, T::Words>,
-) -> Result<u32, Verdict> {
+) -> Result<u32, Word> {
     let Some(service) = tables.service(request.service) else {
-        return Err(Verdict::Drop(Drop::Internal));
+        return Err(Word::drop(Drop::Internal));
     };
     if service.flags & service_flag::PRESENT == 0 {
-        return Err(Verdict::Pass(Pass::NotOurs));
+        return Err(Word::pass(Pass::NotOurs));
     }
     let place = match request.stale {
         None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
@@ -99,16 +99,16 @@ fn open<F: Family, P: Frame, T: Tables>(
         return if full {
             without_entry(tables, service, request.hash)
         } else {
-            Err(Verdict::Pass(Pass::NotOpening))
+            Err(Word::pass(Pass::NotOpening))
         };
     }
     if !F::may_be_client(packet.source) || packet.source == packet.target {
-        return Err(Verdict::Drop(Drop::BadSource));
+        return Err(Word::drop(Drop::BadSource));
     }
     let port = u16::from_be(request.ports.source);
     let id = tables.schedule(request.service, Client { address: F::folded(packet.source), port });
     if id == NONE {
-        return Err(Verdict::Answer(Bounce::Unreachable, 0));
+        return Err(Word::answer(Bounce::Unreachable, 0));
     }
     match enter::<F, P, T>(frame, tables, request, place, id, packet) {
         true => Ok(id),
@@ -118,12 +118,12 @@ fn open<F: Family, P: Frame, T: Tables>(
 
 /// Forwards by hash a flow that can have no entry.
 #[inline(always)]
-fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<u32, Verdict> {
+fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<u32, Word> {
     let id = schedule::by_hash(tables, service, hash);
-    let Some(server) = tables.server(id) else { return Err(Verdict::Drop(Drop::TableFull)) };
+    let Some(server) = tables.server(id) else { return Err(Word::drop(Drop::TableFull)) };
     // The answers of a masqueraded server could not be told apart.
     if id == NONE || server.method == method::MASQUERADE {
-        return Err(Verdict::Drop(Drop::TableFull));
+        return Err(Word::drop(Drop::TableFull));
     }
     tables.count(Note::Untracked.counter());
     Ok(id)

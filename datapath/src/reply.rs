@@ -12,7 +12,7 @@ use crate::link;
 use crate::method::set_ethertype;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part};
 use crate::tables::Tables;
-use crate::verdict::{Bounce, Drop, Verdict};
+use crate::verdict::{Bounce, Drop, Word};
 
 /// The largest IPv4 error: RFC 1812, 4.3.2.3.
 const ERROR4: u32 = 576;
@@ -36,13 +36,13 @@ pub fn answer<P: Frame, T: Tables>(
     tables: &T,
     bounce: Bounce,
     mtu: u32,
-) -> Verdict {
+) -> Word {
     let silent = match bounce {
         Bounce::Unreachable => Drop::NoServer,
         Bounce::TooBig => Drop::TooBig,
         Bounce::TimeExceeded => Drop::Expired,
     };
-    let Some(link) = link::parse(frame, tables) else { return Verdict::Drop(silent) };
+    let Some(link) = link::parse(frame, tables) else { return Word::drop(silent) };
     let sent = if link.ethertype == link::IPV4 {
         let message = match bounce {
             Bounce::Unreachable => Message { head: 3 | 3 << 8, rest: 0 },
@@ -66,8 +66,8 @@ pub fn answer<P: Frame, T: Tables>(
         }
     };
     match sent {
-        Some(()) => Verdict::Bounce(bounce),
-        None => Verdict::Drop(silent),
+        Some(()) => Word::bounce(bounce),
+        None => Word::drop(silent),
     }
 }
 

@@ -16,25 +16,25 @@ use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::reply;
 use crate::tables::Tables;
 use crate::track;
-use crate::verdict::{Bounce, Drop, Pass, Verdict};
+use crate::verdict::{Bounce, Drop, Pass, Verdict, Word};
 
 /// What becomes of this frame, to the end. In the kernel the two steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
     let mut verdict = walk(frame, tables);
-    if verdict == Verdict::Related {
+    if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
     }
-    if let Verdict::Answer(bounce, mtu) = verdict {
-        verdict = reply::answer(frame, tables, bounce, mtu);
+    if let Some((bounce, mtu)) = verdict.due() {
+        verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
     }
-    verdict
+    verdict.verdict()
 }
 
 /// What becomes of this frame, up to an answer that is due or an ICMP message that is left.
 #[inline(always)]
-pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
-    let Some(link) = link::parse(frame, tables) else { return Verdict::Pass(Pass::NotIp) };
+pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else { return Word::pass(Pass::NotIp) };
     match link.ethertype {
         link::IPV4 => match packet::parse4(frame, link.l3) {
             Ok(packet) => network::<V4, P, T>(frame, tables, &packet),
@@ -44,16 +44,16 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
             Ok(packet) => network::<V6, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
         },
-        _ => Verdict::Pass(Pass::NotIp),
+        _ => Word::pass(Pass::NotIp),
     }
 }
 
 /// What could not be read is the kernel's: it drops and counts it, or knows better.
 #[inline(always)]
-fn unread(why: Unread) -> Verdict {
+fn unread(why: Unread) -> Word {
     match why {
-        Unread::NotUnderstood => Verdict::Pass(Pass::NotUnderstood),
-        Unread::BadChecksum => Verdict::Drop(Drop::BadChecksum),
+        Unread::NotUnderstood => Word::pass(Pass::NotUnderstood),
+        Unread::BadChecksum => Word::drop(Drop::BadChecksum),
     }
 }
 
@@ -62,20 +62,20 @@ fn network<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
-) -> Verdict {
+) -> Word {
     if packet.protocol != TCP && packet.protocol != UDP {
         let icmp = if F::V6 { ICMPV6 } else { ICMP };
         return if packet.protocol == icmp {
-            Verdict::Related
+            Word::RELATED
         } else {
-            Verdict::Pass(Pass::NotOurs)
+            Word::pass(Pass::NotOurs)
         };
     }
     let ports = match ports(frame, tables, packet) {
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
-    let Some(settings) = tables.settings() else { return Verdict::Drop(Drop::Internal) };
+    let Some(settings) = tables.settings() else { return Word::drop(Drop::Internal) };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = F::endpoint(tables, packet.target, word);
     if service != NONE {
@@ -94,7 +94,7 @@ fn network<F: Family, P: Frame, T: Tables>(
             return from_server(frame, tables, packet, ports, settings, endpoint);
         }
     }
-    Verdict::Pass(Pass::NotOurs)
+    Word::pass(Pass::NotOurs)
 }
 
 /// The ports of a packet, by its own header or by its first fragment's.
@@ -103,11 +103,11 @@ pub fn ports<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
-) -> Result<Ports, Verdict> {
+) -> Result<Ports, Word> {
     if let Part::Later(_) = packet.part {
         return fragment::recall(tables, packet);
     }
-    packet::ports(frame, packet).ok_or(Verdict::Pass(Pass::NotUnderstood))
+    packet::ports(frame, packet).ok_or(Word::pass(Pass::NotUnderstood))
 }
 
 /// A packet from a client to a service.
@@ -119,7 +119,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     settings: &Settings,
     service: u32,
-) -> Verdict {
+) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
@@ -139,9 +139,9 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             Err(verdict) => return verdict,
         },
     };
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
     if !is_present(server) {
-        return Verdict::Drop(Drop::ServerGone);
+        return Word::drop(Drop::ServerGone);
     }
     count_in(tables, id, packet.length);
     methods::forward(frame, packet, server)
@@ -184,21 +184,21 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     settings: &Settings,
     endpoint: u32,
-) -> Verdict {
+) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
     let hash = track::hash(tables, &key);
     // Not a flow of ours: the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Verdict::Pass(Pass::NotOurs);
+        return Word::pass(Pass::NotOurs);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         if !visit::<F, T>(tables, packet, ports, settings, server, id) {
             entry.remove(&key);
-            return Verdict::Pass(Pass::NotOurs);
+            return Word::pass(Pass::NotOurs);
         }
         if entry.meta().tick() != now {
             let meta = entry.meta().seen(now);
@@ -206,13 +206,13 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         }
     }
     let Some(ways) = way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target) else {
-        return Verdict::Drop(Drop::NoWayBack);
+        return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
-        return Verdict::Answer(Bounce::TimeExceeded, 0);
+        return Word::answer(Bounce::TimeExceeded, 0);
     }
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
-        return Verdict::Answer(Bounce::TooBig, ways.mtu());
+        return Word::answer(Bounce::TooBig, ways.mtu());
     }
     count_out(tables, id, packet.length);
     methods::back(frame, packet, server, &ways)

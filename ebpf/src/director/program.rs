@@ -23,32 +23,23 @@ pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
     // SAFETY: the kernel hands in a valid context.
     let interface = unsafe { (*context).ingress_ifindex };
     let mut verdict = walk(&mut frame, &Maps);
-    if verdict == Verdict::Related {
-        verdict = outcome(parts::related_xdp(context));
+    if verdict == Word::RELATED {
+        verdict = Word(parts::related_xdp(context));
     }
-    if let Verdict::Answer(bounce, mtu) = verdict {
-        verdict = outcome(parts::answer_xdp(context, bounce as u32, mtu));
+    if let Some((bounce, mtu)) = verdict.due() {
+        verdict = Word(parts::answer_xdp(context, bounce, mtu));
     }
-    if verdict == Verdict::Hold && !frame.hold() {
-        verdict = Verdict::Drop(Drop::LostFragment);
+    if verdict == Word::HOLD && !frame.hold() {
+        verdict = Word::drop(Drop::LostFragment);
     }
     count(verdict.counter());
-    match verdict {
+    match verdict.verdict() {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
         Verdict::Bounce(_) => xdp_action::XDP_TX,
         Verdict::Send(to) if to == interface => xdp_action::XDP_TX,
         // SAFETY: the helper checks the interface.
         Verdict::Send(to) => unsafe { bpf_redirect(to, 0) as u32 },
         _ => xdp_action::XDP_DROP,
-    }
-}
-
-/// The verdict that a part returned.
-#[inline(always)]
-fn outcome(word: u64) -> Verdict {
-    match Word(word).open() {
-        Err(verdict) => verdict,
-        Ok(_) => Verdict::Drop(Drop::Internal),
     }
 }
 
@@ -60,17 +51,17 @@ pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
     // SAFETY: the kernel hands in a valid context.
     let interface = unsafe { (*context).ingress_ifindex };
     let mut verdict = walk(&mut frame, &Maps);
-    if verdict == Verdict::Related {
-        verdict = outcome(parts::related_tc(context));
+    if verdict == Word::RELATED {
+        verdict = Word(parts::related_tc(context));
     }
-    if let Verdict::Answer(bounce, mtu) = verdict {
-        verdict = outcome(parts::answer_tc(context, bounce as u32, mtu));
+    if let Some((bounce, mtu)) = verdict.due() {
+        verdict = Word(parts::answer_tc(context, bounce, mtu));
     }
-    if verdict == Verdict::Hold && !frame.hold() {
-        verdict = Verdict::Drop(Drop::LostFragment);
+    if verdict == Word::HOLD && !frame.hold() {
+        verdict = Word::drop(Drop::LostFragment);
     }
     count(verdict.counter());
-    match verdict {
+    match verdict.verdict() {
         Verdict::Pass(_) => NEXT,
         // SAFETY: the helper checks the interface.
         Verdict::Bounce(_) => unsafe { bpf_redirect(interface, 0) as i32 },

@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::schedule::{self, Client};
-use shunt_datapath::verdict::{Bounce, Word};
+use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{icmp, open, reply};
 
 use super::maps::Maps;
@@ -34,23 +34,23 @@ pub extern "C" fn begin_tc(context: *mut __sk_buff) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn related_xdp(context: *mut xdp_md) -> u64 {
-    Word::verdict(icmp::follow(&mut XdpFrame(context), &Maps)).0
+    icmp::follow(&mut XdpFrame(context), &Maps).0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
-    Word::verdict(icmp::follow(&mut SkbFrame(context), &Maps)).0
+    icmp::follow(&mut SkbFrame(context), &Maps).0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn answer_xdp(context: *mut xdp_md, bounce: u32, mtu: u32) -> u64 {
-    Word::verdict(reply::answer(&mut XdpFrame(context), &Maps, Bounce::from(bounce), mtu)).0
+    reply::answer(&mut XdpFrame(context), &Maps, Bounce::from(bounce), mtu).0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn answer_tc(context: *mut __sk_buff, bounce: u32, mtu: u32) -> u64 {
-    Word::verdict(reply::answer(&mut SkbFrame(context), &Maps, Bounce::from(bounce), mtu)).0
+    reply::answer(&mut SkbFrame(context), &Maps, Bounce::from(bounce), mtu).0
 }
