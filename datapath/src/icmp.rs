@@ -69,21 +69,31 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
     }
     let ports = frame.view::<4>(l4)?;
     let (source_port, target_port) = (ports.u16::<0>(), ports.u16::<2>());
-    Some(Quote { l3, l4, source, target, protocol, source_port, target_port })
+    Some(Quote {
+        l3,
+        l4,
+        source,
+        target,
+        protocol,
+        source_port,
+        target_port,
+    })
 }
 
 /// Says what becomes of an ICMP packet. The frame is read anew: this is far from the path of an
 /// ordinary packet, and in the kernel a function of its own.
 #[inline(always)]
 pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else { return Word::pass(Pass::NotIp) };
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
     if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
             Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
             Err(_) => Word::pass(Pass::NotUnderstood),
         }
     } else {
-        match packet::parse6(frame, link.l3) {
+        match packet::parse6(frame, tables, link.l3) {
             Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
             Err(_) => Word::pass(Pass::NotUnderstood),
         }
@@ -91,20 +101,20 @@ pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 }
 
 #[inline(always)]
-fn related<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Word {
+fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let not_ours = Word::pass(Pass::Icmp);
     if packet.part != Part::Whole {
         return not_ours;
     }
-    let Some(header) = frame.view::<8>(packet.l4) else { return not_ours };
+    let Some(header) = frame.view::<8>(packet.l4) else {
+        return not_ours;
+    };
     if !is_error::<F>(header.u8::<0>()) {
         return not_ours;
     }
-    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8)) else { return not_ours };
+    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8)) else {
+        return not_ours;
+    };
     if quote.source == packet.target {
         let word = endpoint_word(quote.source_port, quote.protocol, kind::SERVICE);
         let service = F::endpoint(tables, quote.source, word);
@@ -134,7 +144,9 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         return Word::pass(Pass::Icmp);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     if !walk::is_present(server) {
         return Word::drop(Drop::ServerGone);
     }
@@ -144,7 +156,15 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         let address = server.address_delta as u32;
         let port = server.port_delta as u32;
         let to = F::from_words(server.address);
-        if translate(frame, packet, quote, Turn::ToServer(to, server.port), address, port).is_none()
+        if translate(
+            frame,
+            packet,
+            quote,
+            Turn::ToServer(to, server.port),
+            address,
+            port,
+        )
+        .is_none()
         {
             return Word::drop(Drop::NoRoom);
         }
@@ -167,7 +187,9 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         return Word::pass(Pass::Icmp);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     let Some(ways) = walk::way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target)
     else {
         return Word::drop(Drop::NoWayBack);
@@ -185,11 +207,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn send<F: Family, P: Frame>(
-    frame: &mut P,
-    packet: &Packet<F>,
-    ways: &crate::entry::Ways,
-) -> Word {
+fn send<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, ways: &crate::entry::Ways) -> Word {
     if packet.ttl <= 1 {
         // RFC 1122, 3.2.2: no error about an error.
         return Word::drop(Drop::Expired);
@@ -235,11 +253,17 @@ fn translate<F: Family, P: Frame>(
     };
     if F::V6 {
         quoted6::<F, P>(frame, quote, turn)?;
-        let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
+        let field = Transport {
+            field: packet.l4.wrapping_add(2),
+            optional: false,
+        };
         frame.carry(field, outer_delta, checksum::add(address_delta, port_delta));
     } else {
         quoted4::<F, P>(frame, quote, turn, address_delta)?;
-        let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
+        let field = Transport {
+            field: packet.l4.wrapping_add(2),
+            optional: false,
+        };
         frame.carry(field, 0, port_delta);
     }
     outer::<F, P>(frame, packet, turn, outer_delta)

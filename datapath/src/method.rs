@@ -13,11 +13,7 @@ use crate::verdict::{Bounce, Drop, Pass, Word};
 
 /// Forwards a packet from a client to its server.
 #[inline(always)]
-pub fn forward<F: Family, P: Frame>(
-    frame: &mut P,
-    packet: &Packet<F>,
-    server: &Server,
-) -> Word {
+pub fn forward<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Word {
     if server.method == method::LOCAL {
         return Word::pass(Pass::Local);
     }
@@ -52,7 +48,13 @@ pub fn back<F: Family, P: Frame>(
     let from = F::from_words(server.virtual_address);
     let delta = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
-    let done = rewrite::<F, P>(frame, packet, Side::Source(from, server.virtual_port), delta, port);
+    let done = rewrite::<F, P>(
+        frame,
+        packet,
+        Side::Source(from, server.virtual_port),
+        delta,
+        port,
+    );
     finish(frame, done, ways)
 }
 
@@ -105,7 +107,11 @@ pub fn does_not_fit<F: Family, P: Frame>(
     } else {
         8
     };
-    segment.wrapping_add(network).wrapping_add(transport).wrapping_add(overhead) > mtu
+    segment
+        .wrapping_add(network)
+        .wrapping_add(transport)
+        .wrapping_add(overhead)
+        > mtu
 }
 
 /// Counts TTL or hop limit down in place.
@@ -260,7 +266,9 @@ fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
     let life = inner.ttl as u16 | (inner.protocol as u16) << 8;
     let mut sum = server.outer_sum as u32;
     sum = sum.wrapping_add(total as u32).wrapping_add(service as u32);
-    sum = sum.wrapping_add(life as u32).wrapping_add(inner.fragmentation as u32);
+    sum = sum
+        .wrapping_add(life as u32)
+        .wrapping_add(inner.fragmentation as u32);
     sum = sum.wrapping_add(inner.identification as u32);
     let mut ip = frame.edit::<20>(l3)?;
     ip.set_u16::<0>(service);

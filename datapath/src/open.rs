@@ -3,33 +3,35 @@
 //! The frame is read once more from the start: in the kernel this is a function of its own, which
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
-use crate::connection::{self, flag};
-use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method, service_flag};
+use crate::connection;
+use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
 use crate::link;
 use crate::packet::{self, Packet, Ports, TCP};
-use crate::schedule::{self, Client};
+use crate::schedule;
 use crate::tables::Tables;
 use crate::track::{self, Place};
-use crate::verdict::{Bounce, Drop, Note, Pass, Word};
+use crate::verdict::{Drop, Note, Pass, Word};
 use crate::walk;
 
-/// Begins a connection: the server that has it from now on, or the verdict.
+/// Begins a connection with the server that was chosen: says which server has it from now on, or
+/// the verdict. Without a server ([`NONE`]) the packet opens nothing; it goes on only if its
+/// connection could have no entry.
 #[inline(always)]
-pub fn begin<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
+pub fn begin<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports, id: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
     let begun = if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
-            Ok(packet) => request::<V4, P, T>(frame, tables, &packet),
+            Ok(packet) => request::<V4, P, T>(frame, tables, &packet, ports, id),
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     } else {
-        match packet::parse6(frame, link.l3) {
-            Ok(packet) => request::<V6, P, T>(frame, tables, &packet),
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => request::<V6, P, T>(frame, tables, &packet, ports, id),
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     };
@@ -44,8 +46,9 @@ fn request<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
+    ports: Ports,
+    id: u32,
 ) -> Result<u32, Word> {
-    let ports = walk::ports(frame, tables, packet)?;
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = F::endpoint(tables, packet.target, word);
@@ -59,8 +62,16 @@ fn request<F: Family, P: Frame, T: Tables>(
             return Ok(entry.target());
         }
     }
-    let request = Request { settings, service, ports, key, hash, now, stale };
-    open(frame, tables, packet, &request)
+    let request = Request {
+        settings,
+        service,
+        ports,
+        key,
+        hash,
+        now,
+        stale,
+    };
+    open(frame, tables, packet, &request, id)
 }
 
 /// What is known of a packet that asks for a new connection.
@@ -75,40 +86,29 @@ struct Request<'a, W> {
     stale: Option<Entry<W>>,
 }
 
-/// Schedules a new connection and enters it; says which server has it.
+/// Enters a new connection; says which server has it.
 #[inline(always)]
 fn open<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
     request: &Request<'_, T::Words>,
+    id: u32,
 ) -> Result<u32, Word> {
-    let Some(service) = tables.service(request.service) else {
-        return Err(Word::drop(Drop::Internal));
-    };
-    if service.flags & service_flag::PRESENT == 0 {
-        return Err(Word::pass(Pass::NotOurs));
-    }
+    let service = tables
+        .service(request.service)
+        .ok_or(Word::drop(Drop::Internal))?;
     let place = match request.stale {
         None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
         Some(_) => Place::Nowhere,
     };
-    let opens = packet.protocol != TCP || request.ports.flags & flag::SYN != 0;
-    if !opens {
+    if id == NONE {
         let full = request.stale.is_none() && matches!(place, Place::Nowhere);
         return if full {
             without_entry(tables, service, request.hash)
         } else {
             Err(Word::pass(Pass::NotOpening))
         };
-    }
-    if !F::may_be_client(packet.source) || packet.source == packet.target {
-        return Err(Word::drop(Drop::BadSource));
-    }
-    let port = u16::from_be(request.ports.source);
-    let id = tables.schedule(request.service, Client { address: F::folded(packet.source), port });
-    if id == NONE {
-        return Err(Word::answer(Bounce::Unreachable, 0));
     }
     match enter::<F, P, T>(frame, tables, request, place, id, packet) {
         true => Ok(id),
@@ -120,7 +120,9 @@ fn open<F: Family, P: Frame, T: Tables>(
 #[inline(always)]
 fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<u32, Word> {
     let id = schedule::by_hash(tables, service, hash);
-    let Some(server) = tables.server(id) else { return Err(Word::drop(Drop::TableFull)) };
+    let Some(server) = tables.server(id) else {
+        return Err(Word::drop(Drop::TableFull));
+    };
     // The answers of a masqueraded server could not be told apart.
     if id == NONE || server.method == method::MASQUERADE {
         return Err(Word::drop(Drop::TableFull));
@@ -140,7 +142,9 @@ fn enter<F: Family, P: Frame, T: Tables>(
     id: u32,
     packet: &Packet<F>,
 ) -> bool {
-    let Some(server) = tables.server(id) else { return false };
+    let Some(server) = tables.server(id) else {
+        return false;
+    };
     let seat = match (request.stale, place) {
         (Some(stale), _) => {
             let seat = stale.seize(&request.key);
@@ -160,13 +164,19 @@ fn enter<F: Family, P: Frame, T: Tables>(
         return false;
     }
     let state = if packet.protocol == TCP {
-        connection::next(connection::NONE, connection::Direction::Input, request.ports.flags)
+        connection::next(
+            connection::NONE,
+            connection::Direction::Input,
+            request.ports.flags,
+        )
     } else {
         connection::UDP_FIRST
     };
     let meta = track::begin(tables, id, request.now, state, masquerade);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
-    tables.traffic(id, |traffic| traffic.connections = traffic.connections.wrapping_add(1));
+    tables.traffic(id, |traffic| {
+        traffic.connections = traffic.connections.wrapping_add(1)
+    });
     tables.count(Note::Opened.counter());
     true
 }

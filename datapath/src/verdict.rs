@@ -172,7 +172,11 @@ impl Word {
     /// The server's id, or the verdict's word.
     #[inline(always)]
     pub fn open(self) -> Result<u32, Word> {
-        if self.0 >> 32 == 0 { Ok(self.0 as u32) } else { Err(self) }
+        if self.0 >> 32 == 0 {
+            Ok(self.0 as u32)
+        } else {
+            Err(self)
+        }
     }
 
     /// The answer that is due, with the MTU to tell.

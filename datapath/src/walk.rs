@@ -4,16 +4,16 @@
 //! walk with a type parameter.
 
 use crate::connection::{self, flag};
-use crate::entry::{NONE, Server, Settings, Ways, endpoint_word, kind, server_flag};
+use crate::entry::{NONE, Server, Settings, Ways, endpoint_word, kind, server_flag, service_flag};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry};
-use crate::fragment;
 use crate::frame::Frame;
 use crate::icmp;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::reply;
+use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track;
 use crate::verdict::{Bounce, Drop, Pass, Verdict, Word};
@@ -34,13 +34,15 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
 /// What becomes of this frame, up to an answer that is due or an ICMP message that is left.
 #[inline(always)]
 pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else { return Word::pass(Pass::NotIp) };
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
     match link.ethertype {
         link::IPV4 => match packet::parse4(frame, link.l3) {
             Ok(packet) => network::<V4, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
         },
-        link::IPV6 => match packet::parse6(frame, link.l3) {
+        link::IPV6 => match packet::parse6(frame, tables, link.l3) {
             Ok(packet) => network::<V6, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
         },
@@ -58,11 +60,7 @@ fn unread(why: Unread) -> Word {
 }
 
 #[inline(always)]
-fn network<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Word {
+fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     if packet.protocol != TCP && packet.protocol != UDP {
         let icmp = if F::V6 { ICMPV6 } else { ICMP };
         return if packet.protocol == icmp {
@@ -75,12 +73,14 @@ fn network<F: Family, P: Frame, T: Tables>(
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
-    let Some(settings) = tables.settings() else { return Word::drop(Drop::Internal) };
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = F::endpoint(tables, packet.target, word);
     if service != NONE {
         if packet.part == Part::First {
-            fragment::remember(tables, packet, &ports);
+            frame.first(tables);
         }
         return to_service(frame, tables, packet, ports, settings, service);
     }
@@ -89,7 +89,7 @@ fn network<F: Family, P: Frame, T: Tables>(
         let endpoint = F::endpoint(tables, packet.source, word);
         if endpoint != NONE {
             if packet.part == Part::First {
-                fragment::remember(tables, packet, &ports);
+                frame.first(tables);
             }
             return from_server(frame, tables, packet, ports, settings, endpoint);
         }
@@ -105,7 +105,12 @@ pub fn ports<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
 ) -> Result<Ports, Word> {
     if let Part::Later(_) = packet.part {
-        return fragment::recall(tables, packet);
+        let ports = frame.later(tables).open()?;
+        return Ok(Ports {
+            source: ports as u16,
+            target: (ports >> 16) as u16,
+            flags: 0,
+        });
     }
     packet::ports(frame, packet).ok_or(Word::pass(Pass::NotUnderstood))
 }
@@ -134,17 +139,53 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             track::note::<F, T>(tables, &mut entry, state, now);
             entry.target()
         }
-        _ => match frame.begin(tables).open() {
+        _ => match open(frame, tables, packet, ports, service) {
             Ok(id) => id,
             Err(verdict) => return verdict,
         },
     };
-    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     if !is_present(server) {
         return Word::drop(Drop::ServerGone);
     }
     count_in(tables, id, packet.length);
     methods::forward(frame, packet, server)
+}
+
+/// A packet that no living entry answers for. The server is chosen here; [`crate::open::begin`]
+/// enters the connection.
+#[inline(always)]
+fn open<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    ports: Ports,
+    service: u32,
+) -> Result<u32, Word> {
+    let entry = tables.service(service).ok_or(Word::drop(Drop::Internal))?;
+    if entry.flags & service_flag::PRESENT == 0 {
+        return Err(Word::pass(Pass::NotOurs));
+    }
+    let mut id = NONE;
+    if packet.protocol != TCP || ports.flags & flag::SYN != 0 {
+        if !F::may_be_client(packet.source) || packet.source == packet.target {
+            return Err(Word::drop(Drop::BadSource));
+        }
+        let port = u16::from_be(ports.source);
+        id = tables.schedule(
+            service,
+            Client {
+                address: F::folded(packet.source),
+                port,
+            },
+        );
+        if id == NONE {
+            return Err(Word::answer(Bounce::Unreachable, 0));
+        }
+    }
+    frame.begin(tables, ports, id).open()
 }
 
 /// Whether a found entry still stands for the connection that the packet belongs to.
@@ -193,7 +234,9 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         return Word::pass(Pass::NotOurs);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Word::drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         if !visit::<F, T>(tables, packet, ports, settings, server, id) {
@@ -231,7 +274,9 @@ fn visit<F: Family, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.target, ports.target, server.service);
     let hash = track::hash(tables, &key);
-    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else { return false };
+    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
+        return false;
+    };
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
         return false;
@@ -260,7 +305,9 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
             }
         }
     }
-    frame.route(F::V6, F::words(client)).or_else(|| tables.learned(F::words(client)))
+    frame
+        .route(F::V6, F::words(client))
+        .or_else(|| tables.learned(F::words(client)))
 }
 
 #[inline(always)]

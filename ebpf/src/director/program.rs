@@ -1,6 +1,6 @@
 //! The entry points.
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, __sk_buff, xdp_action, xdp_md};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use shunt_datapath::frame::Frame;
 use shunt_datapath::verdict::{Drop, Verdict, Word};
@@ -76,7 +76,9 @@ pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_clock(context: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(mut start) = frame.edit::<8>(0) else { return xdp_action::XDP_ABORTED };
+    let Some(mut start) = frame.edit::<8>(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
     // SAFETY: the helper takes nothing.
     start.set_u64::<0>(unsafe { bpf_jiffies64() });
     xdp_action::XDP_PASS

@@ -4,10 +4,13 @@
 //! A call costs about 9 ns, which only new connections, ICMP messages and answers pay.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::frame::Frame;
+use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
-use shunt_datapath::{icmp, open, reply};
+use shunt_datapath::{fragment, icmp, open, reply};
 
+use super::fib;
 use super::maps::Maps;
 use super::skb::SkbFrame;
 use super::xdp::XdpFrame;
@@ -16,19 +19,85 @@ use super::xdp::XdpFrame;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn schedule(service: u32, address: u32, port: u32) -> u32 {
-    schedule::pick(&Maps, service, Client { address, port: port as u16 })
+    schedule::pick(
+        &Maps,
+        service,
+        Client {
+            address,
+            port: port as u16,
+        },
+    )
+}
+
+#[inline(always)]
+fn both(ports: u32, flags: u32) -> Ports {
+    Ports {
+        source: ports as u16,
+        target: (ports >> 16) as u16,
+        flags: flags as u8,
+    }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin_xdp(context: *mut xdp_md) -> u64 {
-    open::begin(&XdpFrame(context), &Maps).0
+pub extern "C" fn begin_xdp(context: *mut xdp_md, ports: u32, flags: u32, server: u32) -> u64 {
+    open::begin(&XdpFrame(context), &Maps, both(ports, flags), server).0
+}
+
+/// Remembers a first fragment.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_xdp(context: *mut xdp_md) -> u32 {
+    fragment::first(&XdpFrame(context), &Maps);
+    0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin_tc(context: *mut __sk_buff) -> u64 {
-    open::begin(&SkbFrame(context), &Maps).0
+pub extern "C" fn later_xdp(context: *mut xdp_md) -> u64 {
+    fragment::later(&XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route_xdp(context: *mut xdp_md, v6: u32, a: u64, b: u64) -> u32 {
+    fib::ask(
+        context.cast(),
+        XdpFrame(context).interface(),
+        v6 != 0,
+        [a, b],
+    )
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_tc(context: *mut __sk_buff, ports: u32, flags: u32, server: u32) -> u64 {
+    open::begin(&SkbFrame(context), &Maps, both(ports, flags), server).0
+}
+
+/// Remembers a first fragment.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_tc(context: *mut __sk_buff) -> u32 {
+    fragment::first(&SkbFrame(context), &Maps);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn later_tc(context: *mut __sk_buff) -> u64 {
+    fragment::later(&SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route_tc(context: *mut __sk_buff, v6: u32, a: u64, b: u64) -> u32 {
+    fib::ask(
+        context.cast(),
+        SkbFrame(context).interface(),
+        v6 != 0,
+        [a, b],
+    )
 }
 
 #[unsafe(no_mangle)]

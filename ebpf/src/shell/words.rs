@@ -7,7 +7,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::ptr::NonNull;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use shunt_datapath::flows::Words;
+use shunt_datapath::flows::{Layout, Words};
 
 use super::context::blur;
 
@@ -32,10 +32,10 @@ impl Words for MapWords {
     }
 
     #[inline(always)]
-    fn pick(self, index: usize, stride: usize) -> Self {
+    fn pick<L: Layout>(self, index: usize) -> Self {
         // SAFETY: the helper takes nothing.
         let noise = unsafe { bpf_jiffies64() };
-        self.skip((blur(index as u64, noise) as usize & 3) * stride)
+        self.skip((blur(index as u64, noise) as usize & (L::SLOTS - 1)) * L::STRIDE)
     }
 
     #[inline(always)]
