@@ -1,0 +1,1 @@
+//! Filled by the branch that proves the schedulers.
