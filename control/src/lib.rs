@@ -4,4 +4,5 @@
 
 pub mod carried;
 pub mod network;
+pub mod pool;
 pub mod table;
