@@ -36,8 +36,9 @@ fn main() -> ExitCode {
             &arguments,
             shunt::Outside {
                 open: &open,
-                out: &mut BufWriter::new(io::stdout().lock()),
-                error: &mut io::stderr().lock(),
+                // Not locked: a demo or an agent writes from threads of its own.
+                out: &mut BufWriter::new(io::stdout()),
+                error: &mut io::stderr(),
                 is_terminal: io::stdout().is_terminal(),
                 wait: &mut shunt::watch::pause,
                 json: false,

@@ -129,9 +129,9 @@ pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
     };
     outside.json |= shunt.json;
     let done = shunt.noun.run(&mut outside);
-    let done = done.and_then(|()| Ok(outside.out.flush()?));
+    let done = done.and_then(|status| Ok(outside.out.flush().map(|()| status)?));
     match done {
-        Ok(()) => 0,
+        Ok(status) => status,
         // Who reads has read enough, as "head" does.
         Err(Halt::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(halt) => {
@@ -144,7 +144,8 @@ pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
 }
 
 impl Noun {
-    fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    /// Gives the exit status of what ended by itself.
+    fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
         match self {
             Noun::Status(watch) => watch::show(outside, *watch, &status::draw),
             Noun::Service(verb) => verb.run(outside),
@@ -154,7 +155,8 @@ impl Noun {
             Noun::Completions { shell } => pages::completions(*shell, outside.out),
             Noun::Man { page } => pages::man(page, outside.out),
             Noun::Pages { folder } => pages::write_all(folder, outside.out),
-        }
+        }?;
+        Ok(0)
     }
 }
 

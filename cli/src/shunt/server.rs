@@ -17,6 +17,7 @@ use crate::client::Client;
 pub enum Verb {
     /// List the servers of a service, or of all services
     List {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: Option<ServiceKey>,
         #[command(flatten)]
         watch: Watch,
@@ -47,6 +48,7 @@ pub enum Verb {
     Weight {
         #[command(flatten)]
         place: Place,
+        /// Its share of new connections; 0 quiesces
         weight: u32,
     },
     /// Give a server no new connection and let those that it has end: weight 0
@@ -63,7 +65,9 @@ pub enum Verb {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Place {
+    /// Protocol, address and port, such as tcp/192.0.2.1:80
     service: ServiceKey,
+    /// Address and port, such as 10.1.0.11:8080
     server: ServerAddress,
 }
 

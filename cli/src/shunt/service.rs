@@ -18,12 +18,14 @@ pub enum Verb {
     List(Watch),
     /// Show one service and its servers
     Show {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
         #[command(flatten)]
         watch: Watch,
     },
     /// Add a service
     Add {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
         /// How a server is picked for a connection: rr wrr lc wlc sh mh sed nq
         #[arg(long, default_value = "wlc")]
@@ -33,6 +35,7 @@ pub enum Verb {
     },
     /// Change what is said of a service; all else stays
     Edit {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
         #[arg(long, required_unless_present = "flags")]
         scheduler: Option<Scheduler>,
@@ -41,6 +44,7 @@ pub enum Verb {
     },
     /// Delete a service with its servers
     Delete {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
         #[arg(required_unless_present = "all")]
         service: Option<ServiceKey>,
         /// Delete every service
@@ -48,7 +52,10 @@ pub enum Verb {
         all: bool,
     },
     /// Set the counters of a service and its servers to zero; of all without a service
-    Zero { service: Option<ServiceKey> },
+    Zero {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
+        service: Option<ServiceKey>,
+    },
 }
 
 #[derive(Debug, Args)]
