@@ -1,6 +1,6 @@
 //! One binary, several programs: the name it is called by decides.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -35,7 +35,18 @@ fn main() -> ExitCode {
                 streams,
             )
         }
-        None => shunt::run(&arguments),
+        None => shunt::run(
+            &arguments,
+            shunt::Outside {
+                open: &open,
+                // Not locked: a demo or an agent writes from threads of its own.
+                out: &mut BufWriter::new(io::stdout()),
+                error: &mut io::stderr(),
+                is_terminal: io::stdout().is_terminal(),
+                wait: &mut shunt::watch::pause,
+                json: false,
+            },
+        ),
     };
     ExitCode::from(status)
 }
