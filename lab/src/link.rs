@@ -1,0 +1,166 @@
+//! Devices: making, joining and changing them.
+
+use std::io;
+
+use anyhow::{Context, Result};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, State,
+};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use crate::host::Host;
+use crate::netlink::Mode;
+
+/// What the kernel says about a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mac: [u8; 6],
+    pub mtu: u32,
+    /// Somebody set it up.
+    pub up: bool,
+    /// It has a carrier, so frames can pass.
+    pub running: bool,
+}
+
+/// A cable: joins two hosts by a pair of devices, both up. With `a` and `b` the same host, both
+/// ends are there.
+pub fn veth(a: &Host, name_a: &str, b: &Host, name_b: &str) -> Result<()> {
+    let peer = LinkUnspec::new_with_name(name_b)
+        .setns_by_fd(b.fd())
+        .build();
+    let request = LinkMessageBuilder::<LinkVeth>::new(name_a, name_b)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    a.ask(RouteNetlinkMessage::NewLink(request), Mode::Create)
+        .with_context(|| format!("cannot join {a} ({name_a}) and {b} ({name_b}) by a veth pair"))?;
+    // Neither end can be set up in the same request: it has no peer yet.
+    a.up(name_a)?;
+    b.up(name_b)
+}
+
+impl Host {
+    /// A switch: a bridge without spanning tree, which forwards from its first moment.
+    pub fn bridge(&self, name: &str) -> Result<()> {
+        let request = LinkBridge::new(name)
+            .forward_delay(0)
+            .mcast_snooping(false)
+            .up()
+            .build();
+        self.ask(RouteNetlinkMessage::NewLink(request), Mode::Create)
+            .map(drop)
+            .with_context(|| format!("host {self}: cannot make the bridge {name}"))
+    }
+
+    /// Makes a device a port of a bridge of the same host.
+    pub fn bridge_port(&self, bridge: &str, device: &str) -> Result<()> {
+        let bridge_index = self.link(bridge)?.index;
+        self.change(device, "join a bridge", |link| {
+            link.controller(bridge_index)
+        })
+    }
+
+    pub fn link(&self, device: &str) -> Result<Link> {
+        let request = LinkUnspec::new_with_name(device).build();
+        let answers = self
+            .ask(RouteNetlinkMessage::GetLink(request), Mode::Change)
+            .with_context(|| format!("host {self}: cannot find device {device}"))?;
+        answers
+            .into_iter()
+            .find_map(read_link)
+            .with_context(|| format!("host {self}: the kernel says nothing about {device}"))
+    }
+
+    /// All devices, by index.
+    pub fn links(&self) -> Result<Vec<Link>> {
+        let answers = self
+            .ask(
+                RouteNetlinkMessage::GetLink(LinkMessage::default()),
+                Mode::Dump,
+            )
+            .with_context(|| format!("host {self}: cannot list the devices"))?;
+        let mut links: Vec<Link> = answers.into_iter().filter_map(read_link).collect();
+        links.sort_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    pub fn up(&self, device: &str) -> Result<()> {
+        self.change(device, "set up", LinkMessageBuilder::up)
+    }
+
+    pub fn down(&self, device: &str) -> Result<()> {
+        self.change(device, "set down", LinkMessageBuilder::down)
+    }
+
+    pub fn set_mtu(&self, device: &str, mtu: u32) -> Result<()> {
+        self.change(device, "change the MTU", |link| link.mtu(mtu))
+    }
+
+    pub fn set_mac(&self, device: &str, mac: [u8; 6]) -> Result<()> {
+        self.change(device, "change the MAC", |link| link.address(mac.to_vec()))
+    }
+
+    pub fn rename(&self, device: &str, name: &str) -> Result<()> {
+        self.change(device, "rename", |link| link.name(name))
+    }
+
+    /// Takes a device away; the other end of a veth pair goes with it.
+    pub fn delete(&self, device: &str) -> Result<()> {
+        let index = self.link(device)?.index;
+        let request = LinkUnspec::new_with_index(index).build();
+        self.ask(RouteNetlinkMessage::DelLink(request), Mode::Change)
+            .map(drop)
+            .with_context(|| format!("host {self}: cannot delete {device}"))
+    }
+
+    fn change(
+        &self,
+        device: &str,
+        what: &str,
+        with: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
+    ) -> Result<()> {
+        let index = self.link(device)?.index;
+        let request = with(LinkUnspec::new_with_index(index)).build();
+        self.ask(RouteNetlinkMessage::SetLink(request), Mode::Change)
+            .map(drop)
+            .with_context(|| format!("host {self}: cannot {what}: {device}"))
+    }
+
+    pub(crate) fn index_of(&self, device: &str) -> Result<u32> {
+        Ok(self.link(device)?.index)
+    }
+}
+
+fn read_link(answer: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = answer else {
+        return None;
+    };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: [0; 6],
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        running: false,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(mac) => link.mac = mac.try_into().unwrap_or_default(),
+            LinkAttribute::OperState(state) => {
+                link.running = matches!(state, State::Up | State::Unknown);
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Whether an error of this crate says that the thing is there already.
+pub fn is_present(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.raw_os_error() == Some(libc::EEXIST))
+}

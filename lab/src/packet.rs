@@ -1,0 +1,207 @@
+//! Frames as they are on a device: sent as crafted, received as they come (AF_PACKET).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
+
+use crate::host::Host;
+
+/// Larger than any frame, super-packets of GRO included.
+const FRAME_BYTES: usize = 128 * 1024;
+/// Room for a capture to run ahead of its reader.
+const QUEUE_BYTES: libc::c_int = 16 * 1024 * 1024;
+const VLAN_TAG: [u8; 2] = [0x81, 0x00];
+
+/// A frame that a device received or sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// From the Ethernet header on, with a VLAN tag that the kernel took out put back.
+    pub frame: Vec<u8>,
+    /// The device sent it, rather than received it.
+    pub outgoing: bool,
+    /// The checksum is left for hardware that is not there; it is not wrong, only not made yet.
+    pub checksum_unfinished: bool,
+}
+
+/// Sends and receives whole frames on one device.
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: OwnedFd,
+    device: String,
+    buffer: Vec<u8>,
+}
+
+impl PacketSocket {
+    /// Hears everything on the device from here on, whomever it is addressed to.
+    pub fn open(host: &Host, device: &str) -> Result<PacketSocket> {
+        let index = host.link(device)?.index;
+        let socket = host.run(|| {
+            open(index).with_context(|| format!("cannot open a packet socket on {device}"))
+        })?;
+        Ok(PacketSocket {
+            socket,
+            device: device.to_owned(),
+            buffer: vec![0; FRAME_BYTES],
+        })
+    }
+
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::empty())
+            .map(drop)
+            .with_context(|| format!("cannot send {} bytes on {}", frame.len(), self.device))
+    }
+
+    /// The next frame for which `wanted` holds; `None` when there is none within `limit`.
+    pub fn receive(
+        &mut self,
+        limit: Duration,
+        mut wanted: impl FnMut(&Captured) -> bool,
+    ) -> Result<Option<Captured>> {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let Some(captured) = self.next(left)? else {
+                return Ok(None);
+            };
+            if wanted(&captured) {
+                return Ok(Some(captured));
+            }
+        }
+    }
+
+    /// Throws away what has been heard so far.
+    pub fn clear(&mut self) -> Result<()> {
+        while self.next(Duration::ZERO)?.is_some() {}
+        Ok(())
+    }
+
+    fn next(&mut self, limit: Duration) -> Result<Option<Captured>> {
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, limit).context("cannot wait for frames")? == 0 {
+            return Ok(None);
+        }
+        take(&self.socket, &mut self.buffer)
+            .map(Some)
+            .with_context(|| format!("cannot receive on {}", self.device))
+    }
+}
+
+fn open(index: u32) -> Result<OwnedFd> {
+    // Without a protocol it hears nothing until bind says device and protocol at once.
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None::<SockProtocol>,
+    )?;
+    option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_BYTES)?;
+    option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: index as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is a whole sockaddr_ll and its size is given.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if bound < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    let membership = libc::packet_mreq {
+        mr_ifindex: index as i32,
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    option(
+        &socket,
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        membership,
+    )?;
+    Ok(socket)
+}
+
+fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: T) -> io::Result<()> {
+    // SAFETY: the value is plain data for these options, and its size is given.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Room for one control message, aligned as the kernel writes it.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+fn take(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Captured> {
+    let mut control = Control([0; 64]);
+    let mut piece = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: zeroes are valid for both; their fields are integers and null pointers.
+    let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    message.msg_name = (&raw mut from).cast();
+    message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>();
+    // SAFETY: all that the message points to outlives the call, with its size given.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    if length < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut captured = Captured {
+        frame: buffer.get(..length as usize).unwrap_or_default().to_vec(),
+        outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
+        checksum_unfinished: false,
+    };
+    if let Some(extra) = extra(&message) {
+        captured.checksum_unfinished = extra.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0;
+        if extra.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && captured.frame.len() >= 12 {
+            let tag = VLAN_TAG.into_iter().chain(extra.tp_vlan_tci.to_be_bytes());
+            captured.frame.splice(12..12, tag);
+        }
+    }
+    Ok(captured)
+}
+
+/// What the kernel tells beside a frame: struct tpacket_auxdata.
+fn extra(message: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
+    // SAFETY: the message was filled in by recvmsg and its control buffer is alive and aligned.
+    unsafe {
+        let first = libc::CMSG_FIRSTHDR(message).as_ref()?;
+        if first.cmsg_level != libc::SOL_PACKET || first.cmsg_type != libc::PACKET_AUXDATA {
+            return None;
+        }
+        let data: *const libc::tpacket_auxdata = libc::CMSG_DATA(first).cast();
+        Some(data.read_unaligned())
+    }
+}
