@@ -17,7 +17,9 @@
 extern crate std;
 
 pub mod checksum;
+pub mod clamp;
 pub mod connection;
+pub mod decap;
 pub mod entry;
 pub mod family;
 pub mod flows;
@@ -27,6 +29,7 @@ pub mod icmp;
 pub mod link;
 pub mod method;
 pub mod packet;
+pub mod realserver;
 pub mod reply;
 pub mod schedule;
 pub mod tables;
