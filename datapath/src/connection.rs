@@ -65,7 +65,7 @@ const fn row(next: [State; 11]) -> u64 {
 
 use {
     CLOSE as CL, CLOSE_WAIT as CW, ESTABLISHED as ES, FIN_WAIT as FW, LAST_ACK as LA, LISTEN as LI,
-    SYN_RECV as SR, SYN_SENT as SS, SYNACK as SA, TIME_WAIT as TW,
+    SYN_RECV as SR, SYN_SENT as SS, TIME_WAIT as TW,
 };
 
 // From:                                   NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA

@@ -153,6 +153,9 @@ pub trait Frame {
     /// device is kept so that the device still gets it right.
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
 
+    /// The interface that the frame came by.
+    fn interface(&self) -> u32;
+
     /// The way to an address as the kernel's own routes and neighbours have it. Slow.
     fn route(&self, v6: bool, address: [u64; 2]) -> Option<crate::entry::Ways>;
 

@@ -6,7 +6,7 @@
 //! quoted header is trusted only as far as it names a flow that is in the table.
 
 use crate::checksum;
-use crate::entry::{NONE, Server, endpoint_word, kind, method};
+use crate::entry::{NONE, endpoint_word, kind, method};
 use crate::family::Family;
 use crate::frame::{Frame, Transport};
 use crate::method as methods;

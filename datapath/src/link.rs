@@ -1,5 +1,6 @@
 //! The Ethernet header, and VLAN tags on their way through.
 
+use crate::entry::Ways;
 use crate::frame::Frame;
 
 pub const IPV4: u16 = 0x0800u16.to_be();
@@ -44,6 +45,17 @@ pub fn address<P: Frame>(frame: &mut P, target: u64, source: u64) -> Option<()> 
     header.set_u64::<0>((target & 0xffff_ffff_ffff) | source << 48);
     header.set_u32::<8>((source >> 16) as u32);
     Some(())
+}
+
+/// The way to whoever sent this frame.
+#[inline(always)]
+pub fn came_from<P: Frame>(frame: &P) -> Option<Ways> {
+    // An Ethernet device carries at least this much; the sender proved that the link works.
+    const MTU: u64 = 1500;
+    let header = frame.view::<HEADER>(0)?;
+    let ours = header.u64::<0>() & 0xffff_ffff_ffff;
+    let theirs = header.u16::<6>() as u64 | (header.u32::<8>() as u64) << 16;
+    Some(Ways { target: theirs | MTU << 48, source: ours | 1 << 48, interface: frame.interface() })
 }
 
 /// Sends the frame back where it came from.

@@ -2,7 +2,7 @@
 //!
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
-use crate::entry::{Bucket4, Bucket6, Hop, Server, Service, Settings, Traffic};
+use crate::entry::{Bucket4, Bucket6, Hop, Server, Service, Settings, Traffic, Ways};
 use crate::flows::Words;
 
 /// What is fixed when the tables are made.
@@ -64,6 +64,10 @@ pub trait Tables {
     /// The hop that leads to a client, by the daemon's prepared routes; 0 if none is prepared.
     fn route4(&self, address: u32) -> u32;
     fn route6(&self, address: [u64; 2]) -> u32;
+
+    /// Remembers where packets of a client come from, for when the kernel has no neighbour for it.
+    fn learn(&self, client: [u64; 2], ways: Ways);
+    fn learned(&self, client: [u64; 2]) -> Option<Ways>;
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
     fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue);

@@ -213,7 +213,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     if id == NONE {
         return Err(reply::unreachable(frame, tables, packet));
     }
-    match enter::<F, T>(tables, request, place, id, packet) {
+    match enter::<F, P, T>(frame, tables, request, place, id, packet) {
         true => Ok(id),
         false => without_entry(tables, service, request.hash),
     }
@@ -235,7 +235,8 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
 /// Puts a connection into the table, with its way back if its answers come through here. False
 /// if there is no room.
 #[inline(always)]
-fn enter<F: Family, T: Tables>(
+fn enter<F: Family, P: Frame, T: Tables>(
+    frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
     place: Place<T::Words>,
@@ -257,7 +258,7 @@ fn enter<F: Family, T: Tables>(
     };
     let Some(seat) = seat else { return false };
     let masquerade = server.method == method::MASQUERADE;
-    if masquerade && !enter_back::<F, T>(tables, request, server, id, packet) {
+    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet) {
         seat.give_up();
         return false;
     }
@@ -276,7 +277,8 @@ fn enter<F: Family, T: Tables>(
 /// The entry of the way back: from the server's endpoint to the client, with the hop that leads
 /// there where one is prepared.
 #[inline(always)]
-fn enter_back<F: Family, T: Tables>(
+fn enter_back<F: Family, P: Frame, T: Tables>(
+    frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
     server: &Server,
@@ -286,6 +288,11 @@ fn enter_back<F: Family, T: Tables>(
     let key = F::key(packet.source, request.ports.source, server.endpoint);
     let hash = track::hash(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
+    if hop == 0 {
+        if let Some(ways) = link::came_from(frame) {
+            tables.learn(F::words(packet.source), ways);
+        }
+    }
     let meta = connection::Meta::new(request.now, hop, 0);
     let value = flows::value(id, key.tag, meta);
     let seat = match track::find::<F, T>(tables, &key, hash) {
@@ -373,7 +380,8 @@ fn visit<F: Family, T: Tables>(
     true
 }
 
-/// The way to a client: by its prepared hop, or as the kernel's routes have it.
+/// The way to a client: by its prepared hop, or as the kernel's routes have it, or where its own
+/// packets came from.
 #[inline(always)]
 pub fn way_back<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -388,7 +396,7 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
             }
         }
     }
-    frame.route(F::V6, F::words(client))
+    frame.route(F::V6, F::words(client)).or_else(|| tables.learned(F::words(client)))
 }
 
 #[inline(always)]

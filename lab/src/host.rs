@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -51,6 +51,7 @@ struct Namespace {
     file: File,
     inode: u64,
     netlink: Mutex<Netlink>,
+    kept: Mutex<Vec<OwnedFd>>,
 }
 
 impl Host {
@@ -78,11 +79,14 @@ impl Host {
             .metadata()
             .context("cannot read the namespace's inode")?
             .ino();
+        let netlink = Mutex::new(netlink);
+        let kept = Mutex::default();
         let host = Host(Arc::new(Namespace {
             name,
             file,
             inode,
-            netlink: Mutex::new(netlink),
+            netlink,
+            kept,
         }));
         host.up("lo")?;
         host.sysctls(&SETTINGS)?;
@@ -194,6 +198,15 @@ impl Host {
         self.0.file.as_raw_fd()
     }
 
+    /// Holds a descriptor for as long as the host lives.
+    pub(crate) fn keep(&self, descriptor: OwnedFd) {
+        self.0
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(descriptor);
+    }
+
     pub(crate) fn ask(
         &self,
         request: RouteNetlinkMessage,
@@ -256,7 +269,9 @@ pub fn skipped() -> bool {
     match missing_capability() {
         None => false,
         Some(capability) => {
-            eprintln!("skipped: needs {capability}");
+            // In one piece, for tests say it at the same time.
+            let line = format!("skipped: needs {capability}\n");
+            eprint!("{line}");
             true
         }
     }

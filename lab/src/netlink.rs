@@ -12,6 +12,7 @@ use netlink_packet_core::{
     NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
     sockopt,
@@ -95,11 +96,12 @@ impl Netlink {
 
     /// Takes in one datagram; true when it ended the answer.
     fn receive(&mut self, answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
-        let length = recv(
-            self.socket.as_raw_fd(),
-            &mut self.datagram,
-            MsgFlags::empty(),
-        )?;
+        let socket = self.socket.as_raw_fd();
+        let length = match recv(socket, &mut self.datagram, MsgFlags::empty()) {
+            // A signal to the process; the answer is still to come.
+            Err(Errno::EINTR) => return Ok(false),
+            result => result?,
+        };
         let mut rest = self.datagram.get(..length).unwrap_or_default();
         while !rest.is_empty() {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)

@@ -44,7 +44,8 @@ const WIRE: [(Offload, bool); 4] = [
 ];
 
 impl Host {
-    /// Makes a device carry frames as a wire does, one by one and complete.
+    /// Makes a device carry frames as a wire does, one by one and complete. The peer of a device
+    /// that answers by XDP_TX needs [`Host::pass_xdp`] besides.
     pub fn wire(&self, device: &str) -> Result<()> {
         self.offloads(device, &WIRE)
     }
@@ -64,6 +65,10 @@ impl Host {
     fn offloads(&self, device: &str, wanted: &[(Offload, bool)]) -> Result<()> {
         self.run(|| {
             for &(offload, on) in wanted {
+                // What is so already may be fixed: an XDP program turns off its peer's TSO for good.
+                if ethtool(device, offload.commands().0, 0).is_ok_and(|now| (now != 0) == on) {
+                    continue;
+                }
                 let word = if on { "on" } else { "off" };
                 ethtool(device, offload.commands().1, on.into())
                     .with_context(|| format!("cannot turn {offload:?} {word} on {device}"))?;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 
@@ -14,6 +15,8 @@ use crate::host::Host;
 const FRAME_BYTES: usize = 128 * 1024;
 /// Room for a capture to run ahead of its reader.
 const QUEUE_BYTES: libc::c_int = 16 * 1024 * 1024;
+/// After its time, a reader looks at no more than this many frames that lie in the queue.
+const LATE_FRAMES: usize = 10_000;
 const VLAN_TAG: [u8; 2] = [0x81, 0x00];
 
 /// A frame that a device received or sent.
@@ -62,8 +65,10 @@ impl PacketSocket {
         mut wanted: impl FnMut(&Captured) -> bool,
     ) -> Result<Option<Captured>> {
         let end = Instant::now() + limit;
-        loop {
+        let mut late = 0;
+        while late < LATE_FRAMES {
             let left = end.saturating_duration_since(Instant::now());
+            late += usize::from(left.is_zero());
             let Some(captured) = self.next(left)? else {
                 return Ok(None);
             };
@@ -71,6 +76,7 @@ impl PacketSocket {
                 return Ok(Some(captured));
             }
         }
+        Ok(None)
     }
 
     /// Throws away what has been heard so far.
@@ -82,7 +88,12 @@ impl PacketSocket {
     fn next(&mut self, limit: Duration) -> Result<Option<Captured>> {
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut ready, limit).context("cannot wait for frames")? == 0 {
+        let ready = match poll(&mut ready, limit) {
+            // A signal to the process; the wait begins again.
+            Err(Errno::EINTR) => poll(&mut ready, limit),
+            result => result,
+        };
+        if ready.context("cannot wait for frames")? == 0 {
             return Ok(None);
         }
         take(&self.socket, &mut self.buffer)

@@ -82,7 +82,7 @@ impl TopologyBuilder {
     }
 
     /// Leaves the offloads of all devices as the kernel has them. Without this, every device is
-    /// a wire, see [`Host::wire`].
+    /// a wire, see [`Host::wire`], and a director may answer by XDP_TX, see [`Host::pass_xdp`].
     pub fn offloads(mut self) -> TopologyBuilder {
         self.offloads = true;
         self
@@ -343,6 +343,13 @@ impl Topology {
         if !plan.offloads {
             host.wire(device)?;
             self.switch.wire(&port)?;
+            if self
+                .directors
+                .iter()
+                .any(|director| director.inode() == host.inode())
+            {
+                self.switch.pass_xdp(&port)?;
+            }
         }
         for family in Family::BOTH {
             if host.inode() == self.router.inode() && segment != Segment::Front {

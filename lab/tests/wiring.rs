@@ -1,5 +1,7 @@
 //! Hosts and cables: what is asked of the kernel is so.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -45,6 +47,51 @@ fn a_program_runs_in_its_host_and_ends_with_its_guard() -> Result<()> {
     until("the program to be gone", LIMIT, || {
         Ok(!std::path::Path::new(&format!("/proc/{id}")).exists())
     })
+}
+
+#[test]
+fn nothing_remains_of_a_lab_that_is_killed() -> Result<()> {
+    const INSIDE: &str = "SHUNT_LAB_INSIDE";
+    if skipped() {
+        return Ok(());
+    }
+    if std::env::var_os(INSIDE).is_some() {
+        return live_until_killed();
+    }
+    let mut lab = Command::new(std::env::current_exe()?);
+    lab.args([
+        "--exact",
+        "nothing_remains_of_a_lab_that_is_killed",
+        "--nocapture",
+    ]);
+    lab.env(INSIDE, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut lab = Process::start(lab)?;
+    let said = lab.child().stdout.take().expect("asked for");
+    let program = BufReader::new(said)
+        .lines()
+        .find_map(|line| Some(line.ok()?.split_once("program ")?.1.to_owned()))
+        .expect("the lab says what it started");
+    let path = format!("/proc/{program}/ns/net");
+    assert_ne!(
+        std::fs::read_link(&path)?,
+        std::fs::read_link("/proc/self/ns/net")?
+    );
+    lab.kill()?;
+    until("the program to be gone", LIMIT, || {
+        Ok(std::fs::read_link(&path).is_err())
+    })
+}
+
+fn live_until_killed() -> Result<()> {
+    let host = Host::new("a")?;
+    let mut command = host.command("sleep");
+    command.arg("60");
+    let program = Process::start(command)?;
+    println!("program {}", program.id());
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
 }
 
 #[test]

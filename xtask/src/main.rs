@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod btf;
 mod budget;
 mod guest;
 mod initramfs;

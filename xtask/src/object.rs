@@ -141,7 +141,7 @@ fn flags(sysroot: &Sysroot) -> Result<Vec<String>> {
 // BTF names source files. Of two prefixes that fit rustc takes the later.
 fn replaced_paths(sysroot: &Sysroot) -> Result<Vec<(PathBuf, &'static str)>> {
     let root = place::root();
-    let mut paths = vec![(root.canonicalize()?, "/shunt"), (root, "/shunt")];
+    let mut paths = vec![(root.canonicalize()?, "/shunt"), (root.clone(), "/shunt")];
     // The name of a registry's folder depends on its address.
     let registries = cargo_home().join("registry/src");
     if let Ok(entries) = fs::read_dir(&registries) {
@@ -151,6 +151,10 @@ fn replaced_paths(sysroot: &Sysroot) -> Result<Vec<(PathBuf, &'static str)>> {
     }
     let library = sysroot.sources.join("library").canonicalize()?;
     paths.push((sysroot.sources.clone(), "/rust"));
+    // Cargo names what lies below the workspace from there.
+    if let Ok(relative) = sysroot.sources.strip_prefix(&root) {
+        paths.push((relative.to_path_buf(), "/rust"));
+    }
     paths.push((library, "/rust/library"));
     Ok(paths)
 }

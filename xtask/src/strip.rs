@@ -1,4 +1,4 @@
-//! Removes DWARF from a compiled eBPF object and keeps BTF.
+//! Removes DWARF from a compiled eBPF object and keeps BTF, in an order of its own.
 //!
 //! The kernel and the loader read BTF (`.BTF`, `.BTF.ext`); nobody reads DWARF, and it is four
 //! fifths of the file.
@@ -7,13 +7,18 @@ use anyhow::{Context, Result};
 use object::build::elf::{Builder, SectionData};
 use object::elf::{EM_BPF, SHT_STRTAB};
 
-/// The same object without `.debug_*` and the relocations of those sections.
+use crate::btf;
+
+/// The same object without `.debug_*` and the relocations of those sections, and with sorted BTF.
 pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(object).context("this is no ELF file")?;
     anyhow::ensure!(elf.header.e_machine == EM_BPF, "this is no eBPF object");
     let mut has_section_names = false;
     for section in elf.sections.iter_mut() {
         section.delete = is_debug(&section.name);
+        if let (b".BTF", SectionData::Data(btf)) = (&section.name[..], &mut section.data) {
+            *btf = btf::sort(btf)?.into();
+        }
         has_section_names |= matches!(section.data, SectionData::SectionString);
     }
     // LLVM keeps the names of sections in `.strtab`; the writer wants a section of their own.
@@ -48,7 +53,7 @@ mod tests {
     fn debug_sections_go_and_all_others_stay_as_they_were() {
         let object = elf(
             EM_BPF,
-            &[".debug_info", "xdp", ".BTF", ".BTF.ext", ".rel.debug_line"],
+            &[".debug_info", "xdp", ".BTF.ext", ".rel.debug_line"],
         );
 
         let stripped = strip(&object).unwrap();
@@ -58,7 +63,7 @@ mod tests {
             .sections()
             .map(|s| s.name().unwrap().to_owned())
             .collect();
-        assert_eq!(kept, ["xdp", ".BTF", ".BTF.ext", ".shstrtab"]);
+        assert_eq!(kept, ["xdp", ".BTF.ext", ".shstrtab"]);
         assert_eq!(file.section_by_name("xdp").unwrap().data().unwrap(), b"xdp");
     }
 

@@ -133,7 +133,8 @@ fn place_sources(compiler: &Compiler, sources: &Path) -> Result<()> {
 
 // The second link is the name that the linker asks for when it runs: it then needs no search path.
 fn install_linker(compiler: &Compiler, folder: &Path) -> Result<()> {
-    if folder.join("bin/bpf-linker").exists() {
+    // It does not start where the checkout was moved or another rustc took the place of ours.
+    if process::output(process::command(folder.join("bin/bpf-linker")).arg("--version")).is_ok() {
         return Ok(());
     }
     let major = compiler.llvm.split('.').next().unwrap_or_default();
@@ -165,6 +166,7 @@ fn install_linker(compiler: &Compiler, folder: &Path) -> Result<()> {
             &format!("bpf-linker@{LINKER}"),
             "--locked",
             "--quiet",
+            "--force",
         ])
         .args([
             "--no-default-features",

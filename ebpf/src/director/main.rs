@@ -1,14 +1,16 @@
-//! Placeholder entry, replaced below.
+//! The packet path of the director: one walk behind two hooks, XDP and tc.
+//!
+//! Shell only: it turns the walk's verdict into the hook's own action and counts it.
+
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![allow(internal_features)]
+
+#[cfg(target_arch = "bpf")]
+mod program;
+#[cfg(target_arch = "bpf")]
+#[path = "../shell/mod.rs"]
+mod shell;
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-// The kernel reads the licence here and gives the GPL helpers only to a compatible one.
-#[cfg(target_arch = "bpf")]
-#[used]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

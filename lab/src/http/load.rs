@@ -65,7 +65,7 @@ impl HttpLoad {
     }
 
     pub fn workers(mut self, workers: usize) -> HttpLoad {
-        self.workers = workers;
+        self.workers = workers.max(1);
         self
     }
 

@@ -125,9 +125,12 @@ async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await?;
-        let socket = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await?;
+            anyhow::Ok((place, listener.accept().await))
+        };
+        let (place, socket) = tokio::select! {
+            accepted = accepted => accepted?,
             () = stop.asked() => return Ok(()),
         };
         // What a client did before it was accepted is no failure of the server.

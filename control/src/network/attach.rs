@@ -1,0 +1,73 @@
+//! Attaching: which devices get a packet program, and by which hook.
+//!
+//! A rule over plain data. It never asks the driver; the shell tries the hooks in their order.
+
+use super::links::Link;
+
+/// What the operator says about a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Setting {
+    #[default]
+    Auto,
+    XdpNative,
+    XdpGeneric,
+    Tc,
+    Off,
+}
+
+/// Where in the kernel a program sees the frames of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// In the driver, before there is a socket buffer.
+    XdpNative,
+    /// The same program over socket buffers.
+    XdpGeneric,
+    /// Traffic control: socket buffers with their offloads.
+    Tc,
+}
+
+/// What was chosen for a device, and why, in words for status and doctor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// To be tried in this order until one is accepted. Empty: the device gets no program.
+    pub hooks: &'static [Hook],
+    pub why: String,
+}
+
+/// Chooses the hooks for a device.
+#[must_use]
+pub fn choose(link: &Link, setting: Setting) -> Choice {
+    let (hooks, why): (&'static [Hook], String) = match setting {
+        Setting::Off => (&[], "switched off by configuration".into()),
+        // The programs read an Ethernet header; a loopback frame has one, of zeros.
+        _ if !link.ethernet && !link.loopback => (&[], "carries no Ethernet frames".into()),
+        Setting::XdpNative => (&[Hook::XdpNative], "set by configuration".into()),
+        Setting::XdpGeneric => (&[Hook::XdpGeneric], "set by configuration".into()),
+        Setting::Tc => (&[Hook::Tc], "set by configuration".into()),
+        Setting::Auto => automatic(link),
+    };
+    Choice { hooks, why }
+}
+
+fn automatic(link: &Link) -> (&'static [Hook], String) {
+    if link.loopback {
+        return (&[], "loopback".into());
+    }
+    if !link.up {
+        return (&[], "down; it gets a program when it comes up".into());
+    }
+    if link.master.is_some() {
+        return (&[], "enslaved; its master gets the program".into());
+    }
+    match link.kind.as_deref() {
+        None => {
+            let why = "network card: XDP in the driver, or tc where the driver refuses";
+            (&[Hook::XdpNative, Hook::Tc], why.into())
+        }
+        Some(kind @ ("dummy" | "ifb" | "nlmon")) => (&[], format!("{kind} receives no frames")),
+        Some(kind) => (
+            &[Hook::Tc],
+            format!("{kind}: its frames are socket buffers with offloads"),
+        ),
+    }
+}

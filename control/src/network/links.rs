@@ -1,0 +1,68 @@
+//! Links: the devices of the machine, as far as forwarding cares about them.
+
+use std::collections::BTreeMap;
+
+/// A hardware address. All zero where the link has none.
+pub type Mac = [u8; 6];
+
+/// A device and its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// Switched on by the operator.
+    pub up: bool,
+    /// The cable, or what stands for it, is connected.
+    pub carrier: bool,
+    /// The kind of a virtual device, such as `veth` or `bridge`. A network card has none.
+    pub kind: Option<String>,
+    /// The bridge, bond or team that takes this device's frames.
+    pub master: Option<u32>,
+    pub loopback: bool,
+    /// Its frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// The kernel resolves no neighbours here: point-to-point links, or told so.
+    pub without_arp: bool,
+}
+
+impl Link {
+    /// Can frames leave through it?
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    /// Must a frame carry the hardware address of a neighbour?
+    #[must_use]
+    pub fn needs_neighbour(&self) -> bool {
+        self.ethernet && !self.loopback && !self.without_arp
+    }
+}
+
+/// All links, by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Links(BTreeMap<u32, Link>);
+
+impl Links {
+    pub fn get(&self, index: u32) -> Option<&Link> {
+        self.0.get(&index)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.0.values()
+    }
+
+    /// Says whether anything is different afterwards.
+    pub fn insert(&mut self, link: Link) -> bool {
+        self.0.get(&link.index) != Some(&link) && {
+            self.0.insert(link.index, link);
+            true
+        }
+    }
+
+    pub fn remove(&mut self, index: u32) -> bool {
+        self.0.remove(&index).is_some()
+    }
+}

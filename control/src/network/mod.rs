@@ -1,0 +1,228 @@
+//! How the director knows its neighbours: for each address, which link, which hardware address,
+//! which size of packet.
+//!
+//! [`Network`] hears what the kernel says about links, addresses, routes and neighbours, and
+//! answers [`Network::next_hop`]. It says which neighbours the kernel must resolve or confirm for
+//! the targets in [`Network::watch`], and when an answer about one is different. It never asks the
+//! kernel itself. Its tables are as large as the kernel's, which limits them.
+
+pub mod addresses;
+pub mod attach;
+pub mod links;
+pub mod neighbours;
+pub mod next_hop;
+mod probes;
+pub mod routes;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+pub use addresses::Address;
+pub use links::{Link, Mac};
+pub use neighbours::Neighbour;
+pub use next_hop::{NextHop, Route};
+
+use next_hop::{Decision, decide};
+use probes::Probes;
+use view::{Different, View};
+
+/// What the machine can hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A link came or is different.
+    LinkChanged(Link),
+    LinkRemoved {
+        interface: u32,
+    },
+    AddressAdded(Address),
+    AddressRemoved {
+        interface: u32,
+        address: IpAddr,
+    },
+    /// `replace`: it takes the place of another, as after `ip route replace`.
+    RouteAdded {
+        route: routes::Entry,
+        replace: bool,
+    },
+    RouteRemoved(routes::Entry),
+    NeighbourChanged(Neighbour),
+    NeighbourRemoved {
+        interface: u32,
+        address: IpAddr,
+    },
+    /// All that follows is a full account. Answers stay as they are until its end.
+    ResyncBegin,
+    /// The account is complete: what it did not name is gone.
+    ResyncEnd,
+    /// Nothing but time went by.
+    Tick,
+}
+
+/// What the caller must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make the kernel resolve or confirm this neighbour.
+    Probe { interface: u32, neighbour: IpAddr },
+    /// The answer about this watched target is different: ask again.
+    Changed { target: IpAddr },
+    /// The machine's own addresses are different: ask [`Network::addresses`] again.
+    AddressesChanged,
+    /// A link came, went or is different: ask [`Network::links`] again.
+    LinksChanged,
+}
+
+/// What the kernel knows about the network, and what we want of it.
+#[derive(Debug)]
+pub struct Network {
+    view: View,
+    /// A full account under way, which takes the place of `view` when it is complete.
+    account: Option<View>,
+    /// The targets and what was answered last.
+    watched: BTreeMap<IpAddr, Vec<Route>>,
+    probes: Probes,
+    /// What must be looked at again before the next output.
+    different: Different,
+    /// At most one for each target and two more: it is filled only when empty.
+    outputs: VecDeque<Output>,
+    now: Instant,
+}
+
+impl Network {
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            view: View::default(),
+            account: None,
+            watched: BTreeMap::new(),
+            probes: Probes::default(),
+            different: Different::default(),
+            outputs: VecDeque::new(),
+            now,
+        }
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.now = now;
+        match (input, self.account.take()) {
+            // A second beginning means that the first account was lost on the way.
+            (Input::ResyncBegin, _) => self.account = Some(View::default()),
+            (Input::ResyncEnd, None) => {}
+            (Input::ResyncEnd, Some(account)) => {
+                self.different.add(Different {
+                    routes: account != self.view,
+                    addresses: account.addresses != self.view.addresses,
+                    links: account.links != self.view.links,
+                    states: true,
+                });
+                self.view = account;
+            }
+            (input, Some(mut account)) => {
+                account.apply(input);
+                self.account = Some(account);
+            }
+            (input, None) => self.different.add(self.view.apply(input)),
+        }
+    }
+
+    /// What the caller must do; until none. Many events may come before: answers are compared once.
+    pub fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.different.any() {
+            self.review();
+        }
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let (interface, neighbour) = self.probes.poll(self.now)?;
+        Some(Output::Probe {
+            interface,
+            neighbour,
+        })
+    }
+
+    /// When to call again at the latest, with [`Input::Tick`] if there is nothing else.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.probes.deadline()
+    }
+
+    /// Keeps the neighbours on the way to these targets alive, and says when an answer about them
+    /// is different from the one at this moment. Takes the place of what was watched before.
+    pub fn watch(&mut self, targets: impl IntoIterator<Item = IpAddr>, now: Instant) {
+        self.now = now;
+        // A difference that was not said yet is said all the same.
+        let mut given = std::mem::take(&mut self.watched);
+        for target in targets {
+            let answer = given.remove(&target);
+            let answer = answer.unwrap_or_else(|| next_hop::routes(&self.view, target));
+            self.watched.insert(target, answer);
+        }
+        self.different.states = true;
+    }
+
+    /// How `to` is reached. Of several ways of equal cost, the first whose neighbour is known.
+    #[must_use]
+    pub fn next_hop(&self, to: IpAddr) -> Route {
+        self.next_hop_spread(to, 0)
+    }
+
+    /// How `to` is reached, spread over ways of equal cost by a hash.
+    #[must_use]
+    pub fn next_hop_spread(&self, to: IpAddr, hash: u64) -> Route {
+        let mut routes = next_hop::routes(&self.view, to);
+        let place = hash % routes.len() as u64; // There is at least one.
+        routes.swap_remove(place as usize)
+    }
+
+    /// The addresses of this machine.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.view.addresses.all()
+    }
+
+    /// The links of this machine, by index.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.view.links.iter()
+    }
+
+    fn review(&mut self) {
+        let different = std::mem::take(&mut self.different);
+        if different.links {
+            self.outputs.push_back(Output::LinksChanged);
+        }
+        if different.addresses {
+            self.outputs.push_back(Output::AddressesChanged);
+        }
+        if different.routes {
+            for (&target, given) in &mut self.watched {
+                let answer = next_hop::routes(&self.view, target);
+                if answer != *given {
+                    *given = answer;
+                    self.outputs.push_back(Output::Changed { target });
+                }
+            }
+        }
+        self.probes.review(self.needed(), self.now);
+    }
+
+    /// Each neighbour that a watched target may be reached by, and its state. All ways of equal
+    /// cost are kept alive: one that is never probed could never be taken.
+    fn needed(&self) -> BTreeMap<(u32, IpAddr), neighbours::State> {
+        let mut needed = BTreeMap::new();
+        for &target in self.watched.keys() {
+            let Decision::Ways(ways) = decide(&self.view, target) else {
+                continue;
+            };
+            for way in ways.iter().filter(|way| way.link.needs_neighbour()) {
+                let (interface, neighbour) = (way.link.index, way.neighbour);
+                let state = self.view.neighbours.state(interface, neighbour);
+                needed.insert((interface, neighbour), state);
+            }
+        }
+        needed
+    }
+}

@@ -1,0 +1,87 @@
+//! Neighbours: who answers to an address on a link, as the kernel's tables (ARP, RFC 826, and
+//! neighbour discovery, RFC 4861) have it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::links::Mac;
+
+/// The state of an entry: RFC 4861, 7.3.2, and the kernel's own four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    None,
+    Incomplete,
+    Reachable,
+    Stale,
+    Delay,
+    Probe,
+    Failed,
+    /// The link needs no resolution.
+    NoArp,
+    /// Set by an operator.
+    Permanent,
+}
+
+impl State {
+    /// May frames be sent to the hardware address of the entry?
+    #[must_use]
+    pub fn is_usable(self) -> bool {
+        match self {
+            State::Reachable | State::Stale | State::Delay | State::Probe => true,
+            State::NoArp | State::Permanent => true,
+            State::None | State::Incomplete | State::Failed => false,
+        }
+    }
+}
+
+/// One entry of a neighbour table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    pub interface: u32,
+    pub address: IpAddr,
+    /// Absent while it is not known.
+    pub mac: Option<Mac>,
+    pub state: State,
+}
+
+/// All neighbours, by link and address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Neighbours(BTreeMap<(u32, IpAddr), (State, Option<Mac>)>);
+
+impl Neighbours {
+    /// Says whether the answer to `mac` is different afterwards.
+    pub fn insert(&mut self, neighbour: Neighbour) -> bool {
+        let Neighbour {
+            interface,
+            address,
+            mac,
+            state,
+        } = neighbour;
+        let before = self.mac(interface, address);
+        self.0.insert((interface, address), (state, mac));
+        before != self.mac(interface, address)
+    }
+
+    /// Says whether the answer to `mac` is different afterwards.
+    pub fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
+        let before = self.mac(interface, address);
+        self.0.remove(&(interface, address));
+        before.is_some()
+    }
+
+    pub fn remove_link(&mut self, interface: u32) {
+        self.0.retain(|&(link, _), _| link != interface);
+    }
+
+    pub fn state(&self, interface: u32, address: IpAddr) -> State {
+        self.0
+            .get(&(interface, address))
+            .map_or(State::None, |&(state, _)| state)
+    }
+
+    /// The hardware address, if frames may be sent to it.
+    pub fn mac(&self, interface: u32, address: IpAddr) -> Option<Mac> {
+        let &(state, mac) = self.0.get(&(interface, address))?;
+        mac.filter(|_| state.is_usable())
+    }
+}

@@ -1,0 +1,679 @@
+//! Tests of the network: one a rule, and the routes against a naive model.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::attach::{Choice, Hook, Setting, choose};
+use super::neighbours::State;
+use super::probes::{FIRST_WAIT, LONGEST_WAIT, REFRESH};
+use super::routes::{Entry, Kind, Path, Prefix};
+use super::*;
+
+const SERVER: &str = "10.1.0.7";
+const ROUTER: &str = "10.1.0.254";
+const FAR: &str = "10.9.0.7";
+
+#[test]
+fn neighbour_on_the_link_is_reached_directly() {
+    let mut net = on_one_link();
+    net.neighbour(SERVER, 7, State::Reachable);
+    let hop = net.via(SERVER);
+    assert_eq!((hop.interface, hop.neighbour), (2, ip(SERVER)));
+    assert_eq!((hop.target_mac, hop.source_mac), (mac(7), mac(2)));
+    assert_eq!((hop.mtu, hop.source), (1500, Some(ip("10.1.0.1"))));
+}
+
+#[test]
+fn far_target_is_reached_by_the_router() {
+    let mut net = on_one_link();
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    net.neighbour(ROUTER, 9, State::Stale);
+    let hop = net.via(FAR);
+    assert_eq!((hop.neighbour, hop.target_mac), (ip(ROUTER), mac(9)));
+}
+
+#[test]
+fn ipv4_target_may_have_an_ipv6_router() {
+    let mut net = on_one_link();
+    net.route(route("10.9.0.0/16", 0, &[(2, "fe80::9")]));
+    net.neighbour("fe80::9", 9, State::Reachable);
+    let hop = net.via(FAR);
+    assert_eq!(
+        (hop.neighbour, hop.source),
+        (ip("fe80::9"), Some(ip("10.1.0.1")))
+    );
+}
+
+#[test]
+fn own_address_is_local() {
+    let mut net = on_one_link();
+    assert_eq!(net.network.next_hop(ip("10.1.0.1")), Route::Local);
+    net.route(Entry {
+        table: 255,
+        kind: Kind::Local,
+        ..route("127.0.0.0/8", 0, &[(1, "")])
+    });
+    assert_eq!(net.network.next_hop(ip("127.0.0.2")), Route::Local);
+    assert!(net.network.addresses().contains(&ip("10.1.0.1")));
+}
+
+#[test]
+fn neighbour_is_unresolved_until_its_entry_is_usable() {
+    let mut net = on_one_link();
+    let unresolved = Route::Unresolved {
+        interface: 2,
+        neighbour: ip(SERVER),
+    };
+    assert_eq!(net.network.next_hop(ip(SERVER)), unresolved);
+    for state in [State::None, State::Incomplete, State::Failed] {
+        net.neighbour(SERVER, 7, state);
+        assert_eq!(net.network.next_hop(ip(SERVER)), unresolved, "{state:?}");
+    }
+    let usable = [State::Reachable, State::Stale, State::Delay, State::Probe];
+    for state in usable.into_iter().chain([State::Permanent, State::NoArp]) {
+        net.neighbour(SERVER, 7, state);
+        assert_eq!(net.via(SERVER).target_mac, mac(7), "{state:?}");
+    }
+    net.hear(Input::NeighbourRemoved {
+        interface: 2,
+        address: ip(SERVER),
+    });
+    assert_eq!(net.network.next_hop(ip(SERVER)), unresolved);
+}
+
+#[test]
+fn longest_prefix_wins_then_lowest_metric() {
+    let mut net = on_two_links();
+    net.route(route("10.0.0.0/8", 0, &[(2, ROUTER)]));
+    net.route(route("10.9.0.0/16", 50, &[(2, ROUTER)]));
+    net.route(route("10.9.0.0/16", 10, &[(3, "10.2.0.254")]));
+    assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+}
+
+#[test]
+fn route_over_a_link_that_is_down_or_without_carrier_is_passed_over() {
+    let mut net = on_two_links();
+    net.route(route("10.9.0.0/16", 0, &[(3, "10.2.0.254")]));
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    for dead in [
+        Link {
+            up: false,
+            ..link(3)
+        },
+        Link {
+            carrier: false,
+            ..link(3)
+        },
+    ] {
+        net.hear(Input::LinkChanged(dead));
+        assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+        net.hear(Input::LinkChanged(link(3)));
+        assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+    }
+}
+
+#[test]
+fn target_without_a_usable_link_is_unreachable_and_says_why() {
+    let mut net = on_one_link();
+    assert_eq!(net.why("203.0.113.1"), "no route to 203.0.113.1");
+    net.hear(Input::LinkChanged(Link {
+        up: false,
+        ..link(2)
+    }));
+    assert_eq!(
+        net.why(SERVER),
+        "the route 10.1.0.0/24 has no link that is up"
+    );
+    net.hear(Input::LinkRemoved { interface: 2 });
+    assert_eq!(net.why(SERVER), "no route to 10.1.0.7");
+}
+
+#[test]
+fn blackhole_unreachable_and_prohibit_hide_shorter_prefixes() {
+    let mut net = on_one_link();
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    for (kind, why) in [
+        (Kind::Blackhole, "the route 10.9.0.0/16 is a blackhole"),
+        (Kind::Unreachable, "the route 10.9.0.0/16 says unreachable"),
+        (Kind::Prohibit, "the route 10.9.0.0/16 prohibits it"),
+    ] {
+        let entry = Entry {
+            kind,
+            ..route("10.9.0.0/16", 0, &[])
+        };
+        net.route(entry.clone());
+        assert_eq!(net.why(FAR), why);
+        net.hear(Input::RouteRemoved(entry));
+        assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+    }
+}
+
+#[test]
+fn throw_goes_on_with_the_next_table() {
+    let mut net = on_one_link();
+    net.route(Entry {
+        kind: Kind::Throw,
+        ..route("10.9.0.0/16", 0, &[])
+    });
+    net.route(route("0.0.0.0/0", 0, &[(2, "10.1.0.253")]));
+    net.route(Entry {
+        table: 253,
+        ..route("0.0.0.0/0", 0, &[(2, ROUTER)])
+    });
+    assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+}
+
+#[test]
+fn other_tables_and_types_of_service_are_not_followed() {
+    let mut net = on_one_link();
+    net.route(Entry {
+        table: 100,
+        ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
+    });
+    net.route(Entry {
+        type_of_service: 8,
+        ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
+    });
+    assert_eq!(net.why(FAR), "no route to 10.9.0.7");
+}
+
+#[test]
+fn mtu_is_the_least_of_link_and_route() {
+    let mut net = on_one_link();
+    net.neighbour(ROUTER, 9, State::Reachable);
+    for (of_route, expected) in [(1400, 1400), (9000, 1500)] {
+        let entry = Entry {
+            mtu: Some(of_route),
+            ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
+        };
+        net.hear(Input::RouteAdded {
+            route: entry,
+            replace: true,
+        });
+        assert_eq!(net.via(FAR).mtu, expected);
+    }
+}
+
+#[test]
+fn preferred_source_of_the_route_is_the_source() {
+    let mut net = on_one_link();
+    net.neighbour(ROUTER, 9, State::Reachable);
+    let source = Some(ip("192.0.2.1"));
+    net.route(Entry {
+        source,
+        ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
+    });
+    assert_eq!(net.via(FAR).source, source);
+}
+
+#[test]
+fn source_is_not_a_virtual_address_of_the_same_link() {
+    let mut net = Net::new();
+    net.hear(Input::LinkChanged(link(2)));
+    net.address(2, "192.0.2.1/32");
+    net.address(2, "2001:db8:1::1/128");
+    net.address(2, "10.1.0.1/24");
+    net.address(2, "2001:db8:1::2/64");
+    net.hear(Input::AddressAdded(Address {
+        narrow: true,
+        ..address(2, "fe80::2/64")
+    }));
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    net.route(route("::/0", 1024, &[(2, "fe80::9")]));
+    net.neighbour(ROUTER, 9, State::Reachable);
+    net.neighbour("fe80::9", 9, State::Reachable);
+    assert_eq!(net.via(FAR).source, Some(ip("10.1.0.1")));
+    assert_eq!(net.via("2001:db8:9::1").source, Some(ip("2001:db8:1::2")));
+}
+
+#[test]
+fn link_that_needs_no_neighbour_has_no_hardware_addresses() {
+    let mut net = on_one_link();
+    net.hear(Input::LinkChanged(Link {
+        ethernet: false,
+        without_arp: true,
+        ..link(2)
+    }));
+    let hop = net.via(SERVER);
+    assert_eq!((hop.target_mac, hop.source_mac), ([0; 6], [0; 6]));
+    net.watch(&[SERVER]);
+    assert_eq!(net.outputs(), []);
+}
+
+#[test]
+fn of_several_ways_the_first_with_a_known_neighbour_is_taken_and_a_hash_spreads() {
+    let mut net = on_two_links();
+    net.route(route("10.9.0.0/16", 0, &[(2, ROUTER), (3, "10.2.0.254")]));
+    assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+    net.neighbour_on(3, "10.2.0.254", 8, State::Reachable);
+    assert_eq!(net.via(FAR).interface, 3);
+    net.neighbour(ROUTER, 9, State::Reachable);
+    assert_eq!(net.via(FAR).interface, 2);
+    let spread = |hash| match net.network.next_hop_spread(ip(FAR), hash) {
+        Route::Via(hop) => hop.interface,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([0, 1, 2, 3].map(spread), [2, 3, 2, 3]);
+}
+
+#[test]
+fn ipv6_route_told_again_with_one_more_router_is_one_route() {
+    let mut net = on_one_link();
+    let first = route("2001:db8:9::/48", 1024, &[(2, "fe80::9")]);
+    let second = route("2001:db8:9::/48", 1024, &[(2, "fe80::8")]);
+    let both = route("2001:db8:9::/48", 1024, &[(2, "fe80::9"), (2, "fe80::8")]);
+    net.route(first.clone());
+    net.route(both.clone());
+    net.hear(Input::RouteRemoved(first.clone()));
+    assert_eq!(net.unresolved("2001:db8:9::1"), (2, ip("fe80::8")));
+    net.hear(Input::RouteRemoved(second));
+    assert_eq!(net.why("2001:db8:9::1"), "no route to 2001:db8:9::1");
+    net.route(first);
+    net.route(both.clone());
+    net.hear(Input::RouteRemoved(both));
+    assert_eq!(net.why("2001:db8:9::1"), "no route to 2001:db8:9::1");
+}
+
+#[test]
+fn watched_neighbour_that_is_missing_is_probed_with_growing_waits() {
+    let mut net = on_one_link();
+    net.watch(&[SERVER]);
+    let probe = || Output::Probe {
+        interface: 2,
+        neighbour: ip(SERVER),
+    };
+    assert_eq!(net.outputs(), [probe()]);
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        waits.push(net.until_deadline());
+        net.neighbour(SERVER, 7, State::Failed);
+        assert_eq!(net.outputs(), [probe()]);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 8].map(Duration::from_secs));
+    assert_eq!((waits[0], waits[4]), (FIRST_WAIT, LONGEST_WAIT));
+}
+
+#[test]
+fn watched_neighbour_is_confirmed_when_stale_and_refreshed_when_sure() {
+    let mut net = on_one_link();
+    net.neighbour(SERVER, 7, State::Reachable);
+    net.watch(&[SERVER]);
+    let probe = || Output::Probe {
+        interface: 2,
+        neighbour: ip(SERVER),
+    };
+    assert_eq!(net.outputs(), []);
+    assert_eq!(net.until_deadline(), REFRESH);
+    assert_eq!(net.outputs(), [probe()]);
+    net.neighbour(SERVER, 7, State::Stale);
+    assert_eq!(net.outputs(), [probe()]);
+    net.neighbour(SERVER, 7, State::Permanent);
+    assert_eq!(net.outputs(), []);
+    assert_eq!(net.network.deadline(), None);
+}
+
+#[test]
+fn change_is_said_once_and_only_for_watched_targets() {
+    let mut net = on_one_link();
+    net.watch(&[SERVER]);
+    net.outputs();
+    net.neighbour(SERVER, 7, State::Reachable);
+    net.neighbour("10.1.0.8", 8, State::Reachable);
+    assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
+    net.neighbour(SERVER, 7, State::Delay);
+    assert!(
+        !net.outputs()
+            .contains(&Output::Changed { target: ip(SERVER) })
+    );
+    net.neighbour(SERVER, 77, State::Reachable);
+    assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
+    net.hear(Input::LinkRemoved { interface: 2 });
+    let outputs = net.outputs();
+    assert_eq!(outputs.len(), 3);
+    assert!(outputs.contains(&Output::LinksChanged));
+    assert!(outputs.contains(&Output::AddressesChanged));
+    assert!(outputs.contains(&Output::Changed { target: ip(SERVER) }));
+}
+
+#[test]
+fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
+    let mut net = on_one_link();
+    net.neighbour(SERVER, 7, State::Reachable);
+    net.watch(&[SERVER]);
+    net.outputs();
+    net.hear(Input::ResyncBegin);
+    net.hear(Input::LinkChanged(link(2)));
+    net.route(route("10.1.0.0/24", 0, &[(2, "")]));
+    assert_eq!(net.via(SERVER).target_mac, mac(7));
+    assert_eq!(net.outputs(), []);
+    net.hear(Input::ResyncEnd);
+    assert_eq!(net.unresolved(SERVER), (2, ip(SERVER)));
+    let probe = || Output::Probe {
+        interface: 2,
+        neighbour: ip(SERVER),
+    };
+    let changed = Output::Changed { target: ip(SERVER) };
+    assert_eq!(net.outputs(), [Output::AddressesChanged, changed, probe()]);
+}
+
+#[test]
+fn full_account_that_says_the_same_changes_nothing() {
+    let mut net = on_one_link();
+    net.outputs();
+    net.hear(Input::ResyncBegin);
+    net.one_link();
+    net.hear(Input::ResyncEnd);
+    assert_eq!(net.outputs(), []);
+}
+
+#[test]
+fn automatic_attachment_takes_the_devices_that_receive_ethernet_frames() {
+    let of_kind = |kind: &str| Link {
+        kind: Some(kind.into()),
+        ..link(2)
+    };
+    let auto = |link: &Link| choose(link, Setting::Auto).hooks;
+    assert_eq!(auto(&link(2)), [Hook::XdpNative, Hook::Tc]);
+    for kind in [
+        "veth", "tun", "bridge", "bond", "team", "vlan", "macvlan", "vxlan",
+    ] {
+        assert_eq!(auto(&of_kind(kind)), [Hook::Tc], "{kind}");
+    }
+    let none: [Hook; 0] = [];
+    assert_eq!(
+        auto(&Link {
+            loopback: true,
+            ethernet: false,
+            ..link(1)
+        }),
+        none
+    );
+    assert_eq!(
+        auto(&Link {
+            up: false,
+            ..link(2)
+        }),
+        none
+    );
+    assert_eq!(
+        auto(&Link {
+            master: Some(9),
+            ..link(2)
+        }),
+        none
+    );
+    assert_eq!(
+        auto(&Link {
+            ethernet: false,
+            ..of_kind("tun")
+        }),
+        none
+    );
+    assert_eq!(auto(&of_kind("dummy")), none);
+}
+
+#[test]
+fn setting_of_a_device_overrides_the_automatic_choice_but_not_its_frames() {
+    let down = Link {
+        up: false,
+        master: Some(9),
+        ..link(2)
+    };
+    let set = |setting| choose(&down, setting).hooks;
+    assert_eq!(set(Setting::XdpNative), [Hook::XdpNative]);
+    assert_eq!(set(Setting::XdpGeneric), [Hook::XdpGeneric]);
+    assert_eq!(set(Setting::Tc), [Hook::Tc]);
+    assert_eq!(set(Setting::Off).len(), 0);
+    let tunnel = Link {
+        ethernet: false,
+        ..link(2)
+    };
+    let Choice { hooks, why } = choose(&tunnel, Setting::Tc);
+    assert_eq!(
+        (hooks.len(), why.as_str()),
+        (0, "carries no Ethernet frames")
+    );
+}
+
+proptest! {
+    #[test]
+    fn routes_agree_with_a_naive_longest_prefix_match(
+        steps in proptest::collection::vec((any::<bool>(), entries()), 1..60),
+        targets in proptest::collection::vec(addresses(), 1..20),
+    ) {
+        let mut net = Net::new();
+        (1..=4).for_each(|index| net.hear(Input::LinkChanged(link(index))));
+        net.hear(Input::LinkChanged(Link { up: false, ..link(4) }));
+        let mut model: Vec<Entry> = Vec::new();
+        for (add, entry) in steps {
+            // One route for each place, so that the order of equals does not matter.
+            let place = |old: &Entry| (old.prefix, old.metric);
+            if let Some(old) = model.iter().position(|old| place(old) == place(&entry)) {
+                net.hear(Input::RouteRemoved(model.remove(old)));
+            }
+            if add {
+                model.push(entry.clone());
+                net.route(entry);
+            }
+        }
+        for target in targets {
+            let expected = model
+                .iter()
+                .filter(|entry| entry.prefix.contains(target))
+                .filter(|entry| entry.paths.iter().all(|path| path.interface != 4))
+                .max_by_key(|entry| (length(entry.prefix), std::cmp::Reverse(entry.metric)));
+            let found = net.network.next_hop(target);
+            match (expected, found) {
+                (None, Route::Unreachable { .. }) => {}
+                (Some(Entry { kind: Kind::Blackhole, prefix, .. }), Route::Unreachable { why }) => {
+                    prop_assert_eq!(why, format!("the route {prefix} is a blackhole"));
+                }
+                (Some(entry), Route::Unresolved { interface, neighbour }) => {
+                    prop_assert_eq!(interface, entry.paths[0].interface);
+                    prop_assert_eq!(neighbour, entry.paths[0].gateway.unwrap_or(target));
+                }
+                (expected, found) => prop_assert!(false, "{expected:?} but {found:?}"),
+            }
+        }
+    }
+}
+
+/// Addresses of both families that often share prefixes.
+fn addresses() -> impl Strategy<Value = IpAddr> {
+    let bits = prop_oneof![Just(0_u8), Just(0x80), Just(0xc0), Just(0xff), any::<u8>()];
+    (any::<bool>(), [bits.clone(), bits]).prop_map(|(v4, [high, low])| match v4 {
+        true => IpAddr::from([10, high, 0, low]),
+        false => IpAddr::from([0x2001, 0xdb8, u16::from(high) << 8, 0, 0, 0, 0, low.into()]),
+    })
+}
+
+fn entries() -> impl Strategy<Value = Entry> {
+    let length = prop_oneof![Just(0_u8), 8..=34_u8, 110..=128_u8];
+    (addresses(), length, 0..3_u32, 0..=4_u32).prop_map(|(address, length, metric, link)| Entry {
+        prefix: Prefix::new(address, length),
+        table: 254,
+        metric,
+        type_of_service: 0,
+        kind: if link == 0 {
+            Kind::Blackhole
+        } else {
+            Kind::Unicast
+        },
+        paths: Vec::from_iter((link > 0).then_some(Path {
+            interface: link,
+            gateway: None,
+        })),
+        mtu: None,
+        source: None,
+    })
+}
+
+fn length(prefix: Prefix) -> u8 {
+    let text = prefix.to_string();
+    text.split_once('/')
+        .map_or(0, |(_, length)| length.parse().unwrap())
+}
+
+/// A network on a virtual clock.
+struct Net {
+    network: Network,
+    now: Instant,
+}
+
+impl Net {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            network: Network::new(now),
+            now,
+        }
+    }
+
+    fn one_link(&mut self) {
+        self.hear(Input::LinkChanged(link(2)));
+        self.address(2, "10.1.0.1/24");
+        self.route(route("10.1.0.0/24", 0, &[(2, "")]));
+    }
+
+    fn hear(&mut self, input: Input) {
+        self.network.handle(input, self.now);
+    }
+
+    fn address(&mut self, interface: u32, text: &str) {
+        self.hear(Input::AddressAdded(address(interface, text)));
+    }
+
+    fn route(&mut self, route: Entry) {
+        self.hear(Input::RouteAdded {
+            route,
+            replace: false,
+        });
+    }
+
+    fn neighbour(&mut self, address: &str, last: u8, state: State) {
+        self.neighbour_on(2, address, last, state);
+    }
+
+    fn neighbour_on(&mut self, interface: u32, address: &str, last: u8, state: State) {
+        let (address, mac) = (ip(address), Some(mac(last)));
+        self.hear(Input::NeighbourChanged(Neighbour {
+            interface,
+            address,
+            mac,
+            state,
+        }));
+    }
+
+    fn watch(&mut self, targets: &[&str]) {
+        while self.network.poll().is_some() {}
+        self.network
+            .watch(targets.iter().map(|target| ip(target)), self.now);
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.network.poll()).collect()
+    }
+
+    fn until_deadline(&mut self) -> Duration {
+        let deadline = self.network.deadline().expect("something is awaited");
+        let waited = deadline - self.now;
+        self.now = deadline;
+        self.hear(Input::Tick);
+        waited
+    }
+
+    fn via(&self, to: &str) -> NextHop {
+        match self.network.next_hop(ip(to)) {
+            Route::Via(hop) => hop,
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+
+    fn unresolved(&self, to: &str) -> (u32, IpAddr) {
+        match self.network.next_hop(ip(to)) {
+            Route::Unresolved {
+                interface,
+                neighbour,
+            } => (interface, neighbour),
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+
+    fn why(&self, to: &str) -> String {
+        match self.network.next_hop(ip(to)) {
+            Route::Unreachable { why } => why,
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+}
+
+fn on_one_link() -> Net {
+    let mut net = Net::new();
+    net.one_link();
+    net
+}
+
+fn on_two_links() -> Net {
+    let mut net = on_one_link();
+    net.hear(Input::LinkChanged(link(3)));
+    net.address(3, "10.2.0.1/24");
+    net.route(route("10.2.0.0/24", 0, &[(3, "")]));
+    net
+}
+
+fn link(index: u32) -> Link {
+    Link {
+        index,
+        name: format!("eth{index}"),
+        mac: mac(index as u8),
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        kind: None,
+        master: None,
+        loopback: false,
+        ethernet: true,
+        without_arp: false,
+    }
+}
+
+fn address(interface: u32, text: &str) -> Address {
+    let (address, length) = text.split_once('/').unwrap();
+    let (address, length) = (ip(address), length.parse().unwrap());
+    Address {
+        interface,
+        address,
+        length,
+        preferred: true,
+        narrow: false,
+    }
+}
+
+/// An empty gateway stands for none.
+fn route(prefix: &str, metric: u32, paths: &[(u32, &str)]) -> Entry {
+    let (address, length) = prefix.split_once('/').unwrap();
+    let path = |&(interface, gateway): &(u32, &str)| Path {
+        interface,
+        gateway: gateway.parse().ok(),
+    };
+    Entry {
+        prefix: Prefix::new(ip(address), length.parse().unwrap()),
+        table: 254,
+        metric,
+        type_of_service: 0,
+        kind: Kind::Unicast,
+        paths: paths.iter().map(path).collect(),
+        mtu: None,
+        source: None,
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn mac(last: u8) -> Mac {
+    [2, 0, 0, 0, 0, last]
+}

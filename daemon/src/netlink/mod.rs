@@ -1,0 +1,314 @@
+//! Netlink: the kernel's account of links, addresses, routes and neighbours, as inputs of the
+//! network; and the request to resolve a neighbour.
+//!
+//! One socket in the network namespace of the thread that opens it. First a full account, then
+//! what changes. Each queue has a limit: while the receiver of the inputs is slow, events wait in
+//! the socket's buffer; when that is full the kernel drops some and says so, and everything is
+//! read again. This never decides what a change means.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, address::AddressMessage};
+use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
+};
+use rtnetlink::proto::Connection;
+use rtnetlink::{Handle, MulticastGroup};
+use shunt_control::network::Input;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Room for some ten thousand events in the socket.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Inputs that wait for the receiver before events wait in the socket.
+const INPUTS: usize = 1024;
+/// Probes that wait for the kernel. Beyond, a probe is dropped: the network asks again.
+const PROBES: usize = 1024;
+/// How long changes may settle before everything is read again.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Wait after an account that the kernel refused.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often one table is read again because it changed while it was read.
+const TRIES: usize = 5;
+
+const GROUPS: [MulticastGroup; 6] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Neigh,
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen to the kernel's network events: {0}")]
+    Open(#[source] io::Error),
+}
+
+/// The two ends of the conversation with the kernel. It ends when `inputs` is dropped, and
+/// `inputs` ends when the socket failed.
+#[derive(Debug)]
+pub struct Netlink {
+    pub inputs: mpsc::Receiver<Input>,
+    pub prober: Prober,
+}
+
+/// Asks the kernel to resolve or confirm neighbours.
+#[derive(Clone, Debug)]
+pub struct Prober(mpsc::Sender<(u32, IpAddr)>);
+
+impl Prober {
+    /// Asks soon. The answer comes as an input. Lost when too many wait.
+    pub fn probe(&self, interface: u32, neighbour: IpAddr) {
+        let _ = self.0.try_send((interface, neighbour));
+    }
+}
+
+/// Opens the socket in the network namespace of the calling thread and begins to listen, in a
+/// task of the calling thread's tokio runtime.
+pub fn open() -> Result<Netlink, Error> {
+    open_with(SOCKET_BUFFER)
+}
+
+fn open_with(buffer: usize) -> Result<Netlink, Error> {
+    let (mut connection, handle, messages) =
+        rtnetlink::new_multicast_connection(&GROUPS).map_err(Error::Open)?;
+    let socket = connection.socket_mut().as_raw_fd();
+    // SAFETY: the connection owns the socket, keeps it open and is not touched meanwhile.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    setsockopt(&socket, sockopt::RcvBufForce, &buffer)
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &buffer))
+        .map_err(|error| Error::Open(error.into()))?;
+    let (to_network, inputs) = mpsc::channel(INPUTS);
+    let (prober, probes) = mpsc::channel(PROBES);
+    let listener = Listener {
+        connection,
+        handle,
+        messages,
+        inputs: to_network,
+        again: None,
+    };
+    tokio::spawn(listener.run(probes));
+    Ok(Netlink {
+        inputs,
+        prober: Prober(prober),
+    })
+}
+
+/// The socket failed, or nobody listens any more.
+struct Ended;
+
+/// The kernel refused a request.
+type Answer<T> = Result<T, io::Error>;
+
+type Message = NetlinkMessage<RouteNetlinkMessage>;
+
+struct Listener<Messages> {
+    /// Reads the socket only while it is polled, so that not polling it holds events back.
+    connection: Connection<RouteNetlinkMessage>,
+    handle: Handle,
+    messages: Messages,
+    inputs: mpsc::Sender<Input>,
+    /// When everything must be read again.
+    again: Option<Instant>,
+}
+
+impl<Source, Messages> Listener<Messages>
+where
+    Messages: futures_util::Stream<Item = (Message, Source)> + Unpin,
+{
+    async fn run(mut self, mut probes: mpsc::Receiver<(u32, IpAddr)>) -> Result<(), Ended> {
+        self.account().await?;
+        loop {
+            let again = self.again;
+            tokio::select! {
+                () = at(again) => self.account().await?,
+                message = self.messages.next() => {
+                    let (message, _) = message.ok_or(Ended)?;
+                    self.hear(message).await?;
+                }
+                () = &mut self.connection => {
+                    tracing::error!("netlink socket closed");
+                    return Err(Ended);
+                }
+                Some((interface, neighbour)) = probes.recv() => {
+                    self.probe(interface, neighbour).await?;
+                }
+                () = self.inputs.closed() => return Err(Ended),
+            }
+        }
+    }
+
+    /// Takes in one event.
+    async fn hear(&mut self, message: Message) -> Result<(), Ended> {
+        let input = match message.payload {
+            NetlinkPayload::InnerMessage(inner) => read::input(inner, message.header.flags),
+            NetlinkPayload::Overrun(_) => {
+                tracing::warn!(action = "everything is read again", "netlink events lost");
+                self.read_again_after(SETTLE);
+                None
+            }
+            _ => None,
+        };
+        let Some(input) = input else { return Ok(()) };
+        if read::hides_lost_routes(&input) {
+            self.read_again_after(SETTLE);
+        }
+        self.tell(input).await
+    }
+
+    /// Reads everything. Events that come meanwhile wait, and are told after it: they may repeat
+    /// what was read, but the last word about each thing is the kernel's last.
+    async fn account(&mut self) -> Result<(), Ended> {
+        self.again = None;
+        let account = account(self.handle.clone());
+        match drive(&mut self.connection, account).await? {
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the kernel's network tables");
+                self.read_again_after(PAUSE);
+            }
+            Ok(Account { inputs, torn }) => {
+                self.tell(Input::ResyncBegin).await?;
+                for input in inputs {
+                    self.tell(input).await?;
+                }
+                self.tell(Input::ResyncEnd).await?;
+                if torn {
+                    self.read_again_after(PAUSE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe(&mut self, interface: u32, neighbour: IpAddr) -> Result<(), Ended> {
+        let probe = probe(self.handle.clone(), interface, neighbour);
+        if let Err(error) = drive(&mut self.connection, probe).await? {
+            // The device may have gone meanwhile; the network hears of that by itself.
+            tracing::debug!(interface, %neighbour, %error, "cannot probe neighbour");
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, input: Input) -> Result<(), Ended> {
+        self.inputs.send(input).await.map_err(|_| Ended)
+    }
+
+    fn read_again_after(&mut self, wait: Duration) {
+        let then = Instant::now() + wait;
+        self.again = Some(self.again.map_or(then, |again| again.min(then)));
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Polls the connection while `work` waits for its answers.
+async fn drive<T>(
+    connection: &mut Connection<RouteNetlinkMessage>,
+    work: impl Future<Output = T>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = connection => Err(Ended),
+    }
+}
+
+struct Account {
+    inputs: Vec<Input>,
+    /// A table kept changing while it was read.
+    torn: bool,
+}
+
+/// Links first, so that what follows is about links that are known.
+async fn account(handle: Handle) -> Answer<Account> {
+    let requests = [
+        RouteNetlinkMessage::GetLink(LinkMessage::default()),
+        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+        RouteNetlinkMessage::GetRoute(RouteMessage::default()),
+        RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()),
+    ];
+    let mut account = Account {
+        inputs: Vec::new(),
+        torn: false,
+    };
+    for request in requests {
+        let (mut inputs, mut torn) = dump(handle.clone(), request.clone()).await?;
+        for _ in 1..TRIES {
+            if !torn {
+                break;
+            }
+            (inputs, torn) = dump(handle.clone(), request.clone()).await?;
+        }
+        account.inputs.extend(inputs);
+        account.torn |= torn;
+    }
+    Ok(account)
+}
+
+/// One table, and whether it changed while it was read.
+async fn dump(mut handle: Handle, request: RouteNetlinkMessage) -> Answer<(Vec<Input>, bool)> {
+    let mut request = NetlinkMessage::from(request);
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut answers = handle.request(request).map_err(io::Error::other)?;
+    let (mut inputs, mut torn) = (Vec::new(), false);
+    while let Some(answer) = answers.next().await {
+        let flags = answer.header.flags;
+        torn |= flags & NLM_F_DUMP_INTR != 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(inner) => inputs.extend(read::input(inner, 0)),
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            _ => {}
+        }
+    }
+    Ok((inputs, torn))
+}
+
+/// Makes the kernel treat the neighbour as one that is about to be used: it resolves one that is
+/// missing, confirms one that is stale, and leaves one that is sure.
+async fn probe(mut handle: Handle, interface: u32, neighbour: IpAddr) -> Answer<()> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match neighbour {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = interface;
+    message.header.state = NeighbourState::None;
+    message.header.flags = NeighbourFlags::Use;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(neighbour.into()));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
+    let mut answers = handle.request(request).map_err(io::Error::other)?;
+    while let Some(answer) = answers.next().await {
+        match answer.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! Reading what the kernel says: messages of rtnetlink (RFC 3549) become inputs of the network.
+//!
+//! Pure. What says nothing about links, addresses, routes or neighbours of IPv4 and IPv6 is
+//! passed over.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::NLM_F_REPLACE;
+use shunt_control::network::neighbours::State;
+use shunt_control::network::routes::{Entry, Kind, Path, Prefix};
+use shunt_control::network::{Address, Input, Link, Mac, Neighbour};
+
+/// The input that a message stands for, given the flags of its netlink header.
+pub fn input(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => link(message).map(Input::LinkChanged),
+        RouteNetlinkMessage::DelLink(message) => link(message).map(|link| Input::LinkRemoved {
+            interface: link.index,
+        }),
+        RouteNetlinkMessage::NewAddress(message) => address(message).map(Input::AddressAdded),
+        RouteNetlinkMessage::DelAddress(message) => address(message).map(
+            |Address {
+                 interface, address, ..
+             }| Input::AddressRemoved { interface, address },
+        ),
+        RouteNetlinkMessage::NewRoute(message) => route(message).map(|route| Input::RouteAdded {
+            route,
+            replace: flags & NLM_F_REPLACE != 0,
+        }),
+        RouteNetlinkMessage::DelRoute(message) => route(message).map(Input::RouteRemoved),
+        RouteNetlinkMessage::NewNeighbour(message) => {
+            neighbour(message).map(Input::NeighbourChanged)
+        }
+        RouteNetlinkMessage::DelNeighbour(message) => neighbour(message).map(
+            |Neighbour {
+                 interface, address, ..
+             }| { Input::NeighbourRemoved { interface, address } },
+        ),
+        _ => None,
+    }
+}
+
+/// Does the kernel drop IPv4 routes with this event without a word? It does when a device goes
+/// down or away and when an address goes (`fib_flush` sends no notification).
+pub fn hides_lost_routes(input: &Input) -> bool {
+    match input {
+        Input::LinkChanged(link) => !link.up,
+        Input::LinkRemoved { .. } => true,
+        Input::AddressRemoved { address, .. } => address.is_ipv4(),
+        _ => false,
+    }
+}
+
+fn link(message: LinkMessage) -> Option<Link> {
+    // A bridge tells of its ports with messages of its own family: a port that leaves the bridge
+    // is "deleted" there, but stays a device.
+    if message.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: Mac::default(),
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        kind: None,
+        master: None,
+        loopback: flags.contains(LinkFlags::Loopback),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        without_arp: flags.contains(LinkFlags::Noarp),
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => link.mac = mac(&bytes).unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(master) => link.master = (master != 0).then_some(master),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn address(message: AddressMessage) -> Option<Address> {
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    let (mut of_link, mut own) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            // On a point-to-point link this is the peer's, and the next is our own.
+            AddressAttribute::Address(address) => of_link = Some(address),
+            AddressAttribute::Local(address) => own = Some(address),
+            AddressAttribute::Flags(all) => flags = all,
+            _ => {}
+        }
+    }
+    let shunned = AddressFlags::Secondary
+        | AddressFlags::Tentative
+        | AddressFlags::Dadfailed
+        | AddressFlags::Deprecated;
+    Some(Address {
+        interface: message.header.index,
+        address: own.or(of_link)?,
+        length: message.header.prefix_len,
+        preferred: !flags.intersects(shunned),
+        narrow: matches!(
+            message.header.scope,
+            AddressScope::Link | AddressScope::Host
+        ),
+    })
+}
+
+fn route(message: RouteMessage) -> Option<Entry> {
+    let header = message.header;
+    // A cloned route is a cached answer, not a rule.
+    if header.flags.contains(RouteFlags::Cloned) || header.source_prefix_length != 0 {
+        return None;
+    }
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        AddressFamily::Inet6 => IpAddr::from([0; 16]),
+        _ => return None,
+    };
+    let mut entry = Entry {
+        prefix: Prefix::new(any, header.destination_prefix_length),
+        table: header.table.into(),
+        metric: 0,
+        type_of_service: header.tos,
+        kind: kind(header.kind),
+        paths: Vec::new(),
+        mtu: None,
+        source: None,
+    };
+    let (mut interface, mut single) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(target) => {
+                entry.prefix = Prefix::new(ip(&target)?, header.destination_prefix_length);
+            }
+            RouteAttribute::Table(table) => entry.table = table,
+            RouteAttribute::Priority(metric) => entry.metric = metric,
+            RouteAttribute::PrefSource(source) => entry.source = ip(&source),
+            RouteAttribute::Oif(index) => interface = Some(index),
+            RouteAttribute::MultiPath(hops) => {
+                entry.paths = hops
+                    .iter()
+                    .map(|hop| Path {
+                        interface: hop.interface_index,
+                        gateway: hop.attributes.iter().find_map(gateway),
+                    })
+                    .collect();
+            }
+            RouteAttribute::Metrics(metrics) => {
+                entry.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
+            other => single = single.or_else(|| gateway(&other)),
+        }
+    }
+    if let Some(interface) = interface
+        && entry.paths.is_empty()
+    {
+        entry.paths.push(Path {
+            interface,
+            gateway: single,
+        });
+    }
+    Some(entry)
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        // RFC 5549: an IPv6 router for an IPv4 prefix.
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn kind(kind: RouteType) -> Kind {
+    match kind {
+        RouteType::Unicast => Kind::Unicast,
+        RouteType::Local => Kind::Local,
+        RouteType::Anycast => Kind::Anycast,
+        RouteType::Broadcast => Kind::Broadcast,
+        RouteType::Multicast => Kind::Multicast,
+        RouteType::BlackHole => Kind::Blackhole,
+        RouteType::Unreachable => Kind::Unreachable,
+        RouteType::Prohibit => Kind::Prohibit,
+        RouteType::Throw => Kind::Throw,
+        _ => Kind::Other,
+    }
+}
+
+fn neighbour(message: NeighbourMessage) -> Option<Neighbour> {
+    // An entry for which we answer in another's place says nothing about a way to it.
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    let (mut address, mut hardware) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                address = Some(IpAddr::from(ip));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                address = Some(IpAddr::from(ip));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(&bytes),
+            _ => {}
+        }
+    }
+    Some(Neighbour {
+        interface: message.header.ifindex,
+        address: address?,
+        mac: hardware,
+        state: state(message.header.state),
+    })
+}
+
+fn state(state: NeighbourState) -> State {
+    match state {
+        NeighbourState::Incomplete => State::Incomplete,
+        NeighbourState::Reachable => State::Reachable,
+        NeighbourState::Stale => State::Stale,
+        NeighbourState::Delay => State::Delay,
+        NeighbourState::Probe => State::Probe,
+        NeighbourState::Failed => State::Failed,
+        NeighbourState::Noarp => State::NoArp,
+        NeighbourState::Permanent => State::Permanent,
+        _ => State::None,
+    }
+}
+
+fn mac(bytes: &[u8]) -> Option<Mac> {
+    bytes.try_into().ok()
+}

@@ -1,0 +1,255 @@
+//! The maps, and the tables that the walk sees in them.
+//!
+//! Sizes here are the least; the daemon sets those of a running director before it loads. Array
+//! maps that the daemon reads and writes through a mapping carry `MAPPED`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_loop};
+use aya_ebpf::macros::btf_map;
+use shunt_datapath::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways};
+use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
+use shunt_datapath::verdict::COUNTERS;
+
+use super::words::MapWords;
+
+/// `BPF_F_MMAPABLE`.
+const MAPPED: usize = 1 << 10;
+
+/// A bucket of flows: one cache line.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct FlowBucket {
+    words: [u64; 8],
+}
+
+/// A frame that is set aside.
+#[repr(C, align(8))]
+pub struct Held {
+    pub interface: u32,
+    pub length: u32,
+    pub bytes: [u8; HELD_BYTES],
+}
+
+/// The longest frame that is set aside.
+pub const HELD_BYTES: usize = 2040;
+
+#[btf_map]
+static ENDPOINTS4: Array<Bucket4, 1024, MAPPED> = Array::new();
+#[btf_map]
+static ENDPOINTS6: Array<Bucket6, 1024, MAPPED> = Array::new();
+#[btf_map]
+static SERVICES: Array<Service, 1024, MAPPED> = Array::new();
+#[btf_map]
+static SERVERS: Array<Server, 4096, MAPPED> = Array::new();
+#[btf_map]
+static POOLS: Array<u64, 65536, MAPPED> = Array::new();
+#[btf_map]
+static COUNTS: Array<u64, 4096, MAPPED> = Array::new();
+#[btf_map]
+static FLOWS4: Array<FlowBucket, 16384, MAPPED> = Array::new();
+#[btf_map]
+static FLOWS6: Array<FlowBucket, 16384, MAPPED> = Array::new();
+#[btf_map]
+static HOPS_TO_CLIENTS: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static ROUTES4: LpmTrie<[u8; 4], u32, 4096> = LpmTrie::new();
+#[btf_map]
+static ROUTES6: LpmTrie<[u8; 16], u32, 4096> = LpmTrie::new();
+#[btf_map]
+static LEARNED: LruHashMap<[u64; 2], Ways, 4096> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, 8192> = LruHashMap::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1, MAPPED> = Array::new();
+#[btf_map]
+static TRAFFIC: PerCpuArray<Traffic, 4096> = PerCpuArray::new();
+#[btf_map]
+static COUNTERS_OF_OUTCOMES: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
+#[btf_map]
+static ALLOWANCE: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
+pub static HELD: RingBuf<Held, 262144> = RingBuf::new();
+
+// Set by the daemon before it loads; the verifier sees constants.
+#[unsafe(no_mangle)]
+static ENDPOINT4_MASK: Global<u32> = Global::new(1023);
+#[unsafe(no_mangle)]
+static ENDPOINT6_MASK: Global<u32> = Global::new(1023);
+#[unsafe(no_mangle)]
+static FLOW4_MASK: Global<u32> = Global::new(16383);
+#[unsafe(no_mangle)]
+static FLOW6_MASK: Global<u32> = Global::new(16383);
+#[unsafe(no_mangle)]
+static SEED: Global<u64> = Global::new(0x5eed);
+/// Jiffies of a tick, as a power of two.
+#[unsafe(no_mangle)]
+static TICK_SHIFT: Global<u32> = Global::new(8);
+
+/// The clock of the walk.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: the helper takes nothing and only reads the kernel's clock.
+    let jiffies = unsafe { bpf_jiffies64() };
+    (jiffies >> TICK_SHIFT.load()) as u32 & shunt_datapath::connection::TICK_MASK
+}
+
+/// Counts an outcome on this CPU.
+#[inline(always)]
+pub fn count(counter: u32) {
+    if let Some(value) = COUNTERS_OF_OUTCOMES.get_ptr_mut(counter) {
+        // SAFETY: the pointer is this CPU's own value; a program is not preempted by itself.
+        unsafe { *value = (*value).wrapping_add(1) };
+    }
+}
+
+/// The tables of the kernel's side.
+#[derive(Clone, Copy)]
+pub struct Maps;
+
+#[inline(always)]
+fn words<T>(pointer: Option<*mut T>) -> Option<MapWords> {
+    // SAFETY: the pointer is a map's value; the verifier holds every access to its size.
+    pointer.and_then(|start| unsafe { MapWords::new(start.cast()) })
+}
+
+impl Tables for Maps {
+    type Words = MapWords;
+
+    #[inline(always)]
+    fn shape(&self) -> Shape {
+        Shape {
+            endpoint4_mask: ENDPOINT4_MASK.load(),
+            endpoint6_mask: ENDPOINT6_MASK.load(),
+            flow4_mask: FLOW4_MASK.load(),
+            flow6_mask: FLOW6_MASK.load(),
+            seed: SEED.load(),
+        }
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        now()
+    }
+
+    #[inline(always)]
+    fn endpoint4(&self, bucket: u32) -> Option<&Bucket4> {
+        ENDPOINTS4.get(bucket)
+    }
+
+    #[inline(always)]
+    fn endpoint6(&self, bucket: u32) -> Option<&Bucket6> {
+        ENDPOINTS6.get(bucket)
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<&Service> {
+        SERVICES.get(id)
+    }
+
+    #[inline(always)]
+    fn server(&self, id: u32) -> Option<&Server> {
+        SERVERS.get(id)
+    }
+
+    #[inline(always)]
+    fn pool(&self, at: u32) -> Option<MapWords> {
+        words(POOLS.get_ptr_mut(at))
+    }
+
+    #[inline(always)]
+    fn counts(&self, server: u32) -> Option<MapWords> {
+        words(COUNTS.get_ptr_mut(server))
+    }
+
+    #[inline(always)]
+    fn flows4(&self, bucket: u32) -> Option<MapWords> {
+        words(FLOWS4.get_ptr_mut(bucket))
+    }
+
+    #[inline(always)]
+    fn flows6(&self, bucket: u32) -> Option<MapWords> {
+        words(FLOWS6.get_ptr_mut(bucket))
+    }
+
+    #[inline(always)]
+    fn hop(&self, id: u32) -> Option<&Hop> {
+        HOPS_TO_CLIENTS.get(id)
+    }
+
+    #[inline(always)]
+    fn route4(&self, address: u32) -> u32 {
+        ROUTES4.get(&Key::new(32, address.to_ne_bytes())).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn route6(&self, address: [u64; 2]) -> u32 {
+        // SAFETY: sixteen bytes either way.
+        let bytes: [u8; 16] = unsafe { core::mem::transmute(address) };
+        ROUTES6.get(&Key::new(128, bytes)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn learn(&self, client: [u64; 2], ways: Ways) {
+        let _ = LEARNED.insert(&client, &ways, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn learned(&self, client: [u64; 2]) -> Option<Ways> {
+        // SAFETY: values are replaced, not changed in place.
+        unsafe { LEARNED.get(&client) }.copied()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        // SAFETY: values are replaced, not changed in place.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue) {
+        let _ = FRAGMENTS.insert(key, &value, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic)) {
+        if let Some(value) = TRAFFIC.get_ptr_mut(server) {
+            // SAFETY: this CPU's own value.
+            count(unsafe { &mut *value });
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: u32) {
+        count(counter);
+    }
+
+    #[inline(always)]
+    fn allowance(&self) -> Option<MapWords> {
+        words(ALLOWANCE.get_ptr_mut(0))
+    }
+
+    #[inline(always)]
+    fn repeat<B: FnMut(u32) -> bool>(&self, count: u32, mut body: B) {
+        // SAFETY: the callback gets back exactly the closure that is passed here, while it lives.
+        unsafe {
+            bpf_loop(count, step::<B> as *mut c_void, (&raw mut body).cast(), 0);
+        }
+    }
+}
+
+/// One turn of [`Maps::repeat`]; 1 ends it.
+unsafe extern "C" fn step<B: FnMut(u32) -> bool>(index: u32, body: *mut c_void) -> i64 {
+    // SAFETY: `repeat` passes a `B`.
+    let body = unsafe { &mut *body.cast::<B>() };
+    if body(index) { 0 } else { 1 }
+}

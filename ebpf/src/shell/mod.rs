@@ -1,0 +1,7 @@
+//! The shell of packets: frames of both hooks, the maps, the helpers. Decides nothing.
+
+pub mod fib;
+pub mod maps;
+pub mod skb;
+pub mod words;
+pub mod xdp;

@@ -1,0 +1,227 @@
+//! A frame of the tc hook: a socket buffer, whose checksum and segmentation may be left to a device.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_MARK_MANGLED_0,
+    BPF_F_PSEUDO_HDR,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_loop, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_pull_data,
+};
+use shunt_datapath::checksum;
+use shunt_datapath::entry::Ways;
+use shunt_datapath::frame::{Edit, Frame, Transport, View};
+use shunt_datapath::link;
+
+use super::fib;
+use super::maps::{HELD, HELD_BYTES};
+use super::xdp::move_tags;
+
+/// Headers that are brought into reach: Ethernet with two tags, IPv4 with options or IPv6 with
+/// extension headers, TCP, and what an ICMP error quotes of those.
+const HEADERS: u32 = 192;
+
+/// `BPF_ADJ_ROOM_MAC`: between the link header and the network header.
+const BEHIND_LINK: u32 = 1;
+
+pub struct SkbFrame(pub *mut __sk_buff);
+
+impl SkbFrame {
+    /// Brings the headers into reach.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        let frame = Self(skb);
+        let length = frame.length() as u32;
+        let wanted = if length < HEADERS { length } else { HEADERS };
+        if frame.end() - frame.data() < wanted as usize {
+            // SAFETY: the helper checks the length. If it fails, views fail.
+            unsafe { bpf_skb_pull_data(skb, wanted) };
+        }
+        frame
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).data as usize }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.0).data_end as usize }
+    }
+
+    /// Copies the frame to where the daemon finds it. False if there is no room.
+    #[inline(always)]
+    pub fn hold(&self) -> bool {
+        let length = self.length();
+        if length == 0 || length > HELD_BYTES {
+            return false;
+        }
+        let Some(mut entry) = HELD.reserve(0) else { return false };
+        let held = entry.as_mut_ptr();
+        // SAFETY: the reserved record is ours until it is submitted; `length` fits in it.
+        let copied = unsafe {
+            (&raw mut (*held).interface).write(self.interface());
+            (&raw mut (*held).length).write(length as u32);
+            let to = (&raw mut (*held).bytes).cast::<c_void>();
+            bpf_skb_load_bytes(self.0.cast(), 0, to, length as u32)
+        };
+        if copied < 0 {
+            entry.discard(0);
+            return false;
+        }
+        entry.submit(0);
+        true
+    }
+}
+
+impl Frame for SkbFrame {
+    #[inline(always)]
+    fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
+        let start = self.data() + offset;
+        if start + N > self.end() {
+            return None;
+        }
+        // SAFETY: checked just above; the verifier holds us to it.
+        Some(unsafe { View::new(start as *const u8) })
+    }
+
+    #[inline(always)]
+    fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
+        let start = self.data() + offset;
+        if start + N > self.end() {
+            return None;
+        }
+        // SAFETY: as above.
+        Some(unsafe { Edit::new(start as *mut u8) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).len as usize }
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.0).gso_size as usize }
+    }
+
+    #[inline(always)]
+    fn open<const BYTES: usize>(&mut self, l3: usize, outer_v6: bool) -> bool {
+        // An outer header of a tunnel tells the kernel what is inside, for segmentation.
+        let flags = match (BYTES, outer_v6) {
+            (20, _) => BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+            (40, _) => BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+            _ => 0,
+        };
+        // SAFETY: the helper checks the room in front.
+        let done =
+            unsafe { bpf_skb_adjust_room(self.0, BYTES as i32, BEHIND_LINK, flags.into()) };
+        if done != 0 {
+            return false;
+        }
+        let reach = l3 + BYTES + 60;
+        let length = self.length();
+        let reach = if reach < length { reach } else { length };
+        if self.end() - self.data() < reach {
+            // SAFETY: the helper checks the length. If it fails, edits fail.
+            unsafe { bpf_skb_pull_data(self.0, reach as u32) };
+        }
+        // The kernel opened the room behind 14 bytes; tags in the frame belong before it.
+        l3 == link::HEADER || move_tags(self, l3, BYTES).is_some()
+    }
+
+    #[inline(always)]
+    fn close(&mut self, _l3: usize, _bytes: usize, _inner_v6: bool) -> bool {
+        // A director never decapsulates.
+        false
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> bool {
+        let now = self.length();
+        // SAFETY: the helper checks the length.
+        if length < now && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
+            return false;
+        }
+        let length = self.length() as u32;
+        // SAFETY: as above. All of it has to be summed.
+        unsafe { bpf_skb_pull_data(self.0, length) == 0 }
+    }
+
+    #[inline(always)]
+    fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
+        let zero = if transport.optional { BPF_F_MARK_MANGLED_0 } else { 0 };
+        let field = transport.field as u32;
+        // A sum that is left to the device holds the pseudo-header's part only; the helper knows.
+        // SAFETY: the helper checks the offset.
+        unsafe {
+            if pseudo != 0 {
+                let flags = zero | BPF_F_PSEUDO_HDR;
+                bpf_l4_csum_replace(self.0, field, 0, pseudo.into(), flags.into());
+            }
+            if other != 0 {
+                bpf_l4_csum_replace(self.0, field, 0, other.into(), zero.into());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
+        fib::lookup(self.0.cast(), self.interface(), v6, address)
+    }
+
+    #[inline(always)]
+    fn sum(&self, from: usize) -> Option<u32> {
+        let length = self.length() - from;
+        let mut job = Sum { frame: self.0, from, sum: 0 };
+        // SAFETY: the callback gets back the job, which lives until the loop is over.
+        unsafe {
+            bpf_loop((length >> 2) as u32, add_word as *mut c_void, (&raw mut job).cast(), 0);
+        }
+        // What is left, up to three bytes, counts as if followed by zeros (RFC 1071, 4.1).
+        let mut rest = 0u32;
+        for at in 0..3usize {
+            let offset = from + (length & !3) + at;
+            if at < length & 3 {
+                if let Some(byte) = self.view::<1>(offset & 0xfff) {
+                    rest |= (byte.u8::<0>() as u32) << (8 * at as u32);
+                }
+            }
+        }
+        Some(checksum::add(job.sum, rest))
+    }
+}
+
+#[repr(C, align(8))]
+struct Sum {
+    frame: *mut __sk_buff,
+    from: usize,
+    sum: u32,
+}
+
+unsafe extern "C" fn add_word(index: u32, job: *mut Sum) -> i64 {
+    // SAFETY: `sum` passes its own job.
+    let job = unsafe { &mut *job };
+    let frame = SkbFrame(job.frame);
+    let at = (job.from + ((index as usize) << 2)) & 0xfff;
+    match frame.view::<4>(at) {
+        Some(word) => {
+            job.sum = checksum::add(job.sum, word.u32::<0>());
+            0
+        }
+        None => 1,
+    }
+}
