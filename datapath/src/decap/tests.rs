@@ -406,6 +406,10 @@ impl Frame for Bytes {
         field.set_u16::<0>(checksum::update(sum, checksum::add(pseudo, other)));
     }
 
+    fn interface(&self) -> u32 {
+        0
+    }
+
     fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
         None
     }
