@@ -1,6 +1,9 @@
 //! Where things are kept for this network namespace: the memory in `/run`, pins in bpffs.
 
 use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -19,6 +22,27 @@ const OWN_BPFFS: &str = "/run/shunt/bpf";
 fn namespace() -> Result<u64> {
     let path = "/proc/thread-self/ns/net";
     Ok(fs::metadata(path).with_context(|| format!("cannot read {path}"))?.ino())
+}
+
+/// The namespace of the calling thread, by a number that is never given twice (since 5.14).
+pub fn cookie() -> Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot open a socket")?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes no more than the eight bytes whose place and size are given.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error()).context("cannot ask for the namespace's cookie");
+    }
+    Ok(cookie)
 }
 
 /// The folder of this namespace in `/run`, made if it is not there.

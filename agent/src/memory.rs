@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::folder;
 use crate::options::Options;
 
 const VERSION: u32 = 1;
@@ -19,6 +20,8 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     version: u32,
+    /// The namespace that it is about. Its number may be given to another one after its end.
+    namespace: u64,
     /// What was asked for last.
     pub options: Options,
     /// Virtual addresses that were put on the loopback device.
@@ -48,18 +51,19 @@ impl Memory {
     /// What was written down in this folder; nothing if there is no file.
     pub fn read(folder: &Path) -> Result<Memory> {
         let path = folder.join("agent.json");
+        let namespace = folder::cookie()?;
+        let nothing = Memory {
+            version: VERSION,
+            namespace,
+            options: Options::default(),
+            addresses: Vec::new(),
+            settings: BTreeMap::new(),
+            programs: None,
+            path: path.clone(),
+        };
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Memory {
-                    version: VERSION,
-                    options: Options::default(),
-                    addresses: Vec::new(),
-                    settings: BTreeMap::new(),
-                    programs: None,
-                    path,
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing),
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
@@ -72,13 +76,15 @@ impl Memory {
             path.display(),
             memory.version
         );
+        if memory.namespace != namespace {
+            // What it changed went with its namespace; only pins stay.
+            if let Some(programs) = &memory.programs {
+                let _ = fs::remove_dir_all(&programs.pins);
+            }
+            return Ok(nothing);
+        }
         memory.path = path;
         Ok(memory)
-    }
-
-    /// Whether there is nothing to restore.
-    pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.settings.is_empty() && self.programs.is_none()
     }
 
     /// Writes it down, whole or not at all.
