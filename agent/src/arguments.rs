@@ -88,7 +88,11 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
         }
     };
     show(&report, json);
-    Ok(if report.is_ready() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_ready() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn show(report: &Report, json: bool) {

@@ -15,13 +15,18 @@ use nix::sys::statfs::{FsType, statfs};
 
 /// linux/magic.h.
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+const RUN: &str = "/run/shunt";
+/// Pins lie in `shunt/NAMESPACE/agent/GENERATION`.
+const TIDY_DEPTH: usize = 4;
 const STANDARD_BPFFS: &str = "/sys/fs/bpf";
 const OWN_BPFFS: &str = "/run/shunt/bpf";
 
 /// The namespace of the calling thread, as the kernel numbers it.
 fn namespace() -> Result<u64> {
     let path = "/proc/thread-self/ns/net";
-    Ok(fs::metadata(path).with_context(|| format!("cannot read {path}"))?.ino())
+    Ok(fs::metadata(path)
+        .with_context(|| format!("cannot read {path}"))?
+        .ino())
 }
 
 /// The namespace of the calling thread, by a number that is never given twice (since 5.14).
@@ -45,17 +50,38 @@ pub fn cookie() -> Result<u64> {
     Ok(cookie)
 }
 
-/// The folder of this namespace in `/run`, made if it is not there.
+/// The folder of this namespace in `/run`. It need not be there.
 pub fn run() -> Result<PathBuf> {
-    let folder = Path::new("/run/shunt").join(namespace()?.to_string());
-    fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {} (run as root)", folder.display()))?;
-    Ok(folder)
+    Ok(Path::new(RUN).join(namespace()?.to_string()))
+}
+
+/// Agents take turns, those of other namespaces too: they hold it for milliseconds, and a file
+/// for each namespace would stay behind.
+pub fn alone() -> Result<File> {
+    let path = Path::new(RUN).join("agent.lock");
+    let file = fs::create_dir_all(RUN)
+        .and_then(|()| File::create(&path))
+        .with_context(|| format!("cannot write {} (run as root)", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+/// Removes a folder and those above it, as long as they are empty.
+pub fn tidy(folder: &Path) {
+    for folder in folder.ancestors().take(TIDY_DEPTH) {
+        if fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
 }
 
 /// A folder for pins of this namespace that is not there yet.
 pub fn fresh_pins() -> Result<PathBuf> {
-    let all = bpffs()?.join("shunt").join(namespace()?.to_string()).join("agent");
+    let all = bpffs()?
+        .join("shunt")
+        .join(namespace()?.to_string())
+        .join("agent");
     for generation in 1.. {
         let folder = all.join(format!("{generation}"));
         if !folder.exists() {
@@ -98,6 +124,12 @@ fn mount_own() -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(OWN_BPFFS).with_context(|| format!("cannot make {OWN_BPFFS}"))?;
-    mount(Some("bpf"), OWN_BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-        .with_context(|| format!("cannot mount bpffs at {OWN_BPFFS}; is {STANDARD_BPFFS} mounted?"))
+    mount(
+        Some("bpf"),
+        OWN_BPFFS,
+        Some("bpf"),
+        MsFlags::empty(),
+        Some("mode=0700"),
+    )
+    .with_context(|| format!("cannot mount bpffs at {OWN_BPFFS}; is {STANDARD_BPFFS} mounted?"))
 }

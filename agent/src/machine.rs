@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::TryStreamExt;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::address::AddressScope;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -46,13 +46,19 @@ impl Machine {
                 };
                 device.addresses.extend(local(message));
             }
-            Ok(Machine { devices, default_by: default_by(&routes) })
+            Ok(Machine {
+                devices,
+                default_by: default_by(&routes),
+            })
         })
         .context("cannot ask the kernel for its devices and addresses")
     }
 
     pub fn loopback(&self) -> Result<&Device> {
-        self.devices.iter().find(|device| device.is_loopback).context("there is no device lo")
+        self.devices
+            .iter()
+            .find(|device| device.is_loopback)
+            .context("there is no device lo")
     }
 
     /// The devices by which packets of directors come.
@@ -78,7 +84,9 @@ impl Machine {
     pub fn own(&self, vips: &[IpAddr]) -> Vec<IpAddr> {
         let devices = self.devices.iter().filter(|device| !device.is_loopback);
         let addresses = devices.flat_map(|device| device.addresses.iter().copied());
-        addresses.filter(|address| !vips.contains(address) && !is_link_local(*address)).collect()
+        addresses
+            .filter(|address| !vips.contains(address) && !is_link_local(*address))
+            .collect()
     }
 }
 
@@ -155,7 +163,11 @@ fn device(message: &LinkMessage) -> Option<Device> {
             _ => {}
         }
     }
-    if device.name.is_empty() { None } else { Some(device) }
+    if device.name.is_empty() {
+        None
+    } else {
+        Some(device)
+    }
 }
 
 /// The machine's own address; on point-to-point links `Address` is the peer's.
@@ -174,14 +186,22 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
 /// The devices of the default routes with the lowest metric.
 fn default_by(routes: &[RouteMessage]) -> Vec<u32> {
     let metric = |route: &RouteMessage| {
-        route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Priority(metric) => Some(*metric),
-            _ => None,
-        })
+        route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Priority(metric) => Some(*metric),
+                _ => None,
+            })
     };
-    let defaults: Vec<_> =
-        routes.iter().filter(|route| route.header.destination_prefix_length == 0).collect();
-    let best = defaults.iter().map(|route| metric(route).unwrap_or(0)).min();
+    let defaults: Vec<_> = routes
+        .iter()
+        .filter(|route| route.header.destination_prefix_length == 0)
+        .collect();
+    let best = defaults
+        .iter()
+        .map(|route| metric(route).unwrap_or(0))
+        .min();
     defaults
         .into_iter()
         .filter(|route| Some(metric(route).unwrap_or(0)) == best)

@@ -1,7 +1,5 @@
 //! Joining the real servers of a virtual address, staying with them, and leaving them.
 
-use std::fs::File;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub fn join(options: &Options) -> Result<Report> {
     options.check()?;
     let folder = folder::run()?;
-    let _alone = alone(&folder)?;
+    let _alone = folder::alone()?;
     let mut memory = Memory::read(&folder)?;
     let machine = Machine::look()?;
     let before = wanted::list(options, &machine, &memory)?;
@@ -38,7 +36,9 @@ pub fn join(options: &Options) -> Result<Report> {
     // What was done is believed only when the kernel says so.
     let after = wanted::list(options, &Machine::look()?, &memory)?;
     dropped.extend(after.into_iter().map(|now| {
-        let was = before.iter().any(|then| then.what == now.what && then.found.is_none());
+        let was = before
+            .iter()
+            .any(|then| then.what == now.what && then.found.is_none());
         let state = match (&now.found, was) {
             (Some(_), _) => State::Missing,
             (None, true) => State::Ok,
@@ -53,12 +53,23 @@ pub fn join(options: &Options) -> Result<Report> {
 /// about what was joined last.
 pub fn check(options: &Options) -> Result<Report> {
     let memory = Memory::read(&folder::run()?)?;
-    let options = if options.vips.is_empty() { &memory.options } else { options };
-    ensure!(!options.vips.is_empty(), "no virtual address; name at least one, or join first");
+    let options = if options.vips.is_empty() {
+        &memory.options
+    } else {
+        options
+    };
+    ensure!(
+        !options.vips.is_empty(),
+        "no virtual address; name at least one, or join first"
+    );
     options.check()?;
     let wanted = wanted::list(options, &Machine::look()?, &memory)?;
     let judged = wanted.into_iter().map(|wanted| {
-        let state = if wanted.found.is_none() { State::Ok } else { State::Missing };
+        let state = if wanted.found.is_none() {
+            State::Ok
+        } else {
+            State::Missing
+        };
         item(wanted, state)
     });
     Ok(report(options, judged.collect(), &memory))
@@ -67,7 +78,7 @@ pub fn check(options: &Options) -> Result<Report> {
 /// Restores what was there before this machine joined, whoever joined it and however that ended.
 pub fn leave() -> Result<Report> {
     let folder = folder::run()?;
-    let _alone = alone(&folder)?;
+    let _alone = folder::alone()?;
     let mut memory = Memory::read(&folder)?;
     let vips = memory.options.vips.clone();
     let machine = Machine::look()?;
@@ -79,7 +90,9 @@ pub fn leave() -> Result<Report> {
     if let Some(programs) = memory.programs.take() {
         program::detach(&programs)?;
         let devices = programs.devices.join(", ");
-        items.push(Item::restored(format!("no program of ours is on {devices}")));
+        items.push(Item::restored(format!(
+            "no program of ours is on {devices}"
+        )));
     }
     for (key, change) in &memory.settings {
         let present = setting::read(key)?;
@@ -89,11 +102,20 @@ pub fn leave() -> Result<Report> {
         } else if let Some(present) = present.filter(|present| *present != change.before) {
             // Somebody else wants it so; it was not our value that we would take away.
             let what = format!("{key} was {}", change.before);
-            items.push(Item { what, state: State::Kept, found: Some(present), fix: None });
+            items.push(Item {
+                what,
+                state: State::Kept,
+                found: Some(present),
+                fix: None,
+            });
         }
     }
     memory.forget()?;
-    Ok(Report { vips, items, ..Report::default() })
+    Ok(Report {
+        vips,
+        items,
+        ..Report::default()
+    })
 }
 
 /// Joins, keeps it so until a signal asks for the end, and leaves, unless `keep` is set. Says each
@@ -104,7 +126,10 @@ pub fn run(options: &Options, keep: bool, mut tell: impl FnMut(&Report)) -> Resu
         .build()
         .context("cannot start a runtime")?;
     let (mut ended, mut interrupted) = runtime.block_on(async {
-        Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+        Ok::<_, std::io::Error>((
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        ))
     })?;
     tell(&join(options)?);
     loop {
@@ -131,27 +156,21 @@ pub fn run(options: &Options, keep: bool, mut tell: impl FnMut(&Report)) -> Resu
     Ok(())
 }
 
-/// Two agents in one namespace take turns.
-fn alone(folder: &Path) -> Result<File> {
-    let path = folder.join("agent.lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
-}
-
 /// Takes away what an earlier join brought and this one does not ask for.
 fn drop_unwanted(options: &Options, machine: &Machine, memory: &mut Memory) -> Result<Vec<Item>> {
     let mut items = Vec::new();
-    let unwanted = memory.addresses.extract_if(.., |address| !options.vips.contains(address));
+    let unwanted = memory
+        .addresses
+        .extract_if(.., |address| !options.vips.contains(address));
     for address in unwanted.collect::<Vec<_>>() {
         machine::remove_address(machine.loopback()?.index, address)?;
         items.push(Item::restored(format!("{address} is not on lo")));
     }
-    if !options.tunnel {
-        if let Some(programs) = memory.programs.take() {
-            program::detach(&programs)?;
-            items.push(Item::restored("tunnels are not taken off".to_owned()));
-        }
+    if !options.tunnel
+        && let Some(programs) = memory.programs.take()
+    {
+        program::detach(&programs)?;
+        items.push(Item::restored("tunnels are not taken off".to_owned()));
     }
     if !items.is_empty() {
         memory.write()?;
@@ -159,12 +178,7 @@ fn drop_unwanted(options: &Options, machine: &Machine, memory: &mut Memory) -> R
     Ok(items)
 }
 
-fn make(
-    wanted: &Wanted,
-    options: &Options,
-    machine: &Machine,
-    memory: &mut Memory,
-) -> Result<()> {
+fn make(wanted: &Wanted, options: &Options, machine: &Machine, memory: &mut Memory) -> Result<()> {
     match &wanted.thing {
         Thing::Setting { key, value } => {
             let before = setting::read(key)?.with_context(|| format!("there is no {key}"))?;
@@ -187,7 +201,10 @@ fn make(
 /// Attaches the programs, or only tells them if they hang where they should.
 fn attach(options: &Options, machine: &Machine, memory: &mut Memory) -> Result<()> {
     let facing = machine.facing(&options.devices)?;
-    ensure!(!facing.is_empty(), "no device has an address, so no tunnel can come here");
+    ensure!(
+        !facing.is_empty(),
+        "no device has an address, so no tunnel can come here"
+    );
     let names: Vec<&str> = facing.iter().map(|device| device.name.as_str()).collect();
     let lesson = Lesson::new(options, machine, &facing);
     let hook = program::hook(options.hook);
@@ -226,12 +243,22 @@ fn attach(options: &Options, machine: &Machine, memory: &mut Memory) -> Result<(
 
 fn item(wanted: Wanted, state: State) -> Item {
     let fix = wanted.found.is_some().then_some(wanted.fix);
-    Item { what: wanted.what, state, found: wanted.found, fix }
+    Item {
+        what: wanted.what,
+        state,
+        found: wanted.found,
+        fix,
+    }
 }
 
 impl Item {
     fn restored(what: String) -> Item {
-        Item { what, state: State::Restored, found: None, fix: None }
+        Item {
+            what,
+            state: State::Restored,
+            found: None,
+            fix: None,
+        }
     }
 }
 
@@ -240,5 +267,9 @@ fn report(options: &Options, items: Vec<Item>, memory: &Memory) -> Report {
         Some(programs) => program::counters(&programs.pins).unwrap_or_default(),
         None => Default::default(),
     };
-    Report { vips: options.vips.clone(), items, counters }
+    Report {
+        vips: options.vips.clone(),
+        items,
+        counters,
+    }
 }

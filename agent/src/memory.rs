@@ -91,7 +91,9 @@ impl Memory {
     pub fn write(&self) -> Result<()> {
         let beside = self.path.with_extension("json.new");
         let text = serde_json::to_vec_pretty(self)?;
-        fs::write(&beside, text)
+        let folder = beside.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&beside, text))
             .and_then(|()| fs::rename(&beside, &self.path))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
@@ -101,7 +103,10 @@ impl Memory {
         self.settings
             .entry(key.to_owned())
             .and_modify(|change| after.clone_into(&mut change.after))
-            .or_insert_with(|| Change { before, after: after.to_owned() });
+            .or_insert_with(|| Change {
+                before,
+                after: after.to_owned(),
+            });
         self.write()
     }
 
@@ -110,7 +115,10 @@ impl Memory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", self.path.display()))
             }
-            _ => Ok(()),
+            _ => {
+                self.path.parent().map(folder::tidy);
+                Ok(())
+            }
         }
     }
 }

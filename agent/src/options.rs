@@ -43,7 +43,10 @@ const OVERHEAD_MOST: u16 = 256;
 
 impl Options {
     pub(crate) fn check(&self) -> Result<()> {
-        ensure!(!self.vips.is_empty(), "no virtual address; name at least one");
+        ensure!(
+            !self.vips.is_empty(),
+            "no virtual address; name at least one"
+        );
         for address in &self.vips {
             ensure!(
                 !address.is_unspecified() && !address.is_loopback() && !address.is_multicast(),
@@ -81,19 +84,38 @@ mod tests {
     fn the_overhead_is_that_of_the_directors_addresses_or_the_larger() {
         let of = |directors: &[&str]| {
             let directors = directors.iter().map(|text| text.parse().unwrap()).collect();
-            Options { directors, ..Options::default() }.overhead()
+            Options {
+                directors,
+                ..Options::default()
+            }
+            .overhead()
         };
         assert_eq!(of(&["10.1.0.1", "10.1.0.2"]), 20);
         assert_eq!(of(&["10.1.0.1", "2001:db8::1"]), 40);
         assert_eq!(of(&[]), 40);
-        assert_eq!(Options { overhead: Some(28), ..Options::default() }.overhead(), 28);
+        assert_eq!(
+            Options {
+                overhead: Some(28),
+                ..Options::default()
+            }
+            .overhead(),
+            28
+        );
     }
 
     #[test]
     fn what_cannot_be_a_virtual_address_is_refused() {
         for address in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "::1"] {
             let vips = vec![address.parse().unwrap()];
-            assert!(Options { vips, ..Options::default() }.check().is_err(), "{address}");
+            assert!(
+                Options {
+                    vips,
+                    ..Options::default()
+                }
+                .check()
+                .is_err(),
+                "{address}"
+            );
         }
         assert!(Options::default().check().is_err());
     }

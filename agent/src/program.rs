@@ -18,6 +18,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, Pod};
 use shunt_datapath::realserver::{Note, Settings, role};
 
+use crate::folder;
 use crate::machine::{Device, Machine};
 use crate::memory::Programs;
 use crate::options::{Hook, Options};
@@ -114,8 +115,11 @@ pub fn attach(devices: &[&str], hook: Hook, lesson: &Lesson, pins: &Path) -> Res
         .load(shunt_ebpf::REALSERVER)
         .context("the kernel refuses the programs of a real server")?;
     for name in [ADDRESSES, SETTINGS, COUNTERS] {
-        let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
-        map.pin(pins.join(name)).with_context(|| format!("cannot pin {name}"))?;
+        let map = ebpf
+            .map(name)
+            .with_context(|| format!("the object has no map {name}"))?;
+        map.pin(pins.join(name))
+            .with_context(|| format!("cannot pin {name}"))?;
     }
     tell(pins, lesson)?;
     for device in devices {
@@ -136,10 +140,14 @@ fn attach_tc(
     direction: TcAttachType,
     pins: &Path,
 ) -> Result<()> {
-    let program: &mut SchedClassifier =
-        ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .context("the object lacks a program")?
+        .try_into()?;
     if program.fd().is_err() {
-        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        program
+            .load()
+            .with_context(|| format!("the kernel refuses {name}"))?;
     }
     let what = || format!("cannot attach {name} to {device}");
     if !has_links() {
@@ -152,21 +160,32 @@ fn attach_tc(
     }
     let id = program.attach(device, direction).with_context(what)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(pins.join(format!("{device}-{name}"))).with_context(what)?;
+    link.pin(pins.join(format!("{device}-{name}")))
+        .with_context(what)?;
     Ok(())
 }
 
 fn attach_xdp(ebpf: &mut Ebpf, device: &str, hook: Hook, pins: &Path) -> Result<()> {
-    let program: &mut Xdp =
-        ebpf.program_mut(XDP).context("the object lacks a program")?.try_into()?;
+    let program: &mut Xdp = ebpf
+        .program_mut(XDP)
+        .context("the object lacks a program")?
+        .try_into()?;
     if program.fd().is_err() {
-        program.load().with_context(|| format!("the kernel refuses {XDP}"))?;
+        program
+            .load()
+            .with_context(|| format!("the kernel refuses {XDP}"))?;
     }
-    let mode = if hook == Hook::Native { XdpMode::Driver } else { XdpMode::Skb };
-    let what = || format!("cannot attach {XDP} to {device} ({hook}); is another XDP program there?");
+    let mode = if hook == Hook::Native {
+        XdpMode::Driver
+    } else {
+        XdpMode::Skb
+    };
+    let what =
+        || format!("cannot attach {XDP} to {device} ({hook}); is another XDP program there?");
     let id = program.attach(device, mode).with_context(what)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(pins.join(format!("{device}-{XDP}"))).with_context(what)?;
+    link.pin(pins.join(format!("{device}-{XDP}")))
+        .with_context(what)?;
     Ok(())
 }
 
@@ -182,22 +201,34 @@ pub fn detach(programs: &Programs) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", programs.pins.display()))
         }
-        _ => Ok(()),
+        _ => {
+            programs.pins.parent().map(folder::tidy);
+            Ok(())
+        }
     }
 }
 
 /// Tells the programs what changed, address by address.
 pub fn tell(pins: &Path, lesson: &Lesson) -> Result<()> {
     let mut settings: Array<_, Entry> = Map::Array(map(pins, SETTINGS)?).try_into()?;
-    settings.set(0, Entry(lesson.settings), 0).context("cannot tell the programs their settings")?;
+    settings
+        .set(0, Entry(lesson.settings), 0)
+        .context("cannot tell the programs their settings")?;
     let mut addresses: HashMap<_, [u8; 16], u32> =
         Map::HashMap(map(pins, ADDRESSES)?).try_into()?;
     for (address, role) in &lesson.roles {
-        addresses.insert(address, role, 0).context("cannot tell the programs an address")?;
+        addresses
+            .insert(address, role, 0)
+            .context("cannot tell the programs an address")?;
     }
     let known: BTreeSet<[u8; 16]> = addresses.keys().collect::<Result<_, _>>()?;
-    for address in known.iter().filter(|address| !lesson.roles.contains_key(*address)) {
-        addresses.remove(address).context("cannot make the programs forget an address")?;
+    for address in known
+        .iter()
+        .filter(|address| !lesson.roles.contains_key(*address))
+    {
+        addresses
+            .remove(address)
+            .context("cannot make the programs forget an address")?;
     }
     Ok(())
 }
@@ -210,7 +241,9 @@ pub fn missing(
     lesson: &Lesson,
 ) -> Result<Option<String>> {
     if !programs.pins.join(ADDRESSES).exists() {
-        return Ok(Some("gone, or pinned where this process cannot see it".to_owned()));
+        return Ok(Some(
+            "gone, or pinned where this process cannot see it".to_owned(),
+        ));
     }
     for device in devices {
         let taken_off = match hook {
@@ -221,7 +254,11 @@ pub fn missing(
             return Ok(Some(format!("not attached to {device}")));
         }
     }
-    if programs.devices.iter().any(|device| !devices.contains(&device.as_str())) {
+    if programs
+        .devices
+        .iter()
+        .any(|device| !devices.contains(&device.as_str()))
+    {
         return Ok(Some(format!("attached to {}", programs.devices.join(", "))));
     }
     let addresses: HashMap<_, [u8; 16], u32> =

@@ -53,7 +53,9 @@ impl Report {
     /// Whether anything was changed.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        self.items.iter().any(|item| matches!(item.state, State::Done | State::Restored))
+        self.items
+            .iter()
+            .any(|item| matches!(item.state, State::Done | State::Restored))
     }
 }
 

@@ -20,7 +20,10 @@ pub struct Wanted {
 }
 
 pub enum Thing {
-    Setting { key: String, value: u32 },
+    Setting {
+        key: String,
+        value: u32,
+    },
     Programs,
     Address(IpAddr),
     /// Only told: taking an address from a device that somebody configured is not for us.
@@ -32,7 +35,14 @@ pub fn list(options: &Options, machine: &Machine, memory: &Memory) -> Result<Vec
     let mut wanted = Vec::new();
     if options.vips.iter().any(IpAddr::is_ipv4) {
         wanted.push(arp(options, machine, &facing, "arp_ignore", 1, is_silent)?);
-        wanted.push(arp(options, machine, &facing, "arp_announce", 2, |value| value == 2)?);
+        wanted.push(arp(
+            options,
+            machine,
+            &facing,
+            "arp_announce",
+            2,
+            |value| value == 2,
+        )?);
         for device in &facing {
             wanted.push(way_back(machine, device)?);
         }
@@ -65,9 +75,15 @@ fn arp(
     let common = setting::key("all", name);
     let all = setting::number(&common)?;
     let named = !options.devices.is_empty();
-    let everything = machine.devices.iter().filter(|device| device.is_ethernet && device.is_up);
-    let devices: Vec<&Device> =
-        if named { facing.to_vec() } else { everything.collect() };
+    let everything = machine
+        .devices
+        .iter()
+        .filter(|device| device.is_ethernet && device.is_up);
+    let devices: Vec<&Device> = if named {
+        facing.to_vec()
+    } else {
+        everything.collect()
+    };
     let mut wrong = None;
     for device in devices {
         let own = setting::key(&device.name, name);
@@ -75,7 +91,11 @@ fn arp(
         let effective = all.max(present);
         if !is_right(effective) {
             // A larger value that is wrong is changed where it is.
-            let in_device = if effective > value { present == effective } else { named };
+            let in_device = if effective > value {
+                present == effective
+            } else {
+                named
+            };
             let key = if in_device { own } else { common.clone() };
             wrong = Some((key, format!("{effective} on {}", device.name)));
             break;
@@ -140,7 +160,11 @@ fn tunnel(
 fn held(machine: &Machine, address: IpAddr) -> Result<Wanted> {
     let there = machine.loopback()?.addresses.contains(&address);
     let length = host_length(address);
-    let options = if address.is_ipv4() { "scope host" } else { "nodad" };
+    let options = if address.is_ipv4() {
+        "scope host"
+    } else {
+        "nodad"
+    };
     Ok(Wanted {
         thing: Thing::Address(address),
         what: format!("{address}/{length} is on lo"),

@@ -74,13 +74,24 @@ fn a_syn_ack_from_a_virtual_address_announces_a_segment_that_fits() -> Result<()
     let _http = HttpServer::start(&bed.server, 80)?;
     let _tunnel = bed.tunnel(false)?;
     let directors = vec![bed::DIRECTOR4.parse()?];
-    for (options, overhead) in [(options(), 40), (Options { directors, ..options() }, 20)] {
+    for (options, overhead) in [
+        (options(), 40),
+        (
+            Options {
+                directors,
+                ..options()
+            },
+            20,
+        ),
+    ] {
         let _joined = bed.join(&options)?;
         for (address, headers) in [(VIRTUAL4, 20 + 20), (VIRTUAL6, 40 + 20)] {
             let mut wire = PacketSocket::open(&bed.client, "eth0")?;
             get(&bed.client, service(address, 80), "/")?;
             let syn_ack = wire
-                .receive(LIMIT, |seen| !seen.outgoing && announced(&seen.frame).is_some())?
+                .receive(LIMIT, |seen| {
+                    !seen.outgoing && announced(&seen.frame).is_some()
+                })?
                 .context("no SYN-ACK arrived")?;
             assert_eq!(announced(&syn_ack.frame), Some(1500 - overhead - headers));
             verify_checksums(&syn_ack.frame)?;
@@ -98,7 +109,10 @@ fn a_stranger_is_not_believed_when_directors_are_named() -> Result<()> {
     let udp = UdpEcho::start(&bed.server, 53)?;
     let _tunnel = bed.tunnel(false)?;
     let directors = vec!["10.1.0.99".parse()?];
-    let _joined = bed.join(&Options { directors, ..options() })?;
+    let _joined = bed.join(&Options {
+        directors,
+        ..options()
+    })?;
 
     let limit = std::time::Duration::from_millis(300);
     assert!(udp_ask(&bed.client, service(VIRTUAL4, 53), 100, limit).is_err());

@@ -36,17 +36,27 @@ impl Bed {
             director: Host::new("director")?,
             server: Host::new("server")?,
         };
-        let Bed { client, director, server } = &bed;
+        let Bed {
+            client,
+            director,
+            server,
+        } = &bed;
         veth(client, "eth0", director, "front")?;
         veth(director, "back", server, "eth0")?;
-        for (host, device) in
-            [(client, "eth0"), (director, "front"), (director, "back"), (server, "eth0")]
-        {
+        for (host, device) in [
+            (client, "eth0"),
+            (director, "front"),
+            (director, "back"),
+            (server, "eth0"),
+        ] {
             host.wire(device)?;
         }
         // Joined packets could not be wrapped.
         director.offload("front", Offload::Gro, false)?;
-        director.sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])?;
+        director.sysctls(&[
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+        ])?;
         for (host, device, addresses) in [
             (client, "eth0", ["198.51.100.7/24", "2001:db8:c::7/64"]),
             (director, "front", ["198.51.100.1/24", "2001:db8:c::1/64"]),
@@ -57,9 +67,10 @@ impl Bed {
                 host.address(device, address)?;
             }
         }
-        for (gateway, prefix) in
-            [("198.51.100.254", "192.0.2.0/24"), ("2001:db8:c::fe", "2001:db8:2::/64")]
-        {
+        for (gateway, prefix) in [
+            ("198.51.100.254", "192.0.2.0/24"),
+            ("2001:db8:c::fe", "2001:db8:2::/64"),
+        ] {
             client.neighbour("eth0", gateway.parse()?, NOWHERE)?;
             client.route(&Route::to(prefix).via(gateway.parse()?))?;
         }
@@ -79,7 +90,8 @@ impl Bed {
         let goes_on = Arc::clone(&go_on);
         let thread = self.director.spawn(move || {
             while goes_on.load(Ordering::Relaxed) {
-                let wanted = from.receive(end, |seen| !seen.outgoing && seen.frame[..6] == NOWHERE)?;
+                let wanted =
+                    from.receive(end, |seen| !seen.outgoing && seen.frame[..6] == NOWHERE)?;
                 if let Some(seen) = wanted {
                     let frame = wrap(&ethernet, &seen.frame[14..], outer_v6);
                     // What is too long does not fit the wire, as with a real director.
@@ -88,13 +100,19 @@ impl Bed {
             }
             Ok(())
         })?;
-        Ok(Tunnel { go_on, thread: Some(thread) })
+        Ok(Tunnel {
+            go_on,
+            thread: Some(thread),
+        })
     }
 
     /// Makes the server a member, and undoes it when the guard goes.
     pub fn join(&self, options: &Options) -> Result<Joined> {
         let report = self.server.run(|| shunt_agent::join(options))?;
-        Ok(Joined { server: self.server.clone(), report })
+        Ok(Joined {
+            server: self.server.clone(),
+            report,
+        })
     }
 }
 
@@ -152,8 +170,10 @@ pub fn wrap(ethernet: &[u8], packet: &[u8], outer_v6: bool) -> Vec<u8> {
         frame.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
         frame.extend(octets(DIRECTOR4));
         frame.extend(octets(SERVER4));
-        let sum: u32 =
-            frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+        let sum: u32 = frame[14..34]
+            .chunks(2)
+            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+            .sum();
         let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
     }
