@@ -32,7 +32,8 @@ pub enum Hook {
     Tc,
     /// XDP in the driver.
     Native,
-    /// XDP in the kernel's own path.
+    /// XDP in the kernel's own path. It does not see what a tc program of the same machine
+    /// redirected, as a director in a neighbouring container does.
     Generic,
 }
 

@@ -19,7 +19,7 @@ use crate::realserver::{Knowledge, Note, key, role};
 mod tests;
 
 /// Options looked at before the segment size counts as not announced. Stacks put it first.
-const OPTIONS: u32 = 16;
+const OPTIONS: u32 = 8;
 const END: u8 = 0;
 const NOTHING: u8 = 1;
 /// RFC 9293, 3.2: kind 2, length 4.

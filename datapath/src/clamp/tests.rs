@@ -43,6 +43,11 @@ fn segments_from_other_addresses_are_not_changed() {
 }
 
 #[test]
+fn an_option_behind_eight_others_is_not_looked_for() {
+    unchanged(false, SYN_ACK, &[1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 0x05, 0xb4]);
+}
+
+#[test]
 fn options_that_make_no_sense_end_the_search() {
     unchanged(false, SYN_ACK, &[0, 2, 4, 0x05, 0xb4, 0, 0, 0]);
     unchanged(false, SYN_ACK, &[8, 0, 2, 4, 0x05, 0xb4, 0, 0]);
