@@ -1,2 +1,43 @@
-//! x
-fn main() {}
+//! One binary, several programs: the name it is called by decides.
+
+use std::io::{self, BufWriter};
+use std::path::Path;
+use std::process::ExitCode;
+
+use shunt_cli::client::socket::{self, Socket};
+use shunt_cli::client::{Client, Failure};
+use shunt_cli::ipvsadm::{self, Program, Streams};
+use shunt_cli::shunt;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let called = arguments.first().map_or("shunt", String::as_str);
+    let name = Path::new(called).file_name().and_then(|name| name.to_str());
+    let status = match name.and_then(Program::from_name) {
+        Some(program) => {
+            let streams = Streams {
+                input: &mut io::stdin().lock(),
+                out: &mut BufWriter::new(io::stdout().lock()),
+                error: &mut io::stderr().lock(),
+            };
+            let line = arguments.get(1..).unwrap_or_default();
+            ipvsadm::run(
+                program,
+                called,
+                line,
+                open,
+                &ipvsadm::names::System,
+                streams,
+            )
+        }
+        None => shunt::run(&arguments),
+    };
+    ExitCode::from(status)
+}
+
+fn open() -> Result<Box<dyn Client>, Failure> {
+    let path = socket::path().map_err(|error| Failure::Broken(error.to_string()))?;
+    Ok(Box::new(Socket::open(&path)?))
+}

@@ -1,5 +1,7 @@
-//! The core of control: machines that hear events and the time, and say what must be done.
+//! The core of control: what the tables must say, and machines that hear events and the time.
 //!
 //! Nothing here opens a socket, reads a clock or touches the system; the daemon does that.
 
+pub mod carried;
 pub mod network;
+pub mod table;

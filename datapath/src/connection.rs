@@ -24,7 +24,9 @@ pub const UDP_FIRST: State = 11;
 pub const UDP: State = 12;
 
 /// Seconds that an entry lives in each state: `tcp_timeouts` and `udp_timeouts` of the kernel.
-pub const TIMEOUTS_S: [u32; 16] = [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0];
+pub const TIMEOUTS_S: [u32; 16] = [
+    2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0,
+];
 
 /// Who sent a packet, and whether the director hears the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,8 @@ const INPUT_ONLY_RST: u64 = row([CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL]);
 #[must_use]
 pub fn next(state: State, direction: Direction, flags: u8) -> State {
     // An ACK from the client of an established connection is nearly every packet there is.
-    if state == ESTABLISHED && flags & (flag::RST | flag::SYN | flag::FIN | flag::ACK) == flag::ACK {
+    if state == ESTABLISHED && flags & (flag::RST | flag::SYN | flag::FIN | flag::ACK) == flag::ACK
+    {
         return ESTABLISHED;
     }
     let row = if flags & flag::RST != 0 {
@@ -215,11 +218,14 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    const NAMES: [&str; 11] = ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"];
+    const NAMES: [&str; 11] = [
+        "NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA",
+    ];
 
     fn next_names(direction: Direction, flags: u8) -> String {
-        let names: Vec<_> =
-            (0..11).map(|state| NAMES[next(state, direction, flags) as usize]).collect();
+        let names: Vec<_> = (0..11)
+            .map(|state| NAMES[next(state, direction, flags) as usize])
+            .collect();
         names.join(" ")
     }
 
@@ -229,20 +235,36 @@ mod tests {
         use Direction::*;
         let table = [
             (Input, flag::SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
-            (Input, flag::FIN | flag::ACK, "CL CW SS TW TW TW CL CW LA LI TW"),
+            (
+                Input,
+                flag::FIN | flag::ACK,
+                "CL CW SS TW TW TW CL CW LA LI TW",
+            ),
             (Input, flag::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
             (Input, flag::RST, "CL CL CL SR CL CL CL CL LA LI SR"),
-            (Output, flag::SYN | flag::ACK, "SS ES SS SR SS SS SS SS SS LI SR"),
+            (
+                Output,
+                flag::SYN | flag::ACK,
+                "SS ES SS SR SS SS SS SS SS LI SR",
+            ),
             (Output, flag::FIN, "TW FW SS TW FW TW CL TW LA LI TW"),
             (Output, flag::ACK, "ES ES SS ES FW TW CL CW LA ES ES"),
-            (Output, flag::RST | flag::ACK, "CL CL SS CL CL TW CL CL CL CL CL"),
+            (
+                Output,
+                flag::RST | flag::ACK,
+                "CL CL SS CL CL TW CL CL CL CL CL",
+            ),
             (InputOnly, flag::SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
             (InputOnly, flag::FIN, "CL FW SS TW FW TW CL CW LA LI TW"),
             (InputOnly, flag::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
             (InputOnly, flag::RST, "CL CL CL SR CL CL CL CL LA LI CL"),
         ];
         for (direction, flags, wanted) in table {
-            assert_eq!(next_names(direction, flags), wanted, "{direction:?} {flags:#x}");
+            assert_eq!(
+                next_names(direction, flags),
+                wanted,
+                "{direction:?} {flags:#x}"
+            );
         }
     }
 

@@ -203,7 +203,10 @@ fn endpoint_in4(bucket: &Bucket4, address: u32, word: u32) -> (u32, bool) {
     if d.word == word && d.address == address {
         return (d.id, false);
     }
-    (NONE, a.word != 0 && b.word != 0 && c.word != 0 && d.word != 0)
+    (
+        NONE,
+        a.word != 0 && b.word != 0 && c.word != 0 && d.word != 0,
+    )
 }
 
 #[inline(always)]

@@ -32,6 +32,9 @@ pub const GONE: u64 = 2;
 pub trait Words: Copy {
     /// The words from `count` on.
     fn skip(self, count: usize) -> Self;
+    /// The words of entry `index` of a bucket. To the kernel's verifier the place is then that of
+    /// any entry, so that what follows is verified once.
+    fn pick<L: Layout>(self, index: usize) -> Self;
     /// Word `at`, with no older value read after it.
     fn load(self, at: usize) -> u64;
     /// Stores word `at` after everything stored before.
@@ -96,14 +99,22 @@ impl Key {
     #[inline(always)]
     #[must_use]
     pub fn v6(address: [u64; 2], port: u16, endpoint: u32) -> Self {
-        Self { first: 1 << 63 | (port as u64) << 24 | (endpoint & 0xff_ffff) as u64, address, tag: 0 }
+        Self {
+            first: 1 << 63 | (port as u64) << 24 | (endpoint & 0xff_ffff) as u64,
+            address,
+            tag: 0,
+        }
     }
 
     /// The client's port, in wire order.
     #[inline(always)]
     #[must_use]
     pub fn port<L: Layout>(&self) -> u16 {
-        if L::STRIDE == 2 { (self.first >> 16) as u16 } else { (self.first >> 24) as u16 }
+        if L::STRIDE == 2 {
+            (self.first >> 16) as u16
+        } else {
+            (self.first >> 24) as u16
+        }
     }
 
     /// The id of the service, or of the NAT endpoint with [`BACK`] set.
@@ -161,7 +172,11 @@ pub fn first(hash: u64, mask: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn second(hash: u64, mask: u32) -> u32 {
-    ((hash >> 32) as u32).wrapping_mul(0x85eb_ca6b).wrapping_add(0x1b87_3593) >> 3 & mask
+    ((hash >> 32) as u32)
+        .wrapping_mul(0x85eb_ca6b)
+        .wrapping_add(0x1b87_3593)
+        >> 3
+        & mask
 }
 
 /// The last word of an entry: target (a server; on the way back a service), tag and meta.
@@ -212,7 +227,9 @@ impl<W: Words> Entry<W> {
     /// Takes the entry out to write another in its place. As `remove`.
     #[inline(always)]
     pub fn seize(&self, key: &Key) -> Option<Seat<W>> {
-        self.slot.swap(0, key.first, BUSY).then_some(Seat { slot: self.slot })
+        self.slot
+            .swap(0, key.first, BUSY)
+            .then_some(Seat { slot: self.slot })
     }
 }
 
@@ -232,7 +249,10 @@ impl<W: Words> Seat<W> {
         }
         self.slot.store(L::STRIDE.wrapping_sub(1), value);
         self.slot.store(0, key.first);
-        Entry { slot: self.slot, value }
+        Entry {
+            slot: self.slot,
+            value,
+        }
     }
 
     /// Leaves the slot to others.
@@ -247,18 +267,15 @@ impl<W: Words> Seat<W> {
 #[inline(always)]
 pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, bool) {
     let mut has_free = false;
+    let mut index = L::SLOTS;
     macro_rules! look {
         ($at:expr) => {
-            if $at < L::SLOTS {
+            if $at < L::SLOTS && index == L::SLOTS {
                 let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
-                if key.matches::<L, W>(slot) {
-                    let value = slot.load(L::STRIDE.wrapping_sub(1));
-                    // The slot may have been given to another flow between the two loads.
-                    if slot.load(0) == key.first {
-                        return (Some(Entry { slot, value }), false);
-                    }
-                }
                 has_free |= slot.load(0) == FREE;
+                if key.matches::<L, W>(slot) {
+                    index = $at;
+                }
             }
         };
     }
@@ -266,7 +283,16 @@ pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, boo
     look!(1);
     look!(2);
     look!(3);
-    (None, has_free)
+    if index == L::SLOTS {
+        return (None, has_free);
+    }
+    let slot = bucket.pick::<L>(index);
+    let value = slot.load(L::STRIDE.wrapping_sub(1));
+    // The slot may have been given to another flow between the two loads.
+    if slot.load(0) != key.first {
+        return (None, false);
+    }
+    (Some(Entry { slot, value }), false)
 }
 
 /// What a slot would cost to take, lowest first.
@@ -297,28 +323,27 @@ impl<W: Words> Offer<W> {
     /// Takes the slot. `None` if someone was faster.
     #[inline(always)]
     pub fn take(&self) -> Option<Seat<W>> {
-        self.slot.swap(0, self.first, BUSY).then_some(Seat { slot: self.slot })
+        self.slot
+            .swap(0, self.first, BUSY)
+            .then_some(Seat { slot: self.slot })
     }
 }
 
 /// Looks through a bucket for the cheapest slot. `timeout` gives the ticks that an entry of a
 /// state lives.
 #[inline(always)]
-pub fn offer<L: Layout, W: Words>(
-    bucket: W,
-    now: u32,
-    timeout: impl Fn(u32) -> u32,
-) -> Offer<W> {
-    let mut best = Offer { slot: bucket, price: Price::NEVER, first: BUSY, value: 0 };
+pub fn offer<L: Layout, W: Words>(bucket: W, now: u32, timeout: impl Fn(u32) -> u32) -> Offer<W> {
+    let mut best = Price::NEVER;
+    let mut index = 0;
     macro_rules! look {
         ($at:expr) => {
             if $at < L::SLOTS {
                 let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
-                let first = slot.load(0);
                 let value = slot.load(L::STRIDE.wrapping_sub(1));
-                let price = price::<L>(first, value, now, &timeout);
-                if price < best.price {
-                    best = Offer { slot, price, first, value };
+                let price = price::<L>(slot.load(0), value, now, &timeout);
+                if price < best {
+                    best = price;
+                    index = $at;
                 }
             }
         };
@@ -327,7 +352,15 @@ pub fn offer<L: Layout, W: Words>(
     look!(1);
     look!(2);
     look!(3);
-    best
+    let slot = bucket.pick::<L>(index);
+    let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
+    // Looked at again: if it changed in between, the price is that of what is there.
+    Offer {
+        slot,
+        price: price::<L>(first, value, now, &timeout),
+        first,
+        value,
+    }
 }
 
 #[inline(always)]
@@ -340,7 +373,11 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
     }
     let meta = Meta((value >> 32) as u32);
     let age = meta.age(now);
-    let key = Key { first, address: [0, 0], tag: value & L::TAG };
+    let key = Key {
+        first,
+        address: [0, 0],
+        tag: value & L::TAG,
+    };
     // The way back has no state; it is as old as its flow, whose entry decides (see `back`).
     let (limit, yields) = if key.is_back::<L>() {
         (timeout(crate::connection::ESTABLISHED), false)
@@ -375,16 +412,30 @@ pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<
     if first <= GONE {
         return None;
     }
-    let address =
-        if L::STRIDE == 4 { [slot.load(1), slot.load(2)] } else { [0, 0] };
+    let address = if L::STRIDE == 4 {
+        [slot.load(1), slot.load(2)]
+    } else {
+        [0, 0]
+    };
     let value = slot.load(L::STRIDE.wrapping_sub(1));
     // Written in the meantime: not an entry that can be spoken of.
     if slot.load(0) != first {
         return None;
     }
-    let key = Key { first, address, tag: value & L::TAG };
+    let key = Key {
+        first,
+        address,
+        tag: value & L::TAG,
+    };
     let entry = Entry { slot, value };
-    Some((Record { key, target: entry.target(), meta: entry.meta() }, entry))
+    Some((
+        Record {
+            key,
+            target: entry.target(),
+            meta: entry.meta(),
+        },
+        entry,
+    ))
 }
 
 /// Turns `GONE` into `FREE` in slot `at`. Only for the daemon, when no flow lies in its second

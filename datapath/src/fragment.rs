@@ -1,10 +1,13 @@
 //! Fragments follow their first one: it alone has the ports, which are remembered for the rest.
 
+use crate::connection::TICK_MASK;
 use crate::entry::{NONE, endpoint_word, kind};
 use crate::family::Family;
-use crate::packet::{Packet, Part, Ports, TCP};
+use crate::frame::Frame;
+use crate::link;
+use crate::packet::{self, Packet, Part, TCP};
 use crate::tables::{FragmentKey, FragmentValue, Tables};
-use crate::verdict::{Drop, Note, Pass, Verdict};
+use crate::verdict::{Drop, Note, Pass, Word};
 
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
 const LIFE: u32 = 32;
@@ -21,37 +24,82 @@ fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
     }
 }
 
-/// Remembers the ports of a first fragment.
+/// Remembers the ports of a first fragment. The frame is read anew: fragments are rare, and in the
+/// kernel this is a function of its own.
 #[inline(always)]
-pub fn remember<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, ports: &Ports) {
-    let value = FragmentValue { ports: [ports.source, ports.target], tick: tables.now() };
-    tables.remember_fragment(&key(packet), value);
+pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
+    let Some(link) = link::parse(frame, tables) else {
+        return;
+    };
+    if link.ethertype == link::IPV4 {
+        if let Ok(packet) = packet::parse4(frame, link.l3) {
+            remember(frame, tables, &packet);
+        }
+    } else if let Ok(packet) = packet::parse6(frame, tables, link.l3) {
+        remember(frame, tables, &packet);
+    }
 }
 
-/// The ports of a later fragment, or what becomes of it without.
 #[inline(always)]
-pub fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Result<Ports, Verdict> {
-    let Part::Later(offset) = packet.part else { return Err(Verdict::Drop(Drop::Internal)) };
+fn remember<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, packet: &Packet<F>) {
+    if let Some(ports) = packet::ports(frame, packet) {
+        let value = FragmentValue {
+            ports: [ports.source, ports.target],
+            tick: tables.now(),
+        };
+        tables.remember_fragment(&key(packet), value);
+    }
+}
+
+/// The ports of a later fragment (source in the low half), or what becomes of it without. As
+/// [`first`], a function of its own.
+#[inline(always)]
+pub fn later<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => recall(tables, &packet),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => recall(tables, &packet),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    }
+}
+
+#[inline(always)]
+fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
+    let Part::Later(offset) = packet.part else {
+        return Word::drop(Drop::Internal);
+    };
     let now = tables.now();
     match tables.fragment(&key(packet)) {
-        Some(value) if now.wrapping_sub(value.tick) & crate::connection::TICK_MASK <= LIFE => {
+        Some(value) if now.wrapping_sub(value.tick) & TICK_MASK <= LIFE => {
             // RFC 1858, 3; RFC 3128: a later fragment must not reach into the TCP header.
             if packet.protocol == TCP && offset < 20 {
-                return Err(Verdict::Drop(Drop::BadFragment));
+                return Word::drop(Drop::BadFragment);
             }
             tables.count(Note::FragmentFollowed.counter());
             let [source, target] = value.ports;
-            Ok(Ports { source, target, flags: 0 })
+            Word::server(source as u32 | (target as u32) << 16)
         }
-        _ => Err(unknown(tables, packet)),
+        _ => unknown(tables, packet),
     }
 }
 
 /// A later fragment without its first one: held if it could be for us.
 #[inline(always)]
-fn unknown<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Verdict {
+fn unknown<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
     let word = endpoint_word(0, packet.protocol, kind::ADDRESS);
     let ours = F::endpoint(tables, packet.target, word) != NONE
         || F::endpoint(tables, packet.source, word) != NONE;
-    if ours { Verdict::Hold } else { Verdict::Pass(Pass::NotOurs) }
+    if ours {
+        Word::HOLD
+    } else {
+        Word::pass(Pass::NotOurs)
+    }
 }

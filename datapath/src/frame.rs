@@ -8,6 +8,10 @@
 
 use core::marker::PhantomData;
 
+use crate::packet::Ports;
+use crate::tables::Tables;
+use crate::verdict::Word;
+
 /// `N` bytes of a frame, to read.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, const N: usize> {
@@ -20,7 +24,10 @@ impl<const N: usize> View<'_, N> {
     /// `start` must point to `N` bytes that stay readable as long as the view lives.
     #[inline(always)]
     pub unsafe fn new(start: *const u8) -> Self {
-        Self { start, frame: PhantomData }
+        Self {
+            start,
+            frame: PhantomData,
+        }
     }
 
     #[inline(always)]
@@ -71,7 +78,10 @@ impl<const N: usize> Edit<'_, N> {
     /// `start` must point to `N` bytes that nobody else touches as long as this lives.
     #[inline(always)]
     pub unsafe fn new(start: *mut u8) -> Self {
-        Self { start, frame: PhantomData }
+        Self {
+            start,
+            frame: PhantomData,
+        }
     }
 
     #[inline(always)]
@@ -84,7 +94,10 @@ impl<const N: usize> Edit<'_, N> {
     #[inline(always)]
     #[must_use]
     pub fn view(&self) -> View<'_, N> {
-        View { start: self.start, frame: PhantomData }
+        View {
+            start: self.start,
+            frame: PhantomData,
+        }
     }
 
     #[inline(always)]
@@ -152,6 +165,15 @@ pub trait Frame {
     /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the
     /// device is kept so that the device still gets it right.
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
+
+    /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
+    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word;
+
+    /// Runs [`crate::fragment::first`] on this frame; likewise.
+    fn first<T: Tables>(&self, tables: &T);
+
+    /// Runs [`crate::fragment::later`] on this frame; likewise.
+    fn later<T: Tables>(&self, tables: &T) -> Word;
 
     /// The interface that the frame came by.
     fn interface(&self) -> u32;

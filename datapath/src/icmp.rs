@@ -7,13 +7,14 @@
 
 use crate::checksum;
 use crate::entry::{NONE, endpoint_word, kind, method};
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
+use crate::link;
 use crate::method as methods;
-use crate::packet::{ICMP, Packet, Part, TCP, UDP};
+use crate::packet::{self, Packet, Part, TCP, UDP};
 use crate::tables::Tables;
 use crate::track;
-use crate::verdict::{Drop, Note, Pass, Verdict};
+use crate::verdict::{Drop, Note, Pass, Word};
 use crate::walk;
 
 /// The quoted packet.
@@ -68,25 +69,52 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
     }
     let ports = frame.view::<4>(l4)?;
     let (source_port, target_port) = (ports.u16::<0>(), ports.u16::<2>());
-    Some(Quote { l3, l4, source, target, protocol, source_port, target_port })
+    Some(Quote {
+        l3,
+        l4,
+        source,
+        target,
+        protocol,
+        source_port,
+        target_port,
+    })
 }
 
-/// Follows an ICMP packet. Not inlined: it is far from the path of an ordinary packet.
-#[inline(never)]
-pub fn follow<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Verdict {
-    let not_ours = Verdict::Pass(Pass::Icmp);
+/// Says what becomes of an ICMP packet. The frame is read anew: this is far from the path of an
+/// ordinary packet, and in the kernel a function of its own.
+#[inline(always)]
+pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    }
+}
+
+#[inline(always)]
+fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+    let not_ours = Word::pass(Pass::Icmp);
     if packet.part != Part::Whole {
         return not_ours;
     }
-    let Some(header) = frame.view::<8>(packet.l4) else { return not_ours };
+    let Some(header) = frame.view::<8>(packet.l4) else {
+        return not_ours;
+    };
     if !is_error::<F>(header.u8::<0>()) {
         return not_ours;
     }
-    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8)) else { return not_ours };
+    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8)) else {
+        return not_ours;
+    };
     if quote.source == packet.target {
         let word = endpoint_word(quote.source_port, quote.protocol, kind::SERVICE);
         let service = F::endpoint(tables, quote.source, word);
@@ -109,16 +137,18 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     quote: &Quote<F>,
     service: u32,
-) -> Verdict {
+) -> Word {
     let key = F::key(quote.target, quote.target_port, service);
     let hash = track::hash(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Verdict::Pass(Pass::Icmp);
+        return Word::pass(Pass::Icmp);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     if !walk::is_present(server) {
-        return Verdict::Drop(Drop::ServerGone);
+        return Word::drop(Drop::ServerGone);
     }
     walk::count_in(tables, id, packet.length);
     tables.count(Note::IcmpRelated.counter());
@@ -126,13 +156,21 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         let address = server.address_delta as u32;
         let port = server.port_delta as u32;
         let to = F::from_words(server.address);
-        if translate(frame, packet, quote, Turn::ToServer(to, server.port), address, port).is_none()
+        if translate(
+            frame,
+            packet,
+            quote,
+            Turn::ToServer(to, server.port),
+            address,
+            port,
+        )
+        .is_none()
         {
-            return Verdict::Drop(Drop::NoRoom);
+            return Word::drop(Drop::NoRoom);
         }
         return send(frame, packet, &server.ways);
     }
-    methods::forward(frame, tables, packet, server)
+    methods::forward(frame, packet, server)
 }
 
 #[inline(always)]
@@ -142,17 +180,19 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     quote: &Quote<F>,
     endpoint: u32,
-) -> Verdict {
+) -> Word {
     let key = F::key(quote.source, quote.source_port, endpoint);
     let hash = track::hash(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Verdict::Pass(Pass::Icmp);
+        return Word::pass(Pass::Icmp);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     let Some(ways) = walk::way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target)
     else {
-        return Verdict::Drop(Drop::NoWayBack);
+        return Word::drop(Drop::NoWayBack);
     };
     let address = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
@@ -161,29 +201,25 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     tables.count(Note::IcmpRelated.counter());
     walk::count_out(tables, id, packet.length);
     if translate(frame, packet, quote, turn, address, port).is_none() {
-        return Verdict::Drop(Drop::NoRoom);
+        return Word::drop(Drop::NoRoom);
     }
     send(frame, packet, &ways)
 }
 
 #[inline(always)]
-fn send<F: Family, P: Frame>(
-    frame: &mut P,
-    packet: &Packet<F>,
-    ways: &crate::entry::Ways,
-) -> Verdict {
+fn send<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, ways: &crate::entry::Ways) -> Word {
     if packet.ttl <= 1 {
         // RFC 1122, 3.2.2: no error about an error.
-        return Verdict::Drop(Drop::Expired);
+        return Word::drop(Drop::Expired);
     }
     if !ways.is_usable() {
-        return Verdict::Drop(Drop::NoNextHop);
+        return Word::drop(Drop::NoNextHop);
     }
     let done = methods::count_down::<F, P>(frame, packet.l3)
-        .and_then(|()| crate::link::address(frame, ways.target, ways.source));
+        .and_then(|()| link::address(frame, ways.target, ways.source));
     match done {
-        Some(()) => Verdict::Send(ways.interface),
-        None => Verdict::Drop(Drop::NoRoom),
+        Some(()) => Word::send(ways.interface),
+        None => Word::drop(Drop::NoRoom),
     }
 }
 
@@ -217,12 +253,17 @@ fn translate<F: Family, P: Frame>(
     };
     if F::V6 {
         quoted6::<F, P>(frame, quote, turn)?;
-        let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
+        let field = Transport {
+            field: packet.l4.wrapping_add(2),
+            optional: false,
+        };
         frame.carry(field, outer_delta, checksum::add(address_delta, port_delta));
     } else {
         quoted4::<F, P>(frame, quote, turn, address_delta)?;
-        let field = Transport { field: packet.l4.wrapping_add(2), optional: false };
-        debug_assert_eq!(packet.protocol, ICMP);
+        let field = Transport {
+            field: packet.l4.wrapping_add(2),
+            optional: false,
+        };
         frame.carry(field, 0, port_delta);
     }
     outer::<F, P>(frame, packet, turn, outer_delta)

@@ -5,7 +5,8 @@
 //! machines only: words are read as they lie in memory.
 //!
 //! A packet's way: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
-//! [`connection`]) or [`schedule`], then [`method`] or [`reply`], and out as a [`verdict`].
+//! [`connection`]) or, for a new connection, [`open`] and [`schedule`]; then [`method`], and out as
+//! a [`verdict`]. ICMP errors go by [`icmp`]; what the director answers itself is made in [`reply`].
 
 #![no_std]
 // Casts between integers of known widths are what this crate is made of.
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod icmp;
 pub mod link;
 pub mod method;
+pub mod open;
 pub mod packet;
 pub mod realserver;
 pub mod reply;

@@ -2,6 +2,7 @@
 
 use crate::entry::Ways;
 use crate::frame::Frame;
+use crate::tables::Tables;
 
 pub const IPV4: u16 = 0x0800u16.to_be();
 pub const IPV6: u16 = 0x86ddu16.to_be();
@@ -23,19 +24,40 @@ pub struct Link {
 
 /// Reads the Ethernet header and at most two tags (802.1Q, QinQ). The tags stay where they are.
 #[inline(always)]
-pub fn parse<P: Frame>(frame: &P) -> Option<Link> {
+pub fn parse<P: Frame, T: Tables>(frame: &P, tables: &T) -> Option<Link> {
+    let mut link = tags(frame)?;
+    link.l3 = tables.blur(link.l3);
+    // Said again for the kernel's verifier.
+    if link.l3 > HEADER + 2 * TAG || link.l3 < HEADER {
+        None
+    } else {
+        Some(link)
+    }
+}
+
+#[inline(always)]
+fn tags<P: Frame>(frame: &P) -> Option<Link> {
     let header = frame.view::<HEADER>(0)?;
     let ethertype = header.u16::<12>();
     if ethertype != VLAN && ethertype != SERVICE_VLAN {
-        return Some(Link { ethertype, l3: HEADER });
+        return Some(Link {
+            ethertype,
+            l3: HEADER,
+        });
     }
     let tagged = frame.view::<{ HEADER + TAG }>(0)?;
     let ethertype = tagged.u16::<16>();
     if ethertype != VLAN && ethertype != SERVICE_VLAN {
-        return Some(Link { ethertype, l3: HEADER + TAG });
+        return Some(Link {
+            ethertype,
+            l3: HEADER + TAG,
+        });
     }
     let twice = frame.view::<{ HEADER + 2 * TAG }>(0)?;
-    Some(Link { ethertype: twice.u16::<20>(), l3: HEADER + 2 * TAG })
+    Some(Link {
+        ethertype: twice.u16::<20>(),
+        l3: HEADER + 2 * TAG,
+    })
 }
 
 /// Puts the MAC addresses of a way in place. Each word holds an address in its low 48 bits.
@@ -55,7 +77,11 @@ pub fn came_from<P: Frame>(frame: &P) -> Option<Ways> {
     let header = frame.view::<HEADER>(0)?;
     let ours = header.u64::<0>() & 0xffff_ffff_ffff;
     let theirs = header.u16::<6>() as u64 | (header.u32::<8>() as u64) << 16;
-    Some(Ways { target: theirs | MTU << 48, source: ours | 1 << 48, interface: frame.interface() })
+    Some(Ways {
+        target: theirs | MTU << 48,
+        source: ours | 1 << 48,
+        interface: frame.interface(),
+    })
 }
 
 /// Sends the frame back where it came from.

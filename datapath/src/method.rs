@@ -9,31 +9,24 @@ use crate::family::Family;
 use crate::frame::{Frame, Transport};
 use crate::link;
 use crate::packet::{Packet, Part, TCP, checksum_at};
-use crate::reply;
-use crate::tables::Tables;
-use crate::verdict::{Drop, Pass, Verdict};
+use crate::verdict::{Bounce, Drop, Pass, Word};
 
 /// Forwards a packet from a client to its server.
 #[inline(always)]
-pub fn forward<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-    server: &Server,
-) -> Verdict {
+pub fn forward<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Word {
     if server.method == method::LOCAL {
-        return Verdict::Pass(Pass::Local);
+        return Word::pass(Pass::Local);
     }
     if !server.ways.is_usable() {
-        return Verdict::Drop(Drop::NoNextHop);
+        return Word::drop(Drop::NoNextHop);
     }
     if packet.ttl <= 1 {
-        return reply::time_exceeded(frame, tables, packet);
+        return Word::answer(Bounce::TimeExceeded, 0);
     }
     let overhead = overhead(server);
     if does_not_fit(frame, packet, server.ways.mtu(), overhead) {
         let mtu = server.ways.mtu().saturating_sub(overhead);
-        return reply::too_big(frame, tables, packet, mtu);
+        return Word::answer(Bounce::TooBig, mtu);
     }
     let done = match server.method {
         method::MASQUERADE => masquerade::<F, P>(frame, packet, server),
@@ -51,22 +44,28 @@ pub fn back<F: Family, P: Frame>(
     packet: &Packet<F>,
     server: &Server,
     ways: &Ways,
-) -> Verdict {
+) -> Word {
     let from = F::from_words(server.virtual_address);
     let delta = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
-    let done = rewrite::<F, P>(frame, packet, Side::Source(from, server.virtual_port), delta, port);
+    let done = rewrite::<F, P>(
+        frame,
+        packet,
+        Side::Source(from, server.virtual_port),
+        delta,
+        port,
+    );
     finish(frame, done, ways)
 }
 
 #[inline(always)]
-fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Verdict {
+fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
     if done.is_none() {
-        return Verdict::Drop(Drop::NoRoom);
+        return Word::drop(Drop::NoRoom);
     }
     match link::address(frame, ways.target, ways.source) {
-        Some(()) => Verdict::Send(ways.interface),
-        None => Verdict::Drop(Drop::NoRoom),
+        Some(()) => Word::send(ways.interface),
+        None => Word::drop(Drop::NoRoom),
     }
 }
 
@@ -108,7 +107,11 @@ pub fn does_not_fit<F: Family, P: Frame>(
     } else {
         8
     };
-    segment.wrapping_add(network).wrapping_add(transport).wrapping_add(overhead) > mtu
+    segment
+        .wrapping_add(network)
+        .wrapping_add(transport)
+        .wrapping_add(overhead)
+        > mtu
 }
 
 /// Counts TTL or hop limit down in place.
@@ -263,7 +266,9 @@ fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
     let life = inner.ttl as u16 | (inner.protocol as u16) << 8;
     let mut sum = server.outer_sum as u32;
     sum = sum.wrapping_add(total as u32).wrapping_add(service as u32);
-    sum = sum.wrapping_add(life as u32).wrapping_add(inner.fragmentation as u32);
+    sum = sum
+        .wrapping_add(life as u32)
+        .wrapping_add(inner.fragmentation as u32);
     sum = sum.wrapping_add(inner.identification as u32);
     let mut ip = frame.edit::<20>(l3)?;
     ip.set_u16::<0>(service);

@@ -6,6 +6,7 @@
 use crate::checksum;
 use crate::family::{Family, V4, V6};
 use crate::frame::Frame;
+use crate::tables::Tables;
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
@@ -73,7 +74,10 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
         return Err(Unread::NotUnderstood);
     }
     let sum = checksum::add(
-        checksum::add(checksum::of_u64(ip.u64::<0>()), checksum::of_u64(ip.u64::<8>())),
+        checksum::add(
+            checksum::of_u64(ip.u64::<0>()),
+            checksum::of_u64(ip.u64::<8>()),
+        ),
         ip.u32::<16>(),
     );
     if header == 20 {
@@ -113,11 +117,17 @@ fn options4<P: Frame>(frame: &P, l3: usize, header: usize, sum: u32) -> Result<(
         if at >= header {
             break;
         }
-        let word = frame.view::<4>(l3.wrapping_add(at)).ok_or(Unread::NotUnderstood)?;
+        let word = frame
+            .view::<4>(l3.wrapping_add(at))
+            .ok_or(Unread::NotUnderstood)?;
         sum = checksum::add(sum, word.u32::<0>());
         at = at.wrapping_add(4);
     }
-    if checksum::fold(sum) == 0xffff { Ok(()) } else { Err(Unread::BadChecksum) }
+    if checksum::fold(sum) == 0xffff {
+        Ok(())
+    } else {
+        Err(Unread::BadChecksum)
+    }
 }
 
 /// Extension headers that are gone over before the packet counts as not understood.
@@ -142,7 +152,7 @@ const DESTINATION: u8 = 60;
 /// ```
 /// RFC 8200, 3.
 #[inline(always)]
-pub fn parse6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
+pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<Packet<V6>, Unread> {
     let ip = frame.view::<40>(l3).ok_or(Unread::NotUnderstood)?;
     let length = (u16::from_be(ip.u16::<4>()) as u32).wrapping_add(40);
     let room = frame.length().wrapping_sub(l3) as u32;
@@ -163,6 +173,12 @@ pub fn parse6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
         extensions(frame, &mut packet)?;
     }
+    let behind = tables.blur(packet.l4.wrapping_sub(l3));
+    // Said again for the kernel's verifier.
+    if behind < 40 || behind > EXTENSION_BYTES {
+        return Err(Unread::NotUnderstood);
+    }
+    packet.l4 = l3.wrapping_add(behind);
     Ok(packet)
 }
 
@@ -180,8 +196,9 @@ fn extensions<P: Frame>(frame: &P, packet: &mut Packet<V6>) -> Result<(), Unread
         if at > EXTENSION_BYTES {
             return Err(Unread::NotUnderstood);
         }
-        let header =
-            frame.view::<8>(packet.l3.wrapping_add(at)).ok_or(Unread::NotUnderstood)?;
+        let header = frame
+            .view::<8>(packet.l3.wrapping_add(at))
+            .ok_or(Unread::NotUnderstood)?;
         packet.protocol = header.u8::<0>();
         if fragment {
             let offset = u16::from_be(header.u16::<2>());
@@ -192,7 +209,11 @@ fn extensions<P: Frame>(frame: &P, packet: &mut Packet<V6>) -> Result<(), Unread
                 break;
             }
             // RFC 6946: a lone fragment is a whole packet.
-            packet.part = if offset & 1 != 0 { Part::First } else { Part::Whole };
+            packet.part = if offset & 1 != 0 {
+                Part::First
+            } else {
+                Part::Whole
+            };
         } else {
             at = at.wrapping_add(((header.u8::<1>() as usize).wrapping_add(1)) << 3);
         }
@@ -230,13 +251,21 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
         if header < 20 || behind.wrapping_add(header) > packet.length {
             return None;
         }
-        Some(Ports { source: tcp.u16::<0>(), target: tcp.u16::<2>(), flags: tcp.u8::<13>() })
+        Some(Ports {
+            source: tcp.u16::<0>(),
+            target: tcp.u16::<2>(),
+            flags: tcp.u8::<13>(),
+        })
     } else {
         let udp = frame.view::<8>(packet.l4)?;
         if behind.wrapping_add(8) > packet.length {
             return None;
         }
-        Some(Ports { source: udp.u16::<0>(), target: udp.u16::<2>(), flags: 0 })
+        Some(Ports {
+            source: udp.u16::<0>(),
+            target: udp.u16::<2>(),
+            flags: 0,
+        })
     }
 }
 
@@ -244,8 +273,14 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
 #[inline(always)]
 pub fn checksum_at<F: Family>(packet: &Packet<F>) -> crate::frame::Transport {
     if packet.protocol == TCP {
-        crate::frame::Transport { field: packet.l4.wrapping_add(16), optional: false }
+        crate::frame::Transport {
+            field: packet.l4.wrapping_add(16),
+            optional: false,
+        }
     } else {
-        crate::frame::Transport { field: packet.l4.wrapping_add(6), optional: true }
+        crate::frame::Transport {
+            field: packet.l4.wrapping_add(6),
+            optional: true,
+        }
     }
 }

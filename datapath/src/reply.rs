@@ -5,14 +5,14 @@
 //! more than a number a tick.
 
 use crate::checksum;
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::link;
 use crate::method::set_ethertype;
-use crate::packet::{ICMP, ICMPV6, Packet, Part};
+use crate::packet::{self, ICMP, ICMPV6, Packet, Part};
 use crate::tables::Tables;
-use crate::verdict::{Bounce, Drop, Verdict};
+use crate::verdict::{Bounce, Drop, Word};
 
 /// The largest IPv4 error: RFC 1812, 4.3.2.3.
 const ERROR4: u32 = 576;
@@ -28,50 +28,55 @@ struct Message {
     rest: u32,
 }
 
-/// "Port unreachable": no server can take the connection.
+/// Makes the answer that the walk asked for. The frame is read anew: this is far from the path of
+/// an ordinary packet, and in the kernel a function of its own.
 #[inline(always)]
-pub fn unreachable<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Verdict {
-    let head = if F::V6 { 1 | 4 << 8 } else { 3 | 3 << 8 };
-    match send(frame, tables, packet, Message { head, rest: 0 }) {
-        Some(()) => Verdict::Bounce(Bounce::Unreachable),
-        None => Verdict::Drop(Drop::NoServer),
-    }
-}
-
-/// "Fragmentation needed", "packet too big": with what would fit.
-#[inline(always)]
-pub fn too_big<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-    mtu: u32,
-) -> Verdict {
-    let message = if F::V6 {
-        Message { head: 2, rest: mtu.to_be() }
-    } else {
-        // RFC 1191, 4: the MTU is in the second half of the word.
-        Message { head: 3 | 4 << 8, rest: (mtu & 0xffff).to_be() }
+pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mtu: u32) -> Word {
+    let silent = match bounce {
+        Bounce::Unreachable => Drop::NoServer,
+        Bounce::TooBig => Drop::TooBig,
+        Bounce::TimeExceeded => Drop::Expired,
     };
-    match send(frame, tables, packet, message) {
-        Some(()) => Verdict::Bounce(Bounce::TooBig),
-        None => Verdict::Drop(Drop::TooBig),
-    }
-}
-
-#[inline(always)]
-pub fn time_exceeded<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Verdict {
-    let head = if F::V6 { 3 } else { 11 };
-    match send(frame, tables, packet, Message { head, rest: 0 }) {
-        Some(()) => Verdict::Bounce(Bounce::TimeExceeded),
-        None => Verdict::Drop(Drop::Expired),
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::drop(silent);
+    };
+    let sent = if link.ethertype == link::IPV4 {
+        let message = match bounce {
+            Bounce::Unreachable => Message {
+                head: 3 | 3 << 8,
+                rest: 0,
+            },
+            // RFC 1191, 4: the MTU is in the second half of the word.
+            Bounce::TooBig => Message {
+                head: 3 | 4 << 8,
+                rest: (mtu & 0xffff).to_be(),
+            },
+            Bounce::TimeExceeded => Message { head: 11, rest: 0 },
+        };
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => send::<V4, P, T>(frame, tables, &packet, message),
+            Err(_) => None,
+        }
+    } else {
+        let message = match bounce {
+            Bounce::Unreachable => Message {
+                head: 1 | 4 << 8,
+                rest: 0,
+            },
+            Bounce::TooBig => Message {
+                head: 2,
+                rest: mtu.to_be(),
+            },
+            Bounce::TimeExceeded => Message { head: 3, rest: 0 },
+        };
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => send::<V6, P, T>(frame, tables, &packet, message),
+            Err(_) => None,
+        }
+    };
+    match sent {
+        Some(()) => Word::bounce(bounce),
+        None => Word::drop(silent),
     }
 }
 
@@ -82,7 +87,11 @@ fn is_allowed<T: Tables>(tables: &T) -> bool {
         return false;
     };
     let (word, now) = (words.load(0), tables.now());
-    let used = if (word >> 32) as u32 == now { word as u32 } else { 0 };
+    let used = if (word >> 32) as u32 == now {
+        word as u32
+    } else {
+        0
+    };
     if used >= settings.icmp_limit {
         return false;
     }
@@ -90,8 +99,7 @@ fn is_allowed<T: Tables>(tables: &T) -> bool {
     true
 }
 
-/// Not inlined: it is far from the path of an ordinary packet, and three callers share it.
-#[inline(never)]
+#[inline(always)]
 fn send<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
@@ -105,8 +113,16 @@ fn send<F: Family, P: Frame, T: Tables>(
     if !quotable || !is_allowed(tables) {
         return None;
     }
-    let room = if F::V6 { ERROR6.wrapping_sub(48) } else { ERROR4.wrapping_sub(28) };
-    let quote = if packet.length > room { room } else { packet.length };
+    let room = if F::V6 {
+        ERROR6.wrapping_sub(48)
+    } else {
+        ERROR4.wrapping_sub(28)
+    };
+    let quote = if packet.length > room {
+        room
+    } else {
+        packet.length
+    };
     let l3 = packet.l3;
     if !frame.truncate(l3.wrapping_add(quote as usize)) {
         return None;
@@ -132,7 +148,10 @@ fn wrap4<F: Family, P: Frame>(
     if !frame.open::<28>(l3, false) {
         return None;
     }
-    let (from, to) = (F::words(packet.target)[0] as u32, F::words(packet.source)[0] as u32);
+    let (from, to) = (
+        F::words(packet.target)[0] as u32,
+        F::words(packet.source)[0] as u32,
+    );
     let mut ip = frame.edit::<28>(l3)?;
     // TOS 0xc0, "internetwork control", as the kernel's icmp_send sets it for errors.
     ip.set_u16::<0>(0x45 | 0xc0 << 8);
@@ -144,7 +163,10 @@ fn wrap4<F: Family, P: Frame>(
     ip.set_u32::<12>(from);
     ip.set_u32::<16>(to);
     let header = ip.view();
-    let own = checksum::add(checksum::of_u64(header.u64::<0>()), checksum::of_u64(header.u64::<8>()));
+    let own = checksum::add(
+        checksum::of_u64(header.u64::<0>()),
+        checksum::of_u64(header.u64::<8>()),
+    );
     ip.set_u16::<10>(!checksum::fold(checksum::add(own, to)));
     ip.set_u16::<20>(message.head);
     ip.set_u32::<24>(message.rest);

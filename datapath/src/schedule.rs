@@ -20,7 +20,10 @@ pub struct Client {
 
 /// Picks a server, or [`NONE`] if none may take the connection.
 #[inline(always)]
-pub fn pick<T: Tables>(tables: &T, service: &Service, client: Client) -> u32 {
+pub fn pick<T: Tables>(tables: &T, service: u32, client: Client) -> u32 {
+    let Some(service) = tables.service(service) else {
+        return NONE;
+    };
     let pool = PoolWord(service.pool);
     match pool.scheduler() {
         scheduler::RING => ring(tables, pool),
@@ -48,7 +51,9 @@ fn slot<T: Tables>(tables: &T, pool: PoolWord, index: u32) -> (u32, u32) {
 /// kept exactly (`ip_vs_rr_schedule`, `ip_vs_wrr_schedule`).
 #[inline(always)]
 fn ring<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
-    let (Some(state), length) = (tables.pool(pool.base()), pool.length()) else { return NONE };
+    let (Some(state), length) = (tables.pool(pool.base()), pool.length()) else {
+        return NONE;
+    };
     let turn = state.add(0, 1);
     match turn.checked_rem(length as u64) {
         Some(index) => slot(tables, pool, index as u32).0,
@@ -74,8 +79,14 @@ fn least<T: Tables>(tables: &T, pool: PoolWord, rule: u8) -> u32 {
     let (mut best, mut best_load, mut best_weight) = (NONE, 0u64, 0u64);
     tables.repeat(pool.length(), |index| {
         let (server, weight) = slot(tables, pool, index);
-        let weight = if rule == scheduler::LC { 1 } else { weight as u64 };
-        let Some(words) = tables.counts(server) else { return true };
+        let weight = if rule == scheduler::LC {
+            1
+        } else {
+            weight as u64
+        };
+        let Some(words) = tables.counts(server) else {
+            return true;
+        };
         let word = words.load(0);
         if rule == scheduler::NQ && counts::active(word) == 0 {
             (best, best_load, best_weight) = (server, 0, weight);
@@ -100,7 +111,11 @@ fn hash_8(value: u32) -> u32 {
 /// sh: `ip_vs_sh_hashkey`. 256 slots.
 #[inline(always)]
 fn source_hash<T: Tables>(tables: &T, pool: PoolWord, flags: u8, client: Client) -> u32 {
-    let port = if flags & service_flag::PORT != 0 { client.port as u32 } else { 0 };
+    let port = if flags & service_flag::PORT != 0 {
+        client.port as u32
+    } else {
+        0
+    };
     let hash = hash_8(port.wrapping_add(client.address));
     let (server, weight) = slot(tables, pool, hash);
     if weight != 0 || flags & service_flag::FALLBACK == 0 {
@@ -126,16 +141,25 @@ const MH_KEY: u64 = 2_654_435_761;
 /// mh: `ip_vs_mh_get` and `ip_vs_mh_get_fallback`.
 #[inline(always)]
 fn maglev<T: Tables>(tables: &T, pool: PoolWord, flags: u8, client: Client) -> u32 {
-    let port = if flags & service_flag::PORT != 0 { client.port as u32 } else { 0 };
+    let port = if flags & service_flag::PORT != 0 {
+        client.port as u32
+    } else {
+        0
+    };
     let value = port.wrapping_add(client.address);
-    let Some(hash) = hsiphash(value, MH_KEY).checked_rem(pool.length()) else { return NONE };
+    let Some(hash) = hsiphash(value, MH_KEY).checked_rem(pool.length()) else {
+        return NONE;
+    };
     let (server, weight) = slot(tables, pool, hash);
     if weight != 0 || flags & service_flag::FALLBACK == 0 {
         return if weight != 0 { server } else { NONE };
     }
     let mut found = NONE;
     tables.repeat(pool.length(), |offset| {
-        let round = offset.wrapping_add(hash).checked_rem(pool.length()).unwrap_or(0);
+        let round = offset
+            .wrapping_add(hash)
+            .checked_rem(pool.length())
+            .unwrap_or(0);
         let at = hsiphash(value.wrapping_add(round), MH_KEY)
             .checked_rem(pool.length())
             .unwrap_or(0);
@@ -190,33 +214,35 @@ fn sip_round(v: &mut [u64; 4]) {
 /// the weights step by.
 #[inline(always)]
 fn weighted_round<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
-    let Some(state) = tables.pool(pool.base()) else { return NONE };
-    let Some(bounds) = tables.pool(pool.base().wrapping_add(1)) else { return NONE };
+    let Some(state) = tables.pool(pool.base()) else {
+        return NONE;
+    };
+    let Some(bounds) = tables.pool(pool.base().wrapping_add(1)) else {
+        return NONE;
+    };
     let (greatest, step) = (bounds.load(0) as u32, (bounds.load(0) >> 32) as u32);
-    let mut chosen = NONE;
-    // Two CPUs may meet here: who comes second looks again.
-    for _ in 0..4 {
-        let cursor = state.load(0);
-        let (mut place, mut current) = (cursor as u32, (cursor >> 32) as u32);
-        let mut found = NONE;
-        tables.repeat(pool.length().wrapping_mul(2).wrapping_add(2), |_| {
-            if place >= pool.length() {
-                place = 0;
-                current = if current > step { current.wrapping_sub(step) } else { greatest };
-            }
-            let (server, weight) = slot(tables, pool, place);
-            place = place.wrapping_add(1);
-            if weight >= current && weight != 0 {
-                found = server;
-            }
-            found == NONE
-        });
-        if state.swap(0, cursor, place as u64 | (current as u64) << 32) {
-            chosen = found;
-            break;
+    let cursor = state.load(0);
+    let (mut place, mut current) = (cursor as u32, (cursor >> 32) as u32);
+    let mut found = NONE;
+    tables.repeat(pool.length().wrapping_mul(2).wrapping_add(2), |_| {
+        if place >= pool.length() {
+            place = tables.blur(0) as u32;
+            current = if current > step {
+                current.wrapping_sub(step)
+            } else {
+                greatest
+            };
         }
-    }
-    chosen
+        let (server, weight) = slot(tables, pool, place);
+        place = place.wrapping_add(1);
+        if weight >= current && weight != 0 {
+            found = server;
+        }
+        found == NONE
+    });
+    // If another CPU was faster, both chose the same server, and the order goes on from there.
+    state.swap(0, cursor, place as u64 | (current as u64) << 32);
+    found
 }
 
 /// The server of a flow that can have no entry: the same for each of its packets while the pool
@@ -224,7 +250,9 @@ fn weighted_round<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
 #[inline(always)]
 pub fn by_hash<T: Tables>(tables: &T, service: &Service, hash: u64) -> u32 {
     let pool = PoolWord(service.pool);
-    let Some(index) = (hash >> 11).checked_rem(pool.length() as u64) else { return NONE };
+    let Some(index) = (hash >> 11).checked_rem(pool.length() as u64) else {
+        return NONE;
+    };
     let (server, weight) = slot(tables, pool, index as u32);
     if weight != 0 { server } else { NONE }
 }

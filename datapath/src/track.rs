@@ -13,7 +13,11 @@ use crate::verdict::Note;
 #[inline(always)]
 #[must_use]
 pub fn limit(settings: &Settings, state: State) -> u32 {
-    settings.timeouts.get((state & 15) as usize).copied().unwrap_or(0)
+    settings
+        .timeouts
+        .get((state & 15) as usize)
+        .copied()
+        .unwrap_or(0)
 }
 
 /// The key's hash in this table.
@@ -53,15 +57,23 @@ pub fn place<F: Family, T: Tables>(
     now: u32,
 ) -> Place<T::Words> {
     let mask = F::flow_mask(tables);
-    let Some(bucket) = F::bucket(tables, flows::first(hash, mask)) else { return Place::Nowhere };
+    let Some(bucket) = F::bucket(tables, flows::first(hash, mask)) else {
+        return Place::Nowhere;
+    };
     let home = flows::offer::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
     if home.price <= Price::EXPIRED {
         return Place::At(home);
     }
-    let Some(bucket) = F::bucket(tables, flows::second(hash, mask)) else { return Place::Nowhere };
+    let Some(bucket) = F::bucket(tables, flows::second(hash, mask)) else {
+        return Place::Nowhere;
+    };
     let away = flows::offer::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
     let best = if away.price < home.price { away } else { home };
-    if best.price == Price::NEVER { Place::Nowhere } else { Place::At(best) }
+    if best.price == Price::NEVER {
+        Place::Nowhere
+    } else {
+        Place::At(best)
+    }
 }
 
 /// Takes the slot of an offer, and gives back what its last entry counted for.
@@ -80,13 +92,21 @@ pub fn take<F: Family, T: Tables>(tables: &T, offer: Offer<T::Words>) -> Option<
 /// Takes off the live counts what an entry that was taken out had put there.
 #[inline(always)]
 pub fn release<F: Family, T: Tables>(tables: &T, first: u64, value: u64) {
-    let key = Key { first, address: [0, 0], tag: value & <F::Layout as Layout>::TAG };
+    let key = Key {
+        first,
+        address: [0, 0],
+        tag: value & <F::Layout as Layout>::TAG,
+    };
     if key.is_back::<F::Layout>() {
         return;
     }
     if let Some(words) = tables.counts(value as u32 & 0xff_ffff) {
         let meta = Meta((value >> 32) as u32);
-        let what = if meta.has(Meta::INACTIVE) { counts::INACTIVE } else { counts::ACTIVE };
+        let what = if meta.has(Meta::INACTIVE) {
+            counts::INACTIVE
+        } else {
+            counts::ACTIVE
+        };
         words.add(0, 0u64.wrapping_sub(what));
     }
 }
@@ -111,12 +131,7 @@ pub fn follow(meta: Meta, protocol: u8, output: bool, flags: u8) -> State {
 
 /// Writes a flow's state and time if either changed, and moves it between the live counts.
 #[inline(always)]
-pub fn note<F: Family, T: Tables>(
-    tables: &T,
-    entry: &mut Entry<T::Words>,
-    state: State,
-    now: u32,
-) {
+pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state: State, now: u32) {
     let meta = entry.meta();
     if meta.state() == state && meta.tick() == now {
         return;
@@ -130,18 +145,38 @@ pub fn note<F: Family, T: Tables>(
     }
     if let Some(words) = tables.counts(entry.target()) {
         let moved = counts::ACTIVE.wrapping_sub(counts::INACTIVE);
-        words.add(0, if is_inactive { 0u64.wrapping_sub(moved) } else { moved });
+        words.add(
+            0,
+            if is_inactive {
+                0u64.wrapping_sub(moved)
+            } else {
+                moved
+            },
+        );
     }
 }
 
 /// What a new connection counts as, and its first meta.
 #[inline(always)]
-pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, answers_pass: bool) -> Meta {
+pub fn begin<T: Tables>(
+    tables: &T,
+    server: u32,
+    now: u32,
+    state: State,
+    answers_pass: bool,
+) -> Meta {
     let active = connection::is_active(state);
     if let Some(words) = tables.counts(server) {
-        words.add(0, if active { counts::ACTIVE } else { counts::INACTIVE });
+        words.add(
+            0,
+            if active {
+                counts::ACTIVE
+            } else {
+                counts::INACTIVE
+            },
+        );
     }
-    let flags = if answers_pass { 0 } else { Meta::NO_OUTPUT }
-        | if active { 0 } else { Meta::INACTIVE };
+    let flags =
+        if answers_pass { 0 } else { Meta::NO_OUTPUT } | if active { 0 } else { Meta::INACTIVE };
     Meta::new(now, state, flags)
 }

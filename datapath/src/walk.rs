@@ -4,79 +4,83 @@
 //! walk with a type parameter.
 
 use crate::connection::{self, flag};
-use crate::entry::{NONE, Server, Service, Settings, Ways, endpoint_word, kind, method};
-use crate::entry::{server_flag, service_flag};
+use crate::entry::{NONE, Server, Settings, Ways, endpoint_word, kind, server_flag, service_flag};
 use crate::family::{Family, V4, V6};
-use crate::flows::{self, Entry, Key};
-use crate::fragment;
+use crate::flows::{self, Entry};
 use crate::frame::Frame;
 use crate::icmp;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::reply;
-use crate::schedule::{self, Client};
+use crate::schedule::Client;
 use crate::tables::Tables;
-use crate::track::{self, Place};
-use crate::verdict::{Drop, Note, Pass, Verdict};
+use crate::track;
+use crate::verdict::{Bounce, Drop, Pass, Verdict, Word};
 
-/// What becomes of this frame.
+/// What becomes of this frame, to the end. In the kernel the two steps behind [`walk`] are
+/// functions of their own, so that the verifier sees each alone.
+pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
+    let mut verdict = walk(frame, tables);
+    if verdict == Word::RELATED {
+        verdict = icmp::follow(frame, tables);
+    }
+    if let Some((bounce, mtu)) = verdict.due() {
+        verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
+    }
+    verdict.verdict()
+}
+
+/// What becomes of this frame, up to an answer that is due or an ICMP message that is left.
 #[inline(always)]
-pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
-    let Some(link) = link::parse(frame) else { return Verdict::Pass(Pass::NotIp) };
+pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
     match link.ethertype {
         link::IPV4 => match packet::parse4(frame, link.l3) {
             Ok(packet) => network::<V4, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
         },
-        link::IPV6 => match packet::parse6(frame, link.l3) {
+        link::IPV6 => match packet::parse6(frame, tables, link.l3) {
             Ok(packet) => network::<V6, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
         },
-        _ => Verdict::Pass(Pass::NotIp),
+        _ => Word::pass(Pass::NotIp),
     }
 }
 
 /// What could not be read is the kernel's: it drops and counts it, or knows better.
 #[inline(always)]
-fn unread(why: Unread) -> Verdict {
+fn unread(why: Unread) -> Word {
     match why {
-        Unread::NotUnderstood => Verdict::Pass(Pass::NotUnderstood),
-        Unread::BadChecksum => Verdict::Drop(Drop::BadChecksum),
+        Unread::NotUnderstood => Word::pass(Pass::NotUnderstood),
+        Unread::BadChecksum => Word::drop(Drop::BadChecksum),
     }
 }
 
 #[inline(always)]
-fn network<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Verdict {
+fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     if packet.protocol != TCP && packet.protocol != UDP {
         let icmp = if F::V6 { ICMPV6 } else { ICMP };
         return if packet.protocol == icmp {
-            icmp::follow(frame, tables, packet)
+            Word::RELATED
         } else {
-            Verdict::Pass(Pass::NotOurs)
+            Word::pass(Pass::NotOurs)
         };
     }
-    let ports = if let Part::Later(_) = packet.part {
-        match fragment::recall(tables, packet) {
-            Ok(ports) => ports,
-            Err(verdict) => return verdict,
-        }
-    } else {
-        match packet::ports(frame, packet) {
-            Some(ports) => ports,
-            None => return Verdict::Pass(Pass::NotUnderstood),
-        }
+    let ports = match ports(frame, tables, packet) {
+        Ok(ports) => ports,
+        Err(verdict) => return verdict,
     };
-    let Some(settings) = tables.settings() else { return Verdict::Drop(Drop::Internal) };
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = F::endpoint(tables, packet.target, word);
     if service != NONE {
         if packet.part == Part::First {
-            fragment::remember(tables, packet, &ports);
+            frame.first(tables);
         }
         return to_service(frame, tables, packet, ports, settings, service);
     }
@@ -85,12 +89,30 @@ fn network<F: Family, P: Frame, T: Tables>(
         let endpoint = F::endpoint(tables, packet.source, word);
         if endpoint != NONE {
             if packet.part == Part::First {
-                fragment::remember(tables, packet, &ports);
+                frame.first(tables);
             }
             return from_server(frame, tables, packet, ports, settings, endpoint);
         }
     }
-    Verdict::Pass(Pass::NotOurs)
+    Word::pass(Pass::NotOurs)
+}
+
+/// The ports of a packet, by its own header or by its first fragment's.
+#[inline(always)]
+pub fn ports<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Result<Ports, Word> {
+    if let Part::Later(_) = packet.part {
+        let ports = frame.later(tables).open()?;
+        return Ok(Ports {
+            source: ports as u16,
+            target: (ports >> 16) as u16,
+            flags: 0,
+        });
+    }
+    packet::ports(frame, packet).ok_or(Word::pass(Pass::NotUnderstood))
 }
 
 /// A packet from a client to a service.
@@ -102,17 +124,13 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     settings: &Settings,
     service: u32,
-) -> Verdict {
+) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
     let found = track::find::<F, T>(tables, &key, hash);
-    let known = match found {
-        Some(entry) if goes_on(settings, &entry, packet, ports.flags, now) => Some(entry),
-        _ => None,
-    };
-    let id = match known {
-        Some(mut entry) => {
+    let id = match found {
+        Some(mut entry) if goes_on(settings, &entry, packet.protocol, ports.flags, now) => {
             let state = match packet.part {
                 // A later fragment has no flags to tell.
                 Part::Later(_) => entry.meta().state(),
@@ -121,28 +139,61 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             track::note::<F, T>(tables, &mut entry, state, now);
             entry.target()
         }
-        None => {
-            let request = Request { settings, service, ports, key, hash, now, stale: found };
-            match open(frame, tables, packet, &request) {
-                Ok(id) => id,
-                Err(verdict) => return verdict,
-            }
-        }
+        _ => match open(frame, tables, packet, ports, service) {
+            Ok(id) => id,
+            Err(verdict) => return verdict,
+        },
     };
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     if !is_present(server) {
-        return Verdict::Drop(Drop::ServerGone);
+        return Word::drop(Drop::ServerGone);
     }
     count_in(tables, id, packet.length);
-    methods::forward(frame, tables, packet, server)
+    methods::forward(frame, packet, server)
+}
+
+/// A packet that no living entry answers for. The server is chosen here; [`crate::open::begin`]
+/// enters the connection.
+#[inline(always)]
+fn open<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    ports: Ports,
+    service: u32,
+) -> Result<u32, Word> {
+    let entry = tables.service(service).ok_or(Word::drop(Drop::Internal))?;
+    if entry.flags & service_flag::PRESENT == 0 {
+        return Err(Word::pass(Pass::NotOurs));
+    }
+    let mut id = NONE;
+    if packet.protocol != TCP || ports.flags & flag::SYN != 0 {
+        if !F::may_be_client(packet.source) || packet.source == packet.target {
+            return Err(Word::drop(Drop::BadSource));
+        }
+        let port = u16::from_be(ports.source);
+        id = tables.schedule(
+            service,
+            Client {
+                address: F::folded(packet.source),
+                port,
+            },
+        );
+        if id == NONE {
+            return Err(Word::answer(Bounce::Unreachable, 0));
+        }
+    }
+    frame.begin(tables, ports, id).open()
 }
 
 /// Whether a found entry still stands for the connection that the packet belongs to.
 #[inline(always)]
-fn goes_on<F: Family, W: flows::Words>(
+pub fn goes_on<W: flows::Words>(
     settings: &Settings,
     entry: &Entry<W>,
-    packet: &Packet<F>,
+    protocol: u8,
     flags: u8,
     now: u32,
 ) -> bool {
@@ -150,7 +201,7 @@ fn goes_on<F: Family, W: flows::Words>(
     if meta.tick() != now && meta.age(now) > track::limit(settings, meta.state()) {
         return false;
     }
-    packet.protocol != TCP || flags & flag::SYN == 0 || !is_reused(settings, meta)
+    protocol != TCP || flags & flag::SYN == 0 || !is_reused(settings, meta)
 }
 
 /// `is_new_conn_expected` of the kernel: a SYN here begins another connection.
@@ -165,152 +216,6 @@ fn is_reused(settings: &Settings, meta: connection::Meta) -> bool {
     }
 }
 
-/// What is known of a packet that asks for a new connection.
-struct Request<'a, W> {
-    settings: &'a Settings,
-    service: u32,
-    ports: Ports,
-    key: Key,
-    hash: u64,
-    now: u32,
-    /// An entry of the same key whose time is over.
-    stale: Option<Entry<W>>,
-}
-
-/// Schedules a new connection and enters it; says which server has it.
-#[inline(always)]
-fn open<F: Family, P: Frame, T: Tables>(
-    frame: &mut P,
-    tables: &T,
-    packet: &Packet<F>,
-    request: &Request<'_, T::Words>,
-) -> Result<u32, Verdict> {
-    let Some(service) = tables.service(request.service) else {
-        return Err(Verdict::Drop(Drop::Internal));
-    };
-    if service.flags & service_flag::PRESENT == 0 {
-        return Err(Verdict::Pass(Pass::NotOurs));
-    }
-    let place = match request.stale {
-        None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
-        Some(_) => Place::Nowhere,
-    };
-    let opens = packet.protocol != TCP || request.ports.flags & flag::SYN != 0;
-    if !opens {
-        let full = request.stale.is_none() && matches!(place, Place::Nowhere);
-        return if full {
-            without_entry(tables, service, request.hash)
-        } else {
-            Err(Verdict::Pass(Pass::NotOpening))
-        };
-    }
-    if !F::may_be_client(packet.source) || packet.source == packet.target {
-        return Err(Verdict::Drop(Drop::BadSource));
-    }
-    let client =
-        Client { address: F::folded(packet.source), port: u16::from_be(request.ports.source) };
-    let id = schedule::pick(tables, service, client);
-    if id == NONE {
-        return Err(reply::unreachable(frame, tables, packet));
-    }
-    match enter::<F, P, T>(frame, tables, request, place, id, packet) {
-        true => Ok(id),
-        false => without_entry(tables, service, request.hash),
-    }
-}
-
-/// Forwards by hash a flow that can have no entry.
-#[inline(always)]
-fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<u32, Verdict> {
-    let id = schedule::by_hash(tables, service, hash);
-    let Some(server) = tables.server(id) else { return Err(Verdict::Drop(Drop::TableFull)) };
-    // The answers of a masqueraded server could not be told apart.
-    if id == NONE || server.method == method::MASQUERADE {
-        return Err(Verdict::Drop(Drop::TableFull));
-    }
-    tables.count(Note::Untracked.counter());
-    Ok(id)
-}
-
-/// Puts a connection into the table, with its way back if its answers come through here. False
-/// if there is no room.
-#[inline(always)]
-fn enter<F: Family, P: Frame, T: Tables>(
-    frame: &P,
-    tables: &T,
-    request: &Request<'_, T::Words>,
-    place: Place<T::Words>,
-    id: u32,
-    packet: &Packet<F>,
-) -> bool {
-    let Some(server) = tables.server(id) else { return false };
-    let seat = match (request.stale, place) {
-        (Some(stale), _) => {
-            let seat = stale.seize(&request.key);
-            if seat.is_some() {
-                track::release::<F, T>(tables, request.key.first, stale.value);
-                tables.count(Note::Reused.counter());
-            }
-            seat
-        }
-        (None, Place::At(offer)) => track::take::<F, T>(tables, offer),
-        (None, Place::Nowhere) => None,
-    };
-    let Some(seat) = seat else { return false };
-    let masquerade = server.method == method::MASQUERADE;
-    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet) {
-        seat.give_up();
-        return false;
-    }
-    let state = if packet.protocol == TCP {
-        connection::next(connection::NONE, connection::Direction::Input, request.ports.flags)
-    } else {
-        connection::UDP_FIRST
-    };
-    let meta = track::begin(tables, id, request.now, state, masquerade);
-    seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
-    tables.traffic(id, |traffic| traffic.connections = traffic.connections.wrapping_add(1));
-    tables.count(Note::Opened.counter());
-    true
-}
-
-/// The entry of the way back: from the server's endpoint to the client, with the hop that leads
-/// there where one is prepared.
-#[inline(always)]
-fn enter_back<F: Family, P: Frame, T: Tables>(
-    frame: &P,
-    tables: &T,
-    request: &Request<'_, T::Words>,
-    server: &Server,
-    id: u32,
-    packet: &Packet<F>,
-) -> bool {
-    let key = F::key(packet.source, request.ports.source, server.endpoint);
-    let hash = track::hash(tables, &key);
-    let hop = F::route(tables, packet.source) & 0x3ff;
-    if hop == 0 {
-        if let Some(ways) = link::came_from(frame) {
-            tables.learn(F::words(packet.source), ways);
-        }
-    }
-    let meta = connection::Meta::new(request.now, hop, 0);
-    let value = flows::value(id, key.tag, meta);
-    let seat = match track::find::<F, T>(tables, &key, hash) {
-        Some(entry) => entry.seize(&key),
-        None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
-            Place::At(offer) => track::take::<F, T>(tables, offer),
-            Place::Nowhere => None,
-        },
-    };
-    match seat {
-        Some(seat) => {
-            seat.fill::<F::Layout>(&key, value);
-            true
-        }
-        None => false,
-    }
-}
-
 /// A packet from a masqueraded server, to a client if its flow is known.
 #[inline(always)]
 fn from_server<F: Family, P: Frame, T: Tables>(
@@ -320,21 +225,23 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     settings: &Settings,
     endpoint: u32,
-) -> Verdict {
+) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
     let hash = track::hash(tables, &key);
     // Not a flow of ours: the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Verdict::Pass(Pass::NotOurs);
+        return Word::pass(Pass::NotOurs);
     };
     let id = entry.target();
-    let Some(server) = tables.server(id) else { return Verdict::Drop(Drop::Internal) };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         if !visit::<F, T>(tables, packet, ports, settings, server, id) {
             entry.remove(&key);
-            return Verdict::Pass(Pass::NotOurs);
+            return Word::pass(Pass::NotOurs);
         }
         if entry.meta().tick() != now {
             let meta = entry.meta().seen(now);
@@ -342,13 +249,13 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         }
     }
     let Some(ways) = way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target) else {
-        return Verdict::Drop(Drop::NoWayBack);
+        return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
-        return reply::time_exceeded(frame, tables, packet);
+        return Word::answer(Bounce::TimeExceeded, 0);
     }
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
-        return reply::too_big(frame, tables, packet, ways.mtu());
+        return Word::answer(Bounce::TooBig, ways.mtu());
     }
     count_out(tables, id, packet.length);
     methods::back(frame, packet, server, &ways)
@@ -367,7 +274,9 @@ fn visit<F: Family, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.target, ports.target, server.service);
     let hash = track::hash(tables, &key);
-    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else { return false };
+    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
+        return false;
+    };
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
         return false;
@@ -396,7 +305,9 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
             }
         }
     }
-    frame.route(F::V6, F::words(client)).or_else(|| tables.learned(F::words(client)))
+    frame
+        .route(F::V6, F::words(client))
+        .or_else(|| tables.learned(F::words(client)))
 }
 
 #[inline(always)]

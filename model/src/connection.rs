@@ -23,6 +23,10 @@ pub enum State {
     Listen,
     Synack,
     Udp,
+    /// SCTP only.
+    Closed,
+    /// A persistence template whose client has proved that it is there.
+    Assured,
 }
 
 impl fmt::Display for State {
@@ -40,6 +44,8 @@ impl fmt::Display for State {
             State::Listen => "LISTEN",
             State::Synack => "SYNACK",
             State::Udp => "UDP",
+            State::Closed => "CLOSED",
+            State::Assured => "ASSURED",
         })
     }
 }

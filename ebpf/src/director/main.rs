@@ -3,7 +3,7 @@
 //! Shell only: it turns the walk's verdict into the hook's own action and counts it.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![allow(internal_features)]
 
 #[cfg(target_arch = "bpf")]

@@ -11,10 +11,15 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
-use shunt_datapath::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways};
+use shunt_datapath::entry::{
+    Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways,
+};
+use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
 use shunt_datapath::verdict::COUNTERS;
 
+use super::context::blur;
+use super::parts;
 use super::words::MapWords;
 
 /// `BPF_F_MMAPABLE`.
@@ -25,6 +30,14 @@ const MAPPED: usize = 1 << 10;
 #[derive(Clone, Copy)]
 pub struct FlowBucket {
     words: [u64; 8],
+}
+
+/// The key of a route, at a place of the stack where the address may be written in two words.
+#[repr(C, align(8))]
+struct Route6 {
+    before: u32,
+    prefix: u32,
+    address: [u64; 2],
 }
 
 /// A frame that is set aside.
@@ -182,20 +195,33 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn schedule(&self, service: u32, client: Client) -> u32 {
+        parts::schedule(service, client.address, client.port as u32)
+    }
+
+    #[inline(always)]
     fn hop(&self, id: u32) -> Option<&Hop> {
         HOPS_TO_CLIENTS.get(id)
     }
 
     #[inline(always)]
     fn route4(&self, address: u32) -> u32 {
-        ROUTES4.get(&Key::new(32, address.to_ne_bytes())).copied().unwrap_or(0)
+        ROUTES4
+            .get(&Key::new(32, address.to_ne_bytes()))
+            .copied()
+            .unwrap_or(0)
     }
 
     #[inline(always)]
     fn route6(&self, address: [u64; 2]) -> u32 {
-        // SAFETY: sixteen bytes either way.
-        let bytes: [u8; 16] = unsafe { core::mem::transmute(address) };
-        ROUTES6.get(&Key::new(128, bytes)).copied().unwrap_or(0)
+        let question = Route6 {
+            before: 0,
+            prefix: 128,
+            address,
+        };
+        // SAFETY: twenty bytes, as the key has them; it is packed, so that any place will do.
+        let key = unsafe { &*(&raw const question.prefix).cast::<Key<[u8; 16]>>() };
+        ROUTES6.get(key).copied().unwrap_or(0)
     }
 
     #[inline(always)]
@@ -231,6 +257,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn count(&self, counter: u32) {
         count(counter);
+    }
+
+    #[inline(always)]
+    fn blur(&self, value: usize) -> usize {
+        // SAFETY: the helper takes nothing.
+        blur(value as u64, unsafe { bpf_jiffies64() }) as usize
     }
 
     #[inline(always)]

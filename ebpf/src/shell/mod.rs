@@ -1,7 +1,9 @@
 //! The shell of packets: frames of both hooks, the maps, the helpers. Decides nothing.
 
+pub mod context;
 pub mod fib;
 pub mod maps;
+pub mod parts;
 pub mod skb;
 pub mod words;
 pub mod xdp;

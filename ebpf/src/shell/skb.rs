@@ -14,9 +14,14 @@ use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Transport, View};
 use shunt_datapath::link;
+use shunt_datapath::packet::Ports;
+use shunt_datapath::tables::Tables;
+use shunt_datapath::verdict::Word;
 
+use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
+use super::parts;
 use super::xdp::move_tags;
 
 /// Headers that are brought into reach: Ethernet with two tags, IPv4 with options or IPv6 with
@@ -44,24 +49,26 @@ impl SkbFrame {
 
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
-        unsafe { (*self.0).data as usize }
+        // SAFETY: the kernel hands in a valid context; `data` is its first word of the two.
+        unsafe { pointer::<76>(self.0.cast()) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.0).data_end as usize }
+        // SAFETY: as above, `data_end`.
+        unsafe { pointer::<80>(self.0.cast()) }
     }
 
     /// Copies the frame to where the daemon finds it. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
-        let length = self.length();
+        let length = opaque(self.length());
         if length == 0 || length > HELD_BYTES {
             return false;
         }
-        let Some(mut entry) = HELD.reserve(0) else { return false };
+        let Some(mut entry) = HELD.reserve(0) else {
+            return false;
+        };
         let held = entry.as_mut_ptr();
         // SAFETY: the reserved record is ours until it is submitted; `length` fits in it.
         let copied = unsafe {
@@ -82,7 +89,7 @@ impl SkbFrame {
 impl Frame for SkbFrame {
     #[inline(always)]
     fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
-        let start = self.data() + offset;
+        let start = place(self.data(), offset);
         if start + N > self.end() {
             return None;
         }
@@ -92,7 +99,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
-        let start = self.data() + offset;
+        let start = place(self.data(), offset);
         if start + N > self.end() {
             return None;
         }
@@ -121,8 +128,7 @@ impl Frame for SkbFrame {
             _ => 0,
         };
         // SAFETY: the helper checks the room in front.
-        let done =
-            unsafe { bpf_skb_adjust_room(self.0, BYTES as i32, BEHIND_LINK, flags.into()) };
+        let done = unsafe { bpf_skb_adjust_room(self.0, BYTES as i32, BEHIND_LINK, flags.into()) };
         if done != 0 {
             return false;
         }
@@ -157,7 +163,11 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
-        let zero = if transport.optional { BPF_F_MARK_MANGLED_0 } else { 0 };
+        let zero = if transport.optional {
+            BPF_F_MARK_MANGLED_0
+        } else {
+            0
+        };
         let field = transport.field as u32;
         // A sum that is left to the device holds the pseudo-header's part only; the helper knows.
         // SAFETY: the helper checks the offset.
@@ -173,6 +183,22 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32) -> Word {
+        let both = ports.source as u32 | (ports.target as u32) << 16;
+        Word(parts::begin_tc(self.0, both, ports.flags as u32, server))
+    }
+
+    #[inline(always)]
+    fn first<T: Tables>(&self, _tables: &T) {
+        parts::first_tc(self.0);
+    }
+
+    #[inline(always)]
+    fn later<T: Tables>(&self, _tables: &T) -> Word {
+        Word(parts::later_tc(self.0))
+    }
+
+    #[inline(always)]
     fn interface(&self) -> u32 {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).ingress_ifindex }
@@ -180,23 +206,33 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
-        fib::lookup(self.0.cast(), self.interface(), v6, address)
+        let [a, b] = address;
+        fib::answer(parts::route_tc(self.0, v6 as u32, a, b))
     }
 
     #[inline(always)]
     fn sum(&self, from: usize) -> Option<u32> {
         let length = self.length() - from;
-        let mut job = Sum { frame: self.0, from, sum: 0 };
+        let mut job = Sum {
+            frame: self.0,
+            from,
+            sum: 0,
+        };
         // SAFETY: the callback gets back the job, which lives until the loop is over.
         unsafe {
-            bpf_loop((length >> 2) as u32, add_word as *mut c_void, (&raw mut job).cast(), 0);
+            bpf_loop(
+                (length >> 2) as u32,
+                add_word as *mut c_void,
+                (&raw mut job).cast(),
+                0,
+            );
         }
         // What is left, up to three bytes, counts as if followed by zeros (RFC 1071, 4.1).
         let mut rest = 0u32;
         for at in 0..3usize {
             let offset = from + (length & !3) + at;
             if at < length & 3 {
-                if let Some(byte) = self.view::<1>(offset & 0xfff) {
+                if let Some(byte) = self.view::<1>(opaque(offset) & 0xfff) {
                     rest |= (byte.u8::<0>() as u32) << (8 * at as u32);
                 }
             }

@@ -6,7 +6,10 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::ptr::NonNull;
 
-use shunt_datapath::flows::Words;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use shunt_datapath::flows::{Layout, Words};
+
+use super::context::blur;
 
 /// A pointer to words in a map's value.
 #[derive(Clone, Copy)]
@@ -26,6 +29,13 @@ impl Words for MapWords {
     fn skip(self, count: usize) -> Self {
         // SAFETY: the verifier refuses what lies outside the value.
         Self(unsafe { self.0.add(count) })
+    }
+
+    #[inline(always)]
+    fn pick<L: Layout>(self, index: usize) -> Self {
+        // SAFETY: the helper takes nothing.
+        let noise = unsafe { bpf_jiffies64() };
+        self.skip((blur(index as u64, noise) as usize & (L::SLOTS - 1)) * L::STRIDE)
     }
 
     #[inline(always)]

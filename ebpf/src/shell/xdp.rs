@@ -9,33 +9,40 @@ use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Transport, View};
 use shunt_datapath::link;
+use shunt_datapath::packet::Ports;
+use shunt_datapath::tables::Tables;
+use shunt_datapath::verdict::Word;
 
+use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
+use super::parts;
 
 pub struct XdpFrame(pub *mut xdp_md);
 
 impl XdpFrame {
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
-        unsafe { (*self.0).data as usize }
+        // SAFETY: the kernel hands in a valid context; `data` is its first word of the two.
+        unsafe { pointer::<0>(self.0.cast()) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.0).data_end as usize }
+        // SAFETY: as above, `data_end`.
+        unsafe { pointer::<4>(self.0.cast()) }
     }
 
     /// Copies the frame to where the daemon finds it. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
-        let length = self.length();
+        let length = opaque(self.length());
         if length == 0 || length > HELD_BYTES {
             return false;
         }
-        let Some(mut entry) = HELD.reserve(0) else { return false };
+        let Some(mut entry) = HELD.reserve(0) else {
+            return false;
+        };
         let held = entry.as_mut_ptr();
         // SAFETY: the reserved record is ours until it is submitted; `length` fits in it.
         let copied = unsafe {
@@ -56,7 +63,7 @@ impl XdpFrame {
 impl Frame for XdpFrame {
     #[inline(always)]
     fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
-        let start = self.data() + offset;
+        let start = place(self.data(), offset);
         if start + N > self.end() {
             return None;
         }
@@ -66,7 +73,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
-        let start = self.data() + offset;
+        let start = place(self.data(), offset);
         if start + N > self.end() {
             return None;
         }
@@ -91,13 +98,16 @@ impl Frame for XdpFrame {
             return false;
         }
         // The link header moves to the new front: addresses and type, then at most two tags.
-        let (Some(a), Some(b)) = (take::<8>(self, BYTES), take::<6>(self, BYTES + 8)) else {
+        let Some(old) = self.view::<14>(BYTES) else {
             return false;
         };
-        let Some(mut front) = self.edit::<14>(0) else { return false };
+        let (a, b, c) = (old.u64::<0>(), old.u32::<8>(), old.u16::<12>());
+        let Some(mut front) = self.edit::<14>(0) else {
+            return false;
+        };
         front.set_u64::<0>(a);
-        front.set_u32::<8>(b as u32);
-        front.set_u16::<12>((b >> 32) as u16);
+        front.set_u32::<8>(b);
+        front.set_u16::<12>(c);
         l3 == link::HEADER || move_tags(self, l3, BYTES).is_some()
     }
 
@@ -119,13 +129,35 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
-        let Some(mut field) = self.edit::<2>(transport.field) else { return };
+        let Some(mut field) = self.edit::<2>(transport.field) else {
+            return;
+        };
         let old = field.view().u16::<0>();
         if transport.optional && old == 0 {
             return;
         }
         let new = checksum::update(old, checksum::add(pseudo, other));
-        field.set_u16::<0>(if transport.optional && new == 0 { 0xffff } else { new });
+        field.set_u16::<0>(if transport.optional && new == 0 {
+            0xffff
+        } else {
+            new
+        });
+    }
+
+    #[inline(always)]
+    fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32) -> Word {
+        let both = ports.source as u32 | (ports.target as u32) << 16;
+        Word(parts::begin_xdp(self.0, both, ports.flags as u32, server))
+    }
+
+    #[inline(always)]
+    fn first<T: Tables>(&self, _tables: &T) {
+        parts::first_xdp(self.0);
+    }
+
+    #[inline(always)]
+    fn later<T: Tables>(&self, _tables: &T) -> Word {
+        Word(parts::later_xdp(self.0))
     }
 
     #[inline(always)]
@@ -136,16 +168,26 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
-        fib::lookup(self.0.cast(), self.interface(), v6, address)
+        let [a, b] = address;
+        fib::answer(parts::route_xdp(self.0, v6 as u32, a, b))
     }
 
     #[inline(always)]
     fn sum(&self, from: usize) -> Option<u32> {
         let length = self.length() - from;
-        let mut job = Sum { frame: self.0, from, sum: 0 };
+        let mut job = Sum {
+            frame: self.0,
+            from,
+            sum: 0,
+        };
         // SAFETY: the callback gets back the job, which lives until the loop is over.
         unsafe {
-            bpf_loop((length >> 2) as u32, add_word as *mut c_void, (&raw mut job).cast(), 0);
+            bpf_loop(
+                (length >> 2) as u32,
+                add_word as *mut c_void,
+                (&raw mut job).cast(),
+                0,
+            );
         }
         let mut sum = job.sum;
         // What is left, up to three bytes, counts as if followed by zeros (RFC 1071, 4.1).
@@ -153,7 +195,7 @@ impl Frame for XdpFrame {
         for at in 0..3usize {
             let offset = from + (length & !3) + at;
             if at < length & 3 {
-                if let Some(byte) = self.view::<1>(offset & 0xfff) {
+                if let Some(byte) = self.view::<1>(opaque(offset) & 0xfff) {
                     rest |= (byte.u8::<0>() as u32) << (8 * at as u32);
                 }
             }
@@ -182,16 +224,6 @@ unsafe extern "C" fn add_word(index: u32, job: *mut Sum) -> i64 {
         }
         None => 1,
     }
-}
-
-/// Six or eight bytes at `offset`.
-#[inline(always)]
-fn take<const N: usize>(frame: &XdpFrame, offset: usize) -> Option<u64> {
-    if N == 8 {
-        return Some(frame.view::<8>(offset)?.u64::<0>());
-    }
-    let view = frame.view::<6>(offset)?;
-    Some(view.u32::<0>() as u64 | (view.u16::<4>() as u64) << 32)
 }
 
 /// Moves the bytes between the MAC addresses' type and the network header to the new front.

@@ -1,0 +1,39 @@
+//! What the faces ask of the daemon, whoever answers: its socket, or a table in memory in tests.
+
+use std::io;
+use std::path::PathBuf;
+
+use shunt_model::api::{Change, ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
+use shunt_model::{Connection, Timeouts};
+
+pub mod socket;
+
+/// One who does changes and answers questions about the table.
+pub trait Client {
+    fn change(&mut self, change: &Change) -> Result<Done, Failure>;
+    /// In the kernel's order.
+    fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure>;
+    /// One after the other, because there may be millions.
+    fn connections(&mut self) -> Result<Connections<'_>, Failure>;
+    fn connection_count(&mut self) -> Result<ConnectionCount, Failure>;
+    fn timeouts(&mut self) -> Result<Timeouts, Failure>;
+    fn statistics(&mut self) -> Result<Statistics, Failure>;
+    fn status(&mut self) -> Result<Status, Failure>;
+}
+
+pub type Connections<'a> = Box<dyn Iterator<Item = Result<Connection, Failure>> + 'a>;
+
+/// Why the daemon did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The daemon said no, and why.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("permission denied for {path}; only root may talk to shuntd")]
+    NotPermitted { path: PathBuf },
+    #[error("shuntd does not answer at {path}: {source}")]
+    NotReachable { path: PathBuf, source: io::Error },
+    /// It answered, but not as it should.
+    #[error("shuntd answered in a way that makes no sense: {0}")]
+    Broken(String),
+}

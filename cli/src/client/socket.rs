@@ -1,0 +1,211 @@
+//! The client of a real daemon: HTTP/1.1 over its Unix socket, one connection for all requests.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shunt_model::api::{Change, ConnectionCount, Done, ServiceStatus, Statistics, Status};
+use shunt_model::{Connection, Timeouts};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Client, Connections, Failure};
+
+/// Where the daemon of this network namespace listens, unless `SHUNT_SOCKET` says another place.
+pub fn path() -> io::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SHUNT_SOCKET") {
+        return Ok(path.into());
+    }
+    let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();
+    Ok(format!("/run/shunt/{namespace}/api.sock").into())
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Socket {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Connects to the daemon at that path.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |source| not_connected(path, source);
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(failed)?;
+        let sender = runtime.block_on(async {
+            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            // It ends with the runtime; what goes wrong on it, the request says.
+            tokio::spawn(connection);
+            Ok::<_, Failure>(sender)
+        })?;
+        Ok(Self {
+            runtime,
+            sender,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Sends a request; an answer other than "done" is a failure.
+    fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let sender = &mut self.sender;
+        let path = &self.path;
+        self.runtime.block_on(async {
+            let lost = |error| not_connected(path, io::Error::other(error));
+            sender.ready().await.map_err(lost)?;
+            let answer = sender.send_request(request).await.map_err(lost)?;
+            match answer.status() {
+                StatusCode::OK => Ok(answer),
+                StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
+                    let body = answer.into_body().collect().await.map_err(broken)?;
+                    let refusal = serde_json::from_slice(&body.to_bytes()).map_err(broken)?;
+                    Err(Failure::Refused(refusal))
+                }
+                other => Err(broken(format!("status {other}"))),
+            }
+        })
+    }
+
+    fn get<Answer: DeserializeOwned>(&mut self, target: &str) -> Result<Answer, Failure> {
+        let answer = self.send(request(Method::GET, target, Bytes::new())?)?;
+        self.answer(answer)
+    }
+
+    fn post<Body: Serialize, Answer: DeserializeOwned>(
+        &mut self,
+        target: &str,
+        body: &Body,
+    ) -> Result<Answer, Failure> {
+        let body = serde_json::to_vec(body).map_err(broken)?;
+        let answer = self.send(request(Method::POST, target, body.into())?)?;
+        self.answer(answer)
+    }
+
+    fn answer<Answer: DeserializeOwned>(
+        &self,
+        answer: Response<Incoming>,
+    ) -> Result<Answer, Failure> {
+        let body = self.runtime.block_on(answer.into_body().collect());
+        serde_json::from_slice(&body.map_err(broken)?.to_bytes()).map_err(broken)
+    }
+}
+
+impl Client for Socket {
+    fn change(&mut self, change: &Change) -> Result<Done, Failure> {
+        self.post("/v1/change", change)
+    }
+
+    fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure> {
+        self.get("/v1/services")
+    }
+
+    fn connections(&mut self) -> Result<Connections<'_>, Failure> {
+        let answer = self.send(request(Method::GET, "/v1/connections", Bytes::new())?)?;
+        Ok(Box::new(Lines {
+            runtime: &self.runtime,
+            body: answer.into_body(),
+            piece: VecDeque::new(),
+            ended: false,
+        }))
+    }
+
+    fn connection_count(&mut self) -> Result<ConnectionCount, Failure> {
+        self.get("/v1/connections/count")
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Failure> {
+        self.get("/v1/timeouts")
+    }
+
+    fn statistics(&mut self) -> Result<Statistics, Failure> {
+        self.get("/v1/statistics")
+    }
+
+    fn status(&mut self) -> Result<Status, Failure> {
+        self.get("/v1/status")
+    }
+}
+
+fn request(method: Method, target: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+    Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, "shunt")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(broken)
+}
+
+/// Entries of the connection table, as the pieces of the answer come in.
+struct Lines<'a> {
+    runtime: &'a Runtime,
+    body: Incoming,
+    /// What came in and is not a whole line yet, or was not asked for yet.
+    piece: VecDeque<u8>,
+    ended: bool,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Result<Connection, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return Some(serde_json::from_slice(&line).map_err(broken));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.runtime.block_on(self.body.frame()) {
+                None => self.ended = true,
+                Some(Ok(frame)) => self.piece.extend(frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => {
+                    self.ended = true;
+                    self.piece.clear();
+                    return Some(Err(broken(error)));
+                }
+            }
+        }
+    }
+}
+
+impl Lines<'_> {
+    /// The next line that is not empty; at the end, also one without a newline.
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let end = self.piece.iter().position(|&byte| byte == b'\n');
+            let line: Vec<u8> = match end {
+                Some(end) => self.piece.drain(..=end).collect(),
+                None if self.ended && !self.piece.is_empty() => self.piece.drain(..).collect(),
+                None => return None,
+            };
+            if !line.trim_ascii().is_empty() {
+                return Some(line);
+            }
+        }
+    }
+}
+
+fn not_connected(path: &Path, source: io::Error) -> Failure {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Failure::NotPermitted { path },
+        _ => Failure::NotReachable { path, source },
+    }
+}
+
+fn broken(error: impl ToString) -> Failure {
+    Failure::Broken(error.to_string())
+}

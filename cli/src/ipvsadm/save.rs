@@ -1,0 +1,117 @@
+//! `ipvsadm -S`: the table as the commands that make it.
+//!
+//! The original loses the thresholds of a server; here they are saved, in words it understands.
+
+use std::io::{self, Write};
+
+use shunt_model::api::ServiceStatus;
+use shunt_model::{
+    Encapsulation, Family, Method, Protocol, SchedulerFlags, Server, Service, ServiceKey,
+    TunnelChecksum,
+};
+
+use super::addresses;
+use super::listing::{granularity, protocol, scheduler_flags};
+use super::names::Names;
+use super::order::sort_servers;
+
+/// One service and its servers.
+pub fn write_service(
+    out: &mut dyn Write,
+    status: ServiceStatus,
+    names: Option<&dyn Names>,
+) -> io::Result<()> {
+    let service = &status.service;
+    let name = service_words(&service.key, names);
+    let scheduler = service.scheduler;
+    writeln!(out, "-A {name} -s {scheduler}{}", options(service))?;
+    let protocol = protocol(&service.key);
+    for status in sort_servers(status.servers) {
+        let server = &status.server;
+        let at = addresses::write(server.at.address, server.at.port, protocol, names);
+        writeln!(out, "-a {name} -r {at} {}", server_words(server))?;
+    }
+    Ok(())
+}
+
+fn service_words(key: &ServiceKey, names: Option<&dyn Names>) -> String {
+    match *key {
+        ServiceKey::Mark { mark, family } => {
+            let mark = mark.get().cast_signed();
+            match family {
+                Family::Ipv4 => format!("-f {mark}"),
+                Family::Ipv6 => format!("-f {mark} -6"),
+            }
+        }
+        ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } => {
+            let word = match protocol {
+                Protocol::Tcp => "-t",
+                Protocol::Udp => "-u",
+                Protocol::Sctp => "--sctp-service",
+            };
+            let at = addresses::write(address, port, Some(protocol), names);
+            format!("{word} {at}")
+        }
+    }
+}
+
+fn options(service: &Service) -> String {
+    let mut text = String::new();
+    if let Some(persistence) = &service.persistence {
+        text += &format!(" -p {}", persistence.timeout_s);
+        if let Some(mask) = granularity(persistence.granularity) {
+            text += &format!(" -M {mask}");
+        }
+        if let Some(engine) = &persistence.engine {
+            text += &format!(" --pe {engine}");
+        }
+    }
+    if service.one_packet {
+        text += " -o";
+    }
+    if service.flags != SchedulerFlags::default() {
+        text += &format!(" -b {}", scheduler_flags(service));
+    }
+    text
+}
+
+fn server_words(server: &Server) -> String {
+    let method = match server.method {
+        Method::Masquerade => "-m",
+        Method::Tunnel(_) => "-i",
+        Method::Local | Method::Route => "-g",
+    };
+    let mut text = format!("{method} -w {}", server.weight);
+    if let Method::Tunnel(encapsulation) = server.method {
+        text += &tunnel_words(encapsulation);
+    }
+    if server.upper_threshold != 0 {
+        text += &format!(" -x {}", server.upper_threshold);
+    }
+    if server.lower_threshold != 0 {
+        text += &format!(" -y {}", server.lower_threshold);
+    }
+    text
+}
+
+fn tunnel_words(encapsulation: Encapsulation) -> String {
+    let checksum_word = |checksum| match checksum {
+        TunnelChecksum::Off => "--tun-nocsum",
+        TunnelChecksum::On => "--tun-csum",
+        TunnelChecksum::Remote => "--tun-remcsum",
+    };
+    match encapsulation {
+        Encapsulation::Ipip => " --tun-type ipip".into(),
+        Encapsulation::Gue { port, checksum } => {
+            let checksum = checksum_word(checksum);
+            format!(" --tun-type gue --tun-port {port} {checksum}")
+        }
+        Encapsulation::Gre { checksum } => {
+            format!(" --tun-type gre {}", checksum_word(checksum))
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A daemon in memory: the real table, and numbers that a transcript says.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use shunt_cli::client::{Client, Connections, Failure};
+use shunt_control::carried::Gate;
+use shunt_control::table::{Limits, Table};
+use shunt_model::api::{
+    Change, ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status,
+};
+use shunt_model::{Connection, Counters, Rates, ServerAddress, ServiceKey, Timeouts};
+
+/// What traffic made of a service or a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Numbers {
+    pub counters: Counters,
+    pub rates: Rates,
+    pub active: u32,
+    pub inactive: u32,
+    pub persistent: u32,
+}
+
+/// The numbers of a service, and of each of its servers.
+pub type Traffic = HashMap<(ServiceKey, Option<ServerAddress>), Numbers>;
+
+#[derive(Debug)]
+pub struct Memory {
+    pub table: Table,
+    pub traffic: Traffic,
+    pub connections: Vec<Connection>,
+}
+
+/// A memory that outlives each run of the face.
+#[derive(Clone, Debug)]
+pub struct Handle(pub Rc<RefCell<Memory>>);
+
+impl Handle {
+    pub fn new(gate: Gate, namespace: u8) -> Self {
+        Self(Rc::new(RefCell::new(Memory {
+            table: Table::new(gate, Limits::default()).in_namespace(namespace),
+            traffic: Traffic::new(),
+            connections: Vec::new(),
+        })))
+    }
+}
+
+impl Client for Handle {
+    fn change(&mut self, change: &Change) -> Result<Done, Failure> {
+        self.0.borrow_mut().table.apply(change)?;
+        Ok(Done::default())
+    }
+
+    fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure> {
+        let memory = self.0.borrow();
+        let numbers = |key, at| memory.traffic.get(&(key, at)).copied().unwrap_or_default();
+        let services = memory.table.services().map(|entry| {
+            let key = entry.service.key;
+            let servers = entry.servers.iter().map(|server| {
+                let numbers = numbers(key, Some(server.at));
+                ServerStatus {
+                    server: server.clone(),
+                    active_connections: numbers.active,
+                    inactive_connections: numbers.inactive,
+                    persistent_connections: numbers.persistent,
+                    counters: numbers.counters,
+                    rates: numbers.rates,
+                    next_hop: String::new(),
+                }
+            });
+            ServiceStatus {
+                service: entry.service.clone(),
+                counters: numbers(key, None).counters,
+                rates: numbers(key, None).rates,
+                servers: servers.collect(),
+            }
+        });
+        Ok(services.collect())
+    }
+
+    fn connections(&mut self) -> Result<Connections<'_>, Failure> {
+        let connections = self.0.borrow().connections.clone();
+        Ok(Box::new(connections.into_iter().map(Ok)))
+    }
+
+    fn connection_count(&mut self) -> Result<ConnectionCount, Failure> {
+        Ok(ConnectionCount::default())
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Failure> {
+        Ok(self.0.borrow().table.timeouts())
+    }
+
+    fn statistics(&mut self) -> Result<Statistics, Failure> {
+        Ok(Statistics::default())
+    }
+
+    fn status(&mut self) -> Result<Status, Failure> {
+        Ok(Status::default())
+    }
+}

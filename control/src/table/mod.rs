@@ -1,0 +1,333 @@
+//! The authoritative table of services and real servers, with the meaning IPVS gives to a change.
+//!
+//! Pure: it says yes or no and what changed; the caller changes the packet path. A refused change
+//! leaves everything as it was. Counters, connections and health are never in here.
+
+use std::collections::BTreeMap;
+
+use shunt_model::api::{Change, Reason, Refusal};
+use shunt_model::{Server, ServerAddress, Service, ServiceKey, Timeouts};
+
+use crate::carried::{Gate, carried};
+use order::Place;
+use rules::refuse;
+
+mod order;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use rules::{HEAVIEST, LONGEST_TIMEOUT_S};
+
+/// How much a table takes; beyond that, adding is refused with [`Reason::NoRoom`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub services: usize,
+    /// Servers of all services together.
+    pub servers: usize,
+}
+
+impl Default for Limits {
+    /// A service for every port of an address, each with four servers.
+    fn default() -> Self {
+        Self {
+            services: 65_536,
+            servers: 262_144,
+        }
+    }
+}
+
+/// A service and its servers, the newest server first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub service: Service,
+    pub servers: Vec<Server>,
+    place: Place,
+}
+
+impl Entry {
+    #[must_use]
+    pub fn server(&self, at: ServerAddress) -> Option<&Server> {
+        self.servers.iter().find(|server| server.at == at)
+    }
+}
+
+/// What a change changed: all that is needed to make the packet path agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    ServiceAdded {
+        key: ServiceKey,
+    },
+    ServiceEdited {
+        before: Service,
+    },
+    ServiceDeleted {
+        entry: Entry,
+    },
+    /// Every service that there was, in the kernel's order.
+    Flushed {
+        entries: Vec<Entry>,
+    },
+    ServerAdded {
+        key: ServiceKey,
+        at: ServerAddress,
+    },
+    ServerEdited {
+        key: ServiceKey,
+        before: Server,
+    },
+    ServerDeleted {
+        key: ServiceKey,
+        server: Server,
+    },
+    /// The counters of one service and its servers are to be zeroed, or all.
+    Zeroed {
+        key: Option<ServiceKey>,
+    },
+    /// The timeouts that are in force from here on.
+    TimeoutsSet {
+        timeouts: Timeouts,
+    },
+}
+
+/// The services, their servers and the timeouts.
+#[derive(Clone, Debug)]
+pub struct Table {
+    entries: BTreeMap<ServiceKey, Entry>,
+    places: BTreeMap<Place, ServiceKey>,
+    servers: usize,
+    added: u64,
+    timeouts: Timeouts,
+    gate: Gate,
+    limits: Limits,
+    namespace: u8,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new(Gate::default(), Limits::default())
+    }
+}
+
+impl Table {
+    #[must_use]
+    pub fn new(gate: Gate, limits: Limits) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            places: BTreeMap::new(),
+            servers: 0,
+            added: 0,
+            timeouts: Timeouts::default(),
+            gate,
+            limits,
+            namespace: order::NAMESPACE,
+        }
+    }
+
+    /// The same table in the order of another kernel: see `order`.
+    #[must_use]
+    pub fn in_namespace(self, namespace: u8) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// Does the whole change or nothing of it.
+    pub fn apply(&mut self, change: &Change) -> Result<Applied, Refusal> {
+        match change {
+            Change::AddService { service } => self.add_service(change, service),
+            Change::EditService { service } => self.edit_service(change, service),
+            Change::DeleteService { key } => self.delete_service(key),
+            Change::Flush => Ok(self.flush()),
+            Change::AddServer { key, server } => self.add_server(change, key, server),
+            Change::EditServer { key, server } => self.edit_server(change, key, server),
+            Change::DeleteServer { key, at } => self.delete_server(key, *at),
+            Change::Zero { key } => self.zero(*key),
+            Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
+        }
+    }
+
+    /// Every service, in the order in which the kernel lists them.
+    pub fn services(&self) -> impl Iterator<Item = &Entry> {
+        self.places.values().map(|key| &self.entries[key])
+    }
+
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// How many services there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many servers all services have together.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        self.servers
+    }
+
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    fn add_service(&mut self, change: &Change, service: &Service) -> Result<Applied, Refusal> {
+        let key = service.key;
+        if self.entries.contains_key(&key) {
+            return refuse(
+                Reason::ServiceExists,
+                format!("service {key} exists already"),
+            );
+        }
+        rules::of_service(service)?;
+        self.pass(change)?;
+        if self.entries.len() >= self.limits.services {
+            let most = self.limits.services;
+            return refuse(Reason::NoRoom, format!("there are {most} services already"));
+        }
+        let place = Place::new(&key, self.added, self.namespace);
+        self.added += 1;
+        self.places.insert(place, key);
+        let entry = Entry {
+            service: service.clone(),
+            servers: Vec::new(),
+            place,
+        };
+        self.entries.insert(key, entry);
+        Ok(Applied::ServiceAdded { key })
+    }
+
+    /// Everything of the service is replaced; its servers and its place stay.
+    fn edit_service(&mut self, change: &Change, service: &Service) -> Result<Applied, Refusal> {
+        self.entry(&service.key)?;
+        rules::of_service(service)?;
+        self.pass(change)?;
+        let entry = self.entry(&service.key)?;
+        let before = std::mem::replace(&mut entry.service, service.clone());
+        Ok(Applied::ServiceEdited { before })
+    }
+
+    fn delete_service(&mut self, key: &ServiceKey) -> Result<Applied, Refusal> {
+        let Some(entry) = self.entries.remove(key) else {
+            return no_such_service(key);
+        };
+        self.places.remove(&entry.place);
+        self.servers -= entry.servers.len();
+        Ok(Applied::ServiceDeleted { entry })
+    }
+
+    fn flush(&mut self) -> Applied {
+        self.servers = 0;
+        let mut entries = std::mem::take(&mut self.entries);
+        let entries = std::mem::take(&mut self.places)
+            .into_values()
+            .filter_map(|key| entries.remove(&key))
+            .collect();
+        Applied::Flushed { entries }
+    }
+
+    fn add_server(
+        &mut self,
+        change: &Change,
+        key: &ServiceKey,
+        server: &Server,
+    ) -> Result<Applied, Refusal> {
+        let at = server.at;
+        let entry = self.entry(key)?;
+        rules::of_server(key, server)?;
+        if entry.server(at).is_some() {
+            return refuse(
+                Reason::ServerExists,
+                format!("server {at} of service {key} exists already"),
+            );
+        }
+        rules::of_server_address(at.address)?;
+        self.pass(change)?;
+        if self.servers >= self.limits.servers {
+            let most = self.limits.servers;
+            return refuse(Reason::NoRoom, format!("there are {most} servers already"));
+        }
+        self.servers += 1;
+        self.entry(key)?.servers.insert(0, server.clone());
+        Ok(Applied::ServerAdded { key: *key, at })
+    }
+
+    /// Everything of the server is replaced; its place stays.
+    fn edit_server(
+        &mut self,
+        change: &Change,
+        key: &ServiceKey,
+        server: &Server,
+    ) -> Result<Applied, Refusal> {
+        self.entry(key)?;
+        rules::of_server(key, server)?;
+        let index = self.server_index(key, server.at)?;
+        self.pass(change)?;
+        let known = &mut self.entry(key)?.servers[index];
+        let before = std::mem::replace(known, server.clone());
+        Ok(Applied::ServerEdited { key: *key, before })
+    }
+
+    fn delete_server(&mut self, key: &ServiceKey, at: ServerAddress) -> Result<Applied, Refusal> {
+        let index = self.server_index(key, at)?;
+        let server = self.entry(key)?.servers.remove(index);
+        self.servers -= 1;
+        Ok(Applied::ServerDeleted { key: *key, server })
+    }
+
+    fn zero(&mut self, key: Option<ServiceKey>) -> Result<Applied, Refusal> {
+        if let Some(key) = key {
+            self.entry(&key)?;
+        }
+        Ok(Applied::Zeroed { key })
+    }
+
+    fn set_timeouts(&mut self, wanted: &Timeouts) -> Result<Applied, Refusal> {
+        rules::of_timeouts(wanted)?;
+        let or = |wanted: u32, known: u32| if wanted == 0 { known } else { wanted };
+        self.timeouts = Timeouts {
+            tcp_s: or(wanted.tcp_s, self.timeouts.tcp_s),
+            tcp_fin_s: or(wanted.tcp_fin_s, self.timeouts.tcp_fin_s),
+            udp_s: or(wanted.udp_s, self.timeouts.udp_s),
+        };
+        Ok(Applied::TimeoutsSet {
+            timeouts: self.timeouts,
+        })
+    }
+
+    /// The last question before a change is done.
+    fn pass(&self, change: &Change) -> Result<(), Refusal> {
+        match self.gate {
+            Gate::Carried => carried(change),
+            Gate::Open => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, key: &ServiceKey) -> Result<&mut Entry, Refusal> {
+        match self.entries.get_mut(key) {
+            Some(entry) => Ok(entry),
+            None => no_such_service(key),
+        }
+    }
+
+    fn server_index(&mut self, key: &ServiceKey, at: ServerAddress) -> Result<usize, Refusal> {
+        let servers = &self.entry(key)?.servers;
+        match servers.iter().position(|server| server.at == at) {
+            Some(index) => Ok(index),
+            None => refuse(
+                Reason::NoSuchServer,
+                format!("service {key} has no server {at}"),
+            ),
+        }
+    }
+}
+
+fn no_such_service<T>(key: &ServiceKey) -> Result<T, Refusal> {
+    refuse(Reason::NoSuchService, format!("there is no service {key}"))
+}

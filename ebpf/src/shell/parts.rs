@@ -1,0 +1,125 @@
+//! The rare parts of the walk, each a function that the verifier looks at once and alone.
+//!
+//! Global functions in the kernel's sense: they take the context or numbers and return a number.
+//! A call costs about 9 ns, which only new connections, ICMP messages and answers pay.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::frame::Frame;
+use shunt_datapath::packet::Ports;
+use shunt_datapath::schedule::{self, Client};
+use shunt_datapath::verdict::Bounce;
+use shunt_datapath::{fragment, icmp, open, reply};
+
+use super::fib;
+use super::maps::Maps;
+use super::skb::SkbFrame;
+use super::xdp::XdpFrame;
+
+/// The server for a new connection; 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn schedule(service: u32, address: u32, port: u32) -> u32 {
+    schedule::pick(
+        &Maps,
+        service,
+        Client {
+            address,
+            port: port as u16,
+        },
+    )
+}
+
+#[inline(always)]
+fn both(ports: u32, flags: u32) -> Ports {
+    Ports {
+        source: ports as u16,
+        target: (ports >> 16) as u16,
+        flags: flags as u8,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_xdp(context: *mut xdp_md, ports: u32, flags: u32, server: u32) -> u64 {
+    open::begin(&XdpFrame(context), &Maps, both(ports, flags), server).0
+}
+
+/// Remembers a first fragment.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_xdp(context: *mut xdp_md) -> u32 {
+    fragment::first(&XdpFrame(context), &Maps);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn later_xdp(context: *mut xdp_md) -> u64 {
+    fragment::later(&XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route_xdp(context: *mut xdp_md, v6: u32, a: u64, b: u64) -> u32 {
+    fib::ask(
+        context.cast(),
+        XdpFrame(context).interface(),
+        v6 != 0,
+        [a, b],
+    )
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_tc(context: *mut __sk_buff, ports: u32, flags: u32, server: u32) -> u64 {
+    open::begin(&SkbFrame(context), &Maps, both(ports, flags), server).0
+}
+
+/// Remembers a first fragment.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_tc(context: *mut __sk_buff) -> u32 {
+    fragment::first(&SkbFrame(context), &Maps);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn later_tc(context: *mut __sk_buff) -> u64 {
+    fragment::later(&SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route_tc(context: *mut __sk_buff, v6: u32, a: u64, b: u64) -> u32 {
+    fib::ask(
+        context.cast(),
+        SkbFrame(context).interface(),
+        v6 != 0,
+        [a, b],
+    )
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn related_xdp(context: *mut xdp_md) -> u64 {
+    icmp::follow(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
+    icmp::follow(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answer_xdp(context: *mut xdp_md, bounce: u32, mtu: u32) -> u64 {
+    reply::answer(&mut XdpFrame(context), &Maps, Bounce::from(bounce), mtu).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answer_tc(context: *mut __sk_buff, bounce: u32, mtu: u32) -> u64 {
+    reply::answer(&mut SkbFrame(context), &Maps, Bounce::from(bounce), mtu).0
+}
