@@ -39,7 +39,7 @@ pub struct Change {
 /// What has to be changed in a frame that leaves, if anything.
 #[inline(always)]
 pub fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Change> {
-    let link = link::parse(frame)?;
+    let link = link::tags(frame)?;
     match link.ethertype {
         link::IPV4 => {
             if frame.view::<20>(link.l3)?.u8::<9>() != TCP {
@@ -49,7 +49,7 @@ pub fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Change> {
             segment::<V4, P, K>(frame, known, &packet)
         }
         link::IPV6 => {
-            let packet = packet::parse6(frame, link.l3).ok()?;
+            let packet = packet::read6(frame, link.l3).ok()?;
             segment::<V6, P, K>(frame, known, &packet)
         }
         _ => None,
@@ -80,7 +80,11 @@ fn segment<F: Family, P: Frame, K: Knowledge>(
         return None;
     }
     let settings = known.settings();
-    let limit = if F::V6 { settings.segment6 } else { settings.segment4 };
+    let limit = if F::V6 {
+        settings.segment6
+    } else {
+        settings.segment4
+    };
     let end = ((tcp.u8::<12>() >> 4) as usize) << 2;
     let at = find(frame, packet.l4, end)?;
     let announced = frame.view::<2>(packet.l4.wrapping_add(at))?.u16::<0>();
@@ -90,7 +94,11 @@ fn segment<F: Family, P: Frame, K: Knowledge>(
     known.count(Note::Clamped);
     let change = checksum::change_u16(announced, limit.to_be());
     // Behind an odd number of bytes its halves belong to two words.
-    let sum = if at & 1 == 0 { change } else { checksum::fold(change).swap_bytes() as u32 };
+    let sum = if at & 1 == 0 {
+        change
+    } else {
+        checksum::fold(change).swap_bytes() as u32
+    };
     Some(Change {
         at: packet.l4.wrapping_add(at),
         segment: limit.to_be(),

@@ -65,7 +65,7 @@ struct Tunnel {
 /// The tunnelled packet that this frame is; why it is left alone; or that it is none.
 #[inline(always)]
 fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Result<Tunnel, Note>> {
-    let link = link::parse(frame)?;
+    let link = link::tags(frame)?;
     match link.ethertype {
         link::IPV4 => {
             // Nearly every packet ends here; only a tunnelled one has its checksum looked at.
@@ -78,7 +78,7 @@ fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Result<Tunnel, N
             Some(outer_header::<V4, P, K>(frame, known, &outer, mark))
         }
         link::IPV6 => {
-            let outer = packet::parse6(frame, link.l3).ok()?;
+            let outer = packet::read6(frame, link.l3).ok()?;
             if outer.protocol != INNER_V4 && outer.protocol != INNER_V6 {
                 return None;
             }
@@ -116,7 +116,9 @@ fn outer_header<F: Family, P: Frame, K: Knowledge>(
     } else {
         inner4(frame, outer.l4, room)
     };
-    let Some(inner) = inner else { return Err(Note::BadInner) };
+    let Some(inner) = inner else {
+        return Err(Note::BadInner);
+    };
     if inner.protocol == INNER_V4 || inner.protocol == INNER_V6 {
         return Err(Note::Nested);
     }
@@ -127,7 +129,12 @@ fn outer_header<F: Family, P: Frame, K: Knowledge>(
     if marked && inner.mark & CONGESTED == 0 {
         return Err(Note::Congested);
     }
-    Ok(Tunnel { l3: outer.l3, header, inner_v6, marked })
+    Ok(Tunnel {
+        l3: outer.l3,
+        header,
+        inner_v6,
+        marked,
+    })
 }
 
 /// What is asked of the inner header.
@@ -174,13 +181,21 @@ fn take_off<P: Frame>(frame: &mut P, tunnel: &Tunnel) -> Note {
     if !frame.close(tunnel.l3, tunnel.header, tunnel.inner_v6) {
         return Note::NoRoom;
     }
-    let ethertype = if tunnel.inner_v6 { link::IPV6 } else { link::IPV4 };
+    let ethertype = if tunnel.inner_v6 {
+        link::IPV6
+    } else {
+        link::IPV4
+    };
     // Both were read before, so they are there.
     let mut done = set_ethertype(frame, tunnel.l3, ethertype);
     if tunnel.marked {
         done = done.and(mark(frame, tunnel));
     }
-    if done.is_some() { Note::Decapsulated } else { Note::NoRoom }
+    if done.is_some() {
+        Note::Decapsulated
+    } else {
+        Note::NoRoom
+    }
 }
 
 /// RFC 3168, 5: both bits set say "congestion experienced".

@@ -105,5 +105,9 @@ pub trait Knowledge {
 #[must_use]
 pub fn key<F: Family>(address: F::Address) -> [u64; 2] {
     let words = F::words(address);
-    if F::V6 { words } else { [0, words[0] << 32 | 0xffff_0000] }
+    if F::V6 {
+        words
+    } else {
+        [0, words[0] << 32 | 0xffff_0000]
+    }
 }

@@ -17,7 +17,9 @@ fn a_syn_ack_announces_what_fits_the_tunnel() {
         for tag in [false, true] {
             let (frame, known) = clamped(segment(v6, SYN_ACK, &MSS_1460), v6, tag);
             let limit: u16 = if v6 { 1380 } else { 1420 };
-            let [.., high, low] = frame[..] else { panic!("no frame") };
+            let [.., high, low] = frame[..] else {
+                panic!("no frame")
+            };
             assert_eq!(u16::from_be_bytes([high, low]), limit);
             assert_eq!(known.notes(), [Note::Clamped]);
         }
@@ -38,7 +40,10 @@ fn only_segments_that_open_a_connection_are_changed() {
 
 #[test]
 fn segments_from_other_addresses_are_not_changed() {
-    let frame = ethernet(&packet4(CLIENT4, VIRTUAL4, TCP, &tcp(SYN_ACK, &MSS_1460)), false);
+    let frame = ethernet(
+        &packet4(CLIENT4, VIRTUAL4, TCP, &tcp(SYN_ACK, &MSS_1460)),
+        false,
+    );
     assert_eq!(look(&frame, &known()), None);
 }
 
@@ -134,7 +139,11 @@ fn is_right(packet: &[u8], v6: bool) -> bool {
 }
 
 fn with_pseudo_header(packet: &[u8], v6: bool) -> u16 {
-    let (addresses, tcp) = if v6 { (8..40, &packet[40..]) } else { (12..20, &packet[20..]) };
+    let (addresses, tcp) = if v6 {
+        (8..40, &packet[40..])
+    } else {
+        (12..20, &packet[20..])
+    };
     let mut all = packet[addresses].to_vec();
     all.extend([0, TCP]);
     all.extend((tcp.len() as u16).to_be_bytes());

@@ -7,7 +7,10 @@ use std::vec::Vec;
 use super::*;
 use crate::entry::Ways;
 use crate::frame::{Edit, Transport, View};
+use crate::packet::Ports;
 use crate::realserver::Settings;
+use crate::tables::Tables;
+use crate::verdict::Word;
 use proptest::prelude::*;
 
 pub(crate) const VIRTUAL4: [u8; 4] = [192, 0, 2, 10];
@@ -28,7 +31,11 @@ fn all_four_forms_are_taken_out_of_their_tunnel() {
 
         let outcome = receive(&mut frame, &known);
 
-        assert_eq!(outcome, Outcome::Decapsulated, "outer v6 {outer_v6}, inner v6 {inner_v6}");
+        assert_eq!(
+            outcome,
+            Outcome::Decapsulated,
+            "outer v6 {outer_v6}, inner v6 {inner_v6}"
+        );
         assert_eq!(frame.0, ethernet(&inner, inner_v6).0);
         assert_eq!(known.notes(), [Note::Decapsulated]);
     }
@@ -40,7 +47,10 @@ fn vlan_tags_are_kept() {
         let inner = inner(inner_v6);
         let mut frame = tagged(ethernet(&tunnel(outer_v6, &inner), outer_v6));
 
-        assert_eq!(receive(&mut frame, &Known::default()), Outcome::Decapsulated);
+        assert_eq!(
+            receive(&mut frame, &Known::default()),
+            Outcome::Decapsulated
+        );
 
         assert_eq!(frame.0, tagged(ethernet(&inner, inner_v6)).0);
     }
@@ -54,7 +64,10 @@ fn options_of_the_outer_header_go_with_it() {
     finish4(&mut outer, 28);
     let mut frame = ethernet(&outer, false);
 
-    assert_eq!(receive(&mut frame, &Known::default()), Outcome::Decapsulated);
+    assert_eq!(
+        receive(&mut frame, &Known::default()),
+        Outcome::Decapsulated
+    );
     assert_eq!(frame.0, ethernet(&inner, false).0);
 }
 
@@ -68,7 +81,10 @@ fn a_tunnel_encapsulation_limit_is_taken_off() {
     finish6(&mut outer);
     let mut frame = ethernet(&outer, true);
 
-    assert_eq!(receive(&mut frame, &Known::default()), Outcome::Decapsulated);
+    assert_eq!(
+        receive(&mut frame, &Known::default()),
+        Outcome::Decapsulated
+    );
     assert_eq!(frame.0, ethernet(&inner, true).0);
 }
 
@@ -98,12 +114,20 @@ fn outer_fragments_stay() {
 
 #[test]
 fn a_packet_for_an_address_that_is_not_virtual_stays() {
-    stays(ethernet(&tunnel(false, &packet4(CLIENT4, [192, 0, 2, 99], 6, &[0; 20])), false), {
-        Some(Note::NotVirtual)
-    });
-    stays(ethernet(&tunnel(false, &packet4(CLIENT4, SERVER4, 6, &[0; 20])), false), {
-        Some(Note::NotVirtual)
-    });
+    stays(
+        ethernet(
+            &tunnel(false, &packet4(CLIENT4, [192, 0, 2, 99], 6, &[0; 20])),
+            false,
+        ),
+        { Some(Note::NotVirtual) },
+    );
+    stays(
+        ethernet(
+            &tunnel(false, &packet4(CLIENT4, SERVER4, 6, &[0; 20])),
+            false,
+        ),
+        { Some(Note::NotVirtual) },
+    );
 }
 
 #[test]
@@ -247,7 +271,11 @@ fn inner(v6: bool) -> Vec<u8> {
 }
 
 fn tunnel(v6: bool, inner: &[u8]) -> Vec<u8> {
-    let protocol = if inner[0] >> 4 == 6 { INNER_V6 } else { INNER_V4 };
+    let protocol = if inner[0] >> 4 == 6 {
+        INNER_V6
+    } else {
+        INNER_V4
+    };
     if v6 {
         packet6(DIRECTOR6, SERVER6, protocol, inner)
     } else {
@@ -299,9 +327,9 @@ fn set_mark(packet: &mut [u8], mark: u8) {
 
 /// The one's complement sum of bytes, in host order.
 pub(crate) fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|word| {
-        u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or_default())
-    });
+    let words = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or_default()));
     let mut sum: u32 = words.sum();
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -322,7 +350,9 @@ pub(crate) fn tagged(mut frame: Bytes) -> Bytes {
 }
 
 const fn address6(network: u8, host: u8) -> [u8; 16] {
-    [0x20, 1, 0xd, 0xb8, 0, network, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]
+    [
+        0x20, 1, 0xd, 0xb8, 0, network, 0, 0, 0, 0, 0, 0, 0, 0, 0, host,
+    ]
 }
 
 #[derive(Default)]
@@ -404,6 +434,16 @@ impl Frame for Bytes {
         let mut field = self.edit::<2>(transport.field).unwrap();
         let sum = field.view().u16::<0>();
         field.set_u16::<0>(checksum::update(sum, checksum::add(pseudo, other)));
+    }
+
+    fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32) -> Word {
+        unreachable!()
+    }
+
+    fn first<T: Tables>(&self, _: &T) {}
+
+    fn later<T: Tables>(&self, _: &T) -> Word {
+        unreachable!()
     }
 
     fn interface(&self) -> u32 {

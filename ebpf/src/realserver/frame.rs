@@ -15,6 +15,9 @@ use shunt_datapath::clamp::Change;
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Transport, View};
 use shunt_datapath::link;
+use shunt_datapath::packet::Ports;
+use shunt_datapath::tables::Tables;
+use shunt_datapath::verdict::{Drop, Word};
 
 /// Headers that are brought into reach: Ethernet with a tag, an outer header with options, an
 /// inner one, or TCP with all its options.
@@ -51,8 +54,12 @@ macro_rules! bytes {
         #[inline(always)]
         fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
             // SAFETY: the kernel hands in a valid context with its pointers at these places.
-            let (data, end) =
-                unsafe { (pointer::<$data>(self.0.cast()), pointer::<$end>(self.0.cast())) };
+            let (data, end) = unsafe {
+                (
+                    pointer::<$data>(self.0.cast()),
+                    pointer::<$end>(self.0.cast()),
+                )
+            };
             let start = data.wrapping_add(offset);
             if start.wrapping_add(N) > end {
                 return None;
@@ -64,8 +71,12 @@ macro_rules! bytes {
         #[inline(always)]
         fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
             // SAFETY: as above.
-            let (data, end) =
-                unsafe { (pointer::<$data>(self.0.cast()), pointer::<$end>(self.0.cast())) };
+            let (data, end) = unsafe {
+                (
+                    pointer::<$data>(self.0.cast()),
+                    pointer::<$end>(self.0.cast()),
+                )
+            };
             let start = data.wrapping_add(offset);
             if start.wrapping_add(N) > end {
                 return None;
@@ -98,6 +109,20 @@ macro_rules! bytes {
         #[inline(always)]
         fn sum(&self, _: usize) -> Option<u32> {
             None
+        }
+
+        #[inline(always)]
+        fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32) -> Word {
+            // A real server schedules nothing.
+            Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn first<T: Tables>(&self, _: &T) {}
+
+        #[inline(always)]
+        fn later<T: Tables>(&self, _: &T) -> Word {
+            Word::drop(Drop::Internal)
         }
 
         #[inline(always)]
@@ -145,7 +170,9 @@ fn move_link(frame: &mut XdpFrame, l3: usize, bytes: usize) -> Option<()> {
         let first = frame.view::<4>(link::HEADER)?.u32::<0>();
         if l3 > link::HEADER + 4 {
             let second = frame.view::<4>(link::HEADER + 4)?.u32::<0>();
-            frame.edit::<4>(bytes + link::HEADER + 4)?.set_u32::<0>(second);
+            frame
+                .edit::<4>(bytes + link::HEADER + 4)?
+                .set_u32::<0>(second);
         }
         frame.edit::<4>(bytes + link::HEADER)?.set_u32::<0>(first);
     }

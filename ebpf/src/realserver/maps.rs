@@ -33,7 +33,9 @@ impl Knowledge for Maps {
 
     #[inline(always)]
     fn count(&self, note: Note) {
-        let Some(counter) = COUNTERS.get_ptr_mut(note as u32) else { return };
+        let Some(counter) = COUNTERS.get_ptr_mut(note as u32) else {
+            return;
+        };
         // SAFETY: nobody else writes to this CPU's counter.
         unsafe { *counter = (*counter).wrapping_add(1) };
     }

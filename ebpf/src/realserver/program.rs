@@ -1,6 +1,6 @@
 //! The entry points.
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, __sk_buff, xdp_action, xdp_md};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use shunt_datapath::clamp;
 use shunt_datapath::decap::{self, Outcome};
 
