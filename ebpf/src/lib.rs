@@ -15,3 +15,10 @@ pub static DIRECTOR: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/director.o"));
     &OBJECT.0
 };
+
+/// The real server's agent: `realserver_xdp`, `realserver_in`, `realserver_out`.
+#[cfg(not(target_arch = "bpf"))]
+pub static REALSERVER: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/realserver.o"));
+    &OBJECT.0
+};
