@@ -19,11 +19,14 @@ extern crate std;
 
 pub mod checksum;
 pub mod connection;
+pub mod endpoint;
 pub mod entry;
 pub mod family;
 pub mod flows;
 pub mod fragment;
 pub mod frame;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod icmp;
 pub mod link;
 pub mod method;
