@@ -214,6 +214,9 @@ impl Meta {
 
 #[cfg(test)]
 mod tests {
+    use std::string::String;
+    use std::vec::Vec;
+
     use super::*;
     use std::string::String;
     use std::vec::Vec;
