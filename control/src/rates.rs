@@ -33,7 +33,10 @@ impl Estimator {
     /// Begins with what is counted already, so that it is no rate.
     #[must_use]
     pub fn new(counters: Counters) -> Self {
-        Self { last: counters, ..Self::default() }
+        Self {
+            last: counters,
+            ..Self::default()
+        }
     }
 
     /// Takes in the counters of now.
@@ -67,7 +70,12 @@ mod tests {
     use super::*;
 
     fn counted(connections: u64, in_packets: u64, in_bytes: u64) -> Counters {
-        Counters { connections, in_packets, in_bytes, ..Counters::default() }
+        Counters {
+            connections,
+            in_packets,
+            in_bytes,
+            ..Counters::default()
+        }
     }
 
     // oracle, ipvsadm-counters: 10 connections, 50 packets, 2,680 bytes, one sample later.

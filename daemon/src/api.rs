@@ -9,10 +9,10 @@ use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use shunt_model::Timeouts;
 use shunt_model::api::{
     Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
 };
-use shunt_model::Timeouts;
 use tokio::sync::{mpsc, oneshot};
 
 /// A question to the daemon's task, with where the answer goes.
@@ -45,7 +45,10 @@ pub async fn serve(listener: tokio::net::UnixListener, asks: Asks) {
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = builder.http1_only().serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder
+                .http1_only()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -72,7 +75,13 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
 }
 
 fn refusal(status: StatusCode, reason: Reason, text: &str) -> Response {
-    json(status, &Refusal { reason, text: text.to_owned() })
+    json(
+        status,
+        &Refusal {
+            reason,
+            text: text.to_owned(),
+        },
+    )
 }
 
 async fn nothing() -> Response {
@@ -143,7 +152,9 @@ async fn connections(State(asks): State<Asks>) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let stream = futures_util::stream::poll_fn(move |context| {
-        heard.poll_recv(context).map(|lines| lines.map(Ok::<Bytes, std::convert::Infallible>))
+        heard
+            .poll_recv(context)
+            .map(|lines| lines.map(Ok::<Bytes, std::convert::Infallible>))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (StatusCode::OK, kind, Body::from_stream(stream)).into_response()

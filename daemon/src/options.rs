@@ -81,14 +81,18 @@ impl From<Attach> for Setting {
 }
 
 fn device(text: &str) -> Result<(String, Attach), String> {
-    let (name, how) = text.split_once('=').ok_or("expected NAME=HOW, such as eth0=tc")?;
+    let (name, how) = text
+        .split_once('=')
+        .ok_or("expected NAME=HOW, such as eth0=tc")?;
     let attach = Attach::from_str(how, true)
         .map_err(|_| format!("\"{how}\" is none of auto, xdp-native, xdp-generic, tc, off"))?;
     Ok((name.to_owned(), attach))
 }
 
 fn flows(text: &str) -> Result<u32, String> {
-    let number: u32 = text.parse().map_err(|_| format!("\"{text}\" is no number of flows"))?;
+    let number: u32 = text
+        .parse()
+        .map_err(|_| format!("\"{text}\" is no number of flows"))?;
     if (1 << 16..=1 << 26).contains(&number) {
         Ok(number)
     } else {

@@ -33,9 +33,14 @@ pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let _ = log.with_target(false).with_ansi(false).try_init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(run(options)),
         Err(error) => Err(error).context("cannot start the runtime"),
@@ -60,7 +65,9 @@ async fn run(options: Options) -> Result<()> {
     let object = object::open(&place, options.capacity())?;
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {
-        warn!("the tables keep the sizes they were made with; stop with --stop remove to change them");
+        warn!(
+            "the tables keep the sizes they were made with; stop with --stop remove to change them"
+        );
     }
     let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
     let stop = options.stop;
@@ -75,7 +82,13 @@ async fn run(options: Options) -> Result<()> {
         socket = %place.socket().display(),
         "director running"
     );
-    let result = Loop { shell, inputs, asks: heard }.turn().await;
+    let result = Loop {
+        shell,
+        inputs,
+        asks: heard,
+    }
+    .turn()
+    .await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     let _ = std::fs::remove_file(place.socket());
     match stop {
@@ -121,7 +134,10 @@ impl Loop {
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
                 info!("ready");
             }
-            let wait = self.shell.deadline().unwrap_or_else(|| Instant::now() + every);
+            let wait = self
+                .shell
+                .deadline()
+                .unwrap_or_else(|| Instant::now() + every);
             tokio::select! {
                 biased;
                 _ = terminate.recv() => return Ok(()),

@@ -59,7 +59,11 @@ struct Glance {
 
 impl Glance {
     fn look(&self) -> Look<'_> {
-        Look { tables: &self.shared, settings: &self.settings, now: self.now }
+        Look {
+            tables: &self.shared,
+            settings: &self.settings,
+            now: self.now,
+        }
     }
 }
 
@@ -69,7 +73,9 @@ impl Shell {
         let tables = Tables::open(&place, object.made.clone())?;
         let now = Instant::now();
         let sizes = object.made.capacity.sizes;
-        let clock = Clock { tick_ns: clock::tick_ns(object.made.jiffies_rate) };
+        let clock = Clock {
+            tick_ns: clock::tick_ns(object.made.jiffies_rate),
+        };
         let table = Table::new(Gate::Carried, Limits::default());
         let memory = std::fs::read(place.runtime.join("state.json")).ok();
         let memory = memory.and_then(|text| serde_json::from_slice::<Memory>(&text).ok());
@@ -133,7 +139,10 @@ impl Shell {
                         error!(%error, "packet path not as it should be");
                     }
                 }
-                Output::Probe { interface, neighbour } => self.prober.probe(interface, neighbour),
+                Output::Probe {
+                    interface,
+                    neighbour,
+                } => self.prober.probe(interface, neighbour),
                 Output::Devices => look = true,
                 Output::Remember => self.remember(),
             }
@@ -155,9 +164,17 @@ impl Shell {
         let wanted = self.director.devices(|link| options.setting(&link.name));
         for changed in self.attachments.settle(&mut self.object, &wanted) {
             if changed.works {
-                info!(device = changed.name, hook = changed.hook, "device attached");
+                info!(
+                    device = changed.name,
+                    hook = changed.hook,
+                    "device attached"
+                );
             } else {
-                warn!(device = changed.name, why = changed.hook, "device not attached");
+                warn!(
+                    device = changed.name,
+                    why = changed.hook,
+                    "device not attached"
+                );
             }
         }
     }
@@ -183,7 +200,11 @@ impl Shell {
     }
 
     fn glance(&self) -> Glance {
-        Glance { shared: self.tables.shared.clone(), settings: self.settings(), now: self.tick() }
+        Glance {
+            shared: self.tables.shared.clone(),
+            settings: self.settings(),
+            now: self.tick(),
+        }
     }
 
     /// Begins a scan beside the task; the answer goes to [`Self::scanned`].
@@ -205,7 +226,9 @@ impl Shell {
 
     fn counted(&self, key: &ServiceKey, at: ServerAddress) -> Counters {
         let ids = self.director.server_ids(key, at);
-        ids.into_iter().fold(Counters::default(), |sum, id| sum + self.tables.counters(id))
+        ids.into_iter().fold(Counters::default(), |sum, id| {
+            sum + self.tables.counters(id)
+        })
     }
 
     /// Takes a sample of every rate.
@@ -217,14 +240,18 @@ impl Shell {
             for at in addresses {
                 let counters = self.counted(&key, at);
                 sum += counters;
-                self.estimators.entry((key, at)).or_default().sample(counters);
+                self.estimators
+                    .entry((key, at))
+                    .or_default()
+                    .sample(counters);
                 alive.insert((key, at));
             }
             self.service_estimators.entry(key).or_default().sample(sum);
             total += sum;
         }
         self.estimators.retain(|name, _| alive.contains(name));
-        self.service_estimators.retain(|key, _| alive.iter().any(|(other, _)| other == key));
+        self.service_estimators
+            .retain(|key, _| alive.iter().any(|(other, _)| other == key));
         self.total.sample(total);
     }
 
@@ -312,14 +339,19 @@ impl Shell {
         }
         self.retired.retain(|service, _| !chosen(service));
         self.estimators.retain(|(service, _), _| !chosen(service));
-        self.service_estimators.retain(|service, _| !chosen(service));
+        self.service_estimators
+            .retain(|service, _| !chosen(service));
         if key.is_none() {
             self.total = Estimator::default();
         }
     }
 
     fn services(&self) -> Vec<ServiceStatus> {
-        self.director.table().services().map(|entry| self.service(entry)).collect()
+        self.director
+            .table()
+            .services()
+            .map(|entry| self.service(entry))
+            .collect()
     }
 
     fn service(&self, entry: &shunt_control::table::Entry) -> ServiceStatus {

@@ -29,7 +29,10 @@ pub fn only_one(place: &Place) -> Result<Only> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Only(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-            bail!("a shuntd is running in this network namespace already ({})", path.display())
+            bail!(
+                "a shuntd is running in this network namespace already ({})",
+                path.display()
+            )
         }
         Err((_, error)) => bail!("cannot lock {}: {error}", path.display()),
     }
@@ -39,14 +42,16 @@ pub fn only_one(place: &Place) -> Result<Only> {
 pub fn listen(place: &Place) -> Result<UnixListener> {
     let path = place.socket();
     let _ = fs::remove_file(&path);
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("cannot listen at {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("cannot set the mode of {}", path.display()))?;
     if let Ok(Some(group)) = Group::from_name(GROUP) {
         chown(&path, None, Some(group.gid))
             .with_context(|| format!("cannot give {} to group {GROUP}", path.display()))?;
     }
-    listener.set_nonblocking(true).context("cannot listen without waiting")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot listen without waiting")?;
     Ok(listener)
 }

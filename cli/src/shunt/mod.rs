@@ -61,6 +61,18 @@ enum Noun {
     Connection(connection::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
+    /// Show a director at work in a lab of namespaces on this machine
+    #[command(disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
+    },
+    /// Prepare this machine as a real server: virtual addresses, ARP, tunnels
+    #[command(disable_help_flag = true)]
+    Agent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
+    },
     /// Write the completions of a shell to standard output
     Completions { shell: clap_complete::Shell },
     /// Write a man page to standard output, such as "shunt man service-add | man -l -"
@@ -152,6 +164,12 @@ impl Noun {
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
+            // The program takes these before it comes here: they need no client.
+            Noun::Demo { .. } | Noun::Agent { .. } => {
+                return Err(Halt::Usage(
+                    "this stands only first on the command line".to_owned(),
+                ));
+            }
             Noun::Completions { shell } => pages::completions(*shell, outside.out),
             Noun::Man { page } => pages::man(page, outside.out),
             Noun::Pages { folder } => pages::write_all(folder, outside.out),

@@ -39,8 +39,18 @@ fn sum(address: IpAddr) -> u32 {
 /// How a service is found: its address and the endpoint's word.
 #[must_use]
 pub fn endpoint(key: &ServiceKey) -> Option<(IpAddr, u32)> {
-    let ServiceKey::Address { protocol, address, port } = key else { return None };
-    Some((*address, endpoint_word(port.to_be(), protocol.number(), kind::SERVICE)))
+    let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = key
+    else {
+        return None;
+    };
+    Some((
+        *address,
+        endpoint_word(port.to_be(), protocol.number(), kind::SERVICE),
+    ))
 }
 
 /// The word of the entry that says that an address has services at all.
@@ -68,8 +78,19 @@ pub fn service_flags(service: &Service) -> u8 {
 /// The entry of a service.
 #[must_use]
 pub fn service(key: &ServiceKey, pool: PoolWord, flags: u8) -> Option<entry::Service> {
-    let ServiceKey::Address { protocol, address, port } = key else { return None };
-    let family = if key.family() == Family::Ipv6 { service_flag::IPV6 } else { 0 };
+    let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = key
+    else {
+        return None;
+    };
+    let family = if key.family() == Family::Ipv6 {
+        service_flag::IPV6
+    } else {
+        0
+    };
     Some(entry::Service {
         pool: pool.0,
         address: words(*address),
@@ -92,7 +113,9 @@ pub struct Surroundings<'a> {
 /// The entry of a server.
 #[must_use]
 pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Option<entry::Server> {
-    let ServiceKey::Address { address, port, .. } = key else { return None };
+    let ServiceKey::Address { address, port, .. } = key else {
+        return None;
+    };
     let at = server.at.address;
     let mut entry = entry::Server {
         address: words(at),
@@ -120,8 +143,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
             match hop.source.filter(|source| source.is_ipv6() == at.is_ipv6()) {
                 Some(source) => {
                     entry.outer_source = words(source);
-                    entry.outer_sum =
-                        checksum::fold(checksum::add(sum(source), sum(at)));
+                    entry.outer_sum = checksum::fold(checksum::add(sum(source), sum(at)));
                 }
                 // Without an address of our own towards the server there is no outer header.
                 None => entry.ways = Ways::default(),

@@ -140,7 +140,11 @@ impl Ids {
         }
         let id = lowest(&self.used_services);
         self.used_services.insert(id);
-        let slot = ServiceSlot { id, present: true, servers: BTreeMap::new() };
+        let slot = ServiceSlot {
+            id,
+            present: true,
+            servers: BTreeMap::new(),
+        };
         self.services.insert(*key, slot);
         (id, true)
     }
@@ -154,7 +158,11 @@ impl Ids {
     pub fn server(&mut self, key: &ServiceKey, server: &Server, protocol: u8) -> Put {
         let fresh_id = lowest(&self.used_servers);
         let Some(service) = self.services.get_mut(key) else {
-            return Put { id: 0, fresh: false, endpoint: None };
+            return Put {
+                id: 0,
+                fresh: false,
+                endpoint: None,
+            };
         };
         let mut fresh = false;
         let slot = service.servers.entry(server.at).or_insert_with(|| {
@@ -180,14 +188,22 @@ impl Ids {
         let id = slot.id;
         self.used_servers.insert(id);
         let endpoint = self.endpoint(server, protocol);
-        Put { id, fresh, endpoint }
+        Put {
+            id,
+            fresh,
+            endpoint,
+        }
     }
 
     fn endpoint(&mut self, server: &Server, protocol: u8) -> Option<NatEndpoint> {
         if server.method != Method::Masquerade {
             return None;
         }
-        let key = NatKey { address: server.at.address, port: server.at.port, protocol };
+        let key = NatKey {
+            address: server.at.address,
+            port: server.at.port,
+            protocol,
+        };
         if self.endpoints.contains_key(&key) {
             return None;
         }
@@ -199,7 +215,9 @@ impl Ids {
 
     /// The endpoint's id of a masqueraded server.
     pub fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
-        let ServiceKey::Address { protocol, .. } = key else { return 0 };
+        let ServiceKey::Address { protocol, .. } = key else {
+            return 0;
+        };
         let key = NatKey {
             address: server.at.address,
             port: server.at.port,
@@ -221,7 +239,9 @@ impl Ids {
     }
 
     fn let_go_address(&mut self, address: IpAddr, word: u32) -> bool {
-        let Some(count) = self.addresses.get_mut(&(address, word)) else { return false };
+        let Some(count) = self.addresses.get_mut(&(address, word)) else {
+            return false;
+        };
         *count -= 1;
         if *count == 0 {
             self.addresses.remove(&(address, word));
@@ -240,8 +260,12 @@ impl Ids {
         let mut gone = Vec::new();
         for (key, slot) in &mut self.services {
             slot.servers.retain(|_, server| {
-                let unused: Vec<u32> =
-                    server.former.iter().copied().filter(|id| !used_servers.contains(id)).collect();
+                let unused: Vec<u32> = server
+                    .former
+                    .iter()
+                    .copied()
+                    .filter(|id| !used_servers.contains(id))
+                    .collect();
                 server.former.retain(|id| used_servers.contains(id));
                 freed.servers.extend(unused);
                 let keep = server.present
@@ -281,10 +305,16 @@ impl Ids {
     fn release_endpoints(&mut self, freed: &mut Freed) {
         let mut needed = BTreeSet::new();
         for (key, slot) in &self.services {
-            let ServiceKey::Address { protocol, .. } = key else { continue };
+            let ServiceKey::Address { protocol, .. } = key else {
+                continue;
+            };
             for at in slot.servers.keys() {
                 let protocol = protocol.number();
-                needed.insert(NatKey { address: at.address, port: at.port, protocol });
+                needed.insert(NatKey {
+                    address: at.address,
+                    port: at.port,
+                    protocol,
+                });
             }
         }
         let gone: Vec<(NatKey, u32)> = self
@@ -345,6 +375,8 @@ pub mod pairs {
         V: Deserialize<'de>,
         D: Deserializer<'de>,
     {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
     }
 }

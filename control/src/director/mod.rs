@@ -30,21 +30,45 @@ pub use remember::Memory;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// A whole server entry. The way comes with it.
-    Server { id: u32, entry: entry::Server },
+    Server {
+        id: u32,
+        entry: entry::Server,
+    },
     /// Only the way to a server.
-    Way { id: u32, ways: Ways },
+    Way {
+        id: u32,
+        ways: Ways,
+    },
     /// A whole service entry; the pool word comes with it.
-    Service { id: u32, entry: entry::Service },
+    Service {
+        id: u32,
+        entry: entry::Service,
+    },
     /// Words of a pool that nobody uses yet.
-    Pool { base: u32, words: Vec<u64> },
+    Pool {
+        base: u32,
+        words: Vec<u64>,
+    },
     /// From here on the service uses that pool: one store.
-    Switch { service: u32, pool: u64 },
+    Switch {
+        service: u32,
+        pool: u64,
+    },
     /// An endpoint is to be found, by [`entry::endpoint_word`].
-    EndpointAdd { address: IpAddr, word: u32, id: u32 },
-    EndpointRemove { address: IpAddr, word: u32 },
+    EndpointAdd {
+        address: IpAddr,
+        word: u32,
+        id: u32,
+    },
+    EndpointRemove {
+        address: IpAddr,
+        word: u32,
+    },
     Settings(Settings),
     /// The counters of a server begin anew: the id has another owner.
-    Forget { server: u32 },
+    Forget {
+        server: u32,
+    },
 }
 
 /// What the caller must do.
@@ -52,7 +76,10 @@ pub enum Write {
 pub enum Output {
     Write(Write),
     /// Make the kernel resolve this neighbour.
-    Probe { interface: u32, neighbour: IpAddr },
+    Probe {
+        interface: u32,
+        neighbour: IpAddr,
+    },
     /// Look at the devices again ([`Director::devices`]).
     Devices,
     /// Write down [`Director::memory`]: it has to survive the daemon. Comes before the writes.
@@ -168,8 +195,14 @@ impl Director {
         }
         while let Some(output) = self.network.poll() {
             match output {
-                network::Output::Probe { interface, neighbour } => {
-                    return Some(Output::Probe { interface, neighbour });
+                network::Output::Probe {
+                    interface,
+                    neighbour,
+                } => {
+                    return Some(Output::Probe {
+                        interface,
+                        neighbour,
+                    });
                 }
                 network::Output::Changed { target } => self.reroute(target),
                 network::Output::AddressesChanged => self.addresses_changed(),
@@ -187,7 +220,9 @@ impl Director {
         let full = match change {
             Change::AddService { service } => {
                 self.ids.services_left() == 0
-                    || !self.pools.has_room_for(service.scheduler, std::iter::empty())
+                    || !self
+                        .pools
+                        .has_room_for(service.scheduler, std::iter::empty())
             }
             Change::EditService { service } => {
                 let servers = self.table.service(&service.key).map(|entry| &entry.servers);
@@ -213,14 +248,18 @@ impl Director {
     }
 
     fn has_room_with(&self, key: &ServiceKey, server: &Server) -> bool {
-        let Some(entry) = self.table.service(key) else { return true };
+        let Some(entry) = self.table.service(key) else {
+            return true;
+        };
         let others = entry.servers.iter().filter(|other| other.at != server.at);
         let weights = others.map(|other| other.weight).chain([server.weight]);
         self.pools.has_room_for(entry.service.scheduler, weights)
     }
 
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
-        let ServiceKey::Address { port, .. } = key else { return Ok(()) };
+        let ServiceKey::Address { port, .. } = key else {
+            return Ok(());
+        };
         let moved = server.method == shunt_model::Method::Masquerade
             && self.local.contains(&server.at.address)
             && server.at.port != *port;
@@ -276,7 +315,11 @@ impl Director {
             self.write(Write::EndpointAdd { address, word, id });
             let word = entries::address_word(key);
             if self.ids.hold_address(address, word) {
-                self.write(Write::EndpointAdd { address, word, id: 1 });
+                self.write(Write::EndpointAdd {
+                    address,
+                    word,
+                    id: 1,
+                });
             }
         }
     }
@@ -284,17 +327,25 @@ impl Director {
     /// The service is no longer there: its flows find their servers gone, new ones go to the
     /// kernel. The ids stay until no flow has them.
     fn delete_service(&mut self, key: &ServiceKey) {
-        let Some(slot) = self.ids.services.get_mut(key) else { return };
+        let Some(slot) = self.ids.services.get_mut(key) else {
+            return;
+        };
         slot.present = false;
         let id = slot.id;
         let servers: Vec<ServerAddress> = slot.servers.keys().copied().collect();
         if let Some(word) = self.pools.drop_service(id) {
-            self.write(Write::Switch { service: id, pool: word });
+            self.write(Write::Switch {
+                service: id,
+                pool: word,
+            });
         }
         let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
         if let Some(entry) = entries::service(key, empty, 0) {
             let flags = entry.flags & !entry::service_flag::PRESENT;
-            self.write(Write::Service { id, entry: entry::Service { flags, ..entry } });
+            self.write(Write::Service {
+                id,
+                entry: entry::Service { flags, ..entry },
+            });
         }
         for at in servers {
             self.absent(key, at);
@@ -303,7 +354,11 @@ impl Director {
 
     /// Writes the entry of a server that came or was edited, then the pool.
     fn put_server(&mut self, key: &ServiceKey, at: ServerAddress, running: &dyn Running) {
-        let Some(server) = self.table.service(key).and_then(|entry| entry.server(at)).cloned()
+        let Some(server) = self
+            .table
+            .service(key)
+            .and_then(|entry| entry.server(at))
+            .cloned()
         else {
             return;
         };
@@ -322,10 +377,18 @@ impl Director {
                 nat.key.protocol,
                 entry::kind::MASQUERADED,
             );
-            self.write(Write::EndpointAdd { address: nat.key.address, word, id: nat.id });
+            self.write(Write::EndpointAdd {
+                address: nat.key.address,
+                word,
+                id: nat.id,
+            });
             let word = entry::endpoint_word(0, nat.key.protocol, entry::kind::ADDRESS);
             if self.ids.hold_address(nat.key.address, word) {
-                self.write(Write::EndpointAdd { address: nat.key.address, word, id: 1 });
+                self.write(Write::EndpointAdd {
+                    address: nat.key.address,
+                    word,
+                    id: 1,
+                });
             }
         }
         self.renew_pool(key, running);
@@ -338,7 +401,9 @@ impl Director {
 
     /// Marks every entry of a server as gone.
     fn absent(&mut self, key: &ServiceKey, at: ServerAddress) {
-        let Some(slot) = self.ids.slot_mut(key, at) else { return };
+        let Some(slot) = self.ids.slot_mut(key, at) else {
+            return;
+        };
         slot.present = false;
         for id in slot.all() {
             if let Some(mut entry) = self.written.get(&id).copied() {
@@ -351,15 +416,21 @@ impl Director {
 
     /// Writes the entry of a server as it must be, if it is not so.
     fn write_server(&mut self, key: &ServiceKey, server: &Server) {
-        let Some(service) = self.ids.services.get(key) else { return };
-        let Some(slot) = service.servers.get(&server.at) else { return };
+        let Some(service) = self.ids.services.get(key) else {
+            return;
+        };
+        let Some(slot) = service.servers.get(&server.at) else {
+            return;
+        };
         let to = entries::Surroundings {
             network: &self.network,
             local: &self.local,
             service: service.id,
             endpoint: self.ids.endpoint_of(key, server),
         };
-        let Some(entry) = entries::server(key, server, &to) else { return };
+        let Some(entry) = entries::server(key, server, &to) else {
+            return;
+        };
         let (id, present, former) = (slot.id, slot.present, slot.former.clone());
         if present && self.written.get(&id) != Some(&entry) {
             self.written.insert(id, entry);
@@ -367,7 +438,9 @@ impl Director {
         }
         // Flows of an earlier method go on by it, over the way as it is.
         for id in former {
-            let Some(mut old) = self.written.get(&id).copied() else { continue };
+            let Some(mut old) = self.written.get(&id).copied() else {
+                continue;
+            };
             old.ways = entry.ways;
             if self.written.insert(id, old) != Some(old) {
                 self.write(Write::Way { id, ways: old.ways });
@@ -377,12 +450,18 @@ impl Director {
 
     /// Compiles the pool of a service anew and switches to it, if it differs.
     fn renew_pool(&mut self, key: &ServiceKey, running: &dyn Running) {
-        let Some(entry) = self.table.service(key) else { return };
-        let Some(slot) = self.ids.services.get(key) else { return };
+        let Some(entry) = self.table.service(key) else {
+            return;
+        };
+        let Some(slot) = self.ids.services.get(key) else {
+            return;
+        };
         let (id, members) = (slot.id, slot.members(entry));
         let service = &entry.service;
         let flags = entries::service_flags(service);
-        let switched = self.pools.renew(id, service.scheduler, key.family(), members, running);
+        let switched = self
+            .pools
+            .renew(id, service.scheduler, key.family(), members, running);
         let word = match switched {
             Some(pools::Switched { base, words, word }) => {
                 self.write(Write::Pool { base, words });
@@ -417,7 +496,11 @@ impl Director {
             .services()
             .flat_map(|entry| {
                 let at = move |server: &&Server| server.at.address == target;
-                entry.servers.iter().filter(at).map(|server| (entry.service.key, server.clone()))
+                entry
+                    .servers
+                    .iter()
+                    .filter(at)
+                    .map(|server| (entry.service.key, server.clone()))
             })
             .collect();
         for (key, server) in pairs {
@@ -470,7 +553,11 @@ impl Director {
     /// The ids of a server, the present one first, for counting.
     #[must_use]
     pub fn server_ids(&self, key: &ServiceKey, at: ServerAddress) -> Vec<u32> {
-        let slot = self.ids.services.get(key).and_then(|slot| slot.servers.get(&at));
+        let slot = self
+            .ids
+            .services
+            .get(key)
+            .and_then(|slot| slot.servers.get(&at));
         slot.map(|slot| slot.all().collect()).unwrap_or_default()
     }
 

@@ -57,7 +57,9 @@ impl Pools {
 
     /// The word of a service's pool.
     pub fn word(&self, service: u32) -> PoolWord {
-        self.present.get(&service).map_or(EMPTY, |present| word(present.base, &present.compiled))
+        self.present
+            .get(&service)
+            .map_or(EMPTY, |present| word(present.base, &present.compiled))
     }
 
     /// Compiles a pool and finds a place for it. `None` if the one in force says the same.
@@ -90,9 +92,22 @@ impl Pools {
         if let Some(before) = self.present.remove(&service) {
             self.leave(&before);
         }
-        let words = compiled.head.iter().chain(&compiled.slots).copied().collect();
+        let words = compiled
+            .head
+            .iter()
+            .chain(&compiled.slots)
+            .copied()
+            .collect();
         let word = word(base, &compiled);
-        self.present.insert(service, Present { base, compiled, scheduler, members });
+        self.present.insert(
+            service,
+            Present {
+                base,
+                compiled,
+                scheduler,
+                members,
+            },
+        );
         Some(Switched { base, words, word })
     }
 
@@ -119,7 +134,12 @@ impl Pools {
         if same {
             self.present.insert(
                 service,
-                Present { base: at.base(), compiled, scheduler, members },
+                Present {
+                    base: at.base(),
+                    compiled,
+                    scheduler,
+                    members,
+                },
             );
         }
         same
@@ -146,7 +166,11 @@ impl Pools {
     }
 
     fn take(&mut self, length: u32) -> Option<u32> {
-        let (base, room) = self.free.iter().find(|(_, room)| **room >= length).map(|(b, r)| (*b, *r))?;
+        let (base, room) = self
+            .free
+            .iter()
+            .find(|(_, room)| **room >= length)
+            .map(|(b, r)| (*b, *r))?;
         self.free.remove(&base);
         if room > length {
             self.free.insert(base + length, room - length);
@@ -155,7 +179,8 @@ impl Pools {
     }
 
     fn take_at(&mut self, base: u32, length: u32) -> bool {
-        let Some((start, room)) = self.free.range(..=base).next_back().map(|(b, r)| (*b, *r)) else {
+        let Some((start, room)) = self.free.range(..=base).next_back().map(|(b, r)| (*b, *r))
+        else {
             return false;
         };
         let (Some(end), Some(stop)) = (base.checked_add(length), start.checked_add(room)) else {

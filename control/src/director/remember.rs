@@ -31,12 +31,19 @@ impl Director {
     /// What has to be written down.
     #[must_use]
     pub fn memory(&self) -> Memory {
-        let mut changes = vec![Change::SetTimeouts { timeouts: self.table.timeouts() }];
+        let mut changes = vec![Change::SetTimeouts {
+            timeouts: self.table.timeouts(),
+        }];
         for entry in self.table.oldest_first() {
-            changes.push(Change::AddService { service: entry.service.clone() });
+            changes.push(Change::AddService {
+                service: entry.service.clone(),
+            });
             for server in entry.servers.iter().rev() {
                 let key = entry.service.key;
-                changes.push(Change::AddServer { key, server: server.clone() });
+                changes.push(Change::AddServer {
+                    key,
+                    server: server.clone(),
+                });
             }
         }
         Memory {
@@ -62,8 +69,11 @@ impl Director {
             director.table.apply(change)?;
         }
         director.ids.restore(memory.services, memory.endpoints);
-        let keys: Vec<ServiceKey> =
-            director.table.services().map(|entry| entry.service.key).collect();
+        let keys: Vec<ServiceKey> = director
+            .table
+            .services()
+            .map(|entry| entry.service.key)
+            .collect();
         for key in &keys {
             director.resume_service(key, running, &pool);
         }
@@ -81,7 +91,9 @@ impl Director {
         pool: &impl Fn(u32) -> PoolWord,
     ) {
         let (id, _) = self.ids.service(key);
-        let Some(entry) = self.table.service(key).cloned() else { return };
+        let Some(entry) = self.table.service(key).cloned() else {
+            return;
+        };
         let protocol = match key {
             ServiceKey::Address { protocol, .. } => protocol.number(),
             ServiceKey::Mark { .. } => 0,
@@ -89,13 +101,22 @@ impl Director {
         for server in &entry.servers {
             self.ids.server(key, server, protocol);
         }
-        let Some(slot) = self.ids.services.get(key) else { return };
+        let Some(slot) = self.ids.services.get(key) else {
+            return;
+        };
         let members = slot.members(&entry);
         let scheduler = entry.service.scheduler;
-        if !self.pools.adopt(id, pool(id), scheduler, key.family(), members, running) {
+        if !self
+            .pools
+            .adopt(id, pool(id), scheduler, key.family(), members, running)
+        {
             self.renew_pool(key, running);
         }
-        if let Some(entry) = entries::service(key, self.pools.word(id), entries::service_flags(&entry.service)) {
+        if let Some(entry) = entries::service(
+            key,
+            self.pools.word(id),
+            entries::service_flags(&entry.service),
+        ) {
             self.write(Write::Service { id, entry });
         }
     }
@@ -114,7 +135,9 @@ impl Director {
             }
         }
         for (key, servers) in present {
-            let Some(slot) = self.ids.services.get_mut(&key) else { continue };
+            let Some(slot) = self.ids.services.get_mut(&key) else {
+                continue;
+            };
             slot.present = true;
             for server in servers {
                 if let Some(slot) = slot.servers.get_mut(&server.at) {
@@ -126,25 +149,47 @@ impl Director {
 
     /// Every endpoint is said again: the shell leaves alone what is there already.
     fn resume_endpoints(&mut self) {
-        let services: Vec<(ServiceKey, u32)> =
-            self.ids.services.iter().map(|(key, slot)| (*key, slot.id)).collect();
+        let services: Vec<(ServiceKey, u32)> = self
+            .ids
+            .services
+            .iter()
+            .map(|(key, slot)| (*key, slot.id))
+            .collect();
         for (key, id) in services {
-            let Some((address, word)) = entries::endpoint(&key) else { continue };
+            let Some((address, word)) = entries::endpoint(&key) else {
+                continue;
+            };
             self.write(Write::EndpointAdd { address, word, id });
             let word = entries::address_word(&key);
             if self.ids.hold_address(address, word) {
-                self.write(Write::EndpointAdd { address, word, id: 1 });
+                self.write(Write::EndpointAdd {
+                    address,
+                    word,
+                    id: 1,
+                });
             }
         }
-        let endpoints: Vec<(NatKey, u32)> =
-            self.ids.endpoints.iter().map(|(key, id)| (*key, *id)).collect();
+        let endpoints: Vec<(NatKey, u32)> = self
+            .ids
+            .endpoints
+            .iter()
+            .map(|(key, id)| (*key, *id))
+            .collect();
         for (key, id) in endpoints {
             let word =
                 entry::endpoint_word(key.port.to_be(), key.protocol, entry::kind::MASQUERADED);
-            self.write(Write::EndpointAdd { address: key.address, word, id });
+            self.write(Write::EndpointAdd {
+                address: key.address,
+                word,
+                id,
+            });
             let word = entry::endpoint_word(0, key.protocol, entry::kind::ADDRESS);
             if self.ids.hold_address(key.address, word) {
-                self.write(Write::EndpointAdd { address: key.address, word, id: 1 });
+                self.write(Write::EndpointAdd {
+                    address: key.address,
+                    word,
+                    id: 1,
+                });
             }
         }
     }
@@ -158,7 +203,10 @@ impl Director {
             .services()
             .flat_map(|entry| {
                 let key = entry.service.key;
-                entry.servers.iter().map(move |server| (key, server.clone()))
+                entry
+                    .servers
+                    .iter()
+                    .map(move |server| (key, server.clone()))
             })
             .collect();
         for (key, server) in all {

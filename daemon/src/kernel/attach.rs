@@ -35,7 +35,10 @@ pub struct Attachments {
 impl Attachments {
     #[must_use]
     pub fn new(place: Place) -> Self {
-        Self { place, present: BTreeMap::new() }
+        Self {
+            place,
+            present: BTreeMap::new(),
+        }
     }
 
     pub fn present(&self) -> impl Iterator<Item = &Attached> {
@@ -48,7 +51,10 @@ impl Attachments {
         let indices: Vec<u32> = wanted.iter().map(|(link, _)| link.index).collect();
         self.forget_all_but(&indices);
         for (link, choice) in wanted {
-            let works = self.present.get(&link.index).is_some_and(|present| present.works);
+            let works = self
+                .present
+                .get(&link.index)
+                .is_some_and(|present| present.works);
             if choice.hooks.is_empty() {
                 self.detach(link.index);
                 continue;
@@ -72,13 +78,18 @@ impl Attachments {
     /// Pins of devices that are gone, and what was known of them.
     fn forget_all_but(&mut self, indices: &[u32]) {
         self.present.retain(|index, _| indices.contains(index));
-        let Ok(files) = fs::read_dir(&self.place.pins) else { return };
+        let Ok(files) = fs::read_dir(&self.place.pins) else {
+            return;
+        };
         for file in files.flatten() {
             let name = file.file_name();
             let Some(rest) = name.to_str().and_then(|name| name.strip_prefix("link-")) else {
                 continue;
             };
-            let index = rest.split('-').next().and_then(|index| index.parse::<u32>().ok());
+            let index = rest
+                .split('-')
+                .next()
+                .and_then(|index| index.parse::<u32>().ok());
             if index.is_none_or(|index| !indices.contains(&index)) {
                 let _ = fs::remove_file(file.path());
             }
@@ -156,8 +167,11 @@ impl Attachments {
         let path = self.pin(link.index, hook);
         match hook {
             Hook::XdpNative | Hook::XdpGeneric => {
-                let mode =
-                    if hook == Hook::XdpNative { XdpMode::Driver } else { XdpMode::Skb };
+                let mode = if hook == Hook::XdpNative {
+                    XdpMode::Driver
+                } else {
+                    XdpMode::Skb
+                };
                 let id = object
                     .xdp
                     .attach_to_if_index(link.index, mode)
@@ -179,7 +193,9 @@ impl Attachments {
                     std::mem::forget(taken);
                     return Ok(());
                 }
-                FdLink::try_from(taken)?.pin(&path).context("cannot pin the link")?;
+                FdLink::try_from(taken)?
+                    .pin(&path)
+                    .context("cannot pin the link")?;
             }
         }
         Ok(())

@@ -19,7 +19,9 @@ pub fn jiffies(clock: &Xdp) -> Result<u64> {
     options.data_in = Some(&data_in);
     options.data_out = Some(&mut data_out);
     options.repeat = 1;
-    clock.test_run(options).context("cannot run the clock program")?;
+    clock
+        .test_run(options)
+        .context("cannot run the clock program")?;
     let (first, _) = data_out.split_at(8);
     Ok(u64::from_ne_bytes(first.try_into().unwrap_or_default()))
 }

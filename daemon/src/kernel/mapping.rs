@@ -31,7 +31,11 @@ impl Mapping {
         let info = map.info().context("cannot ask for the size of a map")?;
         let value = info.value_size() as usize;
         if value.div_ceil(8) != stride {
-            bail!("map {:?} has values of {value} bytes, not {} words", info.name_as_str(), stride);
+            bail!(
+                "map {:?} has values of {value} bytes, not {} words",
+                info.name_as_str(),
+                stride
+            );
         }
         let words = stride * info.max_entries() as usize;
         let page = 4096;
@@ -51,7 +55,12 @@ impl Mapping {
             let error = std::io::Error::last_os_error();
             bail!("cannot map {:?}: {error}", info.name_as_str());
         }
-        Ok(Self { start: start.cast(), words, bytes, stride })
+        Ok(Self {
+            start: start.cast(),
+            words,
+            bytes,
+            stride,
+        })
     }
 
     /// How many values there are.
@@ -91,7 +100,9 @@ impl Mapping {
     /// Stores the words of an entry that differ, the last word first: what says that the rest may
     /// be used (a service's pool, a server's way) stands at the front of its entry type.
     pub fn write<T: Plain>(&self, index: usize, entry: T) -> bool {
-        let Some(words) = self.value(index) else { return false };
+        let Some(words) = self.value(index) else {
+            return false;
+        };
         let mut entry = entry;
         for (word, value) in words.iter().zip(entry.words_mut()).rev() {
             if word.load(Ordering::Relaxed) != *value {
@@ -171,7 +182,9 @@ impl Words for BucketWords<'_> {
     }
 
     fn load(self, at: usize) -> u64 {
-        self.0.get(at).map_or(0, |word| word.load(Ordering::Acquire))
+        self.0
+            .get(at)
+            .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     fn store(self, at: usize, value: u64) {
@@ -182,11 +195,14 @@ impl Words for BucketWords<'_> {
 
     fn swap(self, at: usize, from: u64, to: u64) -> bool {
         self.0.get(at).is_some_and(|word| {
-            word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
         })
     }
 
     fn add(self, at: usize, value: u64) -> u64 {
-        self.0.get(at).map_or(0, |word| word.fetch_add(value, Ordering::AcqRel))
+        self.0
+            .get(at)
+            .map_or(0, |word| word.fetch_add(value, Ordering::AcqRel))
     }
 }

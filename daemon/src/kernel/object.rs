@@ -115,7 +115,10 @@ pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
         Some(made) if complete => {
             let object = load(place, made.clone())?;
             write(&notes, &object.made)?;
-            Ok(Object { adopted: true, ..object })
+            Ok(Object {
+                adopted: true,
+                ..object
+            })
         }
         _ => {
             empty(place)?;
@@ -179,7 +182,9 @@ fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
-    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?;
     let Ok(program) = <&mut P>::try_from(program) else {
         bail!("program {name} is of another kind");
     };
@@ -202,7 +207,14 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
     } else {
         "Linux 6.1 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF is needed"
     };
-    let last: String = text.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+    let last: String = text
+        .chars()
+        .rev()
+        .take(600)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
     anyhow::anyhow!("the kernel refuses the packet path: {last}; {hint}")
 }
 
@@ -262,7 +274,10 @@ fn adopt(place: &Place, made: Made) -> Result<Object> {
     match programs(place, made.clone(), true) {
         Ok(object) => Ok(object),
         // The maps are whole; only a program's pin is missing.
-        Err(_) => Ok(Object { adopted: true, ..load(place, made)? }),
+        Err(_) => Ok(Object {
+            adopted: true,
+            ..load(place, made)?
+        }),
     }
 }
 

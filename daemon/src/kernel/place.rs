@@ -28,7 +28,9 @@ pub struct Place {
 /// The inode of the network namespace of this thread.
 pub fn namespace() -> Result<u64> {
     let path = "/proc/thread-self/ns/net";
-    Ok(fs::metadata(path).with_context(|| format!("cannot look at {path}"))?.ino())
+    Ok(fs::metadata(path)
+        .with_context(|| format!("cannot look at {path}"))?
+        .ino())
 }
 
 impl Place {
@@ -39,14 +41,20 @@ impl Place {
         fs::create_dir_all(&runtime)
             .with_context(|| format!("cannot make {}", runtime.display()))?;
         let root = bpf_folder()?;
-        let pins = root.join(format!("shunt-{namespace}")).join(format!("v{LAYOUT}"));
+        let pins = root
+            .join(format!("shunt-{namespace}"))
+            .join(format!("v{LAYOUT}"));
         fs::create_dir_all(&pins).with_context(|| format!("cannot make {}", pins.display()))?;
         let parent = pins.parent().unwrap_or(&pins);
         for folder in [parent, &pins] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
                 .with_context(|| format!("cannot close {} to others", folder.display()))?;
         }
-        Ok(Self { runtime, pins, namespace })
+        Ok(Self {
+            runtime,
+            pins,
+            namespace,
+        })
     }
 
     #[must_use]
@@ -103,7 +111,13 @@ fn mount_for_all() -> Result<()> {
         nix::sched::setns(first, nix::sched::CloneFlags::CLONE_NEWNS)?;
         let target = "/run/shunt/bpf";
         fs::create_dir_all(target)?;
-        mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+        mount(
+            Some("bpf"),
+            target,
+            Some("bpf"),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )?;
         Ok(())
     });
     match worker.join() {

@@ -63,12 +63,16 @@ impl Look<'_> {
         let mut away = vec![0u64; mapping.len().div_ceil(64)];
         let mut gone = Vec::new();
         for bucket in 0..=mask {
-            let Some(words) = mapping.value(bucket as usize) else { break };
+            let Some(words) = mapping.value(bucket as usize) else {
+                break;
+            };
             let words = BucketWords(words);
             let mut has_gone = false;
             for at in 0..L::SLOTS {
                 has_gone |= words.skip(at * L::STRIDE).load(0) == flows::GONE;
-                let Some((record, entry)) = flows::read::<L, _>(words, at) else { continue };
+                let Some((record, entry)) = flows::read::<L, _>(words, at) else {
+                    continue;
+                };
                 let hash = flows::hash(&record.key, self.tables.made.seed);
                 let home = flows::first(hash, mask);
                 if home != bucket {
@@ -85,7 +89,9 @@ impl Look<'_> {
         // Only buckets that had such a slot a whole scan ago: a flow that had to go elsewhere
         // because of them has been seen by now.
         for bucket in std::mem::replace(to_sweep, gone) {
-            let needed = away.get(bucket as usize / 64).is_none_or(|word| word >> (bucket % 64) & 1 != 0);
+            let needed = away
+                .get(bucket as usize / 64)
+                .is_none_or(|word| word >> (bucket % 64) & 1 != 0);
             if needed {
                 continue;
             }
@@ -131,19 +137,29 @@ impl Look<'_> {
     }
 
     fn limit(self, state: connection::State) -> u32 {
-        self.settings.timeouts.get(state as usize).copied().unwrap_or(0)
+        self.settings
+            .timeouts
+            .get(state as usize)
+            .copied()
+            .unwrap_or(0)
     }
 
     fn release(self, server: u32, meta: Meta) {
         if let Some(words) = self.tables.counts.value(server as usize) {
-            let what = if meta.has(Meta::INACTIVE) { counts::INACTIVE } else { counts::ACTIVE };
+            let what = if meta.has(Meta::INACTIVE) {
+                counts::INACTIVE
+            } else {
+                counts::ACTIVE
+            };
             BucketWords(words).add(0, 0u64.wrapping_sub(what));
         }
     }
 
     /// Whether the flow of a way back is no longer there.
     fn is_orphan<L: Layout>(self, mapping: &Mapping, mask: u32, record: &Record) -> bool {
-        let Some(server) = self.tables.server(record.target) else { return true };
+        let Some(server) = self.tables.server(record.target) else {
+            return true;
+        };
         let port = record.key.port::<L>();
         let key = if L::STRIDE == 2 {
             Key::v4((record.key.first >> 32) as u32, port, server.service)
@@ -163,8 +179,16 @@ impl Look<'_> {
     #[must_use]
     pub fn states(self) -> Vec<(State, u64)> {
         let mut counts = [0u64; 32];
-        self.count::<Narrow>(&self.tables.flows4, self.tables.made.flow4_mask(), &mut counts);
-        self.count::<Wide>(&self.tables.flows6, self.tables.made.flow6_mask(), &mut counts);
+        self.count::<Narrow>(
+            &self.tables.flows4,
+            self.tables.made.flow4_mask(),
+            &mut counts,
+        );
+        self.count::<Wide>(
+            &self.tables.flows6,
+            self.tables.made.flow6_mask(),
+            &mut counts,
+        );
         let mut states: Vec<(State, u64)> = Vec::new();
         for (state, number) in (0u32..).zip(counts) {
             let state = self::state(Protocol::Tcp, state);
@@ -178,9 +202,13 @@ impl Look<'_> {
 
     fn count<L: Layout>(self, mapping: &Mapping, mask: u32, counts: &mut [u64; 32]) {
         for bucket in 0..=mask {
-            let Some(words) = mapping.value(bucket as usize) else { break };
+            let Some(words) = mapping.value(bucket as usize) else {
+                break;
+            };
             for at in 0..L::SLOTS {
-                let Some((record, _)) = flows::read::<L, _>(BucketWords(words), at) else { continue };
+                let Some((record, _)) = flows::read::<L, _>(BucketWords(words), at) else {
+                    continue;
+                };
                 let state = record.meta.state();
                 let alive = record.meta.age(self.now) <= self.limit(state);
                 if alive && !record.key.is_back::<L>() {
@@ -200,7 +228,9 @@ impl Look<'_> {
         ];
         for (mapping, mask, wide) in both {
             for bucket in 0..=mask {
-                let Some(words) = mapping.value(bucket as usize) else { break };
+                let Some(words) = mapping.value(bucket as usize) else {
+                    break;
+                };
                 let words = BucketWords(words);
                 for at in 0..4 {
                     let record = if wide {
@@ -230,10 +260,19 @@ impl Look<'_> {
         let limit = self.limit(record.meta.state());
         let left = limit.checked_sub(record.meta.age(self.now))?;
         let key = names.services.get(&record.key.endpoint::<L>())?;
-        let ServiceKey::Address { protocol, address, port } = *key else { return None };
+        let ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } = *key
+        else {
+            return None;
+        };
         let (_, server) = names.servers.get(&record.target)?;
         let client = if L::STRIDE == 2 {
-            IpAddr::V4(Ipv4Addr::from(((record.key.first >> 32) as u32).to_ne_bytes()))
+            IpAddr::V4(Ipv4Addr::from(
+                ((record.key.first >> 32) as u32).to_ne_bytes(),
+            ))
         } else {
             let [a, b] = record.key.address;
             IpAddr::from((u128::from(a) | u128::from(b) << 64).to_ne_bytes())

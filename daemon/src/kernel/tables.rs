@@ -93,20 +93,27 @@ impl Tables {
     /// Endpoints that an earlier daemon left.
     fn find_endpoints(&mut self) {
         for bucket in 0..self.endpoints4.len() {
-            let found = self.endpoints4.read::<entry::Bucket4>(bucket).unwrap_or_default();
+            let found = self
+                .endpoints4
+                .read::<entry::Bucket4>(bucket)
+                .unwrap_or_default();
             for slot in found.slots.iter().filter(|slot| slot.word != 0) {
                 let address = IpAddr::from(slot.address.to_ne_bytes());
                 self.endpoints.insert((address, slot.word), slot.id);
             }
         }
         for bucket in 0..self.endpoints6.len() {
-            let found = self.endpoints6.read::<entry::Bucket6>(bucket).unwrap_or_default();
+            let found = self
+                .endpoints6
+                .read::<entry::Bucket6>(bucket)
+                .unwrap_or_default();
             for slot in found.slots.iter().filter(|slot| slot.word != 0) {
                 let mut bytes = [0u8; 16];
                 for (place, word) in bytes.chunks_mut(8).zip(slot.address) {
                     place.copy_from_slice(&word.to_ne_bytes());
                 }
-                self.endpoints.insert((IpAddr::from(bytes), slot.word), slot.id);
+                self.endpoints
+                    .insert((IpAddr::from(bytes), slot.word), slot.id);
             }
         }
     }
@@ -133,20 +140,27 @@ impl Tables {
         let done = match write {
             Write::Server { id, entry } => self.shared.servers.write(*id as usize, *entry),
             Write::Way { id, ways } => match self.server(*id) {
-                Some(entry) => {
-                    self.shared.servers.write(*id as usize, entry::Server { ways: *ways, ..entry })
-                }
+                Some(entry) => self.shared.servers.write(
+                    *id as usize,
+                    entry::Server {
+                        ways: *ways,
+                        ..entry
+                    },
+                ),
                 None => false,
             },
             Write::Service { id, entry } => self.services.write(*id as usize, *entry),
             Write::Pool { base, words } => {
-                words.iter().zip(*base..).all(|(word, at)| match self.pools.value(at as usize) {
-                    Some([place]) => {
-                        place.store(*word, Ordering::Release);
-                        true
-                    }
-                    _ => false,
-                })
+                words
+                    .iter()
+                    .zip(*base..)
+                    .all(|(word, at)| match self.pools.value(at as usize) {
+                        Some([place]) => {
+                            place.store(*word, Ordering::Release);
+                            true
+                        }
+                        _ => false,
+                    })
             }
             Write::Switch { service, pool } => match self.services.value(*service as usize) {
                 Some([word, ..]) => {
@@ -177,16 +191,21 @@ impl Tables {
 
     /// The counters of a server begin anew.
     pub fn forget(&mut self, server: u32) -> Result<()> {
-        let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        let cpus =
+            aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
         let zero = vec![TrafficValue(entry::Traffic::default()); cpus];
         let values = PerCpuValues::try_from(zero).context("cannot make zeros")?;
-        self.traffic.set(server, values, 0).context("cannot zero counters")
+        self.traffic
+            .set(server, values, 0)
+            .context("cannot zero counters")
     }
 
     /// The counters of a server, over all CPUs.
     #[must_use]
     pub fn counters(&self, server: u32) -> Counters {
-        let Ok(values) = self.traffic.get(&server, 0) else { return Counters::default() };
+        let Ok(values) = self.traffic.get(&server, 0) else {
+            return Counters::default();
+        };
         let mut total = Counters::default();
         for TrafficValue(traffic) in values.iter() {
             total += Counters {
@@ -232,7 +251,10 @@ impl Tables {
 
     fn hash(&self, address: IpAddr, word: u32) -> (u64, u32) {
         let words = words(address);
-        (endpoint_hash(words, word, self.shared.made.seed), self.shared.made.endpoint_mask())
+        (
+            endpoint_hash(words, word, self.shared.made.seed),
+            self.shared.made.endpoint_mask(),
+        )
     }
 
     fn add_endpoint(&mut self, address: IpAddr, word: u32, id: u32) -> Result<()> {
@@ -244,7 +266,10 @@ impl Tables {
         }
         let (hash, mask) = self.hash(address, word);
         let buckets = [flows::first(hash, mask), flows::second(hash, mask)];
-        if !buckets.into_iter().any(|bucket| self.put(bucket, address, word, id)) {
+        if !buckets
+            .into_iter()
+            .any(|bucket| self.put(bucket, address, word, id))
+        {
             bail!(
                 "no room for the endpoint of {address}: both its buckets are full; start shuntd \
                  with larger tables (--services, --servers)"
@@ -258,20 +283,31 @@ impl Tables {
     fn put(&self, bucket: u32, address: IpAddr, word: u32, id: u32) -> bool {
         match address {
             IpAddr::V4(_) => {
-                let Some(slots) = self.endpoints4.value(bucket as usize) else { return false };
+                let Some(slots) = self.endpoints4.value(bucket as usize) else {
+                    return false;
+                };
                 let [low, _] = words(address);
-                let free = slots.chunks(2).find(|slot| slot[0].load(Ordering::Acquire) >> 32 == 0);
-                let Some([first, second]) = free else { return false };
+                let free = slots
+                    .chunks(2)
+                    .find(|slot| slot[0].load(Ordering::Acquire) >> 32 == 0);
+                let Some([first, second]) = free else {
+                    return false;
+                };
                 second.store(u64::from(id), Ordering::Release);
                 first.store(low | u64::from(word) << 32, Ordering::Release);
                 true
             }
             IpAddr::V6(_) => {
-                let Some(slots) = self.endpoints6.value(bucket as usize) else { return false };
+                let Some(slots) = self.endpoints6.value(bucket as usize) else {
+                    return false;
+                };
                 let [a, b] = words(address);
-                let free =
-                    slots.chunks(4).find(|slot| slot[2].load(Ordering::Acquire) as u32 == 0);
-                let Some([first, second, third, _]) = free else { return false };
+                let free = slots
+                    .chunks(4)
+                    .find(|slot| slot[2].load(Ordering::Acquire) as u32 == 0);
+                let Some([first, second, third, _]) = free else {
+                    return false;
+                };
                 first.store(a, Ordering::Release);
                 second.store(b, Ordering::Release);
                 third.store(u64::from(word) | u64::from(id) << 32, Ordering::Release);
@@ -296,15 +332,21 @@ impl Tables {
     fn take(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
         let [a, b] = words(address);
         if address.is_ipv4() {
-            let Some(slots) = self.endpoints4.value(bucket as usize) else { return false };
+            let Some(slots) = self.endpoints4.value(bucket as usize) else {
+                return false;
+            };
             let wanted = a | u64::from(word) << 32;
-            let found = slots.chunks(2).find(|slot| slot[0].load(Ordering::Acquire) == wanted);
+            let found = slots
+                .chunks(2)
+                .find(|slot| slot[0].load(Ordering::Acquire) == wanted);
             if let Some(slot) = found {
                 slot[0].store(0, Ordering::Release);
             }
             return found.is_some();
         }
-        let Some(slots) = self.endpoints6.value(bucket as usize) else { return false };
+        let Some(slots) = self.endpoints6.value(bucket as usize) else {
+            return false;
+        };
         let found = slots.chunks(4).find(|slot| {
             slot[0].load(Ordering::Acquire) == a
                 && slot[1].load(Ordering::Acquire) == b
@@ -336,13 +378,21 @@ impl Tables {
     fn lies_in(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
         match address {
             IpAddr::V4(_) => {
-                let found: entry::Bucket4 = self.endpoints4.read(bucket as usize).unwrap_or_default();
+                let found: entry::Bucket4 =
+                    self.endpoints4.read(bucket as usize).unwrap_or_default();
                 let low = words(address)[0] as u32;
-                found.slots.iter().any(|slot| slot.address == low && slot.word == word)
+                found
+                    .slots
+                    .iter()
+                    .any(|slot| slot.address == low && slot.word == word)
             }
             IpAddr::V6(_) => {
-                let found: entry::Bucket6 = self.endpoints6.read(bucket as usize).unwrap_or_default();
-                found.slots.iter().any(|slot| slot.address == words(address) && slot.word == word)
+                let found: entry::Bucket6 =
+                    self.endpoints6.read(bucket as usize).unwrap_or_default();
+                found
+                    .slots
+                    .iter()
+                    .any(|slot| slot.address == words(address) && slot.word == word)
             }
         }
     }
