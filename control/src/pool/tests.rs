@@ -148,7 +148,7 @@ fn hundred_thousand_choices_between_changes_are_those_of_the_kernel() {
             while u64::from(pair.choices) < 100_000 / sets {
                 pair.step(&mut dice);
             }
-            assert!(pair.changes > 1_000);
+            assert!(pair.changes > 100);
         }
     }
 }
@@ -220,7 +220,9 @@ impl Pair {
 
     fn step(&mut self, dice: &mut Dice) {
         let servers = self.kernel.list.len() as u32;
-        match dice.below(40) {
+        // The tables of sh and mh are dear to make: they change ten times as seldom.
+        let hashed = matches!(self.scheduler, Scheduler::Sh | Scheduler::Mh);
+        match dice.below(if hashed { 400 } else { 40 }) {
             0 if servers < 12 => {
                 let index = dice.below(self.deleted.len() as u32) as usize;
                 let mut dest = self.deleted.swap_remove(index);
@@ -320,10 +322,10 @@ impl Dice {
 
     /// Often 0, often of one divisor, seldom heavy.
     fn weight(&mut self) -> u32 {
-        match self.below(10) {
-            0 | 1 => 0,
-            2..=4 => 10 * self.below(8),
-            5..=8 => self.below(12),
+        match self.below(200) {
+            0..40 => 0,
+            40..100 => 10 * self.below(8),
+            100..199 => self.below(12),
             _ => self.below(40_000),
         }
     }
