@@ -23,6 +23,8 @@ struct Seen {
     gap: Duration,
     shares: Vec<(String, f64)>,
     counts: Vec<u64>,
+    /// What went wrong, by kind.
+    kinds: Vec<String>,
 }
 
 impl Seen {
@@ -34,6 +36,9 @@ impl Seen {
             .map(|name| count(after, name) - count(before, name))
             .collect();
         let ok = after.ok - before.ok;
+        let kinds = after.failures.iter().filter(|(kind, count)| {
+            before.failures.get(*kind).copied().unwrap_or(0) < **count
+        });
         let share = |count: &u64| *count as f64 * 100.0 / (ok.max(1)) as f64;
         Self {
             ok,
@@ -46,6 +51,7 @@ impl Seen {
                 .zip(counts.iter().map(share))
                 .collect(),
             counts,
+            kinds: kinds.map(|(kind, _)| kind.clone()).collect(),
         }
     }
 
@@ -63,12 +69,13 @@ impl Seen {
             .iter()
             .map(|(name, share)| format!("{name} {share:.1} %"))
             .collect();
-        format!(
-            "{} requests: {}; failed requests: {}",
-            self.ok,
-            shares.join(", "),
-            self.failed
-        )
+        let why = if self.kinds.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", self.kinds.join("; "))
+        };
+        let shares = shares.join(", ");
+        format!("{} requests: {shares}; failed requests: {}{why}", self.ok, self.failed)
     }
 
     fn proof(self, step: &'static str, ok: bool, what: &str) -> Proof {
