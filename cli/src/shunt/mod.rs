@@ -137,7 +137,12 @@ pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
         Err(halt) => {
             // When standard error cannot be written to, only the status is left to say it.
             let _ = outside.out.flush();
-            let _ = writeln!(outside.error, "{halt}");
+            let _ = match &halt {
+                Halt::Failed(Failure::Refused(refusal)) if outside.json => {
+                    write_json(outside.error, refusal, Form::JsonLine)
+                }
+                halt => writeln!(outside.error, "{halt}").map_err(Halt::from),
+            };
             halt.status()
         }
     }
