@@ -15,6 +15,9 @@ fn main() -> ExitCode {
         .collect();
     let called = arguments.first().map_or("shunt", String::as_str);
     let name = Path::new(called).file_name().and_then(|name| name.to_str());
+    if name == Some("shuntd") {
+        return shunt_daemon::run::main(std::env::args_os());
+    }
     let status = match name.and_then(Program::from_name) {
         Some(program) => {
             let streams = Streams {

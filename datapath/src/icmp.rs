@@ -40,8 +40,9 @@ fn is_error<F: Family>(kind: u8) -> bool {
     }
 }
 
+/// `end` is where the packet ends: an Ethernet frame may go on with bytes that nobody vouches for.
 #[inline(always)]
-fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
+fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<F>> {
     let (l4, source, target, protocol);
     if F::V6 {
         let ip = frame.view::<40>(l3)?;
@@ -64,7 +65,7 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Quote<F>> {
         target = F::from_words([ip.u32::<16>() as u64, 0]);
         protocol = ip.u8::<9>();
     }
-    if protocol != TCP && protocol != UDP {
+    if (protocol != TCP && protocol != UDP) || l4.wrapping_add(4) > end {
         return None;
     }
     let ports = frame.view::<4>(l4)?;
@@ -112,7 +113,8 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     if !is_error::<F>(header.u8::<0>()) {
         return not_ours;
     }
-    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8)) else {
+    let end = packet.l3.wrapping_add(packet.length as usize);
+    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8), end) else {
         return not_ours;
     };
     if quote.source == packet.target {

@@ -18,17 +18,23 @@
 extern crate std;
 
 pub mod checksum;
+pub mod clamp;
 pub mod connection;
+pub mod decap;
+pub mod endpoint;
 pub mod entry;
 pub mod family;
 pub mod flows;
 pub mod fragment;
 pub mod frame;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod icmp;
 pub mod link;
 pub mod method;
 pub mod open;
 pub mod packet;
+pub mod realserver;
 pub mod reply;
 pub mod schedule;
 pub mod tables;

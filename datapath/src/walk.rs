@@ -16,11 +16,11 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track;
-use crate::verdict::{Bounce, Drop, Pass, Verdict, Word};
+use crate::verdict::{Bounce, Drop, Pass, Word};
 
 /// What becomes of this frame, to the end. In the kernel the two steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
-pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
+pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let mut verdict = walk(frame, tables);
     if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
@@ -28,7 +28,7 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Verdict {
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
     }
-    verdict.verdict()
+    verdict
 }
 
 /// What becomes of this frame, up to an answer that is due or an ICMP message that is left.

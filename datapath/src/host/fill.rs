@@ -1,0 +1,159 @@
+//! Filling the tables: services, servers, pools, ways to clients.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+
+use crate::checksum;
+use crate::endpoint::{Endpoint, place};
+use crate::entry::{
+    BACK, Hop, POOL_HEAD, PoolWord, Server, Service, Ways, endpoint_word, kind, method, pool_slot,
+    server_flag, service_flag,
+};
+
+use super::HostTables;
+
+/// A real server to be added to a service.
+#[derive(Clone, Copy, Debug)]
+pub struct NewServer {
+    pub method: u8,
+    pub address: IpAddr,
+    pub port: u16,
+    /// Tunnel: the outer source address, of the same family as `address`.
+    pub outer_source: IpAddr,
+    pub ways: Ways,
+}
+
+/// An address as the tables have it.
+#[must_use]
+pub fn words(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(address) => [u64::from(u32::from_le_bytes(address.octets())), 0],
+        IpAddr::V6(address) => {
+            let number = u128::from_le_bytes(address.octets());
+            [number as u64, (number >> 64) as u64]
+        }
+    }
+}
+
+/// A MAC address that says whose it is.
+#[must_use]
+pub fn mac(number: u16) -> [u8; 6] {
+    let [a, b] = number.to_be_bytes();
+    [2, 0, 0, 0, a, b]
+}
+
+fn sum([a, b]: [u64; 2]) -> u32 {
+    checksum::add(checksum::of_u64(a), checksum::of_u64(b))
+}
+
+impl HostTables {
+    /// Adds a service without servers. Every service has a pool of its own, of at most 300 slots
+    /// for the rules and as many as [`HostTables::pool`] is given at first for the hashes.
+    pub fn add_service(&mut self, address: IpAddr, port: u16, protocol: u8, flags: u8) -> u32 {
+        let id = self.next[0];
+        self.next[0] += 1;
+        let family = if address.is_ipv6() {
+            service_flag::IPV6
+        } else {
+            0
+        };
+        self.services[id as usize] = Service {
+            address: words(address),
+            port: port.to_be(),
+            protocol,
+            flags: flags | family | service_flag::PRESENT,
+            ..Service::default()
+        };
+        self.add_endpoint(address, port, protocol, kind::SERVICE, id);
+        self.add_endpoint(address, 0, protocol, kind::ADDRESS, id);
+        id
+    }
+
+    /// Puts an endpoint where the walk looks for it.
+    pub fn add_endpoint(&mut self, address: IpAddr, port: u16, protocol: u8, kind: u8, id: u32) {
+        let endpoint = Endpoint {
+            address: words(address),
+            word: endpoint_word(port.to_be(), protocol, kind),
+            id,
+        };
+        let seed = self.shape.seed;
+        let placed = match address {
+            IpAddr::V4(_) => place(&mut self.endpoints4, seed, endpoint),
+            IpAddr::V6(_) => place(&mut self.endpoints6, seed, endpoint),
+        };
+        placed.expect("the table of endpoints is large enough");
+    }
+
+    /// Adds a server to a service; it takes nothing before it is in the pool.
+    pub fn add_server(&mut self, service: u32, server: &NewServer) -> u32 {
+        let id = self.next[1];
+        self.next[1] += 1;
+        let of = self.services[service as usize];
+        let (address, outer) = (words(server.address), words(server.outer_source));
+        let port = server.port.to_be();
+        let family = if server.address.is_ipv6() {
+            server_flag::IPV6
+        } else {
+            0
+        };
+        let mut entry = Server {
+            ways: server.ways,
+            address,
+            port,
+            method: server.method,
+            flags: server_flag::PRESENT | family,
+            service,
+            outer_source: outer,
+            outer_sum: checksum::fold(checksum::add(sum(outer), sum(address))),
+            virtual_address: of.address,
+            virtual_port: of.port,
+            ..Server::default()
+        };
+        if server.method == method::MASQUERADE {
+            entry.endpoint = BACK | self.next[2];
+            self.next[2] += 1;
+            entry.address_delta = checksum::fold(checksum::change(sum(of.address), sum(address)));
+            entry.port_delta = checksum::fold(checksum::change_u16(of.port, port));
+            self.settings.masquerades = 1;
+            let (kind, id) = (kind::MASQUERADED, entry.endpoint);
+            self.add_endpoint(server.address, server.port, of.protocol, kind, id);
+            self.add_endpoint(server.address, 0, of.protocol, kind::ADDRESS, id);
+        }
+        self.servers[id as usize] = entry;
+        id
+    }
+
+    /// Lets a scheduler loose on these slots: servers and weights, in order.
+    pub fn set_pool(&mut self, service: u32, scheduler: u8, slots: &[(u32, u32)]) {
+        let base = self.next[3];
+        self.next[3] += POOL_HEAD + slots.len() as u32;
+        for (index, (server, weight)) in slots.iter().enumerate() {
+            let at = (base + POOL_HEAD) as usize + index;
+            self.pools[at].store(pool_slot(*server, *weight), Ordering::SeqCst);
+        }
+        let pool = PoolWord::new(base, slots.len() as u32, scheduler);
+        self.services[service as usize].pool = pool.0;
+    }
+
+    /// Prepares the way to clients in a network.
+    pub fn add_route(&mut self, network: IpAddr, prefix: u8, hop: u32, ways: Ways) {
+        self.hops[hop as usize] = Hop { ways };
+        match network {
+            IpAddr::V4(_) => self.routes4.push((words(network)[0] as u32, prefix, hop)),
+            IpAddr::V6(_) => self.routes6.push((words(network), prefix, hop)),
+        }
+    }
+}
+
+impl Default for NewServer {
+    /// Direct routing to 10.1.0.7:80 by interface 2.
+    fn default() -> Self {
+        Self {
+            method: method::ROUTE,
+            address: IpAddr::V4(Ipv4Addr::new(10, 1, 0, 7)),
+            port: 80,
+            outer_source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ways: Ways::new(mac(7), mac(2), 2, 1500),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A frame in a vector, with room in front of it.
+
+use std::vec;
+use std::vec::Vec;
+
+use crate::checksum;
+use crate::entry::Ways;
+use crate::frame::{Edit, Frame, Transport, View};
+use crate::packet::Ports;
+use crate::tables::Tables;
+use crate::verdict::Word;
+use crate::{fragment, link, open};
+
+/// Bytes in front of a frame: what XDP gives.
+const HEADROOM: usize = 256;
+
+/// Which of the kernel's hooks a frame behaves as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Xdp,
+    /// A socket buffer: room is opened only if the Ethernet header itself says IPv4 or IPv6, and
+    /// a checksum takes a change of addresses and one of ports one after the other.
+    Tc,
+}
+
+/// A frame, from its Ethernet header on.
+#[derive(Clone, Debug)]
+pub struct HostFrame {
+    bytes: Vec<u8>,
+    start: usize,
+    pub hook: Hook,
+    /// The interface it came by.
+    pub interface: u32,
+    /// Bytes of payload a packet, if it stands for many (GSO).
+    pub segment: usize,
+    /// What the kernel's own routes and neighbours say: IPv6 or not, address, way.
+    pub routes: Vec<(bool, [u64; 2], Ways)>,
+}
+
+impl HostFrame {
+    #[must_use]
+    pub fn new(hook: Hook, bytes: &[u8]) -> Self {
+        let mut room = vec![0; HEADROOM];
+        room.extend_from_slice(bytes);
+        Self {
+            bytes: room,
+            start: HEADROOM,
+            hook,
+            interface: 1,
+            segment: 0,
+            routes: Vec::new(),
+        }
+    }
+
+    /// The frame as it is.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl Frame for HostFrame {
+    fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
+        let field = self.bytes().get(offset..offset.checked_add(N)?)?;
+        // SAFETY: N bytes, borrowed as long as the view lives.
+        Some(unsafe { View::new(field.as_ptr()) })
+    }
+
+    fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
+        let frame = &mut self.bytes[self.start..];
+        let field = frame.get_mut(offset..offset.checked_add(N)?)?;
+        // SAFETY: N bytes, borrowed as ours as long as this lives.
+        Some(unsafe { Edit::new(field.as_mut_ptr()) })
+    }
+
+    fn length(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn segment(&self) -> usize {
+        self.segment
+    }
+
+    fn open<const BYTES: usize>(&mut self, l3: usize, _outer_v6: bool) -> bool {
+        // bpf_skb_adjust_room: ENOTSUPP for a tag that is still in the frame.
+        if self.start < BYTES || (self.hook == Hook::Tc && l3 != link::HEADER) {
+            return false;
+        }
+        let (old, new) = (self.start, self.start - BYTES);
+        self.bytes.copy_within(old..old + l3, new);
+        self.start = new;
+        true
+    }
+
+    fn close(&mut self, _l3: usize, _bytes: usize, _inner_v6: bool) -> bool {
+        // A director never decapsulates.
+        false
+    }
+
+    fn truncate(&mut self, length: usize) -> bool {
+        self.bytes.truncate(self.start + length);
+        true
+    }
+
+    fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
+        match self.hook {
+            Hook::Xdp => self.carry_one(transport, checksum::add(pseudo, other)),
+            Hook::Tc => {
+                for change in [pseudo, other].into_iter().filter(|change| *change != 0) {
+                    self.carry_one(transport, change);
+                }
+            }
+        }
+    }
+
+    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word {
+        open::begin(self, tables, ports, server)
+    }
+
+    fn first<T: Tables>(&self, tables: &T) {
+        fragment::first(self, tables);
+    }
+
+    fn later<T: Tables>(&self, tables: &T) -> Word {
+        fragment::later(self, tables)
+    }
+
+    fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
+        let mut routes = self.routes.iter();
+        routes
+            .find(|route| (route.0, route.1) == (v6, address))
+            .map(|route| route.2)
+    }
+
+    fn sum(&self, from: usize) -> Option<u32> {
+        let mut sum = 0;
+        for chunk in self.bytes().get(from..)?.chunks(4) {
+            // RFC 1071, 4.1: an end that is no whole word counts as if followed by zeros.
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            sum = checksum::add(sum, u32::from_le_bytes(word));
+        }
+        Some(sum)
+    }
+}
+
+impl HostFrame {
+    fn carry_one(&mut self, transport: Transport, change: u32) {
+        let Some(mut field) = self.edit::<2>(transport.field) else {
+            return;
+        };
+        let old = field.view().u16::<0>();
+        if transport.optional && old == 0 {
+            return;
+        }
+        let new = checksum::update(old, change);
+        let is_none = transport.optional && new == 0;
+        field.set_u16::<0>(if is_none { 0xffff } else { new });
+    }
+}

@@ -1,0 +1,13 @@
+//! The packet path's other side on the host: frames in a vector, tables in plain memory, and words
+//! to fill the tables with. For tests and simulations; the kernel has its own (`ebpf`).
+
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![allow(clippy::expect_used)]
+
+mod fill;
+mod frame;
+mod tables;
+
+pub use fill::{NewServer, mac, words};
+pub use frame::{Hook, HostFrame};
+pub use tables::{HELD_BYTES, HostTables, HostWords, Sizes};

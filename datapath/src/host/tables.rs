@@ -1,0 +1,320 @@
+//! The tables in plain memory. Safe to use from many threads, as the kernel's are.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::vec;
+use std::vec::Vec;
+
+use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
+use crate::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways};
+use crate::flows::{GONE, Layout, Narrow, Wide, Words};
+use crate::schedule::{self, Client};
+use crate::tables::{FragmentKey, FragmentValue, Shape, Tables};
+use crate::verdict::{COUNTERS, Drop, Verdict, Word};
+use crate::walk;
+
+use super::HostFrame;
+
+/// The longest frame that the kernel's side sets aside (`ebpf/src/shell/maps.rs`).
+pub const HELD_BYTES: usize = 2040;
+
+/// Words in plain memory.
+#[derive(Clone, Copy, Debug)]
+pub struct HostWords<'a>(pub &'a [AtomicU64]);
+
+impl Words for HostWords<'_> {
+    fn skip(self, count: usize) -> Self {
+        Self(&self.0[count..])
+    }
+
+    fn pick<L: Layout>(self, index: usize) -> Self {
+        self.skip(index * L::STRIDE)
+    }
+
+    fn load(self, at: usize) -> u64 {
+        self.0[at].load(Ordering::SeqCst)
+    }
+
+    fn store(self, at: usize, value: u64) {
+        self.0[at].store(value, Ordering::SeqCst);
+    }
+
+    fn swap(self, at: usize, from: u64, to: u64) -> bool {
+        let word = &self.0[at];
+        word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    fn add(self, at: usize, value: u64) -> u64 {
+        self.0[at].fetch_add(value, Ordering::SeqCst)
+    }
+}
+
+/// How large the tables are.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Buckets, each a power of two.
+    pub endpoints: usize,
+    pub flows: usize,
+    pub services: usize,
+    pub servers: usize,
+    pub pool_words: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            endpoints: 64,
+            flows: 64,
+            services: 64,
+            servers: 64,
+            pool_words: 4096,
+        }
+    }
+}
+
+/// All tables. Public: a test may look at anything, and put anything there.
+#[derive(Debug)]
+pub struct HostTables {
+    pub shape: Shape,
+    pub settings: Settings,
+    pub clock: AtomicU32,
+    pub endpoints4: Vec<Bucket4>,
+    pub endpoints6: Vec<Bucket6>,
+    pub services: Vec<Service>,
+    pub servers: Vec<Server>,
+    pub pools: Vec<AtomicU64>,
+    pub counts: Vec<AtomicU64>,
+    /// Eight words a bucket.
+    pub flows4: Vec<AtomicU64>,
+    pub flows6: Vec<AtomicU64>,
+    pub hops: Vec<Hop>,
+    /// Address, prefix length, hop.
+    pub routes4: Vec<(u32, u8, u32)>,
+    pub routes6: Vec<([u64; 2], u8, u32)>,
+    pub learned: Mutex<HashMap<[u64; 2], Ways>>,
+    pub fragments: Mutex<HashMap<FragmentKey, FragmentValue>>,
+    pub traffic: Mutex<Vec<Traffic>>,
+    pub counters: Vec<AtomicU64>,
+    pub allowance: [AtomicU64; 1],
+    /// The next free id or word of each: services, servers, endpoints of NAT, pools.
+    pub(super) next: [u32; 4],
+}
+
+fn zeros(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl HostTables {
+    #[must_use]
+    pub fn new(sizes: Sizes) -> Self {
+        let mask = |count: usize| count as u32 - 1;
+        Self {
+            shape: Shape {
+                endpoint4_mask: mask(sizes.endpoints),
+                endpoint6_mask: mask(sizes.endpoints),
+                flow4_mask: mask(sizes.flows),
+                flow6_mask: mask(sizes.flows),
+                seed: 0x5eed,
+            },
+            settings: Settings {
+                timeouts: TIMEOUTS_S,
+                reuse_mode: 1,
+                masquerades: 0,
+                icmp_limit: 1000,
+                reserved: 0,
+            },
+            clock: AtomicU32::new(0),
+            endpoints4: vec![Bucket4::default(); sizes.endpoints],
+            endpoints6: vec![Bucket6::default(); sizes.endpoints],
+            services: vec![Service::default(); sizes.services],
+            servers: vec![Server::default(); sizes.servers],
+            pools: zeros(sizes.pool_words),
+            counts: zeros(sizes.servers),
+            flows4: zeros(sizes.flows * 8),
+            flows6: zeros(sizes.flows * 8),
+            hops: vec![Hop::default(); HOPS as usize],
+            routes4: Vec::new(),
+            routes6: Vec::new(),
+            learned: Mutex::default(),
+            fragments: Mutex::default(),
+            traffic: Mutex::new(vec![Traffic::default(); sizes.servers]),
+            counters: zeros(COUNTERS as usize),
+            allowance: [AtomicU64::new(0)],
+            next: [1, 1, 1, 0],
+        }
+    }
+
+    /// What becomes of a frame, to the end and counted, as the kernel's shell does it.
+    pub fn run(&self, frame: &mut HostFrame) -> Verdict {
+        let mut word = walk::run(frame, &self);
+        if word == Word::HOLD && frame.bytes().len() > HELD_BYTES {
+            word = Word::drop(Drop::LostFragment);
+        }
+        (&self).count(word.counter());
+        word.verdict()
+    }
+
+    /// Lets time pass: everything is older by this, while the clock stays where it is. So it can
+    /// be done to the kernel's tables, whose clock is the kernel's own.
+    pub fn age(&self, ticks: u32) {
+        age_flows::<Narrow>(&self.flows4, ticks);
+        age_flows::<Wide>(&self.flows6, ticks);
+        for value in self
+            .fragments
+            .lock()
+            .expect("no panic in here")
+            .values_mut()
+        {
+            value.tick = value.tick.wrapping_sub(ticks) & TICK_MASK;
+        }
+        self.allowance[0].store(0, Ordering::SeqCst);
+    }
+}
+
+fn age_flows<L: Layout>(flows: &[AtomicU64], ticks: u32) {
+    for entry in flows.chunks(L::STRIDE) {
+        let last = &entry[L::STRIDE - 1];
+        let value = last.load(Ordering::SeqCst);
+        if entry[0].load(Ordering::SeqCst) > GONE {
+            let meta = Meta((value >> 32) as u32);
+            let aged = meta.seen(meta.tick().wrapping_sub(ticks) & TICK_MASK);
+            let value = value & 0xffff_ffff | u64::from(aged.0) << 32;
+            last.store(value, Ordering::SeqCst);
+        }
+    }
+}
+
+fn word_at(words: &[AtomicU64], at: u32) -> Option<HostWords<'_>> {
+    words
+        .get(at as usize..)
+        .filter(|words| !words.is_empty())
+        .map(HostWords)
+}
+
+impl<'a> Tables for &'a HostTables {
+    type Words = HostWords<'a>;
+
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn now(&self) -> u32 {
+        self.clock.load(Ordering::SeqCst) & TICK_MASK
+    }
+
+    fn endpoint4(&self, bucket: u32) -> Option<&Bucket4> {
+        self.endpoints4.get(bucket as usize)
+    }
+
+    fn endpoint6(&self, bucket: u32) -> Option<&Bucket6> {
+        self.endpoints6.get(bucket as usize)
+    }
+
+    fn service(&self, id: u32) -> Option<&Service> {
+        self.services.get(id as usize)
+    }
+
+    fn server(&self, id: u32) -> Option<&Server> {
+        self.servers.get(id as usize)
+    }
+
+    fn pool(&self, at: u32) -> Option<HostWords<'a>> {
+        word_at(&self.pools, at)
+    }
+
+    fn counts(&self, server: u32) -> Option<HostWords<'a>> {
+        word_at(&self.counts, server)
+    }
+
+    fn flows4(&self, bucket: u32) -> Option<HostWords<'a>> {
+        word_at(&self.flows4, bucket * 8)
+    }
+
+    fn flows6(&self, bucket: u32) -> Option<HostWords<'a>> {
+        word_at(&self.flows6, bucket * 8)
+    }
+
+    fn schedule(&self, service: u32, client: Client) -> u32 {
+        schedule::pick(self, service, client)
+    }
+
+    fn hop(&self, id: u32) -> Option<&Hop> {
+        self.hops.get(id as usize)
+    }
+
+    fn route4(&self, address: u32) -> u32 {
+        let address = u32::from_be(address);
+        let fits = |route: &&(u32, u8, u32)| {
+            let other = u32::from_be(route.0);
+            route.1 == 0 || (address ^ other) >> (32 - u32::from(route.1)) == 0
+        };
+        let best = self.routes4.iter().filter(fits).max_by_key(|route| route.1);
+        best.map_or(0, |route| route.2)
+    }
+
+    fn route6(&self, address: [u64; 2]) -> u32 {
+        let number =
+            |[a, b]: [u64; 2]| u128::from(u64::from_be(a)) << 64 | u128::from(u64::from_be(b));
+        let fits = |route: &&([u64; 2], u8, u32)| {
+            let differ = number(address) ^ number(route.0);
+            route.1 == 0 || differ >> (128 - u32::from(route.1)) == 0
+        };
+        let best = self.routes6.iter().filter(fits).max_by_key(|route| route.1);
+        best.map_or(0, |route| route.2)
+    }
+
+    fn learn(&self, client: [u64; 2], ways: Ways) {
+        let mut learned = self.learned.lock().expect("no panic in here");
+        learned.insert(client, ways);
+    }
+
+    fn learned(&self, client: [u64; 2]) -> Option<Ways> {
+        let learned = self.learned.lock().expect("no panic in here");
+        learned.get(&client).copied()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        let fragments = self.fragments.lock().expect("no panic in here");
+        fragments.get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue) {
+        let mut fragments = self.fragments.lock().expect("no panic in here");
+        fragments.insert(*key, value);
+    }
+
+    fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic)) {
+        let mut traffic = self.traffic.lock().expect("no panic in here");
+        if let Some(value) = traffic.get_mut(server as usize) {
+            count(value);
+        }
+    }
+
+    fn count(&self, counter: u32) {
+        if let Some(value) = self.counters.get(counter as usize) {
+            value.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn blur(&self, value: usize) -> usize {
+        value
+    }
+
+    fn allowance(&self) -> Option<HostWords<'a>> {
+        Some(HostWords(&self.allowance))
+    }
+
+    fn repeat<B: FnMut(u32) -> bool>(&self, count: u32, mut body: B) {
+        for index in 0..count {
+            if !body(index) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Fragments: the first, those that follow, and those that come too early or lie.
+
+use shunt_datapath::entry::method;
+use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
+
+use super::connections::noted;
+use super::farm::*;
+use super::packet::*;
+use super::{Case, case};
+
+const SENT: Verdict = Verdict::Send(TO_SERVER);
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            cases.push(in_order(v6, protocol, method::MASQUERADE));
+            cases.push(in_order(v6, protocol, method::ROUTE));
+            cases.push(in_order(v6, protocol, method::TUNNEL));
+            cases.push(before_the_first(v6, protocol));
+            cases.push(answers(v6, protocol));
+        }
+        cases.push(overlapping(v6));
+        cases.push(tiny(v6));
+        cases.push(forgotten(v6));
+        cases.push(long_ones_cannot_be_held(v6));
+    }
+    cases
+}
+
+fn first(v6: bool, protocol: u8, id: u32) -> Packet {
+    let packet = opening(protocol, client(v6), virtual_end(v6)).payload(&[1; 120]);
+    packet.fragment(id, 0, true)
+}
+
+fn later(v6: bool, protocol: u8, id: u32, offset: u16, more: bool) -> Packet {
+    let packet = bare(client(v6).0, virtual_end(v6).0, protocol).payload(&[2; 64]);
+    packet.fragment(id, offset, more)
+}
+
+fn in_order(v6: bool, protocol: u8, method: u8) -> Case {
+    let to = server(method, v6);
+    let forwarded = |packet: &Packet| {
+        let packet = packet.clone().ttl(63);
+        match method {
+            method::MASQUERADE => packet.to(server_end(v6)),
+            method::TUNNEL => packet.inside(to.outer_source, to.address),
+            _ => packet,
+        }
+        .macs(7, 3)
+    };
+    let packets = [
+        first(v6, protocol, 9),
+        later(v6, protocol, 9, 128, true),
+        later(v6, protocol, 9, 192, false),
+    ];
+    let mut all = case(
+        format!(
+            "{} {}: later fragments follow their first one (method {method})",
+            family_name(v6),
+            protocol_name(protocol)
+        ),
+        one(v6, protocol, &to),
+    );
+    for packet in &packets {
+        all = all.turns(packet, SENT, &forwarded(packet));
+    }
+    all.holds("two have followed", noted(Note::FragmentFollowed, 2))
+        .leaves(&later(v6, protocol, 10, 128, false), Verdict::Hold)
+}
+
+fn answers(v6: bool, protocol: u8) -> Case {
+    let open = opening(protocol, client(v6), virtual_end(v6));
+    let there = open.clone().to(server_end(v6)).macs(7, 3).ttl(63);
+    let answer = open
+        .clone()
+        .from(server_end(v6))
+        .to(client(v6))
+        .payload(&[3; 80]);
+    let first = answer.fragment(4, 0, true);
+    let later = bare(server_end(v6).0, client(v6).0, protocol).fragment(4, 96, false);
+    let later = later.payload(&[4; 31]);
+    let back = |packet: &Packet| packet.clone().from(virtual_end(v6)).macs(8, 4).ttl(63);
+    case(
+        format!(
+            "NAT {} {}: fragments of an answer come from the virtual address",
+            family_name(v6),
+            protocol_name(protocol)
+        ),
+        one(v6, protocol, &server(method::MASQUERADE, v6)),
+    )
+    .turns(&open, SENT, &there)
+    .leaves(&later, Verdict::Hold)
+    .turns(&first, Verdict::Send(TO_CLIENT), &back(&first))
+    .turns(&later, Verdict::Send(TO_CLIENT), &back(&later))
+}
+
+fn before_the_first(v6: bool, protocol: u8) -> Case {
+    let early = later(v6, protocol, 5, 128, false);
+    let start = first(v6, protocol, 5);
+    let forwarded = |packet: &Packet| packet.clone().macs(7, 3).ttl(63);
+    case(
+        format!(
+            "{} {}: a later fragment that comes before its first is set aside",
+            family_name(v6),
+            protocol_name(protocol)
+        ),
+        one(v6, protocol, &server(method::ROUTE, v6)),
+    )
+    .leaves(&early, Verdict::Hold)
+    .turns(&start, SENT, &forwarded(&start))
+    .turns(&early, SENT, &forwarded(&early))
+    .leaves(
+        &bare(client(v6).0, server_end(v6).0, protocol)
+            .fragment(5, 128, false)
+            .payload(&[0; 8]),
+        Verdict::Pass(Pass::NotOurs),
+    )
+}
+
+fn overlapping(v6: bool) -> Case {
+    let start = first(v6, TCP, 6);
+    let dropped = Verdict::Drop(Drop::BadFragment);
+    case(
+        format!(
+            "{}: a fragment that reaches into the TCP header is dropped",
+            family_name(v6)
+        ),
+        one(v6, TCP, &server(method::ROUTE, v6)),
+    )
+    .turns(&start, SENT, &start.clone().macs(7, 3).ttl(63))
+    .leaves(&later(v6, TCP, 6, 8, true), dropped)
+    .leaves(&later(v6, TCP, 6, 16, false), dropped)
+    .turns(
+        &later(v6, TCP, 6, 24, false),
+        SENT,
+        &later(v6, TCP, 6, 24, false).macs(7, 3).ttl(63),
+    )
+}
+
+fn tiny(v6: bool) -> Case {
+    let not_understood = Verdict::Pass(Pass::NotUnderstood);
+    let start = |bytes: usize| {
+        let head = tcp(client(v6), virtual_end(v6), SYN).network();
+        let head = &head[if v6 { 40 } else { 20 }..][..bytes];
+        bare(client(v6).0, virtual_end(v6).0, TCP)
+            .fragment(8, 0, true)
+            .payload(head)
+    };
+    case(
+        format!(
+            "{}: a first fragment without a whole TCP header is not understood",
+            family_name(v6)
+        ),
+        one(v6, TCP, &server(method::ROUTE, v6)),
+    )
+    .leaves(&start(8), not_understood)
+    .leaves(&start(16), not_understood)
+    .leaves(&later(v6, TCP, 8, 8, false), Verdict::Hold)
+}
+
+fn forgotten(v6: bool) -> Case {
+    let start = first(v6, UDP, 11);
+    let rest = later(v6, UDP, 11, 128, false);
+    let forwarded = |packet: &Packet| packet.clone().macs(7, 3).ttl(63);
+    case(
+        format!(
+            "{}: a first fragment is remembered for half a minute",
+            family_name(v6)
+        ),
+        one(v6, UDP, &server(method::ROUTE, v6)),
+    )
+    .turns(&start, SENT, &forwarded(&start))
+    .waits(32)
+    .turns(&rest, SENT, &forwarded(&rest))
+    .waits(1)
+    .leaves(&rest, Verdict::Hold)
+}
+
+fn long_ones_cannot_be_held(v6: bool) -> Case {
+    let network = if v6 { 48 } else { 20 };
+    let held = later(v6, UDP, 12, 128, false).payload(&vec![0; 2040 - 14 - network]);
+    let lost = later(v6, UDP, 12, 128, false).payload(&vec![0; 2041 - 14 - network]);
+    case(
+        format!(
+            "{}: a frame too long to be set aside is lost",
+            family_name(v6)
+        ),
+        one(v6, UDP, &server(method::ROUTE, v6)),
+    )
+    .leaves(&held, Verdict::Hold)
+    .leaves(&lost, Verdict::Drop(Drop::LostFragment))
+}

@@ -1,0 +1,251 @@
+//! ICMP errors about flows of ours, both ways; and ICMP that is none of our business.
+
+use std::net::IpAddr;
+
+use shunt_datapath::entry::method;
+use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
+
+use super::connections::noted;
+use super::farm::*;
+use super::packet::*;
+use super::{Case, case};
+
+const SENT: Verdict = Verdict::Send(TO_SERVER);
+const PASSES: Verdict = Verdict::Pass(Pass::Icmp);
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for v6 in FAMILIES {
+        cases.push(echo(v6));
+        for protocol in [TCP, UDP] {
+            for (kind, code, rest) in errors(v6) {
+                cases.push(to_a_masqueraded_server(v6, protocol, kind, code, rest));
+                cases.push(to_the_client(v6, protocol, kind, code, rest));
+            }
+            for method in [method::ROUTE, method::TUNNEL] {
+                cases.push(to_another_server(v6, protocol, method));
+            }
+        }
+        cases.push(foreign_quotes(v6));
+        cases.push(cut_quotes(v6));
+        cases.push(life_is_over(v6));
+    }
+    cases
+}
+
+fn errors(v6: bool) -> Vec<(u8, u8, u32)> {
+    if v6 {
+        vec![(1, 4, 0), (2, 0, 1400), (3, 0, 0), (4, 1, 40)]
+    } else {
+        vec![
+            (3, 1, 0),
+            (3, 3, 0),
+            (3, 4, 1400),
+            (4, 0, 0),
+            (11, 0, 0),
+            (12, 0, 0),
+        ]
+    }
+}
+
+fn router(v6: bool) -> IpAddr {
+    if v6 { "2001:db8:f::1" } else { "203.0.113.1" }
+        .parse()
+        .unwrap()
+}
+
+fn echo(v6: bool) -> Case {
+    let kinds: &[u8] = if v6 {
+        &[128, 129, 133, 135]
+    } else {
+        &[0, 8, 13, 5]
+    };
+    let mut all = case(
+        format!("{}: echo and its like pass", family_name(v6)),
+        one(v6, TCP, &server(method::MASQUERADE, v6)),
+    );
+    for kind in kinds {
+        let packet = icmp(client(v6).0, virtual_end(v6).0, *kind, 0, 7).payload(&[1; 60]);
+        all = all.leaves(&packet, PASSES);
+    }
+    all
+}
+
+/// A flow that is open, through a server of this method.
+fn open(sentence: String, v6: bool, protocol: u8, method: u8) -> Case {
+    let to = server(method, v6);
+    let packet = opening(protocol, client(v6), virtual_end(v6));
+    let out = match method {
+        method::MASQUERADE => packet.clone().ttl(63).to(server_end(v6)),
+        method::TUNNEL => packet.clone().ttl(63).inside(to.outer_source, to.address),
+        _ => packet.clone().ttl(63),
+    };
+    case(sentence, one(v6, protocol, &to)).turns(&packet, SENT, &out.macs(7, 3))
+}
+
+/// What the server sent to the client, as the client's side saw it.
+fn answer(v6: bool, protocol: u8) -> Packet {
+    opening(protocol, virtual_end(v6), client(v6))
+        .ttl(40)
+        .payload(b"an answer")
+}
+
+/// Like `packet` with another source, but with the transport checksum of before: a quote that is
+/// translated keeps it.
+fn quoted_from(packet: &Packet, source: End) -> Vec<u8> {
+    keep_sum(packet, &packet.clone().from(source))
+}
+
+fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
+    keep_sum(packet, &packet.clone().to(target))
+}
+
+fn keep_sum(before: &Packet, after: &Packet) -> Vec<u8> {
+    let (old, mut new) = (before.network(), after.network());
+    let l4 = if before.ends().0.is_ipv6() { 40 } else { 20 };
+    let at = l4 + if before.is_tcp() { 16 } else { 6 };
+    new[at..at + 2].copy_from_slice(&old[at..at + 2]);
+    new
+}
+
+fn to_a_masqueraded_server(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32) -> Case {
+    let quote = answer(v6, protocol);
+    let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest);
+    let there = error
+        .clone()
+        .to(server_end(v6))
+        .payload(&quoted_from(&quote, server_end(v6)));
+    let sentence = format!(
+        "NAT {} {}: error {kind}.{code} about an answer reaches the server in its own words",
+        family_name(v6),
+        protocol_name(protocol)
+    );
+    open(sentence, v6, protocol, method::MASQUERADE)
+        .turns(
+            &error.payload(&quote.network()),
+            SENT,
+            &there.macs(7, 3).ttl(63),
+        )
+        .holds("it is noted", noted(Note::IcmpRelated, 1))
+}
+
+fn to_the_client(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32) -> Case {
+    let quote = opening(protocol, client(v6), server_end(v6))
+        .ttl(40)
+        .payload(b"a question");
+    let sentence = format!(
+        "NAT {} {}: error {kind}.{code} about a question reaches the client in our words",
+        family_name(v6),
+        protocol_name(protocol)
+    );
+    let mut all = open(sentence, v6, protocol, method::MASQUERADE);
+    for from in [server_end(v6).0, router(v6)] {
+        let error = icmp(from, client(v6).0, kind, code, rest);
+        let back = error.clone().from(virtual_end(v6));
+        let back = back
+            .payload(&quoted_to(&quote, virtual_end(v6)))
+            .macs(8, 4)
+            .ttl(63);
+        all = all.turns(
+            &error.payload(&quote.network()),
+            Verdict::Send(TO_CLIENT),
+            &back,
+        );
+    }
+    all.holds("both are noted", noted(Note::IcmpRelated, 2))
+}
+
+fn to_another_server(v6: bool, protocol: u8, method: u8) -> Case {
+    let to = server(method, v6);
+    let (kind, code, rest) = errors(v6)[0];
+    let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest);
+    let error = error.payload(&answer(v6, protocol).network());
+    let out = error.clone().ttl(63);
+    let out = if method == method::TUNNEL {
+        out.inside(to.outer_source, to.address)
+    } else {
+        out
+    };
+    let sentence = format!(
+        "{} {}: an error goes to the flow's server (method {method})",
+        family_name(v6),
+        protocol_name(protocol)
+    );
+    open(sentence, v6, protocol, method).turns(&error, SENT, &out.macs(7, 3))
+}
+
+fn foreign_quotes(v6: bool) -> Case {
+    let (kind, code, rest) = errors(v6)[0];
+    let about = |quote: &Packet, target: IpAddr| {
+        icmp(router(v6), target, kind, code, rest).payload(&quote.network())
+    };
+    let (vip, server) = (virtual_end(v6), server_end(v6));
+    let stranger = (client(v6).0, 9);
+    let other = if v6 { CLIENT } else { CLIENT6 };
+    let sentence = format!(
+        "{}: an error that quotes no flow of ours passes",
+        family_name(v6)
+    );
+    open(sentence, v6, TCP, method::MASQUERADE)
+        // Another client, another port, another protocol.
+        .leaves(&about(&tcp(vip, stranger, ACK), vip.0), PASSES)
+        .leaves(&about(&tcp((vip.0, 81), client(v6), ACK), vip.0), PASSES)
+        .leaves(&about(&udp(vip, client(v6)), vip.0), PASSES)
+        // Quotes what the addressee never sent.
+        .leaves(&about(&tcp(vip, client(v6), ACK), client(v6).0), PASSES)
+        .leaves(&about(&tcp(client(v6), server, ACK), router(v6)), PASSES)
+        .leaves(&about(&tcp(stranger, server, ACK), client(v6).0), PASSES)
+        // Of the other family, a later fragment, and no transport of ours.
+        .leaves(&about(&tcp((other, 80), (other, 9), ACK), vip.0), PASSES)
+        .leaves(
+            &about(
+                &bare(vip.0, client(v6).0, TCP)
+                    .fragment(3, 64, false)
+                    .payload(&[0; 20]),
+                vip.0,
+            ),
+            PASSES,
+        )
+        .leaves(
+            &about(&bare(vip.0, client(v6).0, 47).payload(&[0; 20]), vip.0),
+            PASSES,
+        )
+        .holds("none is noted", noted(Note::IcmpRelated, 0))
+}
+
+fn cut_quotes(v6: bool) -> Case {
+    let quote = answer(v6, TCP).network();
+    let (kind, code, rest) = errors(v6)[0];
+    let error = |length: usize| {
+        icmp(router(v6), virtual_end(v6).0, kind, code, rest).payload(&quote[..length])
+    };
+    let header = if v6 { 40 } else { 20 };
+    let translated = quoted_from(&answer(v6, TCP), server_end(v6));
+    let sentence = format!(
+        "{}: a quote that is cut will do as far as the ports",
+        family_name(v6)
+    );
+    let mut all = open(sentence, v6, TCP, method::MASQUERADE);
+    for length in 0..header + 4 {
+        all = all.leaves(&error(length), PASSES);
+        // Bytes behind the packet are no part of the quote.
+        let mut padded = error(length).bytes();
+        padded.extend_from_slice(&quote[length..]);
+        all = all.leaves_bytes(padded, PASSES);
+    }
+    for length in header + 4..quote.len() {
+        let there = error(length)
+            .to(server_end(v6))
+            .payload(&translated[..length]);
+        all = all.turns(&error(length), SENT, &there.macs(7, 3).ttl(63));
+    }
+    all
+}
+
+fn life_is_over(v6: bool) -> Case {
+    let (kind, code, rest) = errors(v6)[0];
+    let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest).ttl(1);
+    let error = error.payload(&answer(v6, TCP).network());
+    let sentence = format!("{}: no error about an error with TTL 1", family_name(v6));
+    open(sentence, v6, TCP, method::ROUTE).leaves(&error, Verdict::Drop(Drop::Expired))
+}

@@ -1,0 +1,134 @@
+//! Packet cases: one sentence, tables, frames in, verdicts and frames out.
+//!
+//! The same list runs on the host (`datapath/tests/packet_cases.rs`) and in the kernel
+//! (`daemon/tests/kernel_cases.rs`).
+
+#![allow(dead_code)] // Each of the two test programs uses its part.
+
+mod answers;
+mod connections;
+pub mod farm;
+mod fragments;
+mod hostile;
+mod icmp;
+mod methods;
+pub mod packet;
+mod schedulers;
+
+use shunt_datapath::host::{Hook, HostFrame, HostTables};
+use shunt_datapath::verdict::Verdict;
+
+use packet::Packet;
+
+pub struct Case {
+    pub sentence: String,
+    pub tables: HostTables,
+    pub steps: Vec<Step>,
+}
+
+pub enum Step {
+    Frame(Box<Given>),
+    /// Time passes.
+    Wait(u32),
+    /// Somebody changes the tables.
+    Change(fn(&mut HostTables)),
+    /// This holds, in words and as a test.
+    Holds(String, Box<dyn Fn(&HostTables) -> bool>),
+}
+
+/// A frame, and what becomes of it.
+pub struct Given {
+    pub frame: Vec<u8>,
+    pub verdict: Verdict,
+    /// The frame as it leaves.
+    pub out: Vec<u8>,
+    /// The only hook where this is so.
+    pub hook: Option<Hook>,
+    /// Payload bytes a packet, if the frame stands for many.
+    pub segment: usize,
+}
+
+/// Every case there is.
+pub fn all() -> Vec<Case> {
+    let mut cases = methods::cases();
+    cases.extend(answers::cases());
+    cases.extend(connections::cases());
+    cases.extend(fragments::cases());
+    cases.extend(hostile::cases());
+    cases.extend(icmp::cases());
+    cases.extend(schedulers::cases());
+    cases
+}
+
+pub fn case(sentence: impl Into<String>, tables: HostTables) -> Case {
+    Case {
+        sentence: sentence.into(),
+        tables,
+        steps: Vec::new(),
+    }
+}
+
+impl Case {
+    /// A packet comes, and leaves as another.
+    pub fn turns(self, packet: &Packet, verdict: Verdict, out: &Packet) -> Self {
+        self.given(packet.bytes(), verdict, out.bytes(), None, 0)
+    }
+
+    /// A packet comes and stays as it is.
+    pub fn leaves(self, packet: &Packet, verdict: Verdict) -> Self {
+        self.leaves_bytes(packet.bytes(), verdict)
+    }
+
+    pub fn leaves_bytes(self, frame: Vec<u8>, verdict: Verdict) -> Self {
+        self.given(frame.clone(), verdict, frame, None, 0)
+    }
+
+    pub fn given(
+        mut self,
+        frame: Vec<u8>,
+        verdict: Verdict,
+        out: Vec<u8>,
+        hook: Option<Hook>,
+        segment: usize,
+    ) -> Self {
+        self.steps.push(Step::Frame(Box::new(Given {
+            frame,
+            verdict,
+            out,
+            hook,
+            segment,
+        })));
+        self
+    }
+
+    pub fn waits(mut self, ticks: u32) -> Self {
+        self.steps.push(Step::Wait(ticks));
+        self
+    }
+
+    pub fn changes(mut self, change: fn(&mut HostTables)) -> Self {
+        self.steps.push(Step::Change(change));
+        self
+    }
+
+    pub fn holds(
+        mut self,
+        what: impl Into<String>,
+        test: impl Fn(&HostTables) -> bool + 'static,
+    ) -> Self {
+        self.steps.push(Step::Holds(what.into(), Box::new(test)));
+        self
+    }
+}
+
+impl Given {
+    /// The frame as this hook gets it; `None` if the step is about the other one.
+    pub fn on(&self, hook: Hook) -> Option<HostFrame> {
+        if self.hook.is_some_and(|only| only != hook) {
+            return None;
+        }
+        let mut frame = HostFrame::new(hook, &self.frame);
+        frame.segment = self.segment;
+        Some(frame)
+    }
+}

@@ -1,0 +1,402 @@
+//! Frames, built to be read: what is not said is ordinary. Checksums are summed over the whole, so
+//! that they owe nothing to the code they test.
+
+use std::net::IpAddr;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+
+/// What lies behind the network header.
+#[derive(Clone, Debug)]
+enum Head {
+    Tcp {
+        ports: [u16; 2],
+        flags: u8,
+    },
+    Udp {
+        ports: [u16; 2],
+        summed: bool,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: u32,
+    },
+    /// Nothing that has a place for ports.
+    None {
+        protocol: u8,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Packet {
+    macs: [u16; 2],
+    tags: Vec<u16>,
+    source: IpAddr,
+    target: IpAddr,
+    service: u8,
+    ttl: u8,
+    id: u32,
+    dont_fragment: bool,
+    /// Offset in bytes, and whether more follow.
+    fragment: Option<(u16, bool)>,
+    options: Vec<u8>,
+    extensions: Vec<(u8, Vec<u8>)>,
+    head: Head,
+    payload: Vec<u8>,
+    padding: usize,
+}
+
+fn packet(source: IpAddr, target: IpAddr, head: Head) -> Packet {
+    Packet {
+        macs: [2, 1],
+        tags: Vec::new(),
+        source,
+        target,
+        service: 0,
+        ttl: 64,
+        id: 0,
+        dont_fragment: true,
+        fragment: None,
+        options: Vec::new(),
+        extensions: Vec::new(),
+        head,
+        payload: Vec::new(),
+        padding: 0,
+    }
+}
+
+/// An end of a flow.
+pub type End = (IpAddr, u16);
+
+pub fn tcp(source: End, target: End, flags: u8) -> Packet {
+    let ports = [source.1, target.1];
+    packet(source.0, target.0, Head::Tcp { ports, flags })
+}
+
+pub fn udp(source: End, target: End) -> Packet {
+    let (ports, summed) = ([source.1, target.1], true);
+    packet(source.0, target.0, Head::Udp { ports, summed })
+}
+
+/// A TCP SYN or a UDP datagram.
+pub fn opening(protocol: u8, source: End, target: End) -> Packet {
+    match protocol {
+        TCP => tcp(source, target, SYN),
+        _ => udp(source, target).payload(b"hello"),
+    }
+}
+
+pub fn icmp(source: IpAddr, target: IpAddr, kind: u8, code: u8, rest: u32) -> Packet {
+    packet(source, target, Head::Icmp { kind, code, rest })
+}
+
+pub fn bare(source: IpAddr, target: IpAddr, protocol: u8) -> Packet {
+    packet(source, target, Head::None { protocol })
+}
+
+impl Packet {
+    /// To this MAC address, from that one.
+    pub fn macs(mut self, to: u16, from: u16) -> Self {
+        self.macs = [to, from];
+        self
+    }
+
+    /// VLAN tags, outermost first: their types.
+    pub fn tags(mut self, tags: &[u16]) -> Self {
+        self.tags = tags.to_vec();
+        self
+    }
+
+    pub fn from(mut self, source: End) -> Self {
+        self.source = source.0;
+        if let Head::Tcp { ports, .. } | Head::Udp { ports, .. } = &mut self.head {
+            ports[0] = source.1;
+        }
+        self
+    }
+
+    pub fn to(mut self, target: End) -> Self {
+        self.target = target.0;
+        if let Head::Tcp { ports, .. } | Head::Udp { ports, .. } = &mut self.head {
+            ports[1] = target.1;
+        }
+        self
+    }
+
+    pub fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Type of service, or traffic class.
+    pub fn service(mut self, service: u8) -> Self {
+        self.service = service;
+        self
+    }
+
+    /// May be cut, and is known by this identification.
+    pub fn may_be_cut(mut self, id: u16) -> Self {
+        self.dont_fragment = false;
+        self.id = id.into();
+        self
+    }
+
+    pub fn fragment(mut self, id: u32, offset: u16, more: bool) -> Self {
+        self.dont_fragment = false;
+        self.id = id;
+        self.fragment = Some((offset, more));
+        self
+    }
+
+    pub fn options(mut self, options: &[u8]) -> Self {
+        self.options = options.to_vec();
+        self
+    }
+
+    /// An extension header of this kind; `body` is what follows its first two bytes.
+    pub fn extension(mut self, kind: u8, body: &[u8]) -> Self {
+        self.extensions.push((kind, body.to_vec()));
+        self
+    }
+
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// Bytes behind the packet, as short Ethernet frames have them.
+    pub fn padding(mut self, bytes: usize) -> Self {
+        self.padding = bytes;
+        self
+    }
+
+    pub fn without_checksum(mut self) -> Self {
+        if let Head::Udp { summed, .. } = &mut self.head {
+            *summed = false;
+        }
+        self
+    }
+
+    /// This packet in another one: IP in IP.
+    pub fn inside(&self, source: IpAddr, target: IpAddr) -> Packet {
+        let protocol = if self.source.is_ipv6() { 41 } else { 4 };
+        let mut outer = packet(source, target, Head::None { protocol });
+        outer.tags.clone_from(&self.tags);
+        outer.ttl = self.ttl;
+        outer.service = self.service;
+        outer.payload = self.network();
+        outer.dont_fragment = self.dont_fragment || self.source.is_ipv6();
+        if !outer.dont_fragment && source.is_ipv4() {
+            outer.id = self.id;
+        }
+        outer
+    }
+
+    pub fn flags(mut self, wanted: u8) -> Self {
+        if let Head::Tcp { flags, .. } = &mut self.head {
+            *flags = wanted;
+        }
+        self
+    }
+
+    /// The TTL that it has.
+    pub fn hops(&self) -> u8 {
+        self.ttl
+    }
+
+    /// Source and target address.
+    pub fn ends(&self) -> (IpAddr, IpAddr) {
+        (self.source, self.target)
+    }
+
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.head, Head::Tcp { .. })
+    }
+
+    /// `other` in the VLANs of this one.
+    pub fn copy_link(&self, mut other: Packet) -> Packet {
+        other.tags.clone_from(&self.tags);
+        other
+    }
+
+    pub fn is_tagged(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
+    /// The bytes behind the packet.
+    pub fn behind(&self) -> usize {
+        self.padding
+    }
+
+    /// The whole frame.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        for mac in self.macs {
+            frame.extend_from_slice(&shunt_datapath::host::mac(mac));
+        }
+        for (index, tag) in self.tags.iter().enumerate() {
+            frame.extend_from_slice(&tag.to_be_bytes());
+            frame.extend_from_slice(&(0x2000 + index as u16).to_be_bytes());
+        }
+        let ethertype: u16 = if self.source.is_ipv6() {
+            0x86dd
+        } else {
+            0x0800
+        };
+        frame.extend_from_slice(&ethertype.to_be_bytes());
+        frame.extend(self.network());
+        frame.resize(frame.len() + self.padding, 0);
+        frame
+    }
+
+    /// The packet from its network header on.
+    pub fn network(&self) -> Vec<u8> {
+        if self.source.is_ipv6() {
+            self.network6()
+        } else {
+            self.network4()
+        }
+    }
+
+    fn network4(&self) -> Vec<u8> {
+        let body = self.transport();
+        let header = 20 + self.options.len();
+        let mut ip = vec![0x40 | (header / 4) as u8, self.service];
+        ip.extend_from_slice(&((header + body.len()) as u16).to_be_bytes());
+        ip.extend_from_slice(&(self.id as u16).to_be_bytes());
+        let (offset, more) = self.fragment.unwrap_or((0, false));
+        let flags = u16::from(self.dont_fragment) << 14 | u16::from(more) << 13;
+        ip.extend_from_slice(&(flags | offset / 8).to_be_bytes());
+        ip.extend_from_slice(&[self.ttl, self.protocol(), 0, 0]);
+        ip.extend(octets(self.source));
+        ip.extend(octets(self.target));
+        ip.extend_from_slice(&self.options);
+        let sum = checksum(&ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        ip.extend(body);
+        ip
+    }
+
+    fn network6(&self) -> Vec<u8> {
+        let mut extensions = self.extensions.clone();
+        if let Some((offset, more)) = self.fragment {
+            let mut body = (offset | u16::from(more)).to_be_bytes().to_vec();
+            body.extend_from_slice(&self.id.to_be_bytes());
+            extensions.push((FRAGMENT, body));
+        }
+        let mut behind = Vec::new();
+        for (index, (kind, body)) in extensions.iter().enumerate() {
+            let next = extensions
+                .get(index + 1)
+                .map_or(self.protocol(), |next| next.0);
+            let length = if *kind == FRAGMENT {
+                0
+            } else {
+                (body.len() + 2) / 8 - 1
+            };
+            behind.extend_from_slice(&[next, length as u8]);
+            behind.extend_from_slice(body);
+        }
+        behind.extend(self.transport());
+        let first = 0x6000_0000 | u32::from(self.service) << 20;
+        let mut ip = first.to_be_bytes().to_vec();
+        ip.extend_from_slice(&(behind.len() as u16).to_be_bytes());
+        let next = extensions.first().map_or(self.protocol(), |first| first.0);
+        ip.extend_from_slice(&[next, self.ttl]);
+        ip.extend(octets(self.source));
+        ip.extend(octets(self.target));
+        ip.extend(behind);
+        ip
+    }
+
+    fn protocol(&self) -> u8 {
+        match self.head {
+            Head::Tcp { .. } => TCP,
+            Head::Udp { .. } => UDP,
+            Head::Icmp { .. } if self.source.is_ipv6() => ICMPV6,
+            Head::Icmp { .. } => ICMP,
+            Head::None { protocol } => protocol,
+        }
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let field = match &self.head {
+            Head::Tcp { ports, flags } => {
+                body.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+                body.extend_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8, 0x50, *flags, 0xfa, 0xf0]);
+                body.extend_from_slice(&[0; 4]);
+                Some(16)
+            }
+            Head::Udp { ports, summed } => {
+                body.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+                body.extend_from_slice(&(8 + self.payload.len() as u16).to_be_bytes());
+                body.extend_from_slice(&[0; 2]);
+                summed.then_some(6)
+            }
+            Head::Icmp { kind, code, rest } => {
+                body.extend_from_slice(&[*kind, *code, 0, 0]);
+                body.extend_from_slice(&rest.to_be_bytes());
+                Some(2)
+            }
+            Head::None { .. } => None,
+        };
+        body.extend_from_slice(&self.payload);
+        if let Some(at) = field {
+            let pseudo = if self.protocol() == ICMP {
+                Vec::new()
+            } else {
+                self.pseudo(body.len())
+            };
+            let sum = checksum(&[pseudo, body.clone()].concat());
+            let is_none = matches!(self.head, Head::Udp { .. }) && sum == 0;
+            let sum = if is_none { 0xffff } else { sum };
+            body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        body
+    }
+
+    /// RFC 9293, 3.1; RFC 8200, 8.1.
+    fn pseudo(&self, length: usize) -> Vec<u8> {
+        let mut pseudo = octets(self.source);
+        pseudo.extend(octets(self.target));
+        pseudo.extend_from_slice(&(length as u32).to_be_bytes());
+        pseudo.extend_from_slice(&[0, 0, 0, self.protocol()]);
+        pseudo
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Makes an IPv4 header's checksum right.
+pub fn mend(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = checksum(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// RFC 1071, word by word.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u64 = bytes
+        .chunks(2)
+        .map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)))
+        .sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -1,0 +1,144 @@
+//! Which server takes which connection, seen from outside: by the MAC address a packet leaves for.
+
+use std::sync::atomic::Ordering;
+
+use shunt_datapath::entry::{Ways, counts, method, scheduler, service_flag};
+use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
+use shunt_datapath::verdict::{Bounce, Verdict};
+
+use super::farm::*;
+use super::packet::*;
+use super::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        takes(
+            "rr takes servers in turn",
+            farm(scheduler::RING, &[(1, 1), (2, 1), (3, 1)]),
+            &[1, 2, 3, 1, 2, 3, 1],
+        ),
+        takes(
+            "wrr takes the places of its ring in turn",
+            farm(
+                scheduler::RING,
+                &[(1, 3), (1, 3), (2, 2), (1, 3), (2, 2), (3, 1)],
+            ),
+            &[1, 1, 2, 1, 2, 3, 1],
+        ),
+        // ip_vs_wrr_schedule with weights 3, 2, 1: greatest 3, step 1.
+        takes(
+            "wrr by its own rule gives the same turn",
+            by_rule(),
+            &[1, 1, 2, 1, 2, 3, 1],
+        ),
+        takes(
+            "lc takes the one with the fewest",
+            farm(scheduler::LC, &[(1, 9), (2, 1), (3, 1)]),
+            &[1, 2, 3, 1, 2, 3],
+        ),
+        takes(
+            "wlc takes the one with the fewest for its weight",
+            farm(scheduler::WLC, &[(1, 2), (2, 1)]),
+            &[1, 2, 1, 1, 2, 1],
+        ),
+        takes(
+            "sed counts the connection that would come",
+            farm(scheduler::SED, &[(1, 3), (2, 1)]),
+            &[1, 1, 1, 2, 1, 1],
+        ),
+        takes(
+            "nq takes an idle server at once",
+            farm(scheduler::NQ, &[(1, 3), (2, 1), (3, 1)]),
+            &[1, 2, 3, 1, 1, 1],
+        ),
+        takes("wlc counts inactive ones as a 256th", loaded(), &[2, 2]),
+        stays("sh gives a client the same server", scheduler::SH, 256),
+        stays("mh gives a client the same server", scheduler::MH, 251),
+        no_fallback(scheduler::SH, 256),
+        no_fallback(scheduler::MH, 251),
+        fallback(scheduler::SH, 256),
+        fallback(scheduler::MH, 251),
+    ]
+}
+
+/// Three servers, told apart by their MAC addresses.
+fn farm(rule: u8, slots: &[(u32, u32)]) -> HostTables {
+    let mut tables = HostTables::new(Sizes::default());
+    tables.add_service(VIRTUAL, 80, TCP, 0);
+    for number in 1..=3 {
+        let ways = Ways::new(mac(0x100 + number), mac(3), TO_SERVER, 1500);
+        tables.add_server(
+            1,
+            &NewServer {
+                ways,
+                ..server(method::ROUTE, false)
+            },
+        );
+    }
+    tables.set_pool(1, rule, slots);
+    tables
+}
+
+fn by_rule() -> HostTables {
+    let tables = farm(scheduler::WRR, &[(1, 3), (2, 2), (3, 1)]);
+    // At the head of the list, no weight yet; greatest 3, step 1. The place is that behind the end.
+    tables.pools[0].store(3, Ordering::SeqCst);
+    tables.pools[1].store(3 | 1 << 32, Ordering::SeqCst);
+    tables
+}
+
+fn loaded() -> HostTables {
+    let tables = farm(scheduler::WLC, &[(1, 1), (2, 1)]);
+    tables.counts[1].store(counts::ACTIVE * 2, Ordering::SeqCst);
+    tables.counts[2].store(counts::ACTIVE + counts::INACTIVE * 2, Ordering::SeqCst);
+    tables.counts[2].fetch_sub(counts::ACTIVE, Ordering::SeqCst);
+    tables
+}
+
+fn syn(port: u16) -> Packet {
+    tcp((CLIENT, port), (VIRTUAL, 80), SYN)
+}
+
+fn takes(sentence: &str, tables: HostTables, order: &[u16]) -> Case {
+    let mut all = case(sentence, tables);
+    for (index, number) in order.iter().enumerate() {
+        let packet = syn(1000 + index as u16);
+        let out = packet.clone().macs(0x100 + number, 3).ttl(63);
+        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+    }
+    all
+}
+
+/// A hash table in which every slot is the same server's.
+fn hashed(rule: u8, slots: usize, weights: impl Fn(usize) -> (u32, u32)) -> HostTables {
+    let slots: Vec<_> = (0..slots).map(weights).collect();
+    farm(rule, &slots)
+}
+
+fn stays(sentence: &str, rule: u8, slots: usize) -> Case {
+    let mut tables = hashed(rule, slots, |_| (2, 1));
+    tables.services[1].flags |= service_flag::PORT;
+    takes(sentence, tables, &[2, 2, 2, 2])
+}
+
+fn no_fallback(rule: u8, slots: usize) -> Case {
+    let packet = syn(7);
+    let quote = packet.network();
+    let answer = icmp(VIRTUAL, CLIENT, 3, 3, 0)
+        .payload(&quote)
+        .service(0xc0)
+        .macs(1, 2);
+    case(
+        format!("a hashed server (rule {rule}) of weight 0 takes nothing"),
+        hashed(rule, slots, |_| (2, 0)),
+    )
+    .turns(&packet, Verdict::Bounce(Bounce::Unreachable), &answer)
+}
+
+fn fallback(rule: u8, slots: usize) -> Case {
+    // All but a few slots are of weight 0: the search must go on until it meets one that is not.
+    let mut tables = hashed(rule, slots, |at| (3, u32::from(at % 5 == 0)));
+    tables.services[1].flags |= service_flag::FALLBACK | service_flag::PORT;
+    let sentence = format!("with fallback (rule {rule}) another slot is found");
+    takes(&sentence, tables, &[3, 3, 3, 3, 3, 3, 3, 3])
+}
