@@ -65,7 +65,7 @@ enum Noun {
     Completions { shell: clap_complete::Shell },
     /// Write a man page to standard output, such as "shunt man service-add | man -l -"
     Man {
-        /// "shunt", a noun ("service"), a noun and a verb ("service-add"), or "ipvsadm"
+        /// "shunt", a noun ("service"), noun and verb ("service-add"), "shuntd" or "ipvsadm"
         #[arg(default_value = "shunt")]
         page: String,
     },

@@ -103,6 +103,7 @@ fn every_verb_has_a_man_page() {
         let text = stage.says(&format!("man {page}"));
         assert!(text.contains(".SH NAME"), "{page}");
     }
+    assert!(stage.says("man shuntd").contains(".TH shuntd 8"));
     assert!(stage.says("man ipvsadm").contains(".TH IPVSADM 8"));
     assert!(
         stage
