@@ -322,13 +322,13 @@ impl Kernel {
             ("COUNTS", &tables.counts),
             ("POOLS", &tables.pools),
         ] {
+            // SAFETY: atomics lie in memory as their words do, and no other thread has them.
+            let host = unsafe { slice::from_raw_parts(words.as_ptr().cast::<u64>(), words.len()) };
             let kernel = self.mapping(name).words();
-            for (at, word) in words.iter().enumerate() {
-                let host = word.load(Ordering::SeqCst);
-                if kernel[at] != host {
-                    let there = kernel[at];
-                    return Some(format!("{name}[{at}]: host {host:#x}, kernel {there:#x}"));
-                }
+            if kernel != host {
+                let at = (0..host.len()).find(|at| host[*at] != kernel[*at])?;
+                let (host, there) = (host[at], kernel[at]);
+                return Some(format!("{name}[{at}]: host {host:#x}, kernel {there:#x}"));
             }
         }
         None
