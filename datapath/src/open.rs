@@ -56,12 +56,6 @@ fn request<F: Family, P: Frame, T: Tables>(
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
     let stale = track::find::<F, T>(tables, &key, hash);
-    if let Some(entry) = &stale {
-        // Another CPU was faster with the same flow.
-        if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
-            return Ok(entry.target());
-        }
-    }
     let request = Request {
         settings,
         service,
@@ -71,7 +65,36 @@ fn request<F: Family, P: Frame, T: Tables>(
         now,
         stale,
     };
+    if let Some(entry) = &stale {
+        // The client asks again, or another CPU was faster with the same flow.
+        if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
+            mend::<F, P, T>(frame, tables, packet, &request, entry.target());
+            return Ok(entry.target());
+        }
+    }
     open(frame, tables, packet, &request, id)
+}
+
+/// Makes sure that a living connection has its way back.
+#[inline(always)]
+fn mend<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    request: &Request<'_, T::Words>,
+    id: u32,
+) {
+    let Some(server) = tables.server(id) else {
+        return;
+    };
+    if server.method != method::MASQUERADE {
+        return;
+    }
+    let back = F::key(packet.source, request.ports.source, server.endpoint);
+    let hash = track::hash(tables, &back);
+    if track::find::<F, T>(tables, &back, hash).is_none() {
+        enter_back::<F, P, T>(frame, tables, request, server, id, packet);
+    }
 }
 
 /// What is known of a packet that asks for a new connection.

@@ -36,9 +36,10 @@ impl Seen {
             .map(|name| count(after, name) - count(before, name))
             .collect();
         let ok = after.ok - before.ok;
-        let kinds = after.failures.iter().filter(|(kind, count)| {
-            before.failures.get(*kind).copied().unwrap_or(0) < **count
-        });
+        let kinds = after
+            .failures
+            .iter()
+            .filter(|(kind, count)| before.failures.get(*kind).copied().unwrap_or(0) < **count);
         let share = |count: &u64| *count as f64 * 100.0 / (ok.max(1)) as f64;
         Self {
             ok,
@@ -75,7 +76,10 @@ impl Seen {
             format!(" ({})", self.kinds.join("; "))
         };
         let shares = shares.join(", ");
-        format!("{} requests: {shares}; failed requests: {}{why}", self.ok, self.failed)
+        format!(
+            "{} requests: {shares}; failed requests: {}{why}",
+            self.ok, self.failed
+        )
     }
 
     fn proof(self, step: &'static str, ok: bool, what: &str) -> Proof {

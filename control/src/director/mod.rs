@@ -427,6 +427,7 @@ impl Director {
             local: &self.local,
             service: service.id,
             endpoint: self.ids.endpoint_of(key, server),
+            before: self.written.get(&slot.id).copied(),
         };
         let Some(entry) = entries::server(key, server, &to) else {
             return;

@@ -15,6 +15,9 @@ use shunt_model::{Connection, Protocol, ServiceKey, State};
 use super::mapping::{BucketWords, Mapping};
 use super::tables::Shared;
 
+/// Ticks after which a way back without its connection is taken out.
+const IDLE: u32 = 2;
+
 /// What a scan found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -113,7 +116,11 @@ impl Look<'_> {
         found: &mut Found,
     ) -> bool {
         if record.key.is_back::<L>() {
-            if self.is_orphan::<L>(mapping, mask, record) && entry.remove(&record.key) {
+            // A way back is entered just before its connection, and both are taken out and made
+            // again when a client uses its port again: only one that was not used for a while can
+            // have lost its connection.
+            let idle = record.meta.age(self.now) > IDLE;
+            if idle && self.is_orphan::<L>(mapping, mask, record) && entry.remove(&record.key) {
                 return true;
             }
             found.used += 1;
