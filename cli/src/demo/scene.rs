@@ -200,6 +200,25 @@ impl Scene {
         found.context("the director does not know the service")
     }
 
+    /// What the packet path dropped so far, by reason.
+    pub fn drops(&self) -> Result<String> {
+        let statistics = self.client()?.statistics().map_err(anyhow::Error::from)?;
+        let some = statistics
+            .drops
+            .into_iter()
+            .chain(statistics.verdicts)
+            .chain(statistics.notes)
+            .filter(|(_, count)| *count != 0);
+        let text: Vec<String> = some
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        Ok(if text.is_empty() {
+            "none".to_owned()
+        } else {
+            text.join(", ")
+        })
+    }
+
     pub fn adopted(&self) -> Result<bool> {
         Ok(self
             .client()?

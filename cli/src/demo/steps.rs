@@ -115,7 +115,11 @@ pub fn play(scene: &mut Scene, stage: &mut Stage) -> Result<()> {
     play.quiesce()?;
     play.add()?;
     play.methods()?;
-    play.kill()
+    play.kill()?;
+    let drops = play.scene.drops()?;
+    play.stage
+        .tell(&format!("packets dropped by the director: {drops}"));
+    Ok(())
 }
 
 impl Play<'_> {

@@ -132,6 +132,9 @@ impl Pools {
                 .zip(at.base() + POOL_HEAD..)
                 .all(|(slot, place)| running.pool_word(place) == *slot);
         if same {
+            // Where the turn began is known by the words in force alone.
+            let mut compiled = compiled;
+            compiled.head[1] = running.pool_word(at.base() + 1);
             self.present.insert(
                 service,
                 Present {
