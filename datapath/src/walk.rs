@@ -240,7 +240,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         if !visit::<F, T>(tables, packet, ports, settings, server, id) {
-            entry.remove(&key);
+            entry.remove::<F::Layout>(&key);
             return Word::pass(Pass::NotOurs);
         }
         if entry.meta().tick() != now {
