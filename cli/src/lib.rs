@@ -3,5 +3,6 @@
 //! A client of the daemon's local API. It never touches a map, a device or a file of the daemon.
 
 pub mod client;
+pub mod demo;
 pub mod ipvsadm;
 pub mod shunt;

@@ -1,13 +1,13 @@
 //! One binary, several programs: the name it is called by decides.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
 use shunt_cli::client::socket::{self, Socket};
 use shunt_cli::client::{Client, Failure};
 use shunt_cli::ipvsadm::{self, Program, Streams};
-use shunt_cli::shunt;
+use shunt_cli::{demo, shunt};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
@@ -15,6 +15,14 @@ fn main() -> ExitCode {
         .collect();
     let called = arguments.first().map_or("shunt", String::as_str);
     let name = Path::new(called).file_name().and_then(|name| name.to_str());
+    if name == Some("shuntd") {
+        return shunt_daemon::run::main(std::env::args_os());
+    }
+    match arguments.get(1).map(String::as_str) {
+        Some("demo") if name == Some("shunt") => return demo::main(&arguments[1..]),
+        Some("agent") if name == Some("shunt") => return agent(&arguments[1..]),
+        _ => {}
+    }
     let status = match name.and_then(Program::from_name) {
         Some(program) => {
             let streams = Streams {
@@ -32,7 +40,18 @@ fn main() -> ExitCode {
                 streams,
             )
         }
-        None => shunt::run(&arguments),
+        None => shunt::run(
+            &arguments,
+            shunt::Outside {
+                open: &open,
+                // Not locked: a demo or an agent writes from threads of its own.
+                out: &mut BufWriter::new(io::stdout()),
+                error: &mut io::stderr(),
+                is_terminal: io::stdout().is_terminal(),
+                wait: &mut shunt::watch::pause,
+                json: false,
+            },
+        ),
     };
     ExitCode::from(status)
 }
@@ -40,4 +59,20 @@ fn main() -> ExitCode {
 fn open() -> Result<Box<dyn Client>, Failure> {
     let path = socket::path().map_err(|error| Failure::Broken(error.to_string()))?;
     Ok(Box::new(Socket::open(&path)?))
+}
+
+/// `shunt agent`: its command line is the agent's own.
+fn agent(line: &[String]) -> ExitCode {
+    use clap::Parser;
+    let arguments = match shunt_agent::Arguments::try_parse_from(line) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    match shunt_agent::main(arguments) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("shunt agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

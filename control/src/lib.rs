@@ -3,5 +3,8 @@
 //! Nothing here opens a socket, reads a clock or touches the system; the daemon does that.
 
 pub mod carried;
+pub mod director;
 pub mod network;
+pub mod pool;
+pub mod rates;
 pub mod table;

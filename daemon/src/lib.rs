@@ -1,4 +1,13 @@
 //! The shell of control: sockets, netlink, tables, the API. It touches the system and decides
 //! nothing.
 
+// The daemon's code is held to 64-bit little-endian Linux by the packet path.
+#![allow(clippy::cast_possible_truncation)]
+
+pub mod api;
+pub mod kernel;
 pub mod netlink;
+pub mod options;
+pub mod run;
+mod shell;
+mod socket;

@@ -18,7 +18,9 @@
 extern crate std;
 
 pub mod checksum;
+pub mod clamp;
 pub mod connection;
+pub mod decap;
 pub mod endpoint;
 pub mod entry;
 pub mod family;
@@ -32,6 +34,7 @@ pub mod link;
 pub mod method;
 pub mod open;
 pub mod packet;
+pub mod realserver;
 pub mod reply;
 pub mod schedule;
 pub mod tables;

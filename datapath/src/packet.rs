@@ -153,6 +153,19 @@ const DESTINATION: u8 = 60;
 /// RFC 8200, 3.
 #[inline(always)]
 pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<Packet<V6>, Unread> {
+    let mut packet = read6(frame, l3)?;
+    let behind = tables.blur(packet.l4.wrapping_sub(l3));
+    // Said again for the kernel's verifier.
+    if behind < 40 || behind > EXTENSION_BYTES {
+        return Err(Unread::NotUnderstood);
+    }
+    packet.l4 = l3.wrapping_add(behind);
+    Ok(packet)
+}
+
+/// The same for programs so small that the verifier may know where the headers are.
+#[inline(always)]
+pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
     let ip = frame.view::<40>(l3).ok_or(Unread::NotUnderstood)?;
     let length = (u16::from_be(ip.u16::<4>()) as u32).wrapping_add(40);
     let room = frame.length().wrapping_sub(l3) as u32;
@@ -173,12 +186,6 @@ pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<P
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
         extensions(frame, &mut packet)?;
     }
-    let behind = tables.blur(packet.l4.wrapping_sub(l3));
-    // Said again for the kernel's verifier.
-    if behind < 40 || behind > EXTENSION_BYTES {
-        return Err(Unread::NotUnderstood);
-    }
-    packet.l4 = l3.wrapping_add(behind);
     Ok(packet)
 }
 

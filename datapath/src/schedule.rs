@@ -2,7 +2,8 @@
 //!
 //! What can be prepared lies ready in the pool (the order, the ring, the hash slots); what depends
 //! on live counts looks at them here. A pool is a stretch of words: two of state (the cursor, then
-//! a spare one), then a slot for each server or place, in IPVS's own order, newest server first.
+//! what it is understood with: the bounds of wrr, and what a ring's cursor began with, which only
+//! the daemon reads), then a slot for each server or place, in IPVS's own order, newest first.
 //! Slots of weight 0 stand only in hash tables and are never picked.
 
 use crate::entry::{NONE, POOL_HEAD, PoolWord, Service, counts, scheduler, service_flag};

@@ -1,2 +1,24 @@
 //! The compiled eBPF objects, as bytes for whoever loads them.
+//!
+//! They are built from this package's own binaries by `cargo xtask bpf` and checked in, so that
+//! nothing but stable Rust is needed to build the rest.
 #![cfg_attr(target_arch = "bpf", no_std)]
+
+/// Bytes at a place where an ELF header may be read.
+#[cfg(not(target_arch = "bpf"))]
+#[repr(C, align(32))]
+struct Aligned<Bytes: ?Sized>(Bytes);
+
+/// The director: `director_xdp`, `director_tc`, `director_clock`.
+#[cfg(not(target_arch = "bpf"))]
+pub static DIRECTOR: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/director.o"));
+    &OBJECT.0
+};
+
+/// The real server's agent: `realserver_xdp`, `realserver_in`, `realserver_out`.
+#[cfg(not(target_arch = "bpf"))]
+pub static REALSERVER: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/realserver.o"));
+    &OBJECT.0
+};

@@ -132,6 +132,9 @@ pub struct ConnectionCount {
 pub struct Statistics {
     pub verdicts: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
+    /// What happened on the way that is no verdict, such as a connection being opened.
+    #[serde(default)]
+    pub notes: BTreeMap<String, u64>,
     pub counters: Counters,
     pub rates: Rates,
 }

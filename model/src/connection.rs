@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Protocol;
+use crate::nearest::proposal;
 
 /// The state of a connection, by IPVS's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,9 +31,27 @@ pub enum State {
     Assured,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl State {
+    pub const ALL: [State; 14] = [
+        State::None,
+        State::Established,
+        State::SynSent,
+        State::SynRecv,
+        State::FinWait,
+        State::TimeWait,
+        State::Close,
+        State::CloseWait,
+        State::LastAck,
+        State::Listen,
+        State::Synack,
+        State::Udp,
+        State::Closed,
+        State::Assured,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             State::None => "NONE",
             State::Established => "ESTABLISHED",
             State::SynSent => "SYN_SENT",
@@ -46,8 +66,35 @@ impl fmt::Display for State {
             State::Udp => "UDP",
             State::Closed => "CLOSED",
             State::Assured => "ASSURED",
-        })
+        }
     }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for State {
+    type Err = UnknownState;
+
+    /// In large or small letters, with `_` or `-` between words.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let written = name.to_uppercase().replace('-', "_");
+        let mut all = State::ALL.into_iter();
+        all.find(|state| state.name() == written)
+            .ok_or_else(|| UnknownState {
+                name: name.to_owned(),
+            })
+    }
+}
+
+/// A name that is no state's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown state \"{name}\"{}", proposal(name, &State::ALL.map(State::name)))]
+pub struct UnknownState {
+    pub name: String,
 }
 
 /// One connection: who, to what, and which real server has it.

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod connection;
 pub mod counters;
+pub mod nearest;
 pub mod scheduler;
 pub mod server;
 pub mod service;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::nearest::proposal;
+
 /// How a service picks the real server of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,9 +101,7 @@ impl FromStr for Scheduler {
 
 /// A name that is no scheduler's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown scheduler \"{name}\"; known are rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos"
-)]
+#[error("unknown scheduler \"{name}\"{}", proposal(name, &Scheduler::ALL.map(Scheduler::name)))]
 pub struct UnknownScheduler {
     pub name: String,
 }
@@ -116,4 +116,18 @@ pub struct SchedulerFlags {
     pub port: bool,
     #[serde(default)]
     pub third: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_scheduler_is_answered_with_the_nearest_one() {
+        let error = "wcl".parse::<Scheduler>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown scheduler \"wcl\", did you mean \"wlc\"?"
+        );
+    }
 }

@@ -1,9 +1,12 @@
 //! A real server of a service, and how packets reach it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::nearest::proposal;
 
 /// The address and port of a real server: what names it within its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +24,33 @@ impl fmt::Display for ServerAddress {
     }
 }
 
+impl FromStr for ServerAddress {
+    type Err = UnreadableServer;
+
+    /// `10.1.0.11:8080`, `[2001:db8:1::11]:8080`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<SocketAddr>() {
+            Ok(at) => Ok(Self {
+                address: at.ip(),
+                port: at.port(),
+            }),
+            Err(_) => Err(UnreadableServer {
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+/// What was written names no server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{text}\" is no server; write its address and port, \
+     such as 10.1.0.11:8080 or [2001:db8:1::11]:8080"
+)]
+pub struct UnreadableServer {
+    pub text: String,
+}
+
 /// The forwarding method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -33,6 +63,50 @@ pub enum Method {
     Tunnel(Encapsulation),
     /// The director itself is the server.
     Local,
+}
+
+impl Method {
+    /// Each method by its name. A tunnel without more words is IP in IP.
+    const NAMED: [(&'static str, Method); 4] = [
+        ("masquerade", Method::Masquerade),
+        ("route", Method::Route),
+        ("tunnel", Method::Tunnel(Encapsulation::Ipip)),
+        ("local", Method::Local),
+    ];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Method::Masquerade => "masquerade",
+            Method::Route => "route",
+            Method::Tunnel(Encapsulation::Ipip) => "tunnel",
+            Method::Tunnel(Encapsulation::Gue { .. }) => "tunnel (gue)",
+            Method::Tunnel(Encapsulation::Gre { .. }) => "tunnel (gre)",
+            Method::Local => "local",
+        })
+    }
+}
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = Method::NAMED.iter().find(|(known, _)| *known == name);
+        match known {
+            Some((_, method)) => Ok(*method),
+            None => Err(UnknownMethod {
+                name: name.to_owned(),
+            }),
+        }
+    }
+}
+
+/// A name that is no forwarding method's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown method \"{name}\"{}", proposal(name, &Method::NAMED.map(|(name, _)| name)))]
+pub struct UnknownMethod {
+    pub name: String,
 }
 
 /// What a tunnelled packet travels in.
@@ -68,7 +142,8 @@ pub struct Server {
     /// Connections at which the server counts as overloaded; 0 is no limit.
     #[serde(default)]
     pub upper_threshold: u32,
-    /// Connections below which an overloaded server is used again; 0 is three quarters of the upper.
+    /// Connections below which an overloaded server is used again; 0 is three quarters of the
+    /// upper one.
     #[serde(default)]
     pub lower_threshold: u32,
 }

@@ -1,11 +1,13 @@
 //! A virtual service: what clients connect to, and how its connections are spread.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::nearest::proposal;
 use crate::{Scheduler, SchedulerFlags};
 
 /// The transport protocol of a service.
@@ -119,6 +121,73 @@ impl fmt::Display for ServiceKey {
     }
 }
 
+impl FromStr for ServiceKey {
+    type Err = UnreadableService;
+
+    /// `tcp 192.0.2.1:80`, `udp/[2001:db8::1]:53`, `mark 7`, `mark 7 ipv6`: words with a space or
+    /// a slash between them. It reads what it prints.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words: Vec<&str> = text
+            .split([' ', '/'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let at = |word: &str| {
+            word.parse::<SocketAddr>()
+                .map_err(|_| UnreadableService::Address {
+                    text: word.to_owned(),
+                })
+        };
+        let (protocol, address) = match words.as_slice() {
+            ["mark", mark] | ["mark", mark, "ipv4"] => return key_of_mark(mark, Family::Ipv4),
+            ["mark", mark, "ipv6"] => return key_of_mark(mark, Family::Ipv6),
+            ["tcp", address] => (Protocol::Tcp, address),
+            ["udp", address] => (Protocol::Udp, address),
+            ["sctp", address] => (Protocol::Sctp, address),
+            [protocol, address] if at(address).is_ok() => {
+                return Err(UnreadableService::Protocol {
+                    name: (*protocol).to_owned(),
+                });
+            }
+            _ => {
+                return Err(UnreadableService::Form {
+                    text: text.to_owned(),
+                });
+            }
+        };
+        let at = at(address)?;
+        Ok(ServiceKey::Address {
+            protocol,
+            address: at.ip(),
+            port: at.port(),
+        })
+    }
+}
+
+fn key_of_mark(mark: &str, family: Family) -> Result<ServiceKey, UnreadableService> {
+    match mark.parse() {
+        Ok(mark) => Ok(ServiceKey::Mark { mark, family }),
+        Err(_) => Err(UnreadableService::Mark {
+            text: mark.to_owned(),
+        }),
+    }
+}
+
+/// What was written names no service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableService {
+    #[error("unknown protocol \"{name}\"{}", proposal(name, &["tcp", "udp", "sctp"]))]
+    Protocol { name: String },
+    #[error("\"{text}\" is no address and port; write 192.0.2.1:80, or [2001:db8::1]:80 for IPv6")]
+    Address { text: String },
+    #[error("\"{text}\" is no firewall mark; it is a number from 1 to 4294967295")]
+    Mark { text: String },
+    #[error(
+        "\"{text}\" is no service; write protocol, address and port, \
+         such as tcp/192.0.2.1:80 or udp/[2001:db8::1]:53"
+    )]
+    Form { text: String },
+}
+
 /// Keeping a client on the server it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Persistence {
@@ -174,5 +243,47 @@ impl Default for Timeouts {
             tcp_fin_s: 120,
             udp_s: 300,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_read_as_it_is_printed_and_with_slashes() {
+        for text in [
+            "tcp 192.0.2.1:80",
+            "udp [2001:db8::1]:53",
+            "mark 7",
+            "mark 7 ipv6",
+        ] {
+            let key: ServiceKey = text.parse().unwrap();
+            assert_eq!(key.to_string(), text);
+            assert_eq!(text.replace(' ', "/").parse(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn what_is_no_service_is_told_why() {
+        let told = |text: &str| text.parse::<ServiceKey>().unwrap_err().to_string();
+        assert_eq!(
+            told("tpc/192.0.2.1:80"),
+            "unknown protocol \"tpc\", did you mean \"tcp\"?"
+        );
+        assert_eq!(
+            told("tcp/192.0.2.1"),
+            "\"192.0.2.1\" is no address and port; write 192.0.2.1:80, \
+             or [2001:db8::1]:80 for IPv6"
+        );
+        assert_eq!(
+            told("mark 0"),
+            "\"0\" is no firewall mark; it is a number from 1 to 4294967295"
+        );
+        assert_eq!(
+            told("web"),
+            "\"web\" is no service; write protocol, address and port, \
+             such as tcp/192.0.2.1:80 or udp/[2001:db8::1]:53"
+        );
     }
 }

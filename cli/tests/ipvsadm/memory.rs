@@ -30,6 +30,8 @@ pub struct Memory {
     pub table: Table,
     pub traffic: Traffic,
     pub connections: Vec<Connection>,
+    pub statistics: Statistics,
+    pub status: Status,
 }
 
 /// A memory that outlives each run of the face.
@@ -42,6 +44,8 @@ impl Handle {
             table: Table::new(gate, Limits::default()).in_namespace(namespace),
             traffic: Traffic::new(),
             connections: Vec::new(),
+            statistics: Statistics::default(),
+            status: Status::default(),
         })))
     }
 }
@@ -85,7 +89,13 @@ impl Client for Handle {
     }
 
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure> {
-        Ok(ConnectionCount::default())
+        let mut count = ConnectionCount::default();
+        for connection in &self.0.borrow().connections {
+            let state = connection.state.to_string();
+            *count.by_state.entry(state).or_default() += 1;
+            count.total += 1;
+        }
+        Ok(count)
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, Failure> {
@@ -93,10 +103,10 @@ impl Client for Handle {
     }
 
     fn statistics(&mut self) -> Result<Statistics, Failure> {
-        Ok(Statistics::default())
+        Ok(self.0.borrow().statistics.clone())
     }
 
     fn status(&mut self) -> Result<Status, Failure> {
-        Ok(Status::default())
+        Ok(self.0.borrow().status.clone())
     }
 }

@@ -150,6 +150,15 @@ impl Table {
         self.places.values().map(|key| &self.entries[key])
     }
 
+    /// Every service, in the order in which they were added: added again in this order, they are
+    /// listed as they are here.
+    #[must_use]
+    pub fn oldest_first(&self) -> Vec<&Entry> {
+        let mut entries: Vec<&Entry> = self.entries.values().collect();
+        entries.sort_by_key(|entry| entry.place.number());
+        entries
+    }
+
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&Entry> {
         self.entries.get(key)

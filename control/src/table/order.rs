@@ -16,6 +16,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// How many services were added before.
+    pub(super) fn number(self) -> u64 {
+        self.newest_first.0
+    }
+
     /// `number` counts the services in the order in which they were added.
     pub(super) fn new(key: &ServiceKey, number: u64, namespace: u8) -> Self {
         Self {

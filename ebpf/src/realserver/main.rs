@@ -1,14 +1,18 @@
-//! Placeholder entry, replaced below.
+//! The packet path of a real server: out of the director's tunnel, and the segment size of its
+//! answers.
+//!
+//! Shell only: `shunt_datapath::decap` and `clamp` decide. A frame that is no affair of ours goes
+//! on as it came.
+
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod frame;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod program;
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-// The kernel reads the licence here and gives the GPL helpers only to a compatible one.
-#[cfg(target_arch = "bpf")]
-#[used]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

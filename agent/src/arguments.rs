@@ -1,0 +1,103 @@
+//! The command line: `shunt agent join|check|leave|run`.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::member;
+use crate::options::{Hook, Options};
+use crate::report::Report;
+
+/// Make this machine a real server for direct routing or tunnels.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "shunt agent", bin_name = "shunt agent")]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Verb {
+    /// Take up virtual addresses, and stay so when the command ends.
+    Join(Member),
+    /// Say what is as it should be, what is missing, and the command that sets it right.
+    Check(Member),
+    /// Restore what was there before.
+    Leave,
+    /// Join, keep it so, and leave when asked to end (SIGTERM, SIGINT).
+    Run {
+        #[command(flatten)]
+        member: Member,
+        /// Do not leave at the end.
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+struct Member {
+    /// Virtual addresses.
+    #[arg(value_name = "VIP")]
+    vips: Vec<IpAddr>,
+    /// A device by which packets come; may be repeated. Without it: all that have an address.
+    #[arg(long = "device", value_name = "DEVICE")]
+    devices: Vec<String>,
+    /// Take the directors' tunnels (IP in IP) off.
+    #[arg(long)]
+    tunnel: bool,
+    /// A director whose tunnels are taken; may be repeated. Without it: everybody's.
+    #[arg(long = "director", value_name = "ADDRESS")]
+    directors: Vec<IpAddr>,
+    /// Bytes that a tunnel adds to a packet. Without it: 20 if all directors named are IPv4,
+    /// else 40.
+    #[arg(long, value_name = "BYTES")]
+    overhead: Option<u16>,
+    /// Where tunnels are taken off.
+    #[arg(long, value_enum, default_value_t)]
+    hook: Hook,
+}
+
+impl From<Member> for Options {
+    fn from(member: Member) -> Options {
+        Options {
+            vips: member.vips,
+            devices: member.devices,
+            tunnel: member.tunnel,
+            directors: member.directors,
+            overhead: member.overhead,
+            hook: member.hook,
+        }
+    }
+}
+
+/// Does what the arguments say. Exit code 1 if something is missing afterwards.
+pub fn main(arguments: Arguments) -> Result<ExitCode> {
+    let json = arguments.json;
+    let report = match arguments.verb {
+        Verb::Join(member) => member::join(&member.into())?,
+        Verb::Check(member) => member::check(&member.into())?,
+        Verb::Leave => member::leave()?,
+        Verb::Run { member, keep } => {
+            member::run(&member.into(), keep, |report| show(report, json))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    show(&report, json);
+    Ok(if report.is_ready() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn show(report: &Report, json: bool) {
+    match serde_json::to_string(report) {
+        Ok(text) if json => println!("{text}"),
+        _ => print!("{report}"),
+    }
+}

@@ -1,0 +1,92 @@
+//! What was found and done, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub vips: Vec<IpAddr>,
+    pub items: Vec<Item>,
+    /// What the programs counted, if they are there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// One thing that a real server needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Item {
+    pub what: String,
+    pub state: State,
+    /// What is so, where that is not what is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// The command that sets it right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It was so before.
+    Ok,
+    /// It is so since this command.
+    Done,
+    /// It is not so.
+    Missing,
+    /// It is as it was before the server joined.
+    Restored,
+    /// Somebody else changed it in the meantime; it stays as it is.
+    Kept,
+}
+
+impl Report {
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.items.iter().all(|item| item.state != State::Missing)
+    }
+
+    /// Whether anything was changed.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.items
+            .iter()
+            .any(|item| matches!(item.state, State::Done | State::Restored))
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Ok => "ok",
+            State::Done => "done",
+            State::Missing => "MISSING",
+            State::Restored => "restored",
+            State::Kept => "kept",
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.items {
+            write!(f, "{:<9} {}", item.state, item.what)?;
+            if let Some(found) = &item.found {
+                write!(f, "  (is {found})")?;
+            }
+            writeln!(f)?;
+            if let Some(fix) = &item.fix {
+                writeln!(f, "          {fix}")?;
+            }
+        }
+        let counted = self.counters.iter().filter(|(_, count)| **count != 0);
+        for (name, count) in counted {
+            writeln!(f, "{count:>9} {name}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Making a change, and saying what changed.
+
+use serde::Serialize;
+use shunt_model::api::Change;
+
+use super::{Form, Halt, Outside, write_json};
+use crate::client::Client;
+
+/// What came of a change, as `--json` writes it.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    /// False if it was so already.
+    changed: bool,
+    /// The sentence that is written without `--json`.
+    text: &'a str,
+    /// What was asked of the daemon, if anything.
+    change: Option<&'a Change>,
+    /// What the daemon did differently from what was asked.
+    notes: Vec<String>,
+}
+
+/// A change to make, or that there is nothing to do; with the sentence that says so.
+#[derive(Debug)]
+pub struct Wanted {
+    change: Option<Change>,
+    text: String,
+}
+
+impl Wanted {
+    pub fn change(change: Change, text: String) -> Self {
+        Self {
+            change: Some(change),
+            text,
+        }
+    }
+
+    pub fn nothing(text: &str) -> Self {
+        Self {
+            change: None,
+            text: format!("nothing to do: {text}"),
+        }
+    }
+}
+
+/// Looks at what is there, makes the change that follows from it, and says it.
+pub fn make(
+    outside: &mut Outside<'_>,
+    want: impl FnOnce(&mut dyn Client) -> Result<Wanted, Halt>,
+) -> Result<(), Halt> {
+    let mut client = (outside.open)()?;
+    let wanted = want(client.as_mut())?;
+    let notes = match &wanted.change {
+        Some(change) => client.change(change)?.notes,
+        None => Vec::new(),
+    };
+    if outside.json {
+        let outcome = Outcome {
+            changed: wanted.change.is_some(),
+            text: &wanted.text,
+            change: wanted.change.as_ref(),
+            notes,
+        };
+        return write_json(outside.out, &outcome, Form::Json);
+    }
+    writeln!(outside.out, "{}", wanted.text)?;
+    for note in notes {
+        writeln!(outside.error, "{note}")?;
+    }
+    Ok(())
+}
+
+/// `weight 1 -> 0` for each thing that is another than before.
+#[derive(Debug, Default)]
+pub struct Differences(Vec<String>);
+
+impl Differences {
+    pub fn add<T: PartialEq + ToString>(&mut self, name: &str, before: &T, after: &T) {
+        if before != after {
+            let (before, after) = (before.to_string(), after.to_string());
+            self.0.push(format!("{name} {before} -> {after}"));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn text(&self) -> String {
+        self.0.join(", ")
+    }
+}

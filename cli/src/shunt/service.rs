@@ -1,0 +1,259 @@
+//! `shunt service`: virtual services.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand, ValueEnum};
+use shunt_model::api::{Change, ServiceStatus};
+use shunt_model::{Scheduler, SchedulerFlags, Service, ServiceKey};
+
+use super::change::{Differences, Wanted, make};
+use super::table::{Side, Table, number};
+use super::watch::{self, Watch};
+use super::{Form, Halt, Outside, find_service, server, services, stats, write_json};
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List all services, one a line
+    List(Watch),
+    /// Show one service and its servers
+    Show {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
+        service: ServiceKey,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Add a service
+    Add {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
+        service: ServiceKey,
+        /// How a server is picked for a connection: rr wrr lc wlc sh mh sed nq
+        #[arg(long, default_value = "wlc")]
+        scheduler: Scheduler,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Change what is said of a service; all else stays
+    Edit {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
+        service: ServiceKey,
+        #[arg(long, required_unless_present = "flags")]
+        scheduler: Option<Scheduler>,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Delete a service with its servers
+    Delete {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
+        #[arg(required_unless_present = "all")]
+        service: Option<ServiceKey>,
+        /// Delete every service
+        #[arg(long, conflicts_with = "service")]
+        all: bool,
+    },
+    /// Set the counters of a service and its servers to zero; of all without a service
+    Zero {
+        /// Protocol, address and port, such as tcp/192.0.2.1:80
+        service: Option<ServiceKey>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// For sh and mh: look further when the hashed server is unavailable, hash the client's port
+    #[arg(long, value_delimiter = ',')]
+    flags: Option<Vec<Flag>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Flag {
+    Fallback,
+    Port,
+    None,
+}
+
+impl Flags {
+    fn bits(&self) -> Option<SchedulerFlags> {
+        let flags = self.flags.as_ref()?;
+        Some(SchedulerFlags {
+            fallback: flags.contains(&Flag::Fallback),
+            port: flags.contains(&Flag::Port),
+            third: false,
+        })
+    }
+}
+
+impl Verb {
+    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+        match self {
+            Verb::List(watch) => watch::show(outside, *watch, &draw_list),
+            Verb::Show { service, watch } => watch::show(outside, *watch, &|client, out, form| {
+                let status = find_service(client, service)?;
+                draw_one(&status, out, form)
+            }),
+            Verb::Add {
+                service: key,
+                scheduler,
+                flags,
+            } => {
+                let service = Service {
+                    key: *key,
+                    scheduler: *scheduler,
+                    flags: flags.bits().unwrap_or_default(),
+                    persistence: None,
+                    one_packet: false,
+                };
+                make(outside, |client| add(client, service))
+            }
+            Verb::Edit {
+                service,
+                scheduler,
+                flags,
+            } => make(outside, |client| {
+                edit(client, service, *scheduler, flags.bits())
+            }),
+            Verb::Delete { service, all: _ } => make(outside, |client| match service {
+                Some(key) => delete(client, key),
+                None => delete_all(client),
+            }),
+            Verb::Zero { service } => make(outside, |_| Ok(zero(*service))),
+        }
+    }
+}
+
+fn add(client: &mut dyn Client, service: Service) -> Result<Wanted, Halt> {
+    let key = service.key;
+    let is_there = |status: &ServiceStatus| status.service == service;
+    if services(client)?.iter().any(is_there) {
+        return Ok(Wanted::nothing(&format!(
+            "service {key} is as asked already"
+        )));
+    }
+    let text = format!("added service {key}, scheduler {}", spread(&service));
+    Ok(Wanted::change(Change::AddService { service }, text))
+}
+
+fn edit(
+    client: &mut dyn Client,
+    key: &ServiceKey,
+    scheduler: Option<Scheduler>,
+    flags: Option<SchedulerFlags>,
+) -> Result<Wanted, Halt> {
+    let before = find_service(client, key)?.service;
+    let service = Service {
+        scheduler: scheduler.unwrap_or(before.scheduler),
+        flags: flags.unwrap_or(before.flags),
+        ..before.clone()
+    };
+    let mut differences = Differences::default();
+    differences.add("scheduler", &spread(&before), &spread(&service));
+    if differences.is_empty() {
+        return Ok(Wanted::nothing(&format!(
+            "service {key} is as asked already"
+        )));
+    }
+    let text = format!("changed service {key}: {}", differences.text());
+    Ok(Wanted::change(Change::EditService { service }, text))
+}
+
+fn delete(client: &mut dyn Client, key: &ServiceKey) -> Result<Wanted, Halt> {
+    let services = services(client)?;
+    let Some(status) = services.iter().find(|status| status.service.key == *key) else {
+        return Ok(Wanted::nothing(&format!("there is no service {key}")));
+    };
+    let servers = number(status.servers.len(), "server");
+    let text = format!("deleted service {key} with {servers}");
+    Ok(Wanted::change(Change::DeleteService { key: *key }, text))
+}
+
+fn delete_all(client: &mut dyn Client) -> Result<Wanted, Halt> {
+    let services = client.services()?;
+    if services.is_empty() {
+        return Ok(Wanted::nothing("there is no service"));
+    }
+    let servers = services.iter().map(|status| status.servers.len()).sum();
+    let (services, servers) = (number(services.len(), "service"), number(servers, "server"));
+    let text = format!("deleted {services} with {servers}");
+    Ok(Wanted::change(Change::Flush, text))
+}
+
+fn zero(key: Option<ServiceKey>) -> Wanted {
+    let text = match key {
+        Some(key) => format!("zeroed the counters of service {key}"),
+        None => "zeroed the counters of every service".to_owned(),
+    };
+    Wanted::change(Change::Zero { key }, text)
+}
+
+/// The scheduler with its flags, as in `sh (fallback, port)`.
+fn spread(service: &Service) -> String {
+    let flags = [
+        (service.flags.fallback, "fallback"),
+        (service.flags.port, "port"),
+        (service.flags.third, "flag-3"),
+    ];
+    let flags: Vec<_> = flags
+        .iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| *name)
+        .collect();
+    match flags.as_slice() {
+        [] => service.scheduler.to_string(),
+        flags => format!("{} ({})", service.scheduler, flags.join(", ")),
+    }
+}
+
+fn draw_list(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
+    let services = services(client)?;
+    if form != Form::Text {
+        return write_json(out, &services, form);
+    }
+    let mut table = Table::new(&[
+        ("SERVICE", Side::Left),
+        ("SCHEDULER", Side::Left),
+        ("SERVERS", Side::Right),
+        ("ACTIVE", Side::Right),
+        ("INACTIVE", Side::Right),
+        ("CONNECTIONS/S", Side::Right),
+    ]);
+    for status in &services {
+        let sum = |count: fn(&shunt_model::api::ServerStatus) -> u32| {
+            let counts = status.servers.iter().map(|server| u64::from(count(server)));
+            counts.sum::<u64>().to_string()
+        };
+        table.row([
+            status.service.key.to_string(),
+            spread(&status.service),
+            status.servers.len().to_string(),
+            sum(|server| server.active_connections),
+            sum(|server| server.inactive_connections),
+            status.rates.connections.to_string(),
+        ]);
+    }
+    Ok(table.write(out)?)
+}
+
+fn draw_one(status: &ServiceStatus, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
+    if form != Form::Text {
+        return write_json(out, status, form);
+    }
+    let service = &status.service;
+    writeln!(out, "service      {}", service.key)?;
+    writeln!(out, "scheduler    {}", spread(service))?;
+    if let Some(persistence) = &service.persistence {
+        writeln!(out, "persistence  {} s", persistence.timeout_s)?;
+    }
+    if service.one_packet {
+        writeln!(out, "one-packet   each datagram is scheduled anew")?;
+    }
+    writeln!(out)?;
+    let mut servers = server::table(false);
+    for server in &status.servers {
+        server::row(&mut servers, None, server);
+    }
+    servers.write(out)?;
+    writeln!(out)?;
+    let mut traffic = stats::traffic_table();
+    stats::traffic_rows(&mut traffic, status);
+    Ok(traffic.write(out)?)
+}

@@ -1,0 +1,64 @@
+//! `shunt status`: the daemon, its devices, and how full its tables are.
+
+use std::io::Write;
+
+use shunt_model::api::Status;
+
+use super::table::{Side, Table, duration, number};
+use super::{Form, Halt, write_json};
+use crate::client::Client;
+
+pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
+    let status = client.status()?;
+    if form != Form::Text {
+        return write_json(out, &status, form);
+    }
+    let origin = match status.adopted {
+        true => "adopted the packet path of an earlier one",
+        false => "loaded the packet path itself",
+    };
+    let up = duration(status.uptime_s);
+    let (version, pid) = (&status.version, status.pid);
+    writeln!(
+        out,
+        "daemon       {version}, process {pid}, up {up}, {origin}"
+    )?;
+    let servers = number(status.servers as usize, "server");
+    writeln!(out, "services     {} with {servers}", status.services)?;
+    let (used, capacity) = (status.flows_used, status.flows_capacity);
+    writeln!(
+        out,
+        "connections  {used} of {capacity} entries ({})",
+        fullness(&status)
+    )?;
+    if status.devices.is_empty() {
+        writeln!(out, "devices      none")?;
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut table = Table::new(&[
+        ("DEVICE", Side::Left),
+        ("INDEX", Side::Right),
+        ("HOOK", Side::Left),
+    ]);
+    for device in &status.devices {
+        table.row([
+            device.name.clone(),
+            device.index.to_string(),
+            device.hook.clone(),
+        ]);
+    }
+    Ok(table.write(out)?)
+}
+
+/// Used of capacity, in tenths of a percent.
+fn fullness(status: &Status) -> String {
+    let permille = status
+        .flows_used
+        .saturating_mul(1000)
+        .checked_div(status.flows_capacity);
+    match permille {
+        Some(permille) => format!("{}.{} %", permille / 10, permille % 10),
+        None => "no table".to_owned(),
+    }
+}

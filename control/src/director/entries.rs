@@ -1,0 +1,214 @@
+//! What the entries of the packet path must say, from what the operator wants and the network is.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use shunt_datapath::checksum;
+use shunt_datapath::connection::{self, TIMEOUTS_S};
+use shunt_datapath::entry::{
+    self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
+};
+use shunt_model::{Family, Method, Server, Service, ServiceKey};
+
+use super::Clock;
+use crate::network::{Network, Route};
+use crate::table::Table;
+
+/// ICMP errors a tick and CPU: the kernel's own default is 1,000 a second (`icmp_msgs_per_sec`).
+const ICMP_LIMIT: u32 = 1000;
+
+/// An address as two words in wire order.
+#[must_use]
+pub fn words(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
+        IpAddr::V6(address) => {
+            let bytes = address.octets();
+            let (a, b) = bytes.split_at(8);
+            let word = |half: &[u8]| u64::from_ne_bytes(half.try_into().unwrap_or_default());
+            [word(a), word(b)]
+        }
+    }
+}
+
+fn sum(address: IpAddr) -> u32 {
+    let [a, b] = words(address);
+    checksum::add(checksum::of_u64(a), checksum::of_u64(b))
+}
+
+/// How a service is found: its address and the endpoint's word.
+#[must_use]
+pub fn endpoint(key: &ServiceKey) -> Option<(IpAddr, u32)> {
+    let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = key
+    else {
+        return None;
+    };
+    Some((
+        *address,
+        endpoint_word(port.to_be(), protocol.number(), kind::SERVICE),
+    ))
+}
+
+/// The word of the entry that says that an address has services at all.
+#[must_use]
+pub fn address_word(key: &ServiceKey) -> u32 {
+    match key {
+        ServiceKey::Address { protocol, .. } => endpoint_word(0, protocol.number(), kind::ADDRESS),
+        ServiceKey::Mark { .. } => 0,
+    }
+}
+
+/// The flags of a service that is there.
+#[must_use]
+pub fn service_flags(service: &Service) -> u8 {
+    let mut flags = service_flag::PRESENT;
+    if service.flags.port {
+        flags |= service_flag::PORT;
+    }
+    if service.flags.fallback {
+        flags |= service_flag::FALLBACK;
+    }
+    flags
+}
+
+/// The entry of a service.
+#[must_use]
+pub fn service(key: &ServiceKey, pool: PoolWord, flags: u8) -> Option<entry::Service> {
+    let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = key
+    else {
+        return None;
+    };
+    let family = if key.family() == Family::Ipv6 {
+        service_flag::IPV6
+    } else {
+        0
+    };
+    Some(entry::Service {
+        pool: pool.0,
+        address: words(*address),
+        port: port.to_be(),
+        protocol: protocol.number(),
+        flags: flags | family,
+        reserved: 0,
+    })
+}
+
+/// What a server's entry depends on besides the server.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    pub network: &'a Network,
+    pub local: &'a BTreeSet<IpAddr>,
+    pub service: u32,
+    pub endpoint: u32,
+}
+
+/// The entry of a server.
+#[must_use]
+pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Option<entry::Server> {
+    let ServiceKey::Address { address, port, .. } = key else {
+        return None;
+    };
+    let at = server.at.address;
+    let mut entry = entry::Server {
+        address: words(at),
+        port: server.at.port.to_be(),
+        method: number(server, to.local),
+        flags: server_flag::PRESENT | if at.is_ipv6() { server_flag::IPV6 } else { 0 },
+        service: to.service,
+        endpoint: to.endpoint,
+        virtual_address: words(*address),
+        virtual_port: port.to_be(),
+        ..entry::Server::default()
+    };
+    if at.is_ipv6() == address.is_ipv6() {
+        entry.address_delta = checksum::fold(checksum::change(sum(*address), sum(at)));
+    }
+    let ports = checksum::change_u16(port.to_be(), server.at.port.to_be());
+    entry.port_delta = checksum::fold(ports);
+    if entry.method == method::LOCAL {
+        return Some(entry);
+    }
+    if let Route::Via(hop) = to.network.next_hop(at) {
+        let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
+        entry.ways = Ways::new(hop.target_mac, hop.source_mac, hop.interface, mtu);
+        if entry.method == method::TUNNEL {
+            match hop.source.filter(|source| source.is_ipv6() == at.is_ipv6()) {
+                Some(source) => {
+                    entry.outer_source = words(source);
+                    entry.outer_sum = checksum::fold(checksum::add(sum(source), sum(at)));
+                }
+                // Without an address of our own towards the server there is no outer header.
+                None => entry.ways = Ways::default(),
+            }
+        }
+    }
+    Some(entry)
+}
+
+/// The method as the walk knows it. A server that is this machine gets its packets as they are.
+fn number(server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
+    if local.contains(&server.at.address) || server.at.address.is_loopback() {
+        return method::LOCAL;
+    }
+    match server.method {
+        Method::Masquerade => method::MASQUERADE,
+        Method::Route => method::ROUTE,
+        Method::Tunnel(_) => method::TUNNEL,
+        Method::Local => method::LOCAL,
+    }
+}
+
+/// How a server is reached, in words.
+#[must_use]
+pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> String {
+    if number(server, local) == method::LOCAL {
+        return "this machine".to_owned();
+    }
+    match network.next_hop(server.at.address) {
+        Route::Local => "this machine".to_owned(),
+        Route::Via(hop) => {
+            let name = network.links().find(|link| link.index == hop.interface);
+            let name = name.map_or_else(|| hop.interface.to_string(), |link| link.name.clone());
+            let [a, b, c, d, e, f] = hop.target_mac;
+            format!(
+                "{name} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} by {} mtu {}",
+                hop.neighbour, hop.mtu
+            )
+        }
+        Route::Unresolved { neighbour, .. } => format!("no MAC address known for {neighbour}"),
+        Route::Unreachable { why } => why.to_string(),
+    }
+}
+
+/// The settings that follow from the table.
+#[must_use]
+pub fn settings(table: &Table, clock: Clock, masquerades: bool) -> Settings {
+    let asked = table.timeouts();
+    let mut timeouts = TIMEOUTS_S;
+    let set = [
+        (connection::ESTABLISHED, asked.tcp_s),
+        (connection::FIN_WAIT, asked.tcp_fin_s),
+        (connection::UDP_FIRST, asked.udp_s),
+        (connection::UDP, asked.udp_s),
+    ];
+    for (state, seconds) in set {
+        if let Some(place) = timeouts.get_mut(state as usize) {
+            *place = seconds;
+        }
+    }
+    Settings {
+        timeouts: timeouts.map(|seconds| clock.ticks(seconds)),
+        reuse_mode: 1,
+        masquerades: u32::from(masquerades),
+        icmp_limit: ICMP_LIMIT,
+        reserved: 0,
+    }
+}

@@ -1,0 +1,607 @@
+//! The director's mind: the table as the operator wants it, the network as it is, and what the
+//! packet path's tables must therefore say.
+//!
+//! Pure. A change or an event goes in; [`Write`]s come out, in an order in which each step leaves
+//! the packet path consistent: what is pointed to is written before what points to it. Ids of what
+//! was deleted stay taken until no flow needs them ([`Director::unused`]).
+
+mod entries;
+mod ids;
+mod pools;
+mod remember;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use shunt_datapath::entry::{self, PoolWord, Settings, Ways};
+use shunt_model::api::{Change, Done, Reason, Refusal};
+use shunt_model::{Server, ServerAddress, ServiceKey};
+
+use crate::network::{self, Network, attach};
+use crate::table::{Applied, Table};
+use ids::{Ids, ServerSlot, ServiceSlot};
+use pools::Pools;
+
+pub use ids::{NatKey, Sizes};
+pub use remember::Memory;
+
+/// One step towards what the packet path's tables must say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A whole server entry. The way comes with it.
+    Server {
+        id: u32,
+        entry: entry::Server,
+    },
+    /// Only the way to a server.
+    Way {
+        id: u32,
+        ways: Ways,
+    },
+    /// A whole service entry; the pool word comes with it.
+    Service {
+        id: u32,
+        entry: entry::Service,
+    },
+    /// Words of a pool that nobody uses yet.
+    Pool {
+        base: u32,
+        words: Vec<u64>,
+    },
+    /// From here on the service uses that pool: one store.
+    Switch {
+        service: u32,
+        pool: u64,
+    },
+    /// An endpoint is to be found, by [`entry::endpoint_word`].
+    EndpointAdd {
+        address: IpAddr,
+        word: u32,
+        id: u32,
+    },
+    EndpointRemove {
+        address: IpAddr,
+        word: u32,
+    },
+    Settings(Settings),
+    /// The counters of a server begin anew: the id has another owner.
+    Forget {
+        server: u32,
+    },
+}
+
+/// What the caller must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    Write(Write),
+    /// Make the kernel resolve this neighbour.
+    Probe {
+        interface: u32,
+        neighbour: IpAddr,
+    },
+    /// Look at the devices again ([`Director::devices`]).
+    Devices,
+    /// Write down [`Director::memory`]: it has to survive the daemon. Comes before the writes.
+    Remember,
+}
+
+/// Ticks, in nanoseconds, and what else of the running packet path the director must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    pub tick_ns: u64,
+}
+
+impl Clock {
+    /// Ticks that are at least so many seconds.
+    #[must_use]
+    pub fn ticks(self, seconds: u32) -> u32 {
+        let ns = u64::from(seconds) * 1_000_000_000;
+        u32::try_from(ns.div_ceil(self.tick_ns.max(1))).unwrap_or(u32::MAX)
+    }
+}
+
+/// What can be read of the packet path while a change is thought through.
+pub trait Running {
+    /// A word of the pools, as the packet path left it.
+    fn pool_word(&self, at: u32) -> u64;
+}
+
+/// The composed machine.
+#[derive(Debug)]
+pub struct Director {
+    table: Table,
+    network: Network,
+    ids: Ids,
+    pools: Pools,
+    clock: Clock,
+    /// What each server entry in the packet path says, so that only differences are written.
+    written: BTreeMap<u32, entry::Server>,
+    settings: Option<Settings>,
+    outputs: VecDeque<Output>,
+    local: BTreeSet<IpAddr>,
+}
+
+impl Director {
+    #[must_use]
+    pub fn new(table: Table, sizes: Sizes, clock: Clock, now: Instant) -> Self {
+        let mut director = Self {
+            table,
+            network: Network::new(now),
+            ids: Ids::new(sizes),
+            pools: Pools::new(sizes.pool_words),
+            clock,
+            written: BTreeMap::new(),
+            settings: None,
+            outputs: VecDeque::new(),
+            local: BTreeSet::new(),
+        };
+        director.settle();
+        director
+    }
+
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The devices and how each should be attached to.
+    pub fn devices(
+        &self,
+        setting: impl Fn(&network::Link) -> attach::Setting,
+    ) -> Vec<(network::Link, attach::Choice)> {
+        let choose = |link: &network::Link| {
+            let choice = attach::choose(link, setting(link));
+            (link.clone(), choice)
+        };
+        self.network.links().map(choose).collect()
+    }
+
+    /// Does a change, whole or not at all.
+    pub fn change(
+        &mut self,
+        change: &Change,
+        running: &dyn Running,
+        now: Instant,
+    ) -> Result<Done, Refusal> {
+        self.admit(change)?;
+        let applied = self.table.apply(change)?;
+        self.outputs.push_back(Output::Remember);
+        let notes = self.carry_out(&applied, running);
+        self.watch(now);
+        Ok(Done { notes })
+    }
+
+    /// Hears what the network did.
+    pub fn network_event(&mut self, input: network::Input, now: Instant) {
+        self.network.handle(input, now);
+    }
+
+    /// When to call [`Director::network_event`] with a tick at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.network.deadline()
+    }
+
+    /// What must be done; until none.
+    pub fn poll(&mut self) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        while let Some(output) = self.network.poll() {
+            match output {
+                network::Output::Probe {
+                    interface,
+                    neighbour,
+                } => {
+                    return Some(Output::Probe {
+                        interface,
+                        neighbour,
+                    });
+                }
+                network::Output::Changed { target } => self.reroute(target),
+                network::Output::AddressesChanged => self.addresses_changed(),
+                network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
+            }
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+        }
+        None
+    }
+
+    /// What the table cannot say no to, but the packet path must.
+    fn admit(&self, change: &Change) -> Result<(), Refusal> {
+        let full = match change {
+            Change::AddService { service } => {
+                self.ids.services_left() == 0
+                    || !self
+                        .pools
+                        .has_room_for(service.scheduler, std::iter::empty())
+            }
+            Change::EditService { service } => {
+                let servers = self.table.service(&service.key).map(|entry| &entry.servers);
+                let weights = servers.into_iter().flatten().map(|server| server.weight);
+                !self.pools.has_room_for(service.scheduler, weights)
+            }
+            Change::AddServer { key, server } | Change::EditServer { key, server } => {
+                self.admit_server(key, server)?;
+                // An edit may take a second id while flows keep the first.
+                self.ids.servers_left() == 0 || !self.has_room_with(key, server)
+            }
+            _ => false,
+        };
+        if full {
+            return Err(Refusal {
+                reason: Reason::NoRoom,
+                text: "the packet path has no room for another service or server; start shuntd \
+                       with larger tables (--services, --servers, --pool-words)"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn has_room_with(&self, key: &ServiceKey, server: &Server) -> bool {
+        let Some(entry) = self.table.service(key) else {
+            return true;
+        };
+        let others = entry.servers.iter().filter(|other| other.at != server.at);
+        let weights = others.map(|other| other.weight).chain([server.weight]);
+        self.pools.has_room_for(entry.service.scheduler, weights)
+    }
+
+    fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
+        let ServiceKey::Address { port, .. } = key else {
+            return Ok(());
+        };
+        let moved = server.method == shunt_model::Method::Masquerade
+            && self.local.contains(&server.at.address)
+            && server.at.port != *port;
+        if moved {
+            return Err(Refusal {
+                reason: Reason::NotSupported,
+                text: format!(
+                    "server {} is this machine itself: another port than the service's is not \
+                     carried there by this version of Shunt yet",
+                    server.at
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
+        match applied {
+            Applied::ServiceAdded { key } => self.add_service(key, running),
+            Applied::ServiceEdited { before } => self.renew_pool(&before.key, running),
+            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service.key),
+            Applied::Flushed { entries } => {
+                for entry in entries {
+                    self.delete_service(&entry.service.key);
+                }
+            }
+            Applied::ServerAdded { key, at } => self.put_server(key, *at, running),
+            Applied::ServerEdited { key, before } => self.put_server(key, before.at, running),
+            Applied::ServerDeleted { key, server } => self.delete_server(key, server, running),
+            Applied::Zeroed { .. } => {}
+            Applied::TimeoutsSet { .. } => self.settle(),
+        }
+        self.settle();
+        Vec::new()
+    }
+
+    fn write(&mut self, write: Write) {
+        self.outputs.push_back(Output::Write(write));
+    }
+
+    fn add_service(&mut self, key: &ServiceKey, running: &dyn Running) {
+        let (id, _) = self.ids.service(key);
+        if let Some(slot) = self.ids.services.get_mut(key) {
+            slot.present = true;
+        }
+        let Some(entry) = entries::service(key, PoolWord::new(0, 0, entry::scheduler::EMPTY), 0)
+        else {
+            return;
+        };
+        self.write(Write::Service { id, entry });
+        self.renew_pool(key, running);
+        if let Some((address, word)) = entries::endpoint(key) {
+            self.write(Write::EndpointAdd { address, word, id });
+            let word = entries::address_word(key);
+            if self.ids.hold_address(address, word) {
+                self.write(Write::EndpointAdd {
+                    address,
+                    word,
+                    id: 1,
+                });
+            }
+        }
+    }
+
+    /// The service is no longer there: its flows find their servers gone, new ones go to the
+    /// kernel. The ids stay until no flow has them.
+    fn delete_service(&mut self, key: &ServiceKey) {
+        let Some(slot) = self.ids.services.get_mut(key) else {
+            return;
+        };
+        slot.present = false;
+        let id = slot.id;
+        let servers: Vec<ServerAddress> = slot.servers.keys().copied().collect();
+        if let Some(word) = self.pools.drop_service(id) {
+            self.write(Write::Switch {
+                service: id,
+                pool: word,
+            });
+        }
+        let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
+        if let Some(entry) = entries::service(key, empty, 0) {
+            let flags = entry.flags & !entry::service_flag::PRESENT;
+            self.write(Write::Service {
+                id,
+                entry: entry::Service { flags, ..entry },
+            });
+        }
+        for at in servers {
+            self.absent(key, at);
+        }
+    }
+
+    /// Writes the entry of a server that came or was edited, then the pool.
+    fn put_server(&mut self, key: &ServiceKey, at: ServerAddress, running: &dyn Running) {
+        let Some(server) = self
+            .table
+            .service(key)
+            .and_then(|entry| entry.server(at))
+            .cloned()
+        else {
+            return;
+        };
+        let protocol = match key {
+            ServiceKey::Address { protocol, .. } => protocol.number(),
+            ServiceKey::Mark { .. } => 0,
+        };
+        let put = self.ids.server(key, &server, protocol);
+        if put.fresh {
+            self.write(Write::Forget { server: put.id });
+        }
+        self.write_server(key, &server);
+        if let Some(nat) = put.endpoint {
+            let word = entry::endpoint_word(
+                nat.key.port.to_be(),
+                nat.key.protocol,
+                entry::kind::MASQUERADED,
+            );
+            self.write(Write::EndpointAdd {
+                address: nat.key.address,
+                word,
+                id: nat.id,
+            });
+            let word = entry::endpoint_word(0, nat.key.protocol, entry::kind::ADDRESS);
+            if self.ids.hold_address(nat.key.address, word) {
+                self.write(Write::EndpointAdd {
+                    address: nat.key.address,
+                    word,
+                    id: 1,
+                });
+            }
+        }
+        self.renew_pool(key, running);
+    }
+
+    fn delete_server(&mut self, key: &ServiceKey, server: &Server, running: &dyn Running) {
+        self.renew_pool(key, running);
+        self.absent(key, server.at);
+    }
+
+    /// Marks every entry of a server as gone.
+    fn absent(&mut self, key: &ServiceKey, at: ServerAddress) {
+        let Some(slot) = self.ids.slot_mut(key, at) else {
+            return;
+        };
+        slot.present = false;
+        for id in slot.all() {
+            if let Some(mut entry) = self.written.get(&id).copied() {
+                entry.flags &= !entry::server_flag::PRESENT;
+                self.written.insert(id, entry);
+                self.write(Write::Server { id, entry });
+            }
+        }
+    }
+
+    /// Writes the entry of a server as it must be, if it is not so.
+    fn write_server(&mut self, key: &ServiceKey, server: &Server) {
+        let Some(service) = self.ids.services.get(key) else {
+            return;
+        };
+        let Some(slot) = service.servers.get(&server.at) else {
+            return;
+        };
+        let to = entries::Surroundings {
+            network: &self.network,
+            local: &self.local,
+            service: service.id,
+            endpoint: self.ids.endpoint_of(key, server),
+        };
+        let Some(entry) = entries::server(key, server, &to) else {
+            return;
+        };
+        let (id, present, former) = (slot.id, slot.present, slot.former.clone());
+        if present && self.written.get(&id) != Some(&entry) {
+            self.written.insert(id, entry);
+            self.write(Write::Server { id, entry });
+        }
+        // Flows of an earlier method go on by it, over the way as it is.
+        for id in former {
+            let Some(mut old) = self.written.get(&id).copied() else {
+                continue;
+            };
+            old.ways = entry.ways;
+            if self.written.insert(id, old) != Some(old) {
+                self.write(Write::Way { id, ways: old.ways });
+            }
+        }
+    }
+
+    /// Compiles the pool of a service anew and switches to it, if it differs.
+    fn renew_pool(&mut self, key: &ServiceKey, running: &dyn Running) {
+        let Some(entry) = self.table.service(key) else {
+            return;
+        };
+        let Some(slot) = self.ids.services.get(key) else {
+            return;
+        };
+        let (id, members) = (slot.id, slot.members(entry));
+        let service = &entry.service;
+        let flags = entries::service_flags(service);
+        let switched = self
+            .pools
+            .renew(id, service.scheduler, key.family(), members, running);
+        let word = match switched {
+            Some(pools::Switched { base, words, word }) => {
+                self.write(Write::Pool { base, words });
+                word
+            }
+            None => self.pools.word(id),
+        };
+        if let Some(entry) = entries::service(key, word, flags) {
+            self.write(Write::Service { id, entry });
+        }
+    }
+
+    /// The settings as they follow from the table.
+    fn settle(&mut self) {
+        let settings = self.settings();
+        if self.settings != Some(settings) {
+            self.settings = Some(settings);
+            self.write(Write::Settings(settings));
+        }
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        entries::settings(&self.table, self.clock, self.ids.masquerades())
+    }
+
+    /// Writes again whoever is reached by way of this address.
+    fn reroute(&mut self, target: IpAddr) {
+        let pairs: Vec<(ServiceKey, Server)> = self
+            .table
+            .services()
+            .flat_map(|entry| {
+                let at = move |server: &&Server| server.at.address == target;
+                entry
+                    .servers
+                    .iter()
+                    .filter(at)
+                    .map(|server| (entry.service.key, server.clone()))
+            })
+            .collect();
+        for (key, server) in pairs {
+            self.write_server(&key, &server);
+        }
+    }
+
+    fn addresses_changed(&mut self) {
+        let local = self.network.addresses();
+        let different: Vec<IpAddr> = local.symmetric_difference(&self.local).copied().collect();
+        self.local = local;
+        for address in different {
+            self.reroute(address);
+        }
+        self.outputs.push_back(Output::Devices);
+    }
+
+    /// Tells the network which addresses matter.
+    fn watch(&mut self, now: Instant) {
+        let servers: BTreeSet<IpAddr> = self
+            .table
+            .services()
+            .flat_map(|entry| entry.servers.iter().map(|server| server.at.address))
+            .collect();
+        self.network.watch(servers, now);
+    }
+
+    /// A scan of the connection table found no flow with these services and servers: ids of what
+    /// was deleted may be given away again.
+    pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
+        let freed = self.ids.release(used_services, used_servers);
+        if freed.is_empty() {
+            return;
+        }
+        for id in freed.servers {
+            self.written.remove(&id);
+        }
+        for (address, word) in freed.endpoints {
+            self.write(Write::EndpointRemove { address, word });
+        }
+        self.settle();
+        self.outputs.push_back(Output::Remember);
+    }
+
+    /// The pool places that were left a while ago may be used again.
+    pub fn pools_settled(&mut self) {
+        self.pools.settle();
+    }
+
+    /// The ids of a server, the present one first, for counting.
+    #[must_use]
+    pub fn server_ids(&self, key: &ServiceKey, at: ServerAddress) -> Vec<u32> {
+        let slot = self
+            .ids
+            .services
+            .get(key)
+            .and_then(|slot| slot.servers.get(&at));
+        slot.map(|slot| slot.all().collect()).unwrap_or_default()
+    }
+
+    /// Which service and server an id stands for, deleted ones included.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        let mut names = Names::default();
+        for (key, slot) in &self.ids.services {
+            names.services.insert(slot.id, *key);
+            for (at, server) in &slot.servers {
+                for id in server.all() {
+                    names.servers.insert(id, (*key, *at));
+                }
+            }
+        }
+        names
+    }
+
+    /// How a server is reached, in words.
+    #[must_use]
+    pub fn way_text(&self, server: &Server) -> String {
+        entries::way_text(&self.network, &self.local, server)
+    }
+}
+
+/// Ids and what they stand for.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub services: BTreeMap<u32, ServiceKey>,
+    pub servers: BTreeMap<u32, (ServiceKey, ServerAddress)>,
+}
+
+impl ServiceSlot {
+    /// The servers in the kernel's order, as the pool compiler takes them.
+    fn members(&self, entry: &crate::table::Entry) -> Vec<crate::pool::Member> {
+        let member = |server: &Server| {
+            let slot: &ServerSlot = self.servers.get(&server.at)?;
+            Some(crate::pool::Member {
+                id: slot.id,
+                at: server.at,
+                weight: server.weight,
+                last_weight: slot.last_weight,
+            })
+        };
+        entry.servers.iter().filter_map(member).collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! The tables of sh and mh: which server a hash leads to.
+//!
+//! Quiesced servers keep their slots, with weight 0: whoever is hashed to one gets no server, or
+//! looks further if the service says so. That is the walk's business.
+
+use std::net::IpAddr;
+
+use shunt_datapath::entry::scheduler;
+use shunt_datapath::schedule::hsiphash;
+use shunt_model::Family;
+
+use super::{Compiled, Member, common_divisor};
+
+/// `IP_VS_SH_TAB_SIZE` of ip_vs_sh.c.
+const SOURCE_SLOTS: usize = 256;
+
+/// `ip_vs_sh_reassign`: each server in turn, as often in a row as its weight, and once if quiesced.
+pub(super) fn source(members: &[Member]) -> Compiled {
+    let rows = members.iter().cycle().flat_map(|member| {
+        let length = member.weight.max(1) as usize;
+        std::iter::repeat_n(member.slot(), length.min(SOURCE_SLOTS))
+    });
+    Compiled::still(scheduler::SH, rows.take(SOURCE_SLOTS).collect())
+}
+
+/// `IP_VS_MH_TAB_SIZE` of ip_vs_mh.c, a prime, as distributions build it.
+const MAGLEV_SLOTS: u32 = 4093;
+/// `IP_VS_MH_TAB_BITS`: weights are cut to so many bits.
+const MAGLEV_BITS: u32 = 6;
+/// The keys of `generate_hash_secret`.
+const OFFSET_KEY: u64 = 2_654_435_761;
+const SKIP_KEY: u64 = 2_654_446_892;
+
+/// A server while the table of mh is filled.
+struct Filler {
+    slot: u64,
+    /// The slot that it wants next, and how far the one after that is.
+    place: u32,
+    skip: u32,
+    /// Slots that it takes each time it is its turn.
+    turns: u32,
+}
+
+/// `ip_vs_mh_populate`: in turn, each server takes the next of the slots it prefers.
+pub(super) fn maglev(family: Family, members: &[Member]) -> Compiled {
+    // The kernel keeps its table when there come to be more servers than slots.
+    let first = members.len().saturating_sub(MAGLEV_SLOTS as usize);
+    let mut fillers = fillers(family, &members[first..]);
+    if fillers.is_empty() {
+        return Compiled::empty();
+    }
+    let mut table = vec![None; MAGLEV_SLOTS as usize];
+    let mut free = table.len();
+    'fill: loop {
+        for filler in &mut fillers {
+            for _ in 0..filler.turns {
+                // The number of slots is prime, so that each step of any length meets all of them.
+                while table[filler.place as usize].is_some() {
+                    filler.place = (filler.place + filler.skip) % MAGLEV_SLOTS;
+                }
+                table[filler.place as usize] = Some(filler.slot);
+                free -= 1;
+                if free == 0 {
+                    break 'fill;
+                }
+            }
+        }
+    }
+    Compiled::still(scheduler::MH, table.into_iter().flatten().collect())
+}
+
+/// `ip_vs_mh_permutate`: a server counts with the last weight it had, so that quiescing it moves no
+/// client of another one.
+fn fillers(family: Family, members: &[Member]) -> Vec<Filler> {
+    let divisor = common_divisor(members.iter().map(standing_weight));
+    let heaviest = members.iter().map(standing_weight).max().unwrap_or(0);
+    let Some(widest) = heaviest.checked_div(divisor) else {
+        return Vec::new();
+    };
+    let shift = (u32::BITS - widest.leading_zeros()).saturating_sub(MAGLEV_BITS);
+    let filler = |member: &Member| {
+        let value = fold(family, member.at.address).wrapping_add(member.at.port.into());
+        Filler {
+            slot: member.slot(),
+            place: hsiphash(value, OFFSET_KEY) % MAGLEV_SLOTS,
+            skip: hsiphash(value, SKIP_KEY) % (MAGLEV_SLOTS - 1) + 1,
+            turns: (standing_weight(member) / divisor >> shift).max(1),
+        }
+    };
+    let standing = members.iter().filter(|member| standing_weight(member) > 0);
+    standing.map(filler).collect()
+}
+
+/// `last_weight` of the kernel. A weight that is not 0 is always the last one.
+fn standing_weight(member: &Member) -> u32 {
+    if member.is_eligible() {
+        member.weight
+    } else {
+        member.last_weight
+    }
+}
+
+/// `ip_vs_mh_hashkey` takes a server's address for one of the service's family: of the IPv6
+/// address of a tunnel, an IPv4 service sees the first word.
+fn fold(family: Family, address: IpAddr) -> u32 {
+    match (family, address) {
+        (Family::Ipv4 | Family::Ipv6, IpAddr::V4(address)) => address.to_bits(),
+        (Family::Ipv4, IpAddr::V6(address)) => (address.to_bits() >> 96) as u32,
+        (Family::Ipv6, IpAddr::V6(address)) => {
+            let bits = address.to_bits();
+            (bits >> 96 ^ bits >> 64 ^ bits >> 32 ^ bits) as u32
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The servers of a service as the words of a pool, so that the walk decides as IPVS does.
+//!
+//! Pure: members in, words out; the caller writes them beside the running pool and switches. The
+//! kernel's schedulers hear of each change by itself, so compile once for each server that is
+//! added, edited or deleted, in order. The flags of a service are no part of its pool.
+
+use shunt_datapath::entry::{pool_slot, scheduler};
+use shunt_model::{Family, Scheduler, ServerAddress};
+
+mod hashes;
+mod round;
+#[cfg(test)]
+mod tests;
+
+/// A server of the service, as its scheduler sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id in the packet path.
+    pub id: u32,
+    pub at: ServerAddress,
+    /// 0 quiesces.
+    pub weight: u32,
+    /// The last weight that was not 0 since the server was added; 0 if there was none.
+    pub last_weight: u32,
+}
+
+/// The words of a pool. All of it can be read back from the packet path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// [`shunt_datapath::entry::scheduler`].
+    pub scheduler: u8,
+    /// The cursor as it begins, and what the cursor is understood with.
+    pub head: [u64; 2],
+    pub slots: Vec<u64>,
+}
+
+/// Where rr and wrr stand, carried over a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// At the head of the list: a service without a past, or with another scheduler in it.
+    #[default]
+    Start,
+    /// rr: the id of the server chosen last, then of those before it in the list, nearest first.
+    After(Vec<u32>),
+    /// wrr: the weight that the server chosen last had to have.
+    Weight(u32),
+}
+
+/// The longest turn of wrr that is laid out as a ring.
+const LONGEST_RING: u64 = 65_536;
+
+/// Compiles the pool of a service. `members` stand newest first, as in the kernel's list; `family`
+/// is that of the service.
+#[must_use]
+pub fn compile(scheduler: Scheduler, family: Family, members: &[Member], turn: &Turn) -> Compiled {
+    match scheduler {
+        Scheduler::Rr => round::plain(members, turn),
+        Scheduler::Wrr => round::weighted(members, turn, LONGEST_RING),
+        Scheduler::Lc => listed(scheduler::LC, members),
+        Scheduler::Wlc => listed(scheduler::WLC, members),
+        Scheduler::Sed => listed(scheduler::SED, members),
+        Scheduler::Nq => listed(scheduler::NQ, members),
+        Scheduler::Sh => hashes::source(members),
+        Scheduler::Mh => hashes::maglev(family, members),
+        // `carried` refuses a service with one of these.
+        Scheduler::Lblc
+        | Scheduler::Lblcr
+        | Scheduler::Dh
+        | Scheduler::Fo
+        | Scheduler::Ovf
+        | Scheduler::Twos => Compiled::empty(),
+    }
+}
+
+/// Where a running pool stands: `members` are those it was compiled from, `cursor` is the first
+/// word of its head as the packet path has it.
+#[must_use]
+pub fn turn(scheduler: Scheduler, members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
+    match scheduler {
+        Scheduler::Rr => round::after(members, pool, cursor),
+        Scheduler::Wrr => round::weight(members, pool, cursor),
+        Scheduler::Lc
+        | Scheduler::Wlc
+        | Scheduler::Sed
+        | Scheduler::Nq
+        | Scheduler::Sh
+        | Scheduler::Mh
+        | Scheduler::Lblc
+        | Scheduler::Lblcr
+        | Scheduler::Dh
+        | Scheduler::Fo
+        | Scheduler::Ovf
+        | Scheduler::Twos => Turn::Start,
+    }
+}
+
+impl Compiled {
+    fn empty() -> Self {
+        Self {
+            scheduler: scheduler::EMPTY,
+            head: [0, 0],
+            slots: Vec::new(),
+        }
+    }
+
+    /// A pool without a cursor; empty if no server of it may be picked.
+    fn still(scheduler: u8, slots: Vec<u64>) -> Self {
+        if slots.iter().all(|slot| slot >> 32 == 0) {
+            return Self::empty();
+        }
+        Self {
+            scheduler,
+            head: [0, 0],
+            slots,
+        }
+    }
+}
+
+impl Member {
+    fn slot(&self) -> u64 {
+        pool_slot(self.id, self.weight)
+    }
+
+    fn is_eligible(&self) -> bool {
+        self.weight > 0
+    }
+}
+
+/// lc, wlc, sed, nq: all that the walk needs besides the live counts is the list.
+fn listed(scheduler: u8, members: &[Member]) -> Compiled {
+    let eligible = members.iter().filter(|member| member.is_eligible());
+    Compiled::still(scheduler, eligible.map(Member::slot).collect())
+}
+
+/// The greatest common divisor of those weights that are not 0; 0 if there are none.
+fn common_divisor(weights: impl Iterator<Item = u32>) -> u32 {
+    weights.fold(0, |mut divisor, mut weight| {
+        while weight > 0 {
+            (divisor, weight) = (weight, divisor % weight);
+        }
+        divisor
+    })
+}

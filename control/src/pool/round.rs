@@ -1,0 +1,182 @@
+//! rr and wrr: the ring of servers, and how it goes on after a change.
+//!
+//! A ring's cursor counts its choices. The second word of its head says what the cursor began
+//! with (high half) and, for rr, which server was chosen last before that (low half).
+
+use shunt_datapath::entry::{NONE, scheduler};
+
+use super::{Compiled, Member, Turn, common_divisor};
+
+/// `ip_vs_rr_schedule`: the eligible servers in turn, from the one after the last on.
+pub(super) fn plain(members: &[Member], turn: &Turn) -> Compiled {
+    let last = last(members, turn);
+    let passed = last.map_or(0, |index| index + 1);
+    let (before, after) = members.split_at(passed);
+    let count = |members: &[Member]| members.iter().filter(|m| m.is_eligible()).count();
+    // With none after the last, the ring begins again.
+    let start = if count(after) > 0 { count(before) } else { 0 };
+    let slots: Vec<u64> = members
+        .iter()
+        .filter(|member| member.is_eligible())
+        .map(Member::slot)
+        .collect();
+    let id = last.map_or(NONE, |index| members[index].id);
+    Compiled {
+        scheduler: ring_or_empty(&slots),
+        head: [start as u64, understood_with(start, id)],
+        slots,
+    }
+}
+
+/// `ip_vs_rr_del_dest`: in place of a deleted server stands the one before it.
+fn last(members: &[Member], turn: &Turn) -> Option<usize> {
+    let Turn::After(ids) = turn else {
+        return None;
+    };
+    ids.iter()
+        .find_map(|id| members.iter().position(|member| member.id == *id))
+}
+
+/// Where a ring of rr stands.
+pub(super) fn after(members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
+    let (start, before) = (pool.head[1] >> 32, pool.head[1] as u32);
+    let id = match chosen_last(pool, cursor) {
+        Some(index) if cursor != start => pool.slots[index] as u32,
+        Some(_) | None => before,
+    };
+    match members.iter().position(|member| member.id == id) {
+        Some(index) => Turn::After(members[..=index].iter().rev().map(|m| m.id).collect()),
+        None => Turn::Start,
+    }
+}
+
+/// The slot of the last choice, if there are slots.
+fn chosen_last(pool: &Compiled, cursor: u64) -> Option<usize> {
+    let length = pool.slots.len() as u64;
+    let index = cursor.wrapping_sub(1).checked_rem(length)?;
+    Some(index as usize)
+}
+
+fn understood_with(start: usize, id: u32) -> u64 {
+    (start as u64) << 32 | u64::from(id)
+}
+
+fn ring_or_empty(slots: &[u64]) -> u8 {
+    if slots.is_empty() {
+        scheduler::EMPTY
+    } else {
+        scheduler::RING
+    }
+}
+
+/// What the weights of a list make of its turn: `mw` and `di` of ip_vs_wrr.c.
+struct Bounds {
+    /// The greatest weight that is asked for. The least is 1.
+    greatest: u32,
+    step: u32,
+    /// Choices in a whole turn.
+    length: u64,
+}
+
+/// `None` if no server is eligible.
+fn bounds(members: &[Member]) -> Option<Bounds> {
+    let weights = || members.iter().map(|member| member.weight);
+    let step = common_divisor(weights());
+    let sum: u64 = weights().map(u64::from).sum();
+    let length = sum.checked_div(step.into())?;
+    let greatest = weights().max()? - (step - 1);
+    Some(Bounds {
+        greatest,
+        step,
+        length,
+    })
+}
+
+/// `ip_vs_wrr_schedule`: passes over the list, each asking for less weight than the one before. A
+/// turn of more than `longest` choices is left to the walk.
+pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compiled {
+    let Some(bounds) = bounds(members) else {
+        return Compiled::empty();
+    };
+    let asked = asked(&bounds, turn);
+    if bounds.length > longest {
+        let eligible = members.iter().filter(|member| member.is_eligible());
+        let (greatest, step) = (u64::from(bounds.greatest), u64::from(bounds.step));
+        return Compiled {
+            scheduler: scheduler::WRR,
+            head: [u64::from(asked) << 32, greatest | step << 32],
+            slots: eligible.map(Member::slot).collect(),
+        };
+    }
+    let mut slots = Vec::new();
+    let mut start = 0;
+    for_each_pass(members, bounds.step, |weight, pass| {
+        if weight == asked {
+            start = slots.len();
+        }
+        slots.extend(pass.iter().map(|index| members[*index].slot()));
+        true
+    });
+    Compiled {
+        scheduler: ring_or_empty(&slots),
+        head: [start as u64, understood_with(start, NONE)],
+        slots,
+    }
+}
+
+/// `ip_vs_wrr_dest_changed`: every change leads back to the head of the list, and the weight that
+/// was asked for is fitted to the steps.
+fn asked(bounds: &Bounds, turn: &Turn) -> u32 {
+    match *turn {
+        Turn::Weight(weight) if weight > bounds.greatest || weight == 0 => bounds.greatest,
+        Turn::Weight(weight) if bounds.step > 1 => weight / bounds.step * bounds.step + 1,
+        Turn::Weight(weight) => weight,
+        Turn::Start | Turn::After(_) => bounds.greatest,
+    }
+}
+
+/// Where a pool of wrr stands.
+pub(super) fn weight(members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
+    if pool.scheduler == scheduler::WRR {
+        return Turn::Weight((cursor >> 32) as u32);
+    }
+    let start = pool.head[1] >> 32;
+    let (Some(bounds), Some(last)) = (bounds(members), chosen_last(pool, cursor)) else {
+        return Turn::Start;
+    };
+    let mut left = if cursor == start {
+        start as usize
+    } else {
+        last
+    };
+    let mut turn = Turn::Start;
+    for_each_pass(members, bounds.step, |weight, pass| {
+        if left < pass.len() {
+            turn = Turn::Weight(weight);
+            return false;
+        }
+        left -= pass.len();
+        true
+    });
+    turn
+}
+
+/// Calls `body` with the weight that a pass asks for and the places of the members that have it,
+/// until it says false. The cost is that of the whole turn, not of passes times members.
+fn for_each_pass(members: &[Member], step: u32, mut body: impl FnMut(u32, &[usize]) -> bool) {
+    let mut waiting: Vec<usize> = (0..members.len()).collect();
+    waiting.retain(|index| members[*index].is_eligible());
+    waiting.sort_by_key(|index| members[*index].weight);
+    let heaviest = waiting.last().map_or(0, |index| members[*index].weight);
+    let mut pass = Vec::new();
+    for turns in (1..=heaviest / step).rev() {
+        let joined = waiting.partition_point(|index| members[*index].weight / step < turns);
+        if joined < waiting.len() {
+            pass.extend(waiting.drain(joined..));
+            pass.sort_unstable();
+        }
+        if !body((turns - 1) * step + 1, &pass) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Pools against a recording of IPVS and against a model of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::prelude::*;
+use shunt_datapath::entry::scheduler;
+use shunt_model::{SchedulerFlags, ServerAddress};
+
+use super::*;
+use kernel::{Dest, Kernel};
+use memory::Memory;
+
+mod kernel;
+mod memory;
+mod replay;
+
+/// Ids of servers are below this.
+const IDS: u32 = 24;
+
+#[test]
+fn pool_without_an_eligible_server_is_empty_and_picks_none() {
+    for scheduler in crate::carried::SCHEDULERS {
+        let quiesced = member(1, 0, 3);
+        for members in [&[][..], &[quiesced]] {
+            let compiled = compile(scheduler, Family::Ipv4, members, &Turn::Start);
+            let mut memory = Memory::new(2, SchedulerFlags::default());
+            memory.switch(&compiled);
+
+            assert_eq!(compiled.scheduler, scheduler::EMPTY, "{scheduler}");
+            assert_eq!(memory.pick(7, 7), 0, "{scheduler}");
+        }
+    }
+}
+
+#[test]
+fn turn_of_65_536_choices_is_a_ring_and_a_longer_one_is_left_to_the_walk() {
+    let kinds = [65_535, 65_536].map(|weight| {
+        let members = [member(1, weight, weight), member(2, 1, 1)];
+        let compiled = compile(Scheduler::Wrr, Family::Ipv4, &members, &Turn::Start);
+        (compiled.scheduler, compiled.slots.len())
+    });
+
+    assert_eq!(kinds, [(scheduler::RING, 65_536), (scheduler::WRR, 2)]);
+}
+
+#[test]
+fn greatest_weights_do_not_overflow() {
+    let heaviest = crate::table::HEAVIEST;
+    for scheduler in crate::carried::SCHEDULERS {
+        let members = [member(1, heaviest, heaviest), member(2, heaviest - 1, 1)];
+        let compiled = compile(scheduler, Family::Ipv4, &members, &Turn::Start);
+        let mut memory = Memory::new(3, SchedulerFlags::default());
+        memory.switch(&compiled);
+
+        assert_ne!(memory.pick(7, 7), 0, "{scheduler}");
+    }
+}
+
+#[test]
+fn round_robin_goes_on_before_a_deleted_server_even_if_several_went() {
+    let members: Vec<Member> = (1..=5).rev().map(|id| member(id, 1, 1)).collect();
+    let pool = compile(Scheduler::Rr, Family::Ipv4, &members, &Turn::Start);
+    // 5, 4, 3 were chosen.
+    let turn = turn(Scheduler::Rr, &members, &pool, 3);
+    let left: Vec<Member> = members
+        .iter()
+        .filter(|m| ![3, 4].contains(&m.id))
+        .copied()
+        .collect();
+
+    let next = compile(Scheduler::Rr, Family::Ipv4, &left, &turn);
+
+    assert_eq!(turn, Turn::After(vec![3, 4, 5]));
+    assert_eq!(next.slots[next.head[0] as usize] as u32, 2);
+}
+
+#[test]
+fn ipv4_service_hashes_the_first_word_of_an_ipv6_server() {
+    let at = |address: &str| ServerAddress {
+        address: address.parse().unwrap(),
+        port: 80,
+    };
+    let wide = Member {
+        at: at("2001:db8::1"),
+        ..member(1, 1, 1)
+    };
+    let narrow = Member {
+        at: at("32.1.13.184"),
+        ..wide
+    };
+    let table = |family, first| {
+        compile(
+            Scheduler::Mh,
+            family,
+            &[first, member(2, 1, 1)],
+            &Turn::Start,
+        )
+        .slots
+    };
+
+    assert_eq!(table(Family::Ipv4, wide), table(Family::Ipv4, narrow));
+    assert_ne!(table(Family::Ipv6, wide), table(Family::Ipv6, narrow));
+}
+
+#[test]
+fn hash_tables_give_each_server_its_share() {
+    let members = [member(1, 1, 1), member(2, 2, 2), member(3, 0, 3)];
+    for (scheduler, size) in [(Scheduler::Sh, 256), (Scheduler::Mh, 4093)] {
+        let compiled = compile(scheduler, Family::Ipv4, &members, &Turn::Start);
+        let share = |id: u32| compiled.slots.iter().filter(|s| **s as u32 == id).count();
+
+        assert_eq!(compiled.slots.len(), size);
+        // To sh a quiesced server is one of weight 1, to mh one of its last weight.
+        let (parts, third) = if size == 256 { (4, 1) } else { (6, 3) };
+        for (id, weight) in [(1, 1), (2, 2), (3, third)] {
+            let fair = size * weight / parts;
+            assert!(share(id).abs_diff(fair) <= 3, "{scheduler} {id}");
+        }
+    }
+}
+
+// The servers beyond the table are left out, not those that clients are on.
+#[test]
+fn maglev_of_more_servers_than_slots_keeps_the_oldest() {
+    let members: Vec<Member> = (1..=4100).rev().map(|id| member(id, 1, 1)).collect();
+
+    let compiled = compile(Scheduler::Mh, Family::Ipv4, &members, &Turn::Start);
+
+    let mut ids: Vec<u32> = compiled.slots.iter().map(|slot| *slot as u32).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=4093).collect::<Vec<_>>());
+}
+
+// 100,000 choices by each scheduler; sh and mh share them out among their flags.
+#[test]
+fn hundred_thousand_choices_between_changes_are_those_of_the_kernel() {
+    for scheduler in crate::carried::SCHEDULERS {
+        let flagged = matches!(scheduler, Scheduler::Sh | Scheduler::Mh);
+        let sets = if flagged { 4 } else { 1 };
+        for bits in 0..sets {
+            let flags = SchedulerFlags {
+                fallback: bits & 1 != 0,
+                port: bits & 2 != 0,
+                third: false,
+            };
+            let mut pair = Pair::new(scheduler, flags, LONGEST_RING);
+            let mut dice = Dice(bits + 1);
+            while u64::from(pair.choices) < 100_000 / sets {
+                pair.step(&mut dice);
+            }
+            assert!(pair.changes > 100);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn turns_go_on_as_in_the_kernel_whether_ring_or_not(
+        seed: u64,
+        rr: bool,
+        longest in prop_oneof![Just(0), Just(20), Just(LONGEST_RING)],
+    ) {
+        let scheduler = if rr { Scheduler::Rr } else { Scheduler::Wrr };
+        let mut pair = Pair::new(scheduler, SchedulerFlags::default(), longest);
+        let mut dice = Dice(seed);
+        for _ in 0..400 {
+            pair.step(&mut dice);
+        }
+    }
+
+    #[test]
+    fn ring_and_walked_turn_choose_the_same(
+        weights in proptest::collection::vec(0_u32..60, 1..12),
+        asked in 0_u32..70,
+    ) {
+        let members: Vec<Member> = (1..).zip(&weights).map(|(id, w)| member(id, *w, *w)).collect();
+        let turn = Turn::Weight(asked);
+        let mut sequences = [0, LONGEST_RING].map(|longest| {
+            let mut memory = Memory::new(20, SchedulerFlags::default());
+            memory.switch(&round::weighted(&members, &turn, longest));
+            (0..500).map(|_| memory.pick(0, 0)).collect::<Vec<_>>()
+        });
+        prop_assert_eq!(std::mem::take(&mut sequences[0]), std::mem::take(&mut sequences[1]));
+    }
+}
+
+/// The same service in the tables and in the model.
+struct Pair {
+    scheduler: Scheduler,
+    longest: u64,
+    memory: Memory,
+    kernel: Kernel,
+    members: Vec<Member>,
+    /// Deleted servers keep their connections.
+    deleted: Vec<Dest>,
+    choices: u32,
+    changes: u32,
+}
+
+impl Pair {
+    fn new(scheduler: Scheduler, flags: SchedulerFlags, longest: u64) -> Self {
+        let mut memory = Memory::new(IDS as usize, flags);
+        memory.switch(&compile(scheduler, Family::Ipv4, &[], &Turn::Start));
+        let dest = |id| Dest {
+            member: member(id, 0, 0),
+            active: 0,
+            inactive: 0,
+        };
+        Self {
+            scheduler,
+            longest,
+            memory,
+            kernel: Kernel::new(scheduler, flags),
+            members: Vec::new(),
+            deleted: (1..IDS).map(dest).collect(),
+            choices: 0,
+            changes: 0,
+        }
+    }
+
+    fn step(&mut self, dice: &mut Dice) {
+        let servers = self.kernel.list.len() as u32;
+        // The tables of sh and mh are dear to make: they change ten times as seldom.
+        let hashed = matches!(self.scheduler, Scheduler::Sh | Scheduler::Mh);
+        match dice.below(if hashed { 400 } else { 40 }) {
+            0 if servers < 12 => {
+                let index = dice.below(self.deleted.len() as u32) as usize;
+                let mut dest = self.deleted.swap_remove(index);
+                dest.member.weight = dice.weight();
+                dest.member.last_weight = dest.member.weight;
+                self.kernel.add(dest);
+                self.change();
+            }
+            1 if servers > 0 && dice.below(2) == 0 => {
+                let id = self.any(dice);
+                let dest = self.kernel.delete(id);
+                self.deleted.push(dest);
+                self.change();
+            }
+            2 if servers > 0 => {
+                let id = self.any(dice);
+                self.kernel.edit(id, dice.weight());
+                self.change();
+            }
+            3..15 if servers > 0 => {
+                let index = dice.below(servers) as usize;
+                let dest = &self.kernel.list[index];
+                if dest.active > 0 {
+                    self.memory.add(dest.member.id, -1, 1);
+                    self.kernel.close(index);
+                }
+            }
+            _ => self.choose(dice),
+        }
+    }
+
+    fn any(&self, dice: &mut Dice) -> u32 {
+        let index = dice.below(self.kernel.list.len() as u32);
+        self.kernel.list[index as usize].member.id
+    }
+
+    fn choose(&mut self, dice: &mut Dice) {
+        let (address, port) = (dice.next() as u32, dice.next() as u16);
+        let expected = self.kernel.schedule(address, port);
+        let chosen = self.memory.pick(address, port);
+        let (scheduler, choices) = (self.scheduler, self.choices);
+        assert_eq!(
+            chosen, expected,
+            "{scheduler}, choice {choices}: {:?}",
+            self.members
+        );
+        self.choices += 1;
+        if chosen != 0 {
+            let held = dice.below(4) > 0;
+            self.memory.add(chosen, held.into(), (!held).into());
+            self.kernel.connect(chosen, held);
+        }
+    }
+
+    /// Compiles the list as it is, going on where the running pool stands.
+    fn change(&mut self) {
+        self.changes += 1;
+        let pool = self.memory.read_back();
+        let turn = turn(self.scheduler, &self.members, &pool, self.memory.cursor());
+        self.members = self.kernel.list.iter().map(|dest| dest.member).collect();
+        let compiled = if self.scheduler == Scheduler::Wrr {
+            round::weighted(&self.members, &turn, self.longest)
+        } else {
+            compile(self.scheduler, Family::Ipv4, &self.members, &turn)
+        };
+        self.memory.switch(&compiled);
+    }
+}
+
+fn member(id: u32, weight: u32, last_weight: u32) -> Member {
+    let [_, _, high, low] = id.to_be_bytes();
+    Member {
+        id,
+        at: ServerAddress {
+            address: IpAddr::V4(Ipv4Addr::new(10, 1, high, low)),
+            port: 80,
+        },
+        weight,
+        last_weight,
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood, 2014): random numbers that are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, limit: u32) -> u32 {
+        (self.next() % u64::from(limit.max(1))) as u32
+    }
+
+    /// Often 0, often of one divisor, seldom heavy.
+    fn weight(&mut self) -> u32 {
+        match self.below(200) {
+            0..40 => 0,
+            40..100 => 10 * self.below(8),
+            100..199 => self.below(12),
+            _ => self.below(40_000),
+        }
+    }
+}

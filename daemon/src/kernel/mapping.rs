@@ -1,0 +1,208 @@
+//! Array maps as memory, shared with the packet path. One of the two modules of the daemon with
+//! `unsafe` code; all of it is the mapping itself.
+//!
+//! Values are seen as 64-bit words that others read and write at the same time, so every access is
+//! atomic. Kernel and daemon agree on the layout by the entry types of `datapath`.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, bail};
+use aya::maps::MapData;
+use shunt_datapath::flows::{Layout, Words};
+
+/// The values of an array map.
+#[derive(Debug)]
+pub struct Mapping {
+    start: *mut AtomicU64,
+    words: usize,
+    bytes: usize,
+    stride: usize,
+}
+
+// SAFETY: the memory is only ever used through atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps an array map whose values are `stride` words long.
+    pub fn new(map: &MapData, stride: usize) -> Result<Self> {
+        let info = map.info().context("cannot ask for the size of a map")?;
+        let value = info.value_size() as usize;
+        if value.div_ceil(8) != stride {
+            bail!(
+                "map {:?} has values of {value} bytes, not {} words",
+                info.name_as_str(),
+                stride
+            );
+        }
+        let words = stride * info.max_entries() as usize;
+        let page = 4096;
+        let bytes = (words * 8).next_multiple_of(page);
+        // SAFETY: a fresh mapping of a file descriptor that is ours; the kernel checks the rest.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            let error = std::io::Error::last_os_error();
+            bail!("cannot map {:?}: {error}", info.name_as_str());
+        }
+        Ok(Self {
+            start: start.cast(),
+            words,
+            bytes,
+            stride,
+        })
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.words / self.stride
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words == 0
+    }
+
+    fn all(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is that long and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start, self.words) }
+    }
+
+    /// The words of value `index`.
+    #[must_use]
+    pub fn value(&self, index: usize) -> Option<&[AtomicU64]> {
+        let from = index.checked_mul(self.stride)?;
+        self.all().get(from..from.checked_add(self.stride)?)
+    }
+
+    /// A value as an entry type of the packet path.
+    #[must_use]
+    pub fn read<T: Plain>(&self, index: usize) -> Option<T> {
+        let words = self.value(index)?;
+        let mut entry = T::default();
+        for (word, place) in words.iter().zip(entry.words_mut()) {
+            *place = word.load(Ordering::Acquire);
+        }
+        Some(entry)
+    }
+
+    /// Stores the words of an entry that differ, the last word first: what says that the rest may
+    /// be used (a service's pool, a server's way) stands at the front of its entry type.
+    pub fn write<T: Plain>(&self, index: usize, entry: T) -> bool {
+        let Some(words) = self.value(index) else {
+            return false;
+        };
+        let mut entry = entry;
+        for (word, value) in words.iter().zip(entry.words_mut()).rev() {
+            if word.load(Ordering::Relaxed) != *value {
+                word.store(*value, Ordering::Release);
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` with this length, and nobody can have a reference any more.
+        unsafe { libc::munmap(self.start.cast(), self.bytes) };
+    }
+}
+
+/// An entry type: plain words without padding or pointers.
+///
+/// # Safety
+/// Every bit pattern must be a value, and the size a multiple of eight.
+pub unsafe trait Plain: Copy + Default {
+    fn words_mut(&mut self) -> std::slice::IterMut<'_, u64> {
+        let words = size_of::<Self>() / 8;
+        let start = std::ptr::from_mut(self).cast::<u64>();
+        // SAFETY: the type promises to be that many words, at an alignment of eight.
+        unsafe { std::slice::from_raw_parts_mut(start, words) }.iter_mut()
+    }
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => { $(
+        const _: () = assert!(size_of::<$type>() % 8 == 0 && align_of::<$type>() == 8);
+        // SAFETY: integers and byte arrays only; size and alignment are asserted above.
+        unsafe impl Plain for $type {}
+    )* };
+}
+
+use shunt_datapath::entry;
+plain!(
+    entry::Service,
+    entry::Server,
+    entry::Bucket4,
+    entry::Bucket6,
+    entry::Hop,
+    SettingsWords
+);
+
+/// [`entry::Settings`] has no sensible default of its own.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct SettingsWords(pub entry::Settings);
+
+impl Default for SettingsWords {
+    fn default() -> Self {
+        Self(entry::Settings {
+            timeouts: [0; 16],
+            reuse_mode: 0,
+            masquerades: 0,
+            icmp_limit: 0,
+            reserved: 0,
+        })
+    }
+}
+
+/// A bucket of flows, for the table's own code.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketWords<'a>(pub &'a [AtomicU64]);
+
+impl Words for BucketWords<'_> {
+    fn skip(self, count: usize) -> Self {
+        Self(self.0.get(count..).unwrap_or_default())
+    }
+
+    fn pick<L: Layout>(self, index: usize) -> Self {
+        self.skip(index * L::STRIDE)
+    }
+
+    fn load(self, at: usize) -> u64 {
+        self.0
+            .get(at)
+            .map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    fn store(self, at: usize, value: u64) {
+        if let Some(word) = self.0.get(at) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    fn swap(self, at: usize, from: u64, to: u64) -> bool {
+        self.0.get(at).is_some_and(|word| {
+            word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        })
+    }
+
+    fn add(self, at: usize, value: u64) -> u64 {
+        self.0
+            .get(at)
+            .map_or(0, |word| word.fetch_add(value, Ordering::AcqRel))
+    }
+}

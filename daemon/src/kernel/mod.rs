@@ -1,0 +1,10 @@
+//! The packet path in the kernel: where it is pinned, how it is loaded or taken over, and its
+//! tables as memory.
+
+pub mod attach;
+pub mod clock;
+pub mod mapping;
+pub mod object;
+pub mod place;
+pub mod scan;
+pub mod tables;

@@ -1,0 +1,315 @@
+//! Loads the packet path, or takes over the one that an earlier daemon left.
+//!
+//! Maps, programs and links are pinned, so nothing of the packet path ends with the daemon. A
+//! daemon of the same build takes programs and maps as they are; one of another build loads its
+//! programs over the same maps and replaces them in the pinned links, device by device, without a
+//! packet lost. The layout of the maps is part of the pin folder's name.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use aya::EbpfLoader;
+use aya::maps::MapData;
+use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use serde::{Deserialize, Serialize};
+use shunt_control::director::Sizes;
+
+use super::clock;
+use super::place::Place;
+
+/// Every map of the object, by name.
+pub const MAPS: [&str; 18] = [
+    "ENDPOINTS4",
+    "ENDPOINTS6",
+    "SERVICES",
+    "SERVERS",
+    "POOLS",
+    "COUNTS",
+    "FLOWS4",
+    "FLOWS6",
+    "HOPS_TO_CLIENTS",
+    "ROUTES4",
+    "ROUTES6",
+    "LEARNED",
+    "FRAGMENTS",
+    "SETTINGS",
+    "TRAFFIC",
+    "COUNTERS_OF_OUTCOMES",
+    "ALLOWANCE",
+    "HELD",
+];
+
+const XDP: &str = "director_xdp";
+const TC: &str = "director_tc";
+const CLOCK: &str = "director_clock";
+
+/// What an operator chooses before the tables are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// IPv4 and IPv6 flows; a masqueraded connection takes two.
+    pub flows4: u32,
+    pub flows6: u32,
+    pub sizes: Sizes,
+}
+
+/// What is known of a packet path that is loaded: written down beside its pins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The build whose programs are pinned.
+    pub build: u64,
+    pub capacity: Capacity,
+    pub seed: u64,
+    pub tick_shift: u32,
+    pub jiffies_rate: u64,
+    pub endpoint_buckets: u32,
+}
+
+impl Made {
+    #[must_use]
+    pub fn flow4_mask(&self) -> u32 {
+        buckets(self.capacity.flows4, 4) - 1
+    }
+
+    #[must_use]
+    pub fn flow6_mask(&self) -> u32 {
+        buckets(self.capacity.flows6, 2) - 1
+    }
+
+    #[must_use]
+    pub fn endpoint_mask(&self) -> u32 {
+        self.endpoint_buckets - 1
+    }
+}
+
+/// A loaded packet path.
+#[derive(Debug)]
+pub struct Object {
+    pub made: Made,
+    /// Whether an earlier daemon's tables were found and kept.
+    pub adopted: bool,
+    pub xdp: Xdp,
+    pub tc: SchedClassifier,
+    pub clock: Xdp,
+}
+
+/// Buckets for so many entries, a power of two.
+fn buckets(entries: u32, slots: u32) -> u32 {
+    entries.div_ceil(slots).next_power_of_two().max(2)
+}
+
+fn build() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    shunt_ebpf::DIRECTOR.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Takes over what is pinned, or loads anew.
+pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
+    let notes = place.runtime.join("path.json");
+    let made = read(&notes);
+    let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
+    match made {
+        Some(made) if complete && made.build == build() => adopt(place, made),
+        Some(made) if complete => {
+            let object = load(place, made.clone())?;
+            write(&notes, &object.made)?;
+            Ok(Object {
+                adopted: true,
+                ..object
+            })
+        }
+        _ => {
+            empty(place)?;
+            let made = make(wanted)?;
+            let object = load(place, made)?;
+            write(&notes, &object.made)?;
+            Ok(object)
+        }
+    }
+}
+
+fn read(notes: &Path) -> Option<Made> {
+    serde_json::from_slice(&fs::read(notes).ok()?).ok()
+}
+
+/// Writes a file so that it is either the old or the new one, whatever happens.
+pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    let next = path.with_extension("next");
+    let text = serde_json::to_vec(value).context("cannot put notes into words")?;
+    fs::write(&next, text).with_context(|| format!("cannot write {}", next.display()))?;
+    fs::rename(&next, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What is pinned without being whole is of no use to anyone.
+fn empty(place: &Place) -> Result<()> {
+    for file in fs::read_dir(&place.pins).context("cannot read the pins")? {
+        let path = file.context("cannot read the pins")?.path();
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    let _ = fs::remove_file(place.runtime.join("state.json"));
+    Ok(())
+}
+
+fn make(capacity: Capacity) -> Result<Made> {
+    let mut seed = [0u8; 8];
+    let file = fs::File::open("/dev/urandom").context("cannot draw a seed")?;
+    std::io::Read::read_exact(&mut &file, &mut seed).context("cannot draw a seed")?;
+    let rate = probe_clock()?;
+    // Twice as many slots as endpoints, so that a bucket is seldom full.
+    let endpoints = (capacity.sizes.services + capacity.sizes.servers).saturating_mul(2);
+    Ok(Made {
+        build: build(),
+        capacity,
+        seed: u64::from_ne_bytes(seed),
+        tick_shift: clock::tick_shift(rate),
+        jiffies_rate: rate,
+        endpoint_buckets: buckets(endpoints, 2),
+    })
+}
+
+/// Jiffies a second, told by the clock program alone.
+fn probe_clock() -> Result<u64> {
+    let mut loader = EbpfLoader::new();
+    let mut ebpf = loader.load(shunt_ebpf::DIRECTOR).map_err(explain)?;
+    let clock: &mut Xdp = program(&mut ebpf, CLOCK)?;
+    clock.load().map_err(explain)?;
+    clock::rate(clock::jiffies(clock)?)
+}
+
+fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?;
+    let Ok(program) = <&mut P>::try_from(program) else {
+        bail!("program {name} is of another kind");
+    };
+    Ok(program)
+}
+
+/// What the kernel said, and what to do about it.
+fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    let hint = if text.contains("Operation not permitted") || text.contains("os error 1)") {
+        "the rights are missing; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    } else if text.contains("os error 38") || text.contains("Function not implemented") {
+        "this kernel has no BPF; Linux 6.1 or later with CONFIG_BPF_SYSCALL is needed"
+    } else {
+        "Linux 6.1 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF is needed"
+    };
+    let last: String = text
+        .chars()
+        .rev()
+        .take(600)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
+    anyhow::anyhow!("the kernel refuses the packet path: {last}; {hint}")
+}
+
+fn load(place: &Place, mut made: Made) -> Result<Object> {
+    made.build = build();
+    let capacity = made.capacity;
+    let masks = [
+        ("ENDPOINT4_MASK", made.endpoint_mask()),
+        ("ENDPOINT6_MASK", made.endpoint_mask()),
+        ("FLOW4_MASK", made.flow4_mask()),
+        ("FLOW6_MASK", made.flow6_mask()),
+        ("TICK_SHIFT", made.tick_shift),
+    ];
+    let entries = [
+        ("ENDPOINTS4", made.endpoint_buckets),
+        ("ENDPOINTS6", made.endpoint_buckets),
+        ("FLOWS4", made.flow4_mask() + 1),
+        ("FLOWS6", made.flow6_mask() + 1),
+        ("SERVICES", capacity.sizes.services),
+        ("SERVERS", capacity.sizes.servers),
+        ("COUNTS", capacity.sizes.servers),
+        ("TRAFFIC", capacity.sizes.servers),
+        ("POOLS", capacity.sizes.pool_words),
+    ];
+    let mut loader = EbpfLoader::new();
+    for (name, value) in &masks {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("SEED", &made.seed, true);
+    for (name, count) in entries {
+        loader.map_max_entries(name, count);
+    }
+    for name in MAPS {
+        loader.map_pin_path(name, place.pins.join(name));
+    }
+    let mut ebpf = loader.load(shunt_ebpf::DIRECTOR).map_err(explain)?;
+    for name in [XDP, CLOCK] {
+        let program: &mut Xdp = program(&mut ebpf, name)?;
+        program.load().map_err(explain)?;
+        pin_over(&place.pins.join(name), |path| program.pin(path))?;
+    }
+    let tc: &mut SchedClassifier = program(&mut ebpf, TC)?;
+    tc.load().map_err(explain)?;
+    pin_over(&place.pins.join(TC), |path| tc.pin(path))?;
+    programs(place, made, false)
+}
+
+fn pin_over<E>(path: &Path, pin: impl FnOnce(&Path) -> Result<(), E>) -> Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let _ = fs::remove_file(path);
+    pin(path).with_context(|| format!("cannot pin {}", path.display()))
+}
+
+fn adopt(place: &Place, made: Made) -> Result<Object> {
+    match programs(place, made.clone(), true) {
+        Ok(object) => Ok(object),
+        // The maps are whole; only a program's pin is missing.
+        Err(_) => Ok(Object {
+            adopted: true,
+            ..load(place, made)?
+        }),
+    }
+}
+
+fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
+    let path = |name: &str| place.pins.join(name);
+    let kind = aya_obj_xdp();
+    Ok(Object {
+        made,
+        adopted,
+        xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
+        tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
+        clock: Xdp::from_pin(path(CLOCK), kind).context("cannot open the pinned clock")?,
+    })
+}
+
+/// The attach type of plain XDP programs.
+fn aya_obj_xdp() -> aya_obj::programs::XdpAttachType {
+    aya_obj::programs::XdpAttachType::Interface
+}
+
+/// A pinned map.
+pub fn map(place: &Place, name: &str) -> Result<MapData> {
+    let path = place.pins.join(name);
+    MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Kept here so that the mode's names stand in one place.
+#[must_use]
+pub fn mode_name(mode: XdpMode) -> &'static str {
+    match mode {
+        XdpMode::Driver => "xdp-native",
+        XdpMode::Skb => "xdp-generic",
+        _ => "xdp",
+    }
+}

@@ -1,0 +1,127 @@
+//! Where the director of a network namespace keeps its pins, its socket and its notes.
+//!
+//! All is found by the namespace's inode, so that a command in the namespace finds its director.
+//! The pins must be seen by every later daemon: `ip netns exec` gives each program a mount
+//! namespace of its own with another `/sys`, so the file system of pins is looked for, and where
+//! there is none mounted, in the mount namespace of the first process.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use shunt_datapath::entry::LAYOUT;
+
+/// The folders of one director.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Socket and notes.
+    pub runtime: PathBuf,
+    /// Pinned maps, programs and links.
+    pub pins: PathBuf,
+    pub namespace: u64,
+}
+
+/// The inode of the network namespace of this thread.
+pub fn namespace() -> Result<u64> {
+    let path = "/proc/thread-self/ns/net";
+    Ok(fs::metadata(path)
+        .with_context(|| format!("cannot look at {path}"))?
+        .ino())
+}
+
+impl Place {
+    /// The place of this thread's network namespace, made if it is not there.
+    pub fn make() -> Result<Self> {
+        let namespace = namespace()?;
+        let runtime = PathBuf::from(format!("/run/shunt/{namespace}"));
+        fs::create_dir_all(&runtime)
+            .with_context(|| format!("cannot make {}", runtime.display()))?;
+        let root = bpf_folder()?;
+        let pins = root
+            .join(format!("shunt-{namespace}"))
+            .join(format!("v{LAYOUT}"));
+        fs::create_dir_all(&pins).with_context(|| format!("cannot make {}", pins.display()))?;
+        let parent = pins.parent().unwrap_or(&pins);
+        for folder in [parent, &pins] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+                .with_context(|| format!("cannot close {} to others", folder.display()))?;
+        }
+        Ok(Self {
+            runtime,
+            pins,
+            namespace,
+        })
+    }
+
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("api.sock")
+    }
+
+    /// Takes everything away that is pinned.
+    pub fn clear(&self) -> io::Result<()> {
+        for file in fs::read_dir(&self.pins)? {
+            fs::remove_file(file?.path())?;
+        }
+        fs::remove_dir(&self.pins)?;
+        // Other layouts may be pinned beside ours.
+        if let Some(parent) = self.pins.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+        let _ = fs::remove_file(self.runtime.join("state.json"));
+        let _ = fs::remove_file(self.runtime.join("path.json"));
+        Ok(())
+    }
+}
+
+fn is_bpf(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// A mounted BPF file system that later daemons see too.
+fn bpf_folder() -> Result<PathBuf> {
+    const USUAL: [&str; 4] = [
+        "/sys/fs/bpf",
+        "/run/shunt/bpf",
+        "/proc/1/root/sys/fs/bpf",
+        "/proc/1/root/run/shunt/bpf",
+    ];
+    if let Some(found) = USUAL.iter().map(Path::new).find(|path| is_bpf(path)) {
+        return Ok(found.to_owned());
+    }
+    mount_for_all().context(
+        "no BPF file system is mounted, and mounting one failed; \
+         try: mount -t bpf bpf /sys/fs/bpf",
+    )?;
+    match USUAL.iter().map(Path::new).find(|path| is_bpf(path)) {
+        Some(found) => Ok(found.to_owned()),
+        None => bail!("a BPF file system was mounted but cannot be seen"),
+    }
+}
+
+/// Mounts one in the mount namespace of the first process, from a thread that goes there.
+fn mount_for_all() -> Result<()> {
+    let worker = std::thread::spawn(|| -> Result<()> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+        let first = fs::File::open("/proc/1/ns/mnt")?;
+        nix::sched::setns(first, nix::sched::CloneFlags::CLONE_NEWNS)?;
+        let target = "/run/shunt/bpf";
+        fs::create_dir_all(target)?;
+        mount(
+            Some("bpf"),
+            target,
+            Some("bpf"),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )?;
+        Ok(())
+    });
+    match worker.join() {
+        Ok(result) => result,
+        Err(_) => bail!("the thread that mounts died"),
+    }
+}

@@ -1,0 +1,314 @@
+//! Goes over the table of flows: takes out what expired, counts what is there, and lists it.
+//!
+//! This is where expiry happens: the packet path only ever replaces. An entry that this takes out
+//! gives back what it counted for, exactly once, since only one can swap its key away.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use shunt_control::director::Names;
+use shunt_datapath::connection::{self, Meta};
+use shunt_datapath::entry::{Settings, counts};
+use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
+use shunt_model::{Connection, Protocol, ServiceKey, State};
+
+use super::mapping::{BucketWords, Mapping};
+use super::tables::Shared;
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Entries of both kinds, the way back included.
+    pub used: u64,
+    pub connections: u64,
+    pub by_state: [u64; 16],
+    pub expired: u64,
+    pub services: BTreeSet<u32>,
+    pub servers: BTreeSet<u32>,
+}
+
+/// Buckets that had a slot to sweep when they were last seen.
+#[derive(Clone, Debug, Default)]
+pub struct Sweeper {
+    narrow: Vec<u32>,
+    wide: Vec<u32>,
+}
+
+/// What a scan needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    pub tables: &'a Shared,
+    pub settings: &'a Settings,
+    pub now: u32,
+}
+
+impl Look<'_> {
+    /// Goes over everything once.
+    pub fn scan(self, sweeper: &mut Sweeper) -> Found {
+        let mut found = Found::default();
+        let mask = self.tables.made.flow4_mask();
+        self.table::<Narrow>(&self.tables.flows4, mask, &mut sweeper.narrow, &mut found);
+        let mask = self.tables.made.flow6_mask();
+        self.table::<Wide>(&self.tables.flows6, mask, &mut sweeper.wide, &mut found);
+        found
+    }
+
+    fn table<L: Layout>(
+        self,
+        mapping: &Mapping,
+        mask: u32,
+        to_sweep: &mut Vec<u32>,
+        found: &mut Found,
+    ) {
+        let mut away = vec![0u64; mapping.len().div_ceil(64)];
+        let mut gone = Vec::new();
+        for bucket in 0..=mask {
+            let Some(words) = mapping.value(bucket as usize) else {
+                break;
+            };
+            let words = BucketWords(words);
+            let mut has_gone = false;
+            for at in 0..L::SLOTS {
+                has_gone |= words.skip(at * L::STRIDE).load(0) == flows::GONE;
+                let Some((record, entry)) = flows::read::<L, _>(words, at) else {
+                    continue;
+                };
+                let hash = flows::hash(&record.key, self.tables.made.seed);
+                let home = flows::first(hash, mask);
+                if home != bucket {
+                    if let Some(word) = away.get_mut(home as usize / 64) {
+                        *word |= 1 << (home % 64);
+                    }
+                }
+                has_gone |= self.entry::<L>(mapping, mask, &record, &entry, found);
+            }
+            if has_gone {
+                gone.push(bucket);
+            }
+        }
+        // Only buckets that had such a slot a whole scan ago: a flow that had to go elsewhere
+        // because of them has been seen by now.
+        for bucket in std::mem::replace(to_sweep, gone) {
+            let needed = away
+                .get(bucket as usize / 64)
+                .is_none_or(|word| word >> (bucket % 64) & 1 != 0);
+            if needed {
+                continue;
+            }
+            if let Some(words) = mapping.value(bucket as usize) {
+                for at in 0..L::SLOTS {
+                    flows::sweep::<L, _>(BucketWords(words), at);
+                }
+            }
+        }
+    }
+
+    /// Counts an entry, or takes it out if its time is over: then true.
+    fn entry<L: Layout>(
+        self,
+        mapping: &Mapping,
+        mask: u32,
+        record: &Record,
+        entry: &Entry<BucketWords<'_>>,
+        found: &mut Found,
+    ) -> bool {
+        if record.key.is_back::<L>() {
+            if self.is_orphan::<L>(mapping, mask, record) && entry.remove::<L>(&record.key) {
+                return true;
+            }
+            found.used += 1;
+            found.servers.insert(record.target);
+            return false;
+        }
+        let limit = self.limit(record.meta.state());
+        if record.meta.age(self.now) > limit && entry.remove::<L>(&record.key) {
+            self.release(record.target, record.meta);
+            found.expired += 1;
+            return true;
+        }
+        found.used += 1;
+        found.connections += 1;
+        if let Some(count) = found.by_state.get_mut(record.meta.state() as usize) {
+            *count += 1;
+        }
+        found.services.insert(record.key.endpoint::<L>());
+        found.servers.insert(record.target);
+        false
+    }
+
+    fn limit(self, state: connection::State) -> u32 {
+        self.settings
+            .timeouts
+            .get(state as usize)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn release(self, server: u32, meta: Meta) {
+        if let Some(words) = self.tables.counts.value(server as usize) {
+            let what = if meta.has(Meta::INACTIVE) {
+                counts::INACTIVE
+            } else {
+                counts::ACTIVE
+            };
+            BucketWords(words).add(0, 0u64.wrapping_sub(what));
+        }
+    }
+
+    /// Whether the flow of a way back is no longer there.
+    fn is_orphan<L: Layout>(self, mapping: &Mapping, mask: u32, record: &Record) -> bool {
+        let Some(server) = self.tables.server(record.target) else {
+            return true;
+        };
+        let port = record.key.port::<L>();
+        let key = if L::STRIDE == 2 {
+            Key::v4((record.key.first >> 32) as u32, port, server.service)
+        } else {
+            Key::v6(record.key.address, port, server.service)
+        };
+        let hash = flows::hash(&key, self.tables.made.seed);
+        let places = [flows::first(hash, mask), flows::second(hash, mask)];
+        !places.into_iter().any(|bucket| {
+            let words = mapping.value(bucket as usize).unwrap_or_default();
+            let (entry, _) = flows::find::<L, _>(BucketWords(words), &key);
+            entry.is_some_and(|entry| entry.target() == record.target)
+        })
+    }
+
+    /// How many connections are in each state; changes nothing.
+    #[must_use]
+    pub fn states(self) -> Vec<(State, u64)> {
+        let mut counts = [0u64; 32];
+        self.count::<Narrow>(
+            &self.tables.flows4,
+            self.tables.made.flow4_mask(),
+            &mut counts,
+        );
+        self.count::<Wide>(
+            &self.tables.flows6,
+            self.tables.made.flow6_mask(),
+            &mut counts,
+        );
+        let mut states: Vec<(State, u64)> = Vec::new();
+        for (state, number) in (0u32..).zip(counts) {
+            let state = self::state(Protocol::Tcp, state);
+            match states.iter_mut().find(|(other, _)| *other == state) {
+                Some((_, sum)) => *sum += number,
+                None => states.push((state, number)),
+            }
+        }
+        states
+    }
+
+    fn count<L: Layout>(self, mapping: &Mapping, mask: u32, counts: &mut [u64; 32]) {
+        for bucket in 0..=mask {
+            let Some(words) = mapping.value(bucket as usize) else {
+                break;
+            };
+            for at in 0..L::SLOTS {
+                let Some((record, _)) = flows::read::<L, _>(BucketWords(words), at) else {
+                    continue;
+                };
+                let state = record.meta.state();
+                let alive = record.meta.age(self.now) <= self.limit(state);
+                if alive && !record.key.is_back::<L>() {
+                    if let Some(count) = counts.get_mut(state as usize) {
+                        *count += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `each` with every connection, until it says false.
+    pub fn list(self, names: &Names, tick_ns: u64, each: &mut dyn FnMut(Connection) -> bool) {
+        let both: [(&Mapping, u32, bool); 2] = [
+            (&self.tables.flows4, self.tables.made.flow4_mask(), false),
+            (&self.tables.flows6, self.tables.made.flow6_mask(), true),
+        ];
+        for (mapping, mask, wide) in both {
+            for bucket in 0..=mask {
+                let Some(words) = mapping.value(bucket as usize) else {
+                    break;
+                };
+                let words = BucketWords(words);
+                for at in 0..4 {
+                    let record = if wide {
+                        flows::read::<Wide, _>(words, at)
+                    } else {
+                        flows::read::<Narrow, _>(words, at)
+                    };
+                    let Some((record, _)) = record else { continue };
+                    let told = if wide {
+                        self.tell::<Wide>(&record, names, tick_ns)
+                    } else {
+                        self.tell::<Narrow>(&record, names, tick_ns)
+                    };
+                    if told.is_some_and(|connection| !each(connection)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// An entry in the operator's words; `None` for the way back and for what expired.
+    fn tell<L: Layout>(self, record: &Record, names: &Names, tick_ns: u64) -> Option<Connection> {
+        if record.key.is_back::<L>() {
+            return None;
+        }
+        let limit = self.limit(record.meta.state());
+        let left = limit.checked_sub(record.meta.age(self.now))?;
+        let key = names.services.get(&record.key.endpoint::<L>())?;
+        let ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } = *key
+        else {
+            return None;
+        };
+        let (_, server) = names.servers.get(&record.target)?;
+        let client = if L::STRIDE == 2 {
+            IpAddr::V4(Ipv4Addr::from(
+                ((record.key.first >> 32) as u32).to_ne_bytes(),
+            ))
+        } else {
+            let [a, b] = record.key.address;
+            IpAddr::from((u128::from(a) | u128::from(b) << 64).to_ne_bytes())
+        };
+        let client = SocketAddr::new(client, u16::from_be(record.key.port::<L>()));
+        // The clock's tick is a little longer than a second; what is shown is never more than asked.
+        let expires_s = u64::from(left) * tick_ns / 1_000_000_000;
+        Some(Connection {
+            protocol,
+            client,
+            virtual_address: SocketAddr::new(address, port),
+            server: SocketAddr::new(server.address, server.port),
+            state: state(protocol, record.meta.state()),
+            expires_s: u32::try_from(expires_s).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// A state by its name.
+#[must_use]
+pub fn state(protocol: Protocol, state: connection::State) -> State {
+    if protocol == Protocol::Udp {
+        return State::Udp;
+    }
+    match state {
+        connection::ESTABLISHED => State::Established,
+        connection::SYN_SENT => State::SynSent,
+        connection::SYN_RECV => State::SynRecv,
+        connection::FIN_WAIT => State::FinWait,
+        connection::TIME_WAIT => State::TimeWait,
+        connection::CLOSE => State::Close,
+        connection::CLOSE_WAIT => State::CloseWait,
+        connection::LAST_ACK => State::LastAck,
+        connection::LISTEN => State::Listen,
+        connection::SYNACK => State::Synack,
+        connection::UDP | connection::UDP_FIRST => State::Udp,
+        _ => State::None,
+    }
+}

@@ -1,0 +1,421 @@
+//! The packet path's tables in the daemon's hands: writes are carried out here, counters read.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use aya::Pod;
+use aya::maps::{Map, PerCpuArray, PerCpuValues};
+use shunt_control::director::{Running, Write};
+use shunt_datapath::entry::{self, PoolWord};
+use shunt_datapath::family::endpoint_hash;
+use shunt_datapath::flows;
+use shunt_datapath::verdict::{Class, NAMES};
+use shunt_model::Counters;
+use shunt_model::api::Statistics;
+
+use super::mapping::{Mapping, SettingsWords};
+use super::object::{Made, map};
+use super::place::Place;
+
+/// [`entry::Traffic`] as a map's value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct TrafficValue(entry::Traffic);
+// SAFETY: integers only, no padding.
+unsafe impl Pod for TrafficValue {}
+
+/// What several threads may look at: a scan or a listing runs beside the daemon's own task.
+#[derive(Debug)]
+pub struct Shared {
+    pub made: Made,
+    servers: Mapping,
+    pub counts: Mapping,
+    pub flows4: Mapping,
+    pub flows6: Mapping,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn server(&self, id: u32) -> Option<entry::Server> {
+        self.servers.read(id as usize)
+    }
+}
+
+/// All tables.
+pub struct Tables {
+    pub shared: Arc<Shared>,
+    endpoints4: Mapping,
+    endpoints6: Mapping,
+    services: Mapping,
+    pools: Mapping,
+    settings: Mapping,
+    traffic: PerCpuArray<aya::maps::MapData, TrafficValue>,
+    outcomes: PerCpuArray<aya::maps::MapData, u64>,
+    /// Every endpoint with its id: to move one home when there is room.
+    endpoints: BTreeMap<(IpAddr, u32), u32>,
+}
+
+impl Tables {
+    /// Opens the tables of a loaded packet path.
+    pub fn open(place: &Place, made: Made) -> Result<Self> {
+        let mapped = |name: &str, stride: usize| Mapping::new(&map(place, name)?, stride);
+        let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(place, name)?)) };
+        let mut tables = Self {
+            shared: Arc::new(Shared {
+                made,
+                servers: mapped("SERVERS", 16)?,
+                counts: mapped("COUNTS", 1)?,
+                flows4: mapped("FLOWS4", 8)?,
+                flows6: mapped("FLOWS6", 8)?,
+            }),
+            endpoints4: mapped("ENDPOINTS4", 8)?,
+            endpoints6: mapped("ENDPOINTS6", 8)?,
+            services: mapped("SERVICES", 4)?,
+            pools: mapped("POOLS", 1)?,
+            settings: mapped("SETTINGS", 10)?,
+            traffic: PerCpuArray::try_from(per_cpu("TRAFFIC")?).context("the map TRAFFIC")?,
+            outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
+                .context("the map COUNTERS_OF_OUTCOMES")?,
+            endpoints: BTreeMap::new(),
+        };
+        tables.find_endpoints();
+        Ok(tables)
+    }
+
+    #[must_use]
+    pub fn made(&self) -> &Made {
+        &self.shared.made
+    }
+
+    /// Endpoints that an earlier daemon left.
+    fn find_endpoints(&mut self) {
+        for bucket in 0..self.endpoints4.len() {
+            let found = self
+                .endpoints4
+                .read::<entry::Bucket4>(bucket)
+                .unwrap_or_default();
+            for slot in found.slots.iter().filter(|slot| slot.word != 0) {
+                let address = IpAddr::from(slot.address.to_ne_bytes());
+                self.endpoints.insert((address, slot.word), slot.id);
+            }
+        }
+        for bucket in 0..self.endpoints6.len() {
+            let found = self
+                .endpoints6
+                .read::<entry::Bucket6>(bucket)
+                .unwrap_or_default();
+            for slot in found.slots.iter().filter(|slot| slot.word != 0) {
+                let mut bytes = [0u8; 16];
+                for (place, word) in bytes.chunks_mut(8).zip(slot.address) {
+                    place.copy_from_slice(&word.to_ne_bytes());
+                }
+                self.endpoints
+                    .insert((IpAddr::from(bytes), slot.word), slot.id);
+            }
+        }
+    }
+
+    /// Endpoints whose owner nobody knows any more.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<(IpAddr, u32)> {
+        self.endpoints.keys().copied().collect()
+    }
+
+    #[must_use]
+    pub fn server(&self, id: u32) -> Option<entry::Server> {
+        self.shared.server(id)
+    }
+
+    #[must_use]
+    pub fn pool_of(&self, service: u32) -> PoolWord {
+        let entry: entry::Service = self.services.read(service as usize).unwrap_or_default();
+        PoolWord(entry.pool)
+    }
+
+    /// Carries out one write.
+    pub fn write(&mut self, write: &Write) -> Result<()> {
+        let done = match write {
+            Write::Server { id, entry } => self.shared.servers.write(*id as usize, *entry),
+            Write::Way { id, ways } => match self.server(*id) {
+                Some(entry) => self.shared.servers.write(
+                    *id as usize,
+                    entry::Server {
+                        ways: *ways,
+                        ..entry
+                    },
+                ),
+                None => false,
+            },
+            Write::Service { id, entry } => self.services.write(*id as usize, *entry),
+            Write::Pool { base, words } => {
+                words
+                    .iter()
+                    .zip(*base..)
+                    .all(|(word, at)| match self.pools.value(at as usize) {
+                        Some([place]) => {
+                            place.store(*word, Ordering::Release);
+                            true
+                        }
+                        _ => false,
+                    })
+            }
+            Write::Switch { service, pool } => match self.services.value(*service as usize) {
+                Some([word, ..]) => {
+                    word.store(*pool, Ordering::Release);
+                    true
+                }
+                _ => false,
+            },
+            Write::EndpointAdd { address, word, id } => {
+                self.add_endpoint(*address, *word, *id)?;
+                true
+            }
+            Write::EndpointRemove { address, word } => {
+                self.remove_endpoint(*address, *word);
+                true
+            }
+            Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),
+            Write::Forget { server } => {
+                self.forget(*server)?;
+                true
+            }
+        };
+        if !done {
+            bail!("the packet path has no place for {write:?}");
+        }
+        Ok(())
+    }
+
+    /// The counters of a server begin anew.
+    pub fn forget(&mut self, server: u32) -> Result<()> {
+        let cpus =
+            aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        let zero = vec![TrafficValue(entry::Traffic::default()); cpus];
+        let values = PerCpuValues::try_from(zero).context("cannot make zeros")?;
+        self.traffic
+            .set(server, values, 0)
+            .context("cannot zero counters")
+    }
+
+    /// The counters of a server, over all CPUs.
+    #[must_use]
+    pub fn counters(&self, server: u32) -> Counters {
+        let Ok(values) = self.traffic.get(&server, 0) else {
+            return Counters::default();
+        };
+        let mut total = Counters::default();
+        for TrafficValue(traffic) in values.iter() {
+            total += Counters {
+                connections: traffic.connections,
+                in_packets: traffic.in_packets,
+                out_packets: traffic.out_packets,
+                in_bytes: traffic.in_bytes,
+                out_bytes: traffic.out_bytes,
+            };
+        }
+        total
+    }
+
+    /// The live counts of a server.
+    #[must_use]
+    pub fn live(&self, server: u32) -> (u32, u32) {
+        match self.shared.counts.value(server as usize) {
+            Some([word, ..]) => {
+                let word = word.load(Ordering::Relaxed);
+                (entry::counts::active(word), entry::counts::inactive(word))
+            }
+            _ => (0, 0),
+        }
+    }
+
+    /// Every outcome's counter, by name.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics::default();
+        for ((class, name), at) in NAMES.iter().zip(0u32..) {
+            let total = match self.outcomes.get(&at, 0) {
+                Ok(values) => values.iter().sum(),
+                Err(_) => 0,
+            };
+            let map = match class {
+                Class::Verdict => &mut statistics.verdicts,
+                Class::Drop => &mut statistics.drops,
+                Class::Note => &mut statistics.notes,
+            };
+            map.insert((*name).to_owned(), total);
+        }
+        statistics
+    }
+
+    fn hash(&self, address: IpAddr, word: u32) -> (u64, u32) {
+        let words = words(address);
+        (
+            endpoint_hash(words, word, self.shared.made.seed),
+            self.shared.made.endpoint_mask(),
+        )
+    }
+
+    fn add_endpoint(&mut self, address: IpAddr, word: u32, id: u32) -> Result<()> {
+        if let Some(present) = self.endpoints.get(&(address, word)) {
+            if *present == id {
+                return Ok(());
+            }
+            self.remove_endpoint(address, word);
+        }
+        let (hash, mask) = self.hash(address, word);
+        let buckets = [flows::first(hash, mask), flows::second(hash, mask)];
+        if !buckets
+            .into_iter()
+            .any(|bucket| self.put(bucket, address, word, id))
+        {
+            bail!(
+                "no room for the endpoint of {address}: both its buckets are full; start shuntd \
+                 with larger tables (--services, --servers)"
+            );
+        }
+        self.endpoints.insert((address, word), id);
+        Ok(())
+    }
+
+    /// Writes an endpoint into a bucket that has a free slot. What makes it found comes last.
+    fn put(&self, bucket: u32, address: IpAddr, word: u32, id: u32) -> bool {
+        match address {
+            IpAddr::V4(_) => {
+                let Some(slots) = self.endpoints4.value(bucket as usize) else {
+                    return false;
+                };
+                let [low, _] = words(address);
+                let free = slots
+                    .chunks(2)
+                    .find(|slot| slot[0].load(Ordering::Acquire) >> 32 == 0);
+                let Some([first, second]) = free else {
+                    return false;
+                };
+                second.store(u64::from(id), Ordering::Release);
+                first.store(low | u64::from(word) << 32, Ordering::Release);
+                true
+            }
+            IpAddr::V6(_) => {
+                let Some(slots) = self.endpoints6.value(bucket as usize) else {
+                    return false;
+                };
+                let [a, b] = words(address);
+                let free = slots
+                    .chunks(4)
+                    .find(|slot| slot[2].load(Ordering::Acquire) as u32 == 0);
+                let Some([first, second, third, _]) = free else {
+                    return false;
+                };
+                first.store(a, Ordering::Release);
+                second.store(b, Ordering::Release);
+                third.store(u64::from(word) | u64::from(id) << 32, Ordering::Release);
+                true
+            }
+        }
+    }
+
+    fn remove_endpoint(&mut self, address: IpAddr, word: u32) {
+        if self.endpoints.remove(&(address, word)).is_none() {
+            return;
+        }
+        let (hash, mask) = self.hash(address, word);
+        for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
+            if self.take(bucket, address, word) {
+                self.bring_home(bucket, address.is_ipv6());
+                return;
+            }
+        }
+    }
+
+    fn take(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
+        let [a, b] = words(address);
+        if address.is_ipv4() {
+            let Some(slots) = self.endpoints4.value(bucket as usize) else {
+                return false;
+            };
+            let wanted = a | u64::from(word) << 32;
+            let found = slots
+                .chunks(2)
+                .find(|slot| slot[0].load(Ordering::Acquire) == wanted);
+            if let Some(slot) = found {
+                slot[0].store(0, Ordering::Release);
+            }
+            return found.is_some();
+        }
+        let Some(slots) = self.endpoints6.value(bucket as usize) else {
+            return false;
+        };
+        let found = slots.chunks(4).find(|slot| {
+            slot[0].load(Ordering::Acquire) == a
+                && slot[1].load(Ordering::Acquire) == b
+                && slot[2].load(Ordering::Acquire) as u32 == word
+        });
+        if let Some(slot) = found {
+            slot[2].store(0, Ordering::Release);
+        }
+        found.is_some()
+    }
+
+    /// A bucket has a free slot again: an endpoint that lies in its second bucket because this was
+    /// full must come back, or it would not be found.
+    fn bring_home(&self, bucket: u32, v6: bool) {
+        let away = self.endpoints.iter().find(|((address, word), _)| {
+            let (hash, mask) = self.hash(*address, *word);
+            address.is_ipv6() == v6
+                && flows::first(hash, mask) == bucket
+                && flows::second(hash, mask) != bucket
+                && self.lies_in(flows::second(hash, mask), *address, *word)
+        });
+        if let Some(((address, word), id)) = away {
+            let (hash, mask) = self.hash(*address, *word);
+            self.put(bucket, *address, *word, *id);
+            self.take(flows::second(hash, mask), *address, *word);
+        }
+    }
+
+    fn lies_in(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
+        match address {
+            IpAddr::V4(_) => {
+                let found: entry::Bucket4 =
+                    self.endpoints4.read(bucket as usize).unwrap_or_default();
+                let low = words(address)[0] as u32;
+                found
+                    .slots
+                    .iter()
+                    .any(|slot| slot.address == low && slot.word == word)
+            }
+            IpAddr::V6(_) => {
+                let found: entry::Bucket6 =
+                    self.endpoints6.read(bucket as usize).unwrap_or_default();
+                found
+                    .slots
+                    .iter()
+                    .any(|slot| slot.address == words(address) && slot.word == word)
+            }
+        }
+    }
+}
+
+/// An address as the tables have it.
+#[must_use]
+pub fn words(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
+        IpAddr::V6(address) => {
+            let value = u128::from_ne_bytes(address.octets());
+            [value as u64, (value >> 64) as u64]
+        }
+    }
+}
+
+impl Running for Tables {
+    fn pool_word(&self, at: u32) -> u64 {
+        match self.pools.value(at as usize) {
+            Some([word]) => word.load(Ordering::Acquire),
+            _ => 0,
+        }
+    }
+}

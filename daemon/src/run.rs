@@ -1,0 +1,174 @@
+//! The daemon from its first to its last moment: rights, the packet path, the loop, the end.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::api;
+use crate::kernel::object;
+use crate::kernel::place::Place;
+use crate::netlink::{self, Netlink};
+use crate::options::{Options, Stop};
+use crate::shell::Shell;
+use crate::socket;
+
+/// How often expired flows are taken out. IPVS's own timers are as coarse as their wheel.
+const SCAN: Duration = Duration::from_millis(500);
+
+/// Runs `shuntd` with this command line.
+pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match Options::try_parse_from(line) {
+        Ok(options) => options,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let _ = log.with_target(false).with_ansi(false).try_init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run(options)),
+        Err(error) => Err(error).context("cannot start the runtime"),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shuntd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() && !may() {
+        bail!(
+            "the rights are missing; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        );
+    }
+    let place = Place::make()?;
+    let _only = socket::only_one(&place)?;
+    let object = object::open(&place, options.capacity())?;
+    let adopted = object.adopted;
+    if adopted && object.made.capacity != options.capacity() {
+        warn!(
+            "the tables keep the sizes they were made with; stop with --stop remove to change them"
+        );
+    }
+    let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
+    let stop = options.stop;
+    let shell = Shell::new(options, place.clone(), object, prober)?;
+    let listener = socket::listen(&place)?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
+    let (asks, heard) = mpsc::channel(64);
+    tokio::spawn(api::serve(listener, asks));
+    info!(
+        adopted,
+        namespace = place.namespace,
+        socket = %place.socket().display(),
+        "director running"
+    );
+    let result = Loop {
+        shell,
+        inputs,
+        asks: heard,
+    }
+    .turn()
+    .await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let _ = std::fs::remove_file(place.socket());
+    match stop {
+        Stop::Keep => info!("stopped; the packet path goes on forwarding"),
+        Stop::Remove => {
+            place.clear().context("cannot take the packet path away")?;
+            info!("stopped; the packet path is taken away");
+        }
+    }
+    result
+}
+
+/// Whether the capabilities are there without being root.
+fn may() -> bool {
+    const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & NEEDED == NEEDED)
+}
+
+/// The daemon's task.
+struct Loop {
+    shell: Shell,
+    inputs: mpsc::Receiver<shunt_control::network::Input>,
+    asks: mpsc::Receiver<api::Ask>,
+}
+
+impl Loop {
+    async fn turn(mut self) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot hear signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear signals")?;
+        let mut scans = tokio::time::interval(SCAN);
+        scans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
+        let mut samples = tokio::time::interval(every);
+        let mut told = false;
+        let mut scan = None;
+        loop {
+            self.shell.carry_out();
+            if self.shell.is_ready() && !told {
+                told = true;
+                let _ = sd_notify::notify(&[NotifyState::Ready]);
+                info!("ready");
+            }
+            let wait = self
+                .shell
+                .deadline()
+                .unwrap_or_else(|| Instant::now() + every);
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.shell.network(input),
+                    None => bail!("the kernel does not tell of the network any more"),
+                },
+                Some(ask) = self.asks.recv(), if told => self.shell.answer(ask),
+                done = finished(&mut scan) => {
+                    scan = None;
+                    let (found, sweeper) = done?;
+                    self.shell.scanned(found, sweeper);
+                }
+                _ = scans.tick(), if scan.is_none() => scan = Some(self.shell.scan()),
+                _ = samples.tick() => {
+                    self.shell.estimate();
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+                () = tokio::time::sleep_until(wait.into()) => {
+                    self.shell.network(shunt_control::network::Input::Tick);
+                }
+            }
+        }
+    }
+}
+
+/// The result of a scan that is under way; never if there is none.
+async fn finished<T>(scan: &mut Option<tokio::task::JoinHandle<T>>) -> Result<T> {
+    match scan {
+        Some(scan) => scan.await.context("the scan of the connection table died"),
+        None => std::future::pending().await,
+    }
+}

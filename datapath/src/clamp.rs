@@ -1,0 +1,131 @@
+//! Tells clients a segment size that still fits when a director wraps their packets.
+//!
+//! A server announces what fits its own device (RFC 9293, 3.7.1), and knows nothing of the header
+//! that a tunnel adds on the way to it. So the option of its SYN and SYN-ACK is lowered, never
+//! raised, for what leaves from a virtual address.
+//!
+//! This file finds what to change; the shell does it, since writing to frames on their way out
+//! costs a copy of their headers even where nothing is changed.
+
+use crate::checksum;
+use crate::connection::flag;
+use crate::family::{Family, V4, V6};
+use crate::frame::{Frame, Transport};
+use crate::link;
+use crate::packet::{self, Packet, Part, TCP, checksum_at};
+use crate::realserver::{Knowledge, Note, key, role};
+
+#[cfg(test)]
+mod tests;
+
+/// Options looked at before the segment size counts as not announced. Stacks put it first.
+const OPTIONS: u32 = 8;
+const END: u8 = 0;
+const NOTHING: u8 = 1;
+/// RFC 9293, 3.2: kind 2, length 4.
+const SEGMENT: u8 = 2;
+
+/// Two bytes to be written, and what that does to the checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// From the start of the frame.
+    pub at: usize,
+    /// Wire order.
+    pub segment: u16,
+    pub transport: Transport,
+    pub sum: u32,
+}
+
+/// What has to be changed in a frame that leaves, if anything.
+#[inline(always)]
+pub fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Change> {
+    let link = link::tags(frame)?;
+    match link.ethertype {
+        link::IPV4 => {
+            if frame.view::<20>(link.l3)?.u8::<9>() != TCP {
+                return None;
+            }
+            let packet = packet::parse4(frame, link.l3).ok()?;
+            segment::<V4, P, K>(frame, known, &packet)
+        }
+        link::IPV6 => {
+            let packet = packet::read6(frame, link.l3).ok()?;
+            segment::<V6, P, K>(frame, known, &packet)
+        }
+        _ => None,
+    }
+}
+
+/// Makes the change where a frame may be written to.
+pub fn apply<P: Frame>(frame: &mut P, change: &Change) -> Option<()> {
+    frame.edit::<2>(change.at)?.set_u16::<0>(change.segment);
+    frame.carry(change.transport, 0, change.sum);
+    Some(())
+}
+
+#[inline(always)]
+fn segment<F: Family, P: Frame, K: Knowledge>(
+    frame: &P,
+    known: &K,
+    packet: &Packet<F>,
+) -> Option<Change> {
+    if packet.protocol != TCP || packet.part != Part::Whole {
+        return None;
+    }
+    let tcp = frame.view::<20>(packet.l4)?;
+    if tcp.u8::<13>() & flag::SYN == 0 {
+        return None;
+    }
+    if known.role(key::<F>(packet.source)) & role::VIRTUAL == 0 {
+        return None;
+    }
+    let settings = known.settings();
+    let limit = if F::V6 {
+        settings.segment6
+    } else {
+        settings.segment4
+    };
+    let end = ((tcp.u8::<12>() >> 4) as usize) << 2;
+    let at = find(frame, packet.l4, end)?;
+    let announced = frame.view::<2>(packet.l4.wrapping_add(at))?.u16::<0>();
+    if limit == 0 || u16::from_be(announced) <= limit {
+        return None;
+    }
+    known.count(Note::Clamped);
+    let change = checksum::change_u16(announced, limit.to_be());
+    // Behind an odd number of bytes its halves belong to two words.
+    let sum = if at & 1 == 0 {
+        change
+    } else {
+        checksum::fold(change).swap_bytes() as u32
+    };
+    Some(Change {
+        at: packet.l4.wrapping_add(at),
+        segment: limit.to_be(),
+        transport: checksum_at(packet),
+        sum,
+    })
+}
+
+/// Where the announced size is, from the start of the TCP header.
+#[inline(always)]
+fn find<P: Frame>(frame: &P, l4: usize, end: usize) -> Option<usize> {
+    let mut at = 20usize;
+    for _ in 0..OPTIONS {
+        if at.wrapping_add(4) > end {
+            return None;
+        }
+        let option = frame.view::<2>(l4.wrapping_add(at))?;
+        let length = match option.u8::<0>() {
+            END => return None,
+            NOTHING => 1,
+            SEGMENT if option.u8::<1>() == 4 => return Some(at.wrapping_add(2)),
+            _ => option.u8::<1>() as usize,
+        };
+        if length == 0 || length > 40 {
+            return None;
+        }
+        at = at.wrapping_add(length);
+    }
+    None
+}

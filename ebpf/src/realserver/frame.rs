@@ -1,0 +1,261 @@
+//! Frames of both hooks, with the part of [`Frame`] that a real server needs.
+
+use core::arch::asm;
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_FIXED_GSO, xdp_md,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_xdp_adjust_head, bpf_xdp_get_buff_len,
+};
+use shunt_datapath::clamp::Change;
+use shunt_datapath::entry::Ways;
+use shunt_datapath::frame::{Edit, Frame, Transport, View};
+use shunt_datapath::link;
+use shunt_datapath::packet::Ports;
+use shunt_datapath::tables::Tables;
+use shunt_datapath::verdict::{Drop, Word};
+
+/// Headers that are brought into reach: Ethernet with a tag, an outer header with options, an
+/// inner one, or TCP with all its options.
+const HEADERS: u32 = 128;
+/// `BPF_ADJ_ROOM_MAC`: between the link header and the network header.
+const BEHIND_LINK: u32 = 1;
+
+/// A packet pointer of a context, read so that the verifier keeps it for one.
+///
+/// To the compiler the field has 32 bits, and it may move it with an instruction of 32 bits, after
+/// which the verifier sees a number. Assembly hides the width.
+///
+/// # Safety
+/// `context` must be the program's own context, and `AT` the place of `data` or `data_end`.
+#[inline(always)]
+unsafe fn pointer<const AT: usize>(context: *const c_void) -> usize {
+    let value: usize;
+    // SAFETY: a load from the context, which the caller promises.
+    unsafe {
+        asm!(
+            "{value} = *(u32 *)({context} + {at})",
+            value = out(reg) value,
+            context = in(reg) context,
+            at = const AT,
+            options(pure, readonly, nostack)
+        );
+    }
+    value
+}
+
+/// What both hooks have alike: bytes between two pointers.
+macro_rules! bytes {
+    ($data:literal, $end:literal) => {
+        #[inline(always)]
+        fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
+            // SAFETY: the kernel hands in a valid context with its pointers at these places.
+            let (data, end) = unsafe {
+                (
+                    pointer::<$data>(self.0.cast()),
+                    pointer::<$end>(self.0.cast()),
+                )
+            };
+            let start = data.wrapping_add(offset);
+            if start.wrapping_add(N) > end {
+                return None;
+            }
+            // SAFETY: checked just above; the verifier holds us to it.
+            Some(unsafe { View::new(start as *const u8) })
+        }
+
+        #[inline(always)]
+        fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
+            // SAFETY: as above.
+            let (data, end) = unsafe {
+                (
+                    pointer::<$data>(self.0.cast()),
+                    pointer::<$end>(self.0.cast()),
+                )
+            };
+            let start = data.wrapping_add(offset);
+            if start.wrapping_add(N) > end {
+                return None;
+            }
+            // SAFETY: as above.
+            Some(unsafe { Edit::new(start as *mut u8) })
+        }
+
+        #[inline(always)]
+        fn segment(&self) -> usize {
+            0
+        }
+
+        #[inline(always)]
+        fn open<const BYTES: usize>(&mut self, _: usize, _: bool) -> bool {
+            // A real server wraps nothing.
+            false
+        }
+
+        #[inline(always)]
+        fn truncate(&mut self, _: usize) -> bool {
+            false
+        }
+
+        #[inline(always)]
+        fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
+            None
+        }
+
+        #[inline(always)]
+        fn sum(&self, _: usize) -> Option<u32> {
+            None
+        }
+
+        #[inline(always)]
+        fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32) -> Word {
+            // A real server schedules nothing.
+            Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn first<T: Tables>(&self, _: &T) {}
+
+        #[inline(always)]
+        fn later<T: Tables>(&self, _: &T) -> Word {
+            Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn carry(&mut self, _: Transport, _: u32, _: u32) {}
+    };
+}
+
+/// A frame of the XDP hook.
+pub struct XdpFrame(pub *mut xdp_md);
+
+impl Frame for XdpFrame {
+    bytes!(0, 4);
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { bpf_xdp_get_buff_len(self.0) as usize }
+    }
+
+    #[inline(always)]
+    fn close(&mut self, l3: usize, bytes: usize, _: bool) -> bool {
+        // The link header moves up to the inner packet: last bytes first, tags or not.
+        if move_link(self, l3, bytes).is_none() {
+            return false;
+        }
+        // SAFETY: the helper checks the bounds.
+        unsafe { bpf_xdp_adjust_head(self.0, bytes as i32) == 0 }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+}
+
+/// Copies the link header, in front of `l3`, so that it ends where `bytes` later the next header
+/// begins.
+#[inline(always)]
+fn move_link(frame: &mut XdpFrame, l3: usize, bytes: usize) -> Option<()> {
+    let front = frame.view::<{ link::HEADER }>(0)?;
+    let (a, b, c) = (front.u64::<0>(), front.u32::<8>(), front.u16::<12>());
+    if l3 > link::HEADER {
+        // Both headers are longer than the tags, so nothing is overwritten that is still needed.
+        let first = frame.view::<4>(link::HEADER)?.u32::<0>();
+        if l3 > link::HEADER + 4 {
+            let second = frame.view::<4>(link::HEADER + 4)?.u32::<0>();
+            frame
+                .edit::<4>(bytes + link::HEADER + 4)?
+                .set_u32::<0>(second);
+        }
+        frame.edit::<4>(bytes + link::HEADER)?.set_u32::<0>(first);
+    }
+    let mut moved = frame.edit::<{ link::HEADER }>(bytes)?;
+    moved.set_u64::<0>(a);
+    moved.set_u32::<8>(b);
+    moved.set_u16::<12>(c);
+    Some(())
+}
+
+/// A frame of the tc hook: a socket buffer.
+pub struct SkbFrame(pub *mut __sk_buff);
+
+impl SkbFrame {
+    /// Brings the headers into reach.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        let frame = Self(skb);
+        // SAFETY: the kernel hands in a valid context.
+        let (data, end) = unsafe { (pointer::<76>(skb.cast()), pointer::<80>(skb.cast())) };
+        let length = frame.length() as u32;
+        let wanted = if length < HEADERS { length } else { HEADERS };
+        if end.wrapping_sub(data) < wanted as usize {
+            // SAFETY: the helper checks the length. If it fails, views fail.
+            unsafe { bpf_skb_pull_data(skb, wanted) };
+        }
+        frame
+    }
+
+    /// Writes a segment size.
+    ///
+    /// Through helpers: a program that writes to frames itself has the kernel copy the headers of
+    /// each frame that leaves, since TCP keeps a clone of it.
+    #[inline(always)]
+    pub fn announce(&self, change: &Change) {
+        let field = change.transport.field as u32;
+        let segment = u64::from(change.segment);
+        // SAFETY: the helpers check the offsets. A sum that is left to the device does not hold
+        // the option yet; the helper knows.
+        unsafe {
+            let from = (&raw const segment).cast();
+            if bpf_skb_store_bytes(self.0, change.at as u32, from, 2, 0) == 0 {
+                bpf_l4_csum_replace(self.0, field, 0, change.sum.into(), 0);
+            }
+        }
+    }
+}
+
+impl Frame for SkbFrame {
+    bytes!(76, 80);
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).len as usize }
+    }
+
+    #[inline(always)]
+    fn close(&mut self, l3: usize, bytes: usize, inner_v6: bool) -> bool {
+        // The kernel knows one tag, outside the bytes. A second one would be taken for a header.
+        if l3 != link::HEADER {
+            return false;
+        }
+        let v6 = match self.view::<{ link::HEADER }>(0) {
+            Some(header) => header.u16::<12>() == link::IPV6,
+            None => return false,
+        };
+        // Kernels before 6.3 have no flag for another family inside, and refuse it.
+        let change = match (v6, inner_v6) {
+            (true, false) => BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
+            (false, true) => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+            (true, true) | (false, false) => 0,
+        };
+        // What stands for many packets stands for the same ones afterwards.
+        let flags = (change | BPF_F_ADJ_ROOM_FIXED_GSO).into();
+        // SAFETY: the helper checks the bounds.
+        let done = unsafe { bpf_skb_adjust_room(self.0, -(bytes as i32), BEHIND_LINK, flags) };
+        done == 0
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+}
