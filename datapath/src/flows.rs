@@ -13,8 +13,9 @@
 //! Keys are exact: the endpoint's high bits that find no room in IPv4's first word stand in its
 //! last. Rules that keep readers right without a lock:
 //! - A slot is taken by swapping word 0 for [`BUSY`]; the key is stored there last.
-//! - Whoever takes an entry out swaps its key for [`GONE`] (or for `BUSY`, to use the slot at
-//!   once), and with that alone owns what the entry counted for.
+//! - Whoever takes an entry out first swaps its last word for [`CLOSED`], then its key for [`GONE`]
+//!   (or for `BUSY`, to use the slot at once), and with both owns what the last word had counted
+//!   for. A change of the entry swaps the last word too, so that one of the two fails.
 //! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
 //!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
 
@@ -27,6 +28,8 @@ pub const FREE: u64 = 0;
 pub const BUSY: u64 = 1;
 /// Taken out; the slot may be used.
 pub const GONE: u64 = 2;
+/// The last word of an entry that is being taken out. No entry has it: servers begin at 1.
+pub const CLOSED: u64 = 0;
 
 /// Words of memory that others read and write at the same time.
 pub trait Words: Copy {
@@ -218,19 +221,34 @@ impl<W: Words> Entry<W> {
         true
     }
 
-    /// Takes the entry out. False if someone else did: who gets true owns what it counted for.
+    /// Takes the entry out. False if someone else did, or changed it since it was read: who gets
+    /// true owns what [`Entry::value`] counted for.
     #[inline(always)]
-    pub fn remove(&self, key: &Key) -> bool {
-        self.slot.swap(0, key.first, GONE)
+    pub fn remove<L: Layout>(&self, key: &Key) -> bool {
+        close::<L, W>(self.slot, key.first, self.value, GONE)
     }
 
     /// Takes the entry out to write another in its place. As `remove`.
     #[inline(always)]
-    pub fn seize(&self, key: &Key) -> Option<Seat<W>> {
-        self.slot
-            .swap(0, key.first, BUSY)
-            .then_some(Seat { slot: self.slot })
+    pub fn seize<L: Layout>(&self, key: &Key) -> Option<Seat<W>> {
+        close::<L, W>(self.slot, key.first, self.value, BUSY).then_some(Seat { slot: self.slot })
     }
+}
+
+/// Ends an entry that still is as it was read: its last word first, so that nobody changes what
+/// it counts for, then its key.
+#[inline(always)]
+fn close<L: Layout, W: Words>(slot: W, first: u64, value: u64, mark: u64) -> bool {
+    let last = L::STRIDE.wrapping_sub(1);
+    if value == CLOSED || !slot.swap(last, value, CLOSED) {
+        return false;
+    }
+    if slot.swap(0, first, mark) {
+        return true;
+    }
+    // The slot was another flow's, with the same last word: it gets that back.
+    slot.swap(last, CLOSED, value);
+    false
 }
 
 /// A slot that is ours to write.
@@ -292,8 +310,8 @@ pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, boo
     }
     let slot = bucket.pick::<L>(index);
     let value = slot.load(L::STRIDE.wrapping_sub(1));
-    // The slot may have been given to another flow between the two loads.
-    if slot.load(0) != key.first {
+    // The slot may have been given to another flow between the two loads, or is about to be.
+    if slot.load(0) != key.first || value == CLOSED {
         return (None, false);
     }
     (Some(Entry { slot, value }), false)
@@ -324,12 +342,16 @@ pub struct Offer<W> {
 }
 
 impl<W: Words> Offer<W> {
-    /// Takes the slot. `None` if someone was faster.
+    /// Takes the slot. `None` if someone was faster, or if the flow in it has moved on: who gets it
+    /// owns what [`Offer::value`] counted for.
     #[inline(always)]
-    pub fn take(&self) -> Option<Seat<W>> {
-        self.slot
-            .swap(0, self.first, BUSY)
-            .then_some(Seat { slot: self.slot })
+    pub fn take<L: Layout>(&self) -> Option<Seat<W>> {
+        let taken = if self.first > GONE {
+            close::<L, W>(self.slot, self.first, self.value, BUSY)
+        } else {
+            self.slot.swap(0, self.first, BUSY)
+        };
+        taken.then_some(Seat { slot: self.slot })
     }
 }
 
@@ -372,7 +394,7 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
     if first == FREE || first == GONE {
         return Price::NOTHING;
     }
-    if first == BUSY {
+    if first == BUSY || value == CLOSED {
         return Price::NEVER;
     }
     let meta = Meta((value >> 32) as u32);

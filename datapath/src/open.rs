@@ -170,7 +170,7 @@ fn enter<F: Family, P: Frame, T: Tables>(
     };
     let seat = match (request.stale, place) {
         (Some(stale), _) => {
-            let seat = stale.seize(&request.key);
+            let seat = stale.seize::<F::Layout>(&request.key);
             if seat.is_some() {
                 track::release::<F, T>(tables, request.key.first, stale.value);
                 tables.count(Note::Reused.counter());
@@ -226,7 +226,7 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
     let meta = connection::Meta::new(request.now, hop, 0);
     let value = flows::value(id, key.tag, meta);
     let seat = match track::find::<F, T>(tables, &key, hash) {
-        Some(entry) => entry.seize(&key),
+        Some(entry) => entry.seize::<F::Layout>(&key),
         None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
             Place::At(offer) => track::take::<F, T>(tables, offer),
             Place::Nowhere => None,

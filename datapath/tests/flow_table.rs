@@ -209,8 +209,11 @@ impl<F: Family> Run<F> {
         let found = track::find::<F, _>(&&self.tables, &key, hash);
         assert_eq!(found.is_some(), self.model.remove(&flow).is_some());
         if let Some(entry) = found {
-            assert!(entry.remove(&key));
-            assert!(!entry.remove(&key), "only one takes an entry out");
+            assert!(entry.remove::<F::Layout>(&key));
+            assert!(
+                !entry.remove::<F::Layout>(&key),
+                "only one takes an entry out"
+            );
             track::release::<F, _>(&&self.tables, key.first, entry.value);
         }
     }
@@ -221,7 +224,7 @@ impl<F: Family> Run<F> {
         let Some(entry) = track::find::<F, _>(&&self.tables, &key, hash) else {
             return;
         };
-        let seat = entry.seize(&key).expect("nobody else is here");
+        let seat = entry.seize::<F::Layout>(&key).expect("nobody else is here");
         track::release::<F, _>(&&self.tables, key.first, entry.value);
         track::begin(&&self.tables, server, self.tick(), SYN_RECV, true);
         seat.fill::<F::Layout>(&key, flows::value(server, key.tag, self.meta(SYN_RECV)));

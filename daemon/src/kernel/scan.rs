@@ -120,7 +120,8 @@ impl Look<'_> {
             // again when a client uses its port again: only one that was not used for a while can
             // have lost its connection.
             let idle = record.meta.age(self.now) > IDLE;
-            if idle && self.is_orphan::<L>(mapping, mask, record) && entry.remove(&record.key) {
+            if idle && self.is_orphan::<L>(mapping, mask, record) && entry.remove::<L>(&record.key)
+            {
                 return true;
             }
             found.used += 1;
@@ -128,7 +129,7 @@ impl Look<'_> {
             return false;
         }
         let limit = self.limit(record.meta.state());
-        if record.meta.age(self.now) > limit && entry.remove(&record.key) {
+        if record.meta.age(self.now) > limit && entry.remove::<L>(&record.key) {
             self.release(record.target, record.meta);
             found.expired += 1;
             return true;
