@@ -53,7 +53,8 @@ const fn row(next: [State; 11]) -> u64 {
     let mut packed = 0;
     let mut at = 0;
     while at < 11 {
-        #[allow(clippy::indexing_slicing)] // Constant evaluation: a bad index does not compile.
+        // Constant evaluation: what could go wrong does not compile.
+        #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
         {
             packed |= (next[at] as u64) << (at * 4);
         }

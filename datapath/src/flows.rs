@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!         word 0                                       then       last
-//! IPv4    client address (32) port (16) endpoint (16)             target (24) endpoint (8) meta (32)
-//! IPv6    1 port (16) endpoint (24)                    address    target (24) 0        (8) meta (32)
+//! IPv4    client address (32) port (16) endpoint (16)          target (24) endpoint (8) meta (32)
+//! IPv6    1 port (16) endpoint (24)                   address  target (24) 0       (8) meta (32)
 //! ```
 //!
 //! Keys are exact: the endpoint's high bits that find no room in IPv4's first word stand in its
@@ -359,25 +359,18 @@ impl<W: Words> Offer<W> {
 /// state lives.
 #[inline(always)]
 pub fn offer<L: Layout, W: Words>(bucket: W, now: u32, timeout: impl Fn(u32) -> u32) -> Offer<W> {
-    let mut best = Price::NEVER;
-    let mut index = 0;
-    macro_rules! look {
-        ($at:expr) => {
-            if $at < L::SLOTS {
-                let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
-                let value = slot.load(L::STRIDE.wrapping_sub(1));
-                let price = price::<L>(slot.load(0), value, now, &timeout);
-                if price < best {
-                    best = price;
-                    index = $at;
-                }
-            }
-        };
-    }
-    look!(0);
-    look!(1);
-    look!(2);
-    look!(3);
+    let at = |index: usize| {
+        if index >= L::SLOTS {
+            return Price::NEVER;
+        }
+        let slot = bucket.skip(L::STRIDE.wrapping_mul(index));
+        let value = slot.load(L::STRIDE.wrapping_sub(1));
+        price::<L>(slot.load(0), value, now, &timeout)
+    };
+    let better = |a: (Price, usize), b: (Price, usize)| if b.0 < a.0 { b } else { a };
+    let low = better((at(0), 0), (at(1), 1));
+    let high = better((at(2), 2), (at(3), 3));
+    let (_, index) = better(low, high);
     let slot = bucket.pick::<L>(index);
     let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
     // Looked at again: if it changed in between, the price is that of what is there.

@@ -218,10 +218,10 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
     let key = F::key(packet.source, request.ports.source, server.endpoint);
     let hash = track::hash(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
-    if hop == 0 {
-        if let Some(ways) = link::came_from(frame) {
-            tables.learn(F::words(packet.source), ways);
-        }
+    if hop == 0
+        && let Some(ways) = link::came_from(frame)
+    {
+        tables.learn(F::words(packet.source), ways);
     }
     let meta = connection::Meta::new(request.now, hop, 0);
     let value = flows::value(id, key.tag, meta);

@@ -302,12 +302,11 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
     hop: u32,
     client: F::Address,
 ) -> Option<Ways> {
-    if hop != 0 {
-        if let Some(hop) = tables.hop(hop) {
-            if hop.ways.is_usable() {
-                return Some(hop.ways);
-            }
-        }
+    if hop != 0
+        && let Some(hop) = tables.hop(hop)
+        && hop.ways.is_usable()
+    {
+        return Some(hop.ways);
     }
     frame
         .route(F::V6, F::words(client))

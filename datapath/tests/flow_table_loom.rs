@@ -3,6 +3,9 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p shunt-datapath --test flow_table_loom --release`, with a
 //! target folder of its own.
 
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 #![cfg(loom)]
 
 use loom::model::Builder;

@@ -105,10 +105,10 @@ impl Scene {
         command.args(["--flows", "262144", "--stop", "remove"]);
         self.daemon = Some(Process::start(command).context("cannot start shuntd")?);
         until("shuntd to answer", LIMIT, || {
-            if let Some(daemon) = &mut self.daemon {
-                if !daemon.is_running()? {
-                    bail!("shuntd ended at once; run it by hand in a namespace to see why");
-                }
+            if let Some(daemon) = &mut self.daemon
+                && !daemon.is_running()?
+            {
+                bail!("shuntd ended at once; run it by hand in a namespace to see why");
             }
             Ok(self
                 .client()

@@ -204,11 +204,11 @@ impl Pools {
 
     fn give(&mut self, base: u32, length: u32) {
         let (mut base, mut length) = (base, length);
-        if let Some((before, room)) = self.free.range(..base).next_back().map(|(b, r)| (*b, *r)) {
-            if before + room == base {
-                self.free.remove(&before);
-                (base, length) = (before, room + length);
-            }
+        if let Some((before, room)) = self.free.range(..base).next_back().map(|(b, r)| (*b, *r))
+            && before + room == base
+        {
+            self.free.remove(&before);
+            (base, length) = (before, room + length);
         }
         if let Some(room) = self.free.remove(&(base + length)) {
             length += room;

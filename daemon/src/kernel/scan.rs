@@ -78,10 +78,10 @@ impl Look<'_> {
                 };
                 let hash = flows::hash(&record.key, self.tables.made.seed);
                 let home = flows::first(hash, mask);
-                if home != bucket {
-                    if let Some(word) = away.get_mut(home as usize / 64) {
-                        *word |= 1 << (home % 64);
-                    }
+                if home != bucket
+                    && let Some(word) = away.get_mut(home as usize / 64)
+                {
+                    *word |= 1 << (home % 64);
                 }
                 has_gone |= self.entry::<L>(mapping, mask, &record, &entry, found);
             }
@@ -219,10 +219,11 @@ impl Look<'_> {
                 };
                 let state = record.meta.state();
                 let alive = record.meta.age(self.now) <= self.limit(state);
-                if alive && !record.key.is_back::<L>() {
-                    if let Some(count) = counts.get_mut(state as usize) {
-                        *count += 1;
-                    }
+                if alive
+                    && !record.key.is_back::<L>()
+                    && let Some(count) = counts.get_mut(state as usize)
+                {
+                    *count += 1;
                 }
             }
         }
@@ -286,7 +287,7 @@ impl Look<'_> {
             IpAddr::from((u128::from(a) | u128::from(b) << 64).to_ne_bytes())
         };
         let client = SocketAddr::new(client, u16::from_be(record.key.port::<L>()));
-        // The clock's tick is a little longer than a second; what is shown is never more than asked.
+        // The clock's tick is a little longer than a second: never more is shown than was asked.
         let expires_s = u64::from(left) * tick_ns / 1_000_000_000;
         Some(Connection {
             protocol,
