@@ -179,11 +179,13 @@ impl Meta {
         self.0 >> 10
     }
 
-    /// Ticks since then; the clock goes round after 2^22.
+    /// Ticks since then; the clock goes round after 2^22. Another CPU's clock, or that of a scan
+    /// that takes a while, may be behind the one that was written: then it is no time.
     #[inline(always)]
     #[must_use]
     pub fn age(self, now: u32) -> u32 {
-        now.wrapping_sub(self.tick()) & TICK_MASK
+        let age = now.wrapping_sub(self.tick()) & TICK_MASK;
+        if age > TICK_MASK >> 1 { 0 } else { age }
     }
 
     #[inline(always)]
@@ -276,6 +278,12 @@ mod tests {
         for state in 0..11 {
             assert_eq!(next(state, Direction::Input, 0), CLOSE);
         }
+    }
+
+    #[test]
+    fn an_entry_written_by_a_later_clock_is_not_old() {
+        assert_eq!(Meta::new(7, ESTABLISHED, 0).age(6), 0);
+        assert_eq!(Meta::new(0, ESTABLISHED, 0).age(TICK_MASK), 0);
     }
 
     #[test]

@@ -113,7 +113,9 @@ impl Look<'_> {
         found: &mut Found,
     ) -> bool {
         if record.key.is_back::<L>() {
-            if self.is_orphan::<L>(mapping, mask, record) && entry.remove(&record.key) {
+            // The way back is entered before its flow.
+            let settled = record.meta.age(self.now) > 1;
+            if settled && self.is_orphan::<L>(mapping, mask, record) && entry.remove(&record.key) {
                 return true;
             }
             found.used += 1;
