@@ -1,0 +1,205 @@
+//! Every method, family and hook carries real traffic.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use shunt_agent::Options;
+use shunt_lab::{
+    Family, HttpLoad, HttpServer, ReplyVia, Topology, UdpEcho, get, skipped,
+    transfer_down, transfer_up, udp_ask,
+};
+
+use crate::director::Director;
+use crate::table::at;
+
+const LIMIT: Duration = Duration::from_secs(5);
+const MB: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Masquerade,
+    Route,
+    Tunnel,
+}
+
+impl Method {
+    fn option(self) -> &'static str {
+        match self {
+            Method::Masquerade => "-m",
+            Method::Route => "-g",
+            Method::Tunnel => "-i",
+        }
+    }
+
+    /// Masquerading sends to another port than the service's.
+    fn port(self) -> u16 {
+        match self {
+            Method::Masquerade => 8080,
+            Method::Route | Method::Tunnel => 80,
+        }
+    }
+
+    fn udp_port(self) -> u16 {
+        match self {
+            Method::Masquerade => 5353,
+            Method::Route | Method::Tunnel => 53,
+        }
+    }
+}
+
+#[test]
+fn masquerading_through_tc_with_offloads() -> Result<()> {
+    cell(Method::Masquerade, "tc", 100 * MB)
+}
+
+#[test]
+fn direct_routing_through_tc_with_offloads() -> Result<()> {
+    cell(Method::Route, "tc", 100 * MB)
+}
+
+#[test]
+fn tunnels_through_tc_with_offloads() -> Result<()> {
+    cell(Method::Tunnel, "tc", 100 * MB)
+}
+
+#[test]
+fn masquerading_through_native_xdp() -> Result<()> {
+    cell(Method::Masquerade, "xdp-native", 10 * MB)
+}
+
+#[test]
+fn direct_routing_through_native_xdp() -> Result<()> {
+    cell(Method::Route, "xdp-native", 10 * MB)
+}
+
+#[test]
+fn tunnels_through_native_xdp() -> Result<()> {
+    cell(Method::Tunnel, "xdp-native", 10 * MB)
+}
+
+#[test]
+fn masquerading_through_generic_xdp() -> Result<()> {
+    cell(Method::Masquerade, "xdp-generic", 10 * MB)
+}
+
+#[test]
+fn direct_routing_through_generic_xdp() -> Result<()> {
+    cell(Method::Route, "xdp-generic", 10 * MB)
+}
+
+#[test]
+fn tunnels_through_generic_xdp() -> Result<()> {
+    cell(Method::Tunnel, "xdp-generic", 10 * MB)
+}
+
+/// HTTP spreads, addresses are right, large transfers are whole, large datagrams arrive; in both
+/// families.
+fn cell(method: Method, hook: &str, bytes: u64) -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3);
+    let bed = if hook == "tc" { bed.offloads() } else { bed };
+    let bed = bed.build()?;
+    bed.director_holds(0, "lo", 1)?;
+    let mut members = Vec::new();
+    match method {
+        Method::Masquerade => {}
+        Method::Route => bed.servers_hold(1)?,
+        Method::Tunnel => {
+            for server in &bed.servers {
+                members.push(Member::join(&bed, server)?);
+            }
+        }
+    }
+    if method != Method::Masquerade {
+        bed.servers_reply_via(ReplyVia::Router)?;
+    }
+    let start = |server| HttpServer::start(server, method.port());
+    let _http = bed.servers.iter().map(start).collect::<Result<Vec<_>>>()?;
+    let start = |server| UdpEcho::start(server, method.udp_port());
+    let _udp = bed.servers.iter().map(start).collect::<Result<Vec<_>>>()?;
+    let director = Director::start_with(bed.director(), &["--attach", hook])?;
+    for family in Family::BOTH {
+        let case = || format!("{method:?} {hook} {family:?}:\n{}", director.log().unwrap_or_default());
+        services(&bed, &director, method, family).with_context(case)?;
+        traffic(&bed, method, family, bytes).with_context(case)?;
+    }
+    let status = director.shunt("status")?;
+    ensure!(status.contains(hook), "no device by {hook}:\n{status}");
+    Ok(())
+}
+
+fn services(bed: &Topology, director: &Director, method: Method, family: Family) -> Result<()> {
+    for (option, port, server_port) in [("-t", 80, method.port()), ("-u", 53, method.udp_port())] {
+        let service = at(bed.vip(family, 1), port);
+        director.ipvsadm(&format!("-A {option} {service} -s rr"))?;
+        for index in 0..bed.servers.len() {
+            let server = at(bed.server_address(family, index), server_port);
+            let how = method.option();
+            director.ipvsadm(&format!("-a {option} {service} -r {server} {how}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn traffic(bed: &Topology, method: Method, family: Family, bytes: u64) -> Result<()> {
+    let web = bed.service(family, 1, 80);
+    let answer = get(bed.client(), web, "/")?;
+    let client = answer.client().map(|client| client.ip());
+    ensure!(client == Some(bed.client_address(family, 0)), "the server saw {client:?}");
+    let index: usize = answer.server.trim_start_matches("server").parse()?;
+    let asked = match method {
+        Method::Masquerade => at(bed.server_address(family, index - 1), method.port()),
+        Method::Route | Method::Tunnel => web.to_string(),
+    };
+    ensure!(answer.field("address") == Some(asked.as_str()), "asked at {:?}", answer.address());
+
+    let load = HttpLoad::to(web).workers(1).connection_per_request().requests(30);
+    let report = load.run(bed.client())?;
+    let even: BTreeMap<String, u64> = (1..=3).map(|n| (format!("server{n}"), 10)).collect();
+    ensure!(report.servers == even, "{:?} of {:?}", report.failures, report.servers);
+
+    let down = transfer_down(bed.client(), web, bytes)?;
+    let up = transfer_up(bed.client(), web, bytes)?;
+    println!(
+        "{method:?} {family:?}: {} MB, down {:.2} Gbit/s, up {:.2} Gbit/s",
+        bytes / MB,
+        down.bits_per_second() / 1e9,
+        up.bits_per_second() / 1e9
+    );
+    let dns = bed.service(family, 1, 53);
+    for size in [16, 1400, 8192] {
+        let mut said = udp_ask(bed.client(), dns, size, LIMIT);
+        if said.is_err() && method == Method::Tunnel {
+            // The first one teaches the client how large a fragment the tunnel takes.
+            said = udp_ask(bed.client(), dns, size, LIMIT);
+        }
+        let said = said.with_context(|| format!("datagrams of {size} bytes"))?;
+        ensure!(said.starts_with("server"), "{said}");
+    }
+    Ok(())
+}
+
+/// A server that the agent has set up for tunnels; undone when dropped.
+pub struct Member(shunt_lab::Host);
+
+impl Member {
+    pub fn join(bed: &Topology, server: &shunt_lab::Host) -> Result<Member> {
+        let options = Options {
+            vips: Family::BOTH.map(|family| bed.vip(family, 1)).to_vec(),
+            tunnel: true,
+            ..Options::default()
+        };
+        let report = server.run(|| shunt_agent::join(&options))?;
+        ensure!(report.is_ready(), "{report}");
+        Ok(Member(server.clone()))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.0.run(shunt_agent::leave);
+    }
+}
