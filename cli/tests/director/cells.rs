@@ -1,50 +1,23 @@
 //! Every method, family and hook carries real traffic.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use shunt_agent::Options;
 use shunt_lab::{
-    Family, HttpLoad, HttpServer, ReplyVia, Topology, UdpEcho, get, skipped,
-    transfer_down, transfer_up, udp_ask,
+    Family, HttpLoad, HttpServer, Topology, UdpEcho, get, skipped, transfer_down, transfer_up,
+    udp_ask,
 };
 
+use crate::bed::{LIMIT, Method, at};
 use crate::director::Director;
-use crate::table::at;
 
-const LIMIT: Duration = Duration::from_secs(5);
 const MB: u64 = 1_000_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    Masquerade,
-    Route,
-    Tunnel,
-}
-
-impl Method {
-    fn option(self) -> &'static str {
-        match self {
-            Method::Masquerade => "-m",
-            Method::Route => "-g",
-            Method::Tunnel => "-i",
-        }
-    }
-
-    /// Masquerading sends to another port than the service's.
-    fn port(self) -> u16 {
-        match self {
-            Method::Masquerade => 8080,
-            Method::Route | Method::Tunnel => 80,
-        }
-    }
-
-    fn udp_port(self) -> u16 {
-        match self {
-            Method::Masquerade => 5353,
-            Method::Route | Method::Tunnel => 53,
-        }
+/// Masquerading sends to other ports than the service's.
+fn ports(method: Method) -> [(&'static str, u16, u16); 2] {
+    match method {
+        Method::Masquerade => [("-t", 80, 8080), ("-u", 53, 5353)],
+        Method::Route | Method::Tunnel => [("-t", 80, 80), ("-u", 53, 53)],
     }
 }
 
@@ -102,23 +75,11 @@ fn cell(method: Method, hook: &str, bytes: u64) -> Result<()> {
     let bed = Topology::builder().servers(3);
     let bed = if hook == "tc" { bed.offloads() } else { bed };
     let bed = bed.build()?;
-    bed.director_holds(0, "lo", 1)?;
-    let mut members = Vec::new();
-    match method {
-        Method::Masquerade => {}
-        Method::Route => bed.servers_hold(1)?,
-        Method::Tunnel => {
-            for server in &bed.servers {
-                members.push(Member::join(&bed, server)?);
-            }
-        }
-    }
-    if method != Method::Masquerade {
-        bed.servers_reply_via(ReplyVia::Router)?;
-    }
-    let start = |server| HttpServer::start(server, method.port());
+    let _members = method.prepare(&bed)?;
+    let [(_, _, http), (_, _, udp)] = ports(method);
+    let start = |server| HttpServer::start(server, http);
     let _http = bed.servers.iter().map(start).collect::<Result<Vec<_>>>()?;
-    let start = |server| UdpEcho::start(server, method.udp_port());
+    let start = |server| UdpEcho::start(server, udp);
     let _udp = bed.servers.iter().map(start).collect::<Result<Vec<_>>>()?;
     let director = Director::start_with(bed.director(), &["--attach", hook])?;
     for family in Family::BOTH {
@@ -132,7 +93,7 @@ fn cell(method: Method, hook: &str, bytes: u64) -> Result<()> {
 }
 
 fn services(bed: &Topology, director: &Director, method: Method, family: Family) -> Result<()> {
-    for (option, port, server_port) in [("-t", 80, method.port()), ("-u", 53, method.udp_port())] {
+    for (option, port, server_port) in ports(method) {
         let service = at(bed.vip(family, 1), port);
         director.ipvsadm(&format!("-A {option} {service} -s rr"))?;
         for index in 0..bed.servers.len() {
@@ -151,7 +112,7 @@ fn traffic(bed: &Topology, method: Method, family: Family, bytes: u64) -> Result
     ensure!(client == Some(bed.client_address(family, 0)), "the server saw {client:?}");
     let index: usize = answer.server.trim_start_matches("server").parse()?;
     let asked = match method {
-        Method::Masquerade => at(bed.server_address(family, index - 1), method.port()),
+        Method::Masquerade => at(bed.server_address(family, index - 1), 8080),
         Method::Route | Method::Tunnel => web.to_string(),
     };
     ensure!(answer.field("address") == Some(asked.as_str()), "asked at {:?}", answer.address());
@@ -180,26 +141,4 @@ fn traffic(bed: &Topology, method: Method, family: Family, bytes: u64) -> Result
         ensure!(said.starts_with("server"), "{said}");
     }
     Ok(())
-}
-
-/// A server that the agent has set up for tunnels; undone when dropped.
-pub struct Member(shunt_lab::Host);
-
-impl Member {
-    pub fn join(bed: &Topology, server: &shunt_lab::Host) -> Result<Member> {
-        let options = Options {
-            vips: Family::BOTH.map(|family| bed.vip(family, 1)).to_vec(),
-            tunnel: true,
-            ..Options::default()
-        };
-        let report = server.run(|| shunt_agent::join(&options))?;
-        ensure!(report.is_ready(), "{report}");
-        Ok(Member(server.clone()))
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.0.run(shunt_agent::leave);
-    }
 }

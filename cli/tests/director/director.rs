@@ -68,6 +68,11 @@ impl Director {
         .with_context(|| self.log().unwrap_or_default())
     }
 
+    /// More options for the daemon's next life.
+    pub fn options(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+    }
+
     /// Starts the daemon without waiting for it.
     pub fn launch(&mut self) -> Result<()> {
         let mut command = called(&self.host, "shuntd", &[]);

@@ -3,6 +3,9 @@
 //!
 //! Each test has a bed and a daemon of its own. Nothing sleeps; all waits have limits.
 
+mod bed;
 mod cells;
 mod director;
+mod listing;
+mod restart;
 mod table;

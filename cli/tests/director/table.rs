@@ -26,8 +26,3 @@ pub fn live(listing: &str, server: &str) -> Result<(u64, u64)> {
     };
     Ok((active.parse()?, inactive.parse()?))
 }
-
-/// An address and a port as `ipvsadm` reads and prints them.
-pub fn at(address: std::net::IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
-}
