@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::kernel::object;
 use crate::kernel::place::Place;
+use crate::memory;
 use crate::netlink::{self, Netlink};
 use crate::options::{Options, Stop};
 use crate::shell::Shell;
@@ -62,7 +63,9 @@ async fn run(options: Options) -> Result<()> {
     }
     let place = Place::make()?;
     let _only = socket::only_one(&place)?;
+    let memory = memory::recall(&place);
     let object = object::open(&place, options.capacity())?;
+    let memory = memory.filter(|_| object.adopted);
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {
         warn!(
@@ -71,7 +74,7 @@ async fn run(options: Options) -> Result<()> {
     }
     let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
     let stop = options.stop;
-    let shell = Shell::new(options, place.clone(), object, prober)?;
+    let shell = Shell::new(options, place.clone(), object, memory, prober)?;
     let listener = socket::listen(&place)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
     let (asks, heard) = mpsc::channel(64);
