@@ -102,6 +102,7 @@ fn a_stop_leaves_the_packet_path_or_takes_it_away_as_asked() -> Result<()> {
     let _http = web_servers(&bed)?;
     let mut director = Director::start(bed.director())?;
     let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 1)?;
+    get(bed.client(), web, "/")?;
     director.stop()?;
     ensure!(get(bed.client(), web, "/")?.server == "server1", "nothing forwards after a stop");
 
