@@ -5,7 +5,10 @@
 
 mod bed;
 mod cells;
+mod change;
 mod director;
 mod listing;
+mod packets;
+mod refusal;
 mod restart;
 mod table;
