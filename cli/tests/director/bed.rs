@@ -45,7 +45,11 @@ impl Method {
         }
         bed.servers_reply_via(ReplyVia::Router)?;
         match self {
-            Method::Tunnel => bed.servers.iter().map(|server| Member::join(bed, server)).collect(),
+            Method::Tunnel => bed
+                .servers
+                .iter()
+                .map(|server| Member::join(bed, server))
+                .collect(),
             Method::Masquerade | Method::Route => Ok(Vec::new()),
         }
     }
@@ -74,7 +78,10 @@ impl Drop for Member {
 }
 
 pub fn web_servers(bed: &Topology) -> Result<Vec<HttpServer>> {
-    bed.servers.iter().map(|server| HttpServer::start(server, 80)).collect()
+    bed.servers
+        .iter()
+        .map(|server| HttpServer::start(server, 80))
+        .collect()
 }
 
 /// Adds the service on port 80 with the first servers of the bed; gives its address.
@@ -97,7 +104,12 @@ pub fn add_web(
 /// No request of this load failed, and there were some.
 pub fn flawless(report: &LoadReport) -> Result<()> {
     ensure!(report.ok > 0, "no request was answered");
-    ensure!(report.failed() == 0, "{} ok, failed: {:?}", report.ok, report.failures);
+    ensure!(
+        report.failed() == 0,
+        "{} ok, failed: {:?}",
+        report.ok,
+        report.failures
+    );
     Ok(())
 }
 
@@ -129,7 +141,9 @@ impl Held {
 
     /// Asks on this connection who is there.
     pub fn ask(&mut self) -> Result<String> {
-        self.stream.write_all(b"GET / HTTP/1.1\r\nHost: held\r\n\r\n").context("send")?;
+        self.stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: held\r\n\r\n")
+            .context("send")?;
         let mut answer = Vec::new();
         let mut piece = [0; 1024];
         loop {
@@ -139,7 +153,9 @@ impl Held {
             let text = String::from_utf8_lossy(&answer);
             // The body's last line is the address that was asked.
             let server = text.lines().find_map(|line| line.strip_prefix("server "));
-            if let (Some(server), true) = (server, text.contains("\naddress ") && text.ends_with('\n')) {
+            if let (Some(server), true) =
+                (server, text.contains("\naddress ") && text.ends_with('\n'))
+            {
                 return Ok(server.to_owned());
             }
         }

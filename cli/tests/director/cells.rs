@@ -8,7 +8,7 @@ use shunt_lab::{
     udp_ask,
 };
 
-use crate::bed::{LIMIT, Method, at};
+use crate::bed::{LIMIT, Method, at, web_servers};
 use crate::director::Director;
 
 const MB: u64 = 1_000_000;
@@ -66,6 +66,45 @@ fn tunnels_through_generic_xdp() -> Result<()> {
     cell(Method::Tunnel, "xdp-generic", 10 * MB)
 }
 
+/// Servers of the other family are reached by tunnels only.
+#[test]
+fn tunnels_to_servers_of_the_other_family() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    for (hook, bytes) in [("tc", 20 * MB), ("xdp-native", 5 * MB)] {
+        let bed = Topology::builder().servers(2);
+        let bed = if hook == "tc" { bed.offloads() } else { bed };
+        let bed = bed.build()?;
+        let _members = Method::Tunnel.prepare(&bed)?;
+        let _http = web_servers(&bed)?;
+        let director = Director::start_with(bed.director(), &["--attach", hook])?;
+        for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
+            let web = bed.service(family, 1, 80);
+            director.ipvsadm(&format!("-A -t {web} -s rr"))?;
+            for index in 0..2 {
+                let server = at(bed.server_address(other, index), 80);
+                director.ipvsadm(&format!("-a -t {web} -r {server} -i"))?;
+            }
+            let case = || format!("{family:?} in {other:?} by {hook}");
+            let load = HttpLoad::to(web)
+                .workers(1)
+                .connection_per_request()
+                .requests(20);
+            let report = load.run(bed.client())?;
+            ensure!(
+                report.servers.len() == 2,
+                "{}: {:?}",
+                case(),
+                report.failures
+            );
+            transfer_down(bed.client(), web, bytes).with_context(case)?;
+            transfer_up(bed.client(), web, bytes).with_context(case)?;
+        }
+    }
+    Ok(())
+}
+
 /// HTTP spreads, addresses are right, large transfers are whole, large datagrams arrive; in both
 /// families.
 fn cell(method: Method, hook: &str, bytes: u64) -> Result<()> {
@@ -83,7 +122,12 @@ fn cell(method: Method, hook: &str, bytes: u64) -> Result<()> {
     let _udp = bed.servers.iter().map(start).collect::<Result<Vec<_>>>()?;
     let director = Director::start_with(bed.director(), &["--attach", hook])?;
     for family in Family::BOTH {
-        let case = || format!("{method:?} {hook} {family:?}:\n{}", director.log().unwrap_or_default());
+        let case = || {
+            format!(
+                "{method:?} {hook} {family:?}:\n{}",
+                director.log().unwrap_or_default()
+            )
+        };
         services(&bed, &director, method, family).with_context(case)?;
         traffic(&bed, method, family, bytes).with_context(case)?;
     }
@@ -109,18 +153,33 @@ fn traffic(bed: &Topology, method: Method, family: Family, bytes: u64) -> Result
     let web = bed.service(family, 1, 80);
     let answer = get(bed.client(), web, "/")?;
     let client = answer.client().map(|client| client.ip());
-    ensure!(client == Some(bed.client_address(family, 0)), "the server saw {client:?}");
+    ensure!(
+        client == Some(bed.client_address(family, 0)),
+        "the server saw {client:?}"
+    );
     let index: usize = answer.server.trim_start_matches("server").parse()?;
     let asked = match method {
         Method::Masquerade => at(bed.server_address(family, index - 1), 8080),
         Method::Route | Method::Tunnel => web.to_string(),
     };
-    ensure!(answer.field("address") == Some(asked.as_str()), "asked at {:?}", answer.address());
+    ensure!(
+        answer.field("address") == Some(asked.as_str()),
+        "asked at {:?}",
+        answer.address()
+    );
 
-    let load = HttpLoad::to(web).workers(1).connection_per_request().requests(30);
+    let load = HttpLoad::to(web)
+        .workers(1)
+        .connection_per_request()
+        .requests(30);
     let report = load.run(bed.client())?;
     let even: BTreeMap<String, u64> = (1..=3).map(|n| (format!("server{n}"), 10)).collect();
-    ensure!(report.servers == even, "{:?} of {:?}", report.failures, report.servers);
+    ensure!(
+        report.servers == even,
+        "{:?} of {:?}",
+        report.failures,
+        report.servers
+    );
 
     let down = transfer_down(bed.client(), web, bytes)?;
     let up = transfer_up(bed.client(), web, bytes)?;

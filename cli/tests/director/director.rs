@@ -16,8 +16,7 @@ use shunt_lab::{Host, Process, until};
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Small tables: a test has a few flows, and several directors run at the same time.
-const SIZES: [&str; 6] =
-    ["--flows", "65536", "--services", "256", "--servers", "256"];
+const SIZES: [&str; 6] = ["--flows", "65536", "--services", "256", "--servers", "256"];
 
 /// The binary under another name: the name decides what it is.
 pub fn called(host: &Host, name: &str, arguments: &[&str]) -> Command {
@@ -70,14 +69,21 @@ impl Director {
 
     /// More options for the daemon's next life.
     pub fn options(&mut self, options: &[&str]) {
-        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self.options
+            .extend(options.iter().map(|&option| option.to_owned()));
     }
 
     /// Starts the daemon without waiting for it.
     pub fn launch(&mut self) -> Result<()> {
         let mut command = called(&self.host, "shuntd", &[]);
-        let log = File::options().append(true).open(&self.log).context("cannot open the log")?;
-        command.args(&self.options).stdout(Stdio::null()).stderr(log);
+        let log = File::options()
+            .append(true)
+            .open(&self.log)
+            .context("cannot open the log")?;
+        command
+            .args(&self.options)
+            .stdout(Stdio::null())
+            .stderr(log);
         self.process = Some(Process::start(command)?);
         Ok(())
     }
@@ -99,12 +105,19 @@ impl Director {
     pub fn stop(&mut self) -> Result<()> {
         let process = self.process.take().context("the daemon does not run")?;
         let status = process.stop(STOP_LIMIT)?;
-        ensure!(status.success(), "shuntd ended with {status}:\n{}", self.log()?);
+        ensure!(
+            status.success(),
+            "shuntd ended with {status}:\n{}",
+            self.log()?
+        );
         Ok(())
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.process.as_ref().context("the daemon does not run")?.signal(signal)
+        self.process
+            .as_ref()
+            .context("the daemon does not run")?
+            .signal(signal)
     }
 
     pub fn log(&self) -> Result<String> {
@@ -125,14 +138,19 @@ impl Director {
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() || !error.is_empty() {
-            bail!("{name} {line}: {}, said {out:?} and {error:?}", output.status);
+            bail!(
+                "{name} {line}: {}, said {out:?} and {error:?}",
+                output.status
+            );
         }
         Ok(out)
     }
 
     pub fn ask(&self, name: &str, line: &str) -> Result<Output> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        called(&self.host, name, &words).output().with_context(|| format!("cannot run {name}"))
+        called(&self.host, name, &words)
+            .output()
+            .with_context(|| format!("cannot run {name}"))
     }
 
     /// The folders of this director.

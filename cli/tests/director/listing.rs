@@ -60,20 +60,34 @@ fn packets_and_bytes_are_counted_one_by_one() -> Result<()> {
         let server = at(bed.server_address(family, 0), 53);
         director.ipvsadm(&format!("-A -u {service}"))?;
         director.ipvsadm(&format!("-a -u {service} -r {server} -m"))?;
-        let report = UdpProbe::to(service).flows(2).bytes(100).count(10).run(bed.client())?;
+        let report = UdpProbe::to(service)
+            .flows(2)
+            .bytes(100)
+            .count(10)
+            .run(bed.client())?;
         ensure!((report.sent, report.lost()) == (10, 0), "{report:?}");
         let stats = director.ipvsadm("-Ln --stats --exact")?;
         // The answer begins with the server's name and a space.
         let wanted = [2, 10, 10, 10 * (100 + headers), 10 * (8 + 100 + headers)];
-        ensure!(numbers(&stats, &server)? == wanted, "wanted {wanted:?}:\n{stats}");
-        let row = stats.lines().find(|line| line.starts_with(&format!("UDP  {service}")));
+        ensure!(
+            numbers(&stats, &server)? == wanted,
+            "wanted {wanted:?}:\n{stats}"
+        );
+        let row = stats
+            .lines()
+            .find(|line| line.starts_with(&format!("UDP  {service}")));
         let row: Vec<&str> = row.unwrap_or_default().split_whitespace().skip(2).collect();
-        ensure!(row == wanted.map(|number| number.to_string()), "{row:?}:\n{stats}");
+        ensure!(
+            row == wanted.map(|number| number.to_string()),
+            "{row:?}:\n{stats}"
+        );
         director.ipvsadm(&format!("-Z -u {service}"))?;
         let stats = director.ipvsadm("-Ln --stats --exact")?;
         ensure!(numbers(&stats, &server)? == [0; 5], "not zero:\n{stats}");
         director.ipvsadm("--set 0 0 1")?;
-        until("flows to expire", LIMIT, || Ok(director.ipvsadm("-Lcn")?.lines().count() == 2))?;
+        until("flows to expire", LIMIT, || {
+            Ok(director.ipvsadm("-Lcn")?.lines().count() == 2)
+        })?;
         director.ipvsadm("--set 0 0 300")?;
     }
     Ok(())
@@ -91,7 +105,10 @@ fn connections_and_rates_are_those_of_the_load() -> Result<()> {
     let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 3)?;
     let servers = [0, 1, 2].map(|index| at(bed.server_address(Family::V4, index), 80));
 
-    let load = HttpLoad::to(web).workers(8).connection_per_request().requests(10_000);
+    let load = HttpLoad::to(web)
+        .workers(8)
+        .connection_per_request()
+        .requests(10_000);
     let load = load.start(bed.client())?;
     until("all rates to be above zero", LIMIT, || {
         let rates = director.ipvsadm("-Ln --rate")?;
@@ -101,7 +118,11 @@ fn connections_and_rates_are_those_of_the_load() -> Result<()> {
     })?;
     let report = load.finish(3 * LIMIT)?;
     flawless(&report)?;
-    println!("10,000 short connections: {:.0} a second, {:?}", report.rate(), report.servers);
+    println!(
+        "10,000 short connections: {:.0} a second, {:?}",
+        report.rate(),
+        report.servers
+    );
     let stats = director.ipvsadm("-Ln --stats --exact")?;
     let mut connections = 0;
     for server in &servers {

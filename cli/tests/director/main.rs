@@ -11,4 +11,5 @@ mod listing;
 mod packets;
 mod refusal;
 mod restart;
+mod spread;
 mod table;

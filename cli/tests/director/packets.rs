@@ -1,7 +1,9 @@
 //! Packets that do not fit somewhere on their way.
 
 use anyhow::{Context, Result, ensure};
-use shunt_lab::{Family, HttpServer, Topology, UdpEcho, skipped, transfer_down, transfer_up, udp_ask};
+use shunt_lab::{
+    Family, HttpServer, Topology, UdpEcho, skipped, transfer_down, transfer_up, udp_ask,
+};
 
 use crate::bed::{LIMIT, Method, add_web, at, web_servers};
 use crate::director::Director;
@@ -20,7 +22,11 @@ fn servers_learn_of_a_small_link_to_the_client() -> Result<()> {
         return Ok(());
     }
     for method in Method::ALL {
-        let bed = Topology::builder().servers(2).client_mtu(SMALL).offloads().build()?;
+        let bed = Topology::builder()
+            .servers(2)
+            .client_mtu(SMALL)
+            .offloads()
+            .build()?;
         let _members = method.prepare(&bed)?;
         let _http: Vec<HttpServer> = web_servers(&bed)?;
         let director = Director::start(bed.director())?;
@@ -45,11 +51,18 @@ fn clients_learn_of_a_small_link_to_the_servers() -> Result<()> {
         return Ok(());
     }
     for method in Method::ALL {
-        let bed = Topology::builder().servers(2).back_mtu(SMALL).offloads().build()?;
+        let bed = Topology::builder()
+            .servers(2)
+            .back_mtu(SMALL)
+            .offloads()
+            .build()?;
         let _members = method.prepare(&bed)?;
         let _http = web_servers(&bed)?;
-        let _udp: Vec<UdpEcho> =
-            bed.servers.iter().map(|server| UdpEcho::start(server, 53)).collect::<Result<_>>()?;
+        let _udp: Vec<UdpEcho> = bed
+            .servers
+            .iter()
+            .map(|server| UdpEcho::start(server, 53))
+            .collect::<Result<_>>()?;
         let director = Director::start(bed.director())?;
         for family in Family::BOTH {
             let case = || format!("{method:?} {family:?}");
@@ -64,7 +77,11 @@ fn clients_learn_of_a_small_link_to_the_servers() -> Result<()> {
             udp_ask(bed.client(), dns, 100, LIMIT).with_context(case)?;
             // The first one is refused, and its sender told why.
             let first = udp_ask(bed.client(), dns, LARGE, LIMIT);
-            ensure!(first.is_err(), "{}: {LARGE} bytes passed a link of {SMALL}", case());
+            ensure!(
+                first.is_err(),
+                "{}: {LARGE} bytes passed a link of {SMALL}",
+                case()
+            );
             let told = format!("{:#}", first.err().context("no error")?);
             ensure!(told.contains("too long"), "{}: {told}", case());
             udp_ask(bed.client(), dns, LARGE, LIMIT).with_context(case)?;

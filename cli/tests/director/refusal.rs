@@ -28,7 +28,10 @@ fn without_rights_the_daemon_says_which_are_missing() -> Result<()> {
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
-    ensure!(said.lines().count() == 1 && said.contains("CAP_BPF"), "{said}");
+    ensure!(
+        said.lines().count() == 1 && said.contains("CAP_BPF"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -42,7 +45,10 @@ fn a_second_daemon_of_a_namespace_is_refused() -> Result<()> {
     let output = called(&host, "shuntd", &[]).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
-    ensure!(said.lines().count() == 1 && said.contains("running in this"), "{said}");
+    ensure!(
+        said.lines().count() == 1 && said.contains("running in this"),
+        "{said}"
+    );
     director.ipvsadm("-Ln")?;
     Ok(())
 }
@@ -56,7 +62,10 @@ fn a_client_without_a_daemon_is_told_where_it_looked() -> Result<()> {
     let output = called(&host, "shunt", &["status"]).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(3), "{}: {said}", output.status);
-    ensure!(said.contains("shuntd does not answer at /run/shunt/"), "{said}");
+    ensure!(
+        said.contains("shuntd does not answer at /run/shunt/"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -79,8 +88,14 @@ fn notes_that_cannot_be_read_mean_an_empty_table_and_a_word_about_it() -> Result
         let before = director.log()?.len();
         director.restart()?;
         let said = director.log()?[before..].to_owned();
-        ensure!(said.contains("table of the daemon before not readable"), "{said}");
-        ensure!(!director.ipvsadm("-Sn")?.contains("-A"), "the table is not empty");
+        ensure!(
+            said.contains("table of the daemon before not readable"),
+            "{said}"
+        );
+        ensure!(
+            !director.ipvsadm("-Sn")?.contains("-A"),
+            "the table is not empty"
+        );
         ensure!(get(bed.client(), web, "/").is_err(), "something forwards");
         add(&director)?;
         get(bed.client(), web, "/")?;

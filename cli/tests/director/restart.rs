@@ -5,47 +5,83 @@ use std::fs;
 use anyhow::{Result, ensure};
 use shunt_lab::{Family, HttpLoad, Topology, get, skipped};
 
-use crate::bed::{Held, LIMIT, Method, add_web, flawless, web_servers};
+use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
 use crate::director::Director;
 use crate::table::numbers;
 
 #[test]
-fn twenty_kills_under_load_lose_no_request() -> Result<()> {
+fn twenty_kills_under_load_lose_no_request_of_masqueraded_servers() -> Result<()> {
     if skipped() {
         return Ok(());
     }
-    let bed = Topology::builder().clients(2).servers(3).offloads().build()?;
-    let _members = Method::Masquerade.prepare(&bed)?;
-    let _http = web_servers(&bed)?;
-    let mut director = Director::start(bed.director())?;
-    let web4 = add_web(&bed, &director, Family::V4, Method::Masquerade, 3)?;
-    let web6 = add_web(&bed, &director, Family::V6, Method::Masquerade, 3)?;
+    let bed = Topology::builder()
+        .clients(2)
+        .servers(3)
+        .offloads()
+        .build()?;
+    kills(&bed, Method::Masquerade, "tc")
+}
+
+#[test]
+fn twenty_kills_under_load_lose_no_request_through_native_xdp() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().clients(2).servers(3).build()?;
+    kills(&bed, Method::Route, "xdp-native")
+}
+
+/// Kept connections by IPv4, a connection per request by IPv6.
+fn kills(bed: &Topology, method: Method, hook: &str) -> Result<()> {
+    let _members = method.prepare(bed)?;
+    let _http = web_servers(bed)?;
+    let mut director = Director::start_with(bed.director(), &["--attach", hook])?;
+    let web4 = add_web(bed, &director, Family::V4, method, 3)?;
+    let web6 = add_web(bed, &director, Family::V6, method, 3)?;
     let table = director.ipvsadm("-Sn")?;
     let kept = HttpLoad::to(web4).workers(6).start(&bed.clients[0])?;
-    let fresh = HttpLoad::to(web6).workers(2).connection_per_request().start(&bed.clients[1])?;
+    let fresh = HttpLoad::to(web6)
+        .workers(2)
+        .connection_per_request()
+        .start(&bed.clients[1])?;
     let mut connections = 0;
     for round in 1..=20 {
         director.kill()?;
         let (before_kept, before_fresh) = (kept.so_far().ok, fresh.so_far().ok);
-        kept.wait_for("answers without a daemon", LIMIT, |now| now.ok > before_kept + 20)?;
-        fresh.wait_for("connections without a daemon", LIMIT, |now| now.ok > before_fresh + 20)?;
+        kept.wait_for("answers without a daemon", LIMIT, |now| {
+            now.ok > before_kept + 20
+        })?;
+        fresh.wait_for("connections without a daemon", LIMIT, |now| {
+            now.ok > before_fresh + 20
+        })?;
         director.restart()?;
-        ensure!(director.ipvsadm("-Sn")? == table, "round {round}: another table");
-        let stats = director.ipvsadm("-Ln --stats")?;
-        let server = |index| format!("[{}]:80", bed.server_address(Family::V6, index));
-        let now: u64 =
-            (0..3).map(|index| Ok(numbers(&stats, &server(index))?[0])).sum::<Result<u64>>()?;
-        ensure!(now >= connections + 20, "round {round}: {connections} connections, then {now}");
+        ensure!(
+            director.ipvsadm("-Sn")? == table,
+            "round {round}: another table"
+        );
+        let stats = director.ipvsadm("-Ln --stats --exact")?;
+        let mut now = 0;
+        for index in 0..bed.servers.len() {
+            now += numbers(&stats, &at(bed.server_address(Family::V6, index), 80))?[0];
+        }
+        ensure!(
+            now >= connections + 20,
+            "round {round}: {connections} connections, then {now}"
+        );
         connections = now;
     }
     let (kept, fresh) = (kept.stop()?, fresh.stop()?);
     println!(
-        "20 kills: kept {} ok on {} connections, worst gap {:?}; fresh {} ok, worst gap {:?}",
-        kept.ok, kept.connections, kept.worst_gap, fresh.ok, fresh.worst_gap
+        "20 kills, {method:?} by {hook}: kept {} ok, gap {:?}; per request {} ok, gap {:?}",
+        kept.ok, kept.worst_gap, fresh.ok, fresh.worst_gap
     );
     flawless(&kept)?;
     flawless(&fresh)?;
-    ensure!(kept.connections == 6, "{} connections for 6 workers", kept.connections);
+    ensure!(
+        kept.connections == 6,
+        "{} connections for 6 workers",
+        kept.connections
+    );
     Ok(())
 }
 
@@ -104,7 +140,10 @@ fn a_stop_leaves_the_packet_path_or_takes_it_away_as_asked() -> Result<()> {
     let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 1)?;
     get(bed.client(), web, "/")?;
     director.stop()?;
-    ensure!(get(bed.client(), web, "/")?.server == "server1", "nothing forwards after a stop");
+    ensure!(
+        get(bed.client(), web, "/")?.server == "server1",
+        "nothing forwards after a stop"
+    );
 
     let place = director.place()?;
     director.options(&["--stop", "remove"]);
@@ -116,9 +155,16 @@ fn a_stop_leaves_the_packet_path_or_takes_it_away_as_asked() -> Result<()> {
         .map(|file| Ok(file?.file_name()))
         .collect::<Result<_>>()?;
     left.retain(|name| name != "lock");
-    ensure!(left.is_empty(), "{left:?} left in {}", place.runtime.display());
+    ensure!(
+        left.is_empty(),
+        "{left:?} left in {}",
+        place.runtime.display()
+    );
     ensure!(get(bed.client(), web, "/").is_err(), "something forwards");
     director.restart()?;
-    ensure!(!director.ipvsadm("-Sn")?.contains("-A"), "the table is not empty");
+    ensure!(
+        !director.ipvsadm("-Sn")?.contains("-A"),
+        "the table is not empty"
+    );
     Ok(())
 }

@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 /// numbers of `--stats` and `--rate`.
 pub fn row(listing: &str, server: &str) -> Result<Vec<String>> {
     let begin = format!("-> {server} ");
-    let line = listing.lines().find_map(|line| line.trim_start().strip_prefix(&begin));
+    let line = listing
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix(&begin));
     let line = line.with_context(|| format!("no server {server} in:\n{listing}"))?;
     Ok(line.split_whitespace().map(str::to_owned).collect())
 }
@@ -14,7 +16,10 @@ pub fn row(listing: &str, server: &str) -> Result<Vec<String>> {
 /// Numbers of a server's row.
 pub fn numbers(listing: &str, server: &str) -> Result<Vec<u64>> {
     let words = row(listing, server)?;
-    let number = |word: &String| word.parse().with_context(|| format!("{word} in:\n{listing}"));
+    let number = |word: &String| {
+        word.parse()
+            .with_context(|| format!("{word} in:\n{listing}"))
+    };
     words.iter().map(number).collect()
 }
 
