@@ -1,12 +1,13 @@
 //! The packet path goes on without its daemon, and the next daemon takes it up as it is.
 
 use std::fs;
+use std::process::Stdio;
 
 use anyhow::{Result, ensure};
-use shunt_lab::{Family, HttpLoad, Topology, get, skipped};
+use shunt_lab::{Family, HttpLoad, Topology, get, skipped, until, veth};
 
 use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
-use crate::director::Director;
+use crate::director::{Director, called};
 use crate::table::numbers;
 
 #[test]
@@ -83,6 +84,86 @@ fn kills(bed: &Topology, method: Method, hook: &str) -> Result<()> {
         kept.connections
     );
     Ok(())
+}
+
+#[test]
+fn a_kill_in_the_middle_of_changes_leaves_a_table_that_works() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 2)?;
+    let third = at(bed.server_address(Family::V4, 2), 80);
+    get(bed.client(), web, "/")?;
+    let load = HttpLoad::to(web)
+        .workers(2)
+        .connection_per_request()
+        .start(bed.client())?;
+    for round in 0..10_u64 {
+        let seen = load.so_far().ok;
+        let words = [
+            format!("-a -t {web} -r {third} -m -w 0"),
+            format!("-E -t {web} -s wrr"),
+            format!("-e -t {web} -r {third} -m -w 0 -x 0"),
+            format!("-d -t {web} -r {third}"),
+            format!("-E -t {web} -s rr"),
+        ];
+        // The kill comes at another moment of the changes each time.
+        let mut asked = Vec::new();
+        for line in &words {
+            let line: Vec<&str> = line.split_whitespace().collect();
+            asked.push(
+                called(bed.director(), "ipvsadm", &line)
+                    .stderr(Stdio::null())
+                    .spawn()?,
+            );
+        }
+        load.wait_for("a moment of load", LIMIT, |now| now.ok > seen + round * 3)?;
+        director.kill()?;
+        for mut child in asked {
+            child.wait()?;
+        }
+        director.restart()?;
+        let table = director.ipvsadm("-Sn")?;
+        ensure!(
+            table.contains(&format!("-A -t {web} -s ")),
+            "round {round}:\n{table}"
+        );
+        if table.contains(&third) {
+            director.ipvsadm(&format!("-d -t {web} -r {third}"))?;
+        }
+    }
+    let report = load.stop()?;
+    flawless(&report)?;
+    ensure!(report.servers.len() == 2, "{:?}", report.servers);
+    Ok(())
+}
+
+#[test]
+fn what_changed_while_no_daemon_ran_is_caught_up() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(1).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 1)?;
+    get(bed.client(), web, "/")?;
+    director.kill()?;
+    bed.servers[0].set_mac("eth0", [2, 0, 0, 0, 8, 1])?;
+    bed.director().delete("back")?;
+    veth(bed.director(), "back", &bed.switch, "again")?;
+    bed.switch.bridge_port("back", "again")?;
+    let back = bed.director_back(Family::V4, 0);
+    bed.director().address("back", format!("{back}/24"))?;
+    director.restart()?;
+    until("the service to answer", LIMIT, || {
+        Ok(get(bed.client(), web, "/").is_ok())
+    })
 }
 
 #[test]
