@@ -65,6 +65,12 @@ async fn run(options: Options) -> Result<()> {
     let _only = socket::only_one(&place)?;
     let memory = memory::recall(&place);
     let object = object::open(&place, options.capacity())?;
+    if memory.is_some() && !object.adopted {
+        warn!(
+            action = "beginning with an empty table",
+            "notes of an earlier daemon found without its packet path"
+        );
+    }
     let memory = memory.filter(|_| object.adopted);
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {

@@ -146,11 +146,18 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     fs::rename(&next, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What is pinned without being whole is of no use to anyone.
+/// What is pinned without being whole is of no use to anyone. What a daemon of another layout
+/// pinned would go on forwarding beside ours.
 pub fn empty(place: &Place) -> Result<()> {
     for file in fs::read_dir(&place.pins).context("cannot read the pins")? {
         let path = file.context("cannot read the pins")?.path();
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    let layouts = place.pins.parent().and_then(|parent| fs::read_dir(parent).ok());
+    for other in layouts.into_iter().flatten().flatten() {
+        if other.path() != place.pins {
+            let _ = fs::remove_dir_all(other.path());
+        }
     }
     let _ = fs::remove_file(place.memory());
     Ok(())
