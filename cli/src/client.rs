@@ -29,7 +29,9 @@ pub enum Failure {
     /// The daemon said no, and why.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("permission denied for {path}; only root may talk to shuntd")]
+    #[error(
+        "permission denied for {path}; only root and the group of that socket may talk to shuntd"
+    )]
     NotPermitted { path: PathBuf },
     #[error("shuntd does not answer at {path}: {source}")]
     NotReachable { path: PathBuf, source: io::Error },

@@ -31,15 +31,18 @@ pub struct Options {
     pub flows6: Option<u32>,
 
     /// Services that the tables have room for.
-    #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    #[arg(long, default_value_t = 16_384)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     pub services: u32,
 
     /// Servers of all services together.
-    #[arg(long, default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(16..=1 << 22))]
+    #[arg(long, default_value_t = 32_768)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=1 << 22))]
     pub servers: u32,
 
     /// Words for pools: one a server, 256 for each service with sh, 4093 with mh.
-    #[arg(long, default_value_t = 1 << 21, value_parser = clap::value_parser!(u32).range(1 << 14..=1 << 28))]
+    #[arg(long, default_value_t = 1 << 21)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1 << 14..=1 << 28))]
     pub pool_words: u32,
 
     /// What a stop by SIGTERM or SIGINT leaves: keep leaves the packet path forwarding, remove

@@ -332,10 +332,10 @@ impl Shell {
         let chosen = |other: &ServiceKey| key.is_none_or(|key| key == *other);
         let names = self.director.names();
         for (id, (service, _)) in names.servers {
-            if chosen(&service) {
-                if let Err(error) = self.tables.forget(id) {
-                    error!(%error, "counters not zeroed");
-                }
+            if chosen(&service)
+                && let Err(error) = self.tables.forget(id)
+            {
+                error!(%error, "counters not zeroed");
             }
         }
         self.retired.retain(|service, _| !chosen(service));

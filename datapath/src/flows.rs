@@ -6,15 +6,16 @@
 //!
 //! ```text
 //!         word 0                                       then       last
-//! IPv4    client address (32) port (16) endpoint (16)             target (24) endpoint (8) meta (32)
-//! IPv6    1 port (16) endpoint (24)                    address    target (24) 0        (8) meta (32)
+//! IPv4    client address (32) port (16) endpoint (16)          target (24) endpoint (8) meta (32)
+//! IPv6    1 port (16) endpoint (24)                   address  target (24) 0       (8) meta (32)
 //! ```
 //!
 //! Keys are exact: the endpoint's high bits that find no room in IPv4's first word stand in its
 //! last. Rules that keep readers right without a lock:
 //! - A slot is taken by swapping word 0 for [`BUSY`]; the key is stored there last.
-//! - Whoever takes an entry out swaps its key for [`GONE`] (or for `BUSY`, to use the slot at
-//!   once), and with that alone owns what the entry counted for.
+//! - Whoever takes an entry out first swaps its last word for [`CLOSED`], then its key for [`GONE`]
+//!   (or for `BUSY`, to use the slot at once), and with both owns what the last word had counted
+//!   for. A change of the entry swaps the last word too, so that one of the two fails.
 //! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
 //!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
 
@@ -27,6 +28,8 @@ pub const FREE: u64 = 0;
 pub const BUSY: u64 = 1;
 /// Taken out; the slot may be used.
 pub const GONE: u64 = 2;
+/// The last word of an entry that is being taken out. No entry has it: servers begin at 1.
+pub const CLOSED: u64 = 0;
 
 /// Words of memory that others read and write at the same time.
 pub trait Words: Copy {
@@ -218,19 +221,34 @@ impl<W: Words> Entry<W> {
         true
     }
 
-    /// Takes the entry out. False if someone else did: who gets true owns what it counted for.
+    /// Takes the entry out. False if someone else did, or changed it since it was read: who gets
+    /// true owns what [`Entry::value`] counted for.
     #[inline(always)]
-    pub fn remove(&self, key: &Key) -> bool {
-        self.slot.swap(0, key.first, GONE)
+    pub fn remove<L: Layout>(&self, key: &Key) -> bool {
+        close::<L, W>(self.slot, key.first, self.value, GONE)
     }
 
     /// Takes the entry out to write another in its place. As `remove`.
     #[inline(always)]
-    pub fn seize(&self, key: &Key) -> Option<Seat<W>> {
-        self.slot
-            .swap(0, key.first, BUSY)
-            .then_some(Seat { slot: self.slot })
+    pub fn seize<L: Layout>(&self, key: &Key) -> Option<Seat<W>> {
+        close::<L, W>(self.slot, key.first, self.value, BUSY).then_some(Seat { slot: self.slot })
     }
+}
+
+/// Ends an entry that still is as it was read: its last word first, so that nobody changes what
+/// it counts for, then its key.
+#[inline(always)]
+fn close<L: Layout, W: Words>(slot: W, first: u64, value: u64, mark: u64) -> bool {
+    let last = L::STRIDE.wrapping_sub(1);
+    if value == CLOSED || !slot.swap(last, value, CLOSED) {
+        return false;
+    }
+    if slot.swap(0, first, mark) {
+        return true;
+    }
+    // The slot was another flow's, with the same last word: it gets that back.
+    slot.swap(last, CLOSED, value);
+    false
 }
 
 /// A slot that is ours to write.
@@ -292,8 +310,8 @@ pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, boo
     }
     let slot = bucket.pick::<L>(index);
     let value = slot.load(L::STRIDE.wrapping_sub(1));
-    // The slot may have been given to another flow between the two loads.
-    if slot.load(0) != key.first {
+    // The slot may have been given to another flow between the two loads, or is about to be.
+    if slot.load(0) != key.first || value == CLOSED {
         return (None, false);
     }
     (Some(Entry { slot, value }), false)
@@ -324,12 +342,16 @@ pub struct Offer<W> {
 }
 
 impl<W: Words> Offer<W> {
-    /// Takes the slot. `None` if someone was faster.
+    /// Takes the slot. `None` if someone was faster, or if the flow in it has moved on: who gets it
+    /// owns what [`Offer::value`] counted for.
     #[inline(always)]
-    pub fn take(&self) -> Option<Seat<W>> {
-        self.slot
-            .swap(0, self.first, BUSY)
-            .then_some(Seat { slot: self.slot })
+    pub fn take<L: Layout>(&self) -> Option<Seat<W>> {
+        let taken = if self.first > GONE {
+            close::<L, W>(self.slot, self.first, self.value, BUSY)
+        } else {
+            self.slot.swap(0, self.first, BUSY)
+        };
+        taken.then_some(Seat { slot: self.slot })
     }
 }
 
@@ -337,25 +359,18 @@ impl<W: Words> Offer<W> {
 /// state lives.
 #[inline(always)]
 pub fn offer<L: Layout, W: Words>(bucket: W, now: u32, timeout: impl Fn(u32) -> u32) -> Offer<W> {
-    let mut best = Price::NEVER;
-    let mut index = 0;
-    macro_rules! look {
-        ($at:expr) => {
-            if $at < L::SLOTS {
-                let slot = bucket.skip(L::STRIDE.wrapping_mul($at));
-                let value = slot.load(L::STRIDE.wrapping_sub(1));
-                let price = price::<L>(slot.load(0), value, now, &timeout);
-                if price < best {
-                    best = price;
-                    index = $at;
-                }
-            }
-        };
-    }
-    look!(0);
-    look!(1);
-    look!(2);
-    look!(3);
+    let at = |index: usize| {
+        if index >= L::SLOTS {
+            return Price::NEVER;
+        }
+        let slot = bucket.skip(L::STRIDE.wrapping_mul(index));
+        let value = slot.load(L::STRIDE.wrapping_sub(1));
+        price::<L>(slot.load(0), value, now, &timeout)
+    };
+    let better = |a: (Price, usize), b: (Price, usize)| if b.0 < a.0 { b } else { a };
+    let low = better((at(0), 0), (at(1), 1));
+    let high = better((at(2), 2), (at(3), 3));
+    let (_, index) = better(low, high);
     let slot = bucket.pick::<L>(index);
     let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
     // Looked at again: if it changed in between, the price is that of what is there.
@@ -372,7 +387,7 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
     if first == FREE || first == GONE {
         return Price::NOTHING;
     }
-    if first == BUSY {
+    if first == BUSY || value == CLOSED {
         return Price::NEVER;
     }
     let meta = Meta((value >> 32) as u32);

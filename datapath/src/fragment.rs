@@ -1,6 +1,6 @@
 //! Fragments follow their first one: it alone has the ports, which are remembered for the rest.
 
-use crate::connection::TICK_MASK;
+use crate::connection::age;
 use crate::entry::{NONE, endpoint_word, kind};
 use crate::family::Family;
 use crate::frame::Frame;
@@ -78,7 +78,7 @@ fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
     };
     let now = tables.now();
     match tables.fragment(&key(packet)) {
-        Some(value) if now.wrapping_sub(value.tick) & TICK_MASK <= LIFE => {
+        Some(value) if age(value.tick, now) <= LIFE => {
             // RFC 1858, 3; RFC 3128: a later fragment must not reach into the TCP header.
             if packet.protocol == TCP && offset < 20 {
                 return Word::drop(Drop::BadFragment);

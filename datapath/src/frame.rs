@@ -154,7 +154,8 @@ pub trait Frame {
     /// written there. False if there is no room: the frame is as it was.
     fn open<const BYTES: usize>(&mut self, l3: usize, outer_v6: bool) -> bool;
 
-    /// Takes `bytes` (20 to 60) out at `l3`, where an outer network header is. `inner_v6` says what follows.
+    /// Takes `bytes` (20 to 60) out at `l3`, where an outer network header is. `inner_v6` says what
+    /// follows.
     fn close(&mut self, l3: usize, bytes: usize, inner_v6: bool) -> bool;
 
     /// Cuts the frame to `length` bytes. False if it cannot be done: the frame is as it was.

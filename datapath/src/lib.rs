@@ -6,7 +6,7 @@
 //!
 //! A packet's way: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
 //! [`connection`]) or, for a new connection, [`open`] and [`schedule`]; then [`method`], and out as
-//! a [`verdict`]. ICMP errors go by [`icmp`]; what the director answers itself is made in [`reply`].
+//! a [`verdict`]. ICMP errors go by [`icmp`]; what the director itself answers is in [`reply`].
 
 #![no_std]
 // Casts between integers of known widths are what this crate is made of.

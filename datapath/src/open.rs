@@ -56,12 +56,6 @@ fn request<F: Family, P: Frame, T: Tables>(
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
     let stale = track::find::<F, T>(tables, &key, hash);
-    if let Some(entry) = &stale {
-        // Another CPU was faster with the same flow.
-        if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
-            return Ok(entry.target());
-        }
-    }
     let request = Request {
         settings,
         service,
@@ -71,7 +65,36 @@ fn request<F: Family, P: Frame, T: Tables>(
         now,
         stale,
     };
+    if let Some(entry) = &stale {
+        // The client asks again, or another CPU was faster with the same flow.
+        if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
+            mend::<F, P, T>(frame, tables, packet, &request, entry.target());
+            return Ok(entry.target());
+        }
+    }
     open(frame, tables, packet, &request, id)
+}
+
+/// Makes sure that a living connection has its way back.
+#[inline(always)]
+fn mend<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    request: &Request<'_, T::Words>,
+    id: u32,
+) {
+    let Some(server) = tables.server(id) else {
+        return;
+    };
+    if server.method != method::MASQUERADE {
+        return;
+    }
+    let back = F::key(packet.source, request.ports.source, server.endpoint);
+    let hash = track::hash(tables, &back);
+    if track::find::<F, T>(tables, &back, hash).is_none() {
+        enter_back::<F, P, T>(frame, tables, request, server, id, packet);
+    }
 }
 
 /// What is known of a packet that asks for a new connection.
@@ -147,7 +170,7 @@ fn enter<F: Family, P: Frame, T: Tables>(
     };
     let seat = match (request.stale, place) {
         (Some(stale), _) => {
-            let seat = stale.seize(&request.key);
+            let seat = stale.seize::<F::Layout>(&request.key);
             if seat.is_some() {
                 track::release::<F, T>(tables, request.key.first, stale.value);
                 tables.count(Note::Reused.counter());
@@ -195,15 +218,15 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
     let key = F::key(packet.source, request.ports.source, server.endpoint);
     let hash = track::hash(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
-    if hop == 0 {
-        if let Some(ways) = link::came_from(frame) {
-            tables.learn(F::words(packet.source), ways);
-        }
+    if hop == 0
+        && let Some(ways) = link::came_from(frame)
+    {
+        tables.learn(F::words(packet.source), ways);
     }
     let meta = connection::Meta::new(request.now, hop, 0);
     let value = flows::value(id, key.tag, meta);
     let seat = match track::find::<F, T>(tables, &key, hash) {
-        Some(entry) => entry.seize(&key),
+        Some(entry) => entry.seize::<F::Layout>(&key),
         None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
             Place::At(offer) => track::take::<F, T>(tables, offer),
             Place::Nowhere => None,

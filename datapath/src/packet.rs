@@ -156,7 +156,7 @@ pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<P
     let mut packet = read6(frame, l3)?;
     let behind = tables.blur(packet.l4.wrapping_sub(l3));
     // Said again for the kernel's verifier.
-    if behind < 40 || behind > EXTENSION_BYTES {
+    if !(40..=EXTENSION_BYTES).contains(&behind) {
         return Err(Unread::NotUnderstood);
     }
     packet.l4 = l3.wrapping_add(behind);

@@ -79,7 +79,7 @@ pub fn place<F: Family, T: Tables>(
 /// Takes the slot of an offer, and gives back what its last entry counted for.
 #[inline(always)]
 pub fn take<F: Family, T: Tables>(tables: &T, offer: Offer<T::Words>) -> Option<Seat<T::Words>> {
-    let seat = offer.take()?;
+    let seat = offer.take::<F::Layout>()?;
     if offer.first > GONE {
         if offer.price > Price::EXPIRED {
             tables.count(Note::Displaced.counter());

@@ -137,6 +137,10 @@ fn to_service<F: Family, P: Frame, T: Tables>(
                 _ => track::follow(entry.meta(), packet.protocol, false, ports.flags),
             };
             track::note::<F, T>(tables, &mut entry, state, now);
+            if ports.flags & flag::SYN != 0 {
+                // The client asks again: whatever the answer needs is made sure of.
+                frame.begin(tables, ports, entry.target());
+            }
             entry.target()
         }
         _ => match open(frame, tables, packet, ports, service) {
@@ -240,7 +244,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         if !visit::<F, T>(tables, packet, ports, settings, server, id) {
-            entry.remove(&key);
+            // Its connection is gone or just being made again: the daemon's scan takes it out.
             return Word::pass(Pass::NotOurs);
         }
         if entry.meta().tick() != now {
@@ -298,12 +302,11 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
     hop: u32,
     client: F::Address,
 ) -> Option<Ways> {
-    if hop != 0 {
-        if let Some(hop) = tables.hop(hop) {
-            if hop.ways.is_usable() {
-                return Some(hop.ways);
-            }
-        }
+    if hop != 0
+        && let Some(hop) = tables.hop(hop)
+        && hop.ways.is_usable()
+    {
+        return Some(hop.ways);
     }
     frame
         .route(F::V6, F::words(client))

@@ -65,7 +65,7 @@ impl Host {
     fn offloads(&self, device: &str, wanted: &[(Offload, bool)]) -> Result<()> {
         self.run(|| {
             for &(offload, on) in wanted {
-                // What is so already may be fixed: an XDP program turns off its peer's TSO for good.
+                // What is so already may be fixed: an XDP program turns off its peer's TSO.
                 if ethtool(device, offload.commands().0, 0).is_ok_and(|now| (now != 0) == on) {
                     continue;
                 }

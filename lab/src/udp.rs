@@ -109,7 +109,8 @@ async fn echo(
     let mut datagram = vec![0; DATAGRAM_BYTES];
     loop {
         let asked = tokio::select! {
-            asked = socket.async_io(Interest::READABLE, || receive(&socket, &mut datagram)) => asked,
+            asked = socket
+                .async_io(Interest::READABLE, || receive(&socket, &mut datagram)) => asked,
             () = stop.asked() => return Ok(()),
         };
         // An ICMP error about an earlier answer is told here; it is the client's affair.

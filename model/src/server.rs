@@ -142,7 +142,8 @@ pub struct Server {
     /// Connections at which the server counts as overloaded; 0 is no limit.
     #[serde(default)]
     pub upper_threshold: u32,
-    /// Connections below which an overloaded server is used again; 0 is three quarters of the upper.
+    /// Connections below which an overloaded server is used again; 0 is three quarters of the
+    /// upper one.
     #[serde(default)]
     pub lower_threshold: u32,
 }

@@ -105,10 +105,10 @@ impl Scene {
         command.args(["--flows", "262144", "--stop", "remove"]);
         self.daemon = Some(Process::start(command).context("cannot start shuntd")?);
         until("shuntd to answer", LIMIT, || {
-            if let Some(daemon) = &mut self.daemon {
-                if !daemon.is_running()? {
-                    bail!("shuntd ended at once; run it by hand in a namespace to see why");
-                }
+            if let Some(daemon) = &mut self.daemon
+                && !daemon.is_running()?
+            {
+                bail!("shuntd ended at once; run it by hand in a namespace to see why");
             }
             Ok(self
                 .client()
@@ -198,6 +198,25 @@ impl Scene {
             .into_iter()
             .find(|status| status.service.key == key);
         found.context("the director does not know the service")
+    }
+
+    /// What the packet path dropped so far, by reason.
+    pub fn drops(&self) -> Result<String> {
+        let statistics = self.client()?.statistics().map_err(anyhow::Error::from)?;
+        let some = statistics
+            .drops
+            .into_iter()
+            .chain(statistics.verdicts)
+            .chain(statistics.notes)
+            .filter(|(_, count)| *count != 0);
+        let text: Vec<String> = some
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        Ok(if text.is_empty() {
+            "none".to_owned()
+        } else {
+            text.join(", ")
+        })
     }
 
     pub fn adopted(&self) -> Result<bool> {

@@ -23,6 +23,8 @@ struct Seen {
     gap: Duration,
     shares: Vec<(String, f64)>,
     counts: Vec<u64>,
+    /// What went wrong, by kind.
+    kinds: Vec<String>,
 }
 
 impl Seen {
@@ -34,6 +36,10 @@ impl Seen {
             .map(|name| count(after, name) - count(before, name))
             .collect();
         let ok = after.ok - before.ok;
+        let kinds = after
+            .failures
+            .iter()
+            .filter(|(kind, count)| before.failures.get(*kind).copied().unwrap_or(0) < **count);
         let share = |count: &u64| *count as f64 * 100.0 / (ok.max(1)) as f64;
         Self {
             ok,
@@ -46,6 +52,7 @@ impl Seen {
                 .zip(counts.iter().map(share))
                 .collect(),
             counts,
+            kinds: kinds.map(|(kind, _)| kind.clone()).collect(),
         }
     }
 
@@ -63,11 +70,15 @@ impl Seen {
             .iter()
             .map(|(name, share)| format!("{name} {share:.1} %"))
             .collect();
+        let why = if self.kinds.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", self.kinds.join("; "))
+        };
+        let shares = shares.join(", ");
         format!(
-            "{} requests: {}; failed requests: {}",
-            self.ok,
-            shares.join(", "),
-            self.failed
+            "{} requests: {shares}; failed requests: {}{why}",
+            self.ok, self.failed
         )
     }
 
@@ -104,7 +115,11 @@ pub fn play(scene: &mut Scene, stage: &mut Stage) -> Result<()> {
     play.quiesce()?;
     play.add()?;
     play.methods()?;
-    play.kill()
+    play.kill()?;
+    let drops = play.scene.drops()?;
+    play.stage
+        .tell(&format!("packets dropped by the director: {drops}"));
+    Ok(())
 }
 
 impl Play<'_> {

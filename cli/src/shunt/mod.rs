@@ -77,7 +77,7 @@ enum Noun {
     Completions { shell: clap_complete::Shell },
     /// Write a man page to standard output, such as "shunt man service-add | man -l -"
     Man {
-        /// "shunt", a noun ("service"), a noun and a verb ("service-add"), or "ipvsadm"
+        /// "shunt", a noun ("service"), noun and verb ("service-add"), "shuntd" or "ipvsadm"
         #[arg(default_value = "shunt")]
         page: String,
     },
@@ -149,7 +149,12 @@ pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
         Err(halt) => {
             // When standard error cannot be written to, only the status is left to say it.
             let _ = outside.out.flush();
-            let _ = writeln!(outside.error, "{halt}");
+            let _ = match &halt {
+                Halt::Failed(Failure::Refused(refusal)) if outside.json => {
+                    write_json(outside.error, refusal, Form::JsonLine)
+                }
+                halt => writeln!(outside.error, "{halt}").map_err(Halt::from),
+            };
             halt.status()
         }
     }

@@ -1,4 +1,4 @@
-//! Man pages and completions, made from the command line's own description.
+//! Man pages and completions, made from the command lines' own descriptions, the daemon's too.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use shunt_daemon::options::Options;
 
 use super::{Halt, Shunt};
 
@@ -18,7 +19,7 @@ const BY_HAND: [(&str, &str); 3] = [
 ];
 
 pub fn completions(shell: Shell, out: &mut dyn Write) -> Result<(), Halt> {
-    Ok(out.write_all(&completion(shell))?)
+    Ok(out.write_all(&completion(shell, "shunt", Shunt::command()))?)
 }
 
 /// Writes one page. A page may be named with or without "shunt-" and its section.
@@ -50,10 +51,10 @@ pub fn write_all(folder: &Path, out: &mut dyn Write) -> Result<(), Halt> {
         files.push((man.join(name), text));
     }
     for shell in Shell::value_variants() {
-        files.push((
-            completions.join(format!("shunt.{shell}")),
-            completion(*shell),
-        ));
+        for (name, command) in programs() {
+            let path = completions.join(format!("{name}.{shell}"));
+            files.push((path, completion(*shell, name, command)));
+        }
     }
     for (path, text) in files {
         fs::write(&path, text)?;
@@ -62,9 +63,14 @@ pub fn write_all(folder: &Path, out: &mut dyn Write) -> Result<(), Halt> {
     Ok(())
 }
 
-fn completion(shell: Shell) -> Vec<u8> {
+/// The programs that are described by `clap`.
+fn programs() -> [(&'static str, Command); 2] {
+    [("shunt", Shunt::command()), ("shuntd", Options::command())]
+}
+
+fn completion(shell: Shell, name: &str, mut command: Command) -> Vec<u8> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Shunt::command(), "shunt", &mut text);
+    clap_complete::generate(shell, &mut command, name, &mut text);
     text
 }
 
@@ -74,6 +80,11 @@ fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     command.build();
     let mut pages = Vec::new();
     add(&command, &mut pages)?;
+    let mut text = Vec::new();
+    Man::new(Options::command())
+        .section("8")
+        .render(&mut text)?;
+    pages.push(("shuntd.8".to_owned(), text));
     for (name, text) in BY_HAND {
         pages.push((name.to_owned(), text.as_bytes().to_vec()));
     }

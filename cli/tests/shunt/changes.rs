@@ -176,3 +176,13 @@ fn what_is_refused_is_said_on_standard_error_and_changes_nothing() {
     }
     assert_eq!(stage.says("service list --json"), before);
 }
+
+#[test]
+fn a_refusal_in_json_has_a_reason_that_a_program_can_tell() {
+    let said = Stage::new().run("server list tcp/192.0.2.9:80 --json");
+
+    let refusal: serde_json::Value = serde_json::from_str(&said.error).unwrap();
+    let text = "there is no service tcp 192.0.2.9:80";
+    assert_eq!(refusal, json!({"reason": "no_such_service", "text": text}));
+    assert_eq!((said.status, said.out.as_str()), (1, ""));
+}

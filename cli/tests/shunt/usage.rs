@@ -1,5 +1,8 @@
 //! What is not understood, and what explains itself: help, man pages, completions.
 
+use clap::{Command, CommandFactory};
+use shunt_cli::shunt::Shunt;
+
 use super::Stage;
 
 #[test]
@@ -100,6 +103,7 @@ fn every_verb_has_a_man_page() {
         let text = stage.says(&format!("man {page}"));
         assert!(text.contains(".SH NAME"), "{page}");
     }
+    assert!(stage.says("man shuntd").contains(".TH shuntd 8"));
     assert!(stage.says("man ipvsadm").contains(".TH IPVSADM 8"));
     assert!(
         stage
@@ -129,4 +133,30 @@ fn all_pages_are_written_into_a_folder() {
     assert_eq!(there, [true; 4]);
     assert!(listed);
     assert!(!written.contains("pages.1"));
+}
+
+#[test]
+fn every_verb_has_a_line_in_the_reference() {
+    let reference = include_str!("../../../docs/reference/commands.md");
+    let mut verbs = Vec::new();
+    add_verbs(&Shunt::command(), "shunt", &mut verbs);
+
+    assert!(verbs.len() > 15, "{verbs:?}");
+    for verb in verbs {
+        assert!(reference.contains(&format!("| `{verb}")), "{verb}");
+    }
+}
+
+/// The words of every command that has no further ones.
+fn add_verbs(command: &Command, words: &str, verbs: &mut Vec<String>) {
+    for below in command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+    {
+        let words = format!("{words} {}", below.get_name());
+        match below.has_subcommands() {
+            true => add_verbs(below, &words, verbs),
+            false => verbs.push(words),
+        }
+    }
 }

@@ -108,6 +108,8 @@ pub struct Surroundings<'a> {
     pub local: &'a BTreeSet<IpAddr>,
     pub service: u32,
     pub endpoint: u32,
+    /// What the packet path says of this server.
+    pub before: Option<entry::Server>,
 }
 
 /// The entry of a server.
@@ -136,7 +138,20 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     if entry.method == method::LOCAL {
         return Some(entry);
     }
-    if let Route::Via(hop) = to.network.next_hop(at) {
+    let route = to.network.next_hop(at);
+    if let Route::Unresolved { interface, .. } = route {
+        // The neighbour is being asked for again: until it answers, or another way is known, it is
+        // where it was.
+        if let Some(before) = to
+            .before
+            .filter(|before| before.ways.interface == interface)
+        {
+            entry.ways = before.ways;
+            entry.outer_source = before.outer_source;
+            entry.outer_sum = before.outer_sum;
+        }
+    }
+    if let Route::Via(hop) = route {
         let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
         entry.ways = Ways::new(hop.target_mac, hop.source_mac, hop.interface, mtu);
         if entry.method == method::TUNNEL {

@@ -132,6 +132,9 @@ impl Pools {
                 .zip(at.base() + POOL_HEAD..)
                 .all(|(slot, place)| running.pool_word(place) == *slot);
         if same {
+            // Where the turn began is known by the words in force alone.
+            let mut compiled = compiled;
+            compiled.head[1] = running.pool_word(at.base() + 1);
             self.present.insert(
                 service,
                 Present {
@@ -201,11 +204,11 @@ impl Pools {
 
     fn give(&mut self, base: u32, length: u32) {
         let (mut base, mut length) = (base, length);
-        if let Some((before, room)) = self.free.range(..base).next_back().map(|(b, r)| (*b, *r)) {
-            if before + room == base {
-                self.free.remove(&before);
-                (base, length) = (before, room + length);
-            }
+        if let Some((before, room)) = self.free.range(..base).next_back().map(|(b, r)| (*b, *r))
+            && before + room == base
+        {
+            self.free.remove(&before);
+            (base, length) = (before, room + length);
         }
         if let Some(room) = self.free.remove(&(base + length)) {
             length += room;

@@ -84,7 +84,7 @@ fn fillers(family: Family, members: &[Member]) -> Vec<Filler> {
             slot: member.slot(),
             place: hsiphash(value, OFFSET_KEY) % MAGLEV_SLOTS,
             skip: hsiphash(value, SKIP_KEY) % (MAGLEV_SLOTS - 1) + 1,
-            turns: (standing_weight(member) / divisor >> shift).max(1),
+            turns: ((standing_weight(member) / divisor) >> shift).max(1),
         }
     };
     let standing = members.iter().filter(|member| standing_weight(member) > 0);

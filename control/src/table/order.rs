@@ -1,6 +1,6 @@
 //! The order in which IPVS lists its services: by hash bucket, within a bucket the newest first.
 //!
-//! Scripts compare listings made with `--nosort`, so the order is kept although nothing here hashes.
+//! Scripts compare listings made with `--nosort`, so the order is kept though nothing here hashes.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

@@ -15,10 +15,12 @@ const RATES: [u64; 4] = [100, 250, 300, 1000];
 pub fn jiffies(clock: &Xdp) -> Result<u64> {
     let data_in = [0u8; 64];
     let mut data_out = [0u8; 64];
-    let mut options = TestRunOptions::default();
-    options.data_in = Some(&data_in);
-    options.data_out = Some(&mut data_out);
-    options.repeat = 1;
+    let options = TestRunOptions {
+        data_in: Some(&data_in),
+        data_out: Some(&mut data_out),
+        repeat: 1,
+        ..TestRunOptions::default()
+    };
     clock
         .test_run(options)
         .context("cannot run the clock program")?;

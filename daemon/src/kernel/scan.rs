@@ -15,6 +15,9 @@ use shunt_model::{Connection, Protocol, ServiceKey, State};
 use super::mapping::{BucketWords, Mapping};
 use super::tables::Shared;
 
+/// Ticks after which a way back without its connection is taken out.
+const IDLE: u32 = 2;
+
 /// What a scan found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -75,10 +78,10 @@ impl Look<'_> {
                 };
                 let hash = flows::hash(&record.key, self.tables.made.seed);
                 let home = flows::first(hash, mask);
-                if home != bucket {
-                    if let Some(word) = away.get_mut(home as usize / 64) {
-                        *word |= 1 << (home % 64);
-                    }
+                if home != bucket
+                    && let Some(word) = away.get_mut(home as usize / 64)
+                {
+                    *word |= 1 << (home % 64);
                 }
                 has_gone |= self.entry::<L>(mapping, mask, &record, &entry, found);
             }
@@ -113,9 +116,12 @@ impl Look<'_> {
         found: &mut Found,
     ) -> bool {
         if record.key.is_back::<L>() {
-            // The way back is entered before its flow.
-            let settled = record.meta.age(self.now) > 1;
-            if settled && self.is_orphan::<L>(mapping, mask, record) && entry.remove(&record.key) {
+            // A way back is entered just before its connection, and both are taken out and made
+            // again when a client uses its port again: only one that was not used for a while can
+            // have lost its connection.
+            let idle = record.meta.age(self.now) > IDLE;
+            if idle && self.is_orphan::<L>(mapping, mask, record) && entry.remove::<L>(&record.key)
+            {
                 return true;
             }
             found.used += 1;
@@ -123,7 +129,7 @@ impl Look<'_> {
             return false;
         }
         let limit = self.limit(record.meta.state());
-        if record.meta.age(self.now) > limit && entry.remove(&record.key) {
+        if record.meta.age(self.now) > limit && entry.remove::<L>(&record.key) {
             self.release(record.target, record.meta);
             found.expired += 1;
             return true;
@@ -213,10 +219,11 @@ impl Look<'_> {
                 };
                 let state = record.meta.state();
                 let alive = record.meta.age(self.now) <= self.limit(state);
-                if alive && !record.key.is_back::<L>() {
-                    if let Some(count) = counts.get_mut(state as usize) {
-                        *count += 1;
-                    }
+                if alive
+                    && !record.key.is_back::<L>()
+                    && let Some(count) = counts.get_mut(state as usize)
+                {
+                    *count += 1;
                 }
             }
         }
@@ -280,7 +287,7 @@ impl Look<'_> {
             IpAddr::from((u128::from(a) | u128::from(b) << 64).to_ne_bytes())
         };
         let client = SocketAddr::new(client, u16::from_be(record.key.port::<L>()));
-        // The clock's tick is a little longer than a second; what is shown is never more than asked.
+        // The clock's tick is a little longer than a second: never more is shown than was asked.
         let expires_s = u64::from(left) * tick_ns / 1_000_000_000;
         Some(Connection {
             protocol,

@@ -241,8 +241,9 @@ impl Tables {
                 Err(_) => 0,
             };
             let map = match class {
+                Class::Verdict => &mut statistics.verdicts,
                 Class::Drop => &mut statistics.drops,
-                Class::Verdict | Class::Note => &mut statistics.verdicts,
+                Class::Note => &mut statistics.notes,
             };
             map.insert((*name).to_owned(), total);
         }

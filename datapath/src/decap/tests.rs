@@ -119,14 +119,14 @@ fn a_packet_for_an_address_that_is_not_virtual_stays() {
             &tunnel(false, &packet4(CLIENT4, [192, 0, 2, 99], 6, &[0; 20])),
             false,
         ),
-        { Some(Note::NotVirtual) },
+        Some(Note::NotVirtual),
     );
     stays(
         ethernet(
             &tunnel(false, &packet4(CLIENT4, SERVER4, 6, &[0; 20])),
             false,
         ),
-        { Some(Note::NotVirtual) },
+        Some(Note::NotVirtual),
     );
 }
 

@@ -275,7 +275,7 @@ impl Packet {
         ip.extend_from_slice(&(self.id as u16).to_be_bytes());
         let (offset, more) = self.fragment.unwrap_or((0, false));
         let flags = u16::from(self.dont_fragment) << 14 | u16::from(more) << 13;
-        ip.extend_from_slice(&(flags | offset / 8).to_be_bytes());
+        ip.extend_from_slice(&(flags | (offset / 8)).to_be_bytes());
         ip.extend_from_slice(&[self.ttl, self.protocol(), 0, 0]);
         ip.extend(octets(self.source));
         ip.extend(octets(self.target));

@@ -15,7 +15,7 @@ use crate::shell::xdp::XdpFrame;
 const NEXT: i32 = -1;
 
 /// Frames of a network card, before the kernel makes anything of them.
-// Written out, not by `#[xdp]`: the macro's inner function is not inlined, and a call costs about 9 ns.
+// Written out, not by `#[xdp]`: the macro's inner function is not inlined, and a call costs 9 ns.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {

@@ -59,7 +59,7 @@ pub fn blur(value: u64, noise: u64) -> u64 {
 /// The place in the packet that lies `offset` bytes behind `data`.
 ///
 /// The sum is made once, of the pointer and one number that is not negative: the compiler would
-/// else check `data + l3` where `data + (l3 - 2)` is used, and the verifier refuses a negative part.
+/// else check `data + l3` where `data + (l3 - 2)` is used, and the verifier refuses negative parts.
 #[inline(always)]
 pub fn place(data: usize, offset: usize) -> usize {
     if core::intrinsics::is_val_statically_known(offset) {

@@ -1,4 +1,4 @@
-//! A frame of the tc hook: a socket buffer, whose checksum and segmentation may be left to a device.
+//! A frame of the tc hook: a socket buffer, with checksum and segmentation left to a device maybe.
 
 use core::ffi::c_void;
 

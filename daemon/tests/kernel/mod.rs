@@ -1,0 +1,403 @@
+//! The director's programs in this kernel, with the same tables as a host's, one frame at a time.
+//!
+//! Nothing is attached or pinned. The kernel's clock is shifted away, so that it stays at 0: time
+//! passes by making everything in the tables older.
+
+#![allow(dead_code)] // Each of the two test programs uses its part.
+
+use std::error::Error;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::unistd::{Pid, geteuid};
+use shunt_datapath::entry::{Traffic, Ways};
+use shunt_datapath::host::{Hook, HostTables, Sizes};
+use shunt_datapath::tables::{FragmentKey, FragmentValue};
+use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+/// An entry as the kernel has it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Plain<T>(T);
+// SAFETY: all of these are `repr(C)`, of integers, without padding that is not spelled out, but for
+// the last four bytes of `Ways`, which nobody reads.
+unsafe impl Pod for Plain<Ways> {}
+unsafe impl Pod for Plain<FragmentKey> {}
+unsafe impl Pod for Plain<FragmentValue> {}
+unsafe impl Pod for Plain<Traffic> {}
+
+/// Why there can be no kernel test here, if there cannot.
+pub fn missing() -> Option<&'static str> {
+    (!geteuid().is_root()).then_some("loading eBPF programs needs root")
+}
+
+/// Brings this thread to one CPU and into a network of its own, without routes or neighbours.
+pub fn alone() -> Fallible<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    Ok(())
+}
+
+/// An array map, as memory.
+struct Mapping {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Mapping {
+    fn new(ebpf: &Ebpf, name: &str, length: usize) -> Fallible<Self> {
+        let Some(Map::Array(data)) = ebpf.map(name) else {
+            return Err(format!("no array map {name}").into());
+        };
+        let fd = data.fd().as_fd().as_raw_fd();
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of the whole map; the kernel refuses what is longer.
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, access, libc::MAP_SHARED, fd, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(format!("{name}: {}", std::io::Error::last_os_error()).into());
+        }
+        let start = start.cast();
+        Ok(Self { start, length })
+    }
+
+    fn write<T: Copy>(&mut self, entries: &[T]) {
+        let bytes = size_of_val(entries);
+        assert!(bytes <= self.length);
+        // SAFETY: plain data into a mapping that is as long; no program runs meanwhile.
+        unsafe { ptr::copy_nonoverlapping(entries.as_ptr().cast(), self.start, bytes) };
+    }
+
+    fn write_words(&mut self, words: &[AtomicU64]) {
+        self.write(&plain(words));
+    }
+
+    fn words(&self) -> &[u64] {
+        // SAFETY: the mapping is that long, and no program runs while it is looked at.
+        unsafe { slice::from_raw_parts(self.start.cast(), self.length / 8) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: ours, and nobody keeps a part of it.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
+    }
+}
+
+fn plain(words: &[AtomicU64]) -> Vec<u64> {
+    words
+        .iter()
+        .map(|word| word.load(Ordering::SeqCst))
+        .collect()
+}
+
+/// Array maps, with how long an entry is and how many there are.
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 10] {
+    [
+        ("ENDPOINTS4", 64, sizes.endpoints),
+        ("ENDPOINTS6", 64, sizes.endpoints),
+        ("SERVICES", 32, sizes.services),
+        ("SERVERS", 128, sizes.servers),
+        ("POOLS", 8, sizes.pool_words),
+        ("COUNTS", 8, sizes.servers),
+        ("FLOWS4", 64, sizes.flows),
+        ("FLOWS6", 64, sizes.flows),
+        ("HOPS_TO_CLIENTS", 24, 1024),
+        ("SETTINGS", 80, 1),
+    ]
+}
+
+pub struct Kernel {
+    ebpf: Ebpf,
+    mappings: Vec<(&'static str, Mapping)>,
+}
+
+impl Kernel {
+    /// Loads the director with tables of these sizes and this seed.
+    pub fn load(sizes: Sizes, seed: u64) -> Fallible<Self> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/director.o");
+        let object = fs::read(path)?;
+        let mask = |count: usize| count as u32 - 1;
+        let (endpoints, flows, shift) = (mask(sizes.endpoints), mask(sizes.flows), 63u32);
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("ENDPOINT4_MASK", &endpoints, true)
+            .override_global("ENDPOINT6_MASK", &endpoints, true)
+            .override_global("FLOW4_MASK", &flows, true)
+            .override_global("FLOW6_MASK", &flows, true)
+            .override_global("SEED", &seed, true)
+            .override_global("TICK_SHIFT", &shift, true)
+            .map_max_entries("TRAFFIC", sizes.servers as u32);
+        for (name, _, entries) in arrays(&sizes) {
+            loader.map_max_entries(name, entries as u32);
+        }
+        let mut ebpf = loader.load(&object)?;
+        let xdp: &mut Xdp = ebpf
+            .program_mut("director_xdp")
+            .ok_or("no program")?
+            .try_into()?;
+        xdp.load()?;
+        let tc: &mut SchedClassifier = ebpf
+            .program_mut("director_tc")
+            .ok_or("no program")?
+            .try_into()?;
+        tc.load()?;
+        let mut mappings = Vec::new();
+        for (name, bytes, entries) in arrays(&sizes) {
+            mappings.push((name, Mapping::new(&ebpf, name, bytes * entries)?));
+        }
+        Ok(Self { ebpf, mappings })
+    }
+
+    fn mapping(&mut self, name: &str) -> &mut Mapping {
+        let found = self.mappings.iter_mut().find(|(other, _)| *other == name);
+        &mut found.expect("a name from the list").1
+    }
+
+    fn map(&mut self, name: &str) -> Fallible<&mut Map> {
+        Ok(self
+            .ebpf
+            .map_mut(name)
+            .ok_or_else(|| format!("no map {name}"))?)
+    }
+
+    /// Puts the same into the kernel's tables, and counts from 0.
+    pub fn reset(&mut self, tables: &HostTables) -> Fallible<()> {
+        self.upload(tables)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let mut counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
+        for at in 0..COUNTERS {
+            counters.set(at, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+        }
+        let mut traffic = PerCpuArray::<_, Plain<Traffic>>::try_from(self.map("TRAFFIC")?)?;
+        for at in 0..traffic.len() {
+            traffic.set(at, PerCpuValues::try_from(vec![Plain::default(); cpus])?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the same into the kernel's tables; what was counted stays.
+    pub fn upload(&mut self, tables: &HostTables) -> Fallible<()> {
+        self.mapping("ENDPOINTS4").write(&tables.endpoints4);
+        self.mapping("ENDPOINTS6").write(&tables.endpoints6);
+        self.mapping("SERVICES").write(&tables.services);
+        self.mapping("SERVERS").write(&tables.servers);
+        self.mapping("HOPS_TO_CLIENTS").write(&tables.hops);
+        self.mapping("SETTINGS").write(&[tables.settings]);
+        self.mapping("POOLS").write_words(&tables.pools);
+        self.mapping("COUNTS").write_words(&tables.counts);
+        self.mapping("FLOWS4").write_words(&tables.flows4);
+        self.mapping("FLOWS6").write_words(&tables.flows6);
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let spent = tables.allowance[0].load(Ordering::SeqCst);
+        let mut allowance = PerCpuArray::<_, u64>::try_from(self.map("ALLOWANCE")?)?;
+        allowance.set(0, PerCpuValues::try_from(vec![spent; cpus])?, 0)?;
+
+        let mut learned = self.learned()?;
+        for key in learned.keys().collect::<Result<Vec<_>, _>>()? {
+            learned.remove(&key)?;
+        }
+        for (key, ways) in tables.learned.lock().unwrap().iter() {
+            learned.insert(key, Plain(*ways), 0)?;
+        }
+        let mut fragments = self.fragments()?;
+        for key in fragments.keys().collect::<Result<Vec<_>, _>>()? {
+            fragments.remove(&key)?;
+        }
+        for (key, value) in tables.fragments.lock().unwrap().iter() {
+            fragments.insert(Plain(*key), Plain(*value), 0)?;
+        }
+        self.upload_routes(tables)
+    }
+
+    fn upload_routes(&mut self, tables: &HostTables) -> Fallible<()> {
+        let mut routes = LpmTrie::<_, [u8; 4], u32>::try_from(self.map("ROUTES4")?)?;
+        for key in routes.keys().collect::<Result<Vec<_>, _>>()? {
+            routes.remove(&key)?;
+        }
+        for (address, prefix, hop) in &tables.routes4 {
+            let key = Key::new(u32::from(*prefix), address.to_ne_bytes());
+            routes.insert(&key, hop, 0)?;
+        }
+        let mut routes = LpmTrie::<_, [u8; 16], u32>::try_from(self.map("ROUTES6")?)?;
+        for key in routes.keys().collect::<Result<Vec<_>, _>>()? {
+            routes.remove(&key)?;
+        }
+        for ([a, b], prefix, hop) in &tables.routes6 {
+            let mut address = [0; 16];
+            address[..8].copy_from_slice(&a.to_ne_bytes());
+            address[8..].copy_from_slice(&b.to_ne_bytes());
+            routes.insert(&Key::new(u32::from(*prefix), address), hop, 0)?;
+        }
+        Ok(())
+    }
+
+    fn learned(&mut self) -> Fallible<HashMap<&mut MapData, [u64; 2], Plain<Ways>>> {
+        Ok(HashMap::try_from(self.map("LEARNED")?)?)
+    }
+
+    fn fragments(
+        &mut self,
+    ) -> Fallible<HashMap<&mut MapData, Plain<FragmentKey>, Plain<FragmentValue>>> {
+        Ok(HashMap::try_from(self.map("FRAGMENTS")?)?)
+    }
+
+    /// Runs a program over a frame: the hook's action, and the frame as it is then. `None` if the
+    /// kernel has no such frame.
+    pub fn run(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        segment: usize,
+    ) -> Fallible<Option<(u32, Vec<u8>)>> {
+        // A test run makes no socket buffer without a whole network header.
+        let least = match (hook, frame.get(12..14)) {
+            (Hook::Xdp, _) => 14,
+            (Hook::Tc, Some([0x08, 0x00])) => 14 + 20,
+            (Hook::Tc, Some([0x86, 0xdd])) => 14 + 40,
+            (Hook::Tc, _) => 15,
+        };
+        if frame.len() < least || frame.len() > 3500 {
+            return Ok(None);
+        }
+        let mut out = vec![0; 4096];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        // `struct __sk_buff`: ingress_ifindex and gso_size.
+        let mut context = [0u8; 192];
+        context[36..40].copy_from_slice(&1u32.to_ne_bytes());
+        context[176..180].copy_from_slice(&(segment as u32).to_ne_bytes());
+        let result = match hook {
+            Hook::Xdp => {
+                let program: &Xdp = self
+                    .ebpf
+                    .program("director_xdp")
+                    .ok_or("no program")?
+                    .try_into()?;
+                program.test_run(options)?
+            }
+            Hook::Tc => {
+                options.ctx_in = Some(&context);
+                let program: &SchedClassifier = self
+                    .ebpf
+                    .program("director_tc")
+                    .ok_or("no program")?
+                    .try_into()?;
+                program.test_run(options)?
+            }
+        };
+        out.truncate(result.data_size_out as usize);
+        Ok(Some((result.return_value, out)))
+    }
+
+    /// The frame that was set aside last: interface, bytes.
+    pub fn held(&mut self) -> Fallible<Option<(u32, Vec<u8>)>> {
+        let mut ring = RingBuf::try_from(self.map("HELD")?)?;
+        let Some(record) = ring.next() else {
+            return Ok(None);
+        };
+        let word = |at: usize| u32::from_ne_bytes(record[at..at + 4].try_into().expect("four"));
+        let length = word(4) as usize;
+        Ok(Some((word(0), record[8..8 + length].to_vec())))
+    }
+
+    /// Where the tables that packets write differ: those that are memory.
+    pub fn difference(&mut self, tables: &HostTables) -> Option<String> {
+        for (name, words) in [
+            ("FLOWS4", &tables.flows4),
+            ("FLOWS6", &tables.flows6),
+            ("COUNTS", &tables.counts),
+            ("POOLS", &tables.pools),
+        ] {
+            // SAFETY: atomics lie in memory as their words do, and no other thread has them.
+            let host = unsafe { slice::from_raw_parts(words.as_ptr().cast::<u64>(), words.len()) };
+            let kernel = self.mapping(name).words();
+            if kernel != host {
+                let at = (0..host.len()).find(|at| host[*at] != kernel[*at])?;
+                let (host, there) = (host[at], kernel[at]);
+                return Some(format!("{name}[{at}]: host {host:#x}, kernel {there:#x}"));
+            }
+        }
+        None
+    }
+
+    /// Where anything else differs: counters, traffic, what is learned and remembered.
+    pub fn deep_difference(&mut self, tables: &HostTables) -> Fallible<Option<String>> {
+        let counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
+        for at in 0..COUNTERS {
+            let kernel: u64 = counters.get(&at, 0)?.iter().sum();
+            let host = tables.counters[at as usize].load(Ordering::SeqCst);
+            if kernel != host {
+                let name = NAMES[at as usize].1;
+                return Ok(Some(format!(
+                    "counter {name}: host {host}, kernel {kernel}"
+                )));
+            }
+        }
+        let traffic = PerCpuArray::<_, Plain<Traffic>>::try_from(self.map("TRAFFIC")?)?;
+        for (at, host) in tables.traffic.lock().unwrap().iter().enumerate() {
+            let mut kernel = Traffic::default();
+            for Plain(part) in traffic.get(&(at as u32), 0)?.iter() {
+                kernel.connections += part.connections;
+                kernel.in_packets += part.in_packets;
+                kernel.out_packets += part.out_packets;
+                kernel.in_bytes += part.in_bytes;
+                kernel.out_bytes += part.out_bytes;
+            }
+            if kernel != *host {
+                return Ok(Some(format!(
+                    "traffic {at}: host {host:?}, kernel {kernel:?}"
+                )));
+            }
+        }
+        let kernel = self.learned()?.iter().collect::<Result<Vec<_>, _>>()?;
+        let host = tables.learned.lock().unwrap();
+        if kernel.len() != host.len()
+            || kernel
+                .iter()
+                .any(|(key, ways)| host.get(key) != Some(&ways.0))
+        {
+            return Ok(Some(format!("learned: host {host:?}, kernel {kernel:?}")));
+        }
+        let kernel = self.fragments()?.iter().collect::<Result<Vec<_>, _>>()?;
+        let host = tables.fragments.lock().unwrap();
+        if kernel.len() != host.len()
+            || kernel
+                .iter()
+                .any(|(key, value)| host.get(&key.0) != Some(&value.0))
+        {
+            return Ok(Some(format!("fragments: host {host:?}, kernel {kernel:?}")));
+        }
+        Ok(None)
+    }
+}
+
+/// The hook's action for a verdict, for a frame of interface 1.
+pub fn action(hook: Hook, verdict: Verdict) -> u32 {
+    match (hook, verdict) {
+        (Hook::Xdp, Verdict::Pass(_)) => 2,
+        (Hook::Xdp, Verdict::Bounce(_) | Verdict::Send(1)) => 3,
+        (Hook::Xdp, Verdict::Send(_)) => 4,
+        (Hook::Xdp, _) => 1,
+        (Hook::Tc, Verdict::Pass(_)) => u32::MAX,
+        (Hook::Tc, Verdict::Bounce(_) | Verdict::Send(_)) => 7,
+        (Hook::Tc, _) => 2,
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
