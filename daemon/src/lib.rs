@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod kernel;
+mod memory;
 pub mod netlink;
 pub mod options;
 pub mod run;

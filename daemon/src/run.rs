@@ -15,6 +15,7 @@ use crate::api;
 use crate::kernel::object;
 use crate::kernel::place::Place;
 use crate::kernel::replay::Replay;
+use crate::memory;
 use crate::netlink::{self, Netlink};
 use crate::options::{Options, Stop};
 use crate::shell::Shell;
@@ -63,7 +64,15 @@ async fn run(options: Options) -> Result<()> {
     }
     let place = Place::make()?;
     let _only = socket::only_one(&place)?;
+    let memory = memory::recall(&place);
     let object = object::open(&place, options.capacity())?;
+    if memory.is_some() && !object.adopted {
+        warn!(
+            action = "beginning with an empty table",
+            "notes of an earlier daemon found without its packet path"
+        );
+    }
+    let memory = memory.filter(|_| object.adopted);
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {
         warn!(
@@ -72,7 +81,7 @@ async fn run(options: Options) -> Result<()> {
     }
     let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
     let stop = options.stop;
-    let shell = Shell::new(options, place.clone(), object, prober)?;
+    let shell = Shell::new(options, place.clone(), object, memory, prober)?;
     let listener = socket::listen(&place)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
     bring_fragments(&place);

@@ -69,7 +69,13 @@ impl Glance {
 
 impl Shell {
     /// Takes up the packet path, with what an earlier daemon wrote down.
-    pub fn new(options: Options, place: Place, object: Object, prober: Prober) -> Result<Self> {
+    pub fn new(
+        options: Options,
+        place: Place,
+        object: Object,
+        memory: Option<Memory>,
+        prober: Prober,
+    ) -> Result<Self> {
         let tables = Tables::open(&place, object.made.clone())?;
         let now = Instant::now();
         let sizes = object.made.capacity.sizes;
@@ -77,8 +83,6 @@ impl Shell {
             tick_ns: clock::tick_ns(object.made.jiffies_rate),
         };
         let table = Table::new(Gate::Carried, Limits::default());
-        let memory = std::fs::read(place.runtime.join("state.json")).ok();
-        let memory = memory.and_then(|text| serde_json::from_slice::<Memory>(&text).ok());
         let mut director = match memory {
             Some(memory) => {
                 let pool = |service| tables.pool_of(service);
@@ -153,8 +157,7 @@ impl Shell {
     }
 
     fn remember(&self) {
-        let path = self.place.runtime.join("state.json");
-        if let Err(error) = object::write(&path, &self.director.memory()) {
+        if let Err(error) = object::write(&self.place.memory(), &self.director.memory()) {
             error!(%error, "table not written down; a restart would not know of the last change");
         }
     }

@@ -126,7 +126,14 @@ pub struct Director {
 impl Director {
     #[must_use]
     pub fn new(table: Table, sizes: Sizes, clock: Clock, now: Instant) -> Self {
-        let mut director = Self {
+        let mut director = Self::silent(table, sizes, clock, now);
+        director.settle();
+        director
+    }
+
+    /// One that has not said anything yet, not even the settings.
+    fn silent(table: Table, sizes: Sizes, clock: Clock, now: Instant) -> Self {
+        Self {
             table,
             network: Network::new(now),
             ids: Ids::new(sizes),
@@ -136,9 +143,7 @@ impl Director {
             settings: None,
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
-        };
-        director.settle();
-        director
+        }
     }
 
     #[must_use]

@@ -64,7 +64,8 @@ impl Director {
         pool: impl Fn(u32) -> PoolWord,
         now: Instant,
     ) -> Result<Self, Refusal> {
-        let mut director = Self::new(table, sizes, clock, now);
+        // Settings of an empty table would stop masquerading for a moment.
+        let mut director = Self::silent(table, sizes, clock, now);
         for change in &memory.changes {
             director.table.apply(change)?;
         }
@@ -224,5 +225,90 @@ impl Director {
     #[must_use]
     pub fn all_server_ids(&self) -> Vec<u32> {
         self.names().servers.into_keys().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carried::Gate;
+    use crate::table::Limits;
+    use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service, Timeouts};
+
+    struct Empty;
+
+    impl Running for Empty {
+        fn pool_word(&self, _at: u32) -> u64 {
+            0
+        }
+    }
+
+    const SIZES: Sizes = Sizes {
+        services: 16,
+        servers: 16,
+        pool_words: 1024,
+    };
+    const CLOCK: Clock = Clock {
+        tick_ns: 1_000_000_000,
+    };
+
+    fn table() -> Table {
+        Table::new(Gate::Carried, Limits::default())
+    }
+
+    /// The settings that a director writes, in order.
+    fn settings(director: &mut Director) -> Vec<entry::Settings> {
+        std::iter::from_fn(|| director.poll())
+            .filter_map(|output| match output {
+                Output::Write(Write::Settings(settings)) => Some(settings),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_resumed_director_says_no_settings_but_those_that_were_in_force() {
+        let now = Instant::now();
+        let mut first = Director::new(table(), SIZES, CLOCK, now);
+        let address = "192.0.2.1".parse().unwrap();
+        let key = ServiceKey::Address {
+            protocol: Protocol::Tcp,
+            address,
+            port: 80,
+        };
+        let service = Service {
+            key,
+            scheduler: Scheduler::Rr,
+            flags: SchedulerFlags::default(),
+            persistence: None,
+            one_packet: false,
+        };
+        let server = Server {
+            at: "10.1.0.7:80".parse().unwrap(),
+            method: Method::Masquerade,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let timeouts = Timeouts {
+            tcp_s: 77,
+            ..Timeouts::default()
+        };
+        for change in [
+            Change::AddService { service },
+            Change::AddServer { key, server },
+            Change::SetTimeouts { timeouts },
+        ] {
+            first.change(&change, &Empty, now).unwrap();
+        }
+        let last = settings(&mut first).pop().unwrap();
+        assert_eq!((last.masquerades, last.timeouts[1]), (1, 77));
+
+        let pool = |_| PoolWord(0);
+        let memory = first.memory();
+        let mut second =
+            Director::resume(memory, table(), SIZES, CLOCK, &Empty, pool, now).unwrap();
+
+        assert_eq!(settings(&mut second), [last]);
     }
 }

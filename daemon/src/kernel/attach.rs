@@ -156,7 +156,12 @@ impl Attachments {
             Ok(())
         };
         let result = renew();
-        if result.is_err() {
+        if let Err(error) = &result {
+            tracing::debug!(
+                device = link.name,
+                ?error,
+                "link of an earlier daemon not taken over"
+            );
             // The kernel took the link away with an earlier device of this index.
             let _ = fs::remove_file(&path);
         }

@@ -1,4 +1,4 @@
-//! Array maps as memory, shared with the packet path. One of the two modules of the daemon with
+//! Array maps as memory, shared with the packet path. One of the few modules of the daemon with
 //! `unsafe` code; all of it is the mapping itself.
 //!
 //! Values are seen as 64-bit words that others read and write at the same time, so every access is

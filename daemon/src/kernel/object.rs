@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 
 use super::clock;
-use super::place::Place;
+use super::place::{self, Place};
 
 /// Every map of the object, by name.
 pub const MAPS: [&str; 18] = [
@@ -59,6 +59,8 @@ pub struct Capacity {
 pub struct Made {
     /// The build whose programs are pinned.
     pub build: u64,
+    /// The namespace whose packet path this is ([`place::cookie`]).
+    pub namespace_cookie: u64,
     pub capacity: Capacity,
     pub seed: u64,
     pub tick_shift: u32,
@@ -108,7 +110,9 @@ fn build() -> u64 {
 /// Takes over what is pinned, or loads anew.
 pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
     let notes = place.runtime.join("path.json");
-    let made = read(&notes);
+    let cookie = place::cookie()?;
+    // What a namespace of the same inode left behind is nobody's.
+    let made = read(&notes).filter(|made| made.namespace_cookie == cookie);
     let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
     match made {
         Some(made) if complete && made.build == build() => adopt(place, made),
@@ -122,7 +126,7 @@ pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
         }
         _ => {
             empty(place)?;
-            let made = make(wanted)?;
+            let made = make(wanted, cookie)?;
             let object = load(place, made)?;
             write(&notes, &object.made)?;
             Ok(object)
@@ -142,17 +146,27 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     fs::rename(&next, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What is pinned without being whole is of no use to anyone.
-fn empty(place: &Place) -> Result<()> {
+/// What is pinned without being whole is of no use to anyone. What a daemon of another layout
+/// pinned would go on forwarding beside ours.
+pub fn empty(place: &Place) -> Result<()> {
     for file in fs::read_dir(&place.pins).context("cannot read the pins")? {
         let path = file.context("cannot read the pins")?.path();
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
-    let _ = fs::remove_file(place.runtime.join("state.json"));
+    let layouts = place
+        .pins
+        .parent()
+        .and_then(|parent| fs::read_dir(parent).ok());
+    for other in layouts.into_iter().flatten().flatten() {
+        if other.path() != place.pins {
+            let _ = fs::remove_dir_all(other.path());
+        }
+    }
+    let _ = fs::remove_file(place.memory());
     Ok(())
 }
 
-fn make(capacity: Capacity) -> Result<Made> {
+fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
     let mut seed = [0u8; 8];
     let file = fs::File::open("/dev/urandom").context("cannot draw a seed")?;
     std::io::Read::read_exact(&mut &file, &mut seed).context("cannot draw a seed")?;
@@ -161,6 +175,7 @@ fn make(capacity: Capacity) -> Result<Made> {
     let endpoints = (capacity.sizes.services + capacity.sizes.servers).saturating_mul(2);
     Ok(Made {
         build: build(),
+        namespace_cookie,
         capacity,
         seed: u64::from_ne_bytes(seed),
         tick_shift: clock::tick_shift(rate),

@@ -7,7 +7,9 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +25,28 @@ pub struct Place {
     /// Pinned maps, programs and links.
     pub pins: PathBuf,
     pub namespace: u64,
+}
+
+/// What tells the network namespace of this thread from one that had its inode before: the kernel
+/// gives inodes again, but counts these up from its start.
+pub fn cookie() -> Result<u64> {
+    let socket = UnixDatagram::unbound().context("cannot make a socket")?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, and both outlive the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error()).context("cannot ask for the namespace's cookie");
+    }
+    Ok(cookie)
 }
 
 /// The inode of the network namespace of this thread.
@@ -62,6 +86,12 @@ impl Place {
         self.runtime.join("api.sock")
     }
 
+    /// What the director has to know when it comes up again ([`crate::memory`]).
+    #[must_use]
+    pub fn memory(&self) -> PathBuf {
+        self.runtime.join("state.json")
+    }
+
     /// Takes everything away that is pinned.
     pub fn clear(&self) -> io::Result<()> {
         for file in fs::read_dir(&self.pins)? {
@@ -72,7 +102,7 @@ impl Place {
         if let Some(parent) = self.pins.parent() {
             let _ = fs::remove_dir(parent);
         }
-        let _ = fs::remove_file(self.runtime.join("state.json"));
+        let _ = fs::remove_file(self.memory());
         let _ = fs::remove_file(self.runtime.join("path.json"));
         Ok(())
     }

@@ -1,0 +1,135 @@
+//! What the operator is told under traffic is what the load did.
+
+use anyhow::{Result, ensure};
+use shunt_lab::{Family, HttpLoad, Topology, UdpEcho, UdpProbe, skipped, until};
+
+use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
+use crate::director::Director;
+use crate::table::{live, numbers};
+
+#[test]
+fn held_connections_are_active_closed_ones_inactive_until_they_expire() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3).offloads().build()?;
+    let _members = Method::Route.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let director = Director::start(bed.director())?;
+    for family in Family::BOTH {
+        let web = add_web(&bed, &director, family, Method::Route, 3)?;
+        let all = Held::open_all(bed.client(), web, 6)?;
+        let is = |active: u64, inactive: u64| -> Result<bool> {
+            let listing = director.ipvsadm("-Ln")?;
+            (0..3).try_fold(true, |so_far, index| {
+                let server = at(bed.server_address(family, index), 80);
+                Ok(so_far && live(&listing, &server)? == (active, inactive))
+            })
+        };
+        ensure!(is(2, 0)?, "{}", director.ipvsadm("-Ln")?);
+        let listed = director.ipvsadm("-Lcn")?;
+        let client = bed.client_address(family, 0).to_string();
+        let held = |line: &&str| {
+            line.starts_with("TCP") && line.contains(" ESTABLISHED ") && line.contains(&client)
+        };
+        ensure!(listed.lines().filter(held).count() == 6, "{listed}");
+        drop(all);
+        until("closed connections to be inactive", LIMIT, || is(0, 2))?;
+        director.ipvsadm("--set 0 1 0")?;
+        until("closed connections to expire", LIMIT, || is(0, 0))?;
+        until("the listing to be empty", LIMIT, || {
+            Ok(director.ipvsadm("-Lcn")?.lines().count() == 2)
+        })?;
+        director.ipvsadm("--set 0 120 0")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_and_bytes_are_counted_one_by_one() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    const HEADERS: [(Family, u64); 2] = [(Family::V4, 28), (Family::V6, 48)];
+    let bed = Topology::builder().servers(1).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _udp = UdpEcho::start(&bed.servers[0], 53)?;
+    let director = Director::start(bed.director())?;
+    for (family, headers) in HEADERS {
+        let service = bed.service(family, 1, 53);
+        let server = at(bed.server_address(family, 0), 53);
+        director.ipvsadm(&format!("-A -u {service}"))?;
+        director.ipvsadm(&format!("-a -u {service} -r {server} -m"))?;
+        let report = UdpProbe::to(service)
+            .flows(2)
+            .bytes(100)
+            .count(10)
+            .run(bed.client())?;
+        ensure!((report.sent, report.lost()) == (10, 0), "{report:?}");
+        let stats = director.ipvsadm("-Ln --stats --exact")?;
+        // The answer begins with the server's name and a space.
+        let wanted = [2, 10, 10, 10 * (100 + headers), 10 * (8 + 100 + headers)];
+        ensure!(
+            numbers(&stats, &server)? == wanted,
+            "wanted {wanted:?}:\n{stats}"
+        );
+        let row = stats
+            .lines()
+            .find(|line| line.starts_with(&format!("UDP  {service}")));
+        let row: Vec<&str> = row.unwrap_or_default().split_whitespace().skip(2).collect();
+        ensure!(
+            row == wanted.map(|number| number.to_string()),
+            "{row:?}:\n{stats}"
+        );
+        director.ipvsadm(&format!("-Z -u {service}"))?;
+        let stats = director.ipvsadm("-Ln --stats --exact")?;
+        ensure!(numbers(&stats, &server)? == [0; 5], "not zero:\n{stats}");
+        director.ipvsadm("--set 0 0 1")?;
+        until("flows to expire", LIMIT, || {
+            Ok(director.ipvsadm("-Lcn")?.lines().count() == 2)
+        })?;
+        director.ipvsadm("--set 0 0 300")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_and_rates_are_those_of_the_load() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 3)?;
+    let servers = [0, 1, 2].map(|index| at(bed.server_address(Family::V4, index), 80));
+
+    let load = HttpLoad::to(web)
+        .workers(8)
+        .connection_per_request()
+        .requests(10_000);
+    let load = load.start(bed.client())?;
+    until("all rates to be above zero", LIMIT, || {
+        let rates = director.ipvsadm("-Ln --rate")?;
+        servers.iter().try_fold(true, |so_far, server| {
+            Ok(so_far && numbers(&rates, server)?.iter().all(|&rate| rate > 0))
+        })
+    })?;
+    let report = load.finish(3 * LIMIT)?;
+    flawless(&report)?;
+    println!(
+        "10,000 short connections: {:.0} a second, {:?}",
+        report.rate(),
+        report.servers
+    );
+    let stats = director.ipvsadm("-Ln --stats --exact")?;
+    let mut connections = 0;
+    for server in &servers {
+        let row = numbers(&stats, server)?;
+        ensure!(row.iter().all(|&number| number > 0), "{stats}");
+        connections += row[0];
+    }
+    ensure!(connections == 10_000, "{connections} connections:\n{stats}");
+    Ok(())
+}

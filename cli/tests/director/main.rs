@@ -1,0 +1,15 @@
+//! The running director with real TCP and UDP stacks: clients, router, director and real servers
+//! in namespaces, `shuntd` as its own process, and the operator's commands.
+//!
+//! Each test has a bed and a daemon of its own. Nothing sleeps; all waits have limits.
+
+mod bed;
+mod cells;
+mod change;
+mod director;
+mod listing;
+mod packets;
+mod refusal;
+mod restart;
+mod spread;
+mod table;

@@ -1,0 +1,251 @@
+//! The packet path goes on without its daemon, and the next daemon takes it up as it is.
+
+use std::fs;
+use std::process::Stdio;
+
+use anyhow::{Result, ensure};
+use shunt_lab::{Family, HttpLoad, Topology, get, skipped, until, veth};
+
+use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
+use crate::director::{Director, called};
+use crate::table::numbers;
+
+#[test]
+fn twenty_kills_under_load_lose_no_request_of_masqueraded_servers() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder()
+        .clients(2)
+        .servers(3)
+        .offloads()
+        .build()?;
+    kills(&bed, Method::Masquerade, "tc")
+}
+
+#[test]
+fn twenty_kills_under_load_lose_no_request_through_native_xdp() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().clients(2).servers(3).build()?;
+    kills(&bed, Method::Route, "xdp-native")
+}
+
+/// Kept connections by IPv4, a connection per request by IPv6.
+fn kills(bed: &Topology, method: Method, hook: &str) -> Result<()> {
+    let _members = method.prepare(bed)?;
+    let _http = web_servers(bed)?;
+    let mut director = Director::start_with(bed.director(), &["--attach", hook])?;
+    let web4 = add_web(bed, &director, Family::V4, method, 3)?;
+    let web6 = add_web(bed, &director, Family::V6, method, 3)?;
+    let table = director.ipvsadm("-Sn")?;
+    let kept = HttpLoad::to(web4).workers(6).start(&bed.clients[0])?;
+    let fresh = HttpLoad::to(web6)
+        .workers(2)
+        .connection_per_request()
+        .start(&bed.clients[1])?;
+    let mut connections = 0;
+    for round in 1..=20 {
+        director.kill()?;
+        let (before_kept, before_fresh) = (kept.so_far().ok, fresh.so_far().ok);
+        kept.wait_for("answers without a daemon", LIMIT, |now| {
+            now.ok > before_kept + 20
+        })?;
+        fresh.wait_for("connections without a daemon", LIMIT, |now| {
+            now.ok > before_fresh + 20
+        })?;
+        director.restart()?;
+        ensure!(
+            director.ipvsadm("-Sn")? == table,
+            "round {round}: another table"
+        );
+        let stats = director.ipvsadm("-Ln --stats --exact")?;
+        let mut now = 0;
+        for index in 0..bed.servers.len() {
+            now += numbers(&stats, &at(bed.server_address(Family::V6, index), 80))?[0];
+        }
+        ensure!(
+            now >= connections + 20,
+            "round {round}: {connections} connections, then {now}"
+        );
+        connections = now;
+    }
+    let (kept, fresh) = (kept.stop()?, fresh.stop()?);
+    println!(
+        "20 kills, {method:?} by {hook}: kept {} ok, gap {:?}; per request {} ok, gap {:?}",
+        kept.ok, kept.worst_gap, fresh.ok, fresh.worst_gap
+    );
+    flawless(&kept)?;
+    flawless(&fresh)?;
+    ensure!(
+        kept.connections == 6,
+        "{} connections for 6 workers",
+        kept.connections
+    );
+    Ok(())
+}
+
+#[test]
+fn a_kill_in_the_middle_of_changes_leaves_a_table_that_works() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 2)?;
+    let third = at(bed.server_address(Family::V4, 2), 80);
+    get(bed.client(), web, "/")?;
+    let load = HttpLoad::to(web)
+        .workers(2)
+        .connection_per_request()
+        .start(bed.client())?;
+    for round in 0..10_u64 {
+        let seen = load.so_far().ok;
+        let words = [
+            format!("-a -t {web} -r {third} -m -w 0"),
+            format!("-E -t {web} -s wrr"),
+            format!("-e -t {web} -r {third} -m -w 0 -x 0"),
+            format!("-d -t {web} -r {third}"),
+            format!("-E -t {web} -s rr"),
+        ];
+        // The kill comes at another moment of the changes each time.
+        let mut asked = Vec::new();
+        for line in &words {
+            let line: Vec<&str> = line.split_whitespace().collect();
+            asked.push(
+                called(bed.director(), "ipvsadm", &line)
+                    .stderr(Stdio::null())
+                    .spawn()?,
+            );
+        }
+        load.wait_for("a moment of load", LIMIT, |now| now.ok > seen + round * 3)?;
+        director.kill()?;
+        for mut child in asked {
+            child.wait()?;
+        }
+        director.restart()?;
+        let table = director.ipvsadm("-Sn")?;
+        ensure!(
+            table.contains(&format!("-A -t {web} -s ")),
+            "round {round}:\n{table}"
+        );
+        if table.contains(&third) {
+            director.ipvsadm(&format!("-d -t {web} -r {third}"))?;
+        }
+    }
+    let report = load.stop()?;
+    flawless(&report)?;
+    ensure!(report.servers.len() == 2, "{:?}", report.servers);
+    Ok(())
+}
+
+#[test]
+fn what_changed_while_no_daemon_ran_is_caught_up() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(1).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 1)?;
+    get(bed.client(), web, "/")?;
+    director.kill()?;
+    bed.servers[0].set_mac("eth0", [2, 0, 0, 0, 8, 1])?;
+    bed.director().delete("back")?;
+    veth(bed.director(), "back", &bed.switch, "again")?;
+    bed.switch.bridge_port("back", "again")?;
+    let back = bed.director_back(Family::V4, 0);
+    bed.director().address("back", format!("{back}/24"))?;
+    director.restart()?;
+    until("the service to answer", LIMIT, || {
+        Ok(get(bed.client(), web, "/").is_ok())
+    })
+}
+
+#[test]
+fn a_restart_changes_no_number_and_moves_no_flow() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let mut all = Vec::new();
+    for family in Family::BOTH {
+        let web = add_web(&bed, &director, family, Method::Masquerade, 3)?;
+        all.extend(Held::open_all(bed.client(), web, 7)?);
+    }
+    let account = |director: &Director| -> Result<Vec<String>> {
+        let mut listed = connections(&director.ipvsadm("-Lcn")?);
+        listed.push(director.ipvsadm("-Ln")?);
+        listed.push(director.ipvsadm("-Ln --stats --exact")?);
+        Ok(listed)
+    };
+    let before = account(&director)?;
+    director.kill()?;
+    director.restart()?;
+    let after = account(&director)?;
+    ensure!(before == after, "before: {before:#?}\nafter: {after:#?}");
+    ensure!(before.len() == 2 * 7 + 2, "{before:#?}");
+    for (held, server) in &mut all {
+        ensure!(held.ask()? == *server, "a flow moved");
+    }
+    Ok(())
+}
+
+/// The rows of `-Lcn` without the time that is left.
+fn connections(listing: &str) -> Vec<String> {
+    let without = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        [&words[..1], &words[2..]].concat().join(" ")
+    };
+    let mut rows: Vec<String> = listing.lines().skip(2).map(without).collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn a_stop_leaves_the_packet_path_or_takes_it_away_as_asked() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(1).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 1)?;
+    get(bed.client(), web, "/")?;
+    director.stop()?;
+    ensure!(
+        get(bed.client(), web, "/")?.server == "server1",
+        "nothing forwards after a stop"
+    );
+
+    let place = director.place()?;
+    director.options(&["--stop", "remove"]);
+    director.restart()?;
+    get(bed.client(), web, "/")?;
+    director.stop()?;
+    ensure!(!place.pins.exists(), "{} is there", place.pins.display());
+    let mut left: Vec<_> = fs::read_dir(&place.runtime)?
+        .map(|file| Ok(file?.file_name()))
+        .collect::<Result<_>>()?;
+    left.retain(|name| name != "lock");
+    ensure!(
+        left.is_empty(),
+        "{left:?} left in {}",
+        place.runtime.display()
+    );
+    ensure!(get(bed.client(), web, "/").is_err(), "something forwards");
+    director.restart()?;
+    ensure!(
+        !director.ipvsadm("-Sn")?.contains("-A"),
+        "the table is not empty"
+    );
+    Ok(())
+}
