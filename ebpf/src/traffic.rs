@@ -11,6 +11,9 @@ pub struct Traffic {
     pub template: [u64; 16],
     /// How many packets were made.
     pub sequence: u64,
+    /// How often the driver waited for its own writes, and before that.
+    pub settled: u64,
+    pub settled_before: u64,
     /// Bytes of a frame.
     pub length: u32,
     /// [`order`].
@@ -34,7 +37,7 @@ pub struct Traffic {
     /// Where `generate` sends.
     pub interface: u32,
 }
-const _: () = assert!(size_of::<Traffic>() == 184);
+const _: () = assert!(size_of::<Traffic>() == 200);
 
 /// The order of flows.
 pub mod order {

@@ -3,6 +3,8 @@
 //! traffic, and tail-calls the program under test. Its own cost is measured with a target that
 //! returns at once, and taken off.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
@@ -39,9 +41,23 @@ pub extern "C" fn drive(context: *mut xdp_md) -> u32 {
     if unsafe { bpf_xdp_adjust_head(context, grown) } != 0 || make(context, traffic).is_none() {
         return xdp_action::XDP_ABORTED;
     }
+    settle(traffic);
     // SAFETY: returns only if there is no target.
     unsafe { TARGET.tail_call(&XdpContext::new(context), 0) };
     xdp_action::XDP_ABORTED
+}
+
+/// Waits until what was written is in the cache. The target may read a frame in other pieces than
+/// those it was written in; where the pieces are still in the processor's store buffer that costs
+/// several nanoseconds, which a frame that a network card wrote does not.
+#[inline(always)]
+fn settle(traffic: &mut Traffic) {
+    // SAFETY: a word of our own.
+    let before = unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut traffic.settled, 1)
+    };
+    // With no use of the result the instruction would not be one that waits.
+    traffic.settled_before = before;
 }
 
 /// The target whose time is the driver's own.
