@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -160,21 +159,15 @@ impl Director {
         statistics.verdicts.into_iter().chain(statistics.drops).collect()
     }
 
-    /// Forgets every flow.
-    pub fn forget(&self) {
+    /// Forgets every flow of a family.
+    pub fn forget(&self, v6: bool) {
         let shared = &self.tables.shared;
-        for flows in [&shared.flows4, &shared.flows6] {
-            for bucket in (0..flows.len()).filter_map(|at| flows.value(at)) {
-                for word in bucket.iter().filter(|word| word.load(Ordering::Relaxed) != 0) {
-                    word.store(0, Ordering::Relaxed);
-                }
+        let flows = if v6 { &shared.flows6 } else { &shared.flows4 };
+        for bucket in (0..flows.len()).filter_map(|at| flows.value(at)) {
+            for word in bucket.iter().filter(|word| word.load(Ordering::Relaxed) != 0) {
+                word.store(0, Ordering::Relaxed);
             }
         }
-    }
-
-    /// The program's own descriptor, for attaching.
-    pub fn descriptor(&self) -> Result<std::os::fd::BorrowedFd<'_>> {
-        Ok(self.program()?.as_fd())
     }
 }
 

@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
         if options.only.as_ref().is_some_and(|only| !scenario.title().contains(only)) {
             continue;
         }
-        directors.iter().for_each(Director::forget);
+        directors.iter().for_each(|director| director.forget(scenario.v6));
         rows.extend(bench.measure(&scenario, &directors)?);
     }
     if let Some(path) = &options.json {
