@@ -40,7 +40,9 @@ pub struct V6;
 #[must_use]
 pub fn endpoint_hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
     let a = (address[0] ^ seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let a = (a ^ a >> 32 ^ address[1] ^ word as u64).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    // As in `flows::hash`: the last bytes of the address must reach the low bits.
+    let a = a ^ a >> 32 ^ address[1] ^ word as u64;
+    let a = (a ^ a >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     a ^ a >> 32
 }
 
@@ -219,4 +221,26 @@ fn endpoint_in6(bucket: &Bucket6, address: [u64; 2], word: u32) -> (u32, bool) {
         return (b.id, false);
     }
     (NONE, a.word != 0 && b.word != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::first;
+    use std::vec::Vec;
+
+    #[test]
+    fn neighbouring_addresses_lie_in_many_buckets() {
+        for shift in [0, 24, 56] {
+            let bucket = |n: u64| first(endpoint_hash([1, n << shift], 80, 0x5eed), 0xffff);
+            let mut buckets: Vec<u32> = (1..=200).map(bucket).collect();
+            buckets.sort_unstable();
+            buckets.dedup();
+            assert!(
+                buckets.len() > 190,
+                "shifted by {shift}: {} buckets",
+                buckets.len()
+            );
+        }
+    }
 }

@@ -160,7 +160,10 @@ pub fn hash(key: &Key, seed: u64) -> u64 {
     let a = a ^ a >> 32;
     let a = (a ^ key.address[0]).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     let a = a ^ a >> 29;
-    let a = (a ^ key.address[1] ^ seed >> 17).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // The last bytes of an address are the highest here: a product alone would leave them there,
+    // and no bucket's number would depend on them.
+    let a = a ^ key.address[1] ^ seed >> 17;
+    let a = (a ^ a >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     a ^ a >> 32
 }
 
@@ -461,4 +464,32 @@ pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<
 /// bucket because of this one.
 pub fn sweep<L: Layout, W: Words>(bucket: W, at: usize) -> bool {
     at < L::SLOTS && bucket.skip(L::STRIDE.wrapping_mul(at)).swap(0, GONE, FREE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn neighbours_of_one_port_lie_in_many_buckets() {
+        const MASK: u32 = 0xffff;
+        for v6 in [false, true] {
+            let hash = |host: u32| {
+                let last = host.to_be();
+                let key = match v6 {
+                    true => Key::v6([0xb80d_0120, (last as u64) << 32], 80, 7),
+                    false => Key::v4(last, 80, 7),
+                };
+                super::hash(&key, 0x5eed)
+            };
+            for bucket in [first, second] {
+                let mut buckets: Vec<u32> = (1..=1000).map(|n| bucket(hash(n), MASK)).collect();
+                buckets.sort_unstable();
+                buckets.dedup();
+                // A thousand balls in 65,536 places: eight share one, more or less.
+                assert!(buckets.len() > 970, "IPv6 {v6}: {} buckets", buckets.len());
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use crate::checksum;
 use crate::family::{Family, V4, V6};
 use crate::frame::Frame;
+use crate::link;
 use crate::tables::Tables;
 
 pub const ICMP: u8 = 1;
@@ -108,6 +109,54 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
     })
 }
 
+/// An untagged frame of a whole TCP or UDP packet without options, as [`parse4`] reads it. What is
+/// anything else, or wrong in any way, is not read here.
+#[inline(always)]
+pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
+    const L3: usize = link::HEADER;
+    const L4: usize = L3.saturating_add(20);
+    const FRAGMENT: u16 = 0x3fffu16.to_be();
+    let ip = frame.view::<L4>(0)?;
+    let length = u16::from_be(ip.u16::<{ L3.saturating_add(2) }>()) as u32;
+    let room = frame.length().wrapping_sub(L3) as u32;
+    let fragmentation = ip.u16::<{ L3.saturating_add(6) }>();
+    let protocol = ip.u8::<{ L3.saturating_add(9) }>();
+    if ip.u16::<12>() != link::IPV4
+        || ip.u8::<L3>() != 0x45
+        || fragmentation & FRAGMENT != 0
+        || protocol != TCP && protocol != UDP
+        || length < 20
+        || length > room
+    {
+        return None;
+    }
+    let source = ip.u32::<{ L3.saturating_add(12) }>();
+    let target = ip.u32::<{ L3.saturating_add(16) }>();
+    // Five words of 32 bits do not overflow 64: the carries are folded in once.
+    let sum = (ip.u32::<L3>() as u64)
+        .wrapping_add(ip.u32::<{ L3.saturating_add(4) }>() as u64)
+        .wrapping_add(ip.u32::<{ L3.saturating_add(8) }>() as u64)
+        .wrapping_add(source as u64)
+        .wrapping_add(target as u64);
+    let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+    if sum != 0xffff {
+        return None;
+    }
+    Some(Packet {
+        l3: L3,
+        l4: L4,
+        source,
+        target,
+        length,
+        protocol,
+        ttl: ip.u8::<{ L3.saturating_add(8) }>(),
+        part: Part::Whole,
+        fragment: 0,
+    })
+}
+
 /// The header checksum of a header with options: up to ten words more.
 #[inline(always)]
 fn options4<P: Frame>(frame: &P, l3: usize, header: usize, sum: u32) -> Result<(), Unread> {
@@ -187,6 +236,41 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         extensions(frame, &mut packet)?;
     }
     Ok(packet)
+}
+
+/// As [`plain4`]: without extension headers.
+#[inline(always)]
+pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
+    const L3: usize = link::HEADER;
+    const L4: usize = L3.saturating_add(40);
+    let ip = frame.view::<L4>(0)?;
+    let length = (u16::from_be(ip.u16::<{ L3.saturating_add(4) }>()) as u32).wrapping_add(40);
+    let room = frame.length().wrapping_sub(L3) as u32;
+    let protocol = ip.u8::<{ L3.saturating_add(6) }>();
+    if ip.u16::<12>() != link::IPV6
+        || ip.u8::<L3>() >> 4 != 6
+        || protocol != TCP && protocol != UDP
+        || length > room
+    {
+        return None;
+    }
+    Some(Packet {
+        l3: L3,
+        l4: L4,
+        source: [
+            ip.u64::<{ L3.saturating_add(8) }>(),
+            ip.u64::<{ L3.saturating_add(16) }>(),
+        ],
+        target: [
+            ip.u64::<{ L3.saturating_add(24) }>(),
+            ip.u64::<{ L3.saturating_add(32) }>(),
+        ],
+        length,
+        protocol,
+        ttl: ip.u8::<{ L3.saturating_add(7) }>(),
+        part: Part::Whole,
+        fragment: 0,
+    })
 }
 
 #[inline(always)]

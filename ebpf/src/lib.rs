@@ -4,6 +4,8 @@
 //! nothing but stable Rust is needed to build the rest.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
+pub mod traffic;
+
 /// Bytes at a place where an ELF header may be read.
 #[cfg(not(target_arch = "bpf"))]
 #[repr(C, align(32))]
@@ -20,5 +22,12 @@ pub static DIRECTOR: &[u8] = {
 #[cfg(not(target_arch = "bpf"))]
 pub static REALSERVER: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/realserver.o"));
+    &OBJECT.0
+};
+
+/// The bench: a packet driver, what it is measured against, and both ends of a wire.
+#[cfg(not(target_arch = "bpf"))]
+pub static BENCH: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/bench.o"));
     &OBJECT.0
 };

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod btf;
 mod budget;
 mod guest;
@@ -35,6 +36,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measure what a packet costs, against two floors, and compare with the goals.
+    Bench(bench::Options),
     /// Build the eBPF objects and put them, without debug sections, into ebpf/object.
     Bpf {
         /// Build them, but only compare with those that are checked in.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         guest::run();
     }
     let result = match Arguments::parse().chore {
+        Chore::Bench(options) => bench::run(&options),
         Chore::Bpf { check: false } => object::build(),
         Chore::Bpf { check: true } => object::check(),
         Chore::Test => return test::run(),

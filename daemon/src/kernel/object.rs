@@ -233,8 +233,17 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
     anyhow::anyhow!("the kernel refuses the packet path: {last}; {hint}")
 }
 
-fn load(place: &Place, mut made: Made) -> Result<Object> {
-    made.build = build();
+/// Loads a packet path that is pinned nowhere and ends with who holds it: for measuring.
+pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
+    let made = make(wanted)?;
+    let mut ebpf = read_in(&made, None)?;
+    let xdp: &mut Xdp = program(&mut ebpf, XDP)?;
+    xdp.load().map_err(explain)?;
+    Ok((ebpf, made))
+}
+
+/// Makes the maps, or finds them among the pins, and leaves the programs to be loaded.
+fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
     let capacity = made.capacity;
     let masks = [
         ("ENDPOINT4_MASK", made.endpoint_mask()),
@@ -262,10 +271,17 @@ fn load(place: &Place, mut made: Made) -> Result<Object> {
     for (name, count) in entries {
         loader.map_max_entries(name, count);
     }
-    for name in MAPS {
-        loader.map_pin_path(name, place.pins.join(name));
+    if let Some(pins) = pins {
+        for name in MAPS {
+            loader.map_pin_path(name, pins.join(name));
+        }
     }
-    let mut ebpf = loader.load(shunt_ebpf::DIRECTOR).map_err(explain)?;
+    loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
+}
+
+fn load(place: &Place, mut made: Made) -> Result<Object> {
+    made.build = build();
+    let mut ebpf = read_in(&made, Some(&place.pins))?;
     for name in [XDP, CLOCK] {
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;

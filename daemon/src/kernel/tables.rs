@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use aya::Pod;
-use aya::maps::{Map, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use shunt_control::director::{Running, Write};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
@@ -52,17 +52,22 @@ pub struct Tables {
     services: Mapping,
     pools: Mapping,
     settings: Mapping,
-    traffic: PerCpuArray<aya::maps::MapData, TrafficValue>,
-    outcomes: PerCpuArray<aya::maps::MapData, u64>,
+    traffic: PerCpuArray<MapData, TrafficValue>,
+    outcomes: PerCpuArray<MapData, u64>,
     /// Every endpoint with its id: to move one home when there is room.
     endpoints: BTreeMap<(IpAddr, u32), u32>,
 }
 
 impl Tables {
-    /// Opens the tables of a loaded packet path.
+    /// Opens the tables of a pinned packet path.
     pub fn open(place: &Place, made: Made) -> Result<Self> {
-        let mapped = |name: &str, stride: usize| Mapping::new(&map(place, name)?, stride);
-        let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(place, name)?)) };
+        Self::of(made, |name| map(place, name))
+    }
+
+    /// Opens the tables of a loaded packet path; `map` hands out each of its maps once.
+    pub fn of(made: Made, map: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
+        let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
+        let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
         let mut tables = Self {
             shared: Arc::new(Shared {
                 made,

@@ -1,12 +1,33 @@
-//! Placeholder entry, replaced below.
+//! The bench's programs: what makes packets, and what the director is compared with.
+//!
+//! Nothing here is part of the product; `cargo xtask bench` loads it.
+
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
+#![allow(internal_features)]
+
+#[cfg(target_arch = "bpf")]
+#[path = "../shell/context.rs"]
+#[allow(dead_code)]
+mod context;
+#[cfg(target_arch = "bpf")]
+mod driver;
+#[cfg(target_arch = "bpf")]
+mod floors;
+#[cfg(target_arch = "bpf")]
+mod headers;
+#[cfg(target_arch = "bpf")]
+mod wire;
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
+
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
 // The kernel reads the licence here and gives the GPL helpers only to a compatible one.
 #[cfg(target_arch = "bpf")]
 #[used]

@@ -1,0 +1,44 @@
+//! Both ends of a wire: frames are sent by `BPF_PROG_TEST_RUN` with live frames, and what comes
+//! back is counted and dropped.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::btf_map;
+
+use crate::driver::{make, traffic};
+
+/// Frames that were sent, and that came back.
+#[btf_map]
+static COUNTED: PerCpuArray<u64, 2> = PerCpuArray::new();
+
+#[inline(always)]
+fn count(which: u32) {
+    if let Some(value) = COUNTED.get_ptr_mut(which) {
+        // SAFETY: this CPU's own value.
+        unsafe { *value = (*value).wrapping_add(1) };
+    }
+}
+
+/// Makes the next packet and sends it on the interface.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn generate(context: *mut xdp_md) -> u32 {
+    let Some(traffic) = traffic() else {
+        return xdp_action::XDP_ABORTED;
+    };
+    if make(context, traffic).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    count(0);
+    // SAFETY: the helper checks the interface.
+    unsafe { bpf_redirect(traffic.interface, 0) as u32 }
+}
+
+/// Takes in what comes back.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn sink(_: *mut xdp_md) -> u32 {
+    count(1);
+    xdp_action::XDP_DROP
+}

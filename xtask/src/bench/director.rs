@@ -1,0 +1,316 @@
+//! A director of one's own: its packet path loaded, pinned nowhere, with services and servers in
+//! its tables as the daemon writes them.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{LpmTrie, Map, MapData};
+use aya::programs::{ProgramFd, Xdp};
+use shunt_control::director::{Clock, Director as Mind, Output, Sizes};
+use shunt_control::network::neighbours::State;
+use shunt_control::network::routes::{Entry as RouteEntry, Kind, Path, Prefix};
+use shunt_control::network::{Address, Input, Link, Neighbour};
+use shunt_control::table::Table;
+use shunt_daemon::kernel::clock;
+use shunt_daemon::kernel::mapping::Mapping;
+use shunt_daemon::kernel::object::{self, Capacity};
+use shunt_daemon::kernel::tables::Tables;
+use shunt_datapath::entry::{Hop, Ways};
+use shunt_model::api::Change;
+use shunt_model::{
+    Encapsulation, Method as Forwarding, Protocol, Scheduler, SchedulerFlags, Server,
+    ServerAddress, Service, ServiceKey,
+};
+
+/// The port of services and servers.
+pub const PORT: u16 = 80;
+/// Servers of a service.
+const SERVERS: u8 = 100;
+/// The only server of the service whose answers are measured.
+const ALONE: u8 = 200;
+const MTU: u16 = 1500;
+const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// How a director forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Route,
+    /// The way back to clients found by routes or learned, as each client comes.
+    Masquerade,
+    /// The way back to clients prepared.
+    MasqueradeByHop,
+    Tunnel,
+}
+
+impl Method {
+    pub const ALL: [Method; 4] = [
+        Method::Route,
+        Method::Masquerade,
+        Method::MasqueradeByHop,
+        Method::Tunnel,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Route => "route",
+            Method::Masquerade => "masquerade",
+            Method::MasqueradeByHop => "masquerade, hop prepared",
+            Method::Tunnel => "tunnel",
+        }
+    }
+
+    pub fn masquerades(self) -> bool {
+        matches!(self, Method::Masquerade | Method::MasqueradeByHop)
+    }
+
+    fn forwarding(self) -> Forwarding {
+        match self {
+            Method::Route => Forwarding::Route,
+            Method::Masquerade | Method::MasqueradeByHop => Forwarding::Masquerade,
+            Method::Tunnel => Forwarding::Tunnel(Encapsulation::Ipip),
+        }
+    }
+}
+
+/// The virtual address of all servers.
+pub fn service(v6: bool) -> IpAddr {
+    address(v6, [192, 0, 2, 1], [0, 1])
+}
+
+/// That of the service with one server.
+pub fn lone_service(v6: bool) -> IpAddr {
+    address(v6, [192, 0, 2, 2], [0, 2])
+}
+
+/// That server.
+pub fn lone_server(v6: bool) -> IpAddr {
+    server(v6, ALONE)
+}
+
+/// An address that has no service.
+pub fn foreign(v6: bool) -> IpAddr {
+    address(v6, [192, 0, 2, 77], [0, 77])
+}
+
+fn server(v6: bool, number: u8) -> IpAddr {
+    address(v6, [10, 1, 1, number], [1, u16::from(number)])
+}
+
+fn address(v6: bool, v4: [u8; 4], [net, host]: [u16; 2]) -> IpAddr {
+    if v6 {
+        Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, host).into()
+    } else {
+        Ipv4Addr::from(v4).into()
+    }
+}
+
+/// A loaded packet path with its tables.
+pub struct Director {
+    pub method: Method,
+    ebpf: Ebpf,
+    tables: Tables,
+}
+
+impl Director {
+    /// Loads one for `flows` flows of each family whose servers are reached by `interface`.
+    pub fn new(method: Method, scheduler: Scheduler, flows: u32, interface: u32) -> Result<Self> {
+        let sizes = Sizes {
+            services: 64,
+            servers: 1 << 13,
+            pool_words: 1 << 17,
+        };
+        let capacity = Capacity {
+            flows4: flows,
+            flows6: flows,
+            sizes,
+        };
+        let (ebpf, made) = object::unpinned(capacity)?;
+        let tick_ns = clock::tick_ns(made.jiffies_rate);
+        let ebpf = RefCell::new(ebpf);
+        let mut tables = Tables::of(made, |name| take(&ebpf, name))?;
+        if method == Method::MasqueradeByHop {
+            prepare_hop(&ebpf, interface)?;
+        }
+        let now = Instant::now();
+        let mut mind = Mind::new(Table::default(), sizes, Clock { tick_ns }, now);
+        for event in network(interface) {
+            mind.network_event(event, now);
+        }
+        mind.network_known();
+        for change in changes(method, scheduler) {
+            mind.change(&change, &tables, now)?;
+            while let Some(output) = mind.poll() {
+                if let Output::Write(write) = output {
+                    tables.write(&write)?;
+                }
+            }
+            // No packet is under way yet that could look at a pool that was left.
+            mind.pools_settled();
+        }
+        Ok(Self {
+            method,
+            ebpf: ebpf.into_inner(),
+            tables,
+        })
+    }
+
+    pub fn xdp(&self) -> Result<&Xdp> {
+        let program = self
+            .ebpf
+            .program("director_xdp")
+            .context("no program director_xdp")?;
+        Ok(program.try_into()?)
+    }
+
+    pub fn program(&self) -> Result<&ProgramFd> {
+        Ok(self.xdp()?.fd()?)
+    }
+
+    /// How often each outcome was had, by name.
+    pub fn outcomes(&self) -> Vec<(String, u64)> {
+        let statistics = self.tables.statistics();
+        statistics
+            .verdicts
+            .into_iter()
+            .chain(statistics.drops)
+            .collect()
+    }
+
+    /// Forgets every flow of a family.
+    pub fn forget(&self, v6: bool) {
+        let shared = &self.tables.shared;
+        let flows = if v6 { &shared.flows6 } else { &shared.flows4 };
+        for bucket in (0..flows.len()).filter_map(|at| flows.value(at)) {
+            for word in bucket
+                .iter()
+                .filter(|word| word.load(Ordering::Relaxed) != 0)
+            {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn take(ebpf: &RefCell<Ebpf>, name: &str) -> Result<MapData> {
+    match ebpf.borrow_mut().take_map(name) {
+        Some(Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data)) => Ok(data),
+        Some(_) => bail!("the map {name} is of another kind"),
+        None => bail!("no map {name}"),
+    }
+}
+
+/// One hop for every client.
+fn prepare_hop(ebpf: &RefCell<Ebpf>, interface: u32) -> Result<()> {
+    let hops = Mapping::new(&take(ebpf, "HOPS_TO_CLIENTS")?, 3)?;
+    hops.write(
+        1,
+        Hop {
+            ways: Ways::new(THEIRS, OURS, interface, MTU),
+        },
+    );
+    let mut routes = LpmTrie::<_, [u8; 4], u32>::try_from(Map::LpmTrie(take(ebpf, "ROUTES4")?))?;
+    routes.insert(&Key::new(0, [0; 4]), 1, 0)?;
+    let mut routes = LpmTrie::<_, [u8; 16], u32>::try_from(Map::LpmTrie(take(ebpf, "ROUTES6")?))?;
+    routes.insert(&Key::new(0, [0; 16]), 1, 0)?;
+    Ok(())
+}
+
+/// One link with every server on it.
+fn network(interface: u32) -> Vec<Input> {
+    let mut events = vec![Input::LinkChanged(Link {
+        index: interface,
+        name: "bench".to_owned(),
+        mac: OURS,
+        mtu: u32::from(MTU),
+        up: true,
+        carrier: true,
+        kind: None,
+        master: None,
+        loopback: false,
+        ethernet: true,
+        without_arp: false,
+    })];
+    for v6 in [false, true] {
+        let length = if v6 { 64 } else { 24 };
+        let own = server(v6, 254);
+        let address = Address {
+            interface,
+            address: own,
+            length,
+            preferred: true,
+            narrow: false,
+        };
+        events.push(Input::AddressAdded(address));
+        let route = RouteEntry {
+            prefix: Prefix::new(own, length),
+            table: 254,
+            metric: 0,
+            type_of_service: 0,
+            kind: Kind::Unicast,
+            paths: vec![Path {
+                interface,
+                gateway: None,
+            }],
+            mtu: None,
+            source: Some(own),
+        };
+        events.push(Input::RouteAdded {
+            route,
+            replace: false,
+        });
+        for number in (1..=SERVERS).chain([ALONE]) {
+            events.push(Input::NeighbourChanged(Neighbour {
+                interface,
+                address: server(v6, number),
+                mac: Some(THEIRS),
+                state: State::Permanent,
+            }));
+        }
+    }
+    events
+}
+
+fn changes(method: Method, scheduler: Scheduler) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for v6 in [false, true] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let all = (1..=SERVERS).collect::<Vec<_>>();
+            for (at, servers) in [(service(v6), &all[..]), (lone_service(v6), &[ALONE][..])] {
+                let key = ServiceKey::Address {
+                    protocol,
+                    address: at,
+                    port: PORT,
+                };
+                changes.push(Change::AddService {
+                    service: Service {
+                        key,
+                        scheduler,
+                        flags: SchedulerFlags::default(),
+                        persistence: None,
+                        one_packet: false,
+                    },
+                });
+                changes.extend(servers.iter().map(|number| Change::AddServer {
+                    key,
+                    server: Server {
+                        at: ServerAddress {
+                            address: server(v6, *number),
+                            port: PORT,
+                        },
+                        method: method.forwarding(),
+                        weight: 1,
+                        upper_threshold: 0,
+                        lower_threshold: 0,
+                    },
+                }));
+            }
+        }
+    }
+    changes
+}

@@ -1,0 +1,286 @@
+//! What a packet costs: the director's program against two floors, in the same run.
+//!
+//! `BPF_PROG_TEST_RUN` runs a driver that makes each packet afresh and tail-calls the target
+//! (`ebpf/src/bench/driver.rs`). In each round every target has its turn; the time of a target
+//! that does nothing is taken off. Times are this thread's own CPU time. Compare ratios of one
+//! run, never nanoseconds of two.
+
+mod director;
+mod driver;
+mod figures;
+mod scenario;
+mod traffic;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::{Pid, geteuid};
+use shunt_model::Scheduler;
+
+use director::{Director, Method};
+use driver::{Driver, FLOORS, NOTHING};
+use figures::{Figures, HEAD, Row, a_packet};
+use scenario::{Kind, Scenario};
+use traffic::{ACK, Fixed, SYN, opening, traffic};
+
+/// Frames of `BPF_PROG_TEST_RUN` come by the loopback device, which is the first of a namespace.
+const LOOPBACK: u32 = 1;
+
+#[derive(Args)]
+pub struct Options {
+    /// How often each target has its turn.
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Packets of a turn.
+    #[arg(long, default_value_t = 1_000_000)]
+    packets: u32,
+    /// Small tables, few packets, no million flows: a few seconds, for CI.
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios whose name has this in it, such as "IPv4, 1 flow".
+    #[arg(long)]
+    only: Option<String>,
+    /// The scheduler of the services.
+    #[arg(long, default_value = "mh")]
+    scheduler: Scheduler,
+    /// The processor to run on.
+    #[arg(long, default_value_t = 1)]
+    cpu: usize,
+    /// Write the figures here too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What has its turn.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Floor(&'static str),
+    Director(&'a Director),
+}
+
+/// Measures and prints it all.
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(geteuid().is_root(), "running eBPF programs needs root");
+    let mut cpus = CpuSet::new();
+    cpus.set(options.cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one processor")?;
+    // The sizes of the tables: more than the most flows, a masqueraded one takes two entries.
+    let (known, flows) = if options.quick {
+        (1 << 16, 1 << 17)
+    } else {
+        (1 << 21, 1 << 22)
+    };
+    let mut bench = Bench {
+        rounds: if options.quick {
+            options.rounds.min(5)
+        } else {
+            options.rounds
+        },
+        packets: if options.quick {
+            options.packets.min(100_000)
+        } else {
+            options.packets
+        },
+        // So many new flows fill every table.
+        filling: flows,
+        driver: Driver::new(known)?,
+        sequence: 0,
+    };
+    let directors = Method::ALL.map(|method| {
+        Director::new(method, options.scheduler, flows, LOOPBACK)
+            .with_context(|| format!("the director for {}", method.name()))
+    });
+    let directors = directors.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut rows = Vec::new();
+    for scenario in scenario::all(options.quick) {
+        if options
+            .only
+            .as_ref()
+            .is_some_and(|only| !scenario.title().contains(only))
+        {
+            continue;
+        }
+        directors
+            .iter()
+            .for_each(|director| director.forget(scenario.v6));
+        rows.extend(bench.measure(&scenario, &directors)?);
+    }
+    if let Some(path) = &options.json {
+        fs::write(path, serde_json::to_vec_pretty(&rows)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let missed = rows.iter().filter(|row| row.met == Some(false)).count();
+    println!(
+        "\n{missed} goals missed, of {}",
+        rows.iter().filter(|row| row.met.is_some()).count()
+    );
+    Ok(())
+}
+
+struct Bench {
+    rounds: usize,
+    packets: u32,
+    filling: u32,
+    driver: Driver,
+    /// Where new flows go on, so that none comes twice.
+    sequence: u64,
+}
+
+impl Bench {
+    /// Every target in turn, round by round.
+    fn measure(&mut self, scenario: &Scenario, directors: &[Director]) -> Result<Vec<Row>> {
+        let targets = targets(scenario, directors);
+        let mut times = vec![Vec::new(); targets.len()];
+        let mut expected = vec![0.0; targets.len()];
+        let mut own = Vec::new();
+        for round in 0..self.rounds {
+            self.driver.aim_at(NOTHING)?;
+            own.push(self.turn(scenario, to(scenario), self.packets)?);
+            for (at, target) in targets.iter().enumerate() {
+                self.aim(*target)?;
+                // A million flows stay known from one round to the next.
+                if round == 0 || scenario.flows <= 1 << 16 {
+                    self.prepare(scenario, round)?;
+                }
+                let before = outcome(scenario, *target);
+                self.turn(scenario, to(scenario), self.packets / 16 + 1)?;
+                let time = self.turn(scenario, to(scenario), self.packets)?;
+                let after = outcome(scenario, *target);
+                times[at].push(time - own[round]);
+                let all = self.packets / 16 + 1 + self.packets;
+                expected[at] += match (before, after) {
+                    (Some(before), Some(after)) => (after - before) as f64 / f64::from(all),
+                    _ => 1.0,
+                };
+            }
+        }
+        let driver_ns = Figures::of(&own).median;
+        let figures: Vec<Figures> = times.iter().map(|times| Figures::of(times)).collect();
+        println!("\n{}  (driver {driver_ns:.1} ns)\n{HEAD}", scenario.title());
+        let rows = targets
+            .iter()
+            .zip(&figures)
+            .zip(expected)
+            .map(|((target, ns), expected)| {
+                let goal = goal(scenario, *target);
+                let ratio = ns.median / figures[1].median;
+                Row {
+                    scenario: scenario.title(),
+                    target: name(*target).to_owned(),
+                    ns: *ns,
+                    driver_ns,
+                    to_lru_array: ratio,
+                    to_macswap: ns.median / figures[0].median,
+                    goal,
+                    met: goal.map(|goal| ratio <= goal),
+                    as_expected: 100.0 * expected / self.rounds as f64,
+                }
+            });
+        let rows: Vec<Row> = rows.collect();
+        rows.iter().for_each(|row| println!("{}", row.line()));
+        Ok(rows)
+    }
+
+    fn aim(&mut self, target: Target<'_>) -> Result<()> {
+        match target {
+            Target::Floor(name) => self.driver.aim_at(name),
+            Target::Director(director) => self.driver.aim(director.program()?),
+        }
+    }
+
+    /// Nanoseconds a packet, the driver's included.
+    fn turn(&mut self, scenario: &Scenario, fixed: Fixed, packets: u32) -> Result<f64> {
+        let traffic = traffic(scenario, fixed, self.sequence);
+        self.driver.set(&traffic)?;
+        let (time, _) = self.driver.run(&traffic, packets)?;
+        if matches!(scenario.kind, Kind::New | Kind::Connections | Kind::Unknown) {
+            self.sequence = self.driver.sequence()?;
+        }
+        Ok(a_packet(time, packets))
+    }
+
+    /// What has to be known before the scenario, and whether it then forwards as it should.
+    fn prepare(&mut self, scenario: &Scenario, round: usize) -> Result<()> {
+        match scenario.kind {
+            Kind::Established | Kind::Back => {
+                let mut fixed = to(scenario);
+                if scenario.kind == Kind::Back {
+                    fixed = Fixed {
+                        address: director::lone_service(scenario.v6),
+                        ..fixed
+                    };
+                    fixed.back = false;
+                }
+                for flags in [SYN, ACK] {
+                    let traffic = opening(scenario, fixed, flags);
+                    self.driver.set(&traffic)?;
+                    self.driver.run(&traffic, scenario.flows)?;
+                }
+            }
+            // The steady state of a flood: the tables are full.
+            Kind::New if round == 0 => {
+                self.turn(scenario, to(scenario), self.filling)?;
+            }
+            Kind::New | Kind::Connections | Kind::Unknown | Kind::Foreign => {}
+        }
+        Ok(())
+    }
+}
+
+fn targets<'a>(scenario: &Scenario, directors: &'a [Director]) -> Vec<Target<'a>> {
+    let floors = FLOORS.into_iter().map(Target::Floor);
+    let wanted = directors.iter().filter(|director| match scenario.kind {
+        // The hop of the way back is entered when a flow begins.
+        Kind::New | Kind::Connections => true,
+        Kind::Back => director.method.masquerades(),
+        // What is done before a method matters.
+        Kind::Unknown | Kind::Foreign => {
+            matches!(director.method, Method::Route | Method::Masquerade)
+        }
+        Kind::Established => director.method != Method::MasqueradeByHop,
+    });
+    floors.chain(wanted.map(Target::Director)).collect()
+}
+
+fn name(target: Target<'_>) -> &'static str {
+    match target {
+        Target::Floor(name) => name,
+        Target::Director(director) => director.method.name(),
+    }
+}
+
+fn goal(scenario: &Scenario, target: Target<'_>) -> Option<f64> {
+    match target {
+        Target::Floor(_) => None,
+        Target::Director(director) => scenario.goal(director.method),
+    }
+}
+
+/// The end of the packets that is always the same.
+fn to(scenario: &Scenario) -> Fixed {
+    let (address, back) = match scenario.kind {
+        Kind::Back => (director::lone_server(scenario.v6), true),
+        Kind::Foreign => (director::foreign(scenario.v6), false),
+        _ => (director::service(scenario.v6), false),
+    };
+    Fixed {
+        address,
+        port: director::PORT,
+        back,
+    }
+}
+
+/// How many packets had the outcome that is expected.
+fn outcome(scenario: &Scenario, target: Target<'_>) -> Option<u64> {
+    let Target::Director(director) = target else {
+        return None;
+    };
+    let (wanted, _) = scenario.expected();
+    director
+        .outcomes()
+        .into_iter()
+        .find_map(|(name, count)| (name == wanted).then_some(count))
+}
