@@ -236,8 +236,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use std::string::String;
-    use std::vec::Vec;
 
     const NAMES: [&str; 11] = [
         "NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA",

@@ -10,14 +10,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::tally::Tally;
-use crate::{object, process, tools, walls};
+use crate::{object, process, tools, verify, walls};
 
 struct Step {
     name: &'static str,
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "packages",
         run: || tools::install(&tools::FOR_TESTS),
@@ -33,6 +33,10 @@ const STEPS: [Step; 5] = [
     Step {
         name: "eBPF objects come from these sources",
         run: object::check,
+    },
+    Step {
+        name: "the kernel takes the programs, within their budget",
+        run: budget,
     },
     Step {
         name: "clippy",
@@ -73,6 +77,15 @@ pub fn run() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Needs the right to load programs.
+fn budget() -> Result<()> {
+    if let Some(missing) = shunt_lab::missing_capability() {
+        println!("skipped: needs {missing}");
+        return Ok(());
+    }
+    verify::run(&verify::Options::default())
 }
 
 fn heading(name: &str) {

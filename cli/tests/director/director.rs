@@ -113,13 +113,6 @@ impl Director {
         Ok(())
     }
 
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.process
-            .as_ref()
-            .context("the daemon does not run")?
-            .signal(signal)
-    }
-
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).context("cannot read the daemon's log")
     }

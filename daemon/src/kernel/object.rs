@@ -235,7 +235,7 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 
 /// Loads a packet path that is pinned nowhere and ends with who holds it: for measuring.
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
-    let made = make(wanted)?;
+    let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
     let xdp: &mut Xdp = program(&mut ebpf, XDP)?;
     xdp.load().map_err(explain)?;

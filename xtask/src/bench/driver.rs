@@ -78,12 +78,6 @@ impl Driver {
         Ok(program.try_into()?)
     }
 
-    pub fn map(&mut self, name: &str) -> Result<Map> {
-        self.ebpf
-            .take_map(name)
-            .with_context(|| format!("no map {name}"))
-    }
-
     /// What the driver calls from here on.
     pub fn aim(&mut self, program: &ProgramFd) -> Result<()> {
         self.target
