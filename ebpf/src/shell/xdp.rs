@@ -83,7 +83,8 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn length(&self) -> usize {
-        self.end() - self.data()
+        // The difference at once: the compiler would else mix pointers and 32-bit numbers.
+        opaque(self.end() - self.data())
     }
 
     #[inline(always)]
