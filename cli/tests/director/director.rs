@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use shunt_daemon::kernel::place::Place;
 use shunt_lab::{Host, Process, until};
 
