@@ -79,7 +79,9 @@ impl Shell {
         let tables = Tables::open(&place, object.made.clone())?;
         let now = Instant::now();
         let sizes = object.made.capacity.sizes;
-        let clock = Clock { tick_ns: clock::tick_ns(object.made.jiffies_rate) };
+        let clock = Clock {
+            tick_ns: clock::tick_ns(object.made.jiffies_rate),
+        };
         let table = Table::new(Gate::Carried, Limits::default());
         let mut director = match memory {
             Some(memory) => {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use shunt_daemon::kernel::place::Place;
 use shunt_lab::{Host, Process, until};
 
@@ -111,13 +110,6 @@ impl Director {
             self.log()?
         );
         Ok(())
-    }
-
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.process
-            .as_ref()
-            .context("the daemon does not run")?
-            .signal(signal)
     }
 
     pub fn log(&self) -> Result<String> {

@@ -243,8 +243,14 @@ mod tests {
         }
     }
 
-    const SIZES: Sizes = Sizes { services: 16, servers: 16, pool_words: 1024 };
-    const CLOCK: Clock = Clock { tick_ns: 1_000_000_000 };
+    const SIZES: Sizes = Sizes {
+        services: 16,
+        servers: 16,
+        pool_words: 1024,
+    };
+    const CLOCK: Clock = Clock {
+        tick_ns: 1_000_000_000,
+    };
 
     fn table() -> Table {
         Table::new(Gate::Carried, Limits::default())
@@ -265,7 +271,11 @@ mod tests {
         let now = Instant::now();
         let mut first = Director::new(table(), SIZES, CLOCK, now);
         let address = "192.0.2.1".parse().unwrap();
-        let key = ServiceKey::Address { protocol: Protocol::Tcp, address, port: 80 };
+        let key = ServiceKey::Address {
+            protocol: Protocol::Tcp,
+            address,
+            port: 80,
+        };
         let service = Service {
             key,
             scheduler: Scheduler::Rr,
@@ -280,7 +290,10 @@ mod tests {
             upper_threshold: 0,
             lower_threshold: 0,
         };
-        let timeouts = Timeouts { tcp_s: 77, ..Timeouts::default() };
+        let timeouts = Timeouts {
+            tcp_s: 77,
+            ..Timeouts::default()
+        };
         for change in [
             Change::AddService { service },
             Change::AddServer { key, server },

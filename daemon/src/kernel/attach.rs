@@ -157,7 +157,11 @@ impl Attachments {
         };
         let result = renew();
         if let Err(error) = &result {
-            tracing::debug!(device = link.name, ?error, "link of an earlier daemon not taken over");
+            tracing::debug!(
+                device = link.name,
+                ?error,
+                "link of an earlier daemon not taken over"
+            );
             // The kernel took the link away with an earlier device of this index.
             let _ = fs::remove_file(&path);
         }

@@ -153,7 +153,10 @@ pub fn empty(place: &Place) -> Result<()> {
         let path = file.context("cannot read the pins")?.path();
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
-    let layouts = place.pins.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let layouts = place
+        .pins
+        .parent()
+        .and_then(|parent| fs::read_dir(parent).ok());
     for other in layouts.into_iter().flatten().flatten() {
         if other.path() != place.pins {
             let _ = fs::remove_dir_all(other.path());
