@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::kernel::object;
 use crate::kernel::place::Place;
+use crate::kernel::replay::Replay;
 use crate::memory;
 use crate::netlink::{self, Netlink};
 use crate::options::{Options, Stop};
@@ -83,6 +84,7 @@ async fn run(options: Options) -> Result<()> {
     let shell = Shell::new(options, place.clone(), object, memory, prober)?;
     let listener = socket::listen(&place)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
+    bring_fragments(&place);
     let (asks, heard) = mpsc::channel(64);
     tokio::spawn(api::serve(listener, asks));
     info!(
@@ -108,6 +110,22 @@ async fn run(options: Options) -> Result<()> {
         }
     }
     result
+}
+
+/// Starts the thread that brings early fragments again. Without it they are lost, and that is all.
+fn bring_fragments(place: &Place) {
+    let started = Replay::open(place).and_then(|replay| {
+        let thread = std::thread::Builder::new().name("fragments".to_owned());
+        thread
+            .spawn(move || replay.run())
+            .context("cannot start a thread")
+    });
+    if let Err(error) = started {
+        warn!(
+            error = format!("{error:#}"),
+            "fragments that come before their first one are lost"
+        );
+    }
 }
 
 /// Whether the capabilities are there without being root.

@@ -12,8 +12,9 @@ use crate::verdict::{Drop, Note, Pass, Word};
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
 const LIFE: u32 = 32;
 
+/// What names the datagram that a fragment belongs to.
 #[inline(always)]
-fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
+pub fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
     FragmentKey {
         source: F::words(packet.source),
         target: F::words(packet.target),

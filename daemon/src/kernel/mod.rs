@@ -6,5 +6,6 @@ pub mod clock;
 pub mod mapping;
 pub mod object;
 pub mod place;
+pub mod replay;
 pub mod scan;
 pub mod tables;

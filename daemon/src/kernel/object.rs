@@ -313,6 +313,11 @@ fn aya_obj_xdp() -> aya_obj::programs::XdpAttachType {
     aya_obj::programs::XdpAttachType::Interface
 }
 
+/// The pinned XDP program, once more.
+pub fn xdp(place: &Place) -> Result<Xdp> {
+    Xdp::from_pin(place.pins.join(XDP), aya_obj_xdp()).context("cannot open the pinned program")
+}
+
 /// A pinned map.
 pub fn map(place: &Place, name: &str) -> Result<MapData> {
     let path = place.pins.join(name);

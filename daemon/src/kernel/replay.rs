@@ -1,0 +1,232 @@
+//! Later fragments that came before their first one: kept for a moment, then brought again.
+//!
+//! The packet path cannot wait, so it hands such a frame over and drops it. Here it stays until the
+//! first fragment has told its ports, half a second at most and a bounded number of them. Then the
+//! packet path's own program is run on it, with its own tables and counters, and what it makes of
+//! the frame is sent out. Without the daemon such fragments are lost, as with any router.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use nix::ifaddrs::getifaddrs;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto,
+    socket,
+};
+use shunt_datapath::fragment;
+use shunt_datapath::host::{Hook, HostFrame};
+use shunt_datapath::link;
+use shunt_datapath::packet;
+use shunt_datapath::tables::{FragmentKey, FragmentValue};
+use tracing::{debug, warn};
+
+use super::object::{self, map};
+use super::place::Place;
+
+/// How long a fragment waits for its first one.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often those that wait are looked at.
+const TURN_MS: u16 = 2;
+/// Fragments that wait at a time; the oldest gives way.
+const MOST: usize = 1024;
+/// What a tunnel may put in front.
+const GROWTH: usize = 64;
+
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Key(FragmentKey);
+// SAFETY: integers only, no padding: the size is asserted beside the type.
+unsafe impl Pod for Key {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Value(#[allow(dead_code)] FragmentValue);
+// SAFETY: integers only, no padding.
+unsafe impl Pod for Value {}
+
+/// A fragment that waits.
+struct Waiting {
+    until: Instant,
+    interface: u32,
+    key: FragmentKey,
+    frame: Vec<u8>,
+}
+
+/// Everything that bringing fragments again needs.
+pub struct Replay {
+    ring: RingBuf<MapData>,
+    known: HashMap<MapData, Key, Value>,
+    program: Xdp,
+    socket: OwnedFd,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Replay {
+    /// Opens what is pinned. The socket lives in the namespace of the calling thread.
+    pub fn open(place: &Place) -> Result<Self> {
+        let ring = RingBuf::try_from(Map::RingBuf(map(place, "HELD")?)).context("the map HELD")?;
+        let known = Map::LruHashMap(map(place, "FRAGMENTS")?);
+        let known = HashMap::try_from(known).context("the map FRAGMENTS")?;
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            None::<SockProtocol>,
+        )
+        .context("cannot open a packet socket (CAP_NET_RAW)")?;
+        let program = object::xdp(place)?;
+        Ok(Self {
+            ring,
+            known,
+            program,
+            socket,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// Works for as long as the daemon lives, on a thread of its own.
+    pub fn run(mut self) {
+        loop {
+            let wait = if self.waiting.is_empty() {
+                1000
+            } else {
+                TURN_MS
+            };
+            let fd = self.ring.as_fd();
+            let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::from(wait)).is_err() {
+                continue;
+            }
+            self.take_in();
+            self.bring();
+        }
+    }
+
+    fn take_in(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while let Some(record) = self.ring.next() {
+            let Some((interface, frame)) = read(&record) else {
+                continue;
+            };
+            let Some(key) = key(&frame) else { continue };
+            if self.waiting.len() == MOST {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(Waiting {
+                until,
+                interface,
+                key,
+                frame,
+            });
+        }
+    }
+
+    fn bring(&mut self) {
+        let now = Instant::now();
+        for _ in 0..self.waiting.len() {
+            let Some(fragment) = self.waiting.pop_front() else {
+                return;
+            };
+            if self.known.get(&Key(fragment.key), 0).is_ok() {
+                if let Err(error) = self.send(&fragment) {
+                    warn!(%error, "fragment not sent on");
+                }
+            } else if now < fragment.until {
+                self.waiting.push_back(fragment);
+            } else {
+                debug!(
+                    interface = fragment.interface,
+                    "fragment given up: its first never came"
+                );
+            }
+        }
+    }
+
+    /// Runs the packet path on a fragment and sends what it makes of it.
+    fn send(&self, fragment: &Waiting) -> Result<()> {
+        let mut out = vec![0; fragment.frame.len() + GROWTH];
+        // struct xdp_md: data_end is the frame's length, and the interface is where it came by.
+        let mut context = [0u8; 24];
+        let length = u32::try_from(fragment.frame.len()).unwrap_or(u32::MAX);
+        for (at, value) in [(4, length), (12, fragment.interface)] {
+            if let Some(place) = context.get_mut(at..at + 4) {
+                place.copy_from_slice(&value.to_ne_bytes());
+            }
+        }
+        let options = TestRunOptions {
+            data_in: Some(&fragment.frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            repeat: 1,
+            ..TestRunOptions::default()
+        };
+        let result = self
+            .program
+            .test_run(options)
+            .context("cannot run the packet path")?;
+        out.truncate(result.data_size_out as usize);
+        let interface = match result.return_value {
+            XDP_TX => fragment.interface,
+            // The program does not say where to, but the sender's MAC address does.
+            XDP_REDIRECT => owner(&out).context("no device has the MAC address to send from")?,
+            _ => return Ok(()),
+        };
+        let to = target(interface).context("cannot name the device")?;
+        sendto(self.socket.as_raw_fd(), &out, &to, MsgFlags::empty()).context("cannot send")?;
+        Ok(())
+    }
+}
+
+/// The interface and the frame of a record: two numbers, then the bytes.
+fn read(record: &[u8]) -> Option<(u32, Vec<u8>)> {
+    let number = |at: usize| {
+        let bytes = record.get(at..at + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let (interface, length) = (number(0)?, number(4)? as usize);
+    let frame = record.get(8..8 + length)?;
+    Some((interface, frame.to_vec()))
+}
+
+/// What names the datagram of a fragment.
+fn key(frame: &[u8]) -> Option<FragmentKey> {
+    let frame = HostFrame::new(Hook::Xdp, frame);
+    let found = link::tags(&frame)?;
+    if found.ethertype == link::IPV4 {
+        Some(fragment::key(&packet::parse4(&frame, found.l3).ok()?))
+    } else {
+        Some(fragment::key(&packet::read6(&frame, found.l3).ok()?))
+    }
+}
+
+/// The device whose MAC address a frame is sent from.
+fn owner(frame: &[u8]) -> Option<u32> {
+    let mac: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
+    let mut links = getifaddrs().ok()?;
+    links.find_map(|link| {
+        let address = link.address?;
+        let address = address.as_link_addr()?;
+        (address.addr() == Some(mac)).then(|| address.ifindex() as u32)
+    })
+}
+
+/// A device as an address to send a whole frame to.
+fn target(interface: u32) -> Option<LinkAddr> {
+    // SAFETY: plain data, for which zeros are a value.
+    let mut raw: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    raw.sll_family = libc::AF_PACKET as u16;
+    raw.sll_ifindex = i32::try_from(interface).ok()?;
+    raw.sll_halen = 6;
+    let length = u32::try_from(size_of::<libc::sockaddr_ll>()).ok()?;
+    // SAFETY: a whole sockaddr_ll of that length.
+    unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) }
+}
