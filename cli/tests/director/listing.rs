@@ -133,3 +133,28 @@ fn connections_and_rates_are_those_of_the_load() -> Result<()> {
     ensure!(connections == 10_000, "{connections} connections:\n{stats}");
     Ok(())
 }
+
+/// Twenty thousand masqueraded connections take forty thousand entries where there is room for
+/// sixty-five thousand in buckets of two.
+#[test]
+fn ways_back_of_closed_connections_give_way_to_new_ones() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(3).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V6, Method::Masquerade, 3)?;
+
+    let load = HttpLoad::to(web).workers(16).connection_per_request();
+    let load = load.requests(20_000).patience(LIMIT);
+    let report = load.run(bed.client())?;
+
+    println!(
+        "a full table: {:.0} a second, gap {:?}",
+        report.rate(),
+        report.worst_gap
+    );
+    flawless(&report)
+}

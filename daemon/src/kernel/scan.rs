@@ -116,12 +116,7 @@ impl Look<'_> {
         found: &mut Found,
     ) -> bool {
         if record.key.is_back::<L>() {
-            // A way back is entered just before its connection, and both are taken out and made
-            // again when a client uses its port again: only one that was not used for a while can
-            // have lost its connection.
-            let idle = record.meta.age(self.now) > IDLE;
-            if idle && self.is_orphan::<L>(mapping, mask, record) && entry.remove::<L>(&record.key)
-            {
+            if self.way_back::<L>(mapping, mask, record, entry) {
                 return true;
             }
             found.used += 1;
@@ -163,11 +158,44 @@ impl Look<'_> {
         }
     }
 
-    /// Whether the flow of a way back is no longer there.
-    fn is_orphan<L: Layout>(self, mapping: &Mapping, mask: u32, record: &Record) -> bool {
-        let Some(server) = self.tables.server(record.target) else {
-            return true;
-        };
+    /// Looks after a way back; true if it was taken out.
+    ///
+    /// It is entered just before its connection, and both are taken out and made again when a
+    /// client uses its port again: only one that was not used for a while can have lost its
+    /// connection. That of a closed connection is made so old that it may give way to others, as
+    /// the connection's own entry may; an answer makes it young again.
+    fn way_back<L: Layout>(
+        self,
+        mapping: &Mapping,
+        mask: u32,
+        record: &Record,
+        entry: &Entry<BucketWords<'_>>,
+    ) -> bool {
+        let lives = self.limit(connection::ESTABLISHED);
+        let age = record.meta.age(self.now);
+        if age <= IDLE {
+            return false;
+        }
+        match self.flow_of::<L>(mapping, mask, record) {
+            None => entry.remove::<L>(&record.key),
+            Some(connection::TIME_WAIT | connection::CLOSE) if age <= lives => {
+                let old = self.now.wrapping_sub(lives.wrapping_add(1)) & connection::TICK_MASK;
+                let mut entry = *entry;
+                entry.update::<L>(record.meta.seen(old));
+                false
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// The state of the flow of a way back, if it is there.
+    fn flow_of<L: Layout>(
+        self,
+        mapping: &Mapping,
+        mask: u32,
+        record: &Record,
+    ) -> Option<connection::State> {
+        let server = self.tables.server(record.target)?;
         let port = record.key.port::<L>();
         let key = if L::STRIDE == 2 {
             Key::v4((record.key.first >> 32) as u32, port, server.service)
@@ -176,10 +204,11 @@ impl Look<'_> {
         };
         let hash = flows::hash(&key, self.tables.made.seed);
         let places = [flows::first(hash, mask), flows::second(hash, mask)];
-        !places.into_iter().any(|bucket| {
+        places.into_iter().find_map(|bucket| {
             let words = mapping.value(bucket as usize).unwrap_or_default();
             let (entry, _) = flows::find::<L, _>(BucketWords(words), &key);
-            entry.is_some_and(|entry| entry.target() == record.target)
+            let entry = entry.filter(|entry| entry.target() == record.target)?;
+            Some(entry.meta().state())
         })
     }
 
