@@ -297,8 +297,8 @@ impl Shell {
         }
         self.carry_out();
         match &result {
-            Ok(_) => info!(change = ?change, "table changed"),
-            Err(refusal) => info!(change = ?change, why = refusal.text, "change refused"),
+            Ok(_) => info!(%change, "table changed"),
+            Err(refusal) => info!(why = refusal.text, "change refused"),
         }
         result
     }

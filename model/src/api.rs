@@ -14,6 +14,7 @@
 //! [`Refusal`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,48 @@ pub enum Change {
     SetTimeouts {
         timeouts: Timeouts,
     },
+}
+
+impl fmt::Display for Change {
+    /// As a line of a diary.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::AddService { service } => {
+                write!(f, "service {} added, {}", service.key, service.scheduler)
+            }
+            Change::EditService { service } => {
+                write!(f, "service {} edited, {}", service.key, service.scheduler)
+            }
+            Change::DeleteService { key } => write!(f, "service {key} deleted"),
+            Change::Flush => f.write_str("all services deleted"),
+            Change::AddServer { key, server } => {
+                let Server {
+                    at, method, weight, ..
+                } = server;
+                write!(f, "server {at} added to {key}, {method}, weight {weight}")
+            }
+            Change::EditServer { key, server } => {
+                let Server {
+                    at, method, weight, ..
+                } = server;
+                write!(f, "server {at} of {key} edited, {method}, weight {weight}")
+            }
+            Change::DeleteServer { key, at } => write!(f, "server {at} of {key} deleted"),
+            Change::Zero { key: Some(key) } => write!(f, "counters of {key} zeroed"),
+            Change::Zero { key: None } => f.write_str("all counters zeroed"),
+            Change::SetTimeouts { timeouts } => {
+                let Timeouts {
+                    tcp_s,
+                    tcp_fin_s,
+                    udp_s,
+                } = timeouts;
+                write!(
+                    f,
+                    "timeouts set (0 stays): tcp {tcp_s} tcpfin {tcp_fin_s} udp {udp_s}"
+                )
+            }
+        }
+    }
 }
 
 /// The change is in force.
