@@ -236,7 +236,11 @@ mod tests {
             let mut buckets: Vec<u32> = (1..=200).map(bucket).collect();
             buckets.sort_unstable();
             buckets.dedup();
-            assert!(buckets.len() > 190, "shifted by {shift}: {} buckets", buckets.len());
+            assert!(
+                buckets.len() > 190,
+                "shifted by {shift}: {} buckets",
+                buckets.len()
+            );
         }
     }
 }

@@ -8,16 +8,17 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use nix::unistd::geteuid;
 
 use crate::tally::Tally;
-use crate::{object, process, tools, walls};
+use crate::{object, process, tools, verify, walls};
 
 struct Step {
     name: &'static str,
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "packages",
         run: || tools::install(&tools::FOR_TESTS),
@@ -33,6 +34,10 @@ const STEPS: [Step; 5] = [
     Step {
         name: "eBPF objects come from these sources",
         run: object::check,
+    },
+    Step {
+        name: "eBPF programs load, and none has grown",
+        run: verified,
     },
     Step {
         name: "clippy",
@@ -84,6 +89,14 @@ fn heading(name: &str) {
 fn format() -> Result<()> {
     tools::component("rustfmt", "fmt")?;
     process::run(process::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn verified() -> Result<()> {
+    if !geteuid().is_root() {
+        println!("SKIPPED: loading eBPF programs needs root");
+        return Ok(());
+    }
+    verify::run(&verify::Options::default())
 }
 
 fn clippy() -> Result<()> {

@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::measure::{self, Measurement};
 use crate::{kernels, place};
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Options {
     /// Use the oldest kernels that we support, in emulated machines, instead of this one.
     #[arg(long)]

@@ -53,9 +53,8 @@ pub extern "C" fn drive(context: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn settle(traffic: &mut Traffic) {
     // SAFETY: a word of our own.
-    let before = unsafe {
-        atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut traffic.settled, 1)
-    };
+    let before =
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut traffic.settled, 1) };
     // With no use of the result the instruction would not be one that waits.
     traffic.settled_before = before;
 }
@@ -71,7 +70,9 @@ pub extern "C" fn nothing(_: *mut xdp_md) -> u32 {
 #[inline(always)]
 pub fn traffic() -> Option<&'static mut Traffic> {
     // SAFETY: one driver runs at a time, and nobody writes meanwhile.
-    TRAFFIC.get_ptr_mut(0).map(|traffic| unsafe { &mut *traffic })
+    TRAFFIC
+        .get_ptr_mut(0)
+        .map(|traffic| unsafe { &mut *traffic })
 }
 
 /// Writes the next packet over the frame.
@@ -89,7 +90,11 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
             // SAFETY: ten words of the eighty bytes.
             unsafe { set(frame, at * 8, *word) };
         }
-        let (address_at, port_at) = if traffic.back != 0 { (50, 56) } else { (34, 54) };
+        let (address_at, port_at) = if traffic.back != 0 {
+            (50, 56)
+        } else {
+            (34, 54)
+        };
         // SAFETY: within the eighty bytes.
         unsafe {
             set(frame, address_at, address.to_be());
@@ -103,7 +108,11 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
         // SAFETY: eight words of the 64 bytes.
         unsafe { set(frame, at * 8, *word) };
     }
-    let (address_at, port_at) = if traffic.back != 0 { (30, 36) } else { (26, 34) };
+    let (address_at, port_at) = if traffic.back != 0 {
+        (30, 36)
+    } else {
+        (26, 34)
+    };
     // SAFETY: within the 64 bytes.
     unsafe {
         set(frame, address_at, address.to_be());
@@ -135,7 +144,10 @@ fn next(traffic: &mut Traffic) -> (u32, u32) {
     match traffic.order {
         order::MIXED => {
             // Hull and Dobell: every number below a power of two comes once in a round.
-            let flow = traffic.last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let flow = traffic
+                .last
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
             traffic.last = flow & traffic.mask;
             (flow & traffic.mask, traffic.flags)
         }
@@ -145,7 +157,10 @@ fn next(traffic: &mut Traffic) -> (u32, u32) {
                 7 => FIN | ACK,
                 _ => ACK,
             };
-            ((((at >> 11) << 8) as u32 | (at & 0xff) as u32) & traffic.mask, flags)
+            (
+                (((at >> 11) << 8) as u32 | (at & 0xff) as u32) & traffic.mask,
+                flags,
+            )
         }
         _ => (at as u32 & traffic.mask, traffic.flags),
     }

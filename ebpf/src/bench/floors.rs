@@ -79,7 +79,12 @@ fn forward(context: *mut xdp_md) -> Option<u32> {
         // SAFETY: 34 bytes.
         let protocol = unsafe { get::<u8>(start, 23) };
         let ports = ports(context, 34, protocol)?;
-        in_lru4(&Flow4 { source, target, ports, protocol: protocol as u32 })
+        in_lru4(&Flow4 {
+            source,
+            target,
+            ports,
+            protocol: protocol as u32,
+        })
     } else if ethertype == IPV6 {
         let start = frame(context, 54)?;
         // SAFETY: 54 bytes.
@@ -91,7 +96,12 @@ fn forward(context: *mut xdp_md) -> Option<u32> {
             )
         };
         let ports = ports(context, 54, protocol)?;
-        in_lru6(&Flow6 { source, target, ports, protocol: protocol as u32 })
+        in_lru6(&Flow6 {
+            source,
+            target,
+            ports,
+            protocol: protocol as u32,
+        })
     } else {
         return Some(xdp_action::XDP_PASS);
     };
@@ -118,7 +128,11 @@ fn ports(context: *mut xdp_md, l4: usize, protocol: u8) -> Option<u32> {
 
 #[inline(always)]
 fn fresh(ports: u32) -> Seen {
-    Seen { server: ports & 1023, state: 0, at: 0 }
+    Seen {
+        server: ports & 1023,
+        state: 0,
+        at: 0,
+    }
 }
 
 #[inline(always)]

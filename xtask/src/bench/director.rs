@@ -16,10 +16,10 @@ use shunt_control::network::neighbours::State;
 use shunt_control::network::routes::{Entry as RouteEntry, Kind, Path, Prefix};
 use shunt_control::network::{Address, Input, Link, Neighbour};
 use shunt_control::table::Table;
+use shunt_daemon::kernel::clock;
 use shunt_daemon::kernel::mapping::Mapping;
 use shunt_daemon::kernel::object::{self, Capacity};
 use shunt_daemon::kernel::tables::Tables;
-use shunt_daemon::kernel::clock;
 use shunt_datapath::entry::{Hop, Ways};
 use shunt_model::api::Change;
 use shunt_model::{
@@ -49,8 +49,12 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Method; 4] =
-        [Method::Route, Method::Masquerade, Method::MasqueradeByHop, Method::Tunnel];
+    pub const ALL: [Method; 4] = [
+        Method::Route,
+        Method::Masquerade,
+        Method::MasqueradeByHop,
+        Method::Tunnel,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -116,8 +120,16 @@ pub struct Director {
 impl Director {
     /// Loads one for `flows` flows of each family whose servers are reached by `interface`.
     pub fn new(method: Method, scheduler: Scheduler, flows: u32, interface: u32) -> Result<Self> {
-        let sizes = Sizes { services: 64, servers: 1 << 13, pool_words: 1 << 17 };
-        let capacity = Capacity { flows4: flows, flows6: flows, sizes };
+        let sizes = Sizes {
+            services: 64,
+            servers: 1 << 13,
+            pool_words: 1 << 17,
+        };
+        let capacity = Capacity {
+            flows4: flows,
+            flows6: flows,
+            sizes,
+        };
         let (ebpf, made) = object::unpinned(capacity)?;
         let tick_ns = clock::tick_ns(made.jiffies_rate);
         let ebpf = RefCell::new(ebpf);
@@ -141,11 +153,26 @@ impl Director {
             // No packet is under way yet that could look at a pool that was left.
             mind.pools_settled();
         }
-        Ok(Self { method, ebpf: ebpf.into_inner(), tables })
+        Ok(Self {
+            method,
+            ebpf: ebpf.into_inner(),
+            tables,
+        })
     }
 
     pub fn xdp(&self) -> Result<&Xdp> {
-        let program = self.ebpf.program("director_xdp").context("no program director_xdp")?;
+        let program = self
+            .ebpf
+            .program("director_xdp")
+            .context("no program director_xdp")?;
+        Ok(program.try_into()?)
+    }
+
+    pub fn xdp_mut(&mut self) -> Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut("director_xdp")
+            .context("no program director_xdp")?;
         Ok(program.try_into()?)
     }
 
@@ -156,7 +183,11 @@ impl Director {
     /// How often each outcome was had, by name.
     pub fn outcomes(&self) -> Vec<(String, u64)> {
         let statistics = self.tables.statistics();
-        statistics.verdicts.into_iter().chain(statistics.drops).collect()
+        statistics
+            .verdicts
+            .into_iter()
+            .chain(statistics.drops)
+            .collect()
     }
 
     /// Forgets every flow of a family.
@@ -164,7 +195,10 @@ impl Director {
         let shared = &self.tables.shared;
         let flows = if v6 { &shared.flows6 } else { &shared.flows4 };
         for bucket in (0..flows.len()).filter_map(|at| flows.value(at)) {
-            for word in bucket.iter().filter(|word| word.load(Ordering::Relaxed) != 0) {
+            for word in bucket
+                .iter()
+                .filter(|word| word.load(Ordering::Relaxed) != 0)
+            {
                 word.store(0, Ordering::Relaxed);
             }
         }
@@ -182,7 +216,12 @@ fn take(ebpf: &RefCell<Ebpf>, name: &str) -> Result<MapData> {
 /// One hop for every client.
 fn prepare_hop(ebpf: &RefCell<Ebpf>, interface: u32) -> Result<()> {
     let hops = Mapping::new(&take(ebpf, "HOPS_TO_CLIENTS")?, 3)?;
-    hops.write(1, Hop { ways: Ways::new(THEIRS, OURS, interface, MTU) });
+    hops.write(
+        1,
+        Hop {
+            ways: Ways::new(THEIRS, OURS, interface, MTU),
+        },
+    );
     let mut routes = LpmTrie::<_, [u8; 4], u32>::try_from(Map::LpmTrie(take(ebpf, "ROUTES4")?))?;
     routes.insert(&Key::new(0, [0; 4]), 1, 0)?;
     let mut routes = LpmTrie::<_, [u8; 16], u32>::try_from(Map::LpmTrie(take(ebpf, "ROUTES6")?))?;
@@ -208,7 +247,13 @@ fn network(interface: u32) -> Vec<Input> {
     for v6 in [false, true] {
         let length = if v6 { 64 } else { 24 };
         let own = server(v6, 254);
-        let address = Address { interface, address: own, length, preferred: true, narrow: false };
+        let address = Address {
+            interface,
+            address: own,
+            length,
+            preferred: true,
+            narrow: false,
+        };
         events.push(Input::AddressAdded(address));
         let route = RouteEntry {
             prefix: Prefix::new(own, length),
@@ -216,11 +261,17 @@ fn network(interface: u32) -> Vec<Input> {
             metric: 0,
             type_of_service: 0,
             kind: Kind::Unicast,
-            paths: vec![Path { interface, gateway: None }],
+            paths: vec![Path {
+                interface,
+                gateway: None,
+            }],
             mtu: None,
             source: Some(own),
         };
-        events.push(Input::RouteAdded { route, replace: false });
+        events.push(Input::RouteAdded {
+            route,
+            replace: false,
+        });
         for number in (1..=SERVERS).chain([ALONE]) {
             events.push(Input::NeighbourChanged(Neighbour {
                 interface,
@@ -239,7 +290,11 @@ fn changes(method: Method, scheduler: Scheduler) -> Vec<Change> {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let all = (1..=SERVERS).collect::<Vec<_>>();
             for (at, servers) in [(service(v6), &all[..]), (lone_service(v6), &[ALONE][..])] {
-                let key = ServiceKey::Address { protocol, address: at, port: PORT };
+                let key = ServiceKey::Address {
+                    protocol,
+                    address: at,
+                    port: PORT,
+                };
                 changes.push(Change::AddService {
                     service: Service {
                         key,
@@ -252,7 +307,10 @@ fn changes(method: Method, scheduler: Scheduler) -> Vec<Change> {
                 changes.extend(servers.iter().map(|number| Change::AddServer {
                     key,
                     server: Server {
-                        at: ServerAddress { address: server(v6, *number), port: PORT },
+                        at: ServerAddress {
+                            address: server(v6, *number),
+                            port: PORT,
+                        },
                         method: method.forwarding(),
                         weight: 1,
                         upper_threshold: 0,

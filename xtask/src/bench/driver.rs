@@ -41,46 +41,82 @@ impl Driver {
     /// Loads it. The reference remembers `flows` flows of each family.
     pub fn new(flows: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("SEEN4", flows).map_max_entries("SEEN6", flows);
-        let mut ebpf = loader.load(shunt_ebpf::BENCH).context("cannot load the bench's programs")?;
+        loader
+            .map_max_entries("SEEN4", flows)
+            .map_max_entries("SEEN6", flows);
+        let mut ebpf = loader
+            .load(shunt_ebpf::BENCH)
+            .context("cannot load the bench's programs")?;
         let all: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
         for name in all {
-            let program: &mut Xdp =
-                ebpf.program_mut(&name).with_context(|| format!("no program {name}"))?.try_into()?;
-            program.load().with_context(|| format!("cannot load {name}"))?;
+            let program: &mut Xdp = ebpf
+                .program_mut(&name)
+                .with_context(|| format!("no program {name}"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("cannot load {name}"))?;
         }
         let mut map = |name: &str| -> Result<Map> {
-            ebpf.take_map(name).with_context(|| format!("no map {name}"))
+            ebpf.take_map(name)
+                .with_context(|| format!("no map {name}"))
         };
         let traffic = Array::try_from(map("TRAFFIC")?)?;
         let target = ProgramArray::try_from(map("TARGET")?)?;
-        Ok(Self { ebpf, traffic, target })
+        Ok(Self {
+            ebpf,
+            traffic,
+            target,
+        })
     }
 
     pub fn program(&self, name: &str) -> Result<&Xdp> {
-        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+        let program = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
     }
 
-    pub fn map(&mut self, name: &str) -> Result<Map> {
-        self.ebpf.take_map(name).with_context(|| format!("no map {name}"))
+    pub fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))?;
+        Ok(program.try_into()?)
+    }
+
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))
     }
 
     /// What the driver calls from here on.
     pub fn aim(&mut self, program: &ProgramFd) -> Result<()> {
-        self.target.set(0, program, 0).context("the driver cannot call this program")
+        self.target
+            .set(0, program, 0)
+            .context("the driver cannot call this program")
     }
 
     /// As `aim`, for a program of the bench's own.
     pub fn aim_at(&mut self, name: &str) -> Result<()> {
-        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+        let program = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("no program {name}"))?;
         let program: &Xdp = program.try_into()?;
-        let fd = program.fd()?.try_clone().context("cannot copy a descriptor")?;
+        let fd = program
+            .fd()?
+            .try_clone()
+            .context("cannot copy a descriptor")?;
         self.aim(&fd)
     }
 
     pub fn set(&mut self, traffic: &Traffic) -> Result<()> {
-        self.traffic.set(0, Value(*traffic), 0).context("cannot say what traffic is wanted")
+        self.traffic
+            .set(0, Value(*traffic), 0)
+            .context("cannot say what traffic is wanted")
     }
 
     /// Where the traffic has come to.

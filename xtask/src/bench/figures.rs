@@ -17,13 +17,19 @@ impl Figures {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let [quarter, median, three_quarters] = [0.25, 0.5, 0.75].map(|at| quantile(&sorted, at));
-        Self { median, quarter, three_quarters }
+        Self {
+            median,
+            quarter,
+            three_quarters,
+        }
     }
 }
 
 /// Between the two neighbours, in proportion.
 fn quantile(sorted: &[f64], at: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
     let place = at * last as f64;
     let below = place as usize;
     let above = (below + 1).min(last);
@@ -43,7 +49,8 @@ pub struct Row {
     /// The driver's own time, already taken off.
     pub driver_ns: f64,
     pub to_lru_array: f64,
-    pub to_macswap: f64,
+    /// None where a MAC swap took less than can be told from nothing.
+    pub to_macswap: Option<f64>,
     pub goal: Option<f64>,
     pub met: Option<bool>,
     /// How many of the packets had the outcome that they should, in percent.
@@ -66,10 +73,13 @@ impl Row {
             format!("  only {:.1} % as expected", self.as_expected)
         };
         let ns = self.ns;
+        let to_macswap = self
+            .to_macswap
+            .map_or("-".to_owned(), |ratio| format!("{ratio:.1}"));
         let quartiles = format!("{:.1} to {:.1}", ns.quarter, ns.three_quarters);
         format!(
-            "  {:<28} {:>11.1}  {quartiles:<15} {:>10.2}  {:>9.1} {verdict}{others}",
-            self.target, ns.median, self.to_lru_array, self.to_macswap
+            "  {:<28} {:>11.1}  {quartiles:<15} {:>10.2}  {to_macswap:>9} {verdict}{others}",
+            self.target, ns.median, self.to_lru_array
         )
     }
 }
@@ -82,7 +92,14 @@ mod tests {
     fn quartiles_lie_between_neighbours() {
         let figures = Figures::of(&[4.0, 1.0, 3.0, 2.0]);
 
-        assert_eq!(figures, Figures { median: 2.5, quarter: 1.75, three_quarters: 3.25 });
+        assert_eq!(
+            figures,
+            Figures {
+                median: 2.5,
+                quarter: 1.75,
+                three_quarters: 3.25
+            }
+        );
     }
 
     #[test]

@@ -39,7 +39,13 @@ const SOME: u32 = 1 << 14;
 const MANY: u32 = 1 << 20;
 
 const fn scenario(name: &'static str, kind: Kind, flows: u32) -> Scenario {
-    Scenario { name, kind, flows, transport: Transport::Tcp, v6: false }
+    Scenario {
+        name,
+        kind,
+        flows,
+        transport: Transport::Tcp,
+        v6: false,
+    }
 }
 
 /// For one family; the other has the same.
@@ -62,9 +68,11 @@ const EACH: [Scenario; 10] = [
 /// All that is to be measured; without the largest if it has to be quick.
 pub fn all(quick: bool) -> Vec<Scenario> {
     let both = [false, true].into_iter().flat_map(|v6| {
-        EACH.into_iter().map(move |scenario| Scenario { v6, ..scenario })
+        EACH.into_iter()
+            .map(move |scenario| Scenario { v6, ..scenario })
     });
-    both.filter(|scenario| !quick || scenario.flows <= SOME).collect()
+    both.filter(|scenario| !quick || scenario.flows <= SOME)
+        .collect()
 }
 
 impl Scenario {

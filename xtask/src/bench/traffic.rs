@@ -57,7 +57,11 @@ pub fn opening(scenario: &Scenario, fixed: Fixed, flags: u32) -> Traffic {
 
 fn frame(fixed: Fixed, transport: Transport) -> Traffic {
     let tcp = transport == Transport::Tcp;
-    let (length, header) = if fixed.address.is_ipv6() { (80, 40) } else { (64, 20) };
+    let (length, header) = if fixed.address.is_ipv6() {
+        (80, 40)
+    } else {
+        (64, 20)
+    };
     let l4 = 14 + header;
     let mut bytes = [0u8; 128];
     bytes[..12].copy_from_slice(&MACS);
@@ -88,7 +92,11 @@ fn frame(fixed: Fixed, transport: Transport) -> Traffic {
     } else {
         bytes[l4 + 4..l4 + 6].copy_from_slice(&payload.to_be_bytes());
     }
-    let pseudo = sum(&bytes[if fixed.address.is_ipv6() { 22..54 } else { 26..34 }]);
+    let pseudo = sum(&bytes[if fixed.address.is_ipv6() {
+        22..54
+    } else {
+        26..34
+    }]);
     let transport_sum = pseudo + sum(&bytes[l4..length]) + u32::from(protocol) + u32::from(payload);
     Traffic {
         template: words(&bytes),
@@ -104,7 +112,10 @@ fn frame(fixed: Fixed, transport: Transport) -> Traffic {
 }
 
 fn sum(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum()
+    bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum()
 }
 
 fn words(bytes: &[u8; 128]) -> [u64; 16] {
