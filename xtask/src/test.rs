@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use nix::unistd::geteuid;
 
 use crate::tally::Tally;
 use crate::{object, process, tools, verify, walls};
@@ -35,8 +36,8 @@ const STEPS: [Step; 6] = [
         run: object::check,
     },
     Step {
-        name: "the kernel takes the programs, within their budget",
-        run: budget,
+        name: "eBPF programs load, and none has grown",
+        run: verified,
     },
     Step {
         name: "clippy",
@@ -79,15 +80,6 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Needs the right to load programs.
-fn budget() -> Result<()> {
-    if let Some(missing) = shunt_lab::missing_capability() {
-        println!("skipped: needs {missing}");
-        return Ok(());
-    }
-    verify::run(&verify::Options::default())
-}
-
 fn heading(name: &str) {
     println!("\n== {name}");
     // Other programs write to the same place.
@@ -97,6 +89,14 @@ fn heading(name: &str) {
 fn format() -> Result<()> {
     tools::component("rustfmt", "fmt")?;
     process::run(process::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn verified() -> Result<()> {
+    if !geteuid().is_root() {
+        println!("SKIPPED: loading eBPF programs needs root");
+        return Ok(());
+    }
+    verify::run(&verify::Options::default())
 }
 
 fn clippy() -> Result<()> {

@@ -168,6 +168,14 @@ impl Director {
         Ok(program.try_into()?)
     }
 
+    pub fn xdp_mut(&mut self) -> Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut("director_xdp")
+            .context("no program director_xdp")?;
+        Ok(program.try_into()?)
+    }
+
     pub fn program(&self) -> Result<&ProgramFd> {
         Ok(self.xdp()?.fd()?)
     }

@@ -78,6 +78,20 @@ impl Driver {
         Ok(program.try_into()?)
     }
 
+    pub fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))?;
+        Ok(program.try_into()?)
+    }
+
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))
+    }
+
     /// What the driver calls from here on.
     pub fn aim(&mut self, program: &ProgramFd) -> Result<()> {
         self.target
@@ -115,12 +129,10 @@ impl Driver {
         let program = self.program("drive")?;
         let frame = bytes(traffic);
         let mut after = [0u8; 2048];
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            data_out: Some(&mut after),
-            repeat: packets,
-            ..TestRunOptions::default()
-        };
+        let mut options = TestRunOptions::default();
+        options.data_in = Some(&frame);
+        options.data_out = Some(&mut after);
+        options.repeat = packets;
         let before = now()?;
         let result = program.test_run(options).context("the driver cannot run")?;
         let time = now()?.saturating_sub(before);

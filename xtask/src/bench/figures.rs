@@ -49,7 +49,8 @@ pub struct Row {
     /// The driver's own time, already taken off.
     pub driver_ns: f64,
     pub to_lru_array: f64,
-    pub to_macswap: f64,
+    /// None where a MAC swap took less than can be told from nothing.
+    pub to_macswap: Option<f64>,
     pub goal: Option<f64>,
     pub met: Option<bool>,
     /// How many of the packets had the outcome that they should, in percent.
@@ -72,10 +73,13 @@ impl Row {
             format!("  only {:.1} % as expected", self.as_expected)
         };
         let ns = self.ns;
+        let to_macswap = self
+            .to_macswap
+            .map_or("-".to_owned(), |ratio| format!("{ratio:.1}"));
         let quartiles = format!("{:.1} to {:.1}", ns.quarter, ns.three_quarters);
         format!(
-            "  {:<28} {:>11.1}  {quartiles:<15} {:>10.2}  {:>9.1} {verdict}{others}",
-            self.target, ns.median, self.to_lru_array, self.to_macswap
+            "  {:<28} {:>11.1}  {quartiles:<15} {:>10.2}  {to_macswap:>9} {verdict}{others}",
+            self.target, ns.median, self.to_lru_array
         )
     }
 }

@@ -10,18 +10,21 @@ mod driver;
 mod figures;
 mod scenario;
 mod traffic;
+mod wire;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, geteuid};
+use serde::Serialize;
 use shunt_model::Scheduler;
 
 use director::{Director, Method};
-use driver::{Driver, FLOORS, NOTHING};
+use driver::{Driver, FLOORS, NOTHING, Outcome};
 use figures::{Figures, HEAD, Row, a_packet};
 use scenario::{Kind, Scenario};
 use traffic::{ACK, Fixed, SYN, opening, traffic};
@@ -43,6 +46,9 @@ pub struct Options {
     /// Only scenarios whose name has this in it, such as "IPv4, 1 flow".
     #[arg(long)]
     only: Option<String>,
+    /// Packets per second through a veth pair instead, by live frames.
+    #[arg(long)]
+    veth: bool,
     /// The scheduler of the services.
     #[arg(long, default_value = "mh")]
     scheduler: Scheduler,
@@ -67,29 +73,35 @@ pub fn run(options: &Options) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(options.cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one processor")?;
-    // The sizes of the tables: more than the most flows, a masqueraded one takes two entries.
-    let (known, flows) = if options.quick {
-        (1 << 16, 1 << 17)
-    } else {
-        (1 << 21, 1 << 22)
-    };
+    if options.veth {
+        let turn = Duration::from_millis(if options.quick { 100 } else { 500 });
+        let rows = wire::measure(options.scheduler, options.rounds, turn)?;
+        return write(options, &rows);
+    }
+    // Room for more than the most flows; a masqueraded one takes two entries.
+    let known = if options.quick { 1 << 16 } else { 1 << 21 };
     let mut bench = Bench {
         rounds: if options.quick {
-            options.rounds.min(5)
+            options.rounds.min(3)
         } else {
             options.rounds
         },
         packets: if options.quick {
-            options.packets.min(100_000)
+            options.packets.min(50_000)
         } else {
             options.packets
         },
         // So many new flows fill every table.
-        filling: flows,
+        filling: 2 * known,
         driver: Driver::new(known)?,
         sequence: 0,
     };
     let directors = Method::ALL.map(|method| {
+        let flows = if method.masquerades() {
+            2 * known
+        } else {
+            known
+        };
         Director::new(method, options.scheduler, flows, LOOPBACK)
             .with_context(|| format!("the director for {}", method.name()))
     });
@@ -108,16 +120,21 @@ pub fn run(options: &Options) -> Result<()> {
             .for_each(|director| director.forget(scenario.v6));
         rows.extend(bench.measure(&scenario, &directors)?);
     }
-    if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_vec_pretty(&rows)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    write(options, &rows)?;
     let missed = rows.iter().filter(|row| row.met == Some(false)).count();
     println!(
         "\n{missed} goals missed, of {}",
         rows.iter().filter(|row| row.met.is_some()).count()
     );
     Ok(())
+}
+
+fn write(options: &Options, rows: &impl Serialize) -> Result<()> {
+    let Some(path) = &options.json else {
+        return Ok(());
+    };
+    fs::write(path, serde_json::to_vec_pretty(rows)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 struct Bench {
@@ -144,6 +161,9 @@ impl Bench {
                 // A million flows stay known from one round to the next.
                 if round == 0 || scenario.flows <= 1 << 16 {
                     self.prepare(scenario, round)?;
+                }
+                if let (0, Target::Director(director)) = (round, target) {
+                    self.check(scenario, director.method)?;
                 }
                 let before = outcome(scenario, *target);
                 self.turn(scenario, to(scenario), self.packets / 16 + 1)?;
@@ -173,7 +193,7 @@ impl Bench {
                     ns: *ns,
                     driver_ns,
                     to_lru_array: ratio,
-                    to_macswap: ns.median / figures[0].median,
+                    to_macswap: (figures[0].median >= 1.0).then(|| ns.median / figures[0].median),
                     goal,
                     met: goal.map(|goal| ratio <= goal),
                     as_expected: 100.0 * expected / self.rounds as f64,
@@ -182,6 +202,35 @@ impl Bench {
         let rows: Vec<Row> = rows.collect();
         rows.iter().for_each(|row| println!("{}", row.line()));
         Ok(rows)
+    }
+
+    /// One packet must come to the verdict, and to the length, that is expected of all.
+    fn check(&mut self, scenario: &Scenario, method: Method) -> Result<()> {
+        // Full tables and flows that come and go: the counters tell how many went through.
+        if matches!(scenario.kind, Kind::New | Kind::Connections) {
+            return Ok(());
+        }
+        let traffic = traffic(scenario, to(scenario), self.sequence);
+        self.driver.set(&traffic)?;
+        let (_, outcome) = self.driver.run(&traffic, 1)?;
+        let (name, verdict) = scenario.expected();
+        let wraps = method == Method::Tunnel && name == "sent";
+        let outer = match (wraps, scenario.v6) {
+            (false, _) => 0,
+            (true, false) => 20,
+            (true, true) => 40,
+        };
+        let expected = Outcome {
+            verdict,
+            length: traffic.length as usize + outer,
+        };
+        ensure!(
+            outcome == expected,
+            "{} by {}: {outcome:?} instead of {expected:?}",
+            scenario.title(),
+            method.name()
+        );
+        Ok(())
     }
 
     fn aim(&mut self, target: Target<'_>) -> Result<()> {
