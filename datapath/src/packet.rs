@@ -203,9 +203,10 @@ const DESTINATION: u8 = 60;
 #[inline(always)]
 pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<Packet<V6>, Unread> {
     let mut packet = read6(frame, l3)?;
-    let behind = tables.blur(packet.l4.wrapping_sub(l3));
-    // Said again for the kernel's verifier.
-    if !(40..=EXTENSION_BYTES).contains(&behind) {
+    // Said again for the kernel's verifier; by a mask, since before Linux 6.13 it does not carry
+    // over what was found out about a number less 40.
+    let behind = tables.blur(packet.l4.wrapping_sub(l3)) & (EXTENSION_BYTES.wrapping_sub(1));
+    if behind < 40 {
         return Err(Unread::NotUnderstood);
     }
     packet.l4 = l3.wrapping_add(behind);

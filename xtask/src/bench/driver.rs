@@ -129,10 +129,12 @@ impl Driver {
         let program = self.program("drive")?;
         let frame = bytes(traffic);
         let mut after = [0u8; 2048];
-        let mut options = TestRunOptions::default();
-        options.data_in = Some(&frame);
-        options.data_out = Some(&mut after);
-        options.repeat = packets;
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut after),
+            repeat: packets,
+            ..TestRunOptions::default()
+        };
         let before = now()?;
         let result = program.test_run(options).context("the driver cannot run")?;
         let time = now()?.saturating_sub(before);

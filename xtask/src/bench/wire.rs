@@ -157,10 +157,12 @@ impl Ends {
         let driver = &self.driver;
         self.near.run(|| {
             let frame = bytes(&traffic);
-            let mut options = TestRunOptions::default();
-            options.data_in = Some(&frame);
-            options.repeat = frames.unwrap_or(1 << 16).next_multiple_of(BATCH);
-            options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+            let options = TestRunOptions {
+                data_in: Some(&frame),
+                repeat: frames.unwrap_or(1 << 16).next_multiple_of(BATCH),
+                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                ..TestRunOptions::default()
+            };
             driver
                 .program("generate")?
                 .test_run(options)
