@@ -62,10 +62,13 @@ impl SkbFrame {
     /// Copies the frame to where the daemon finds it. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
-        let length = opaque(self.length());
-        if length == 0 || length > HELD_BYTES {
+        // Less one, so that one more is at least one: before Linux 6.3 the verifier learns nothing
+        // from "not zero". An empty frame is too long then.
+        let rest = opaque(self.length().wrapping_sub(1));
+        if rest >= HELD_BYTES {
             return false;
         }
+        let length = rest + 1;
         let Some(mut entry) = HELD.reserve(0) else {
             return false;
         };
