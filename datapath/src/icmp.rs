@@ -192,8 +192,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target)
-    else {
+    let Some(ways) = walk::known_way::<F, T>(tables, entry.meta().low(), packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     let address = !(server.address_delta as u32) & 0xffff;

@@ -317,15 +317,25 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
     hop: u32,
     client: F::Address,
 ) -> Option<Ways> {
-    if hop != 0
-        && let Some(hop) = tables.hop(hop)
-        && hop.ways.is_usable()
-    {
-        return Some(hop.ways);
-    }
-    frame
-        .route(F::V6, F::words(client))
+    prepared(tables, hop)
+        .or_else(|| frame.route(F::V6, F::words(client)))
         .or_else(|| tables.learned(F::words(client)))
+}
+
+/// The same without asking the kernel's routes, which takes more of the stack than the rare parts
+/// of the walk have left on Linux 6.1.
+#[inline(always)]
+pub fn known_way<F: Family, T: Tables>(tables: &T, hop: u32, client: F::Address) -> Option<Ways> {
+    prepared(tables, hop).or_else(|| tables.learned(F::words(client)))
+}
+
+#[inline(always)]
+fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
+    if hop == 0 {
+        return None;
+    }
+    let ways = tables.hop(hop)?.ways;
+    if ways.is_usable() { Some(ways) } else { None }
 }
 
 #[inline(always)]
