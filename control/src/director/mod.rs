@@ -7,6 +7,7 @@
 
 mod apply;
 mod entries;
+mod hops;
 mod ids;
 mod pools;
 mod remember;
@@ -19,6 +20,7 @@ use shunt_datapath::entry::{self, Settings, Ways};
 use shunt_model::api::{Change, Done, Reason, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
+use crate::network::routes::Prefix;
 use crate::network::{self, Network, attach};
 use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
@@ -66,6 +68,13 @@ pub enum Write {
         word: u32,
     },
     Settings(Settings),
+    /// The way to a gateway that leads to clients; one that may not be used says so itself.
+    Hop {
+        number: u32,
+        ways: Ways,
+    },
+    /// Every network of clients, with the number of its gateway or 0: in place of all before.
+    Routes(Vec<(Prefix, u32)>),
     /// The counters of a server begin anew: the id has another owner.
     Forget {
         server: u32,
@@ -115,12 +124,15 @@ pub struct Director {
     network: Network,
     ids: Ids,
     pools: Pools,
+    hops: hops::Hops,
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
     settings: Option<Settings>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
+    /// When the network was last heard of.
+    seen: Instant,
 }
 
 impl Director {
@@ -138,11 +150,13 @@ impl Director {
             network: Network::new(now),
             ids: Ids::new(sizes),
             pools: Pools::new(sizes.pool_words),
+            hops: hops::Hops::default(),
             clock,
             written: BTreeMap::new(),
             settings: None,
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
+            seen: now,
         }
     }
 
@@ -185,6 +199,7 @@ impl Director {
 
     /// Hears what the network did.
     pub fn network_event(&mut self, input: network::Input, now: Instant) {
+        self.seen = now;
         self.network.handle(input, now);
     }
 
@@ -210,7 +225,14 @@ impl Director {
                         neighbour,
                     });
                 }
-                network::Output::Changed { target } => self.reroute(target),
+                network::Output::Changed { target } => {
+                    self.reroute(target);
+                    self.renew_hop(target);
+                }
+                network::Output::RoutesChanged => {
+                    self.renew_hops();
+                    self.watch(self.seen);
+                }
                 network::Output::AddressesChanged => self.addresses_changed(),
                 network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
             }
@@ -352,12 +374,13 @@ impl Director {
 
     /// Tells the network which addresses matter.
     fn watch(&mut self, now: Instant) {
-        let servers: BTreeSet<IpAddr> = self
+        let servers = self
             .table
             .services()
-            .flat_map(|entry| entry.servers.iter().map(|server| server.at.address))
-            .collect();
-        self.network.watch(servers, now);
+            .flat_map(|entry| entry.servers.iter().map(|server| server.at.address));
+        let gateways = self.hops.gateways.keys().copied();
+        let targets: BTreeSet<IpAddr> = servers.chain(gateways).collect();
+        self.network.watch(targets, now);
     }
 
     /// A scan of the connection table found no flow with these services and servers: ids of what

@@ -12,6 +12,7 @@ use shunt_datapath::entry::{self, PoolWord};
 use shunt_model::api::{Change, Refusal};
 use shunt_model::{Server, ServiceKey};
 
+use super::hops::Numbered;
 use super::ids::{self, NatKey, ServiceSlot, Sizes};
 use super::{Clock, Director, Output, Running, Write, entries};
 use crate::table::Table;
@@ -25,6 +26,9 @@ pub struct Memory {
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     #[serde(with = "ids::pairs")]
     pub endpoints: BTreeMap<NatKey, u32>,
+    /// The numbers of gateways that connections may remember.
+    #[serde(default)]
+    pub gateways: BTreeMap<std::net::IpAddr, Numbered>,
 }
 
 impl Director {
@@ -50,6 +54,7 @@ impl Director {
             changes,
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
+            gateways: self.hops.gateways.clone(),
         }
     }
 
@@ -70,6 +75,7 @@ impl Director {
             director.table.apply(change)?;
         }
         director.ids.restore(memory.services, memory.endpoints);
+        director.hops.restore(memory.gateways);
         let keys: Vec<ServiceKey> = director
             .table
             .services()

@@ -73,6 +73,8 @@ pub enum Output {
     AddressesChanged,
     /// A link came, went or is different: ask [`Network::links`] again.
     LinksChanged,
+    /// Networks or their gateways are different: ask [`Network::gateways`] again.
+    RoutesChanged,
 }
 
 /// What the kernel knows about the network, and what we want of it.
@@ -83,10 +85,12 @@ pub struct Network {
     account: Option<View>,
     /// The targets and what was answered last.
     watched: BTreeMap<IpAddr, Vec<Route>>,
+    /// The networks and their gateways as they were told last.
+    gateways: Vec<routes::Lead>,
     probes: Probes,
     /// What must be looked at again before the next output.
     different: Different,
-    /// At most one for each target and two more: it is filled only when empty.
+    /// At most one for each target and three more: it is filled only when empty.
     outputs: VecDeque<Output>,
     now: Instant,
 }
@@ -98,6 +102,7 @@ impl Network {
             view: View::default(),
             account: None,
             watched: BTreeMap::new(),
+            gateways: Vec::new(),
             probes: Probes::default(),
             different: Different::default(),
             outputs: VecDeque::new(),
@@ -184,6 +189,12 @@ impl Network {
         self.view.addresses.all()
     }
 
+    /// Every network of the main table, with the gateway that leads there.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<routes::Lead> {
+        self.gateways.clone()
+    }
+
     /// The links of this machine, by index.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.view.links.iter()
@@ -198,6 +209,11 @@ impl Network {
             self.outputs.push_back(Output::AddressesChanged);
         }
         if different.routes {
+            let gateways = self.view.routes.gateways();
+            if gateways != self.gateways {
+                self.gateways = gateways;
+                self.outputs.push_back(Output::RoutesChanged);
+            }
             for (&target, given) in &mut self.watched {
                 let answer = next_hop::routes(&self.view, target);
                 if answer != *given {

@@ -28,6 +28,16 @@ impl Prefix {
     }
 
     #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    #[must_use]
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
+    #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4()
             && masked(bits(address), self.length) == bits(self.address)
@@ -71,6 +81,15 @@ pub struct Path {
     pub interface: u32,
     /// An IPv4 route may have an IPv6 gateway (RFC 5549).
     pub gateway: Option<IpAddr>,
+}
+
+/// A network, and who leads there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    pub prefix: Prefix,
+    /// `None` where clients are on the link itself, or there is more than one way.
+    pub gateway: Option<IpAddr>,
+    pub mtu: Option<u32>,
 }
 
 /// One route of a table.
@@ -130,6 +149,29 @@ pub(super) struct Routes(BTreeMap<(Table, bool), Lengths>);
 type Lengths = BTreeMap<u8, BTreeMap<u128, Vec<Entry>>>;
 
 impl Routes {
+    /// Every network that the main table knows, with the gateway that leads there if there is just
+    /// one, and the route's own limit on the size of packets.
+    pub fn gateways(&self) -> Vec<Lead> {
+        let main = self
+            .0
+            .iter()
+            .filter(|((table, _), _)| *table == Table::Main);
+        let networks = main.flat_map(|(_, lengths)| lengths.values().flat_map(BTreeMap::values));
+        let lead = |entries: &Vec<Entry>| {
+            let best = entries.first()?;
+            let gateway = match best.paths.as_slice() {
+                [path] if best.kind == Kind::Unicast => path.gateway,
+                _ => None,
+            };
+            Some(Lead {
+                prefix: best.prefix,
+                gateway,
+                mtu: best.mtu,
+            })
+        };
+        networks.filter_map(lead).collect()
+    }
+
     /// The routes for `to` in a table, best first.
     pub fn matching(&self, table: Table, to: IpAddr) -> impl Iterator<Item = &[Entry]> {
         let lengths = self

@@ -331,8 +331,9 @@ fn change_is_said_once_and_only_for_watched_targets() {
     assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
     net.hear(Input::LinkRemoved { interface: 2 });
     let outputs = net.outputs();
-    assert_eq!(outputs.len(), 3);
+    assert_eq!(outputs.len(), 4);
     assert!(outputs.contains(&Output::LinksChanged));
+    assert!(outputs.contains(&Output::RoutesChanged));
     assert!(outputs.contains(&Output::AddressesChanged));
     assert!(outputs.contains(&Output::Changed { target: ip(SERVER) }));
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use shunt_control::director::{Running, Write};
+use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
 use shunt_datapath::flows;
@@ -52,6 +54,9 @@ pub struct Tables {
     services: Mapping,
     pools: Mapping,
     settings: Mapping,
+    hops: Mapping,
+    routes4: LpmTrie<MapData, [u8; 4], u32>,
+    routes6: LpmTrie<MapData, [u8; 16], u32>,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
     /// Every endpoint with its id: to move one home when there is room.
@@ -81,6 +86,9 @@ impl Tables {
             services: mapped("SERVICES", 4)?,
             pools: mapped("POOLS", 1)?,
             settings: mapped("SETTINGS", 10)?,
+            hops: mapped("HOPS_TO_CLIENTS", 3)?,
+            routes4: LpmTrie::try_from(Map::LpmTrie(map("ROUTES4")?)).context("the map ROUTES4")?,
+            routes6: LpmTrie::try_from(Map::LpmTrie(map("ROUTES6")?)).context("the map ROUTES6")?,
             traffic: PerCpuArray::try_from(per_cpu("TRAFFIC")?).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
@@ -182,6 +190,13 @@ impl Tables {
                 self.remove_endpoint(*address, *word);
                 true
             }
+            Write::Hop { number, ways } => self
+                .hops
+                .write(*number as usize, entry::Hop { ways: *ways }),
+            Write::Routes(routes) => {
+                self.set_routes(routes)?;
+                true
+            }
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),
             Write::Forget { server } => {
                 self.forget(*server)?;
@@ -192,6 +207,21 @@ impl Tables {
             bail!("the packet path has no place for {write:?}");
         }
         Ok(())
+    }
+
+    /// The networks of clients, in place of all that were there. What stays is never missing.
+    fn set_routes(&mut self, routes: &[(Prefix, u32)]) -> Result<()> {
+        let mut wanted4 = BTreeMap::new();
+        let mut wanted6 = BTreeMap::new();
+        for (prefix, hop) in routes {
+            let length = u32::from(prefix.length());
+            match prefix.address() {
+                IpAddr::V4(address) => wanted4.insert((length, address.octets()), *hop),
+                IpAddr::V6(address) => wanted6.insert((length, address.octets()), *hop),
+            };
+        }
+        replace(&mut self.routes4, &wanted4).context("cannot write the routes to IPv4 clients")?;
+        replace(&mut self.routes6, &wanted6).context("cannot write the routes to IPv6 clients")
     }
 
     /// The counters of a server begin anew.
@@ -402,6 +432,23 @@ impl Tables {
             }
         }
     }
+}
+
+/// Brings a trie to what is wanted: what is new or different first, then away with the rest.
+fn replace<K: Pod + Ord>(
+    trie: &mut LpmTrie<MapData, K, u32>,
+    wanted: &BTreeMap<(u32, K), u32>,
+) -> Result<()> {
+    for ((length, address), hop) in wanted {
+        trie.insert(&Key::new(*length, *address), hop, 0)?;
+    }
+    let present: Vec<Key<K>> = trie.keys().collect::<Result<_, _>>()?;
+    for key in present {
+        if !wanted.contains_key(&(key.prefix_len(), key.data())) {
+            trie.remove(&key)?;
+        }
+    }
+    Ok(())
 }
 
 /// An address as the tables have it.
