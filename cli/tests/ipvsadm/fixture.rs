@@ -178,29 +178,12 @@ fn connection(line: &str, names: &Fixture) -> Option<Connection> {
         client: at(client)?,
         virtual_address: at(virtual_address)?,
         server: at(server)?,
-        state: STATES
+        state: State::ALL
             .into_iter()
             .find(|known| known.to_string() == state)?,
         expires_s: minutes.parse::<u32>().ok()? * 60 + seconds.parse::<u32>().ok()?,
     })
 }
-
-const STATES: [State; 14] = [
-    State::None,
-    State::Established,
-    State::SynSent,
-    State::SynRecv,
-    State::FinWait,
-    State::TimeWait,
-    State::Close,
-    State::CloseWait,
-    State::LastAck,
-    State::Listen,
-    State::Synack,
-    State::Udp,
-    State::Closed,
-    State::Assured,
-];
 
 fn protocol(name: &str) -> Option<Protocol> {
     let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
