@@ -23,10 +23,41 @@ pub const UDP_FIRST: State = 11;
 /// A UDP flow of which more were seen: never evicted.
 pub const UDP: State = 12;
 
+/// The place among the timeouts of an entry of the way back that may not give way: as old as the
+/// oldest connection can be. Such an entry has no state of its own.
+pub const WAY_BACK: State = 13;
+/// The same with the time that follows it, in which the entry gives way as a half-open connection
+/// does. Entries begin in that time: see [`Meta::yielding`].
+pub const WAY_BACK_YIELDING: State = 14;
+/// How many states there may be.
+pub const STATES: usize = 32;
+
 /// Seconds that an entry lives in each state: `tcp_timeouts` and `udp_timeouts` of the kernel.
-pub const TIMEOUTS_S: [u32; 16] = [
-    2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0,
-];
+pub const TIMEOUTS_S: [u32; STATES] = with_ways_back([
+    2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0,
+]);
+
+/// Puts the times of the ways back after those of the connections.
+// Every index is below the length, and nothing here runs for a packet.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[must_use]
+pub const fn with_ways_back(mut timeouts: [u32; STATES]) -> [u32; STATES] {
+    let (mut longest, mut longest_yielding, mut state) = (0, 0, 0);
+    while state < STATES {
+        let (timeout, is_way) = (timeouts[state], state == 13 || state == 14);
+        if !is_way && timeout > longest {
+            longest = timeout;
+        }
+        if !is_way && timeout > longest_yielding && may_give_way(state as State) {
+            longest_yielding = timeout;
+        }
+        state += 1;
+    }
+    timeouts[WAY_BACK as usize] = longest;
+    timeouts[WAY_BACK_YIELDING as usize] = longest.saturating_add(longest_yielding);
+    timeouts
+}
 
 /// Who sent a packet, and whether the director hears the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +170,14 @@ pub fn is_active(state: State) -> bool {
 /// half-open, or closed for good. Nothing a live connection needs.
 #[inline(always)]
 #[must_use]
-pub fn may_give_way(state: State) -> bool {
+pub const fn may_give_way(state: State) -> bool {
+    gives_way(state) != 0
+}
+
+/// The same as 1 or 0.
+#[inline(always)]
+#[must_use]
+pub const fn gives_way(state: State) -> u32 {
     const MAY: u32 = 1 << NONE
         | 1 << SYN_SENT
         | 1 << SYN_RECV
@@ -148,7 +186,7 @@ pub fn may_give_way(state: State) -> bool {
         | 1 << TIME_WAIT
         | 1 << LISTEN
         | 1 << UDP_FIRST;
-    MAY >> (state & 31) & 1 != 0
+    MAY >> (state & 31) & 1
 }
 
 /// What an entry remembers besides its key, in 32 bits: when it was last seen (22 bits of ticks),
@@ -170,11 +208,8 @@ const LATE: u32 = 1 << 10;
 #[must_use]
 pub fn age(then: u32, now: u32) -> u32 {
     let age = now.wrapping_sub(then) & TICK_MASK;
-    if age > TICK_MASK.wrapping_sub(LATE) {
-        0
-    } else {
-        age
-    }
+    let late = TICK_MASK.wrapping_sub(LATE).wrapping_sub(age) >> 31;
+    age & late.wrapping_sub(1)
 }
 
 impl Meta {
@@ -227,6 +262,14 @@ impl Meta {
     #[must_use]
     pub fn seen(self, now: u32) -> Self {
         Self(now << 10 | self.low())
+    }
+
+    /// The way back of a connection that gives way: so old that it does so too. `lives` are the
+    /// ticks of [`WAY_BACK`].
+    #[inline(always)]
+    #[must_use]
+    pub fn yielding(self, now: u32, lives: u32) -> Self {
+        self.seen(now.wrapping_sub(lives).wrapping_sub(1))
     }
 }
 

@@ -5,7 +5,7 @@
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
@@ -263,7 +263,7 @@ pub const HOPS: u32 = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Ticks that an entry lives in each state ([`crate::connection::State`]).
-    pub timeouts: [u32; 16],
+    pub timeouts: [u32; crate::connection::STATES],
     /// `conn_reuse_mode` of IPVS: 0 never, 1 TIME_WAIT and CLOSE, 2 also FIN_WAIT without answers.
     pub reuse_mode: u32,
     /// 1 if any service uses NAT: packets are then also looked up by where they come from.
@@ -272,7 +272,7 @@ pub struct Settings {
     pub icmp_limit: u32,
     pub reserved: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 80);
+const _: () = assert!(size_of::<Settings>() == 144);
 
 /// What was carried for one server, on one CPU.
 #[repr(C, align(8))]

@@ -16,6 +16,8 @@ pub trait Family: Copy {
     fn key(address: Self::Address, port: u16, endpoint: u32) -> Key;
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words>;
     fn flow_mask<T: Tables>(tables: &T) -> u32;
+    /// [`crate::track::cheapest`].
+    fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
     /// The id of an endpoint, or [`NONE`].
     fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// The address as two words; IPv4 in the low half of the first.
@@ -65,6 +67,11 @@ impl Family for V4 {
     #[inline(always)]
     fn flow_mask<T: Tables>(tables: &T) -> u32 {
         tables.shape().flow4_mask
+    }
+
+    #[inline(always)]
+    fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
+        tables.cheapest4(hash)
     }
 
     #[inline(always)]
@@ -135,6 +142,11 @@ impl Family for V6 {
     #[inline(always)]
     fn flow_mask<T: Tables>(tables: &T) -> u32 {
         tables.shape().flow6_mask
+    }
+
+    #[inline(always)]
+    fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
+        tables.cheapest6(hash)
     }
 
     #[inline(always)]

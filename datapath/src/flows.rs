@@ -19,7 +19,7 @@
 //! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
 //!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
 
-use crate::connection::{Meta, may_give_way};
+use crate::connection::{Meta, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
 use crate::entry::BACK;
 
 /// Never used since the table was made.
@@ -361,7 +361,11 @@ impl<W: Words> Offer<W> {
 /// Looks through a bucket for the cheapest slot. `timeout` gives the ticks that an entry of a
 /// state lives.
 #[inline(always)]
-pub fn offer<L: Layout, W: Words>(bucket: W, now: u32, timeout: impl Fn(u32) -> u32) -> Offer<W> {
+pub fn cheapest<L: Layout, W: Words>(
+    bucket: W,
+    now: u32,
+    timeout: impl Fn(u32) -> u32,
+) -> (Price, usize) {
     let at = |index: usize| {
         if index >= L::SLOTS {
             return Price::NEVER;
@@ -373,10 +377,13 @@ pub fn offer<L: Layout, W: Words>(bucket: W, now: u32, timeout: impl Fn(u32) -> 
     let better = |a: (Price, usize), b: (Price, usize)| if b.0 < a.0 { b } else { a };
     let low = better((at(0), 0), (at(1), 1));
     let high = better((at(2), 2), (at(3), 3));
-    let (_, index) = better(low, high);
-    let slot = bucket.pick::<L>(index);
+    better(low, high)
+}
+
+/// What a slot is offered for.
+#[inline(always)]
+pub fn offer_of<L: Layout, W: Words>(slot: W, now: u32, timeout: impl Fn(u32) -> u32) -> Offer<W> {
     let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
-    // Looked at again: if it changed in between, the price is that of what is there.
     Offer {
         slot,
         price: price::<L>(first, value, now, &timeout),
@@ -400,9 +407,9 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
         address: [0, 0],
         tag: value & L::TAG,
     };
-    // The way back has no state; it is as old as its flow, whose entry decides (see `back`).
+    // The way back has no state: how old it is says whether its connection gives way.
     let (limit, yields) = if key.is_back::<L>() {
-        (timeout(crate::connection::ESTABLISHED), false)
+        (timeout(WAY_BACK_YIELDING), age > timeout(WAY_BACK))
     } else {
         (timeout(meta.state()), may_give_way(meta.state()))
     };

@@ -68,22 +68,24 @@ fn request<F: Family, P: Frame, T: Tables>(
     if let Some(entry) = &stale {
         // The client asks again, or another CPU was faster with the same flow.
         if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
-            mend::<F, P, T>(frame, tables, packet, &request, entry.target());
+            mend::<F, P, T>(frame, tables, packet, &request, entry);
             return Ok(entry.target());
         }
     }
     open(frame, tables, packet, &request, id)
 }
 
-/// Makes sure that a living connection has its way back.
+/// Makes sure that a living connection has its way back, and that it gives way no more easily than
+/// the connection.
 #[inline(always)]
 fn mend<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
     request: &Request<'_, T::Words>,
-    id: u32,
+    entry: &Entry<T::Words>,
 ) {
+    let id = entry.target();
     let Some(server) = tables.server(id) else {
         return;
     };
@@ -92,8 +94,15 @@ fn mend<F: Family, P: Frame, T: Tables>(
     }
     let back = F::key(packet.source, request.ports.source, server.endpoint);
     let hash = track::hash(tables, &back);
-    if track::find::<F, T>(tables, &back, hash).is_none() {
-        enter_back::<F, P, T>(frame, tables, request, server, id, packet);
+    let state = entry.meta().state();
+    match track::find::<F, T>(tables, &back, hash) {
+        None => {
+            enter_back::<F, P, T>(frame, tables, request, server, id, packet, state);
+        }
+        Some(mut way) => {
+            let meta = track::way_back(request.settings, way.meta(), state, request.now);
+            way.update::<F::Layout>(meta);
+        }
     }
 }
 
@@ -181,11 +190,6 @@ fn enter<F: Family, P: Frame, T: Tables>(
         (None, Place::Nowhere) => None,
     };
     let Some(seat) = seat else { return false };
-    let masquerade = server.method == method::MASQUERADE;
-    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet) {
-        seat.give_up();
-        return false;
-    }
     let state = if packet.protocol == TCP {
         connection::next(
             connection::NONE,
@@ -195,6 +199,11 @@ fn enter<F: Family, P: Frame, T: Tables>(
     } else {
         connection::UDP_FIRST
     };
+    let masquerade = server.method == method::MASQUERADE;
+    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet, state) {
+        seat.give_up();
+        return false;
+    }
     let meta = track::begin(tables, id, request.now, state, masquerade);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
     tables.traffic(id, |traffic| {
@@ -214,6 +223,7 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
     server: &Server,
     id: u32,
     packet: &Packet<F>,
+    state: connection::State,
 ) -> bool {
     let key = F::key(packet.source, request.ports.source, server.endpoint);
     let hash = track::hash(tables, &key);
@@ -224,6 +234,7 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
         tables.learn(F::words(packet.source), ways);
     }
     let meta = connection::Meta::new(request.now, hop, 0);
+    let meta = track::way_back(request.settings, meta, state, request.now);
     let value = flows::value(id, key.tag, meta);
     let seat = match track::find::<F, T>(tables, &key, hash) {
         Some(entry) => entry.seize::<F::Layout>(&key),

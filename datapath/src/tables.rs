@@ -61,6 +61,10 @@ pub trait Tables {
     /// A bucket of IPv6 flows.
     fn flows6(&self, bucket: u32) -> Option<Self::Words>;
 
+    /// Runs [`crate::track::cheapest`]; in the kernel as a function of its own.
+    fn cheapest4(&self, hash: u64) -> u64;
+    fn cheapest6(&self, hash: u64) -> u64;
+
     /// Runs [`crate::schedule::pick`] for this service; in the kernel as a function of its own.
     fn schedule(&self, service: u32, client: Client) -> u32;
 

@@ -15,7 +15,7 @@ use crate::verdict::Note;
 pub fn limit(settings: &Settings, state: State) -> u32 {
     settings
         .timeouts
-        .get((state & 15) as usize)
+        .get((state & 31) as usize)
         .copied()
         .unwrap_or(0)
 }
@@ -56,23 +56,44 @@ pub fn place<F: Family, T: Tables>(
     hash: u64,
     now: u32,
 ) -> Place<T::Words> {
-    let mask = F::flow_mask(tables);
-    let Some(bucket) = F::bucket(tables, flows::first(hash, mask)) else {
+    let at = F::cheapest(tables, hash);
+    let Some(bucket) = F::bucket(tables, (at >> 2) as u32) else {
         return Place::Nowhere;
     };
-    let home = flows::offer::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
-    if home.price <= Price::EXPIRED {
-        return Place::At(home);
-    }
-    let Some(bucket) = F::bucket(tables, flows::second(hash, mask)) else {
-        return Place::Nowhere;
-    };
-    let away = flows::offer::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
-    let best = if away.price < home.price { away } else { home };
-    if best.price == Price::NEVER {
+    let slot = bucket.pick::<F::Layout>((at & 3) as usize);
+    // Looked at again: if it changed in between, the price is that of what is there.
+    let offer = flows::offer_of::<F::Layout, T::Words>(slot, now, |state| limit(settings, state));
+    if offer.price == Price::NEVER {
         Place::Nowhere
     } else {
-        Place::At(best)
+        Place::At(offer)
+    }
+}
+
+/// The number of the cheapest slot for a flow of this hash: its bucket's, times four, and its own.
+/// In the kernel this is a function of its own ([`Tables::cheapest`]): eight slots, each with its
+/// price, would be verified at each place that asks.
+#[inline(always)]
+pub fn cheapest<F: Family, T: Tables>(tables: &T, hash: u64) -> u64 {
+    let Some(settings) = tables.settings() else {
+        return u64::MAX;
+    };
+    let (mask, now) = (F::flow_mask(tables), tables.now());
+    let best = |number: u32| {
+        let bucket = F::bucket(tables, number)?;
+        let (price, slot) =
+            flows::cheapest::<F::Layout, T::Words>(bucket, now, |state| limit(settings, state));
+        Some((price, (number as u64) << 2 | slot as u64))
+    };
+    let Some((price, home)) = best(flows::first(hash, mask)) else {
+        return u64::MAX;
+    };
+    if price <= Price::EXPIRED {
+        return home;
+    }
+    match best(flows::second(hash, mask)) {
+        Some((other, away)) if other < price => away,
+        _ => home,
     }
 }
 
@@ -154,6 +175,23 @@ pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state
             },
         );
     }
+}
+
+/// 1 if a connection whose answers pass here gives way no longer.
+#[inline(always)]
+#[must_use]
+pub fn settles(before: Meta, state: State) -> u32 {
+    let was = connection::gives_way(before.state()) & u32::from(!before.has(Meta::NO_OUTPUT));
+    was & (connection::gives_way(state) ^ 1)
+}
+
+/// What the way back of a connection in this state says: it gives way when the connection does.
+#[inline(always)]
+#[must_use]
+pub fn way_back(settings: &Settings, meta: Meta, state: State, now: u32) -> Meta {
+    // One expression and no branch: what follows is then verified once.
+    let older = limit(settings, connection::WAY_BACK).wrapping_add(1);
+    meta.seen(now.wrapping_sub(older.wrapping_mul(connection::gives_way(state))))
 }
 
 /// What a new connection counts as, and its first meta.

@@ -146,14 +146,16 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     let found = track::find::<F, T>(tables, &key, hash);
     let id = match found {
         Some(mut entry) if goes_on(settings, &entry, packet.protocol, ports.flags, now) => {
+            let before = entry.meta();
             let state = match packet.part {
                 // A later fragment has no flags to tell.
-                Part::Later(_) => entry.meta().state(),
-                _ => track::follow(entry.meta(), packet.protocol, false, ports.flags),
+                Part::Later(_) => before.state(),
+                _ => track::follow(before, packet.protocol, false, ports.flags),
             };
             track::note::<F, T>(tables, &mut entry, state, now);
-            if ports.flags & flag::SYN != 0 {
-                // The client asks again: whatever the answer needs is made sure of.
+            if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
+                // The client asks again, or its connection no longer gives way: the way back is
+                // made sure of.
                 frame.begin(tables, ports, entry.target());
             }
             entry.target()
@@ -258,12 +260,12 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     };
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
-        if !visit::<F, T>(tables, packet, ports, settings, server, id) {
+        let Some(state) = visit::<F, T>(tables, packet, ports, settings, server, id) else {
             // Its connection is gone or just being made again: the daemon's scan takes it out.
             return Word::pass(Pass::NotOurs);
-        }
-        if entry.meta().tick() != now {
-            let meta = entry.meta().seen(now);
+        };
+        let meta = track::way_back(settings, entry.meta(), state, now);
+        if meta != entry.meta() {
             entry.update::<F::Layout>(meta);
         }
     }
@@ -280,7 +282,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
-/// Tells the connection of an answer. False if there is no such connection any more.
+/// Tells the connection of an answer, and says its state; `None` if there is none any more.
 #[inline(always)]
 fn visit<F: Family, T: Tables>(
     tables: &T,
@@ -289,23 +291,21 @@ fn visit<F: Family, T: Tables>(
     settings: &Settings,
     server: &Server,
     id: u32,
-) -> bool {
+) -> Option<connection::State> {
     let now = tables.now();
     let key = F::key(packet.target, ports.target, server.service);
     let hash = track::hash(tables, &key);
-    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
-        return false;
-    };
+    let mut entry = track::find::<F, T>(tables, &key, hash)?;
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
-        return false;
+        return None;
     }
     let state = match packet.part {
         Part::Later(_) => meta.state(),
         _ => track::follow(meta, packet.protocol, true, ports.flags),
     };
     track::note::<F, T>(tables, &mut entry, state, now);
-    true
+    Some(state)
 }
 
 /// The way to a client: by its prepared hop, or as the kernel's routes have it, or where its own

@@ -112,7 +112,10 @@ impl<F: Family> Run<F> {
             Step::Follow(flow, state) => self.follow(flow, state),
             Step::Remove(flow) => self.remove(flow),
             Step::Renew(flow, server) => self.renew(flow, server),
-            Step::Wait(ticks) => self.now += u64::from(ticks),
+            Step::Wait(ticks) => {
+                self.now += u64::from(ticks);
+                self.tables.clock.store(self.tick(), Ordering::SeqCst);
+            }
             Step::Collect => self.collect(),
         }
     }

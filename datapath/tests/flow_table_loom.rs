@@ -99,7 +99,9 @@ impl Bucket {
 
     /// What a packet of a new flow does; false if it found no slot.
     fn insert(&self, flow: u16, state: u32) -> bool {
-        let offer = flows::offer::<Wide, _>(self.words(), 7, |_| 100);
+        let (_, slot) = flows::cheapest::<Wide, _>(self.words(), 7, |_| 100);
+        let slot = self.words().pick::<Wide>(slot);
+        let offer = flows::offer_of::<Wide, _>(slot, 7, |_| 100);
         if offer.price == Price::NEVER {
             return false;
         }

@@ -220,7 +220,7 @@ pub fn settings(table: &Table, clock: Clock, masquerades: bool) -> Settings {
         }
     }
     Settings {
-        timeouts: timeouts.map(|seconds| clock.ticks(seconds)),
+        timeouts: connection::with_ways_back(timeouts.map(|seconds| clock.ticks(seconds))),
         reuse_mode: 1,
         masquerades: u32::from(masquerades),
         icmp_limit: ICMP_LIMIT,

@@ -159,7 +159,7 @@ pub struct SettingsWords(pub entry::Settings);
 impl Default for SettingsWords {
     fn default() -> Self {
         Self(entry::Settings {
-            timeouts: [0; 16],
+            timeouts: [0; shunt_datapath::connection::STATES],
             reuse_mode: 0,
             masquerades: 0,
             icmp_limit: 0,

@@ -162,8 +162,8 @@ impl Look<'_> {
     ///
     /// It is entered just before its connection, and both are taken out and made again when a
     /// client uses its port again: only one that was not used for a while can have lost its
-    /// connection. That of a closed connection is made so old that it may give way to others, as
-    /// the connection's own entry may; an answer makes it young again.
+    /// connection. That of a connection that closed by time is made so old that it gives way to
+    /// others, as the connection's own entry does; an answer makes it young again.
     fn way_back<L: Layout>(
         self,
         mapping: &Mapping,
@@ -171,17 +171,17 @@ impl Look<'_> {
         record: &Record,
         entry: &Entry<BucketWords<'_>>,
     ) -> bool {
-        let lives = self.limit(connection::ESTABLISHED);
+        let lives = self.limit(connection::WAY_BACK);
         let age = record.meta.age(self.now);
-        if age <= IDLE {
+        // One that gives way began that old.
+        if age <= IDLE || age.checked_sub(lives + 1).is_some_and(|age| age <= IDLE) {
             return false;
         }
         match self.flow_of::<L>(mapping, mask, record) {
             None => entry.remove::<L>(&record.key),
             Some(connection::TIME_WAIT | connection::CLOSE) if age <= lives => {
-                let old = self.now.wrapping_sub(lives.wrapping_add(1)) & connection::TICK_MASK;
                 let mut entry = *entry;
-                entry.update::<L>(record.meta.seen(old));
+                entry.update::<L>(record.meta.yielding(self.now, lives));
                 false
             }
             Some(_) => false,

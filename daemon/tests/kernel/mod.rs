@@ -18,7 +18,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
-use shunt_datapath::entry::{Traffic, Ways};
+use shunt_datapath::entry::{Settings, Traffic, Ways};
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
@@ -115,7 +115,7 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 10] {
         ("FLOWS4", 64, sizes.flows),
         ("FLOWS6", 64, sizes.flows),
         ("HOPS_TO_CLIENTS", 24, 1024),
-        ("SETTINGS", 80, 1),
+        ("SETTINGS", size_of::<Settings>(), 1),
     ]
 }
 

@@ -8,11 +8,12 @@ use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
 use crate::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways};
+use crate::family::{V4, V6};
 use crate::flows::{GONE, Layout, Narrow, Wide, Words};
 use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::walk;
+use crate::{track, walk};
 
 use super::HostFrame;
 
@@ -238,6 +239,14 @@ impl<'a> Tables for &'a HostTables {
 
     fn flows6(&self, bucket: u32) -> Option<HostWords<'a>> {
         word_at(&self.flows6, bucket * 8)
+    }
+
+    fn cheapest4(&self, hash: u64) -> u64 {
+        track::cheapest::<V4, _>(self, hash)
+    }
+
+    fn cheapest6(&self, hash: u64) -> u64 {
+        track::cheapest::<V6, _>(self, hash)
     }
 
     fn schedule(&self, service: u32, client: Client) -> u32 {

@@ -230,6 +230,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn cheapest4(&self, hash: u64) -> u64 {
+        parts::cheapest4(hash)
+    }
+
+    #[inline(always)]
+    fn cheapest6(&self, hash: u64) -> u64 {
+        parts::cheapest6(hash)
+    }
+
+    #[inline(always)]
     fn schedule(&self, service: u32, client: Client) -> u32 {
         parts::schedule(service, client.address, client.port as u32)
     }

@@ -4,11 +4,12 @@
 //! A call costs about 9 ns, which only new connections, ICMP messages and answers pay.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::family::{V4, V6};
 use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
-use shunt_datapath::{fragment, icmp, open, reply};
+use shunt_datapath::{fragment, icmp, open, reply, track};
 
 use super::fib;
 use super::maps::Maps;
@@ -27,6 +28,20 @@ pub extern "C" fn schedule(service: u32, address: u32, port: u32) -> u32 {
             port: port as u16,
         },
     )
+}
+
+/// The cheapest slot for a new IPv4 flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cheapest4(hash: u64) -> u64 {
+    track::cheapest::<V4, Maps>(&Maps, hash)
+}
+
+/// The cheapest slot for a new IPv6 flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cheapest6(hash: u64) -> u64 {
+    track::cheapest::<V6, Maps>(&Maps, hash)
 }
 
 #[inline(always)]

@@ -142,6 +142,14 @@ impl<'a> Tables for View<'a> {
         word(&self.0.counts, server)
     }
 
+    fn cheapest4(&self, _hash: u64) -> u64 {
+        unreachable!("no flow is entered here")
+    }
+
+    fn cheapest6(&self, _hash: u64) -> u64 {
+        unreachable!("no flow is entered here")
+    }
+
     fn schedule(&self, service: u32, client: Client) -> u32 {
         pick(self, service, client)
     }

@@ -1,0 +1,125 @@
+//! A flood of opening packets against flows that are established.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code)]
+
+mod cases;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use cases::farm::*;
+use cases::packet::*;
+use shunt_datapath::entry::{method, scheduler};
+use shunt_datapath::host::{Hook, HostFrame, HostTables, Sizes};
+use shunt_datapath::verdict::Verdict;
+
+const FLOWS: u16 = 300;
+const FLOOD: u32 = 60_000;
+
+fn tables(v6: bool, protocol: u8, method: u8) -> HostTables {
+    let mut tables = HostTables::new(Sizes {
+        flows: 4096,
+        ..Sizes::default()
+    });
+    let (address, port) = virtual_end(v6);
+    tables.add_service(address, port, protocol, 0);
+    tables.add_route(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, 5, to_client());
+    tables.add_route(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, 6, to_client());
+    let id = tables.add_server(1, &server(method, v6));
+    tables.set_pool(1, scheduler::RING, &[(id, 1)]);
+    tables
+}
+
+fn send(tables: &HostTables, packet: &Packet) -> Verdict {
+    tables.run(&mut HostFrame::new(Hook::Xdp, &packet.bytes()))
+}
+
+/// One of many who never answer.
+fn stranger(v6: bool, number: u32) -> End {
+    let address = if v6 {
+        IpAddr::V6(Ipv6Addr::from(
+            0x2001_0db8_00ff_0000_0000_0000_0000_0000 + u128::from(number),
+        ))
+    } else {
+        IpAddr::V4(Ipv4Addr::from(0x0b00_0000 + number))
+    };
+    (address, (number % 60_000) as u16 + 1024)
+}
+
+fn packet(protocol: u8, from: End, to: End, flags: u8) -> Packet {
+    if protocol == TCP {
+        tcp(from, to, flags)
+    } else {
+        udp(from, to)
+    }
+}
+
+/// Clients that are established, some of which have not heard anything of their server but its
+/// first word; then a flood; then they all go on, both ways.
+fn survive(v6: bool, protocol: u8, method: u8) {
+    let tables = tables(v6, protocol, method);
+    let nat = method == method::MASQUERADE;
+    let clients: Vec<End> = (0..FLOWS).map(|n| (client(v6).0, 10_000 + n)).collect();
+    for client in &clients {
+        for (out, flags) in [(false, SYN), (true, SYN | ACK), (false, ACK)] {
+            match out {
+                true if nat => {
+                    let answer = packet(protocol, server_end(v6), *client, flags);
+                    assert_eq!(send(&tables, &answer), Verdict::Send(TO_CLIENT));
+                }
+                true => {}
+                false => {
+                    let asks = packet(protocol, *client, virtual_end(v6), flags);
+                    assert_eq!(
+                        send(&tables, &asks),
+                        Verdict::Send(TO_SERVER),
+                        "{client:?} {flags:#x} protocol {protocol} method {method}"
+                    );
+                }
+            }
+        }
+    }
+    for number in 0..FLOOD {
+        if number % 10_000 == 0 {
+            tables.age(20);
+        }
+        send(
+            &tables,
+            &packet(protocol, stranger(v6, number), virtual_end(v6), SYN),
+        );
+    }
+    for client in &clients {
+        let asks = packet(protocol, *client, virtual_end(v6), ACK);
+        assert_eq!(
+            send(&tables, &asks),
+            Verdict::Send(TO_SERVER),
+            "{client:?} asks"
+        );
+        if nat {
+            let answer = packet(protocol, server_end(v6), *client, ACK);
+            let got = send(&tables, &answer);
+            assert_eq!(got, Verdict::Send(TO_CLIENT), "{client:?} is answered");
+        }
+    }
+    // And newcomers still find room: what the flood left gives way.
+    let mut opened = 0;
+    for number in 0..1000 {
+        let from = stranger(v6, FLOOD + number);
+        let asks = packet(protocol, from, virtual_end(v6), SYN);
+        opened += u32::from(send(&tables, &asks) == Verdict::Send(TO_SERVER));
+    }
+    assert!(opened >= 999, "only {opened} of 1000 newcomers had room");
+}
+
+#[test]
+fn a_flood_moves_no_established_flow_and_leaves_room_for_newcomers() {
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            for method in [method::MASQUERADE, method::ROUTE] {
+                survive(v6, protocol, method);
+            }
+        }
+    }
+}
