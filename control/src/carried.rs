@@ -61,11 +61,9 @@ fn of_service(service: &Service) -> Option<String> {
         }
         ServiceKey::Address { .. } => {}
     }
-    if let Some(persistence) = &service.persistence {
-        return Some(match &persistence.engine {
-            Some(engine) => format!("the persistence engine {engine} is"),
-            None => "persistence is".into(),
-        });
+    let engine = service.persistence.as_ref().and_then(|p| p.engine.as_ref());
+    if let Some(engine) = engine {
+        return Some(format!("the persistence engine {engine} is"));
     }
     if service.one_packet {
         return Some("one-packet scheduling is".into());

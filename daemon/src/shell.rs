@@ -350,24 +350,38 @@ impl Shell {
     }
 
     fn services(&self) -> Vec<ServiceStatus> {
-        self.director
-            .table()
+        let table = self.director.table();
+        let persistent = table
             .services()
-            .map(|entry| self.service(entry))
+            .any(|entry| entry.service.persistence.is_some());
+        let templates = match persistent {
+            true => self.glance().look().templates(),
+            false => BTreeMap::new(),
+        };
+        table
+            .services()
+            .map(|entry| self.service(entry, &templates))
             .collect()
     }
 
-    fn service(&self, entry: &shunt_control::table::Entry) -> ServiceStatus {
+    /// `templates`: how many each server has.
+    fn service(
+        &self,
+        entry: &shunt_control::table::Entry,
+        templates: &BTreeMap<u32, u32>,
+    ) -> ServiceStatus {
         let key = entry.service.key;
         let mut counters = self.retired.get(&key).copied().unwrap_or_default();
         let mut servers = Vec::with_capacity(entry.servers.len());
         for server in &entry.servers {
             let ids = self.director.server_ids(&key, server.at);
             let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
+            let mut persistent = 0;
             for id in ids {
                 let live = self.tables.live(id);
                 active += live.0;
                 inactive += live.1;
+                persistent += templates.get(&id).copied().unwrap_or(0);
                 sum += self.tables.counters(id);
             }
             counters += sum;
@@ -376,7 +390,7 @@ impl Shell {
                 server: server.clone(),
                 active_connections: active,
                 inactive_connections: inactive,
-                persistent_connections: 0,
+                persistent_connections: persistent,
                 counters: sum,
                 rates: estimator.map(Estimator::rates).unwrap_or_default(),
                 next_hop: self.director.way_text(server),

@@ -29,31 +29,40 @@ pub const WAY_BACK: State = 13;
 /// The same with the time that follows it, in which the entry gives way as a half-open connection
 /// does. Entries begin in that time: see [`Meta::yielding`].
 pub const WAY_BACK_YIELDING: State = 14;
+/// A persistence template whose client has not proved that it is there: it gives way.
+pub const TEMPLATE: State = 15;
+/// A template of a client that has had an established connection.
+pub const TEMPLATE_ASSURED: State = 16;
+/// Ticks that a template could live at most: more than IPVS's 31 days. Each has a time of its own,
+/// so it is entered as much older as it lives shorter: see [`Meta::template`].
+pub const TEMPLATE_LIVES: u32 = 2_700_000;
 /// How many states there may be.
 pub const STATES: usize = 32;
 
 /// Seconds that an entry lives in each state: `tcp_timeouts` and `udp_timeouts` of the kernel.
-pub const TIMEOUTS_S: [u32; STATES] = with_ways_back([
+pub const TIMEOUTS_S: [u32; STATES] = complete([
     2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     0, 0, 0, 0, 0, 0, 0,
 ]);
 
-/// Puts the times of the ways back after those of the connections.
+/// Puts the times of templates and ways back after those of the connections.
 // Every index is below the length, and nothing here runs for a packet.
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #[must_use]
-pub const fn with_ways_back(mut timeouts: [u32; STATES]) -> [u32; STATES] {
+pub const fn complete(mut timeouts: [u32; STATES]) -> [u32; STATES] {
     let (mut longest, mut longest_yielding, mut state) = (0, 0, 0);
     while state < STATES {
-        let (timeout, is_way) = (timeouts[state], state == 13 || state == 14);
-        if !is_way && timeout > longest {
+        let (timeout, is_other) = (timeouts[state], state >= 13 && state <= 16);
+        if !is_other && timeout > longest {
             longest = timeout;
         }
-        if !is_way && timeout > longest_yielding && may_give_way(state as State) {
+        if !is_other && timeout > longest_yielding && may_give_way(state as State) {
             longest_yielding = timeout;
         }
         state += 1;
     }
+    timeouts[TEMPLATE as usize] = TEMPLATE_LIVES;
+    timeouts[TEMPLATE_ASSURED as usize] = TEMPLATE_LIVES;
     timeouts[WAY_BACK as usize] = longest;
     timeouts[WAY_BACK_YIELDING as usize] = longest.saturating_add(longest_yielding);
     timeouts
@@ -185,7 +194,8 @@ pub const fn gives_way(state: State) -> u32 {
         | 1 << CLOSE
         | 1 << TIME_WAIT
         | 1 << LISTEN
-        | 1 << UDP_FIRST;
+        | 1 << UDP_FIRST
+        | 1 << TEMPLATE;
     MAY >> (state & 31) & 1
 }
 
@@ -217,6 +227,8 @@ impl Meta {
     pub const INACTIVE: u32 = 1 << 5;
     /// No answer has passed us, so the one-directional table holds (`IP_VS_CONN_F_NOOUTPUT`).
     pub const NO_OUTPUT: u32 = 1 << 6;
+    /// The connection's client has a template.
+    pub const CONTROLLED: u32 = 1 << 7;
     const LOW: u32 = 0x3ff;
 
     #[inline(always)]
@@ -262,6 +274,20 @@ impl Meta {
     #[must_use]
     pub fn seen(self, now: u32) -> Self {
         Self(now << 10 | self.low())
+    }
+
+    /// Of a template that shall live so many ticks from now on.
+    #[inline(always)]
+    #[must_use]
+    pub fn template(now: u32, lives: u32, state: State) -> Self {
+        let passed = TEMPLATE_LIVES.saturating_sub(lives);
+        Self::new(now.wrapping_sub(passed), state, 0)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn is_template(self) -> bool {
+        self.state() == TEMPLATE || self.state() == TEMPLATE_ASSURED
     }
 
     /// The way back of a connection that gives way: so old that it does so too. `lives` are the

@@ -95,9 +95,16 @@ pub struct Service {
     pub protocol: u8,
     /// [`service_flag`].
     pub flags: u8,
+    /// By what its templates are found: an id like a service's own. [`NONE`] without persistence.
+    pub template: u32,
+    /// What of a client's address counts as one client: a mask in wire order.
+    pub granularity: [u64; 2],
+    /// Ticks that a template lives after its last connection began.
+    pub persistence: u32,
     pub reserved: u32,
+    pub reserved2: u64,
 }
-const _: () = assert!(size_of::<Service>() == 32);
+const _: () = assert!(size_of::<Service>() == 64);
 
 /// The schedulers as the walk tells them apart.
 pub mod scheduler {
@@ -201,7 +208,11 @@ pub struct Server {
     pub virtual_address: [u64; 2],
     pub virtual_port: u16,
     pub reserved2: [u16; 3],
-    pub reserved3: [u64; 3],
+    /// Who takes the connections of this one's templates: the same server by another method.
+    /// [`NONE`] if it takes them itself.
+    pub successor: u32,
+    pub reserved3: u32,
+    pub reserved4: [u64; 2],
 }
 const _: () = assert!(size_of::<Server>() == 128);
 

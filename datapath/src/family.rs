@@ -18,6 +18,8 @@ pub trait Family: Copy {
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
+    /// [`crate::template::recall`].
+    fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, port: u16) -> u32;
     /// The id of an endpoint, or [`NONE`].
     fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// The address as two words; IPv4 in the low half of the first.
@@ -72,6 +74,11 @@ impl Family for V4 {
     #[inline(always)]
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
         tables.cheapest4(hash)
+    }
+
+    #[inline(always)]
+    fn recall<T: Tables>(tables: &T, service: u32, client: u32, port: u16) -> u32 {
+        tables.recall4(service, client, port)
     }
 
     #[inline(always)]
@@ -147,6 +154,11 @@ impl Family for V6 {
     #[inline(always)]
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
         tables.cheapest6(hash)
+    }
+
+    #[inline(always)]
+    fn recall<T: Tables>(tables: &T, service: u32, client: [u64; 2], port: u16) -> u32 {
+        tables.recall6(service, client, port)
     }
 
     #[inline(always)]

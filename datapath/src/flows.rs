@@ -79,7 +79,7 @@ impl Layout for Wide {
 
 /// The exact key of a flow.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     pub first: u64,
     pub address: [u64; 2],

@@ -38,6 +38,7 @@ pub mod realserver;
 pub mod reply;
 pub mod schedule;
 pub mod tables;
+pub mod template;
 pub mod track;
 pub mod verdict;
 pub mod walk;

@@ -12,6 +12,7 @@ use crate::link;
 use crate::packet::{self, Packet, Ports, TCP};
 use crate::schedule;
 use crate::tables::Tables;
+use crate::template;
 use crate::track::{self, Place};
 use crate::verdict::{Drop, Note, Pass, Word};
 use crate::walk;
@@ -75,8 +76,8 @@ fn request<F: Family, P: Frame, T: Tables>(
     open(frame, tables, packet, &request, id)
 }
 
-/// Makes sure that a living connection has its way back, and that it gives way no more easily than
-/// the connection.
+/// Makes sure that a living connection has its way back, and that this and the client's template
+/// give way no more easily than the connection.
 #[inline(always)]
 fn mend<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -86,6 +87,13 @@ fn mend<F: Family, P: Frame, T: Tables>(
     entry: &Entry<T::Words>,
 ) {
     let id = entry.target();
+    let state = entry.meta().state();
+    if entry.meta().has(connection::Meta::CONTROLLED)
+        && connection::gives_way(state) == 0
+        && let Some(service) = tables.service(request.service)
+    {
+        template::assure::<F, T>(tables, service, packet.source);
+    }
     let Some(server) = tables.server(id) else {
         return;
     };
@@ -94,7 +102,6 @@ fn mend<F: Family, P: Frame, T: Tables>(
     }
     let back = F::key(packet.source, request.ports.source, server.endpoint);
     let hash = track::hash(tables, &back);
-    let state = entry.meta().state();
     match track::find::<F, T>(tables, &back, hash) {
         None => {
             enter_back::<F, P, T>(frame, tables, request, server, id, packet, state);
@@ -142,7 +149,12 @@ fn open<F: Family, P: Frame, T: Tables>(
             Err(Word::pass(Pass::NotOpening))
         };
     }
-    match enter::<F, P, T>(frame, tables, request, place, id, packet) {
+    let controlled = if service.template == NONE {
+        0
+    } else {
+        connection::Meta::CONTROLLED
+    };
+    match enter::<F, P, T>(frame, tables, request, place, id, packet, controlled) {
         true => Ok(id),
         false => without_entry(tables, service, request.hash),
     }
@@ -173,6 +185,7 @@ fn enter<F: Family, P: Frame, T: Tables>(
     place: Place<T::Words>,
     id: u32,
     packet: &Packet<F>,
+    controlled: u32,
 ) -> bool {
     let Some(server) = tables.server(id) else {
         return false;
@@ -204,7 +217,12 @@ fn enter<F: Family, P: Frame, T: Tables>(
         seat.give_up();
         return false;
     }
-    let meta = track::begin(tables, id, request.now, state, masquerade);
+    let answers = if masquerade {
+        0
+    } else {
+        connection::Meta::NO_OUTPUT
+    };
+    let meta = track::begin(tables, id, request.now, state, controlled | answers);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
     tables.traffic(id, |traffic| {
         traffic.connections = traffic.connections.wrapping_add(1)

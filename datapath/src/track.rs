@@ -123,7 +123,9 @@ pub fn release<F: Family, T: Tables>(tables: &T, first: u64, value: u64) {
     }
     if let Some(words) = tables.counts(value as u32 & 0xff_ffff) {
         let meta = Meta((value >> 32) as u32);
-        let what = if meta.has(Meta::INACTIVE) {
+        let what = if meta.is_template() {
+            0
+        } else if meta.has(Meta::INACTIVE) {
             counts::INACTIVE
         } else {
             counts::ACTIVE
@@ -159,7 +161,8 @@ pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state
     }
     let was_inactive = meta.has(Meta::INACTIVE);
     let is_inactive = !connection::is_active(state);
-    let flags = meta.low() & Meta::NO_OUTPUT | if is_inactive { Meta::INACTIVE } else { 0 };
+    let kept = meta.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED);
+    let flags = kept | if is_inactive { Meta::INACTIVE } else { 0 };
     // Someone else may have written first, for the same flow: the next packet tells again.
     if !entry.update::<F::Layout>(Meta::new(now, state, flags)) || was_inactive == is_inactive {
         return;
@@ -177,12 +180,12 @@ pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state
     }
 }
 
-/// 1 if a connection whose answers pass here gives way no longer.
+/// 1 if a connection that has a way back or a template gives way no longer.
 #[inline(always)]
 #[must_use]
 pub fn settles(before: Meta, state: State) -> u32 {
-    let was = connection::gives_way(before.state()) & u32::from(!before.has(Meta::NO_OUTPUT));
-    was & (connection::gives_way(state) ^ 1)
+    let told = before.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED) != Meta::NO_OUTPUT;
+    connection::gives_way(before.state()) & u32::from(told) & (connection::gives_way(state) ^ 1)
 }
 
 /// What the way back of a connection in this state says: it gives way when the connection does.
@@ -194,15 +197,10 @@ pub fn way_back(settings: &Settings, meta: Meta, state: State, now: u32) -> Meta
     meta.seen(now.wrapping_sub(older.wrapping_mul(connection::gives_way(state))))
 }
 
-/// What a new connection counts as, and its first meta.
+/// What a new connection counts as, and its first meta. `flags`: [`Meta::NO_OUTPUT`] and
+/// [`Meta::CONTROLLED`].
 #[inline(always)]
-pub fn begin<T: Tables>(
-    tables: &T,
-    server: u32,
-    now: u32,
-    state: State,
-    answers_pass: bool,
-) -> Meta {
+pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, flags: u32) -> Meta {
     let active = connection::is_active(state);
     if let Some(words) = tables.counts(server) {
         words.add(
@@ -214,7 +212,6 @@ pub fn begin<T: Tables>(
             },
         );
     }
-    let flags =
-        if answers_pass { 0 } else { Meta::NO_OUTPUT } | if active { 0 } else { Meta::INACTIVE };
-    Meta::new(now, state, flags)
+    let inactive = if active { 0 } else { Meta::INACTIVE };
+    Meta::new(now, state, flags | inactive)
 }

@@ -154,8 +154,8 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             };
             track::note::<F, T>(tables, &mut entry, state, now);
             if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
-                // The client asks again, or its connection no longer gives way: the way back is
-                // made sure of.
+                // The client asks again, or its connection no longer gives way: way back and
+                // template are made sure of.
                 frame.begin(tables, ports, entry.target());
             }
             entry.target()
@@ -195,13 +195,15 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(Word::drop(Drop::BadSource));
         }
         let port = u16::from_be(ports.source);
-        id = tables.schedule(
-            service,
-            Client {
+        id = if entry.template == NONE {
+            let client = Client {
                 address: F::folded(packet.source),
                 port,
-            },
-        );
+            };
+            tables.schedule(service, client)
+        } else {
+            F::recall(tables, service, packet.source, port)
+        };
         if id == NONE {
             return Err(Word::answer(Bounce::Unreachable, 0));
         }

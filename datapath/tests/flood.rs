@@ -16,7 +16,7 @@ use shunt_datapath::host::{Hook, HostFrame, HostTables, Sizes};
 use shunt_datapath::verdict::Verdict;
 
 const FLOWS: u16 = 300;
-const FLOOD: u32 = 60_000;
+const FLOOD: u32 = 24_000;
 
 fn tables(v6: bool, protocol: u8, method: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes {
@@ -82,7 +82,7 @@ fn survive(v6: bool, protocol: u8, method: u8) {
         }
     }
     for number in 0..FLOOD {
-        if number % 10_000 == 0 {
+        if number % 4_000 == 0 {
             tables.age(20);
         }
         send(

@@ -130,7 +130,7 @@ impl<F: Family> Run<F> {
             return self.may_be_full(hash);
         };
         let seat = track::take::<F, _>(&tables, offer).expect("nobody else is here");
-        let meta = track::begin(&tables, server, now, state, true);
+        let meta = track::begin(&tables, server, now, state, 0);
         seat.fill::<F::Layout>(&key, flows::value(server, key.tag, meta));
         self.forget_displaced();
         self.model.insert(
@@ -233,7 +233,7 @@ impl<F: Family> Run<F> {
         };
         let seat = entry.seize::<F::Layout>(&key).expect("nobody else is here");
         track::release::<F, _>(&&self.tables, key.first, entry.value);
-        track::begin(&&self.tables, server, self.tick(), SYN_RECV, true);
+        track::begin(&&self.tables, server, self.tick(), SYN_RECV, 0);
         seat.fill::<F::Layout>(&key, flows::value(server, key.tag, self.meta(SYN_RECV)));
         self.model.insert(
             flow,

@@ -9,6 +9,7 @@ mod change;
 mod director;
 mod listing;
 mod packets;
+mod persistence;
 mod refusal;
 mod restart;
 mod spread;

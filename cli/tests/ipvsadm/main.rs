@@ -90,8 +90,8 @@ fn says_what_the_original_says() {
 #[test]
 fn says_in_one_sentence_what_is_not_carried() {
     let closed = Stage::new(Gate::Carried, NAMESPACE);
-    let said = closed.run("ipvsadm -A -t 192.0.2.1:80 -p 300", "");
-    let sentence = "persistence is not carried by this version of Shunt yet\n";
+    let said = closed.run("ipvsadm -A -u 192.0.2.1:80 -p 300 --pe sip", "");
+    let sentence = "the persistence engine sip is not carried by this version of Shunt yet\n";
     assert_eq!((said.error.as_str(), said.status), (sentence, 255));
     assert_eq!(closed.run("ipvsadm -S -n", "").out, "");
 }

@@ -14,8 +14,8 @@ impl Director {
         if let Some(slot) = self.ids.services.get_mut(key) {
             slot.present = true;
         }
-        let Some(entry) = entries::service(key, PoolWord::new(0, 0, entry::scheduler::EMPTY), 0)
-        else {
+        let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
+        let Some(entry) = entries::service(key, None, empty, entry::NONE, self.clock) else {
             return;
         };
         self.write(Write::Service { id, entry });
@@ -49,12 +49,8 @@ impl Director {
             });
         }
         let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
-        if let Some(entry) = entries::service(key, empty, 0) {
-            let flags = entry.flags & !entry::service_flag::PRESENT;
-            self.write(Write::Service {
-                id,
-                entry: entry::Service { flags, ..entry },
-            });
+        if let Some(entry) = entries::service(key, None, empty, entry::NONE, self.clock) {
+            self.write(Write::Service { id, entry });
         }
         for at in servers {
             self.absent(key, at);
@@ -156,13 +152,19 @@ impl Director {
             self.written.insert(id, entry);
             self.write(Write::Server { id, entry });
         }
-        // Flows of an earlier method go on by it, over the way as it is.
+        // Flows of an earlier method go on by it, over the way as it is; templates by this one.
+        let entry_id = id;
         for id in former {
             let Some(mut old) = self.written.get(&id).copied() else {
                 continue;
             };
+            let before = old;
             old.ways = entry.ways;
-            if self.written.insert(id, old) != Some(old) {
+            old.successor = entry_id;
+            self.written.insert(id, old);
+            if before.successor != old.successor {
+                self.write(Write::Server { id, entry: old });
+            } else if before != old {
                 self.write(Write::Way { id, ways: old.ways });
             }
         }
@@ -177,8 +179,7 @@ impl Director {
             return;
         };
         let (id, members) = (slot.id, slot.members(entry));
-        let service = &entry.service;
-        let flags = entries::service_flags(service);
+        let service = &entry.service.clone();
         let switched = self
             .pools
             .renew(id, service.scheduler, key.family(), members, running);
@@ -189,7 +190,11 @@ impl Director {
             }
             None => self.pools.word(id),
         };
-        if let Some(entry) = entries::service(key, word, flags) {
+        let template = match service.persistence {
+            Some(_) => self.ids.template(key),
+            None => entry::NONE,
+        };
+        if let Some(entry) = entries::service(key, Some(service), word, template, self.clock) {
             self.write(Write::Service { id, entry });
         }
     }

@@ -8,6 +8,7 @@ use shunt_datapath::connection::{self, TIMEOUTS_S};
 use shunt_datapath::entry::{
     self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
 };
+use shunt_model::service::Granularity;
 use shunt_model::{Family, Method, Server, Service, ServiceKey};
 
 use super::Clock;
@@ -63,8 +64,7 @@ pub fn address_word(key: &ServiceKey) -> u32 {
 }
 
 /// The flags of a service that is there.
-#[must_use]
-pub fn service_flags(service: &Service) -> u8 {
+fn service_flags(service: &Service) -> u8 {
     let mut flags = service_flag::PRESENT;
     if service.flags.port {
         flags |= service_flag::PORT;
@@ -75,9 +75,16 @@ pub fn service_flags(service: &Service) -> u8 {
     flags
 }
 
-/// The entry of a service.
+/// The entry of a service; without `asked` that of one that is no longer there. `template` is the
+/// id of its templates.
 #[must_use]
-pub fn service(key: &ServiceKey, pool: PoolWord, flags: u8) -> Option<entry::Service> {
+pub fn service(
+    key: &ServiceKey,
+    asked: Option<&Service>,
+    pool: PoolWord,
+    template: u32,
+    clock: Clock,
+) -> Option<entry::Service> {
     let ServiceKey::Address {
         protocol,
         address,
@@ -91,14 +98,33 @@ pub fn service(key: &ServiceKey, pool: PoolWord, flags: u8) -> Option<entry::Ser
     } else {
         0
     };
-    Some(entry::Service {
+    let mut entry = entry::Service {
         pool: pool.0,
         address: words(*address),
         port: port.to_be(),
         protocol: protocol.number(),
-        flags: flags | family,
-        reserved: 0,
-    })
+        flags: asked.map_or(0, service_flags) | family,
+        ..entry::Service::default()
+    };
+    if let Some(persistence) = asked.and_then(|service| service.persistence.as_ref()) {
+        entry.template = template;
+        entry.granularity = mask(persistence.granularity);
+        // The clock goes round: IPVS's own limit of 31 days is below.
+        let ticks = clock.ticks(persistence.timeout_s);
+        entry.persistence = ticks.min(connection::TEMPLATE_LIVES);
+    }
+    Some(entry)
+}
+
+/// What of an address counts, in wire order.
+fn mask(granularity: Granularity) -> [u64; 2] {
+    match granularity {
+        Granularity::Mask(mask) => words(IpAddr::V4(mask)),
+        Granularity::Prefix(bits) => {
+            let host = u128::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
+            words(IpAddr::V6((!host).into()))
+        }
+    }
 }
 
 /// What a server's entry depends on besides the server.
@@ -220,7 +246,7 @@ pub fn settings(table: &Table, clock: Clock, masquerades: bool) -> Settings {
         }
     }
     Settings {
-        timeouts: connection::with_ways_back(timeouts.map(|seconds| clock.ticks(seconds))),
+        timeouts: connection::complete(timeouts.map(|seconds| clock.ticks(seconds))),
         reuse_mode: 1,
         masquerades: u32::from(masquerades),
         icmp_limit: ICMP_LIMIT,

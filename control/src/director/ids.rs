@@ -32,6 +32,9 @@ pub struct ServiceSlot {
     pub id: u32,
     /// False once it was deleted, while flows still have its id.
     pub present: bool,
+    /// The id of its templates, since it first was persistent; 0 before.
+    #[serde(default)]
+    pub template: u32,
     #[serde(with = "pairs")]
     pub servers: BTreeMap<ServerAddress, ServerSlot>,
 }
@@ -143,10 +146,24 @@ impl Ids {
         let slot = ServiceSlot {
             id,
             present: true,
+            template: 0,
             servers: BTreeMap::new(),
         };
         self.services.insert(*key, slot);
         (id, true)
+    }
+
+    /// The id of a service's templates, a new one if it has none.
+    pub fn template(&mut self, key: &ServiceKey) -> u32 {
+        let id = lowest(&self.used_services);
+        let Some(slot) = self.services.get_mut(key) else {
+            return 0;
+        };
+        if slot.template == 0 {
+            slot.template = id;
+            self.used_services.insert(id);
+        }
+        slot.template
     }
 
     pub fn slot_mut(&mut self, key: &ServiceKey, at: ServerAddress) -> Option<&mut ServerSlot> {
@@ -276,14 +293,18 @@ impl Ids {
                 }
                 keep
             });
-            let keep = slot.present || !slot.servers.is_empty() || used_services.contains(&slot.id);
+            let keep = slot.present
+                || !slot.servers.is_empty()
+                || used_services.contains(&slot.id)
+                || used_services.contains(&slot.template);
             if !keep {
-                gone.push((*key, slot.id));
+                gone.push((*key, slot.id, slot.template));
             }
         }
-        for (key, id) in gone {
+        for (key, id, template) in gone {
             self.services.remove(&key);
             self.used_services.remove(&id);
+            self.used_services.remove(&template);
             freed.services.push(id);
             if let Some((address, word)) = entries::endpoint(&key) {
                 freed.endpoints.push((address, word));
@@ -343,6 +364,9 @@ impl Ids {
     ) {
         for slot in services.values() {
             self.used_services.insert(slot.id);
+            if slot.template != 0 {
+                self.used_services.insert(slot.template);
+            }
             for server in slot.servers.values() {
                 self.used_servers.extend(server.all());
             }

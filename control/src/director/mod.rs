@@ -247,7 +247,7 @@ impl Director {
     fn admit(&self, change: &Change) -> Result<(), Refusal> {
         let full = match change {
             Change::AddService { service } => {
-                self.ids.services_left() == 0
+                self.ids.services_left() < 1 + usize::from(service.persistence.is_some())
                     || !self
                         .pools
                         .has_room_for(service.scheduler, std::iter::empty())
@@ -255,7 +255,9 @@ impl Director {
             Change::EditService { service } => {
                 let servers = self.table.service(&service.key).map(|entry| &entry.servers);
                 let weights = servers.into_iter().flatten().map(|server| server.weight);
-                !self.pools.has_room_for(service.scheduler, weights)
+                let persistent = usize::from(service.persistence.is_some());
+                self.ids.services_left() < persistent
+                    || !self.pools.has_room_for(service.scheduler, weights)
             }
             Change::AddServer { key, server } | Change::EditServer { key, server } => {
                 self.admit_server(key, server)?;
@@ -422,6 +424,9 @@ impl Director {
         let mut names = Names::default();
         for (key, slot) in &self.ids.services {
             names.services.insert(slot.id, *key);
+            if slot.template != 0 {
+                names.services.insert(slot.template, *key);
+            }
             for (at, server) in &slot.servers {
                 for id in server.all() {
                     names.servers.insert(id, (*key, *at));

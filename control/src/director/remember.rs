@@ -119,11 +119,12 @@ impl Director {
         {
             self.renew_pool(key, running);
         }
-        if let Some(entry) = entries::service(
-            key,
-            self.pools.word(id),
-            entries::service_flags(&entry.service),
-        ) {
+        let template = match entry.service.persistence {
+            Some(_) => self.ids.template(key),
+            None => entry::NONE,
+        };
+        let (pool, asked) = (self.pools.word(id), Some(&entry.service));
+        if let Some(entry) = entries::service(key, asked, pool, template, self.clock) {
             self.write(Write::Service { id, entry });
         }
     }

@@ -278,13 +278,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
         ),
         (
             add_service(Service {
-                persistence: persistent(None),
-                ..web(82)
-            }),
-            "persistence is",
-        ),
-        (
-            add_service(Service {
                 persistence: persistent(Some("sip")),
                 ..web(83)
             }),

@@ -9,3 +9,4 @@ pub mod place;
 pub mod replay;
 pub mod scan;
 pub mod tables;
+pub mod templates;

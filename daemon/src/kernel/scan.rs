@@ -12,8 +12,10 @@ use shunt_datapath::entry::{Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
 use shunt_model::{Connection, Protocol, ServiceKey, State};
 
+use super::clock;
 use super::mapping::{BucketWords, Mapping};
 use super::tables::Shared;
+use super::templates::Templates;
 
 /// Ticks after which a way back without its connection is taken out.
 const IDLE: u32 = 2;
@@ -24,17 +26,18 @@ pub struct Found {
     /// Entries of both kinds, the way back included.
     pub used: u64,
     pub connections: u64,
-    pub by_state: [u64; 16],
+    pub by_state: [u64; connection::STATES],
     pub expired: u64,
     pub services: BTreeSet<u32>,
     pub servers: BTreeSet<u32>,
 }
 
-/// Buckets that had a slot to sweep when they were last seen.
+/// What one scan tells the next: buckets that had a slot to sweep, and templates that end soon.
 #[derive(Clone, Debug, Default)]
 pub struct Sweeper {
     narrow: Vec<u32>,
     wide: Vec<u32>,
+    templates: Templates,
 }
 
 /// What a scan needs to know.
@@ -49,10 +52,17 @@ impl Look<'_> {
     /// Goes over everything once.
     pub fn scan(self, sweeper: &mut Sweeper) -> Found {
         let mut found = Found::default();
+        let Sweeper {
+            narrow,
+            wide,
+            templates,
+        } = sweeper;
         let mask = self.tables.made.flow4_mask();
-        self.table::<Narrow>(&self.tables.flows4, mask, &mut sweeper.narrow, &mut found);
+        let mut meet = (&mut found, &mut *templates);
+        self.table::<Narrow>(&self.tables.flows4, mask, narrow, &mut meet);
         let mask = self.tables.made.flow6_mask();
-        self.table::<Wide>(&self.tables.flows6, mask, &mut sweeper.wide, &mut found);
+        self.table::<Wide>(&self.tables.flows6, mask, wide, &mut meet);
+        templates.finish(self, clock::tick_ns(self.tables.made.jiffies_rate));
         found
     }
 
@@ -61,7 +71,7 @@ impl Look<'_> {
         mapping: &Mapping,
         mask: u32,
         to_sweep: &mut Vec<u32>,
-        found: &mut Found,
+        meet: &mut (&mut Found, &mut Templates),
     ) {
         let mut away = vec![0u64; mapping.len().div_ceil(64)];
         let mut gone = Vec::new();
@@ -83,7 +93,7 @@ impl Look<'_> {
                 {
                     *word |= 1 << (home % 64);
                 }
-                has_gone |= self.entry::<L>(mapping, mask, &record, &entry, found);
+                has_gone |= self.entry::<L>(mapping, mask, &record, &entry, meet);
             }
             if has_gone {
                 gone.push(bucket);
@@ -113,7 +123,7 @@ impl Look<'_> {
         mask: u32,
         record: &Record,
         entry: &Entry<BucketWords<'_>>,
-        found: &mut Found,
+        (found, templates): &mut (&mut Found, &mut Templates),
     ) -> bool {
         if record.key.is_back::<L>() {
             if self.way_back::<L>(mapping, mask, record, entry) {
@@ -130,12 +140,17 @@ impl Look<'_> {
             return true;
         }
         found.used += 1;
+        found.services.insert(record.key.endpoint::<L>());
+        found.servers.insert(record.target);
+        if record.meta.is_template() {
+            templates.meet::<L>(record, self.now);
+            return false;
+        }
+        templates.hold::<L>(self, record);
         found.connections += 1;
         if let Some(count) = found.by_state.get_mut(record.meta.state() as usize) {
             *count += 1;
         }
-        found.services.insert(record.key.endpoint::<L>());
-        found.servers.insert(record.target);
         false
     }
 
@@ -149,7 +164,9 @@ impl Look<'_> {
 
     fn release(self, server: u32, meta: Meta) {
         if let Some(words) = self.tables.counts.value(server as usize) {
-            let what = if meta.has(Meta::INACTIVE) {
+            let what = if meta.is_template() {
+                0
+            } else if meta.has(Meta::INACTIVE) {
                 counts::INACTIVE
             } else {
                 counts::ACTIVE
@@ -332,10 +349,10 @@ impl Look<'_> {
 /// A state by its name.
 #[must_use]
 pub fn state(protocol: Protocol, state: connection::State) -> State {
-    if protocol == Protocol::Udp {
-        return State::Udp;
-    }
     match state {
+        connection::TEMPLATE => State::None,
+        connection::TEMPLATE_ASSURED => State::Assured,
+        _ if protocol == Protocol::Udp => State::Udp,
         connection::ESTABLISHED => State::Established,
         connection::SYN_SENT => State::SynSent,
         connection::SYN_RECV => State::SynRecv,

@@ -33,6 +33,7 @@ unsafe impl Pod for TrafficValue {}
 #[derive(Debug)]
 pub struct Shared {
     pub made: Made,
+    services: Mapping,
     servers: Mapping,
     pub counts: Mapping,
     pub flows4: Mapping,
@@ -44,6 +45,11 @@ impl Shared {
     pub fn server(&self, id: u32) -> Option<entry::Server> {
         self.servers.read(id as usize)
     }
+
+    #[must_use]
+    pub fn service(&self, id: u32) -> Option<entry::Service> {
+        self.services.read(id as usize)
+    }
 }
 
 /// All tables.
@@ -51,7 +57,6 @@ pub struct Tables {
     pub shared: Arc<Shared>,
     endpoints4: Mapping,
     endpoints6: Mapping,
-    services: Mapping,
     pools: Mapping,
     settings: Mapping,
     hops: Mapping,
@@ -76,16 +81,16 @@ impl Tables {
         let mut tables = Self {
             shared: Arc::new(Shared {
                 made,
-                servers: mapped("SERVERS", 16)?,
+                services: mapped("SERVICES", size_of::<entry::Service>() / 8)?,
+                servers: mapped("SERVERS", size_of::<entry::Server>() / 8)?,
                 counts: mapped("COUNTS", 1)?,
                 flows4: mapped("FLOWS4", 8)?,
                 flows6: mapped("FLOWS6", 8)?,
             }),
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
-            services: mapped("SERVICES", 4)?,
             pools: mapped("POOLS", 1)?,
-            settings: mapped("SETTINGS", 10)?,
+            settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
             routes4: LpmTrie::try_from(Map::LpmTrie(map("ROUTES4")?)).context("the map ROUTES4")?,
             routes6: LpmTrie::try_from(Map::LpmTrie(map("ROUTES6")?)).context("the map ROUTES6")?,
@@ -144,7 +149,11 @@ impl Tables {
 
     #[must_use]
     pub fn pool_of(&self, service: u32) -> PoolWord {
-        let entry: entry::Service = self.services.read(service as usize).unwrap_or_default();
+        let entry: entry::Service = self
+            .shared
+            .services
+            .read(service as usize)
+            .unwrap_or_default();
         PoolWord(entry.pool)
     }
 
@@ -162,7 +171,7 @@ impl Tables {
                 ),
                 None => false,
             },
-            Write::Service { id, entry } => self.services.write(*id as usize, *entry),
+            Write::Service { id, entry } => self.shared.services.write(*id as usize, *entry),
             Write::Pool { base, words } => {
                 words
                     .iter()
@@ -175,13 +184,15 @@ impl Tables {
                         _ => false,
                     })
             }
-            Write::Switch { service, pool } => match self.services.value(*service as usize) {
-                Some([word, ..]) => {
-                    word.store(*pool, Ordering::Release);
-                    true
+            Write::Switch { service, pool } => {
+                match self.shared.services.value(*service as usize) {
+                    Some([word, ..]) => {
+                        word.store(*pool, Ordering::Release);
+                        true
+                    }
+                    _ => false,
                 }
-                _ => false,
-            },
+            }
             Write::EndpointAdd { address, word, id } => {
                 self.add_endpoint(*address, *word, *id)?;
                 true

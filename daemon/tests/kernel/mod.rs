@@ -18,7 +18,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
-use shunt_datapath::entry::{Settings, Traffic, Ways};
+use shunt_datapath::entry::{Service, Settings, Traffic, Ways};
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
@@ -108,7 +108,7 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 10] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
-        ("SERVICES", 32, sizes.services),
+        ("SERVICES", size_of::<Service>(), sizes.services),
         ("SERVERS", 128, sizes.servers),
         ("POOLS", 8, sizes.pool_words),
         ("COUNTS", 8, sizes.servers),

@@ -13,7 +13,7 @@ use crate::flows::{GONE, Layout, Narrow, Wide, Words};
 use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::{track, walk};
+use crate::{template, track, walk};
 
 use super::HostFrame;
 
@@ -247,6 +247,14 @@ impl<'a> Tables for &'a HostTables {
 
     fn cheapest6(&self, hash: u64) -> u64 {
         track::cheapest::<V6, _>(self, hash)
+    }
+
+    fn recall4(&self, service: u32, client: u32, port: u16) -> u32 {
+        template::recall::<V4, _>(self, service, client, port)
+    }
+
+    fn recall6(&self, service: u32, client: [u64; 2], port: u16) -> u32 {
+        template::recall::<V6, _>(self, service, client, port)
     }
 
     fn schedule(&self, service: u32, client: Client) -> u32 {

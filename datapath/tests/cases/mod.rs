@@ -13,6 +13,7 @@ mod hostile;
 mod icmp;
 mod methods;
 pub mod packet;
+mod persistence;
 mod schedulers;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(fragments::cases());
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
+    cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
     cases
 }

@@ -9,7 +9,7 @@ use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
-use shunt_datapath::{fragment, icmp, open, reply, track};
+use shunt_datapath::{fragment, icmp, open, reply, template, track};
 
 use super::fib;
 use super::maps::Maps;
@@ -42,6 +42,20 @@ pub extern "C" fn cheapest4(hash: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn cheapest6(hash: u64) -> u64 {
     track::cheapest::<V6, Maps>(&Maps, hash)
+}
+
+/// The server for a new connection of a persistent IPv4 service.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn recall4(service: u32, client: u32, port: u32) -> u32 {
+    template::recall::<V4, Maps>(&Maps, service, client, port as u16)
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn recall6(service: u32, a: u64, b: u64, port: u32) -> u32 {
+    template::recall::<V6, Maps>(&Maps, service, [a, b], port as u16)
 }
 
 #[inline(always)]

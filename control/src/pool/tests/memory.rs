@@ -150,6 +150,14 @@ impl<'a> Tables for View<'a> {
         unreachable!("no flow is entered here")
     }
 
+    fn recall4(&self, _service: u32, _client: u32, _port: u16) -> u32 {
+        unreachable!("no template is asked here")
+    }
+
+    fn recall6(&self, _service: u32, _client: [u64; 2], _port: u16) -> u32 {
+        unreachable!("no template is asked here")
+    }
+
     fn schedule(&self, service: u32, client: Client) -> u32 {
         pick(self, service, client)
     }

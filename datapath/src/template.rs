@@ -1,0 +1,106 @@
+//! Persistence: the template of a client says which server takes its connections.
+//!
+//! A template is an entry of the flow table like any other, from the client's address (as much of
+//! it as counts) and port 0 to an id that only templates have. It names a server, counts for
+//! nobody, and lives for the service's own time after the last connection that it gave a server
+//! (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
+
+use crate::connection::{self, Meta, TEMPLATE, TEMPLATE_ASSURED};
+use crate::entry::{NONE, Service};
+use crate::family::Family;
+use crate::flows::{self, Key};
+use crate::schedule::Client;
+use crate::tables::Tables;
+use crate::track::{self, Place};
+use crate::walk;
+
+/// The key of a client's template.
+#[inline(always)]
+pub fn key<F: Family>(service: &Service, client: F::Address) -> Key {
+    let [a, b] = F::words(client);
+    let [mask_a, mask_b] = service.granularity;
+    F::key(F::from_words([a & mask_a, b & mask_b]), 0, service.template)
+}
+
+/// The server for a new connection of a persistent service: its client's, or one that is
+/// scheduled and remembered. [`NONE`] if there is none. In the kernel this is a function of its
+/// own ([`Tables::recall4`]).
+#[inline(always)]
+pub fn recall<F: Family, T: Tables>(
+    tables: &T,
+    service: u32,
+    client: F::Address,
+    port: u16,
+) -> u32 {
+    let (Some(entry), Some(settings)) = (tables.service(service), tables.settings()) else {
+        return NONE;
+    };
+    let now = tables.now();
+    let key = key::<F>(entry, client);
+    let hash = track::hash(tables, &key);
+    let found = track::find::<F, T>(tables, &key, hash);
+    if let Some(mut template) = found
+        && template.meta().age(now) <= connection::TEMPLATE_LIVES
+    {
+        let id = server(tables, template.target());
+        if id != NONE {
+            let meta = Meta::template(now, entry.persistence, template.meta().state());
+            if meta != template.meta() {
+                template.update::<F::Layout>(meta);
+            }
+            return id;
+        }
+    }
+    let client = Client {
+        address: F::folded(client),
+        port,
+    };
+    let id = tables.schedule(service, client);
+    if id == NONE {
+        return NONE;
+    }
+    let seat = match found {
+        Some(stale) => stale.seize::<F::Layout>(&key),
+        None => match track::place::<F, T>(tables, settings, hash, now) {
+            Place::At(offer) => track::take::<F, T>(tables, offer),
+            Place::Nowhere => None,
+        },
+    };
+    // Without room the connection goes on, and the client's next one is scheduled again.
+    if let Some(seat) = seat {
+        let meta = Meta::template(now, entry.persistence, TEMPLATE);
+        seat.fill::<F::Layout>(&key, flows::value(id, key.tag, meta));
+    }
+    id
+}
+
+/// The server that a template stands for, if it is there. A quiesced one is.
+#[inline(always)]
+fn server<T: Tables>(tables: &T, id: u32) -> u32 {
+    let Some(named) = tables.server(id) else {
+        return NONE;
+    };
+    if named.successor == NONE {
+        return if walk::is_present(named) { id } else { NONE };
+    }
+    match tables.server(named.successor) {
+        Some(successor) if walk::is_present(successor) => named.successor,
+        _ => NONE,
+    }
+}
+
+/// A connection of this client is established: its template no longer gives way.
+#[inline(always)]
+pub fn assure<F: Family, T: Tables>(tables: &T, service: &Service, client: F::Address) {
+    if service.template == NONE {
+        return;
+    }
+    let key = key::<F>(service, client);
+    let hash = track::hash(tables, &key);
+    if let Some(mut template) = track::find::<F, T>(tables, &key, hash)
+        && template.meta().state() == TEMPLATE
+    {
+        let meta = Meta(template.meta().0 ^ (TEMPLATE ^ TEMPLATE_ASSURED));
+        template.update::<F::Layout>(meta);
+    }
+}
