@@ -180,6 +180,29 @@ fn a_load_counts_every_answer_and_every_failure() -> Result<()> {
 }
 
 #[test]
+fn a_load_deals_its_workers_out_to_all_addresses() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(2).build()?;
+    let servers = bed
+        .servers
+        .iter()
+        .map(|server| HttpServer::start(server, 80));
+    let servers = servers.collect::<Result<Vec<_>>>()?;
+    let at = |index| SocketAddr::new(bed.server_address(Family::V4, index), 80);
+
+    let load = HttpLoad::to(at(0)).also(at(1)).workers(4);
+    let report = load.requests(100).run(bed.client())?;
+
+    assert_eq!((report.ok, report.failed()), (100, 0), "{report:?}");
+    // A kept connection each.
+    let connections: Vec<u64> = servers.iter().map(HttpServer::connections).collect();
+    assert_eq!(connections, [2, 2]);
+    Ok(())
+}
+
+#[test]
 fn a_probe_counts_what_is_lost() -> Result<()> {
     if skipped() {
         return Ok(());

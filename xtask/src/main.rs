@@ -36,7 +36,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Measure what a packet costs, against two floors, and compare with the goals.
+    /// Measure what a packet costs, against two floors, and compare with the goals; or rates.
     Bench(bench::Options),
     /// Build the eBPF objects and put them, without debug sections, into ebpf/object.
     Bpf {

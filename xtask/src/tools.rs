@@ -26,6 +26,22 @@ pub const FOR_KERNELS: [Package; 1] = [Package {
     program: "qemu-system-x86_64",
 }];
 
+/// What `bench --http` compares with.
+pub const HAPROXY: Package = Package {
+    name: "haproxy",
+    program: "haproxy",
+};
+pub const NFTABLES: Package = Package {
+    name: "nftables",
+    program: "nft",
+};
+
+impl Package {
+    pub fn is_installed(&self) -> bool {
+        process::is_installed(self.program)
+    }
+}
+
 /// Installs those that are missing, if we may; otherwise says which.
 pub fn install(packages: &[Package]) -> Result<()> {
     let missing: Vec<_> = packages

@@ -28,7 +28,8 @@ const KINDS: usize = 64;
 /// What to ask and how; `start` sets it going.
 #[derive(Clone, Debug)]
 pub struct HttpLoad {
-    to: SocketAddr,
+    /// At least one.
+    to: Vec<SocketAddr>,
     from: Option<IpAddr>,
     path: String,
     workers: usize,
@@ -42,7 +43,7 @@ impl HttpLoad {
     /// Four workers that keep their connections and ask for `/`, until stopped.
     pub fn to(to: SocketAddr) -> HttpLoad {
         HttpLoad {
-            to,
+            to: vec![to],
             from: None,
             path: "/".to_owned(),
             workers: 4,
@@ -51,6 +52,12 @@ impl HttpLoad {
             time: TIME_LIMIT,
             patience: Duration::from_secs(5),
         }
+    }
+
+    /// Asks here too: the workers are dealt out to all addresses in turn.
+    pub fn also(mut self, to: SocketAddr) -> HttpLoad {
+        self.to.push(to);
+        self
     }
 
     /// Connects from this address of the client.
@@ -261,8 +268,8 @@ impl Page {
 async fn drive(load: HttpLoad, record: Arc<Record>, mut stop: Stop) -> Result<()> {
     let load = Arc::new(load);
     let mut workers = JoinSet::new();
-    for _ in 0..load.workers {
-        workers.spawn(work(Arc::clone(&load), Arc::clone(&record)));
+    for to in load.to.iter().cycle().take(load.workers) {
+        workers.spawn(work(*to, Arc::clone(&load), Arc::clone(&record)));
     }
     let all = async {
         while let Some(done) = workers.join_next().await {
@@ -278,11 +285,11 @@ async fn drive(load: HttpLoad, record: Arc<Record>, mut stop: Stop) -> Result<()
     result
 }
 
-async fn work(load: Arc<HttpLoad>, record: Arc<Record>) {
+async fn work(to: SocketAddr, load: Arc<HttpLoad>, record: Arc<Record>) {
     let mut kept = None;
     while record.begun.fetch_add(1, Ordering::Relaxed) < load.requests {
         let begin = Instant::now();
-        let asked = timeout(load.patience, ask(&load, &record, kept.take()));
+        let asked = timeout(load.patience, ask(to, &load, &record, kept.take()));
         match asked
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
@@ -301,6 +308,7 @@ async fn work(load: Arc<HttpLoad>, record: Arc<Record>) {
 
 /// One request; returns who answered, and the connection if it may be used again.
 async fn ask(
+    to: SocketAddr,
     load: &HttpLoad,
     record: &Record,
     kept: Option<Client>,
@@ -308,7 +316,7 @@ async fn ask(
     let mut client = match kept {
         Some(client) => client,
         None => {
-            let client = Client::connect(load.to, load.from).await?;
+            let client = Client::connect(to, load.from).await?;
             record.connected();
             client
         }

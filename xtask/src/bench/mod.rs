@@ -3,11 +3,12 @@
 //! `BPF_PROG_TEST_RUN` runs a driver that makes each packet afresh and tail-calls the target
 //! (`ebpf/src/bench/driver.rs`). In each round every target has its turn; the time of a target
 //! that does nothing is taken off. Times are this thread's own CPU time. Compare ratios of one
-//! run, never nanoseconds of two.
+//! run, never nanoseconds of two. Rates through devices are in `wire`, through servers in `http`.
 
 mod director;
 mod driver;
 mod figures;
+mod http;
 mod scenario;
 mod traffic;
 mod wire;
@@ -49,6 +50,9 @@ pub struct Options {
     /// Packets per second through a veth pair instead, by live frames.
     #[arg(long)]
     veth: bool,
+    /// Requests and connections per second through a lab instead, beside other balancers.
+    #[arg(long, conflicts_with_all = ["veth", "packets", "only", "scheduler", "cpu"])]
+    http: bool,
     /// The scheduler of the services.
     #[arg(long, default_value = "mh")]
     scheduler: Scheduler,
@@ -69,7 +73,14 @@ enum Target<'a> {
 
 /// Measures and prints it all.
 pub fn run(options: &Options) -> Result<()> {
-    ensure!(geteuid().is_root(), "running eBPF programs needs root");
+    ensure!(
+        geteuid().is_root(),
+        "eBPF programs and network namespaces need root"
+    );
+    if options.http {
+        let report = http::run(options.rounds, options.quick)?;
+        return write(options, &report);
+    }
     let mut cpus = CpuSet::new();
     cpus.set(options.cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one processor")?;

@@ -1,0 +1,142 @@
+//! `shuntd` as users run it, in a host of the lab, and servers that its agent has set up.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use shunt_daemon::kernel::place::Place;
+use shunt_lab::{Host, Process, until};
+
+use super::target::Method;
+
+/// Loading takes a second where nothing else runs.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Dropping it kills the daemon and takes the packet path away.
+pub struct Shuntd {
+    host: Host,
+    program: PathBuf,
+    process: Option<Process>,
+}
+
+impl Shuntd {
+    /// Starts it and waits until it listens.
+    pub fn start(host: &Host, program: &Path) -> Result<Shuntd> {
+        let mut command = called(host, program, "shuntd");
+        command.args(["--stop", "remove", "--log", "error"]);
+        let mut shuntd = Shuntd {
+            host: host.clone(),
+            program: program.to_owned(),
+            process: None,
+        };
+        let socket = shuntd.place()?.socket();
+        let process = shuntd.process.insert(Process::start(command)?);
+        until("shuntd to listen", START_LIMIT, || {
+            ensure!(process.is_running()?, "shuntd ended at once");
+            Ok(socket.exists())
+        })?;
+        Ok(shuntd)
+    }
+
+    /// Adds the service with its servers, in turn by rr.
+    pub fn serve(&self, service: SocketAddr, servers: &[SocketAddr], method: Method) -> Result<()> {
+        self.ipvsadm(&format!("-A -t {service} -s rr"))?;
+        for server in servers {
+            let option = method.option();
+            self.ipvsadm(&format!("-a -t {service} -r {server} {option}"))?;
+        }
+        Ok(())
+    }
+
+    /// Stops it as a service manager does.
+    pub fn end(mut self) -> Result<()> {
+        let process = self.process.take().context("shuntd does not run")?;
+        let status = process.stop(STOP_LIMIT)?;
+        ensure!(status.success(), "shuntd ended with {status}");
+        Ok(())
+    }
+
+    fn ipvsadm(&self, line: &str) -> Result<()> {
+        let mut command = called(&self.host, &self.program, "ipvsadm");
+        command.args(line.split(' '));
+        done(&mut command).with_context(|| format!("ipvsadm {line}"))
+    }
+
+    fn place(&self) -> Result<Place> {
+        self.host.run(Place::make)
+    }
+}
+
+impl Drop for Shuntd {
+    fn drop(&mut self) {
+        self.process = None;
+        if let Ok(place) = self.place() {
+            let _ = place.clear();
+            let _ = fs::remove_dir_all(&place.runtime);
+        }
+    }
+}
+
+/// Servers that take tunnels off; dropping it undoes that.
+pub struct Members {
+    hosts: Vec<Host>,
+    program: PathBuf,
+}
+
+impl Members {
+    pub fn join(hosts: &[Host], service: IpAddr, program: &Path) -> Result<Members> {
+        let members = Members {
+            hosts: hosts.to_vec(),
+            program: program.to_owned(),
+        };
+        let service = service.to_string();
+        for host in hosts {
+            members.agent(host, &["join", "--tunnel", &service])?;
+        }
+        Ok(members)
+    }
+
+    fn agent(&self, host: &Host, words: &[&str]) -> Result<()> {
+        let mut command = called(host, &self.program, "shunt");
+        command.arg("agent").args(words);
+        done(&mut command).with_context(|| format!("shunt agent {} on {host}", words.join(" ")))
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for host in &self.hosts {
+            let _ = self.agent(host, &["leave"]);
+        }
+    }
+}
+
+/// The binary under one of its names: the name decides what it is.
+fn called(host: &Host, program: &Path, name: impl AsRef<OsStr>) -> Command {
+    let mut command = host.command(program);
+    command
+        .arg0(name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+fn done(command: &mut Command) -> Result<()> {
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = output.output().context("cannot start")?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!(
+            "ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&said).trim()
+        );
+    }
+    Ok(())
+}
