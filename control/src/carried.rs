@@ -65,9 +65,6 @@ fn of_service(service: &Service) -> Option<String> {
     if let Some(engine) = engine {
         return Some(format!("the persistence engine {engine} is"));
     }
-    if service.one_packet {
-        return Some("one-packet scheduling is".into());
-    }
     if !SCHEDULERS.contains(&service.scheduler) {
         return Some(format!("the scheduler {} is", service.scheduler));
     }

@@ -80,6 +80,8 @@ pub mod service_flag {
     /// sh, mh: look further when the hashed server is unavailable.
     pub const FALLBACK: u8 = 4;
     pub const IPV6: u8 = 8;
+    /// Each datagram is scheduled by itself, and nothing is remembered of it.
+    pub const ONE_PACKET: u8 = 16;
 }
 
 /// A virtual service.

@@ -224,10 +224,7 @@ fn enter<F: Family, P: Frame, T: Tables>(
     };
     let meta = track::begin(tables, id, request.now, state, controlled | answers);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
-    tables.traffic(id, |traffic| {
-        traffic.connections = traffic.connections.wrapping_add(1)
-    });
-    tables.count(Note::Opened.counter());
+    walk::count_connection(tables, id);
     true
 }
 

@@ -16,7 +16,7 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track;
-use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 
 /// What becomes of this frame, to the end. In the kernel the two steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
@@ -207,6 +207,10 @@ fn open<F: Family, P: Frame, T: Tables>(
         if id == NONE {
             return Err(Word::answer(Bounce::Unreachable, 0));
         }
+        if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol != TCP {
+            count_connection(tables, id);
+            return Ok(id);
+        }
     }
     frame.begin(tables, ports, id).open()
 }
@@ -352,6 +356,14 @@ pub fn count_in<T: Tables>(tables: &T, server: u32, bytes: u32) {
         traffic.in_packets = traffic.in_packets.wrapping_add(1);
         traffic.in_bytes = traffic.in_bytes.wrapping_add(bytes as u64);
     });
+}
+
+#[inline(always)]
+pub fn count_connection<T: Tables>(tables: &T, server: u32) {
+    tables.traffic(server, |traffic| {
+        traffic.connections = traffic.connections.wrapping_add(1)
+    });
+    tables.count(Note::Opened.counter());
 }
 
 #[inline(always)]

@@ -18,6 +18,7 @@ mod change;
 mod connection;
 mod meaning;
 mod pages;
+mod persistence;
 mod server;
 mod service;
 mod stats;

@@ -9,7 +9,7 @@ use shunt_model::{Scheduler, SchedulerFlags, Service, ServiceKey};
 use super::change::{Differences, Wanted, make};
 use super::table::{Side, Table, number};
 use super::watch::{self, Watch};
-use super::{Form, Halt, Outside, find_service, server, services, stats, write_json};
+use super::{Form, Halt, Outside, find_service, persistence, server, services, stats, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
@@ -32,15 +32,22 @@ pub enum Verb {
         scheduler: Scheduler,
         #[command(flatten)]
         flags: Flags,
+        #[command(flatten)]
+        words: persistence::Words,
     },
     /// Change what is said of a service; all else stays
     Edit {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
-        #[arg(long, required_unless_present = "flags")]
+        #[arg(
+            long,
+            required_unless_present_any = ["flags", "persistence", "client_network", "one_packet"]
+        )]
         scheduler: Option<Scheduler>,
         #[command(flatten)]
         flags: Flags,
+        #[command(flatten)]
+        words: persistence::Words,
     },
     /// Delete a service with its servers
     Delete {
@@ -95,22 +102,25 @@ impl Verb {
                 service: key,
                 scheduler,
                 flags,
+                words,
             } => {
-                let service = Service {
+                let mut service = Service {
                     key: *key,
                     scheduler: *scheduler,
                     flags: flags.bits().unwrap_or_default(),
                     persistence: None,
                     one_packet: false,
                 };
+                words.put(&mut service).map_err(Halt::Usage)?;
                 make(outside, |client| add(client, service))
             }
             Verb::Edit {
                 service,
                 scheduler,
                 flags,
+                words,
             } => make(outside, |client| {
-                edit(client, service, *scheduler, flags.bits())
+                edit(client, service, *scheduler, flags.bits(), words)
             }),
             Verb::Delete { service, all: _ } => make(outside, |client| match service {
                 Some(key) => delete(client, key),
@@ -138,15 +148,21 @@ fn edit(
     key: &ServiceKey,
     scheduler: Option<Scheduler>,
     flags: Option<SchedulerFlags>,
+    words: &persistence::Words,
 ) -> Result<Wanted, Halt> {
     let before = find_service(client, key)?.service;
-    let service = Service {
+    let mut service = Service {
         scheduler: scheduler.unwrap_or(before.scheduler),
         flags: flags.unwrap_or(before.flags),
         ..before.clone()
     };
+    words.put(&mut service).map_err(Halt::Usage)?;
     let mut differences = Differences::default();
     differences.add("scheduler", &spread(&before), &spread(&service));
+    let text = persistence::text;
+    differences.add("persistence", &text(&before), &text(&service));
+    let one_packet = |service: &Service| if service.one_packet { "yes" } else { "no" };
+    differences.add("one-packet", &one_packet(&before), &one_packet(&service));
     if differences.is_empty() {
         return Ok(Wanted::nothing(&format!(
             "service {key} is as asked already"
@@ -240,8 +256,8 @@ fn draw_one(status: &ServiceStatus, out: &mut dyn Write, form: Form) -> Result<(
     let service = &status.service;
     writeln!(out, "service      {}", service.key)?;
     writeln!(out, "scheduler    {}", spread(service))?;
-    if let Some(persistence) = &service.persistence {
-        writeln!(out, "persistence  {} s", persistence.timeout_s)?;
+    if service.persistence.is_some() {
+        writeln!(out, "persistence  {}", persistence::text(service))?;
     }
     if service.one_packet {
         writeln!(out, "one-packet   each datagram is scheduled anew")?;

@@ -72,6 +72,9 @@ fn service_flags(service: &Service) -> u8 {
     if service.flags.fallback {
         flags |= service_flag::FALLBACK;
     }
+    if service.one_packet {
+        flags |= service_flag::ONE_PACKET;
+    }
     flags
 }
 

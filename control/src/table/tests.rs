@@ -262,7 +262,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
             ..masqueraded(80)
         })
     };
-    let udp = service_key(Protocol::Udp, 53);
     let cases = [
         (add_service(marked(1)), "firewall marks are"),
         (
@@ -282,13 +281,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
                 ..web(83)
             }),
             "the persistence engine sip is",
-        ),
-        (
-            add_service(Service {
-                one_packet: true,
-                ..service(udp)
-            }),
-            "one-packet scheduling is",
         ),
         (
             add_service(Service {

@@ -51,6 +51,7 @@ pub fn cases() -> Vec<Case> {
             farm(scheduler::NQ, &[(1, 3), (2, 1), (3, 1)]),
             &[1, 2, 3, 1, 1, 1],
         ),
+        one_packet(),
         takes("wlc counts inactive ones as a 256th", loaded(), &[2, 2]),
         stays("sh gives a client the same server", scheduler::SH, 256),
         stays("mh gives a client the same server", scheduler::MH, 251),
@@ -77,6 +78,24 @@ fn farm(rule: u8, slots: &[(u32, u32)]) -> HostTables {
     }
     tables.set_pool(1, rule, slots);
     tables
+}
+
+fn one_packet() -> Case {
+    let mut tables = farm(scheduler::RING, &[(1, 1), (2, 1), (3, 1)]);
+    tables.add_service(VIRTUAL, 53, UDP, service_flag::ONE_PACKET);
+    tables.services[2].pool = tables.services[1].pool;
+    let mut all = case("one-packet scheduling remembers nothing", tables);
+    for number in [1, 2, 3, 1, 2] {
+        let packet = udp((CLIENT, 1000), (VIRTUAL, 53));
+        let out = packet.clone().macs(0x100 + number, 3).ttl(63);
+        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+    }
+    all.holds("nobody counts as connected", |tables| {
+        live(tables, 1) == (0, 0)
+    })
+    .holds("but the datagrams are connections", |tables| {
+        tables.traffic.lock().unwrap()[1].connections == 2
+    })
 }
 
 fn by_rule() -> HostTables {
