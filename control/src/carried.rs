@@ -56,9 +56,6 @@ fn of_service(service: &Service) -> Option<String> {
             protocol: Protocol::Sctp,
             ..
         } => return Some("SCTP is".into()),
-        ServiceKey::Address { port: 0, .. } => {
-            return Some("a service of every port (port 0) is".into());
-        }
         ServiceKey::Address { .. } => {}
     }
     let engine = service.persistence.as_ref().and_then(|p| p.engine.as_ref());
@@ -81,9 +78,6 @@ fn of_server(server: &Server) -> Option<String> {
     }
     if server.upper_threshold != 0 || server.lower_threshold != 0 {
         return Some("connection thresholds are".into());
-    }
-    if server.at.port == 0 {
-        return Some("a real server of every port (port 0) is".into());
     }
     None
 }

@@ -10,10 +10,40 @@ pub const LAYOUT: u32 = 2;
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
 /// Ids of services and servers are below this.
-pub const ID_LIMIT: u32 = 1 << 23;
+pub const ID_LIMIT: u32 = 1 << 22;
+/// The bit of an endpoint that has every port of its address: its id names one of [`WIDES`]
+/// stretches of 65,536 ids, and the port makes it whole ([`with_port`]). So the key of a flow has
+/// the port without being longer.
+pub const WIDE: u32 = 1 << 22;
+/// How many endpoints of every port there may be, of services and behind NAT each.
+pub const WIDES: u32 = 64;
 /// The bit that tells the id of a NAT endpoint from that of a service: an entry whose key has it
 /// is one of the way back.
 pub const BACK: u32 = 1 << 23;
+
+/// The id of the endpoint of every port with this number.
+#[must_use]
+pub const fn wide(number: u32) -> u32 {
+    WIDE | (number & 63) << 16
+}
+
+/// Which endpoint of every port an id names.
+#[inline(always)]
+#[must_use]
+pub const fn wide_number(id: u32) -> u32 {
+    id >> 16 & 63
+}
+
+/// The id of an endpoint together with a port in wire order, where that is part of it.
+#[inline(always)]
+#[must_use]
+pub fn with_port(id: u32, port: u16) -> u32 {
+    if id & WIDE == 0 {
+        id
+    } else {
+        id & !0xffff | u16::from_be(port) as u32
+    }
+}
 
 /// What an endpoint entry stands for.
 pub mod kind {
@@ -283,7 +313,8 @@ pub struct Settings {
     pub masquerades: u32,
     /// ICMP errors that the director may send a tick and CPU.
     pub icmp_limit: u32,
-    pub reserved: u32,
+    /// 1 if there are endpoints of every port.
+    pub wide: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 144);
 

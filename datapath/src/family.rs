@@ -18,6 +18,8 @@ pub trait Family: Copy {
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
+    /// [`crate::walk::wide`].
+    fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// [`crate::template::recall`].
     fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, port: u16) -> u32;
     /// The id of an endpoint, or [`NONE`].
@@ -74,6 +76,11 @@ impl Family for V4 {
     #[inline(always)]
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
         tables.cheapest4(hash)
+    }
+
+    #[inline(always)]
+    fn wide<T: Tables>(tables: &T, address: u32, word: u32) -> u32 {
+        tables.wide4(address, word)
     }
 
     #[inline(always)]
@@ -154,6 +161,11 @@ impl Family for V6 {
     #[inline(always)]
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
         tables.cheapest6(hash)
+    }
+
+    #[inline(always)]
+    fn wide<T: Tables>(tables: &T, address: [u64; 2], word: u32) -> u32 {
+        tables.wide6(address, word)
     }
 
     #[inline(always)]

@@ -117,15 +117,18 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8), end) else {
         return not_ours;
     };
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
     if quote.source == packet.target {
         let word = endpoint_word(quote.source_port, quote.protocol, kind::SERVICE);
-        let service = F::endpoint(tables, quote.source, word);
+        let service = walk::endpoint::<F, T>(tables, settings, quote.source, word);
         if service != NONE {
             return to_server(frame, tables, packet, &quote, service);
         }
     }
     let word = endpoint_word(quote.target_port, quote.protocol, kind::MASQUERADED);
-    let endpoint = F::endpoint(tables, quote.target, word);
+    let endpoint = walk::endpoint::<F, T>(tables, settings, quote.target, word);
     if endpoint != NONE && quote.source == packet.target {
         return to_client(frame, tables, packet, &quote, endpoint);
     }
@@ -243,7 +246,9 @@ fn translate<F: Family, P: Frame>(
     port_delta: u32,
 ) -> Option<()> {
     let mut ports = frame.edit::<4>(quote.l4)?;
+    // Port 0 stands for a server of every port: it has the client's.
     match turn {
+        Turn::ToServer(_, 0) | Turn::ToClient(_, 0) => {}
         Turn::ToServer(_, port) => ports.set_u16::<0>(port),
         Turn::ToClient(_, port) => ports.set_u16::<2>(port),
     }

@@ -168,6 +168,8 @@ fn rewrite<F: Family, P: Frame>(
 ) -> Option<()> {
     if !matches!(packet.part, Part::Later(_)) {
         match side {
+            // Port 0 stands for a server of every port: it has the client's.
+            Side::Source(_, 0) | Side::Target(_, 0) => {}
             Side::Source(_, port) => frame.edit::<8>(packet.l4)?.set_u16::<0>(port),
             Side::Target(_, port) => frame.edit::<8>(packet.l4)?.set_u16::<2>(port),
         }

@@ -4,7 +4,7 @@
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
 use crate::connection;
-use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method};
+use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method, with_port};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
@@ -52,7 +52,7 @@ fn request<F: Family, P: Frame, T: Tables>(
 ) -> Result<u32, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = F::endpoint(tables, packet.target, word);
+    let service = walk::endpoint::<F, T>(tables, settings, packet.target, word);
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
@@ -90,7 +90,7 @@ fn mend<F: Family, P: Frame, T: Tables>(
     let state = entry.meta().state();
     if entry.meta().has(connection::Meta::CONTROLLED)
         && connection::gives_way(state) == 0
-        && let Some(service) = tables.service(request.service)
+        && let Some(service) = tables.service(walk::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source);
     }
@@ -100,7 +100,7 @@ fn mend<F: Family, P: Frame, T: Tables>(
     if server.method != method::MASQUERADE {
         return;
     }
-    let back = F::key(packet.source, request.ports.source, server.endpoint);
+    let back = back_key(request, server, packet);
     let hash = track::hash(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
         None => {
@@ -135,7 +135,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     id: u32,
 ) -> Result<u32, Word> {
     let service = tables
-        .service(request.service)
+        .service(walk::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
     let place = match request.stale {
         None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
@@ -228,6 +228,13 @@ fn enter<F: Family, P: Frame, T: Tables>(
     true
 }
 
+/// The key of the way back. A server of every port answers from the port that it was asked on.
+#[inline(always)]
+fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Packet<F>) -> Key {
+    let endpoint = with_port(server.endpoint, request.ports.target);
+    F::key(packet.source, request.ports.source, endpoint)
+}
+
 /// The entry of the way back: from the server's endpoint to the client, with the hop that leads
 /// there where one is prepared.
 #[inline(always)]
@@ -240,7 +247,7 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     state: connection::State,
 ) -> bool {
-    let key = F::key(packet.source, request.ports.source, server.endpoint);
+    let key = back_key(request, server, packet);
     let hash = track::hash(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
     if hop == 0

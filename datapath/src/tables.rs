@@ -52,6 +52,11 @@ pub trait Tables {
     fn endpoint6(&self, bucket: u32) -> Option<&Bucket6>;
     fn service(&self, id: u32) -> Option<&Service>;
     fn server(&self, id: u32) -> Option<&Server>;
+    /// The service that has the endpoint of every port with this number.
+    fn wide_service(&self, number: u32) -> u32;
+    /// Runs [`crate::walk::wide`]; in the kernel as a function of its own.
+    fn wide4(&self, address: u32, word: u32) -> u32;
+    fn wide6(&self, address: [u64; 2], word: u32) -> u32;
     /// A word of the pools.
     fn pool(&self, at: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`crate::entry::counts`].

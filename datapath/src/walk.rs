@@ -4,7 +4,10 @@
 //! walk with a type parameter.
 
 use crate::connection::{self, flag};
-use crate::entry::{NONE, Server, Settings, Ways, endpoint_word, kind, server_flag, service_flag};
+use crate::entry::{
+    NONE, Server, Settings, WIDE, Ways, endpoint_word, kind, server_flag, service_flag,
+    wide_number, with_port,
+};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry};
 use crate::frame::Frame;
@@ -92,7 +95,7 @@ fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         return Word::drop(Drop::Internal);
     };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = F::endpoint(tables, packet.target, word);
+    let service = endpoint::<F, T>(tables, settings, packet.target, word);
     if service != NONE {
         if packet.part == Part::First {
             frame.first(tables);
@@ -101,7 +104,7 @@ fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     }
     if settings.masquerades != 0 {
         let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
-        let endpoint = F::endpoint(tables, packet.source, word);
+        let endpoint = endpoint::<F, T>(tables, settings, packet.source, word);
         if endpoint != NONE {
             if packet.part == Part::First {
                 frame.first(tables);
@@ -110,6 +113,42 @@ fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         }
     }
     Word::pass(Pass::NotOurs)
+}
+
+/// The endpoint of an address and [`endpoint_word`], or [`NONE`]. One of every port is looked for
+/// where there is none of just this port, as IPVS does (`ip_vs_service_find`).
+#[inline(always)]
+pub fn endpoint<F: Family, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    address: F::Address,
+    word: u32,
+) -> u32 {
+    let id = F::endpoint(tables, address, word);
+    if id != NONE || settings.wide == 0 {
+        return id;
+    }
+    F::wide(tables, address, word)
+}
+
+/// The endpoint of every port of an address, made whole with the port of this word.
+#[inline(always)]
+pub fn wide<F: Family, T: Tables>(tables: &T, address: F::Address, word: u32) -> u32 {
+    let id = F::endpoint(tables, address, word & !0xffff);
+    if id == NONE {
+        return NONE;
+    }
+    with_port(id, word as u16)
+}
+
+/// The service that an endpoint belongs to.
+#[inline(always)]
+pub fn service_of<T: Tables>(tables: &T, endpoint: u32) -> u32 {
+    if endpoint & WIDE == 0 {
+        endpoint
+    } else {
+        tables.wide_service(wide_number(endpoint))
+    }
 }
 
 /// The ports of a packet, by its own header or by its first fragment's.
@@ -183,8 +222,9 @@ fn open<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
     ports: Ports,
-    service: u32,
+    endpoint: u32,
 ) -> Result<u32, Word> {
+    let service = service_of(tables, endpoint);
     let entry = tables.service(service).ok_or(Word::drop(Drop::Internal))?;
     if entry.flags & service_flag::PRESENT == 0 {
         return Err(Word::pass(Pass::NotOurs));
@@ -299,7 +339,8 @@ fn visit<F: Family, T: Tables>(
     id: u32,
 ) -> Option<connection::State> {
     let now = tables.now();
-    let key = F::key(packet.target, ports.target, server.service);
+    let service = with_port(server.service, ports.source);
+    let key = F::key(packet.target, ports.target, service);
     let hash = track::hash(tables, &key);
     let mut entry = track::find::<F, T>(tables, &key, hash)?;
     let meta = entry.meta();

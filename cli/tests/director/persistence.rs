@@ -1,13 +1,15 @@
 //! Clients of a persistent service stay with one server, and the listings show why.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
-use shunt_lab::{Family, HttpLoad, Topology, skipped, until};
+use shunt_lab::{Family, HttpLoad, HttpServer, Topology, skipped, until};
 
 use crate::bed::{Held, LIMIT, Method, add_web, at, web_servers};
 use crate::director::Director;
 
 /// The only server that answered these requests, each by a connection of its own.
-fn only_server(bed: &Topology, client: usize, web: std::net::SocketAddr) -> Result<String> {
+fn only_server(bed: &Topology, client: usize, web: SocketAddr) -> Result<String> {
     let report = HttpLoad::to(web)
         .workers(1)
         .connection_per_request()
@@ -130,5 +132,57 @@ fn a_template_outlives_its_time_while_its_client_has_a_connection() -> Result<()
 
     ensure!(held.ask()? == server, "the connection moved");
     ensure!(only_server(&bed, 0, web)? == server, "the client moved");
+    Ok(())
+}
+
+#[test]
+fn one_service_has_every_port_of_its_address() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    for method in [Method::Masquerade, Method::Route] {
+        let bed = Topology::builder()
+            .clients(2)
+            .servers(2)
+            .offloads()
+            .build()?;
+        let _members = method.prepare(&bed)?;
+        let _http = web_servers(&bed)?;
+        let more = |server| HttpServer::start(server, 8081);
+        let _more: Vec<HttpServer> = bed.servers.iter().map(more).collect::<Result<_>>()?;
+        let director = Director::start(bed.director())?;
+        for family in Family::BOTH {
+            let web = bed.service(family, 1, 80);
+            let all = at(web.ip(), 0);
+            director.ipvsadm(&format!("-A -t {all} -s rr -p 100"))?;
+            for index in 0..2 {
+                let server = at(bed.server_address(family, index), 0);
+                director.ipvsadm(&format!("-a -t {all} -r {server} {}", method.option()))?;
+            }
+            let other = SocketAddr::new(web.ip(), 8081);
+            let first = only_server(&bed, 0, web)?;
+            ensure!(
+                only_server(&bed, 0, other)? == first,
+                "another server on another port"
+            );
+            ensure!(
+                only_server(&bed, 1, other)? != first,
+                "rr gave both clients {first}"
+            );
+            let listing = director.ipvsadm("-Lnc")?;
+            for port in [80, 8081] {
+                let wanted = format!(" {} ", at(web.ip(), port));
+                let server = format!(":{port}");
+                let is_there =
+                    |line: &str| line.contains(&wanted) && line.trim_end().ends_with(&server);
+                ensure!(listing.lines().any(is_there), "no {wanted} in {listing}");
+            }
+            let save = director.ipvsadm("-Sn")?;
+            ensure!(
+                save.contains(&format!("-A -t {all} -s rr -p 100")),
+                "{save}"
+            );
+        }
+    }
     Ok(())
 }

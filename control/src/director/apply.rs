@@ -11,6 +11,7 @@ use super::{Director, Running, Write, entries, pools};
 impl Director {
     pub(super) fn add_service(&mut self, key: &ServiceKey, running: &dyn Running) {
         let (id, _) = self.ids.service(key);
+        let endpoint = self.name_wide(key, id);
         if let Some(slot) = self.ids.services.get_mut(key) {
             slot.present = true;
         }
@@ -21,7 +22,11 @@ impl Director {
         self.write(Write::Service { id, entry });
         self.renew_pool(key, running);
         if let Some((address, word)) = entries::endpoint(key) {
-            self.write(Write::EndpointAdd { address, word, id });
+            self.write(Write::EndpointAdd {
+                address,
+                word,
+                id: endpoint,
+            });
             let word = entries::address_word(key);
             if self.ids.hold_address(address, word) {
                 self.write(Write::EndpointAdd {
@@ -31,6 +36,23 @@ impl Director {
                 });
             }
         }
+    }
+
+    /// Writes which service a stretch of ids belongs to, if the service has every port. The id by
+    /// which packets find it.
+    pub(super) fn name_wide(&mut self, key: &ServiceKey, id: u32) -> u32 {
+        let Some(slot) = self.ids.services.get(key) else {
+            return id;
+        };
+        let (wide, endpoint) = (slot.wide, slot.endpoint());
+        if wide != 0 {
+            let number = entry::wide_number(wide);
+            self.write(Write::Wide {
+                number,
+                service: id,
+            });
+        }
+        endpoint
     }
 
     /// The service is no longer there: its flows find their servers gone, new ones go to the
@@ -140,7 +162,7 @@ impl Director {
         let to = entries::Surroundings {
             network: &self.network,
             local: &self.local,
-            service: service.id,
+            service: service.endpoint(),
             endpoint: self.ids.endpoint_of(key, server),
             before: self.written.get(&slot.id).copied(),
         };

@@ -12,6 +12,7 @@ use shunt_model::service::Granularity;
 use shunt_model::{Family, Method, Server, Service, ServiceKey};
 
 use super::Clock;
+use super::ids::{self, Ids};
 use crate::network::{Network, Route};
 use crate::table::Table;
 
@@ -150,7 +151,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     let at = server.at.address;
     let mut entry = entry::Server {
         address: words(at),
-        port: server.at.port.to_be(),
+        port: ids::port(key, server.at).to_be(),
         method: number(server, to.local),
         flags: server_flag::PRESENT | if at.is_ipv6() { server_flag::IPV6 } else { 0 },
         service: to.service,
@@ -162,7 +163,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     if at.is_ipv6() == address.is_ipv6() {
         entry.address_delta = checksum::fold(checksum::change(sum(*address), sum(at)));
     }
-    let ports = checksum::change_u16(port.to_be(), server.at.port.to_be());
+    let ports = checksum::change_u16(port.to_be(), entry.port);
     entry.port_delta = checksum::fold(ports);
     if entry.method == method::LOCAL {
         return Some(entry);
@@ -234,7 +235,7 @@ pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) ->
 
 /// The settings that follow from the table.
 #[must_use]
-pub fn settings(table: &Table, clock: Clock, masquerades: bool) -> Settings {
+pub fn settings(table: &Table, clock: Clock, ids: &Ids) -> Settings {
     let asked = table.timeouts();
     let mut timeouts = TIMEOUTS_S;
     let set = [
@@ -251,8 +252,8 @@ pub fn settings(table: &Table, clock: Clock, masquerades: bool) -> Settings {
     Settings {
         timeouts: connection::complete(timeouts.map(|seconds| clock.ticks(seconds))),
         reuse_mode: 1,
-        masquerades: u32::from(masquerades),
+        masquerades: u32::from(ids.masquerades()),
         icmp_limit: ICMP_LIMIT,
-        reserved: 0,
+        wide: u32::from(ids.has_wide()),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use shunt_datapath::entry::{BACK, ID_LIMIT, endpoint_word, kind};
+use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::{Method, Server, ServerAddress, ServiceKey};
 
 use super::entries;
@@ -35,6 +35,9 @@ pub struct ServiceSlot {
     /// The id of its templates, since it first was persistent; 0 before.
     #[serde(default)]
     pub template: u32,
+    /// The id by which a service of every port is found; 0 for one with a port.
+    #[serde(default)]
+    pub wide: u32,
     #[serde(with = "pairs")]
     pub servers: BTreeMap<ServerAddress, ServerSlot>,
 }
@@ -50,6 +53,13 @@ pub struct ServerSlot {
     pub method: Method,
     /// The last weight that was not 0 (`last_weight` of the kernel's destination).
     pub last_weight: u32,
+}
+
+impl ServiceSlot {
+    /// The id by which packets find it, and flows are keyed.
+    pub fn endpoint(&self) -> u32 {
+        if self.wide == 0 { self.id } else { self.wide }
+    }
 }
 
 impl ServerSlot {
@@ -98,8 +108,25 @@ pub struct Ids {
     used_services: BTreeSet<u32>,
     used_servers: BTreeSet<u32>,
     used_endpoints: BTreeSet<u32>,
+    /// Numbers of endpoints of every port: of services, and behind NAT.
+    wide_services: BTreeMap<u32, u32>,
+    wide_endpoints: BTreeSet<u32>,
     /// How many endpoints an address has, for the entry that says that it has any.
     addresses: BTreeMap<(IpAddr, u32), u32>,
+}
+
+/// Whether a service has every port of its address.
+pub fn is_wide(key: &ServiceKey) -> bool {
+    matches!(key, ServiceKey::Address { port: 0, .. })
+}
+
+/// The port that a server has in the packet path. One without a port has that of the service; 0 is
+/// the port that the client asked.
+pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
+    match *service {
+        ServiceKey::Address { port, .. } if server.port == 0 => port,
+        _ => server.port,
+    }
 }
 
 /// The lowest id from 1 that is not in use. Sets are dense at the low end, so this ends early.
@@ -123,6 +150,8 @@ impl Ids {
             used_services: BTreeSet::new(),
             used_servers: BTreeSet::new(),
             used_endpoints: BTreeSet::new(),
+            wide_services: BTreeMap::new(),
+            wide_endpoints: BTreeSet::new(),
             addresses: BTreeMap::new(),
         }
     }
@@ -143,10 +172,18 @@ impl Ids {
         }
         let id = lowest(&self.used_services);
         self.used_services.insert(id);
+        let mut wide = 0;
+        if is_wide(key) {
+            let number = (0..).find(|number| !self.wide_services.contains_key(number));
+            let number = number.unwrap_or(0);
+            self.wide_services.insert(number, id);
+            wide = entry::wide(number);
+        }
         let slot = ServiceSlot {
             id,
             present: true,
             template: 0,
+            wide,
             servers: BTreeMap::new(),
         };
         self.services.insert(*key, slot);
@@ -204,7 +241,7 @@ impl Ids {
         }
         let id = slot.id;
         self.used_servers.insert(id);
-        let endpoint = self.endpoint(server, protocol);
+        let endpoint = self.endpoint(key, server, protocol);
         Put {
             id,
             fresh,
@@ -212,22 +249,48 @@ impl Ids {
         }
     }
 
-    fn endpoint(&mut self, server: &Server, protocol: u8) -> Option<NatEndpoint> {
+    fn endpoint(
+        &mut self,
+        service: &ServiceKey,
+        server: &Server,
+        protocol: u8,
+    ) -> Option<NatEndpoint> {
         if server.method != Method::Masquerade {
             return None;
         }
         let key = NatKey {
             address: server.at.address,
-            port: server.at.port,
+            port: port(service, server.at),
             protocol,
         };
         if self.endpoints.contains_key(&key) {
             return None;
         }
-        let id = lowest(&self.used_endpoints);
-        self.used_endpoints.insert(id);
-        self.endpoints.insert(key, id | BACK);
-        Some(NatEndpoint { key, id: id | BACK })
+        let id = if key.port == 0 {
+            let mut numbers = 0..;
+            let number = numbers.find(|number| !self.wide_endpoints.contains(number));
+            let number = number.unwrap_or(0);
+            self.wide_endpoints.insert(number);
+            entry::wide(number) | BACK
+        } else {
+            let id = lowest(&self.used_endpoints);
+            self.used_endpoints.insert(id);
+            id | BACK
+        };
+        self.endpoints.insert(key, id);
+        Some(NatEndpoint { key, id })
+    }
+
+    /// Whether there is room for another service of every port, or server of every port behind
+    /// NAT.
+    pub fn has_room_for_wide(&self) -> bool {
+        let limit = entry::WIDES as usize;
+        self.wide_services.len() < limit && self.wide_endpoints.len() < limit
+    }
+
+    /// Whether packets must be looked for by address alone.
+    pub fn has_wide(&self) -> bool {
+        !self.wide_services.is_empty() || !self.wide_endpoints.is_empty()
     }
 
     /// The endpoint's id of a masqueraded server.
@@ -237,7 +300,7 @@ impl Ids {
         };
         let key = NatKey {
             address: server.at.address,
-            port: server.at.port,
+            port: port(key, server.at),
             protocol: protocol.number(),
         };
         self.endpoints.get(&key).copied().unwrap_or(0)
@@ -296,7 +359,8 @@ impl Ids {
             let keep = slot.present
                 || !slot.servers.is_empty()
                 || used_services.contains(&slot.id)
-                || used_services.contains(&slot.template);
+                || used_services.contains(&slot.template)
+                || used_services.contains(&slot.wide);
             if !keep {
                 gone.push((*key, slot.id, slot.template));
             }
@@ -305,6 +369,7 @@ impl Ids {
             self.services.remove(&key);
             self.used_services.remove(&id);
             self.used_services.remove(&template);
+            self.wide_services.retain(|_, service| *service != id);
             freed.services.push(id);
             if let Some((address, word)) = entries::endpoint(&key) {
                 freed.endpoints.push((address, word));
@@ -333,7 +398,7 @@ impl Ids {
                 let protocol = protocol.number();
                 needed.insert(NatKey {
                     address: at.address,
-                    port: at.port,
+                    port: port(key, *at),
                     protocol,
                 });
             }
@@ -346,7 +411,11 @@ impl Ids {
             .collect();
         for (key, id) in gone {
             self.endpoints.remove(&key);
-            self.used_endpoints.remove(&(id & !BACK));
+            if id & entry::WIDE == 0 {
+                self.used_endpoints.remove(&(id & !BACK));
+            } else {
+                self.wide_endpoints.remove(&entry::wide_number(id));
+            }
             let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
             freed.endpoints.push((key.address, word));
             let word = endpoint_word(0, key.protocol, kind::ADDRESS);
@@ -367,12 +436,20 @@ impl Ids {
             if slot.template != 0 {
                 self.used_services.insert(slot.template);
             }
+            if slot.wide != 0 {
+                self.wide_services
+                    .insert(entry::wide_number(slot.wide), slot.id);
+            }
             for server in slot.servers.values() {
                 self.used_servers.extend(server.all());
             }
         }
         for id in endpoints.values() {
-            self.used_endpoints.insert(id & !BACK);
+            if id & entry::WIDE == 0 {
+                self.used_endpoints.insert(id & !BACK);
+            } else {
+                self.wide_endpoints.insert(entry::wide_number(*id));
+            }
         }
         self.services = services;
         self.endpoints = endpoints;

@@ -5,6 +5,7 @@
 //! the packet path consistent: what is pointed to is written before what points to it. Ids of what
 //! was deleted stay taken until no flow needs them ([`Director::unused`]).
 
+mod admit;
 mod apply;
 mod entries;
 mod hops;
@@ -17,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use shunt_datapath::entry::{self, Settings, Ways};
-use shunt_model::api::{Change, Done, Reason, Refusal};
+use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use crate::network::routes::Prefix;
@@ -62,6 +63,11 @@ pub enum Write {
         address: IpAddr,
         word: u32,
         id: u32,
+    },
+    /// The service that has the endpoint of every port with this number.
+    Wide {
+        number: u32,
+        service: u32,
     },
     EndpointRemove {
         address: IpAddr,
@@ -243,69 +249,6 @@ impl Director {
         None
     }
 
-    /// What the table cannot say no to, but the packet path must.
-    fn admit(&self, change: &Change) -> Result<(), Refusal> {
-        let full = match change {
-            Change::AddService { service } => {
-                self.ids.services_left() < 1 + usize::from(service.persistence.is_some())
-                    || !self
-                        .pools
-                        .has_room_for(service.scheduler, std::iter::empty())
-            }
-            Change::EditService { service } => {
-                let servers = self.table.service(&service.key).map(|entry| &entry.servers);
-                let weights = servers.into_iter().flatten().map(|server| server.weight);
-                let persistent = usize::from(service.persistence.is_some());
-                self.ids.services_left() < persistent
-                    || !self.pools.has_room_for(service.scheduler, weights)
-            }
-            Change::AddServer { key, server } | Change::EditServer { key, server } => {
-                self.admit_server(key, server)?;
-                // An edit may take a second id while flows keep the first.
-                self.ids.servers_left() == 0 || !self.has_room_with(key, server)
-            }
-            _ => false,
-        };
-        if full {
-            return Err(Refusal {
-                reason: Reason::NoRoom,
-                text: "the packet path has no room for another service or server; start shuntd \
-                       with larger tables (--services, --servers, --pool-words)"
-                    .to_owned(),
-            });
-        }
-        Ok(())
-    }
-
-    fn has_room_with(&self, key: &ServiceKey, server: &Server) -> bool {
-        let Some(entry) = self.table.service(key) else {
-            return true;
-        };
-        let others = entry.servers.iter().filter(|other| other.at != server.at);
-        let weights = others.map(|other| other.weight).chain([server.weight]);
-        self.pools.has_room_for(entry.service.scheduler, weights)
-    }
-
-    fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
-        let ServiceKey::Address { port, .. } = key else {
-            return Ok(());
-        };
-        let moved = server.method == shunt_model::Method::Masquerade
-            && self.local.contains(&server.at.address)
-            && server.at.port != *port;
-        if moved {
-            return Err(Refusal {
-                reason: Reason::NotSupported,
-                text: format!(
-                    "server {} is this machine itself: another port than the service's is not \
-                     carried there by this version of Shunt yet",
-                    server.at
-                ),
-            });
-        }
-        Ok(())
-    }
-
     fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
         match applied {
             Applied::ServiceAdded { key } => self.add_service(key, running),
@@ -342,7 +285,7 @@ impl Director {
     /// The settings that are in force.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        entries::settings(&self.table, self.clock, self.ids.masquerades())
+        entries::settings(&self.table, self.clock, &self.ids)
     }
 
     /// Writes again whoever is reached by way of this address.
@@ -423,7 +366,7 @@ impl Director {
     pub fn names(&self) -> Names {
         let mut names = Names::default();
         for (key, slot) in &self.ids.services {
-            names.services.insert(slot.id, *key);
+            names.services.insert(slot.endpoint(), *key);
             if slot.template != 0 {
                 names.services.insert(slot.template, *key);
             }
@@ -448,6 +391,19 @@ impl Director {
 pub struct Names {
     pub services: BTreeMap<u32, ServiceKey>,
     pub servers: BTreeMap<u32, (ServiceKey, ServerAddress)>,
+}
+
+impl Names {
+    /// The service of an endpoint's id, and the port that a client asked if the service has every
+    /// port.
+    #[must_use]
+    pub fn service(&self, endpoint: u32) -> Option<(ServiceKey, Option<u16>)> {
+        if endpoint & entry::WIDE == 0 {
+            return Some((*self.services.get(&endpoint)?, None));
+        }
+        let key = self.services.get(&entry::with_port(endpoint, 0))?;
+        Some((*key, Some(endpoint as u16)))
+    }
 }
 
 impl ServiceSlot {

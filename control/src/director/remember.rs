@@ -167,6 +167,7 @@ impl Director {
             let Some((address, word)) = entries::endpoint(&key) else {
                 continue;
             };
+            let id = self.name_wide(&key, id);
             self.write(Write::EndpointAdd { address, word, id });
             let word = entries::address_word(&key);
             if self.ids.hold_address(address, word) {

@@ -270,13 +270,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
         ),
         (
             add_service(Service {
-                persistence: persistent(None),
-                ..web(0)
-            }),
-            "a service of every port (port 0) is",
-        ),
-        (
-            add_service(Service {
                 persistence: persistent(Some("sip")),
                 ..web(83)
             }),
@@ -295,10 +288,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
                 ..masqueraded(1)
             }),
             "connection thresholds are",
-        ),
-        (
-            add_server(masqueraded(0)),
-            "a real server of every port (port 0) is",
         ),
         (
             tunnel(Encapsulation::Gue {

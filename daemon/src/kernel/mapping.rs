@@ -163,7 +163,7 @@ impl Default for SettingsWords {
             reuse_mode: 0,
             masquerades: 0,
             icmp_limit: 0,
-            reserved: 0,
+            wide: 0,
         })
     }
 }

@@ -8,5 +8,6 @@ pub mod object;
 pub mod place;
 pub mod replay;
 pub mod scan;
+pub mod shared;
 pub mod tables;
 pub mod templates;

@@ -20,10 +20,11 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 19] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
+    "WIDE_SERVICES",
     "SERVERS",
     "POOLS",
     "COUNTS",

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use shunt_control::director::Names;
 use shunt_datapath::connection::{self, Meta};
-use shunt_datapath::entry::{Settings, counts};
+use shunt_datapath::entry::{self, Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
 use shunt_model::{Connection, Protocol, ServiceKey, State};
 
@@ -140,7 +140,8 @@ impl Look<'_> {
             return true;
         }
         found.used += 1;
-        found.services.insert(record.key.endpoint::<L>());
+        let endpoint = record.key.endpoint::<L>();
+        found.services.insert(entry::with_port(endpoint, 0));
         found.servers.insert(record.target);
         if record.meta.is_template() {
             templates.meet::<L>(record, self.now);
@@ -214,10 +215,13 @@ impl Look<'_> {
     ) -> Option<connection::State> {
         let server = self.tables.server(record.target)?;
         let port = record.key.port::<L>();
+        // A server of every port answers from the port that it was asked on.
+        let asked = record.key.endpoint::<L>() as u16;
+        let service = entry::with_port(server.service, asked.to_be());
         let key = if L::STRIDE == 2 {
-            Key::v4((record.key.first >> 32) as u32, port, server.service)
+            Key::v4((record.key.first >> 32) as u32, port, service)
         } else {
-            Key::v6(record.key.address, port, server.service)
+            Key::v6(record.key.address, port, service)
         };
         let hash = flows::hash(&key, self.tables.made.seed);
         let places = [flows::first(hash, mask), flows::second(hash, mask)];
@@ -314,15 +318,16 @@ impl Look<'_> {
         }
         let limit = self.limit(record.meta.state());
         let left = limit.checked_sub(record.meta.age(self.now))?;
-        let key = names.services.get(&record.key.endpoint::<L>())?;
+        let (key, asked) = names.service(record.key.endpoint::<L>())?;
         let ServiceKey::Address {
             protocol,
             address,
             port,
-        } = *key
+        } = key
         else {
             return None;
         };
+        let port = asked.unwrap_or(port);
         let (_, server) = names.servers.get(&record.target)?;
         let client = if L::STRIDE == 2 {
             IpAddr::V4(Ipv4Addr::from(
@@ -339,11 +344,16 @@ impl Look<'_> {
             protocol,
             client,
             virtual_address: SocketAddr::new(address, port),
-            server: SocketAddr::new(server.address, server.port),
+            server: SocketAddr::new(server.address, port_of(server.port, port)),
             state: state(protocol, record.meta.state()),
             expires_s: u32::try_from(expires_s).unwrap_or(u32::MAX),
         })
     }
+}
+
+/// A server without a port has the one that the client asked.
+fn port_of(port: u16, asked: u16) -> u16 {
+    if port == 0 { asked } else { port }
 }
 
 /// A state by its name.

@@ -21,6 +21,7 @@ use shunt_model::api::Statistics;
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
 use super::place::Place;
+pub use super::shared::Shared;
 
 /// [`entry::Traffic`] as a map's value.
 #[repr(transparent)]
@@ -28,29 +29,6 @@ use super::place::Place;
 struct TrafficValue(entry::Traffic);
 // SAFETY: integers only, no padding.
 unsafe impl Pod for TrafficValue {}
-
-/// What several threads may look at: a scan or a listing runs beside the daemon's own task.
-#[derive(Debug)]
-pub struct Shared {
-    pub made: Made,
-    services: Mapping,
-    servers: Mapping,
-    pub counts: Mapping,
-    pub flows4: Mapping,
-    pub flows6: Mapping,
-}
-
-impl Shared {
-    #[must_use]
-    pub fn server(&self, id: u32) -> Option<entry::Server> {
-        self.servers.read(id as usize)
-    }
-
-    #[must_use]
-    pub fn service(&self, id: u32) -> Option<entry::Service> {
-        self.services.read(id as usize)
-    }
-}
 
 /// All tables.
 pub struct Tables {
@@ -81,6 +59,7 @@ impl Tables {
         let mut tables = Self {
             shared: Arc::new(Shared {
                 made,
+                wides: mapped("WIDE_SERVICES", 1)?,
                 services: mapped("SERVICES", size_of::<entry::Service>() / 8)?,
                 servers: mapped("SERVERS", size_of::<entry::Server>() / 8)?,
                 counts: mapped("COUNTS", 1)?,
@@ -184,6 +163,13 @@ impl Tables {
                         _ => false,
                     })
             }
+            Write::Wide { number, service } => match self.shared.wides.value(*number as usize) {
+                Some([word]) => {
+                    word.store(u64::from(*service), Ordering::Release);
+                    true
+                }
+                _ => false,
+            },
             Write::Switch { service, pool } => {
                 match self.shared.services.value(*service as usize) {
                     Some([word, ..]) => {

@@ -45,7 +45,7 @@ impl Templates {
         if self.expiring.is_empty() || !record.meta.has(Meta::CONTROLLED) {
             return;
         }
-        let Some(service) = look.tables.service(record.key.endpoint::<L>()) else {
+        let Some(service) = look.tables.service_of(record.key.endpoint::<L>()) else {
             return;
         };
         let key = if is_wide::<L>() {

@@ -104,11 +104,12 @@ fn plain(words: &[AtomicU64]) -> Vec<u64> {
 }
 
 /// Array maps, with how long an entry is and how many there are.
-fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 10] {
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 11] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
         ("SERVICES", size_of::<Service>(), sizes.services),
+        ("WIDE_SERVICES", 8, 64),
         ("SERVERS", 128, sizes.servers),
         ("POOLS", 8, sizes.pool_words),
         ("COUNTS", 8, sizes.servers),
@@ -193,6 +194,8 @@ impl Kernel {
         self.mapping("ENDPOINTS4").write(&tables.endpoints4);
         self.mapping("ENDPOINTS6").write(&tables.endpoints6);
         self.mapping("SERVICES").write(&tables.services);
+        let wide: Vec<u64> = tables.wide_services.iter().map(|id| (*id).into()).collect();
+        self.mapping("WIDE_SERVICES").write(&wide);
         self.mapping("SERVERS").write(&tables.servers);
         self.mapping("HOPS_TO_CLIENTS").write(&tables.hops);
         self.mapping("SETTINGS").write(&[tables.settings]);

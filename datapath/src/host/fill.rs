@@ -7,7 +7,7 @@ use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
     BACK, Hop, POOL_HEAD, PoolWord, Server, Service, Ways, endpoint_word, kind, method, pool_slot,
-    server_flag, service_flag,
+    server_flag, service_flag, wide,
 };
 
 use super::HostTables;
@@ -64,7 +64,13 @@ impl HostTables {
             flags: flags | family | service_flag::PRESENT,
             ..Service::default()
         };
-        self.add_endpoint(address, port, protocol, kind::SERVICE, id);
+        // The service with every port has the stretch of ids that has its own number.
+        let endpoint = if port == 0 { wide(id) } else { id };
+        if port == 0 {
+            self.settings.wide = 1;
+            self.wide_services[id as usize] = id;
+        }
+        self.add_endpoint(address, port, protocol, kind::SERVICE, endpoint);
         self.add_endpoint(address, 0, protocol, kind::ADDRESS, id);
         id
     }
@@ -102,7 +108,7 @@ impl HostTables {
             port,
             method: server.method,
             flags: server_flag::PRESENT | family,
-            service,
+            service: if of.port == 0 { wide(service) } else { service },
             outer_source: outer,
             outer_sum: checksum::fold(checksum::add(sum(outer), sum(address))),
             virtual_address: of.address,
@@ -110,7 +116,8 @@ impl HostTables {
             ..Server::default()
         };
         if server.method == method::MASQUERADE {
-            entry.endpoint = BACK | self.next[2];
+            let number = self.next[2];
+            entry.endpoint = BACK | if port == 0 { wide(number) } else { number };
             self.next[2] += 1;
             entry.address_delta = checksum::fold(checksum::change(sum(of.address), sum(address)));
             entry.port_delta = checksum::fold(checksum::change_u16(of.port, port));

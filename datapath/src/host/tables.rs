@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
-use crate::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways};
+use crate::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, WIDES, Ways};
 use crate::family::{V4, V6};
 use crate::flows::{GONE, Layout, Narrow, Wide, Words};
 use crate::schedule::{self, Client};
@@ -84,6 +84,7 @@ pub struct HostTables {
     pub endpoints4: Vec<Bucket4>,
     pub endpoints6: Vec<Bucket6>,
     pub services: Vec<Service>,
+    pub wide_services: Vec<u32>,
     pub servers: Vec<Server>,
     pub pools: Vec<AtomicU64>,
     pub counts: Vec<AtomicU64>,
@@ -124,12 +125,13 @@ impl HostTables {
                 reuse_mode: 1,
                 masquerades: 0,
                 icmp_limit: 1000,
-                reserved: 0,
+                wide: 0,
             },
             clock: AtomicU32::new(0),
             endpoints4: vec![Bucket4::default(); sizes.endpoints],
             endpoints6: vec![Bucket6::default(); sizes.endpoints],
             services: vec![Service::default(); sizes.services],
+            wide_services: vec![0; WIDES as usize],
             servers: vec![Server::default(); sizes.servers],
             pools: zeros(sizes.pool_words),
             counts: zeros(sizes.servers),
@@ -255,6 +257,21 @@ impl<'a> Tables for &'a HostTables {
 
     fn recall6(&self, service: u32, client: [u64; 2], port: u16) -> u32 {
         template::recall::<V6, _>(self, service, client, port)
+    }
+
+    fn wide_service(&self, number: u32) -> u32 {
+        self.wide_services
+            .get(number as usize)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn wide4(&self, address: u32, word: u32) -> u32 {
+        walk::wide::<V4, _>(self, address, word)
+    }
+
+    fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
+        walk::wide::<V6, _>(self, address, word)
     }
 
     fn schedule(&self, service: u32, client: Client) -> u32 {

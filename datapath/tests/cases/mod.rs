@@ -7,6 +7,7 @@
 
 mod answers;
 mod connections;
+mod every_port;
 pub mod farm;
 mod fragments;
 mod hostile;
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = methods::cases();
     cases.extend(answers::cases());
     cases.extend(connections::cases());
+    cases.extend(every_port::cases());
     cases.extend(fragments::cases());
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());

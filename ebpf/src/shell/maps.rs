@@ -13,7 +13,7 @@ use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, Ways,
+    Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, WIDES, Ways,
 };
 use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
@@ -58,6 +58,8 @@ static ENDPOINTS4: Array<Bucket4, 1024, MAPPED> = Array::new();
 static ENDPOINTS6: Array<Bucket6, 1024, MAPPED> = Array::new();
 #[btf_map]
 static SERVICES: Array<Service, 1024, MAPPED> = Array::new();
+#[btf_map]
+static WIDE_SERVICES: Array<u64, { WIDES as usize }, MAPPED> = Array::new();
 #[btf_map]
 static SERVERS: Array<Server, 4096, MAPPED> = Array::new();
 #[btf_map]
@@ -247,6 +249,23 @@ impl Tables for Maps {
     #[inline(always)]
     fn recall6(&self, service: u32, client: [u64; 2], port: u16) -> u32 {
         parts::recall6(service, client[0], client[1], port as u32)
+    }
+
+    #[inline(always)]
+    fn wide_service(&self, number: u32) -> u32 {
+        WIDE_SERVICES
+            .get(number)
+            .map_or(0, |service| *service as u32)
+    }
+
+    #[inline(always)]
+    fn wide4(&self, address: u32, word: u32) -> u32 {
+        parts::wide4(address, word)
+    }
+
+    #[inline(always)]
+    fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
+        parts::wide6(address[0], address[1], word)
     }
 
     #[inline(always)]

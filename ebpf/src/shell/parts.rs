@@ -9,7 +9,7 @@ use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
-use shunt_datapath::{fragment, icmp, open, reply, template, track};
+use shunt_datapath::{fragment, icmp, open, reply, template, track, walk};
 
 use super::fib;
 use super::maps::Maps;
@@ -56,6 +56,20 @@ pub extern "C" fn recall4(service: u32, client: u32, port: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn recall6(service: u32, a: u64, b: u64, port: u32) -> u32 {
     template::recall::<V6, Maps>(&Maps, service, [a, b], port as u16)
+}
+
+/// The endpoint of every port of an IPv4 address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn wide4(address: u32, word: u32) -> u32 {
+    walk::wide::<V4, Maps>(&Maps, address, word)
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn wide6(a: u64, b: u64, word: u32) -> u32 {
+    walk::wide::<V6, Maps>(&Maps, [a, b], word)
 }
 
 #[inline(always)]

@@ -158,6 +158,18 @@ impl<'a> Tables for View<'a> {
         unreachable!("no template is asked here")
     }
 
+    fn wide_service(&self, _number: u32) -> u32 {
+        unreachable!("no endpoint is looked up here")
+    }
+
+    fn wide4(&self, _address: u32, _word: u32) -> u32 {
+        unreachable!("no endpoint is looked up here")
+    }
+
+    fn wide6(&self, _address: [u64; 2], _word: u32) -> u32 {
+        unreachable!("no endpoint is looked up here")
+    }
+
     fn schedule(&self, service: u32, client: Client) -> u32 {
         pick(self, service, client)
     }

@@ -1,0 +1,43 @@
+//! The tables that several threads may look at: a scan or a listing runs beside the daemon's own
+//! task.
+
+use std::sync::atomic::Ordering;
+
+use shunt_datapath::entry;
+
+use super::mapping::Mapping;
+use super::object::Made;
+
+/// The mappings of those tables.
+#[derive(Debug)]
+pub struct Shared {
+    pub made: Made,
+    pub(super) services: Mapping,
+    pub(super) wides: Mapping,
+    pub(super) servers: Mapping,
+    pub counts: Mapping,
+    pub flows4: Mapping,
+    pub flows6: Mapping,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn server(&self, id: u32) -> Option<entry::Server> {
+        self.servers.read(id as usize)
+    }
+
+    #[must_use]
+    pub fn service(&self, id: u32) -> Option<entry::Service> {
+        self.services.read(id as usize)
+    }
+
+    /// The service of an endpoint.
+    #[must_use]
+    pub fn service_of(&self, endpoint: u32) -> Option<entry::Service> {
+        if endpoint & entry::WIDE == 0 {
+            return self.service(endpoint);
+        }
+        let words = self.wides.value(entry::wide_number(endpoint) as usize)?;
+        self.service(words.first()?.load(Ordering::Acquire) as u32)
+    }
+}

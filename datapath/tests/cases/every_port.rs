@@ -1,0 +1,213 @@
+//! Services of every port of an address: one service, and a flow for each port.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use shunt_datapath::entry::{Ways, method, scheduler};
+use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
+use shunt_datapath::verdict::{Pass, Verdict};
+
+use super::farm::*;
+use super::packet::*;
+use super::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            cases.push(routed(v6, protocol));
+            cases.push(masqueraded(v6, protocol));
+        }
+        cases.push(a_service_of_the_port_comes_first(v6));
+        cases.push(persistent(v6));
+        cases.push(error_to_the_server(v6));
+        cases.push(error_to_the_client(v6));
+    }
+    cases
+}
+
+fn farm(v6: bool, protocol: u8, method: u8) -> HostTables {
+    let mut tables = HostTables::new(Sizes::default());
+    let address = virtual_end(v6).0;
+    tables.add_service(address, 0, protocol, 0);
+    tables.add_route(IpAddr::from([0, 0, 0, 0]), 0, 5, to_client());
+    tables.add_route(IpAddr::from([0u16; 8]), 0, 6, to_client());
+    for number in 1..=2 {
+        let ways = Ways::new(mac(0x100 + number), mac(3), TO_SERVER, 1500);
+        let one = server(method, v6);
+        let (address, _) = server_end(v6);
+        let address = own(address, number);
+        tables.add_server(
+            1,
+            &NewServer {
+                ways,
+                address,
+                port: 0,
+                ..one
+            },
+        );
+    }
+    tables.set_pool(1, scheduler::RING, &[(1, 1), (2, 1)]);
+    tables
+}
+
+/// Behind masquerade each server has an address of its own.
+fn own(first: IpAddr, number: u16) -> IpAddr {
+    let more = number - 1;
+    match first {
+        IpAddr::V4(a) => Ipv4Addr::from(u32::from(a) + u32::from(more)).into(),
+        IpAddr::V6(a) => Ipv6Addr::from(u128::from(a) + u128::from(more)).into(),
+    }
+}
+
+/// The same client port to two ports is two flows.
+fn routed(v6: bool, protocol: u8) -> Case {
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let mut all = case(
+        format!("{name} {family}: each port of a service is a flow"),
+        farm(v6, protocol, method::ROUTE),
+    );
+    for (port, number) in [(21, 1), (5000, 2), (21, 1), (65_535, 1), (5000, 2), (0, 2)] {
+        let packet = opening(protocol, client(v6), (virtual_end(v6).0, port));
+        let out = packet.clone().macs(0x100 + number, 3).ttl(63);
+        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+    }
+    all.holds("two flows each", |tables| {
+        let count = |server| {
+            let (active, inactive) = live(tables, server);
+            active + inactive
+        };
+        (count(1), count(2)) == (2, 2)
+    })
+}
+
+/// The server keeps the port that was asked, and answers from it.
+fn masqueraded(v6: bool, protocol: u8) -> Case {
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let mut all = case(
+        format!("{name} {family}: NAT keeps the port of a service of every port"),
+        farm(v6, protocol, method::MASQUERADE),
+    );
+    let (address, _) = server_end(v6);
+    for port in [21, 60_000] {
+        let asked = (virtual_end(v6).0, port);
+        for server in [1u16, 2] {
+            let from = (client(v6).0, 40_000 + server);
+            let own = own(address, server);
+            let packet = opening(protocol, from, asked);
+            let out = packet
+                .clone()
+                .to((own, port))
+                .macs(0x100 + server, 3)
+                .ttl(63);
+            all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+            let answer = match protocol {
+                TCP => tcp((own, port), from, SYN | ACK),
+                _ => udp((own, port), from),
+            };
+            let out = answer.clone().from(asked).macs(8, 4).ttl(63);
+            all = all.turns(&answer, Verdict::Send(TO_CLIENT), &out);
+            // From another port it speaks for itself.
+            let stranger = opening(protocol, (own, port + 1), from);
+            all = all.leaves(&stranger, Verdict::Pass(Pass::NotOurs));
+        }
+    }
+    all
+}
+
+fn a_service_of_the_port_comes_first(v6: bool) -> Case {
+    let mut tables = farm(v6, TCP, method::ROUTE);
+    tables.add_service(virtual_end(v6).0, 80, TCP, 0);
+    let ways = Ways::new(mac(0x103), mac(3), TO_SERVER, 1500);
+    let server = NewServer {
+        ways,
+        ..server(method::ROUTE, v6)
+    };
+    tables.add_server(2, &server);
+    tables.set_pool(2, scheduler::RING, &[(3, 1)]);
+    let mut all = case(
+        format!(
+            "{}: a service of just the port comes first",
+            family_name(v6)
+        ),
+        tables,
+    );
+    for (port, number) in [(80, 3), (81, 1)] {
+        let packet = tcp(client(v6), (virtual_end(v6).0, port), SYN);
+        let out = packet.clone().macs(0x100 + number, 3).ttl(63);
+        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+    }
+    all
+}
+
+/// A template is for all ports together.
+fn persistent(v6: bool) -> Case {
+    let mut tables = farm(v6, TCP, method::ROUTE);
+    tables.services[1].template = 40;
+    tables.services[1].persistence = 300;
+    tables.services[1].granularity = [u64::MAX, u64::MAX];
+    let mut all = case(
+        format!("{}: a client has one server on every port", family_name(v6)),
+        tables,
+    );
+    for port in [80, 443, 21] {
+        let packet = tcp(client(v6), (virtual_end(v6).0, port), SYN);
+        let out = packet.clone().macs(0x101, 3).ttl(63);
+        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+    }
+    all
+}
+
+/// The type, code and rest of "host unreachable".
+fn unreachable(v6: bool) -> (u8, u8) {
+    if v6 { (1, 3) } else { (3, 1) }
+}
+
+fn error_to_the_server(v6: bool) -> Case {
+    let asked = (virtual_end(v6).0, 2000);
+    let open = tcp(client(v6), asked, SYN);
+    let inside = open.clone().to((server_end(v6).0, 2000));
+    let sent = inside.clone().macs(0x101, 3).ttl(63);
+    let (kind, code) = unreachable(v6);
+    // About the service's answer, from a router on the client's side.
+    let answer = tcp(asked, client(v6), SYN | ACK);
+    let error = icmp(client(v6).0, asked.0, kind, code, 0).payload(&answer.network());
+    let quoted = tcp((server_end(v6).0, 2000), client(v6), SYN | ACK);
+    let out = icmp(client(v6).0, server_end(v6).0, kind, code, 0)
+        .payload(&like(&answer, &quoted))
+        .macs(0x101, 3)
+        .ttl(63);
+    case(
+        format!("{}: an error about an answer on any port", family_name(v6)),
+        farm(v6, TCP, method::MASQUERADE),
+    )
+    .turns(&open, Verdict::Send(TO_SERVER), &sent)
+    .turns(&error, Verdict::Send(TO_SERVER), &out)
+}
+
+fn error_to_the_client(v6: bool) -> Case {
+    let asked = (virtual_end(v6).0, 2000);
+    let own = (server_end(v6).0, 2000);
+    let open = tcp(client(v6), asked, SYN);
+    let sent = open.clone().to(own).macs(0x101, 3).ttl(63);
+    let (kind, code) = unreachable(v6);
+    let inside = open.clone().to(own);
+    let error = icmp(own.0, client(v6).0, kind, code, 0).payload(&inside.network());
+    let out = icmp(asked.0, client(v6).0, kind, code, 0)
+        .payload(&like(&inside, &open))
+        .macs(8, 4)
+        .ttl(63);
+    case(
+        format!("{}: a server's error about any port", family_name(v6)),
+        farm(v6, TCP, method::MASQUERADE),
+    )
+    .turns(&open, Verdict::Send(TO_SERVER), &sent)
+    .turns(&error, Verdict::Send(TO_CLIENT), &out)
+}
+
+/// The network packet of `wanted` with the transport checksum of `before`, which a quote keeps.
+fn like(before: &Packet, wanted: &Packet) -> Vec<u8> {
+    let (from, mut bytes) = (before.network(), wanted.network());
+    let at = bytes.len() - 20 + 16;
+    bytes[at..at + 2].copy_from_slice(&from[at..at + 2]);
+    bytes
+}
