@@ -4,7 +4,7 @@
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
 use crate::connection;
-use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method};
+use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method, server_flag};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
@@ -197,6 +197,9 @@ fn enter<F: Family, P: Frame, T: Tables>(
     };
     let meta = track::begin(tables, id, request.now, state, masquerade);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
+    if server.flags & server_flag::LIMITED != 0 {
+        schedule::overload::opened(tables, id);
+    }
     tables.traffic(id, |traffic| {
         traffic.connections = traffic.connections.wrapping_add(1)
     });

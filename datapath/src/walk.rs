@@ -198,6 +198,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             Client {
                 address: F::folded(packet.source),
                 port,
+                target: F::words(packet.target),
             },
         );
         if id == NONE {

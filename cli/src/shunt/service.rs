@@ -27,7 +27,8 @@ pub enum Verb {
     Add {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
-        /// How a server is picked for a connection: rr wrr lc wlc sh mh sed nq
+        /// How a server is picked for a connection: rr wrr lc wlc lblc lblcr sh dh mh sed
+        /// nq fo ovf twos
         #[arg(long, default_value = "wlc")]
         scheduler: Scheduler,
         #[command(flatten)]

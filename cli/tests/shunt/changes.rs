@@ -132,10 +132,6 @@ fn what_is_refused_is_said_on_standard_error_and_changes_nothing() {
             "service tcp 192.0.2.1:80 exists already",
         ),
         (
-            "service add tcp/192.0.2.2:80 --scheduler lblc",
-            "the scheduler lblc is not carried by this version of Shunt yet",
-        ),
-        (
             "service add sctp 192.0.2.2:80",
             "SCTP is not carried by this version of Shunt yet",
         ),

@@ -3,10 +3,18 @@
 //! In an order in which each step leaves the packet path consistent: entries before pools, pools
 //! before what is found by them; and the other way round when something goes.
 
-use shunt_datapath::entry::{self, PoolWord};
+use shunt_datapath::entry::{self, PoolWord, counts};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::{Director, Running, Write, entries, pools};
+
+/// How a server stands in the packet path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    upper: u32,
+    bounds: u64,
+    weight: u32,
+}
 
 impl Director {
     pub(super) fn add_service(&mut self, key: &ServiceKey, running: &dyn Running) {
@@ -84,6 +92,7 @@ impl Director {
         if put.fresh {
             self.write(Write::Forget { server: put.id });
         }
+        self.stand(put.id, &server, put.fresh, running);
         self.write_server(key, &server);
         if let Some(nat) = put.endpoint {
             let word = entry::endpoint_word(
@@ -106,6 +115,32 @@ impl Director {
             }
         }
         self.renew_pool(key, running);
+    }
+
+    /// Writes how a server stands. `__ip_vs_update_dest`: one whose upper threshold rises or goes is
+    /// not overloaded; nor is one that has fewer connections than its thresholds so far ask for,
+    /// which the walk may not have seen yet.
+    pub(super) fn stand(&mut self, id: u32, server: &Server, fresh: bool, running: &dyn Running) {
+        let upper = server.upper_threshold;
+        let wanted = Standing {
+            upper,
+            bounds: entry::standing::bounds(upper, server.lower_threshold),
+            weight: server.weight,
+        };
+        let before = self.standings.insert(id, wanted);
+        let word = running.counts(id);
+        let total = u64::from(counts::active(word)) + u64::from(counts::inactive(word));
+        let relieved = before.is_some_and(|before| {
+            upper == 0 || upper > before.upper || total < before.bounds >> 32
+        });
+        if fresh || before != Some(wanted) {
+            self.write(Write::Standing {
+                id,
+                bounds: wanted.bounds,
+                weight: wanted.weight,
+                anew: fresh || relieved,
+            });
+        }
     }
 
     pub(super) fn delete_server(

@@ -37,6 +37,13 @@ pub enum Write {
         id: u32,
         entry: entry::Server,
     },
+    /// How a server stands: [`entry::standing`]. If `anew`, it is not overloaded.
+    Standing {
+        id: u32,
+        bounds: u64,
+        weight: u32,
+        anew: bool,
+    },
     /// Only the way to a server.
     Way {
         id: u32,
@@ -115,6 +122,8 @@ impl Clock {
 pub trait Running {
     /// A word of the pools, as the packet path left it.
     fn pool_word(&self, at: u32) -> u64;
+    /// The live counts of a server.
+    fn counts(&self, server: u32) -> u64;
 }
 
 /// The composed machine.
@@ -128,6 +137,8 @@ pub struct Director {
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
+    /// Likewise how each stands, as its upper threshold and its entry's words.
+    standings: BTreeMap<u32, apply::Standing>,
     settings: Option<Settings>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
@@ -153,6 +164,7 @@ impl Director {
             hops: hops::Hops::default(),
             clock,
             written: BTreeMap::new(),
+            standings: BTreeMap::new(),
             settings: None,
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
@@ -392,6 +404,7 @@ impl Director {
         }
         for id in freed.servers {
             self.written.remove(&id);
+            self.standings.remove(&id);
         }
         for (address, word) in freed.endpoints {
             self.write(Write::EndpointRemove { address, word });
@@ -455,6 +468,7 @@ impl ServiceSlot {
                 at: server.at,
                 weight: server.weight,
                 last_weight: slot.last_weight,
+                limited: server.upper_threshold != 0,
             })
         };
         entry.servers.iter().filter_map(member).collect()

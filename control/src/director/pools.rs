@@ -87,17 +87,11 @@ impl Pools {
                 return None;
             }
         }
-        let length = POOL_HEAD + u32::try_from(compiled.slots.len()).unwrap_or(u32::MAX);
-        let base = self.take(length)?;
+        let base = self.take(room(&compiled))?;
         if let Some(before) = self.present.remove(&service) {
             self.leave(&before);
         }
-        let words = compiled
-            .head
-            .iter()
-            .chain(&compiled.slots)
-            .copied()
-            .collect();
+        let words = compiled.words().collect();
         let word = word(base, &compiled);
         self.present.insert(
             service,
@@ -122,15 +116,13 @@ impl Pools {
         running: &dyn Running,
     ) -> bool {
         let compiled = pool::compile(scheduler, family, &members, &Turn::default());
-        let length = u32::try_from(compiled.slots.len()).unwrap_or(u32::MAX);
-        let same = at.length() == length
-            && at.scheduler() == compiled.scheduler
-            && self.take_at(at.base(), POOL_HEAD + length)
+        let same = at == word(at.base(), &compiled)
+            && self.take_at(at.base(), room(&compiled))
             && compiled
-                .slots
-                .iter()
-                .zip(at.base() + POOL_HEAD..)
-                .all(|(slot, place)| running.pool_word(place) == *slot);
+                .words()
+                .zip(at.base()..)
+                .skip(POOL_HEAD as usize)
+                .all(|(word, place)| running.pool_word(place) == word);
         if same {
             // Where the turn began is known by the words in force alone.
             let mut compiled = compiled;
@@ -164,8 +156,7 @@ impl Pools {
     }
 
     fn leave(&mut self, present: &Present) {
-        let length = POOL_HEAD + u32::try_from(present.compiled.slots.len()).unwrap_or(u32::MAX);
-        self.left.push((present.base, length));
+        self.left.push((present.base, room(&present.compiled)));
     }
 
     fn take(&mut self, length: u32) -> Option<u32> {
@@ -225,12 +216,18 @@ fn longest(scheduler: Scheduler, weights: impl Iterator<Item = u32>) -> u64 {
         total += u64::from(weight);
     }
     match scheduler {
-        Scheduler::Sh => 256,
+        Scheduler::Sh | Scheduler::Dh => 256,
+        Scheduler::Twos => 2 * count + 1,
         Scheduler::Mh => 4093,
         // A turn that is too long for a ring is a list.
         Scheduler::Wrr => count.max(total.min(65_536)),
         _ => count,
     }
+}
+
+/// The words that a pool takes.
+fn room(compiled: &Compiled) -> u32 {
+    u32::try_from(compiled.words().count()).unwrap_or(u32::MAX)
 }
 
 fn word(base: u32, compiled: &Compiled) -> PoolWord {

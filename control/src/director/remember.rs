@@ -112,6 +112,14 @@ impl Director {
             return;
         };
         let members = slot.members(&entry);
+        let ids = entry.servers.iter().filter_map(|server| {
+            let id = slot.servers.get(&server.at)?.id;
+            Some((id, server))
+        });
+        let ids: Vec<(u32, &Server)> = ids.collect();
+        for (id, server) in ids {
+            self.stand(id, server, false, running);
+        }
         let scheduler = entry.service.scheduler;
         if !self
             .pools
@@ -244,6 +252,10 @@ mod tests {
     struct Empty;
 
     impl Running for Empty {
+        fn counts(&self, _server: u32) -> u64 {
+            0
+        }
+
         fn pool_word(&self, _at: u32) -> u64 {
             0
         }

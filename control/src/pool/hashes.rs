@@ -1,4 +1,4 @@
-//! The tables of sh and mh: which server a hash leads to.
+//! The tables of sh, dh and mh: which server a hash leads to.
 //!
 //! Quiesced servers keep their slots, with weight 0: whoever is hashed to one gets no server, or
 //! looks further if the service says so. That is the walk's business.
@@ -21,6 +21,15 @@ pub(super) fn source(members: &[Member]) -> Compiled {
         std::iter::repeat_n(member.slot(), length.min(SOURCE_SLOTS))
     });
     Compiled::still(scheduler::SH, rows.take(SOURCE_SLOTS).collect())
+}
+
+/// `IP_VS_DH_TAB_SIZE` of ip_vs_dh.c.
+const TARGET_SLOTS: usize = 256;
+
+/// `ip_vs_dh_reassign`: each server in turn, whatever its weight.
+pub(super) fn target(members: &[Member]) -> Compiled {
+    let slots = members.iter().cycle().map(Member::slot);
+    Compiled::still(scheduler::DH, slots.take(TARGET_SLOTS).collect())
 }
 
 /// `IP_VS_MH_TAB_SIZE` of ip_vs_mh.c, a prime, as distributions build it.

@@ -4,10 +4,11 @@
 //! kernel's schedulers hear of each change by itself, so compile once for each server that is
 //! added, edited or deleted, in order. The flags of a service are no part of its pool.
 
-use shunt_datapath::entry::{pool_slot, scheduler};
+use shunt_datapath::entry::{SLOT_LIMITED, pool_slot, scheduler};
 use shunt_model::{Family, Scheduler, ServerAddress};
 
 mod hashes;
+mod lots;
 mod round;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ pub struct Member {
     pub weight: u32,
     /// The last weight that was not 0 since the server was added; 0 if there was none.
     pub last_weight: u32,
+    /// It has thresholds.
+    pub limited: bool,
 }
 
 /// The words of a pool. All of it can be read back from the packet path.
@@ -32,6 +35,8 @@ pub struct Compiled {
     /// The cursor as it begins, and what the cursor is understood with.
     pub head: [u64; 2],
     pub slots: Vec<u64>,
+    /// What the scheduler draws lots with, behind the slots.
+    pub lots: Vec<u64>,
 }
 
 /// Where rr and wrr stand, carried over a change.
@@ -60,15 +65,14 @@ pub fn compile(scheduler: Scheduler, family: Family, members: &[Member], turn: &
         Scheduler::Wlc => listed(scheduler::WLC, members),
         Scheduler::Sed => listed(scheduler::SED, members),
         Scheduler::Nq => listed(scheduler::NQ, members),
+        Scheduler::Lblc => listed(scheduler::LBLC, members),
+        Scheduler::Lblcr => listed(scheduler::LBLCR, members),
         Scheduler::Sh => hashes::source(members),
+        Scheduler::Dh => hashes::target(members),
         Scheduler::Mh => hashes::maglev(family, members),
-        // `carried` refuses a service with one of these.
-        Scheduler::Lblc
-        | Scheduler::Lblcr
-        | Scheduler::Dh
-        | Scheduler::Fo
-        | Scheduler::Ovf
-        | Scheduler::Twos => Compiled::empty(),
+        Scheduler::Fo => heaviest_first(scheduler::FO, members),
+        Scheduler::Ovf => heaviest_first(scheduler::OVF, members),
+        Scheduler::Twos => drawn(scheduler::TWOS, members, &[1]),
     }
 }
 
@@ -100,6 +104,7 @@ impl Compiled {
             scheduler: scheduler::EMPTY,
             head: [0, 0],
             slots: Vec::new(),
+            lots: Vec::new(),
         }
     }
 
@@ -112,13 +117,21 @@ impl Compiled {
             scheduler,
             head: [0, 0],
             slots,
+            lots: Vec::new(),
         }
+    }
+
+    /// All words of the pool, in order.
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        let behind = self.slots.iter().chain(&self.lots);
+        self.head.iter().chain(behind).copied()
     }
 }
 
 impl Member {
     fn slot(&self) -> u64 {
-        pool_slot(self.id, self.weight)
+        let limited = if self.limited { SLOT_LIMITED } else { 0 };
+        pool_slot(self.id, self.weight) | limited
     }
 
     fn is_eligible(&self) -> bool {
@@ -126,10 +139,35 @@ impl Member {
     }
 }
 
-/// lc, wlc, sed, nq: all that the walk needs besides the live counts is the list.
+/// lc, wlc, sed, nq, lblc, lblcr: all that the walk needs besides the live counts is the list.
 fn listed(scheduler: u8, members: &[Member]) -> Compiled {
     let eligible = members.iter().filter(|member| member.is_eligible());
     Compiled::still(scheduler, eligible.map(Member::slot).collect())
+}
+
+/// fo, ovf: the walk takes the first that can. Of equals the newest is first, as in the list.
+fn heaviest_first(scheduler: u8, members: &[Member]) -> Compiled {
+    let mut sorted: Vec<&Member> = members.iter().filter(|m| m.is_eligible()).collect();
+    sorted.sort_by_key(|member| std::cmp::Reverse(member.weight));
+    Compiled::still(scheduler, sorted.into_iter().map(Member::slot).collect())
+}
+
+/// twos, p2c: the list, and lots by its weights, with some more behind them.
+fn drawn(scheduler: u8, members: &[Member], more: &[u32]) -> Compiled {
+    let compiled = listed(scheduler, members);
+    let mut weights: Vec<u32> = compiled
+        .slots
+        .iter()
+        .map(|slot| (slot >> 32) as u32)
+        .collect();
+    if weights.is_empty() {
+        return compiled;
+    }
+    weights.extend_from_slice(more);
+    Compiled {
+        lots: lots::lots(&weights),
+        ..compiled
+    }
 }
 
 /// The greatest common divisor of those weights that are not 0; 0 if there are none.

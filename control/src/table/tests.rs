@@ -298,20 +298,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
             "one-packet scheduling is",
         ),
         (
-            add_service(Service {
-                scheduler: Scheduler::Lblc,
-                ..web(84)
-            }),
-            "the scheduler lblc is",
-        ),
-        (
-            add_server(Server {
-                upper_threshold: 5,
-                ..masqueraded(1)
-            }),
-            "connection thresholds are",
-        ),
-        (
             add_server(masqueraded(0)),
             "a real server of every port (port 0) is",
         ),

@@ -20,13 +20,15 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 20] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
     "SERVERS",
     "POOLS",
     "COUNTS",
+    "STANDINGS",
+    "LOCALITIES",
     "FLOWS4",
     "FLOWS6",
     "HOPS_TO_CLIENTS",
@@ -260,6 +262,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("SERVICES", capacity.sizes.services),
         ("SERVERS", capacity.sizes.servers),
         ("COUNTS", capacity.sizes.servers),
+        ("STANDINGS", capacity.sizes.servers),
         ("TRAFFIC", capacity.sizes.servers),
         ("POOLS", capacity.sizes.pool_words),
     ];

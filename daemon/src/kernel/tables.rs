@@ -53,6 +53,7 @@ pub struct Tables {
     endpoints6: Mapping,
     services: Mapping,
     pools: Mapping,
+    standings: Mapping,
     settings: Mapping,
     hops: Mapping,
     routes4: LpmTrie<MapData, [u8; 4], u32>,
@@ -85,6 +86,7 @@ impl Tables {
             endpoints6: mapped("ENDPOINTS6", 8)?,
             services: mapped("SERVICES", 4)?,
             pools: mapped("POOLS", 1)?,
+            standings: mapped("STANDINGS", entry::standing::WORDS)?,
             settings: mapped("SETTINGS", 10)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
             routes4: LpmTrie::try_from(Map::LpmTrie(map("ROUTES4")?)).context("the map ROUTES4")?,
@@ -152,6 +154,22 @@ impl Tables {
     pub fn write(&mut self, write: &Write) -> Result<()> {
         let done = match write {
             Write::Server { id, entry } => self.shared.servers.write(*id as usize, *entry),
+            Write::Standing {
+                id,
+                bounds,
+                weight,
+                anew,
+            } => match self.standings.value(*id as usize) {
+                Some([limits, overloaded, weights, _]) => {
+                    limits.store(*bounds, Ordering::Release);
+                    weights.store(u64::from(*weight), Ordering::Release);
+                    if *anew {
+                        overloaded.store(0, Ordering::Release);
+                    }
+                    true
+                }
+                _ => false,
+            },
             Write::Way { id, ways } => match self.server(*id) {
                 Some(entry) => self.shared.servers.write(
                     *id as usize,
@@ -464,6 +482,13 @@ pub fn words(address: IpAddr) -> [u64; 2] {
 }
 
 impl Running for Tables {
+    fn counts(&self, server: u32) -> u64 {
+        match self.shared.counts.value(server as usize) {
+            Some([word]) => word.load(Ordering::Acquire),
+            _ => 0,
+        }
+    }
+
     fn pool_word(&self, at: u32) -> u64 {
         match self.pools.value(at as usize) {
             Some([word]) => word.load(Ordering::Acquire),
