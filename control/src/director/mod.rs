@@ -122,6 +122,8 @@ impl Clock {
 pub trait Running {
     /// A word of the pools, as the packet path left it.
     fn pool_word(&self, at: u32) -> u64;
+    /// Whether the walk takes a server that has thresholds for overloaded.
+    fn is_overloaded(&self, server: u32) -> bool;
     /// The live counts of a server.
     fn counts(&self, server: u32) -> u64;
 }
@@ -260,14 +262,12 @@ impl Director {
         let full = match change {
             Change::AddService { service } => {
                 self.ids.services_left() == 0
-                    || !self
-                        .pools
-                        .has_room_for(service.scheduler, std::iter::empty())
+                    || !self.pools.has_room_for(service.into(), std::iter::empty())
             }
             Change::EditService { service } => {
                 let servers = self.table.service(&service.key).map(|entry| &entry.servers);
                 let weights = servers.into_iter().flatten().map(|server| server.weight);
-                !self.pools.has_room_for(service.scheduler, weights)
+                !self.pools.has_room_for(service.into(), weights)
             }
             Change::AddServer { key, server } | Change::EditServer { key, server } => {
                 self.admit_server(key, server)?;
@@ -293,7 +293,7 @@ impl Director {
         };
         let others = entry.servers.iter().filter(|other| other.at != server.at);
         let weights = others.map(|other| other.weight).chain([server.weight]);
-        self.pools.has_room_for(entry.service.scheduler, weights)
+        self.pools.has_room_for((&entry.service).into(), weights)
     }
 
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
@@ -411,6 +411,27 @@ impl Director {
         }
         self.settle();
         self.outputs.push_back(Output::Remember);
+    }
+
+    /// Whether [`Director::compile_short_lists`] has anything to do.
+    #[must_use]
+    pub fn has_short_lists(&self) -> bool {
+        self.pools.have_short_lists()
+    }
+
+    /// Whether the servers of this service are compared by a short list.
+    #[must_use]
+    pub fn is_short(&self, key: &ServiceKey) -> bool {
+        let slot = self.ids.services.get(key);
+        slot.is_some_and(|slot| self.pools.word(slot.id).is_short())
+    }
+
+    /// Compiles the short lists of large pools anew, at this tick. To be called every few
+    /// milliseconds.
+    pub fn compile_short_lists(&mut self, running: &dyn Running, tick: u32) {
+        for (base, words) in self.pools.short_lists(running, tick) {
+            self.write(Write::Pool { base, words });
+        }
     }
 
     /// The pool places that were left a while ago may be used again.

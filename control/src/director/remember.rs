@@ -120,10 +120,9 @@ impl Director {
         for (id, server) in ids {
             self.stand(id, server, false, running);
         }
-        let scheduler = entry.service.scheduler;
         if !self
             .pools
-            .adopt(id, pool(id), scheduler, key.family(), members, running)
+            .adopt(id, pool(id), (&entry.service).into(), members, running)
         {
             self.renew_pool(key, running);
         }
@@ -254,6 +253,10 @@ mod tests {
     impl Running for Empty {
         fn counts(&self, _server: u32) -> u64 {
             0
+        }
+
+        fn is_overloaded(&self, _server: u32) -> bool {
+            false
         }
 
         fn pool_word(&self, _at: u32) -> u64 {

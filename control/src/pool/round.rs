@@ -25,7 +25,7 @@ pub(super) fn plain(members: &[Member], turn: &Turn) -> Compiled {
         scheduler: ring_or_empty(&slots),
         head: [start as u64, understood_with(start, id)],
         slots,
-        lots: Vec::new(),
+        ..Compiled::empty()
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compile
             scheduler: scheduler::WRR,
             head: [u64::from(asked) << 32, greatest | step << 32 | limited],
             slots: eligible.map(Member::slot).collect(),
-            lots: Vec::new(),
+            ..Compiled::empty()
         };
     }
     let mut slots = Vec::new();
@@ -126,7 +126,7 @@ pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compile
         scheduler: ring_or_empty(&slots),
         head: [start as u64, understood_with(start, NONE)],
         slots,
-        lots: Vec::new(),
+        ..Compiled::empty()
     }
 }
 

@@ -11,7 +11,10 @@ use super::*;
 use kernel::{Asker, Dest, Kernel};
 use memory::Memory;
 
+mod disruption;
+mod drawn;
 mod kernel;
+mod large;
 mod memory;
 mod replay;
 
@@ -23,7 +26,7 @@ fn pool_without_an_eligible_server_is_empty_and_picks_none() {
     for scheduler in Scheduler::ALL {
         let quiesced = member(1, 0, 3);
         for members in [&[][..], &[quiesced]] {
-            let compiled = compile(scheduler, Family::Ipv4, members, &Turn::Start);
+            let compiled = compile(rule(scheduler), members, &Turn::Start);
             let mut memory = Memory::new(2, SchedulerFlags::default());
             memory.switch(&compiled);
 
@@ -37,7 +40,7 @@ fn pool_without_an_eligible_server_is_empty_and_picks_none() {
 fn turn_of_65_536_choices_is_a_ring_and_a_longer_one_is_left_to_the_walk() {
     let kinds = [65_535, 65_536].map(|weight| {
         let members = [member(1, weight, weight), member(2, 1, 1)];
-        let compiled = compile(Scheduler::Wrr, Family::Ipv4, &members, &Turn::Start);
+        let compiled = compile(rule(Scheduler::Wrr), &members, &Turn::Start);
         (compiled.scheduler, compiled.slots.len())
     });
 
@@ -49,7 +52,7 @@ fn greatest_weights_do_not_overflow() {
     let heaviest = crate::table::HEAVIEST;
     for scheduler in Scheduler::ALL {
         let members = [member(1, heaviest, heaviest), member(2, heaviest - 1, 1)];
-        let compiled = compile(scheduler, Family::Ipv4, &members, &Turn::Start);
+        let compiled = compile(rule(scheduler), &members, &Turn::Start);
         let mut memory = Memory::new(3, SchedulerFlags::default());
         memory.switch(&compiled);
 
@@ -60,7 +63,7 @@ fn greatest_weights_do_not_overflow() {
 #[test]
 fn round_robin_goes_on_before_a_deleted_server_even_if_several_went() {
     let members: Vec<Member> = (1..=5).rev().map(|id| member(id, 1, 1)).collect();
-    let pool = compile(Scheduler::Rr, Family::Ipv4, &members, &Turn::Start);
+    let pool = compile(rule(Scheduler::Rr), &members, &Turn::Start);
     // 5, 4, 3 were chosen.
     let turn = turn(Scheduler::Rr, &members, &pool, 3);
     let left: Vec<Member> = members
@@ -69,7 +72,7 @@ fn round_robin_goes_on_before_a_deleted_server_even_if_several_went() {
         .copied()
         .collect();
 
-    let next = compile(Scheduler::Rr, Family::Ipv4, &left, &turn);
+    let next = compile(rule(Scheduler::Rr), &left, &turn);
 
     assert_eq!(turn, Turn::After(vec![3, 4, 5]));
     assert_eq!(next.slots[next.head[0] as usize] as u32, 2);
@@ -91,8 +94,10 @@ fn ipv4_service_hashes_the_first_word_of_an_ipv6_server() {
     };
     let table = |family, first| {
         compile(
-            Scheduler::Mh,
-            family,
+            Rule {
+                family,
+                ..rule(Scheduler::Mh)
+            },
             &[first, member(2, 1, 1)],
             &Turn::Start,
         )
@@ -107,7 +112,7 @@ fn ipv4_service_hashes_the_first_word_of_an_ipv6_server() {
 fn hash_tables_give_each_server_its_share() {
     let members = [member(1, 1, 1), member(2, 2, 2), member(3, 0, 3)];
     for (scheduler, size) in [(Scheduler::Sh, 256), (Scheduler::Mh, 4093)] {
-        let compiled = compile(scheduler, Family::Ipv4, &members, &Turn::Start);
+        let compiled = compile(rule(scheduler), &members, &Turn::Start);
         let share = |id: u32| compiled.slots.iter().filter(|s| **s as u32 == id).count();
 
         assert_eq!(compiled.slots.len(), size);
@@ -125,7 +130,7 @@ fn hash_tables_give_each_server_its_share() {
 fn maglev_of_more_servers_than_slots_keeps_the_oldest() {
     let members: Vec<Member> = (1..=4100).rev().map(|id| member(id, 1, 1)).collect();
 
-    let compiled = compile(Scheduler::Mh, Family::Ipv4, &members, &Turn::Start);
+    let compiled = compile(rule(Scheduler::Mh), &members, &Turn::Start);
 
     let mut ids: Vec<u32> = compiled.slots.iter().map(|slot| *slot as u32).collect();
     ids.sort_unstable();
@@ -141,7 +146,7 @@ fn choices_between_changes_are_those_of_the_kernel() {
     let (variable, usual) = CHOICES;
     let choices = std::env::var(variable).map_or(usual, |count| count.parse().unwrap());
     for scheduler in Scheduler::ALL {
-        if scheduler == Scheduler::Twos {
+        if matches!(scheduler, Scheduler::Twos | Scheduler::P2c) {
             continue;
         }
         let flagged = matches!(scheduler, Scheduler::Sh | Scheduler::Mh);
@@ -150,12 +155,15 @@ fn choices_between_changes_are_those_of_the_kernel() {
             let flags = SchedulerFlags {
                 fallback: bits & 1 != 0,
                 port: bits & 2 != 0,
-                third: false,
+                ..SchedulerFlags::default()
             };
             for thresholds in [false, true] {
                 let mut pair = Pair::new(scheduler, flags, LONGEST_RING);
                 pair.thresholds = thresholds;
                 let mut dice = Dice(u64::from(bits) + 1);
+                for _server in 0..5 {
+                    pair.add(&mut dice);
+                }
                 while pair.choices < choices / sets / 2 {
                     pair.step(&mut dice);
                 }
@@ -220,7 +228,7 @@ struct Pair {
 impl Pair {
     fn new(scheduler: Scheduler, flags: SchedulerFlags, longest: u64) -> Self {
         let mut memory = Memory::new(IDS as usize, flags);
-        memory.switch(&compile(scheduler, Family::Ipv4, &[], &Turn::Start));
+        memory.switch(&compile(rule(scheduler), &[], &Turn::Start));
         let dest = |id| Dest {
             id,
             address: 0x0a01_0000 + id,
@@ -247,15 +255,7 @@ impl Pair {
         // The tables of sh and mh are dear to make: they change ten times as seldom.
         let hashed = matches!(self.scheduler, Scheduler::Sh | Scheduler::Mh);
         match dice.below(if hashed { 400 } else { 40 }) {
-            0 if servers < 12 => {
-                let index = dice.below(self.deleted.len() as u32) as usize;
-                let id = self.deleted.swap_remove(index);
-                let (weight, thresholds) = (dice.weight(), self.draw_thresholds(dice));
-                let anew = self.is_relieved(id, thresholds);
-                self.kernel.add(id, weight, thresholds);
-                self.memory.stand(id, weight, thresholds, anew);
-                self.change();
-            }
+            0 if servers < 12 => self.add(dice),
             1 if servers > 0 && dice.below(2) == 0 => {
                 let id = self.any(dice);
                 self.kernel.delete(id);
@@ -292,6 +292,16 @@ impl Pair {
             }
             _ => self.choose(dice),
         }
+    }
+
+    fn add(&mut self, dice: &mut Dice) {
+        let index = dice.below(self.deleted.len() as u32) as usize;
+        let id = self.deleted.swap_remove(index);
+        let (weight, thresholds) = (dice.weight(), self.draw_thresholds(dice));
+        let anew = self.is_relieved(id, thresholds);
+        self.kernel.add(id, weight, thresholds);
+        self.memory.stand(id, weight, thresholds, anew);
+        self.change();
     }
 
     /// Whether the mark of an overloaded server goes with these thresholds: if the upper one rises,
@@ -355,9 +365,17 @@ impl Pair {
         let compiled = if self.scheduler == Scheduler::Wrr {
             round::weighted(&self.members, &turn, self.longest)
         } else {
-            compile(self.scheduler, Family::Ipv4, &self.members, &turn)
+            compile(rule(self.scheduler), &self.members, &turn)
         };
         self.memory.switch(&compiled);
+    }
+}
+
+fn rule(scheduler: Scheduler) -> Rule {
+    Rule {
+        scheduler,
+        family: Family::Ipv4,
+        large: false,
     }
 }
 

@@ -239,8 +239,10 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
-    let xdp: &mut Xdp = program(&mut ebpf, XDP)?;
-    xdp.load().map_err(explain)?;
+    for name in [XDP, CLOCK] {
+        let program: &mut Xdp = program(&mut ebpf, name)?;
+        program.load().map_err(explain)?;
+    }
     Ok((ebpf, made))
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use shunt_control::director::{Running, Write};
+use shunt_control::director::Write;
 use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
@@ -52,8 +52,8 @@ pub struct Tables {
     endpoints4: Mapping,
     endpoints6: Mapping,
     services: Mapping,
-    pools: Mapping,
-    standings: Mapping,
+    pub(super) pools: Mapping,
+    pub(super) standings: Mapping,
     settings: Mapping,
     hops: Mapping,
     routes4: LpmTrie<MapData, [u8; 4], u32>,
@@ -159,17 +159,7 @@ impl Tables {
                 bounds,
                 weight,
                 anew,
-            } => match self.standings.value(*id as usize) {
-                Some([limits, overloaded, weights, _]) => {
-                    limits.store(*bounds, Ordering::Release);
-                    weights.store(u64::from(*weight), Ordering::Release);
-                    if *anew {
-                        overloaded.store(0, Ordering::Release);
-                    }
-                    true
-                }
-                _ => false,
-            },
+            } => self.stand(*id, *bounds, *weight, *anew),
             Write::Way { id, ways } => match self.server(*id) {
                 Some(entry) => self.shared.servers.write(
                     *id as usize,
@@ -477,22 +467,6 @@ pub fn words(address: IpAddr) -> [u64; 2] {
         IpAddr::V6(address) => {
             let value = u128::from_ne_bytes(address.octets());
             [value as u64, (value >> 64) as u64]
-        }
-    }
-}
-
-impl Running for Tables {
-    fn counts(&self, server: u32) -> u64 {
-        match self.shared.counts.value(server as usize) {
-            Some([word]) => word.load(Ordering::Acquire),
-            _ => 0,
-        }
-    }
-
-    fn pool_word(&self, at: u32) -> u64 {
-        match self.pools.value(at as usize) {
-            Some([word]) => word.load(Ordering::Acquire),
-            _ => 0,
         }
     }
 }

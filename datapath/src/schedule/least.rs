@@ -77,7 +77,8 @@ impl Loaded {
 }
 
 /// The first of those with the least load for their weight. nq takes the first idle server at once.
-#[inline(always)]
+// A function of its own, as `random::draw` is.
+#[inline(never)]
 pub(super) fn least<T: Tables>(tables: &T, pool: PoolWord, rule: u8) -> u32 {
     let mut best = Loaded::NOBODY;
     if !pool.is_short() || is_fresh(tables, pool) {

@@ -34,7 +34,8 @@ fn age(now: u32, then: u32) -> u32 {
 }
 
 /// The server that is known for this target and may take one more; [`NONE`] if there is none.
-#[inline(always)]
+// A function of its own, as `random::draw` is.
+#[inline(never)]
 pub(super) fn known<T: Tables>(tables: &T, pool: PoolWord, rule: u8, key: &LocalityKey) -> u32 {
     let now = tables.now();
     let Some(entry) = tables.locality(key) else {
@@ -168,7 +169,8 @@ fn is_crowded<T: Tables>(tables: &T, pool: PoolWord, server: u32) -> bool {
 }
 
 /// Packets for this target go to that server from here on, besides those of its set with lblcr.
-#[inline(always)]
+// A function of its own, as `random::draw` is.
+#[inline(never)]
 pub(super) fn remember<T: Tables>(tables: &T, rule: u8, key: &LocalityKey, server: u32) {
     let now = tables.now() as u64;
     let times = now | now << 32;

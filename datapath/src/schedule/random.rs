@@ -16,15 +16,18 @@ use crate::tables::Tables;
 const DRAWS: u32 = 32;
 
 /// twos draws both from all, so that both may be the same; p2c draws two different ones.
-#[inline(always)]
+// A function of its own: with all schedulers in one, that took 208 bytes of the stack, and the
+// whole chain 544 of the 512 that Linux 6.1 has.
+#[inline(never)]
 pub(super) fn draw<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let rule = pool.scheduler();
+    let (open, open_weight) = first_open(tables, pool);
     let mut first = Loaded::NOBODY;
     let mut best = Loaded::NOBODY;
     tables.repeat(DRAWS, |_| {
         let lot = lot(tables, pool);
         let (server, weight) = if lot >= pool.length() {
-            first_open(tables, pool)
+            (open, open_weight)
         } else {
             slot(tables, pool, lot)
         };
@@ -44,7 +47,7 @@ pub(super) fn draw<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
         false
     });
     if best.server == NONE {
-        return first_open(tables, pool).0;
+        return open;
     }
     best.server
 }

@@ -55,7 +55,8 @@ const LIMITED: u64 = 1 << 63;
 /// `ip_vs_wrr_schedule` itself. The state is the last place (1 is the first slot, 0 the head of the
 /// list) in the low half and the current weight in the high half of the cursor; the second word of
 /// the pool holds the greatest weight and what the weights step by.
-#[inline(always)]
+// A function of its own, as `random::draw` is.
+#[inline(never)]
 pub(super) fn weighted<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let Some(state) = tables.pool(pool.base()) else {
         return NONE;

@@ -231,7 +231,7 @@ impl Kernel {
                 let hash = hsiphash(offset.wrapping_add(key), 2_654_435_761);
                 (hash % 4093) as usize
             }),
-            Scheduler::Twos => unreachable!("drawn by lot"),
+            Scheduler::Twos | Scheduler::P2c => unreachable!("drawn by lot"),
         };
         chosen.unwrap_or(0)
     }

@@ -79,10 +79,13 @@ impl Memory {
         let words = &self.pool[BASE as usize..];
         let (head, rest) = words.split_at(POOL_HEAD as usize);
         let word = PoolWord(self.service.pool);
+        let listed = (word.first_listed() - BASE - POOL_HEAD) as usize;
+        let (short, rest) = rest.split_at(listed);
         let (slots, lots) = rest.split_at(word.length() as usize);
         Compiled {
-            scheduler: word.scheduler(),
+            scheduler: (word.0 >> 56) as u8,
             head: [head[0].get(), head[1].get()],
+            short: short.iter().map(Cell::get).collect(),
             slots: slots.iter().map(Cell::get).collect(),
             lots: lots.iter().map(Cell::get).collect(),
         }
@@ -100,6 +103,13 @@ impl Memory {
             target,
         };
         pick(&View(self), SERVICE, client)
+    }
+
+    /// Words of the pool from here on, as the director writes them.
+    pub(super) fn write(&self, from: u32, words: &[u64]) {
+        for (place, word) in self.pool[(BASE + from) as usize..].iter().zip(words) {
+            place.set(*word);
+        }
     }
 
     /// What the director writes of a server.

@@ -87,7 +87,7 @@ fn one_sequence(
     let flags = SchedulerFlags {
         fallback: flags.ends_with("-fallback"),
         port: flags.ends_with("-port"),
-        third: false,
+        ..SchedulerFlags::default()
     };
     let family = if ipv6 { Family::Ipv6 } else { Family::Ipv4 };
     let (mut replay, how) = begin(scheduler, flags, family, what, running);
@@ -249,7 +249,11 @@ impl Replay {
                 self.memory.cursor(),
             )
         };
-        let compiled = compile(self.setting.scheduler, self.setting.family, &members, &turn);
+        let rule = Rule {
+            family: self.setting.family,
+            ..rule(self.setting.scheduler)
+        };
+        let compiled = compile(rule, &members, &turn);
         self.memory.switch(&compiled);
         self.members = members;
     }
