@@ -4,7 +4,7 @@
 //! that wants the table without a packet path under it says [`Gate::Open`].
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{Encapsulation, Method, Protocol, Scheduler, Server, Service, ServiceKey};
+use shunt_model::{Encapsulation, Method, Protocol, Server, Service, ServiceKey};
 
 /// Whether a table takes only what is carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,18 +15,6 @@ pub enum Gate {
     /// Everything that the words can say is taken.
     Open,
 }
-
-/// The schedulers that the packet path has.
-pub const SCHEDULERS: [Scheduler; 8] = [
-    Scheduler::Rr,
-    Scheduler::Wrr,
-    Scheduler::Lc,
-    Scheduler::Wlc,
-    Scheduler::Sh,
-    Scheduler::Mh,
-    Scheduler::Sed,
-    Scheduler::Nq,
-];
 
 /// Whether the packet path can do what this change asks for.
 pub fn carried(change: &Change) -> Result<(), Refusal> {
@@ -62,9 +50,6 @@ fn of_service(service: &Service) -> Option<String> {
     if let Some(engine) = engine {
         return Some(format!("the persistence engine {engine} is"));
     }
-    if !SCHEDULERS.contains(&service.scheduler) {
-        return Some(format!("the scheduler {} is", service.scheduler));
-    }
     None
 }
 
@@ -75,9 +60,6 @@ fn of_server(server: &Server) -> Option<String> {
         Method::Tunnel(Encapsulation::Ipip) => {}
         Method::Tunnel(Encapsulation::Gue { .. }) => return Some("the tunnel type gue is".into()),
         Method::Tunnel(Encapsulation::Gre { .. }) => return Some("the tunnel type gre is".into()),
-    }
-    if server.upper_threshold != 0 || server.lower_threshold != 0 {
-        return Some("connection thresholds are".into());
     }
     None
 }

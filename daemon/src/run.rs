@@ -21,6 +21,9 @@ use crate::options::{Options, Stop};
 use crate::shell::Shell;
 use crate::socket;
 
+/// How often the servers of large pools with the least load are laid in front.
+const COMPILE: Duration = Duration::from_millis(5);
+
 /// How often expired flows are taken out. IPVS's own timers are as coarse as their wheel.
 const SCAN: Duration = Duration::from_millis(500);
 
@@ -150,6 +153,8 @@ impl Loop {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear signals")?;
         let mut scans = tokio::time::interval(SCAN);
         scans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut compiles = tokio::time::interval(COMPILE);
+        compiles.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
         let mut told = false;
@@ -178,6 +183,9 @@ impl Loop {
                     scan = None;
                     let (found, sweeper) = done?;
                     self.shell.scanned(found, sweeper);
+                }
+                _ = compiles.tick(), if self.shell.has_short_lists() => {
+                    self.shell.compile_short_lists();
                 }
                 _ = scans.tick(), if scan.is_none() => scan = Some(self.shell.scan()),
                 _ = samples.tick() => {

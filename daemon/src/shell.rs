@@ -12,9 +12,10 @@ use shunt_control::director::{Clock, Director, Memory, Names, Output};
 use shunt_control::network;
 use shunt_control::rates::Estimator;
 use shunt_control::table::{Limits, Table};
-use shunt_datapath::entry::Settings;
+use shunt_datapath::entry::{SHORT_LENGTH, Settings};
 use shunt_model::api::{
-    Change, ConnectionCount, Device, Done, Refusal, ServerStatus, ServiceStatus, Statistics, Status,
+    Change, ConnectionCount, Device, Done, Reason, Refusal, ServerStatus, ServiceStatus,
+    Statistics, Status,
 };
 use shunt_model::{Counters, ServerAddress, ServiceKey};
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::api::Ask;
 use crate::kernel::attach::Attachments;
 use crate::kernel::clock;
+use crate::kernel::grace;
 use crate::kernel::object::{self, Object};
 use crate::kernel::place::Place;
 use crate::kernel::scan::{Found, Look, Sweeper};
@@ -198,6 +200,18 @@ impl Shell {
         }
     }
 
+    /// Whether there are large pools.
+    #[must_use]
+    pub fn has_short_lists(&self) -> bool {
+        self.director.has_short_lists()
+    }
+
+    /// Lays the servers of large pools with the least load in front.
+    pub fn compile_short_lists(&mut self) {
+        let tick = self.tick();
+        self.director.compile_short_lists(&self.tables, tick);
+    }
+
     fn settings(&self) -> Settings {
         self.director.settings()
     }
@@ -291,7 +305,14 @@ impl Shell {
 
     fn change(&mut self, change: &Change) -> Result<Done, Refusal> {
         self.retire(change);
-        let result = self.director.change(change, &self.tables, Instant::now());
+        let mut result = self.director.change(change, &self.tables, Instant::now());
+        let is_full = matches!(&result, Err(refusal) if refusal.reason == Reason::NoRoom);
+        if is_full && grace::wait() {
+            // Pools that were left a moment ago are nobody's any more.
+            self.director.pools_settled();
+            self.director.pools_settled();
+            result = self.director.change(change, &self.tables, Instant::now());
+        }
         if let (Ok(_), Change::Zero { key }) = (&result, change) {
             self.zero(*key);
         }
@@ -401,6 +422,7 @@ impl Shell {
             service: entry.service.clone(),
             counters,
             rates: estimator.map(Estimator::rates).unwrap_or_default(),
+            short_list: self.director.is_short(&key).then_some(SHORT_LENGTH),
             servers,
         }
     }

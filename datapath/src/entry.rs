@@ -150,8 +150,18 @@ pub mod scheduler {
     pub const NQ: u8 = 5;
     pub const SH: u8 = 6;
     pub const MH: u8 = 7;
-    /// wrr by its own rule, for turns too long for a ring.
+    /// wrr by its own rule, for turns too long for a ring and for servers with thresholds.
     pub const WRR: u8 = 8;
+    pub const DH: u8 = 9;
+    pub const FO: u8 = 10;
+    pub const OVF: u8 = 11;
+    pub const TWOS: u8 = 12;
+    pub const LBLC: u8 = 13;
+    pub const LBLCR: u8 = 14;
+    /// Two different servers drawn by weight, the better one taken.
+    pub const P2C: u8 = 15;
+    /// Added to lc, wlc, sed, nq, lblc, lblcr: the servers with the least load lie in front.
+    pub const SHORT: u8 = 0x80;
 }
 
 /// Where a service's pool lies: the first slot's place (32 bits), the number of slots (24), the
@@ -181,12 +191,40 @@ impl PoolWord {
     #[inline(always)]
     #[must_use]
     pub fn scheduler(self) -> u8 {
-        (self.0 >> 56) as u8
+        (self.0 >> 56) as u8 & !scheduler::SHORT
+    }
+
+    /// Whether a short list lies before the slots ([`scheduler::SHORT`]).
+    #[inline(always)]
+    #[must_use]
+    pub fn is_short(self) -> bool {
+        self.0 >> 63 != 0
+    }
+
+    /// The slots that are compared for a new connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn compared(self) -> u32 {
+        if self.is_short() {
+            SHORT_LENGTH
+        } else {
+            self.length()
+        }
+    }
+
+    /// Where the slots of all servers begin.
+    #[inline(always)]
+    #[must_use]
+    pub fn first_listed(self) -> u32 {
+        let short = if self.is_short() { SHORT_LENGTH } else { 0 };
+        self.base().wrapping_add(POOL_HEAD).wrapping_add(short)
     }
 }
 
 /// A pool is a stretch of 64-bit words: [`POOL_HEAD`] words of state, then a slot each.
 pub const POOL_HEAD: u32 = 2;
+/// Servers in the short list of a large pool. Free places at its end have weight 0.
+pub const SHORT_LENGTH: u32 = 128;
 
 /// A slot of a pool: which server, and its weight (0: not to be picked).
 #[inline(always)]
@@ -195,12 +233,89 @@ pub fn pool_slot(server: u32, weight: u32) -> u64 {
     (server as u64) | (weight as u64) << 32
 }
 
+/// The bit of a slot whose server has thresholds.
+pub const SLOT_LIMITED: u64 = 1 << 31;
+
+#[inline(always)]
+#[must_use]
+pub fn slot_server(slot: u64) -> u32 {
+    slot as u32 & (ID_LIMIT - 1)
+}
+
+#[inline(always)]
+#[must_use]
+pub fn slot_is_limited(slot: u64) -> bool {
+    slot & SLOT_LIMITED != 0
+}
+
+/// How a server stands with its scheduler, besides its live counts: the words of an entry of four,
+/// of which the last is reserved.
+pub mod standing {
+    pub const WORDS: usize = 4;
+    /// The upper threshold (0: none) in the low half. In the high one, how many connections an
+    /// overloaded server must have fewer than.
+    pub const BOUNDS: usize = 0;
+    /// 1 while the server is overloaded: the walk's own.
+    pub const OVERLOADED: usize = 1;
+    pub const WEIGHT: usize = 2;
+
+    /// The word [`BOUNDS`]. Without a lower threshold, a server is overloaded until it has fewer
+    /// than three quarters of the upper one (`ip_vs_unbind_dest`).
+    #[must_use]
+    pub const fn bounds(upper: u32, lower: u32) -> u64 {
+        let below = if lower != 0 {
+            lower as u64
+        } else {
+            (upper as u64).wrapping_mul(3).div_ceil(4)
+        };
+        if upper == 0 {
+            0
+        } else {
+            upper as u64 | below << 32
+        }
+    }
+}
+
+/// What lblc and lblcr know their servers by.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LocalityKey {
+    /// Wire order; IPv4 in the first four bytes.
+    pub target: [u64; 2],
+    pub service: u32,
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<LocalityKey>() == 24);
+
+/// The servers of a target.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Locality {
+    pub words: [u64; locality::WORDS],
+}
+
+/// The most servers of a target.
+pub const LOCALITY_SERVERS: u32 = 16;
+
+/// The words of a [`Locality`].
+pub mod locality {
+    /// The tick of its last use in the low half, that of its last change in the high one.
+    pub const TIMES: usize = 0;
+    /// How many servers there are.
+    pub const COUNT: usize = 1;
+    /// Their ids, the newest last.
+    pub const SERVERS: usize = 2;
+    pub const WORDS: usize = 18;
+}
+
 /// Bits of [`Server::flags`].
 pub mod server_flag {
     /// In the pool of its service. Flows of a server that is not are dropped, as IPVS does.
     pub const PRESENT: u8 = 1;
     /// The outer header of a tunnel, or the server of NAT, is IPv6.
     pub const IPV6: u8 = 2;
+    /// Has thresholds ([`super::standing`]).
+    pub const LIMITED: u8 = 128;
 }
 
 /// The forwarding methods as the walk tells them apart.

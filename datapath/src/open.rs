@@ -4,7 +4,9 @@
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
 use crate::connection;
-use crate::entry::{NONE, Server, Service, Settings, endpoint_word, kind, method, with_port};
+use crate::entry::{
+    NONE, Server, Service, Settings, endpoint_word, kind, method, server_flag, with_port,
+};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
@@ -224,6 +226,9 @@ fn enter<F: Family, P: Frame, T: Tables>(
     };
     let meta = track::begin(tables, id, request.now, state, controlled | answers);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
+    if server.flags & server_flag::LIMITED != 0 {
+        schedule::overload::opened(tables, id);
+    }
     walk::count_connection(tables, id);
     true
 }

@@ -2,7 +2,7 @@
 //!
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
-use crate::entry::{Bucket4, Bucket6, Hop, Server, Service, Settings, Traffic, Ways};
+use crate::entry::{Bucket4, Bucket6, Hop, LocalityKey, Server, Service, Settings, Traffic, Ways};
 use crate::flows::Words;
 use crate::schedule::Client;
 
@@ -61,6 +61,14 @@ pub trait Tables {
     fn pool(&self, at: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`crate::entry::counts`].
     fn counts(&self, server: u32) -> Option<Self::Words>;
+    /// How a server stands: [`crate::entry::standing`].
+    fn standing(&self, server: u32) -> Option<Self::Words>;
+    /// The servers of a target: [`crate::entry::locality`].
+    fn locality(&self, key: &LocalityKey) -> Option<Self::Words>;
+    /// Makes an entry without servers, in place of the one least recently used if there is no room.
+    fn add_locality(&self, key: &LocalityKey);
+    /// A random number.
+    fn random(&self) -> u32;
     /// A bucket of IPv4 flows.
     fn flows4(&self, bucket: u32) -> Option<Self::Words>;
     /// A bucket of IPv6 flows.

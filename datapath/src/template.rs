@@ -54,6 +54,7 @@ pub fn recall<F: Family, T: Tables>(
     let client = Client {
         address: F::folded(client),
         port,
+        target: entry.address,
     };
     let id = tables.schedule(service, client);
     if id == NONE {

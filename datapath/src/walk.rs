@@ -239,6 +239,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             let client = Client {
                 address: F::folded(packet.source),
                 port,
+                target: F::words(packet.target),
             };
             tables.schedule(service, client)
         } else {

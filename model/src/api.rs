@@ -144,6 +144,9 @@ pub struct ServiceStatus {
     pub service: Service,
     pub counters: Counters,
     pub rates: Rates,
+    /// Of a large pool: how many servers are compared for a new connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_list: Option<u32>,
     /// In the kernel's own order: newest first.
     pub servers: Vec<ServerStatus>,
 }

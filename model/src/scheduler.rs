@@ -39,10 +39,12 @@ pub enum Scheduler {
     Mh,
     /// The better of two random choices.
     Twos,
+    /// The better of two different random choices: not of IPVS.
+    P2c,
 }
 
 impl Scheduler {
-    pub const ALL: [Scheduler; 14] = [
+    pub const ALL: [Scheduler; 15] = [
         Scheduler::Rr,
         Scheduler::Wrr,
         Scheduler::Lc,
@@ -57,6 +59,7 @@ impl Scheduler {
         Scheduler::Ovf,
         Scheduler::Mh,
         Scheduler::Twos,
+        Scheduler::P2c,
     ];
 
     #[must_use]
@@ -76,6 +79,7 @@ impl Scheduler {
             Scheduler::Ovf => "ovf",
             Scheduler::Mh => "mh",
             Scheduler::Twos => "twos",
+            Scheduler::P2c => "p2c",
         }
     }
 }
@@ -116,6 +120,17 @@ pub struct SchedulerFlags {
     pub port: bool,
     #[serde(default)]
     pub third: bool,
+    /// mh: a table of 65,537 places. Not of IPVS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub large: bool,
+}
+
+impl SchedulerFlags {
+    /// Whether any of the three bits is set that IPVS has.
+    #[must_use]
+    pub fn has_bits(self) -> bool {
+        self.fallback || self.port || self.third
+    }
 }
 
 #[cfg(test)]

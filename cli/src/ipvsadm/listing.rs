@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use shunt_model::api::{ServerStatus, ServiceStatus};
 use shunt_model::service::Granularity;
 use shunt_model::{
-    Counters, Encapsulation, Family, Method, Protocol, Rates, Scheduler, SchedulerFlags, Service,
-    ServiceKey, TunnelChecksum,
+    Counters, Encapsulation, Family, Method, Protocol, Rates, Scheduler, Service, ServiceKey,
+    TunnelChecksum,
 };
 
 use super::addresses;
@@ -258,7 +258,7 @@ pub fn protocol(key: &ServiceKey) -> Option<Protocol> {
 /// What follows the scheduler's name.
 fn flags(service: &Service) -> String {
     let mut text = String::new();
-    if service.flags != SchedulerFlags::default() {
+    if service.flags.has_bits() {
         text += &format!(" ({})", scheduler_flags(service));
     }
     if let Some(persistence) = &service.persistence {

@@ -6,8 +6,7 @@ use std::io::{self, Write};
 
 use shunt_model::api::ServiceStatus;
 use shunt_model::{
-    Encapsulation, Family, Method, Protocol, SchedulerFlags, Server, Service, ServiceKey,
-    TunnelChecksum,
+    Encapsulation, Family, Method, Protocol, Server, Service, ServiceKey, TunnelChecksum,
 };
 
 use super::addresses;
@@ -73,7 +72,7 @@ fn options(service: &Service) -> String {
     if service.one_packet {
         text += " -o";
     }
-    if service.flags != SchedulerFlags::default() {
+    if service.flags.has_bits() {
         text += &format!(" -b {}", scheduler_flags(service));
     }
     text

@@ -32,17 +32,22 @@ pub enum Verb {
         /// Its share of new connections; 0 quiesces
         #[arg(long, default_value_t = 1)]
         weight: u32,
+        #[command(flatten)]
+        thresholds: Thresholds,
     },
     /// Change what is said of a server; all else stays
     Edit {
         #[command(flatten)]
         place: Place,
         /// How packets reach it: masquerade, route, tunnel or local
-        #[arg(long, required_unless_present = "weight")]
+        #[arg(long)]
+        #[arg(required_unless_present_any = ["weight", "upper_threshold", "lower_threshold"])]
         method: Option<Method>,
         /// Its share of new connections; 0 quiesces
         #[arg(long)]
         weight: Option<u32>,
+        #[command(flatten)]
+        thresholds: Thresholds,
     },
     /// Change the weight of a server
     Weight {
@@ -61,6 +66,24 @@ pub enum Verb {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Thresholds {
+    /// Connections, active and inactive, with which it gets no new ones; 0 is no threshold
+    #[arg(long)]
+    upper_threshold: Option<u32>,
+    /// It gets new ones again when it has fewer; 0 is three quarters of the upper threshold
+    #[arg(long)]
+    lower_threshold: Option<u32>,
+}
+
+/// What an edit asks for; all else stays.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    method: Option<Method>,
+    weight: Option<u32>,
+    thresholds: Thresholds,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -90,13 +113,14 @@ impl Verb {
                 place,
                 method,
                 weight,
+                thresholds,
             } => {
                 let server = Server {
                     at: place.server,
                     method: *method,
                     weight: *weight,
-                    upper_threshold: 0,
-                    lower_threshold: 0,
+                    upper_threshold: thresholds.upper_threshold.unwrap_or(0),
+                    lower_threshold: thresholds.lower_threshold.unwrap_or(0),
                 };
                 make(outside, |client| add(client, place.service, server))
             }
@@ -104,11 +128,19 @@ impl Verb {
                 place,
                 method,
                 weight,
-            } => make(outside, |client| edit(client, *place, *method, *weight)),
-            Verb::Weight { place, weight } => {
-                make(outside, |client| edit(client, *place, None, Some(*weight)))
+                thresholds,
+            } => {
+                let wishes = Wishes {
+                    method: *method,
+                    weight: *weight,
+                    thresholds: *thresholds,
+                };
+                make(outside, |client| edit(client, *place, wishes))
             }
-            Verb::Drain { place } => make(outside, |client| edit(client, *place, None, Some(0))),
+            Verb::Weight { place, weight } => {
+                make(outside, |client| edit(client, *place, weighing(*weight)))
+            }
+            Verb::Drain { place } => make(outside, |client| edit(client, *place, weighing(0))),
             Verb::Delete { place } => make(outside, |client| delete(client, *place)),
         }
     }
@@ -126,12 +158,14 @@ fn add(client: &mut dyn Client, key: ServiceKey, server: Server) -> Result<Wante
     Ok(Wanted::change(Change::AddServer { key, server }, text))
 }
 
-fn edit(
-    client: &mut dyn Client,
-    place: Place,
-    method: Option<Method>,
-    weight: Option<u32>,
-) -> Result<Wanted, Halt> {
+fn weighing(weight: u32) -> Wishes {
+    Wishes {
+        weight: Some(weight),
+        ..Wishes::default()
+    }
+}
+
+fn edit(client: &mut dyn Client, place: Place, wishes: Wishes) -> Result<Wanted, Halt> {
     let Place {
         service: key,
         server: at,
@@ -142,13 +176,18 @@ fn edit(
     };
     let before = status.server.clone();
     let server = Server {
-        method: method.unwrap_or(before.method),
-        weight: weight.unwrap_or(before.weight),
-        ..before
+        at,
+        method: wishes.method.unwrap_or(before.method),
+        weight: wishes.weight.unwrap_or(before.weight),
+        upper_threshold: (wishes.thresholds.upper_threshold).unwrap_or(before.upper_threshold),
+        lower_threshold: (wishes.thresholds.lower_threshold).unwrap_or(before.lower_threshold),
     };
     let mut differences = Differences::default();
     differences.add("method", &before.method, &server.method);
     differences.add("weight", &before.weight, &server.weight);
+    let [upper, lower] = [before.upper_threshold, before.lower_threshold];
+    differences.add("upper threshold", &upper, &server.upper_threshold);
+    differences.add("lower threshold", &lower, &server.lower_threshold);
     if differences.is_empty() {
         let text = format!("server {at} of service {key} is as asked already");
         return Ok(Wanted::nothing(&text));

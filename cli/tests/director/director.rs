@@ -15,7 +15,7 @@ use shunt_lab::{Host, Process, until};
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Small tables: a test has a few flows, and several directors run at the same time.
-const SIZES: [&str; 6] = ["--flows", "65536", "--services", "256", "--servers", "256"];
+const SIZES: [&str; 6] = ["--flows", "65536", "--services", "256", "--servers", "512"];
 
 /// The binary under another name: the name decides what it is.
 pub fn called(host: &Host, name: &str, arguments: &[&str]) -> Command {

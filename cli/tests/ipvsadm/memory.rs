@@ -77,6 +77,7 @@ impl Client for Handle {
                 service: entry.service.clone(),
                 counters: numbers(key, None).counters,
                 rates: numbers(key, None).rates,
+                short_list: None,
                 servers: servers.collect(),
             }
         });

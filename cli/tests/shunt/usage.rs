@@ -27,7 +27,7 @@ fn a_wrong_word_is_answered_with_the_nearest_known_one() {
         (
             "service add tcp/192.0.2.1:80 --scheduler fastest",
             "unknown scheduler \"fastest\"; known are \
-             rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos",
+             rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos p2c",
         ),
         (
             "service show tcp 192.0.2.1",

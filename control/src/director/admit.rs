@@ -24,16 +24,14 @@ impl Director {
         let full = match change {
             Change::AddService { service } => {
                 self.ids.services_left() < 1 + usize::from(service.persistence.is_some())
-                    || !self
-                        .pools
-                        .has_room_for(service.scheduler, std::iter::empty())
+                    || !self.pools.has_room_for(service.into(), std::iter::empty())
             }
             Change::EditService { service } => {
                 let servers = self.table.service(&service.key).map(|entry| &entry.servers);
                 let weights = servers.into_iter().flatten().map(|server| server.weight);
                 let persistent = usize::from(service.persistence.is_some());
                 self.ids.services_left() < persistent
-                    || !self.pools.has_room_for(service.scheduler, weights)
+                    || !self.pools.has_room_for(service.into(), weights)
             }
             Change::AddServer { key, server } | Change::EditServer { key, server } => {
                 self.admit_server(key, server)?;
@@ -59,7 +57,7 @@ impl Director {
         };
         let others = entry.servers.iter().filter(|other| other.at != server.at);
         let weights = others.map(|other| other.weight).chain([server.weight]);
-        self.pools.has_room_for(entry.service.scheduler, weights)
+        self.pools.has_room_for((&entry.service).into(), weights)
     }
 
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {

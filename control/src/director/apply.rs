@@ -3,10 +3,18 @@
 //! In an order in which each step leaves the packet path consistent: entries before pools, pools
 //! before what is found by them; and the other way round when something goes.
 
-use shunt_datapath::entry::{self, PoolWord};
+use shunt_datapath::entry::{self, PoolWord, counts};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::{Director, Running, Write, entries, pools};
+
+/// How a server stands in the packet path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    upper: u32,
+    bounds: u64,
+    weight: u32,
+}
 
 impl Director {
     pub(super) fn add_service(&mut self, key: &ServiceKey, running: &dyn Running) {
@@ -102,6 +110,7 @@ impl Director {
         if put.fresh {
             self.write(Write::Forget { server: put.id });
         }
+        self.stand(put.id, &server, put.fresh, running);
         self.write_server(key, &server);
         if let Some(nat) = put.endpoint {
             let word = entry::endpoint_word(
@@ -124,6 +133,32 @@ impl Director {
             }
         }
         self.renew_pool(key, running);
+    }
+
+    /// Writes how a server stands. `__ip_vs_update_dest`: one whose upper threshold rises or goes
+    /// is not overloaded; nor is one that has fewer connections than its thresholds so far ask
+    /// for, which the walk may not have seen yet.
+    pub(super) fn stand(&mut self, id: u32, server: &Server, fresh: bool, running: &dyn Running) {
+        let upper = server.upper_threshold;
+        let wanted = Standing {
+            upper,
+            bounds: entry::standing::bounds(upper, server.lower_threshold),
+            weight: server.weight,
+        };
+        let before = self.standings.insert(id, wanted);
+        let word = running.counts(id);
+        let total = u64::from(counts::active(word)) + u64::from(counts::inactive(word));
+        let relieved = before.is_some_and(|before| {
+            upper == 0 || upper > before.upper || total < before.bounds >> 32
+        });
+        if fresh || before != Some(wanted) {
+            self.write(Write::Standing {
+                id,
+                bounds: wanted.bounds,
+                weight: wanted.weight,
+                anew: fresh || relieved,
+            });
+        }
     }
 
     pub(super) fn delete_server(
@@ -202,9 +237,7 @@ impl Director {
         };
         let (id, members) = (slot.id, slot.members(entry));
         let service = &entry.service.clone();
-        let switched = self
-            .pools
-            .renew(id, service.scheduler, key.family(), members, running);
+        let switched = self.pools.renew(id, service.into(), members, running);
         let word = match switched {
             Some(pools::Switched { base, words, word }) => {
                 self.write(Write::Pool { base, words });
@@ -219,5 +252,158 @@ impl Director {
         if let Some(entry) = entries::service(key, Some(service), word, template, self.clock) {
             self.write(Write::Service { id, entry });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use shunt_datapath::entry::{SHORT_LENGTH, counts, standing};
+    use shunt_model::api::Change;
+    use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
+
+    use super::*;
+    use crate::carried::Gate;
+    use crate::director::{Clock, Output, Sizes};
+    use crate::table::{Limits, Table};
+
+    const KEY: ServiceKey = ServiceKey::Address {
+        protocol: Protocol::Tcp,
+        address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+        port: 80,
+    };
+
+    /// So many active connections on each server.
+    struct Loaded(u64);
+
+    impl Running for Loaded {
+        fn pool_word(&self, _at: u32) -> u64 {
+            0
+        }
+
+        fn counts(&self, _server: u32) -> u64 {
+            self.0 * counts::ACTIVE
+        }
+
+        fn is_overloaded(&self, _server: u32) -> bool {
+            false
+        }
+    }
+
+    fn server(number: u32, upper: u32, lower: u32) -> Server {
+        let [_, _, high, low] = number.to_be_bytes();
+        Server {
+            at: format!("10.1.{high}.{low}:80").parse().unwrap(),
+            method: Method::Route,
+            weight: 1,
+            upper_threshold: upper,
+            lower_threshold: lower,
+        }
+    }
+
+    fn director() -> Director {
+        let sizes = Sizes {
+            services: 16,
+            servers: 512,
+            pool_words: 1 << 18,
+        };
+        let table = Table::new(Gate::Carried, Limits::default());
+        let clock = Clock {
+            tick_ns: 1_000_000_000,
+        };
+        let mut director = Director::new(table, sizes, clock, Instant::now());
+        let service = Service {
+            key: KEY,
+            scheduler: Scheduler::Wlc,
+            flags: SchedulerFlags::default(),
+            persistence: None,
+            one_packet: false,
+        };
+        written(&mut director, &Change::AddService { service }, 0);
+        director
+    }
+
+    /// What a change writes while each server has so many connections.
+    fn written(director: &mut Director, change: &Change, load: u64) -> Vec<Write> {
+        let now = Instant::now();
+        director.change(change, &Loaded(load), now).unwrap();
+        writes(director)
+    }
+
+    fn writes(director: &mut Director) -> Vec<Write> {
+        let outputs = std::iter::from_fn(|| director.poll());
+        let writes = outputs.filter_map(|output| match output {
+            Output::Write(write) => Some(write),
+            _ => None,
+        });
+        writes.collect()
+    }
+
+    #[test]
+    fn a_server_stands_before_its_pool_says_that_it_has_thresholds() {
+        let add = Change::AddServer {
+            key: KEY,
+            server: server(1, 4, 2),
+        };
+
+        let writes = written(&mut director(), &add, 0);
+
+        let place = |wanted: fn(&Write) -> bool| writes.iter().position(wanted).unwrap();
+        let stands = place(|write| {
+            let bounds = standing::bounds(4, 2);
+            matches!(write, Write::Standing { id: 1, bounds: b, weight: 1, anew: true } if *b == bounds)
+        });
+        assert!(stands < place(|write| matches!(write, Write::Pool { .. })));
+    }
+
+    // __ip_vs_update_dest, and ip_vs_unbind_dest for what nobody has looked at since.
+    #[test]
+    fn an_edit_relieves_a_server_whose_threshold_rises_or_that_has_fewer() {
+        for (before, after, load, relieved) in [
+            ((4, 2), (5, 2), 4, true),
+            ((4, 2), (4, 1), 4, false),
+            ((4, 2), (3, 2), 4, false),
+            ((4, 2), (4, 1), 1, true),
+            ((4, 0), (4, 1), 3, false),
+            ((4, 0), (4, 1), 2, true),
+            ((4, 2), (0, 0), 4, true),
+        ] {
+            let mut director = director();
+            let key = KEY;
+            let add = server(1, before.0, before.1);
+            written(&mut director, &Change::AddServer { key, server: add }, load);
+            let edit = server(1, after.0, after.1);
+
+            let change = Change::EditServer { key, server: edit };
+            let writes = written(&mut director, &change, load);
+
+            let anew = writes.iter().find_map(|write| match write {
+                Write::Standing { anew, .. } => Some(*anew),
+                _ => None,
+            });
+            assert_eq!(anew, Some(relieved), "{before:?} to {after:?} with {load}");
+        }
+    }
+
+    #[test]
+    fn only_a_large_pool_has_its_short_list_written_again() {
+        let mut director = director();
+        for number in 1..=257 {
+            assert!(!director.has_short_lists(), "with {} servers", number - 1);
+            let server = server(number, 0, 0);
+            written(&mut director, &Change::AddServer { key: KEY, server }, 0);
+        }
+
+        director.compile_short_lists(&Loaded(3), 77);
+
+        assert!(director.is_short(&KEY));
+        let [Write::Pool { words, .. }] = &writes(&mut director)[..] else {
+            panic!("one list");
+        };
+        assert_eq!(words[0], 77);
+        assert_eq!(words.len(), 1 + SHORT_LENGTH as usize);
+        // Of equals, the first of the list: the newest.
+        assert_eq!(words[1] as u32, 257);
     }
 }

@@ -153,7 +153,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
         address: words(at),
         port: ids::port(key, server.at).to_be(),
         method: number(server, to.local),
-        flags: server_flag::PRESENT | if at.is_ipv6() { server_flag::IPV6 } else { 0 },
+        flags: server_flags(server),
         service: to.service,
         endpoint: to.endpoint,
         virtual_address: words(*address),
@@ -196,6 +196,18 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
         }
     }
     Some(entry)
+}
+
+/// The flags of a server that is there.
+fn server_flags(server: &Server) -> u8 {
+    let mut flags = server_flag::PRESENT;
+    if server.at.address.is_ipv6() {
+        flags |= server_flag::IPV6;
+    }
+    if server.upper_threshold != 0 {
+        flags |= server_flag::LIMITED;
+    }
+    flags
 }
 
 /// The method as the walk knows it. A server that is this machine gets its packets as they are.

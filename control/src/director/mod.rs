@@ -38,6 +38,13 @@ pub enum Write {
         id: u32,
         entry: entry::Server,
     },
+    /// How a server stands: [`entry::standing`]. If `anew`, it is not overloaded.
+    Standing {
+        id: u32,
+        bounds: u64,
+        weight: u32,
+        anew: bool,
+    },
     /// Only the way to a server.
     Way {
         id: u32,
@@ -121,6 +128,10 @@ impl Clock {
 pub trait Running {
     /// A word of the pools, as the packet path left it.
     fn pool_word(&self, at: u32) -> u64;
+    /// Whether the walk takes a server that has thresholds for overloaded.
+    fn is_overloaded(&self, server: u32) -> bool;
+    /// The live counts of a server.
+    fn counts(&self, server: u32) -> u64;
 }
 
 /// The composed machine.
@@ -134,6 +145,8 @@ pub struct Director {
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
+    /// Likewise how each stands, as its upper threshold and its entry's words.
+    standings: BTreeMap<u32, apply::Standing>,
     settings: Option<Settings>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
@@ -159,6 +172,7 @@ impl Director {
             hops: hops::Hops::default(),
             clock,
             written: BTreeMap::new(),
+            standings: BTreeMap::new(),
             settings: None,
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
@@ -337,12 +351,34 @@ impl Director {
         }
         for id in freed.servers {
             self.written.remove(&id);
+            self.standings.remove(&id);
         }
         for (address, word) in freed.endpoints {
             self.write(Write::EndpointRemove { address, word });
         }
         self.settle();
         self.outputs.push_back(Output::Remember);
+    }
+
+    /// Whether [`Director::compile_short_lists`] has anything to do.
+    #[must_use]
+    pub fn has_short_lists(&self) -> bool {
+        self.pools.have_short_lists()
+    }
+
+    /// Whether the servers of this service are compared by a short list.
+    #[must_use]
+    pub fn is_short(&self, key: &ServiceKey) -> bool {
+        let slot = self.ids.services.get(key);
+        slot.is_some_and(|slot| self.pools.word(slot.id).is_short())
+    }
+
+    /// Compiles the short lists of large pools anew, at this tick. To be called every few
+    /// milliseconds.
+    pub fn compile_short_lists(&mut self, running: &dyn Running, tick: u32) {
+        for (base, words) in self.pools.short_lists(running, tick) {
+            self.write(Write::Pool { base, words });
+        }
     }
 
     /// The pool places that were left a while ago may be used again.
@@ -416,6 +452,7 @@ impl ServiceSlot {
                 at: server.at,
                 weight: server.weight,
                 last_weight: slot.last_weight,
+                limited: server.upper_threshold != 0,
             })
         };
         entry.servers.iter().filter_map(member).collect()

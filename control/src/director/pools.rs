@@ -3,18 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use shunt_datapath::entry::{POOL_HEAD, PoolWord, scheduler};
-use shunt_model::{Family, Scheduler};
+use shunt_datapath::entry::{POOL_HEAD, PoolWord, scheduler, slot_is_limited, slot_server};
 
 use super::Running;
-use crate::pool::{self, Compiled, Member, Turn};
+use crate::pool::{self, Compiled, Member, Rule, Turn};
 
 /// A pool that is in force.
 #[derive(Clone, Debug)]
 struct Present {
     base: u32,
     compiled: Compiled,
-    scheduler: Scheduler,
+    rule: Rule,
     members: Vec<Member>,
 }
 
@@ -50,8 +49,8 @@ impl Pools {
     }
 
     /// Whether a service with so many servers of these weights finds a place.
-    pub fn has_room_for(&self, scheduler: Scheduler, weights: impl Iterator<Item = u32>) -> bool {
-        let length = u64::from(POOL_HEAD) + longest(scheduler, weights);
+    pub fn has_room_for(&self, rule: Rule, weights: impl Iterator<Item = u32>) -> bool {
+        let length = rule.room(weights);
         self.free.values().any(|room| u64::from(*room) >= length)
     }
 
@@ -66,20 +65,19 @@ impl Pools {
     pub fn renew(
         &mut self,
         service: u32,
-        scheduler: Scheduler,
-        family: Family,
+        rule: Rule,
         members: Vec<Member>,
         running: &dyn Running,
     ) -> Option<Switched> {
         let before = self.present.get(&service);
         let turn = match before {
-            Some(before) if before.scheduler == scheduler => {
+            Some(before) if before.rule.scheduler == rule.scheduler => {
                 let cursor = running.pool_word(before.base);
-                pool::turn(scheduler, &before.members, &before.compiled, cursor)
+                pool::turn(rule.scheduler, &before.members, &before.compiled, cursor)
             }
             _ => Turn::default(),
         };
-        let compiled = pool::compile(scheduler, family, &members, &turn);
+        let compiled = pool::compile(rule, &members, &turn);
         if let Some(before) = before {
             let same = before.compiled.slots == compiled.slots
                 && before.compiled.scheduler == compiled.scheduler;
@@ -87,24 +85,18 @@ impl Pools {
                 return None;
             }
         }
-        let length = POOL_HEAD + u32::try_from(compiled.slots.len()).unwrap_or(u32::MAX);
-        let base = self.take(length)?;
+        let base = self.take(room(&compiled))?;
         if let Some(before) = self.present.remove(&service) {
             self.leave(&before);
         }
-        let words = compiled
-            .head
-            .iter()
-            .chain(&compiled.slots)
-            .copied()
-            .collect();
+        let words = compiled.words().collect();
         let word = word(base, &compiled);
         self.present.insert(
             service,
             Present {
                 base,
                 compiled,
-                scheduler,
+                rule,
                 members,
             },
         );
@@ -116,21 +108,18 @@ impl Pools {
         &mut self,
         service: u32,
         at: PoolWord,
-        scheduler: Scheduler,
-        family: Family,
+        rule: Rule,
         members: Vec<Member>,
         running: &dyn Running,
     ) -> bool {
-        let compiled = pool::compile(scheduler, family, &members, &Turn::default());
-        let length = u32::try_from(compiled.slots.len()).unwrap_or(u32::MAX);
-        let same = at.length() == length
-            && at.scheduler() == compiled.scheduler
-            && self.take_at(at.base(), POOL_HEAD + length)
+        let compiled = pool::compile(rule, &members, &Turn::default());
+        let same = at == word(at.base(), &compiled)
+            && self.take_at(at.base(), room(&compiled))
             && compiled
-                .slots
-                .iter()
-                .zip(at.base() + POOL_HEAD..)
-                .all(|(slot, place)| running.pool_word(place) == *slot);
+                .words()
+                .zip(at.base()..)
+                .skip(POOL_HEAD as usize + compiled.short.len())
+                .all(|(word, place)| running.pool_word(place) == word);
         if same {
             // Where the turn began is known by the words in force alone.
             let mut compiled = compiled;
@@ -140,12 +129,41 @@ impl Pools {
                 Present {
                     base: at.base(),
                     compiled,
-                    scheduler,
+                    rule,
                     members,
                 },
             );
         }
         same
+    }
+
+    /// Whether any pool has a short list.
+    pub fn have_short_lists(&self) -> bool {
+        self.present
+            .values()
+            .any(|present| present.compiled.is_short())
+    }
+
+    /// The short list of every large pool, as the live counts have it: where it lies, and its
+    /// words, after the stamp by which the walk believes it.
+    pub fn short_lists(&self, running: &dyn Running, tick: u32) -> Vec<(u32, Vec<u64>)> {
+        let large = self
+            .present
+            .values()
+            .filter(|present| present.compiled.is_short());
+        large
+            .map(|present| {
+                let rule = present.compiled.scheduler & !scheduler::SHORT;
+                let counts = |slot| {
+                    let server = slot_server(slot);
+                    let closed = slot_is_limited(slot) && running.is_overloaded(server);
+                    (!closed).then(|| running.counts(server))
+                };
+                let list = pool::short::compile(rule, &present.compiled.slots, counts);
+                let words = std::iter::once(u64::from(tick)).chain(list).collect();
+                (present.base + 1, words)
+            })
+            .collect()
     }
 
     /// The service has no pool any more; says the word to switch to.
@@ -164,8 +182,7 @@ impl Pools {
     }
 
     fn leave(&mut self, present: &Present) {
-        let length = POOL_HEAD + u32::try_from(present.compiled.slots.len()).unwrap_or(u32::MAX);
-        self.left.push((present.base, length));
+        self.left.push((present.base, room(&present.compiled)));
     }
 
     fn take(&mut self, length: u32) -> Option<u32> {
@@ -217,20 +234,9 @@ impl Pools {
     }
 }
 
-/// The most slots that a pool of these servers can have.
-fn longest(scheduler: Scheduler, weights: impl Iterator<Item = u32>) -> u64 {
-    let (mut count, mut total) = (0u64, 0u64);
-    for weight in weights {
-        count += 1;
-        total += u64::from(weight);
-    }
-    match scheduler {
-        Scheduler::Sh => 256,
-        Scheduler::Mh => 4093,
-        // A turn that is too long for a ring is a list.
-        Scheduler::Wrr => count.max(total.min(65_536)),
-        _ => count,
-    }
+/// The words that a pool takes.
+fn room(compiled: &Compiled) -> u32 {
+    u32::try_from(compiled.words().count()).unwrap_or(u32::MAX)
 }
 
 fn word(base: u32, compiled: &Compiled) -> PoolWord {

@@ -112,10 +112,17 @@ impl Director {
             return;
         };
         let members = slot.members(&entry);
-        let scheduler = entry.service.scheduler;
+        let ids = entry.servers.iter().filter_map(|server| {
+            let id = slot.servers.get(&server.at)?.id;
+            Some((id, server))
+        });
+        let ids: Vec<(u32, &Server)> = ids.collect();
+        for (id, server) in ids {
+            self.stand(id, server, false, running);
+        }
         if !self
             .pools
-            .adopt(id, pool(id), scheduler, key.family(), members, running)
+            .adopt(id, pool(id), (&entry.service).into(), members, running)
         {
             self.renew_pool(key, running);
         }
@@ -246,6 +253,14 @@ mod tests {
     struct Empty;
 
     impl Running for Empty {
+        fn counts(&self, _server: u32) -> u64 {
+            0
+        }
+
+        fn is_overloaded(&self, _server: u32) -> bool {
+            false
+        }
+
         fn pool_word(&self, _at: u32) -> u64 {
             0
         }

@@ -1,4 +1,4 @@
-//! The tables of sh and mh: which server a hash leads to.
+//! The tables of sh, dh and mh: which server a hash leads to.
 //!
 //! Quiesced servers keep their slots, with weight 0: whoever is hashed to one gets no server, or
 //! looks further if the service says so. That is the walk's business.
@@ -23,8 +23,25 @@ pub(super) fn source(members: &[Member]) -> Compiled {
     Compiled::still(scheduler::SH, rows.take(SOURCE_SLOTS).collect())
 }
 
+/// `IP_VS_DH_TAB_SIZE` of ip_vs_dh.c.
+const TARGET_SLOTS: usize = 256;
+
+/// `ip_vs_dh_reassign`: each server in turn, whatever its weight.
+pub(super) fn target(members: &[Member]) -> Compiled {
+    let slots = members.iter().cycle().map(Member::slot);
+    Compiled::still(scheduler::DH, slots.take(TARGET_SLOTS).collect())
+}
+
 /// `IP_VS_MH_TAB_SIZE` of ip_vs_mh.c, a prime, as distributions build it.
 const MAGLEV_SLOTS: u32 = 4093;
+/// The table of a service that asks for the large one: a prime again, and the size that the authors
+/// of Maglev use (Eisenbud et al., 2016, 5.3).
+const LARGE_SLOTS: u32 = 65_537;
+
+pub(super) fn maglev_slots(large: bool) -> u32 {
+    if large { LARGE_SLOTS } else { MAGLEV_SLOTS }
+}
+
 /// `IP_VS_MH_TAB_BITS`: weights are cut to so many bits.
 const MAGLEV_BITS: u32 = 6;
 /// The keys of `generate_hash_secret`.
@@ -42,21 +59,22 @@ struct Filler {
 }
 
 /// `ip_vs_mh_populate`: in turn, each server takes the next of the slots it prefers.
-pub(super) fn maglev(family: Family, members: &[Member]) -> Compiled {
+pub(super) fn maglev(family: Family, large: bool, members: &[Member]) -> Compiled {
+    let slots = maglev_slots(large);
     // The kernel keeps its table when there come to be more servers than slots.
-    let first = members.len().saturating_sub(MAGLEV_SLOTS as usize);
-    let mut fillers = fillers(family, &members[first..]);
+    let first = members.len().saturating_sub(slots as usize);
+    let mut fillers = fillers(family, slots, &members[first..]);
     if fillers.is_empty() {
         return Compiled::empty();
     }
-    let mut table = vec![None; MAGLEV_SLOTS as usize];
+    let mut table = vec![None; slots as usize];
     let mut free = table.len();
     'fill: loop {
         for filler in &mut fillers {
             for _ in 0..filler.turns {
                 // The number of slots is prime, so that each step of any length meets all of them.
                 while table[filler.place as usize].is_some() {
-                    filler.place = (filler.place + filler.skip) % MAGLEV_SLOTS;
+                    filler.place = (filler.place + filler.skip) % slots;
                 }
                 table[filler.place as usize] = Some(filler.slot);
                 free -= 1;
@@ -71,7 +89,7 @@ pub(super) fn maglev(family: Family, members: &[Member]) -> Compiled {
 
 /// `ip_vs_mh_permutate`: a server counts with the last weight it had, so that quiescing it moves no
 /// client of another one.
-fn fillers(family: Family, members: &[Member]) -> Vec<Filler> {
+fn fillers(family: Family, slots: u32, members: &[Member]) -> Vec<Filler> {
     let divisor = common_divisor(members.iter().map(standing_weight));
     let heaviest = members.iter().map(standing_weight).max().unwrap_or(0);
     let Some(widest) = heaviest.checked_div(divisor) else {
@@ -82,8 +100,8 @@ fn fillers(family: Family, members: &[Member]) -> Vec<Filler> {
         let value = fold(family, member.at.address).wrapping_add(member.at.port.into());
         Filler {
             slot: member.slot(),
-            place: hsiphash(value, OFFSET_KEY) % MAGLEV_SLOTS,
-            skip: hsiphash(value, SKIP_KEY) % (MAGLEV_SLOTS - 1) + 1,
+            place: hsiphash(value, OFFSET_KEY) % slots,
+            skip: hsiphash(value, SKIP_KEY) % (slots - 1) + 1,
             turns: ((standing_weight(member) / divisor) >> shift).max(1),
         }
     };

@@ -4,11 +4,13 @@
 //! kernel's schedulers hear of each change by itself, so compile once for each server that is
 //! added, edited or deleted, in order. The flags of a service are no part of its pool.
 
-use shunt_datapath::entry::{pool_slot, scheduler};
-use shunt_model::{Family, Scheduler, ServerAddress};
+use shunt_datapath::entry::{POOL_HEAD, SHORT_LENGTH, SLOT_LIMITED, pool_slot, scheduler};
+use shunt_model::{Family, Scheduler, ServerAddress, Service};
 
 mod hashes;
+mod lots;
 mod round;
+pub mod short;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,8 @@ pub struct Member {
     pub weight: u32,
     /// The last weight that was not 0 since the server was added; 0 if there was none.
     pub last_weight: u32,
+    /// It has thresholds.
+    pub limited: bool,
 }
 
 /// The words of a pool. All of it can be read back from the packet path.
@@ -31,7 +35,11 @@ pub struct Compiled {
     pub scheduler: u8,
     /// The cursor as it begins, and what the cursor is understood with.
     pub head: [u64; 2],
+    /// The short list of a large pool.
+    pub short: Vec<u64>,
     pub slots: Vec<u64>,
+    /// What the scheduler draws lots with, behind the slots.
+    pub lots: Vec<u64>,
 }
 
 /// Where rr and wrr stand, carried over a change.
@@ -49,26 +57,70 @@ pub enum Turn {
 /// The longest turn of wrr that is laid out as a ring.
 const LONGEST_RING: u64 = 65_536;
 
-/// Compiles the pool of a service. `members` stand newest first, as in the kernel's list; `family`
-/// is that of the service.
+/// The tick of a short list that nobody has compiled: beyond what the clock shows.
+const NEVER: u64 = u32::MAX as u64;
+
+/// What of a service its pool depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub scheduler: Scheduler,
+    pub family: Family,
+    /// mh: the large table.
+    pub large: bool,
+}
+
+impl From<&Service> for Rule {
+    fn from(service: &Service) -> Self {
+        Self {
+            scheduler: service.scheduler,
+            family: service.key.family(),
+            large: service.flags.large,
+        }
+    }
+}
+
+impl Rule {
+    /// The most words that a pool of servers of these weights can take.
+    #[must_use]
+    pub fn room(self, weights: impl Iterator<Item = u32>) -> u64 {
+        let (mut count, mut total) = (0u64, 0u64);
+        for weight in weights {
+            count += 1;
+            total += u64::from(weight);
+        }
+        let slots = match self.scheduler {
+            Scheduler::Sh | Scheduler::Dh => 256,
+            Scheduler::Mh => u64::from(hashes::maglev_slots(self.large)),
+            // A turn that is too long for a ring is a list.
+            Scheduler::Wrr => count.max(total.min(LONGEST_RING)),
+            Scheduler::Twos | Scheduler::P2c => 2 * count + 1,
+            Scheduler::Rr | Scheduler::Fo | Scheduler::Ovf => count,
+            _ if count > short::WHOLE as u64 => count + u64::from(SHORT_LENGTH),
+            _ => count,
+        };
+        slots + u64::from(POOL_HEAD)
+    }
+}
+
+/// Compiles the pool of a service. `members` stand newest first, as in the kernel's list.
 #[must_use]
-pub fn compile(scheduler: Scheduler, family: Family, members: &[Member], turn: &Turn) -> Compiled {
-    match scheduler {
+pub fn compile(rule: Rule, members: &[Member], turn: &Turn) -> Compiled {
+    match rule.scheduler {
         Scheduler::Rr => round::plain(members, turn),
         Scheduler::Wrr => round::weighted(members, turn, LONGEST_RING),
-        Scheduler::Lc => listed(scheduler::LC, members),
-        Scheduler::Wlc => listed(scheduler::WLC, members),
-        Scheduler::Sed => listed(scheduler::SED, members),
-        Scheduler::Nq => listed(scheduler::NQ, members),
+        Scheduler::Lc => compared(scheduler::LC, members),
+        Scheduler::Wlc => compared(scheduler::WLC, members),
+        Scheduler::Sed => compared(scheduler::SED, members),
+        Scheduler::Nq => compared(scheduler::NQ, members),
+        Scheduler::Lblc => compared(scheduler::LBLC, members),
+        Scheduler::Lblcr => compared(scheduler::LBLCR, members),
         Scheduler::Sh => hashes::source(members),
-        Scheduler::Mh => hashes::maglev(family, members),
-        // `carried` refuses a service with one of these.
-        Scheduler::Lblc
-        | Scheduler::Lblcr
-        | Scheduler::Dh
-        | Scheduler::Fo
-        | Scheduler::Ovf
-        | Scheduler::Twos => Compiled::empty(),
+        Scheduler::Dh => hashes::target(members),
+        Scheduler::Mh => hashes::maglev(rule.family, rule.large, members),
+        Scheduler::Fo => heaviest_first(scheduler::FO, members),
+        Scheduler::Ovf => heaviest_first(scheduler::OVF, members),
+        Scheduler::Twos => drawn(scheduler::TWOS, members, &[1]),
+        Scheduler::P2c => drawn(scheduler::P2C, members, &[]),
     }
 }
 
@@ -90,7 +142,8 @@ pub fn turn(scheduler: Scheduler, members: &[Member], pool: &Compiled, cursor: u
         | Scheduler::Dh
         | Scheduler::Fo
         | Scheduler::Ovf
-        | Scheduler::Twos => Turn::Start,
+        | Scheduler::Twos
+        | Scheduler::P2c => Turn::Start,
     }
 }
 
@@ -99,7 +152,9 @@ impl Compiled {
         Self {
             scheduler: scheduler::EMPTY,
             head: [0, 0],
+            short: Vec::new(),
             slots: Vec::new(),
+            lots: Vec::new(),
         }
     }
 
@@ -111,14 +166,29 @@ impl Compiled {
         Self {
             scheduler,
             head: [0, 0],
+            short: Vec::new(),
             slots,
+            lots: Vec::new(),
         }
+    }
+
+    /// Whether the short list lies in front.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.scheduler & scheduler::SHORT != 0
+    }
+
+    /// All words of the pool, in order.
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        let behind = self.slots.iter().chain(&self.lots);
+        self.head.iter().chain(&self.short).chain(behind).copied()
     }
 }
 
 impl Member {
     fn slot(&self) -> u64 {
-        pool_slot(self.id, self.weight)
+        let limited = if self.limited { SLOT_LIMITED } else { 0 };
+        pool_slot(self.id, self.weight) | limited
     }
 
     fn is_eligible(&self) -> bool {
@@ -126,10 +196,54 @@ impl Member {
     }
 }
 
-/// lc, wlc, sed, nq: all that the walk needs besides the live counts is the list.
+/// The servers that may be picked, in order.
 fn listed(scheduler: u8, members: &[Member]) -> Compiled {
+    Compiled::still(scheduler, eligible(members))
+}
+
+fn eligible(members: &[Member]) -> Vec<u64> {
     let eligible = members.iter().filter(|member| member.is_eligible());
-    Compiled::still(scheduler, eligible.map(Member::slot).collect())
+    eligible.map(Member::slot).collect()
+}
+
+/// lc, wlc, sed, nq, lblc, lblcr: all that the walk needs besides the live counts is the list. A
+/// long one has a short list, which is not believed before it was compiled for the first time.
+fn compared(scheduler: u8, members: &[Member]) -> Compiled {
+    let compiled = listed(scheduler, members);
+    if compiled.slots.len() <= short::WHOLE {
+        return compiled;
+    }
+    Compiled {
+        scheduler: scheduler | scheduler::SHORT,
+        head: [0, NEVER],
+        short: vec![0; SHORT_LENGTH as usize],
+        ..compiled
+    }
+}
+
+/// fo, ovf: the walk takes the first that can. Of equals the newest is first, as in the list.
+fn heaviest_first(scheduler: u8, members: &[Member]) -> Compiled {
+    let mut sorted: Vec<&Member> = members.iter().filter(|m| m.is_eligible()).collect();
+    sorted.sort_by_key(|member| std::cmp::Reverse(member.weight));
+    Compiled::still(scheduler, sorted.into_iter().map(Member::slot).collect())
+}
+
+/// twos, p2c: the list, and lots by its weights, with some more behind them.
+fn drawn(scheduler: u8, members: &[Member], more: &[u32]) -> Compiled {
+    let compiled = listed(scheduler, members);
+    let mut weights: Vec<u32> = compiled
+        .slots
+        .iter()
+        .map(|slot| (slot >> 32) as u32)
+        .collect();
+    if weights.is_empty() {
+        return compiled;
+    }
+    weights.extend_from_slice(more);
+    Compiled {
+        lots: lots::lots(&weights),
+        ..compiled
+    }
 }
 
 /// The greatest common divisor of those weights that are not 0; 0 if there are none.

@@ -3,7 +3,7 @@
 //! A ring's cursor counts its choices. The second word of its head says what the cursor began
 //! with (high half) and, for rr, which server was chosen last before that (low half).
 
-use shunt_datapath::entry::{NONE, scheduler};
+use shunt_datapath::entry::{NONE, scheduler, slot_server};
 
 use super::{Compiled, Member, Turn, common_divisor};
 
@@ -25,6 +25,7 @@ pub(super) fn plain(members: &[Member], turn: &Turn) -> Compiled {
         scheduler: ring_or_empty(&slots),
         head: [start as u64, understood_with(start, id)],
         slots,
+        ..Compiled::empty()
     }
 }
 
@@ -41,7 +42,7 @@ fn last(members: &[Member], turn: &Turn) -> Option<usize> {
 pub(super) fn after(members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
     let (start, before) = (pool.head[1] >> 32, pool.head[1] as u32);
     let id = match chosen_last(pool, cursor) {
-        Some(index) if cursor != start => pool.slots[index] as u32,
+        Some(index) if cursor != start => slot_server(pool.slots[index]),
         Some(_) | None => before,
     };
     match members.iter().position(|member| member.id == id) {
@@ -93,19 +94,23 @@ fn bounds(members: &[Member]) -> Option<Bounds> {
 }
 
 /// `ip_vs_wrr_schedule`: passes over the list, each asking for less weight than the one before. A
-/// turn of more than `longest` choices is left to the walk.
+/// turn of more than `longest` choices is left to the walk, and so is one that may have to pass
+/// over overloaded servers.
 pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compiled {
     let Some(bounds) = bounds(members) else {
         return Compiled::empty();
     };
     let asked = asked(&bounds, turn);
-    if bounds.length > longest {
+    let limited = members.iter().any(|member| member.limited);
+    if bounds.length > longest || limited {
         let eligible = members.iter().filter(|member| member.is_eligible());
         let (greatest, step) = (u64::from(bounds.greatest), u64::from(bounds.step));
+        let limited = if limited { 1 << 63 } else { 0 };
         return Compiled {
             scheduler: scheduler::WRR,
-            head: [u64::from(asked) << 32, greatest | step << 32],
+            head: [u64::from(asked) << 32, greatest | step << 32 | limited],
             slots: eligible.map(Member::slot).collect(),
+            ..Compiled::empty()
         };
     }
     let mut slots = Vec::new();
@@ -121,6 +126,7 @@ pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compile
         scheduler: ring_or_empty(&slots),
         head: [start as u64, understood_with(start, NONE)],
         slots,
+        ..Compiled::empty()
     }
 }
 

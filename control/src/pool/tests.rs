@@ -3,26 +3,30 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
-use shunt_datapath::entry::scheduler;
+use shunt_datapath::connection::TICK_MASK;
+use shunt_datapath::entry::{scheduler, standing};
 use shunt_model::{SchedulerFlags, ServerAddress};
 
 use super::*;
-use kernel::{Dest, Kernel};
+use kernel::{Asker, Dest, Kernel};
 use memory::Memory;
 
+mod disruption;
+mod drawn;
 mod kernel;
+mod large;
 mod memory;
 mod replay;
 
 /// Ids of servers are below this.
-const IDS: u32 = 24;
+const IDS: u32 = 16;
 
 #[test]
 fn pool_without_an_eligible_server_is_empty_and_picks_none() {
-    for scheduler in crate::carried::SCHEDULERS {
+    for scheduler in Scheduler::ALL {
         let quiesced = member(1, 0, 3);
         for members in [&[][..], &[quiesced]] {
-            let compiled = compile(scheduler, Family::Ipv4, members, &Turn::Start);
+            let compiled = compile(rule(scheduler), members, &Turn::Start);
             let mut memory = Memory::new(2, SchedulerFlags::default());
             memory.switch(&compiled);
 
@@ -36,7 +40,7 @@ fn pool_without_an_eligible_server_is_empty_and_picks_none() {
 fn turn_of_65_536_choices_is_a_ring_and_a_longer_one_is_left_to_the_walk() {
     let kinds = [65_535, 65_536].map(|weight| {
         let members = [member(1, weight, weight), member(2, 1, 1)];
-        let compiled = compile(Scheduler::Wrr, Family::Ipv4, &members, &Turn::Start);
+        let compiled = compile(rule(Scheduler::Wrr), &members, &Turn::Start);
         (compiled.scheduler, compiled.slots.len())
     });
 
@@ -46,9 +50,9 @@ fn turn_of_65_536_choices_is_a_ring_and_a_longer_one_is_left_to_the_walk() {
 #[test]
 fn greatest_weights_do_not_overflow() {
     let heaviest = crate::table::HEAVIEST;
-    for scheduler in crate::carried::SCHEDULERS {
+    for scheduler in Scheduler::ALL {
         let members = [member(1, heaviest, heaviest), member(2, heaviest - 1, 1)];
-        let compiled = compile(scheduler, Family::Ipv4, &members, &Turn::Start);
+        let compiled = compile(rule(scheduler), &members, &Turn::Start);
         let mut memory = Memory::new(3, SchedulerFlags::default());
         memory.switch(&compiled);
 
@@ -59,7 +63,7 @@ fn greatest_weights_do_not_overflow() {
 #[test]
 fn round_robin_goes_on_before_a_deleted_server_even_if_several_went() {
     let members: Vec<Member> = (1..=5).rev().map(|id| member(id, 1, 1)).collect();
-    let pool = compile(Scheduler::Rr, Family::Ipv4, &members, &Turn::Start);
+    let pool = compile(rule(Scheduler::Rr), &members, &Turn::Start);
     // 5, 4, 3 were chosen.
     let turn = turn(Scheduler::Rr, &members, &pool, 3);
     let left: Vec<Member> = members
@@ -68,7 +72,7 @@ fn round_robin_goes_on_before_a_deleted_server_even_if_several_went() {
         .copied()
         .collect();
 
-    let next = compile(Scheduler::Rr, Family::Ipv4, &left, &turn);
+    let next = compile(rule(Scheduler::Rr), &left, &turn);
 
     assert_eq!(turn, Turn::After(vec![3, 4, 5]));
     assert_eq!(next.slots[next.head[0] as usize] as u32, 2);
@@ -90,8 +94,10 @@ fn ipv4_service_hashes_the_first_word_of_an_ipv6_server() {
     };
     let table = |family, first| {
         compile(
-            Scheduler::Mh,
-            family,
+            Rule {
+                family,
+                ..rule(Scheduler::Mh)
+            },
             &[first, member(2, 1, 1)],
             &Turn::Start,
         )
@@ -106,7 +112,7 @@ fn ipv4_service_hashes_the_first_word_of_an_ipv6_server() {
 fn hash_tables_give_each_server_its_share() {
     let members = [member(1, 1, 1), member(2, 2, 2), member(3, 0, 3)];
     for (scheduler, size) in [(Scheduler::Sh, 256), (Scheduler::Mh, 4093)] {
-        let compiled = compile(scheduler, Family::Ipv4, &members, &Turn::Start);
+        let compiled = compile(rule(scheduler), &members, &Turn::Start);
         let share = |id: u32| compiled.slots.iter().filter(|s| **s as u32 == id).count();
 
         assert_eq!(compiled.slots.len(), size);
@@ -124,31 +130,49 @@ fn hash_tables_give_each_server_its_share() {
 fn maglev_of_more_servers_than_slots_keeps_the_oldest() {
     let members: Vec<Member> = (1..=4100).rev().map(|id| member(id, 1, 1)).collect();
 
-    let compiled = compile(Scheduler::Mh, Family::Ipv4, &members, &Turn::Start);
+    let compiled = compile(rule(Scheduler::Mh), &members, &Turn::Start);
 
     let mut ids: Vec<u32> = compiled.slots.iter().map(|slot| *slot as u32).collect();
     ids.sort_unstable();
     assert_eq!(ids, (1..=4093).collect::<Vec<_>>());
 }
 
-// 100,000 choices by each scheduler; sh and mh share them out among their flags.
+/// Choices by each scheduler: as many as this variable says, or so few that the suite stays quick.
+const CHOICES: (&str, u32) = ("SHUNT_CHOICES", 20_000);
+
+// sh and mh share the choices out among their flags.
 #[test]
-fn hundred_thousand_choices_between_changes_are_those_of_the_kernel() {
-    for scheduler in crate::carried::SCHEDULERS {
+fn choices_between_changes_are_those_of_the_kernel() {
+    let (variable, usual) = CHOICES;
+    let choices = std::env::var(variable).map_or(usual, |count| count.parse().unwrap());
+    for scheduler in Scheduler::ALL {
+        if matches!(scheduler, Scheduler::Twos | Scheduler::P2c) {
+            continue;
+        }
         let flagged = matches!(scheduler, Scheduler::Sh | Scheduler::Mh);
         let sets = if flagged { 4 } else { 1 };
         for bits in 0..sets {
             let flags = SchedulerFlags {
                 fallback: bits & 1 != 0,
                 port: bits & 2 != 0,
-                third: false,
+                ..SchedulerFlags::default()
             };
-            let mut pair = Pair::new(scheduler, flags, LONGEST_RING);
-            let mut dice = Dice(bits + 1);
-            while u64::from(pair.choices) < 100_000 / sets {
-                pair.step(&mut dice);
+            for thresholds in [false, true] {
+                let mut pair = Pair::new(scheduler, flags, LONGEST_RING);
+                pair.thresholds = thresholds;
+                let mut dice = Dice(u64::from(bits) + 1);
+                for _server in 0..5 {
+                    pair.add(&mut dice);
+                }
+                while pair.choices < choices / sets / 2 {
+                    pair.step(&mut dice);
+                }
+                assert!(pair.changes > 10, "{scheduler}");
+                // Every rule had its say.
+                let refused = pair.refused * 100 / pair.choices;
+                assert!(refused < 98, "{scheduler}: {refused}% refused");
+                assert_eq!(thresholds, pair.overloads > 0, "{scheduler}");
             }
-            assert!(pair.changes > 100);
         }
     }
 }
@@ -192,29 +216,37 @@ struct Pair {
     kernel: Kernel,
     members: Vec<Member>,
     /// Deleted servers keep their connections.
-    deleted: Vec<Dest>,
+    deleted: Vec<u32>,
+    /// Whether servers have thresholds.
+    thresholds: bool,
     choices: u32,
+    refused: u32,
     changes: u32,
+    overloads: u32,
 }
 
 impl Pair {
     fn new(scheduler: Scheduler, flags: SchedulerFlags, longest: u64) -> Self {
         let mut memory = Memory::new(IDS as usize, flags);
-        memory.switch(&compile(scheduler, Family::Ipv4, &[], &Turn::Start));
+        memory.switch(&compile(rule(scheduler), &[], &Turn::Start));
         let dest = |id| Dest {
-            member: member(id, 0, 0),
-            active: 0,
-            inactive: 0,
+            id,
+            address: 0x0a01_0000 + id,
+            port: 80,
+            ..Dest::default()
         };
         Self {
             scheduler,
             longest,
             memory,
-            kernel: Kernel::new(scheduler, flags),
+            kernel: Kernel::new(scheduler, flags, (0..IDS).map(dest).collect()),
             members: Vec::new(),
-            deleted: (1..IDS).map(dest).collect(),
+            deleted: (1..IDS).collect(),
+            thresholds: false,
             choices: 0,
+            refused: 0,
             changes: 0,
+            overloads: 0,
         }
     }
 
@@ -223,46 +255,84 @@ impl Pair {
         // The tables of sh and mh are dear to make: they change ten times as seldom.
         let hashed = matches!(self.scheduler, Scheduler::Sh | Scheduler::Mh);
         match dice.below(if hashed { 400 } else { 40 }) {
-            0 if servers < 12 => {
-                let index = dice.below(self.deleted.len() as u32) as usize;
-                let mut dest = self.deleted.swap_remove(index);
-                dest.member.weight = dice.weight();
-                dest.member.last_weight = dest.member.weight;
-                self.kernel.add(dest);
-                self.change();
-            }
+            0 if servers < 12 => self.add(dice),
             1 if servers > 0 && dice.below(2) == 0 => {
                 let id = self.any(dice);
-                let dest = self.kernel.delete(id);
-                self.deleted.push(dest);
+                self.kernel.delete(id);
+                self.memory.absent(id);
+                self.deleted.push(id);
                 self.change();
             }
             2 if servers > 0 => {
                 let id = self.any(dice);
-                self.kernel.edit(id, dice.weight());
+                let (weight, thresholds) = (dice.weight(), self.draw_thresholds(dice));
+                let anew = self.is_relieved(id, thresholds);
+                self.kernel.edit(id, weight, thresholds);
+                self.memory.stand(id, weight, thresholds, anew);
                 self.change();
             }
-            3..15 if servers > 0 => {
-                let index = dice.below(servers) as usize;
-                let dest = &self.kernel.list[index];
-                if dest.active > 0 {
-                    self.memory.add(dest.member.id, -1, 1);
-                    self.kernel.close(index);
+            3..10 => {
+                // Those of a deleted server go on, too.
+                let id = 1 + dice.below(IDS - 1);
+                if self.kernel.close(id) {
+                    self.memory.add(id, -1, 1);
                 }
+            }
+            10..18 => {
+                let id = 1 + dice.below(IDS - 1);
+                if self.kernel.expire(id) {
+                    self.memory.add(id, 0, -1);
+                }
+            }
+            18 if dice.below(20) == 0 => {
+                let seconds = [1, 3_600, 90_000][dice.below(3) as usize];
+                self.kernel.wait(seconds);
+                let now = self.kernel.now & u64::from(TICK_MASK);
+                self.memory.now.set(now as u32);
             }
             _ => self.choose(dice),
         }
     }
 
+    fn add(&mut self, dice: &mut Dice) {
+        let index = dice.below(self.deleted.len() as u32) as usize;
+        let id = self.deleted.swap_remove(index);
+        let (weight, thresholds) = (dice.weight(), self.draw_thresholds(dice));
+        let anew = self.is_relieved(id, thresholds);
+        self.kernel.add(id, weight, thresholds);
+        self.memory.stand(id, weight, thresholds, anew);
+        self.change();
+    }
+
+    /// Whether the mark of an overloaded server goes with these thresholds: if the upper one rises,
+    /// or if it would have gone by those before, had anybody looked.
+    fn is_relieved(&self, id: u32, (upper, _): (u32, u32)) -> bool {
+        let dest = self.kernel.dest(id);
+        let below = standing::bounds(dest.upper as u32, dest.lower as u32) >> 32;
+        let (active, inactive) = self.memory.counts(id);
+        upper == 0 || upper > dest.upper as u32 || u64::from(active + inactive) < below
+    }
+
+    fn draw_thresholds(&self, dice: &mut Dice) -> (u32, u32) {
+        if !self.thresholds || dice.below(4) == 0 {
+            return (0, 0);
+        }
+        let upper = 1 + dice.below(12);
+        (upper, dice.below(upper + 1))
+    }
+
     fn any(&self, dice: &mut Dice) -> u32 {
-        let index = dice.below(self.kernel.list.len() as u32);
-        self.kernel.list[index as usize].member.id
+        self.kernel.list[dice.below(self.kernel.list.len() as u32) as usize]
     }
 
     fn choose(&mut self, dice: &mut Dice) {
-        let (address, port) = (dice.next() as u32, dice.next() as u16);
-        let expected = self.kernel.schedule(address, port);
-        let chosen = self.memory.pick(address, port);
+        let asker = Asker {
+            address: dice.next() as u32,
+            port: dice.next() as u16,
+            target: 0x0a00_0300 + dice.below(16),
+        };
+        let expected = self.kernel.schedule(asker);
+        let chosen = self.memory.pick_to(asker.address, asker.port, asker.target);
         let (scheduler, choices) = (self.scheduler, self.choices);
         assert_eq!(
             chosen, expected,
@@ -270,11 +340,14 @@ impl Pair {
             self.members
         );
         self.choices += 1;
-        if chosen != 0 {
-            let held = dice.below(4) > 0;
-            self.memory.add(chosen, held.into(), (!held).into());
-            self.kernel.connect(chosen, held);
+        if chosen == 0 {
+            self.refused += 1;
+            return;
         }
+        let held = dice.below(4) > 0;
+        self.memory.open(chosen, held);
+        self.kernel.connect(chosen, held);
+        self.overloads += u32::from(self.kernel.dest(chosen).overloaded);
     }
 
     /// Compiles the list as it is, going on where the running pool stands.
@@ -282,13 +355,27 @@ impl Pair {
         self.changes += 1;
         let pool = self.memory.read_back();
         let turn = turn(self.scheduler, &self.members, &pool, self.memory.cursor());
-        self.members = self.kernel.list.iter().map(|dest| dest.member).collect();
+        let dests = self.kernel.list.iter().map(|id| self.kernel.dest(*id));
+        self.members = dests
+            .map(|dest| Member {
+                limited: dest.upper != 0,
+                ..member(dest.id, dest.weight as u32, dest.last_weight as u32)
+            })
+            .collect();
         let compiled = if self.scheduler == Scheduler::Wrr {
             round::weighted(&self.members, &turn, self.longest)
         } else {
-            compile(self.scheduler, Family::Ipv4, &self.members, &turn)
+            compile(rule(self.scheduler), &self.members, &turn)
         };
         self.memory.switch(&compiled);
+    }
+}
+
+fn rule(scheduler: Scheduler) -> Rule {
+    Rule {
+        scheduler,
+        family: Family::Ipv4,
+        large: false,
     }
 }
 
@@ -302,6 +389,7 @@ fn member(id: u32, weight: u32, last_weight: u32) -> Member {
         },
         weight,
         last_weight,
+        limited: false,
     }
 }
 

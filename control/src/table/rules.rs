@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use shunt_model::api::{Reason, Refusal};
 use shunt_model::service::Granularity;
 use shunt_model::{
-    Encapsulation, Family, Method, Persistence, Protocol, Server, Service, ServiceKey, Timeouts,
+    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, Server, Service, ServiceKey,
+    Timeouts,
 };
 
 /// 31 days: ipvsadm takes no longer timeout.
@@ -28,6 +29,15 @@ pub(super) fn of_service(service: &Service) -> Result<(), Refusal> {
     let key = &service.key;
     if let Some(persistence) = &service.persistence {
         of_persistence(key, persistence)?;
+    }
+    if service.flags.large && service.scheduler != Scheduler::Mh {
+        return refuse(
+            Reason::BadRequest,
+            format!(
+                "service {key}: only mh has a large table; {} has none",
+                service.scheduler
+            ),
+        );
     }
     if let ServiceKey::Address { protocol, port, .. } = *key {
         if port == 0 && service.persistence.is_none() {

@@ -245,6 +245,28 @@ fn a_full_table_refuses_and_takes_again_after_a_deletion() {
 }
 
 #[test]
+fn a_large_table_is_for_mh_alone() {
+    let large = |scheduler| Service {
+        scheduler,
+        flags: SchedulerFlags {
+            large: true,
+            ..SchedulerFlags::default()
+        },
+        ..web(80)
+    };
+    let mut table = Table::new(Gate::Carried, Limits::default());
+
+    let refused = apply_add(&mut table, large(Scheduler::Sh)).unwrap_err();
+    apply_add(&mut table, large(Scheduler::Mh)).unwrap();
+
+    assert!(
+        refused
+            .text
+            .ends_with("only mh has a large table; sh has none")
+    );
+}
+
+#[test]
 fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
     let persistent = |engine: Option<&str>| {
         Some(Persistence {
@@ -274,20 +296,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
                 ..web(83)
             }),
             "the persistence engine sip is",
-        ),
-        (
-            add_service(Service {
-                scheduler: Scheduler::Lblc,
-                ..web(84)
-            }),
-            "the scheduler lblc is",
-        ),
-        (
-            add_server(Server {
-                upper_threshold: 5,
-                ..masqueraded(1)
-            }),
-            "connection thresholds are",
         ),
         (
             tunnel(Encapsulation::Gue {

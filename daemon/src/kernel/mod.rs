@@ -3,10 +3,12 @@
 
 pub mod attach;
 pub mod clock;
+pub mod grace;
 pub mod mapping;
 pub mod object;
 pub mod place;
 pub mod replay;
+mod running;
 pub mod scan;
 pub mod shared;
 pub mod tables;

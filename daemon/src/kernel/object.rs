@@ -20,7 +20,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 19] = [
+pub const MAPS: [&str; 21] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -28,6 +28,8 @@ pub const MAPS: [&str; 19] = [
     "SERVERS",
     "POOLS",
     "COUNTS",
+    "STANDINGS",
+    "LOCALITIES",
     "FLOWS4",
     "FLOWS6",
     "HOPS_TO_CLIENTS",
@@ -238,8 +240,10 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
-    let xdp: &mut Xdp = program(&mut ebpf, XDP)?;
-    xdp.load().map_err(explain)?;
+    for name in [XDP, CLOCK] {
+        let program: &mut Xdp = program(&mut ebpf, name)?;
+        program.load().map_err(explain)?;
+    }
     Ok((ebpf, made))
 }
 
@@ -261,6 +265,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("SERVICES", capacity.sizes.services),
         ("SERVERS", capacity.sizes.servers),
         ("COUNTS", capacity.sizes.servers),
+        ("STANDINGS", capacity.sizes.servers),
         ("TRAFFIC", capacity.sizes.servers),
         ("POOLS", capacity.sizes.pool_words),
     ];

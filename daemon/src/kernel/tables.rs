@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use shunt_control::director::{Running, Write};
+use shunt_control::director::Write;
 use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
@@ -35,7 +35,8 @@ pub struct Tables {
     pub shared: Arc<Shared>,
     endpoints4: Mapping,
     endpoints6: Mapping,
-    pools: Mapping,
+    pub(super) pools: Mapping,
+    pub(super) standings: Mapping,
     settings: Mapping,
     hops: Mapping,
     routes4: LpmTrie<MapData, [u8; 4], u32>,
@@ -69,6 +70,7 @@ impl Tables {
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
             pools: mapped("POOLS", 1)?,
+            standings: mapped("STANDINGS", entry::standing::WORDS)?,
             settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
             routes4: LpmTrie::try_from(Map::LpmTrie(map("ROUTES4")?)).context("the map ROUTES4")?,
@@ -140,6 +142,12 @@ impl Tables {
     pub fn write(&mut self, write: &Write) -> Result<()> {
         let done = match write {
             Write::Server { id, entry } => self.shared.servers.write(*id as usize, *entry),
+            Write::Standing {
+                id,
+                bounds,
+                weight,
+                anew,
+            } => self.stand(*id, *bounds, *weight, *anew),
             Write::Way { id, ways } => match self.server(*id) {
                 Some(entry) => self.shared.servers.write(
                     *id as usize,
@@ -456,15 +464,6 @@ pub fn words(address: IpAddr) -> [u64; 2] {
         IpAddr::V6(address) => {
             let value = u128::from_ne_bytes(address.octets());
             [value as u64, (value >> 64) as u64]
-        }
-    }
-}
-
-impl Running for Tables {
-    fn pool_word(&self, at: u32) -> u64 {
-        match self.pools.value(at as usize) {
-            Some([word]) => word.load(Ordering::Acquire),
-            _ => 0,
         }
     }
 }

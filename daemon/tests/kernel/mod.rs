@@ -18,7 +18,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
-use shunt_datapath::entry::{Service, Settings, Traffic, Ways};
+use shunt_datapath::entry::{Locality, LocalityKey, Service, Settings, Traffic, Ways, locality};
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
@@ -34,6 +34,8 @@ struct Plain<T>(T);
 unsafe impl Pod for Plain<Ways> {}
 unsafe impl Pod for Plain<FragmentKey> {}
 unsafe impl Pod for Plain<FragmentValue> {}
+unsafe impl Pod for Plain<LocalityKey> {}
+unsafe impl Pod for Plain<Locality> {}
 unsafe impl Pod for Plain<Traffic> {}
 
 /// Why there can be no kernel test here, if there cannot.
@@ -104,7 +106,7 @@ fn plain(words: &[AtomicU64]) -> Vec<u64> {
 }
 
 /// Array maps, with how long an entry is and how many there are.
-fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 11] {
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
@@ -113,6 +115,7 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 11] {
         ("SERVERS", 128, sizes.servers),
         ("POOLS", 8, sizes.pool_words),
         ("COUNTS", 8, sizes.servers),
+        ("STANDINGS", 32, sizes.servers),
         ("FLOWS4", 64, sizes.flows),
         ("FLOWS6", 64, sizes.flows),
         ("HOPS_TO_CLIENTS", 24, 1024),
@@ -201,6 +204,7 @@ impl Kernel {
         self.mapping("SETTINGS").write(&[tables.settings]);
         self.mapping("POOLS").write_words(&tables.pools);
         self.mapping("COUNTS").write_words(&tables.counts);
+        self.mapping("STANDINGS").write_words(&tables.standings);
         self.mapping("FLOWS4").write_words(&tables.flows4);
         self.mapping("FLOWS6").write_words(&tables.flows6);
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
@@ -208,6 +212,18 @@ impl Kernel {
         let mut allowance = PerCpuArray::<_, u64>::try_from(self.map("ALLOWANCE")?)?;
         allowance.set(0, PerCpuValues::try_from(vec![spent; cpus])?, 0)?;
 
+        let mut targets = self.targets()?;
+        for key in targets.keys().collect::<Result<Vec<_>, _>>()? {
+            targets.remove(&key)?;
+        }
+        for (place, key) in tables.targets.lock().unwrap().iter().enumerate() {
+            let words = &tables.localities[place * locality::WORDS..];
+            let mut known = Locality::default();
+            for (word, host) in known.words.iter_mut().zip(words) {
+                *word = host.load(Ordering::SeqCst);
+            }
+            targets.insert(Plain(*key), Plain(known), 0)?;
+        }
         let mut learned = self.learned()?;
         for key in learned.keys().collect::<Result<Vec<_>, _>>()? {
             learned.remove(&key)?;
@@ -245,6 +261,10 @@ impl Kernel {
             routes.insert(&Key::new(u32::from(*prefix), address), hop, 0)?;
         }
         Ok(())
+    }
+
+    fn targets(&mut self) -> Fallible<HashMap<&mut MapData, Plain<LocalityKey>, Plain<Locality>>> {
+        Ok(HashMap::try_from(self.map("LOCALITIES")?)?)
     }
 
     fn learned(&mut self) -> Fallible<HashMap<&mut MapData, [u64; 2], Plain<Ways>>> {
@@ -323,6 +343,7 @@ impl Kernel {
             ("FLOWS4", &tables.flows4),
             ("FLOWS6", &tables.flows6),
             ("COUNTS", &tables.counts),
+            ("STANDINGS", &tables.standings),
             ("POOLS", &tables.pools),
         ] {
             // SAFETY: atomics lie in memory as their words do, and no other thread has them.

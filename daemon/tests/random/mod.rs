@@ -71,6 +71,10 @@ pub fn tables(random: &mut Random) -> HostTables {
                     if random.once_in(15) {
                         tables.servers[id as usize].flags &= !server_flag::PRESENT;
                     }
+                    if random.once_in(4) {
+                        let upper = 1 + random.below(3) as u32;
+                        tables.limit(id, upper, random.below(upper as usize + 1) as u32);
+                    }
                     (id, random.below(4) as u32)
                 })
                 .collect();
@@ -124,11 +128,16 @@ fn any_pool(random: &mut Random, tables: &mut HostTables, service: u32, servers:
         scheduler::SH,
         scheduler::MH,
         scheduler::WRR,
+        scheduler::DH,
+        scheduler::FO,
+        scheduler::OVF,
+        scheduler::LBLC,
+        scheduler::LBLCR,
     ];
     let rule = random.one_of(&rules);
     let slots: Vec<_> = match (rule, servers.is_empty()) {
         (_, true) => Vec::new(),
-        (scheduler::SH, _) => (0..256).map(|_| random.one_of(servers)).collect(),
+        (scheduler::SH | scheduler::DH, _) => (0..256).map(|_| random.one_of(servers)).collect(),
         (scheduler::MH, _) => (0..251).map(|_| random.one_of(servers)).collect(),
         _ => servers.to_vec(),
     };

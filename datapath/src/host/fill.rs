@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
-    BACK, Hop, POOL_HEAD, PoolWord, Server, Service, Ways, endpoint_word, kind, method, pool_slot,
-    server_flag, service_flag, wide,
+    BACK, Hop, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word, kind,
+    method, pool_slot, server_flag, service_flag, standing, wide,
 };
 
 use super::HostTables;
@@ -130,13 +130,28 @@ impl HostTables {
         id
     }
 
+    /// Gives a server thresholds, before it comes into a pool.
+    pub fn limit(&mut self, server: u32, upper: u32, lower: u32) {
+        self.servers[server as usize].flags |= server_flag::LIMITED;
+        let at = server as usize * standing::WORDS + standing::BOUNDS;
+        self.standings[at].store(standing::bounds(upper, lower), Ordering::SeqCst);
+    }
+
     /// Lets a scheduler loose on these slots: servers and weights, in order.
     pub fn set_pool(&mut self, service: u32, scheduler: u8, slots: &[(u32, u32)]) {
         let base = self.next[3];
         self.next[3] += POOL_HEAD + slots.len() as u32;
         for (index, (server, weight)) in slots.iter().enumerate() {
             let at = (base + POOL_HEAD) as usize + index;
-            self.pools[at].store(pool_slot(*server, *weight), Ordering::SeqCst);
+            let entry = self.servers[*server as usize];
+            let limited = if entry.flags & server_flag::LIMITED != 0 {
+                SLOT_LIMITED
+            } else {
+                0
+            };
+            self.pools[at].store(pool_slot(*server, *weight) | limited, Ordering::SeqCst);
+            let at = *server as usize * standing::WORDS + standing::WEIGHT;
+            self.standings[at].store(u64::from(*weight), Ordering::SeqCst);
         }
         let pool = PoolWord::new(base, slots.len() as u32, scheduler);
         self.services[service as usize].pool = pool.0;

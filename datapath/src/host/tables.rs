@@ -7,7 +7,10 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
-use crate::entry::{Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, WIDES, Ways};
+use crate::entry::{
+    Bucket4, Bucket6, HOPS, Hop, LocalityKey, Server, Service, Settings, Traffic, WIDES, Ways,
+    locality, standing,
+};
 use crate::family::{V4, V6};
 use crate::flows::{GONE, Layout, Narrow, Wide, Words};
 use crate::schedule::{self, Client};
@@ -88,6 +91,13 @@ pub struct HostTables {
     pub servers: Vec<Server>,
     pub pools: Vec<AtomicU64>,
     pub counts: Vec<AtomicU64>,
+    /// [`standing::WORDS`] a server.
+    pub standings: Vec<AtomicU64>,
+    /// [`locality::WORDS`] a target, in the order in which they came.
+    pub localities: Vec<AtomicU64>,
+    pub targets: Mutex<Vec<LocalityKey>>,
+    /// What [`Tables::random`] is drawn from.
+    pub dice: AtomicU64,
     /// Eight words a bucket.
     pub flows4: Vec<AtomicU64>,
     pub flows6: Vec<AtomicU64>,
@@ -103,6 +113,9 @@ pub struct HostTables {
     /// The next free id or word of each: services, servers, endpoints of NAT, pools.
     pub(super) next: [u32; 4],
 }
+
+/// Targets that [`HostTables`] has room for; one more replaces the first.
+const TARGETS: usize = 32;
 
 fn zeros(count: usize) -> Vec<AtomicU64> {
     (0..count).map(|_| AtomicU64::new(0)).collect()
@@ -135,6 +148,10 @@ impl HostTables {
             servers: vec![Server::default(); sizes.servers],
             pools: zeros(sizes.pool_words),
             counts: zeros(sizes.servers),
+            standings: zeros(sizes.servers * standing::WORDS),
+            localities: zeros(TARGETS * locality::WORDS),
+            targets: Mutex::default(),
+            dice: AtomicU64::new(0x5eed),
             flows4: zeros(sizes.flows * 8),
             flows6: zeros(sizes.flows * 8),
             hops: vec![Hop::default(); HOPS as usize],
@@ -233,6 +250,38 @@ impl<'a> Tables for &'a HostTables {
 
     fn counts(&self, server: u32) -> Option<HostWords<'a>> {
         word_at(&self.counts, server)
+    }
+
+    fn standing(&self, server: u32) -> Option<HostWords<'a>> {
+        word_at(&self.standings, server * standing::WORDS as u32)
+    }
+
+    fn locality(&self, key: &LocalityKey) -> Option<HostWords<'a>> {
+        let targets = self.targets.lock().expect("no panic in here");
+        let at = targets.iter().position(|other| other == key)?;
+        word_at(&self.localities, (at * locality::WORDS) as u32)
+    }
+
+    fn add_locality(&self, key: &LocalityKey) {
+        let mut targets = self.targets.lock().expect("no panic in here");
+        if targets.len() < TARGETS {
+            targets.push(*key);
+        } else {
+            targets[0] = *key;
+            self.localities[locality::COUNT].store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood, 2014): the same numbers in each run.
+    fn random(&self) -> u32 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let z = self
+            .dice
+            .fetch_add(STEP, Ordering::SeqCst)
+            .wrapping_add(STEP);
+        let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) >> 32) as u32
     }
 
     fn flows4(&self, bucket: u32) -> Option<HostWords<'a>> {

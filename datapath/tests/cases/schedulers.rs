@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use shunt_datapath::entry::{Ways, counts, method, scheduler, service_flag};
+use shunt_datapath::entry::{PoolWord, Ways, counts, method, scheduler, service_flag};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 use shunt_datapath::verdict::{Bounce, Verdict};
 
@@ -53,6 +53,43 @@ pub fn cases() -> Vec<Case> {
         ),
         one_packet(),
         takes("wlc counts inactive ones as a 256th", loaded(), &[2, 2]),
+        takes(
+            "fo takes the heaviest, whatever it carries",
+            farm(scheduler::FO, &[(3, 5), (1, 2)]),
+            &[3, 3, 3],
+        ),
+        // ip_vs_ovf.c: up to more active connections than weight.
+        takes(
+            "ovf goes on to the next when one is full",
+            farm(scheduler::OVF, &[(2, 2), (1, 1), (3, 1)]),
+            &[2, 2, 2, 1, 1, 3, 3],
+        ),
+        takes(
+            "dh gives packets for one address to one server",
+            hashed(scheduler::DH, 256, |_| (2, 1)),
+            &[2, 2, 2],
+        ),
+        // ip_vs_lblc.c: until it is crowded and another has not half of its weight.
+        takes(
+            "lblc keeps a target with its server until that is crowded",
+            farm(scheduler::LBLC, &[(3, 1), (2, 2), (1, 3)]),
+            &[3, 3, 2, 2, 2, 1, 1, 1, 1, 1, 1],
+        ),
+        takes(
+            "lblcr adds a server to the set of a target that is crowded",
+            farm(scheduler::LBLCR, &[(3, 1), (2, 2), (1, 3)]),
+            &[3, 3, 2, 2, 2, 1, 1, 1, 1, 1, 2, 1, 1, 2, 3],
+        ),
+        takes(
+            "lots of twos that lead nowhere take the only server",
+            lots(scheduler::TWOS),
+            &[2, 2, 2],
+        ),
+        takes("p2c takes the only server", lots(scheduler::P2C), &[2, 2]),
+        overloaded("rr", scheduler::RING, &[1, 2, 3, 1, 3, 3, 3]),
+        overloaded("lc", scheduler::LC, &[1, 2, 3, 1, 3, 3, 3]),
+        overloaded("fo", scheduler::FO, &[1, 1, 2, 3, 3, 3]),
+        relieved(),
         stays("sh gives a client the same server", scheduler::SH, 256),
         stays("mh gives a client the same server", scheduler::MH, 251),
         no_fallback(scheduler::SH, 256),
@@ -106,6 +143,54 @@ fn by_rule() -> HostTables {
     tables
 }
 
+/// The second is the only one that may be picked.
+fn lots(rule: u8) -> HostTables {
+    let tables = farm(rule, &[(1, 0), (2, 1), (3, 0), (1, 0), (2, 1)]);
+    // The last two are read as lots: kept with almost no chance, else exchanged for a higher one.
+    let mut tables = tables;
+    let pool = PoolWord(tables.services[1].pool);
+    tables.services[1].pool = PoolWord::new(pool.base(), 3, rule).0;
+    for at in 0..4 {
+        tables.pools[(pool.base() + 2 + 3 + at) as usize].store(1 << 32, Ordering::SeqCst);
+    }
+    tables
+}
+
+/// Servers 1 and 2 are full with two connections and with one; 3 has no thresholds.
+fn overloaded(name: &str, rule: u8, order: &[u16]) -> Case {
+    takes(
+        &format!("{name} passes over overloaded servers"),
+        limited(rule),
+        order,
+    )
+}
+
+fn limited(rule: u8) -> HostTables {
+    let mut tables = farm(rule, &[]);
+    tables.limit(1, 2, 0);
+    tables.limit(2, 1, 0);
+    tables.set_pool(1, rule, &[(1, 1), (2, 1), (3, 1)]);
+    tables
+}
+
+// ip_vs_unbind_dest: without a lower threshold, below three quarters of the upper one.
+fn relieved() -> Case {
+    takes(
+        "an overloaded server is used again when it has fewer",
+        limited(scheduler::FO),
+        &[1, 1, 2],
+    )
+    .changes(|tables| {
+        tables.counts[1].fetch_sub(counts::ACTIVE, Ordering::SeqCst);
+    })
+    .turns(&syn(2000), Verdict::Send(TO_SERVER), &sent(2000, 1))
+    .turns(&syn(2001), Verdict::Send(TO_SERVER), &sent(2001, 3))
+}
+
+fn sent(port: u16, number: u16) -> Packet {
+    syn(port).macs(0x100 + number, 3).ttl(63)
+}
+
 fn loaded() -> HostTables {
     let tables = farm(scheduler::WLC, &[(1, 1), (2, 1)]);
     tables.counts[1].store(counts::ACTIVE * 2, Ordering::SeqCst);
@@ -121,9 +206,8 @@ fn syn(port: u16) -> Packet {
 fn takes(sentence: &str, tables: HostTables, order: &[u16]) -> Case {
     let mut all = case(sentence, tables);
     for (index, number) in order.iter().enumerate() {
-        let packet = syn(1000 + index as u16);
-        let out = packet.clone().macs(0x100 + number, 3).ttl(63);
-        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+        let port = 1000 + index as u16;
+        all = all.turns(&syn(port), Verdict::Send(TO_SERVER), &sent(port, *number));
     }
     all
 }

@@ -10,10 +10,11 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_loop};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, HOPS, Hop, Server, Service, Settings, Traffic, WIDES, Ways,
+    Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, Server, Service, Settings, Traffic, WIDES,
+    Ways, locality, standing,
 };
 use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
@@ -32,6 +33,18 @@ const MAPPED: usize = 1 << 10;
 pub struct FlowBucket {
     words: [u64; 8],
 }
+
+/// How a server stands.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Standing {
+    words: [u64; standing::WORDS],
+}
+
+/// What an entry of a target begins as.
+static NO_SERVERS: Locality = Locality {
+    words: [0; locality::WORDS],
+};
 
 /// The key of a route, at a place of the stack where the address may be written in two words.
 #[repr(C, align(8))]
@@ -66,6 +79,10 @@ static SERVERS: Array<Server, 4096, MAPPED> = Array::new();
 static POOLS: Array<u64, 65536, MAPPED> = Array::new();
 #[btf_map]
 static COUNTS: Array<u64, 4096, MAPPED> = Array::new();
+#[btf_map]
+static STANDINGS: Array<Standing, 4096, MAPPED> = Array::new();
+#[btf_map]
+static LOCALITIES: LruHashMap<LocalityKey, Locality, 65536> = LruHashMap::new();
 #[btf_map]
 static FLOWS4: Array<FlowBucket, 16384, MAPPED> = Array::new();
 #[btf_map]
@@ -222,6 +239,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn standing(&self, server: u32) -> Option<MapWords> {
+        words(STANDINGS.get_ptr_mut(server))
+    }
+
+    #[inline(always)]
+    fn locality(&self, key: &LocalityKey) -> Option<MapWords> {
+        words(LOCALITIES.get_ptr_mut(key))
+    }
+
+    #[inline(always)]
+    fn add_locality(&self, key: &LocalityKey) {
+        let _ = LOCALITIES.insert(key, &NO_SERVERS, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_get_prandom_u32() as u32 }
+    }
+
+    #[inline(always)]
     fn flows4(&self, bucket: u32) -> Option<MapWords> {
         words(FLOWS4.get_ptr_mut(bucket))
     }
@@ -270,7 +308,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn schedule(&self, service: u32, client: Client) -> u32 {
-        parts::schedule(service, client.address, client.port as u32)
+        let [a, b] = client.target;
+        parts::schedule(service, client.address, client.port as u32, a, b)
     }
 
     #[inline(always)]

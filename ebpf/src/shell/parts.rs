@@ -19,13 +19,14 @@ use super::xdp::XdpFrame;
 /// The server for a new connection; 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn schedule(service: u32, address: u32, port: u32) -> u32 {
+pub extern "C" fn schedule(service: u32, address: u32, port: u32, a: u64, b: u64) -> u32 {
     schedule::pick(
         &Maps,
         service,
         Client {
             address,
             port: port as u16,
+            target: [a, b],
         },
     )
 }

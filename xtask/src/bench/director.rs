@@ -2,6 +2,7 @@
 //! its tables as the daemon writes them.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
 use aya::programs::{ProgramFd, Xdp};
-use shunt_control::director::{Clock, Director as Mind, Output, Sizes};
+use shunt_control::director::{Clock, Director as Mind, Memory, Output, Sizes};
 use shunt_control::network::neighbours::State;
 use shunt_control::network::routes::{Entry as RouteEntry, Kind, Path, Prefix};
 use shunt_control::network::{Address, Input, Link, Neighbour};
@@ -20,7 +21,7 @@ use shunt_daemon::kernel::clock;
 use shunt_daemon::kernel::mapping::Mapping;
 use shunt_daemon::kernel::object::{self, Capacity};
 use shunt_daemon::kernel::tables::Tables;
-use shunt_datapath::entry::{Hop, Ways};
+use shunt_datapath::entry::{Hop, PoolWord, Ways};
 use shunt_model::api::Change;
 use shunt_model::{
     Encapsulation, Method as Forwarding, Protocol, Scheduler, SchedulerFlags, Server,
@@ -30,9 +31,9 @@ use shunt_model::{
 /// The port of services and servers.
 pub const PORT: u16 = 80;
 /// Servers of a service.
-const SERVERS: u8 = 100;
+const SERVERS: u16 = 100;
 /// The only server of the service whose answers are measured.
-const ALONE: u8 = 200;
+const ALONE: u16 = 60_000;
 const MTU: u16 = 1500;
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -78,6 +79,30 @@ impl Method {
     }
 }
 
+/// The services of a director.
+#[derive(Clone, Copy, Debug)]
+pub struct Farm {
+    pub scheduler: Scheduler,
+    pub flags: SchedulerFlags,
+    pub servers: u16,
+    pub weight: u32,
+    /// Whether IPv6, for each family that has services.
+    pub families: &'static [bool],
+}
+
+impl Farm {
+    /// As most measurements have them.
+    pub fn usual(scheduler: Scheduler) -> Self {
+        Self {
+            scheduler,
+            flags: SchedulerFlags::default(),
+            servers: SERVERS,
+            weight: 1,
+            families: &[false, true],
+        }
+    }
+}
+
 /// The virtual address of all servers.
 pub fn service(v6: bool) -> IpAddr {
     address(v6, [192, 0, 2, 1], [0, 1])
@@ -98,8 +123,9 @@ pub fn foreign(v6: bool) -> IpAddr {
     address(v6, [192, 0, 2, 77], [0, 77])
 }
 
-fn server(v6: bool, number: u8) -> IpAddr {
-    address(v6, [10, 1, 1, number], [1, u16::from(number)])
+fn server(v6: bool, number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    address(v6, [10, 1, high, low], [1, number])
 }
 
 fn address(v6: bool, v4: [u8; 4], [net, host]: [u16; 2]) -> IpAddr {
@@ -115,15 +141,17 @@ pub struct Director {
     pub method: Method,
     ebpf: Ebpf,
     tables: Tables,
+    mind: Mind,
+    tick_shift: u32,
 }
 
 impl Director {
     /// Loads one for `flows` flows of each family whose servers are reached by `interface`.
-    pub fn new(method: Method, scheduler: Scheduler, flows: u32, interface: u32) -> Result<Self> {
+    pub fn new(method: Method, farm: Farm, flows: u32, interface: u32) -> Result<Self> {
         let sizes = Sizes {
             services: 64,
-            servers: 1 << 13,
-            pool_words: 1 << 17,
+            servers: 1 << 15,
+            pool_words: 1 << 19,
         };
         let capacity = Capacity {
             flows4: flows,
@@ -132,32 +160,47 @@ impl Director {
         };
         let (ebpf, made) = object::unpinned(capacity)?;
         let tick_ns = clock::tick_ns(made.jiffies_rate);
+        let tick_shift = made.tick_shift;
         let ebpf = RefCell::new(ebpf);
         let mut tables = Tables::of(made, |name| take(&ebpf, name))?;
         if method == Method::MasqueradeByHop {
             prepare_hop(&ebpf, interface)?;
         }
         let now = Instant::now();
-        let mut mind = Mind::new(Table::default(), sizes, Clock { tick_ns }, now);
-        for event in network(interface) {
+        // All at once, as from the notes of an earlier daemon: each pool is compiled once.
+        let memory = Memory {
+            changes: changes(method, farm),
+            services: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+        };
+        let (table, clock) = (Table::default(), Clock { tick_ns });
+        let nowhere = |_| PoolWord(0);
+        let mut mind = Mind::resume(memory, table, sizes, clock, &tables, nowhere, now)?;
+        for event in network(interface, farm.servers) {
             mind.network_event(event, now);
         }
         mind.network_known();
-        for change in changes(method, scheduler) {
-            mind.change(&change, &tables, now)?;
-            while let Some(output) = mind.poll() {
-                if let Output::Write(write) = output {
-                    tables.write(&write)?;
-                }
-            }
-            // No packet is under way yet that could look at a pool that was left.
-            mind.pools_settled();
-        }
+        carry_out(&mut mind, &mut tables)?;
         Ok(Self {
             method,
             ebpf: ebpf.into_inner(),
             tables,
+            mind,
+            tick_shift,
         })
+    }
+
+    /// What the daemon does every few milliseconds.
+    pub fn compile_short_lists(&mut self) -> Result<()> {
+        let program: &Xdp = self
+            .ebpf
+            .program("director_clock")
+            .context("no program director_clock")?
+            .try_into()?;
+        let tick = clock::tick(clock::jiffies(program)?, self.tick_shift);
+        self.mind.compile_short_lists(&self.tables, tick);
+        carry_out(&mut self.mind, &mut self.tables)
     }
 
     pub fn xdp(&self) -> Result<&Xdp> {
@@ -205,6 +248,15 @@ impl Director {
     }
 }
 
+fn carry_out(mind: &mut Mind, tables: &mut Tables) -> Result<()> {
+    while let Some(output) = mind.poll() {
+        if let Output::Write(write) = output {
+            tables.write(&write)?;
+        }
+    }
+    Ok(())
+}
+
 fn take(ebpf: &RefCell<Ebpf>, name: &str) -> Result<MapData> {
     match ebpf.borrow_mut().take_map(name) {
         Some(Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data)) => Ok(data),
@@ -230,7 +282,7 @@ fn prepare_hop(ebpf: &RefCell<Ebpf>, interface: u32) -> Result<()> {
 }
 
 /// One link with every server on it.
-fn network(interface: u32) -> Vec<Input> {
+fn network(interface: u32, servers: u16) -> Vec<Input> {
     let mut events = vec![Input::LinkChanged(Link {
         index: interface,
         name: "bench".to_owned(),
@@ -245,8 +297,8 @@ fn network(interface: u32) -> Vec<Input> {
         without_arp: false,
     })];
     for v6 in [false, true] {
-        let length = if v6 { 64 } else { 24 };
-        let own = server(v6, 254);
+        let length = if v6 { 64 } else { 16 };
+        let own = server(v6, 60_001);
         let address = Address {
             interface,
             address: own,
@@ -272,7 +324,7 @@ fn network(interface: u32) -> Vec<Input> {
             route,
             replace: false,
         });
-        for number in (1..=SERVERS).chain([ALONE]) {
+        for number in (1..=servers).chain([ALONE]) {
             events.push(Input::NeighbourChanged(Neighbour {
                 interface,
                 address: server(v6, number),
@@ -284,11 +336,11 @@ fn network(interface: u32) -> Vec<Input> {
     events
 }
 
-fn changes(method: Method, scheduler: Scheduler) -> Vec<Change> {
+fn changes(method: Method, farm: Farm) -> Vec<Change> {
     let mut changes = Vec::new();
-    for v6 in [false, true] {
+    for &v6 in farm.families {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let all = (1..=SERVERS).collect::<Vec<_>>();
+            let all = (1..=farm.servers).collect::<Vec<_>>();
             for (at, servers) in [(service(v6), &all[..]), (lone_service(v6), &[ALONE][..])] {
                 let key = ServiceKey::Address {
                     protocol,
@@ -298,8 +350,8 @@ fn changes(method: Method, scheduler: Scheduler) -> Vec<Change> {
                 changes.push(Change::AddService {
                     service: Service {
                         key,
-                        scheduler,
-                        flags: SchedulerFlags::default(),
+                        scheduler: farm.scheduler,
+                        flags: farm.flags,
                         persistence: None,
                         one_packet: false,
                     },
@@ -312,7 +364,7 @@ fn changes(method: Method, scheduler: Scheduler) -> Vec<Change> {
                             port: PORT,
                         },
                         method: method.forwarding(),
-                        weight: 1,
+                        weight: farm.weight,
                         upper_threshold: 0,
                         lower_threshold: 0,
                     },

@@ -7,6 +7,7 @@
 
 mod director;
 mod driver;
+mod farm;
 mod figures;
 mod http;
 mod scenario;
@@ -24,7 +25,7 @@ use nix::unistd::{Pid, geteuid};
 use serde::Serialize;
 use shunt_model::Scheduler;
 
-use director::{Director, Method};
+use director::{Director, Farm, Method};
 use driver::{Driver, FLOORS, NOTHING, Outcome};
 use figures::{Figures, HEAD, Row, a_packet};
 use scenario::{Kind, Scenario};
@@ -53,6 +54,9 @@ pub struct Options {
     /// Requests and connections per second through a lab instead, beside other balancers.
     #[arg(long, conflicts_with_all = ["veth", "packets", "only", "scheduler", "cpu"])]
     http: bool,
+    /// What a new connection costs by each scheduler instead, in pools of 16 to 4,096 servers.
+    #[arg(long, conflicts_with_all = ["veth", "http"])]
+    schedulers: bool,
     /// The scheduler of the services.
     #[arg(long, default_value = "mh")]
     scheduler: Scheduler,
@@ -89,6 +93,13 @@ pub fn run(options: &Options) -> Result<()> {
         let rows = wire::measure(options.scheduler, options.rounds, turn)?;
         return write(options, &rows);
     }
+    if options.schedulers {
+        let packets = options
+            .packets
+            .min(if options.quick { 50_000 } else { 200_000 });
+        let rows = farm::measure(options.rounds.min(5), packets)?;
+        return write(options, &rows);
+    }
     // Room for more than the most flows; a masqueraded one takes two entries.
     let known = if options.quick { 1 << 16 } else { 1 << 21 };
     let mut bench = Bench {
@@ -113,7 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
         } else {
             known
         };
-        Director::new(method, options.scheduler, flows, LOOPBACK)
+        Director::new(method, Farm::usual(options.scheduler), flows, LOOPBACK)
             .with_context(|| format!("the director for {}", method.name()))
     });
     let directors = directors.into_iter().collect::<Result<Vec<_>>>()?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use shunt_lab::{Host, veth};
 use shunt_model::Scheduler;
 
-use super::director::{self, Director, Method};
+use super::director::{self, Director, Farm, Method};
 use super::driver::{Driver, bytes};
 use super::figures::Figures;
 use super::scenario::{self, Kind, Scenario, Transport};
@@ -98,7 +98,8 @@ impl Ends {
         turn: Duration,
     ) -> Result<WireRow> {
         // Room for every flow of a turn, so that none is refused.
-        let director = method.map(|m| Director::new(m, scheduler, 1 << 22, self.far_index));
+        let director =
+            method.map(|m| Director::new(m, Farm::usual(scheduler), 1 << 22, self.far_index));
         let mut director = director.transpose()?;
         let index = self.far_index;
         let (far, program) = match &mut director {

@@ -1,17 +1,18 @@
 //! One service in plain memory: just so much of the tables that the walk's own `pick` can run.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, Hop, NONE, POOL_HEAD, PoolWord, Server, Service, Settings, Traffic, Ways,
-    counts, service_flag,
+    Bucket4, Bucket6, Hop, LocalityKey, NONE, POOL_HEAD, PoolWord, Server, Service, Settings,
+    Traffic, Ways, counts, locality, server_flag, service_flag, standing,
 };
 use shunt_datapath::flows::Words;
-use shunt_datapath::schedule::{Client, pick};
+use shunt_datapath::schedule::{Client, overload, pick};
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
 use shunt_model::SchedulerFlags;
 
 use super::super::Compiled;
+use super::Dice;
 
 /// The pool does not lie at the beginning, so that a forgotten base is seen.
 const BASE: u32 = 5;
@@ -20,7 +21,20 @@ const SERVICE: u32 = 1;
 pub(super) struct Memory {
     pool: Vec<Cell<u64>>,
     counts: Vec<Cell<u64>>,
+    standings: Vec<Cell<u64>>,
+    servers: Vec<Server>,
+    localities: Vec<Cell<u64>>,
+    targets: RefCell<Vec<LocalityKey>>,
     service: Service,
+    pub(super) now: Cell<u32>,
+    dice: RefCell<Dice>,
+}
+
+/// Targets that lblc and lblcr can know.
+const TARGETS: usize = 32;
+
+fn zeros(count: usize) -> Vec<Cell<u64>> {
+    vec![Cell::new(0); count]
 }
 
 impl Memory {
@@ -38,15 +52,20 @@ impl Memory {
         };
         Self {
             pool: Vec::new(),
-            counts: vec![Cell::new(0); servers],
+            counts: zeros(servers),
+            standings: zeros(servers * standing::WORDS),
+            servers: vec![Server::default(); servers],
+            localities: zeros(TARGETS * locality::WORDS),
+            targets: RefCell::default(),
             service,
+            now: Cell::new(0),
+            dice: RefCell::new(Dice(7)),
         }
     }
 
     pub(super) fn switch(&mut self, compiled: &Compiled) {
-        let words = compiled.head.iter().chain(&compiled.slots);
-        let gap = std::iter::repeat_n(&u64::MAX, BASE as usize);
-        self.pool = gap.chain(words).copied().map(Cell::new).collect();
+        let gap = std::iter::repeat_n(u64::MAX, BASE as usize);
+        self.pool = gap.chain(compiled.words()).map(Cell::new).collect();
         let length = u32::try_from(compiled.slots.len()).unwrap();
         self.service.pool = PoolWord::new(BASE, length, compiled.scheduler).0;
     }
@@ -58,16 +77,67 @@ impl Memory {
     /// The pool as a daemon that starts would read it back.
     pub(super) fn read_back(&self) -> Compiled {
         let words = &self.pool[BASE as usize..];
-        let (head, slots) = words.split_at(POOL_HEAD as usize);
+        let (head, rest) = words.split_at(POOL_HEAD as usize);
+        let word = PoolWord(self.service.pool);
+        let listed = (word.first_listed() - BASE - POOL_HEAD) as usize;
+        let (short, rest) = rest.split_at(listed);
+        let (slots, lots) = rest.split_at(word.length() as usize);
         Compiled {
-            scheduler: PoolWord(self.service.pool).scheduler(),
+            scheduler: (word.0 >> 56) as u8,
             head: [head[0].get(), head[1].get()],
+            short: short.iter().map(Cell::get).collect(),
             slots: slots.iter().map(Cell::get).collect(),
+            lots: lots.iter().map(Cell::get).collect(),
         }
     }
 
     pub(super) fn pick(&self, address: u32, port: u16) -> u32 {
-        pick(&View(self), SERVICE, Client { address, port })
+        self.pick_to(address, port, 0x0a00_0164)
+    }
+
+    pub(super) fn pick_to(&self, address: u32, port: u16, target: u32) -> u32 {
+        let target = [u64::from(target.to_be()), 0];
+        let client = Client {
+            address,
+            port,
+            target,
+        };
+        pick(&View(self), SERVICE, client)
+    }
+
+    /// Words of the pool from here on, as the director writes them.
+    pub(super) fn write(&self, from: u32, words: &[u64]) {
+        for (place, word) in self.pool[(BASE + from) as usize..].iter().zip(words) {
+            place.set(*word);
+        }
+    }
+
+    /// What the director writes of a server.
+    pub(super) fn stand(&mut self, id: u32, weight: u32, (upper, lower): (u32, u32), anew: bool) {
+        let words = &self.standings[id as usize * standing::WORDS..];
+        words[standing::BOUNDS].set(standing::bounds(upper, lower));
+        words[standing::WEIGHT].set(weight.into());
+        if anew {
+            words[standing::OVERLOADED].set(0);
+        }
+        let limited = if upper != 0 { server_flag::LIMITED } else { 0 };
+        self.servers[id as usize] = Server {
+            flags: server_flag::PRESENT | limited,
+            service: SERVICE,
+            ..Server::default()
+        };
+    }
+
+    pub(super) fn absent(&mut self, id: u32) {
+        self.servers[id as usize].flags &= !server_flag::PRESENT;
+    }
+
+    /// A connection begins, held or closed, as `open` counts it.
+    pub(super) fn open(&self, id: u32, held: bool) {
+        self.add(id, held.into(), (!held).into());
+        if self.servers[id as usize].flags & server_flag::LIMITED != 0 {
+            overload::opened(&View(self), id);
+        }
     }
 
     pub(super) fn add(&self, server: u32, active: i64, inactive: i64) {
@@ -123,8 +193,11 @@ impl Words for Stretch<'_> {
 
 /// Only one word at a time can be reached, as in the kernel.
 fn word(words: &[Cell<u64>], at: u32) -> Option<Stretch<'_>> {
-    let at = at as usize;
-    words.get(at..at + 1).map(Stretch)
+    entry(words, at as usize, 1)
+}
+
+fn entry(words: &[Cell<u64>], index: usize, length: usize) -> Option<Stretch<'_>> {
+    words.get(index * length..(index + 1) * length).map(Stretch)
 }
 
 impl<'a> Tables for View<'a> {
@@ -170,6 +243,33 @@ impl<'a> Tables for View<'a> {
         unreachable!("no endpoint is looked up here")
     }
 
+    fn standing(&self, server: u32) -> Option<Stretch<'a>> {
+        entry(&self.0.standings, server as usize, standing::WORDS)
+    }
+
+    fn server(&self, id: u32) -> Option<&Server> {
+        self.0.servers.get(id as usize)
+    }
+
+    fn locality(&self, key: &LocalityKey) -> Option<Stretch<'a>> {
+        let targets = self.0.targets.borrow();
+        let at = targets.iter().position(|other| other == key)?;
+        entry(&self.0.localities, at, locality::WORDS)
+    }
+
+    fn add_locality(&self, key: &LocalityKey) {
+        self.0.targets.borrow_mut().push(*key);
+        assert!(self.0.targets.borrow().len() <= TARGETS);
+    }
+
+    fn random(&self) -> u32 {
+        (self.0.dice.borrow_mut().next() >> 32) as u32
+    }
+
+    fn now(&self) -> u32 {
+        self.0.now.get()
+    }
+
     fn schedule(&self, service: u32, client: Client) -> u32 {
         pick(self, service, client)
     }
@@ -198,19 +298,11 @@ impl<'a> Tables for View<'a> {
         None
     }
 
-    fn now(&self) -> u32 {
-        0
-    }
-
     fn endpoint4(&self, _bucket: u32) -> Option<&Bucket4> {
         None
     }
 
     fn endpoint6(&self, _bucket: u32) -> Option<&Bucket6> {
-        None
-    }
-
-    fn server(&self, _id: u32) -> Option<&Server> {
         None
     }
 

@@ -1,4 +1,4 @@
-//! Every line of the recording that the carried schedulers can answer, replayed digit for digit.
+//! Every line of the recording, replayed digit for digit.
 //!
 //! `schedulers.txt` says in its own first lines what the words mean.
 
@@ -12,12 +12,6 @@ const RECORDING: &str = include_str!("../../../tests/oracle/schedulers.txt");
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     replayed: usize,
-    /// Of schedulers that are not carried.
-    other_schedulers: usize,
-    /// Connection thresholds are not carried.
-    thresholds: usize,
-    /// Firewall marks are not carried.
-    marks: usize,
     /// Lines of ipvsadm's listing that were compared with the live counts.
     listed: usize,
 }
@@ -41,18 +35,15 @@ fn recording_of_ipvs_is_replayed_digit_for_digit() {
     }
 
     let expected = Tally {
-        replayed: 134,
-        other_schedulers: 78,
-        thresholds: 8,
-        marks: 2,
-        listed: 48,
+        replayed: 222,
+        listed: 132,
     };
     assert_eq!(tally, expected);
     // No line with a sequence is missing in these numbers: each ends with its counts in brackets.
     let sequences = RECORDING
         .lines()
         .filter(|line| line.starts_with("  ") && line.ends_with(')'));
-    assert_eq!(sequences.count(), 134 + 78 + 8 + 2);
+    assert_eq!(sequences.count(), 222);
 }
 
 /// A line's words and its choices; the counts in brackets after them are left to the choices.
@@ -66,7 +57,8 @@ fn sequence(line: &str) -> Option<(&str, &str)> {
 /// A server of a listing with its counts.
 fn listed(line: &str) -> Option<(u32, u32, u32)> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let ["->", server, "Masq", _weight, active, inactive] = words[..] else {
+    // Method and weight, or the thresholds.
+    let ["->", server, _, _, active, inactive] = words[..] else {
         return None;
     };
     let (address, _port) = server.rsplit_once(':')?;
@@ -92,22 +84,10 @@ fn one_sequence(
     };
     let (name, flags) = scheduler.split_once(" -b ").unwrap_or((scheduler, ""));
     let scheduler: Scheduler = name.parse().unwrap();
-    if !crate::carried::SCHEDULERS.contains(&scheduler) {
-        tally.other_schedulers += 1;
-        return None;
-    }
-    if what.starts_with("thresholds") {
-        tally.thresholds += 1;
-        return None;
-    }
-    if what.starts_with("targets") {
-        tally.marks += 1;
-        return None;
-    }
     let flags = SchedulerFlags {
         fallback: flags.ends_with("-fallback"),
         port: flags.ends_with("-port"),
-        third: false,
+        ..SchedulerFlags::default()
     };
     let family = if ipv6 { Family::Ipv6 } else { Family::Ipv4 };
     let (mut replay, how) = begin(scheduler, flags, family, what, running);
@@ -126,7 +106,16 @@ fn begin(
     what: &str,
     running: Option<Replay>,
 ) -> (Replay, &str) {
-    let fresh = |servers: [(u32, u32); 3]| Replay::new(scheduler, flags, family, servers);
+    let fresh = |servers: [(u32, u32); 3]| {
+        let setting = Setting {
+            scheduler,
+            flags,
+            family,
+            thresholds: (0, 0),
+            port: 80,
+        };
+        Replay::new(setting, servers)
+    };
     let usual = [(1, 3), (2, 2), (3, 1)];
     if let Some(change) = what.strip_prefix("then ") {
         let mut replay = running.expect("a change follows a run");
@@ -149,14 +138,34 @@ fn begin(
     if let Some(how) = what.strip_prefix("servers added as rs3, rs2, rs1: ") {
         return (fresh([(3, 1), (2, 2), (1, 3)]), how);
     }
+    if let Some(how) = what.strip_prefix("thresholds -x 4 -y 2 on each: ") {
+        let mut replay = fresh(usual);
+        replay.setting.thresholds = (4, 2);
+        return (Replay::new(replay.setting, usual), how);
+    }
+    if what.starts_with("targets") {
+        // A service by mark, whose servers have no port of their own.
+        let mut replay = fresh(usual);
+        replay.setting.port = 0;
+        return (Replay::new(replay.setting, usual), what);
+    }
     let how = what.strip_suffix("; 12 connections").unwrap_or(what);
     (fresh(usual), how)
 }
 
+#[derive(Clone, Copy)]
+struct Setting {
+    scheduler: Scheduler,
+    flags: SchedulerFlags,
+    family: Family,
+    thresholds: (u32, u32),
+    /// The servers' own.
+    port: u16,
+}
+
 /// A service that the recording speaks of. Server rs1 has the id 1.
 struct Replay {
-    scheduler: Scheduler,
-    family: Family,
+    setting: Setting,
     memory: Memory,
     members: Vec<Member>,
     connections: u16,
@@ -164,16 +173,10 @@ struct Replay {
 
 impl Replay {
     /// The servers are added one by one, in this order.
-    fn new(
-        scheduler: Scheduler,
-        flags: SchedulerFlags,
-        family: Family,
-        servers: [(u32, u32); 3],
-    ) -> Self {
+    fn new(setting: Setting, servers: [(u32, u32); 3]) -> Self {
         let mut replay = Self {
-            scheduler,
-            family,
-            memory: Memory::new(4, flags),
+            setting,
+            memory: Memory::new(4, setting.flags),
             members: Vec::new(),
             connections: 0,
         };
@@ -185,20 +188,23 @@ impl Replay {
     }
 
     fn add(&mut self, id: u32, weight: u32) {
-        let address = match self.family {
+        let address = match self.setting.family {
             Family::Ipv4 => format!("10.0.2.1{id}"),
             Family::Ipv6 => format!("fd00:2::1{id}"),
         };
         let at = ServerAddress {
             address: address.parse().unwrap(),
-            port: 80,
+            port: self.setting.port,
         };
+        let thresholds = self.setting.thresholds;
         let member = Member {
             id,
             at,
             weight,
             last_weight: weight,
+            limited: thresholds.0 != 0,
         };
+        self.memory.stand(id, weight, thresholds, false);
         let mut members = self.members.clone();
         members.insert(0, member);
         self.compile(members);
@@ -215,8 +221,13 @@ impl Replay {
                 if member.weight > 0 {
                     member.last_weight = member.weight;
                 }
+                let weight = member.weight;
+                self.memory.stand(id, weight, (0, 0), false);
             }
-            ["deleted"] => members.retain(|member| member.id != id),
+            ["deleted"] => {
+                members.retain(|member| member.id != id);
+                self.memory.absent(id);
+            }
             // With the weight that it had.
             ["added", "again"] => {
                 return self.add(id, BTreeMap::from([(1, 3), (2, 2), (3, 1)])[&id]);
@@ -231,9 +242,18 @@ impl Replay {
             Turn::Start
         } else {
             let pool = self.memory.read_back();
-            turn(self.scheduler, &self.members, &pool, self.memory.cursor())
+            turn(
+                self.setting.scheduler,
+                &self.members,
+                &pool,
+                self.memory.cursor(),
+            )
         };
-        let compiled = compile(self.scheduler, self.family, &members, &turn);
+        let rule = Rule {
+            family: self.setting.family,
+            ..rule(self.setting.scheduler)
+        };
+        let compiled = compile(rule, &members, &turn);
         self.memory.switch(&compiled);
         self.members = members;
     }
@@ -245,7 +265,7 @@ impl Replay {
             "closed" => false,
             _ => panic!("unknown fate: {how}"),
         };
-        let client: u32 = match self.family {
+        let client: u32 = match self.setting.family {
             Family::Ipv4 => 0x0a00_010a,
             // fd00:1::10, its words one over the other.
             Family::Ipv6 => 0xfd00_0001 ^ 0x10,
@@ -259,12 +279,16 @@ impl Replay {
                 "clients (source port 42000)" => {
                     self.memory.pick(client + u32::from(index), 42_000)
                 }
+                "targets" => {
+                    let target = 0x0a00_0301 + u32::from(index % 24);
+                    self.memory.pick_to(client, 40_000 + number, target)
+                }
                 _ => panic!("unknown sources: {how}"),
             };
             if id == 0 {
                 return '-';
             }
-            self.memory.add(id, held.into(), (!held).into());
+            self.memory.open(id, held);
             char::from_digit(id, 10).unwrap()
         });
         let chosen = chosen.collect();

@@ -1,0 +1,47 @@
+//! What the director reads of the tables, and how a server's standing is written.
+
+use std::sync::atomic::Ordering;
+
+use shunt_control::director::Running;
+
+use super::tables::Tables;
+
+impl Running for Tables {
+    fn is_overloaded(&self, server: u32) -> bool {
+        let Some([bounds, overloaded, ..]) = self.standings.value(server as usize) else {
+            return false;
+        };
+        let (active, inactive) = self.live(server);
+        let below = bounds.load(Ordering::Relaxed) >> 32;
+        overloaded.load(Ordering::Relaxed) != 0 && u64::from(active) + u64::from(inactive) >= below
+    }
+
+    fn counts(&self, server: u32) -> u64 {
+        match self.shared.counts.value(server as usize) {
+            Some([word]) => word.load(Ordering::Acquire),
+            _ => 0,
+        }
+    }
+
+    fn pool_word(&self, at: u32) -> u64 {
+        match self.pools.value(at as usize) {
+            Some([word]) => word.load(Ordering::Acquire),
+            _ => 0,
+        }
+    }
+}
+
+impl Tables {
+    /// Writes how a server stands; false if there is no place for it.
+    pub(super) fn stand(&self, id: u32, bounds: u64, weight: u32, anew: bool) -> bool {
+        let Some([limits, overloaded, weights, _]) = self.standings.value(id as usize) else {
+            return false;
+        };
+        limits.store(bounds, Ordering::Release);
+        weights.store(u64::from(weight), Ordering::Release);
+        if anew {
+            overloaded.store(0, Ordering::Release);
+        }
+        true
+    }
+}

@@ -1,0 +1,55 @@
+//! Thresholds: a server with more connections than its upper one takes no new ones until it has
+//! fewer than its lower one.
+//!
+//! `ip_vs_bind_dest` sets `IP_VS_DEST_F_OVERLOAD` when a connection comes; `ip_vs_unbind_dest`
+//! clears it when one goes. Here it is set when a connection comes, and cleared when somebody
+//! looks: in between the counts can only have fallen. Servers without thresholds cost nothing: the
+//! slot in the pool and the server's flags say that there are some.
+
+use crate::entry::{counts, standing};
+use crate::flows::Words;
+use crate::tables::Tables;
+
+/// Whether this server, which has thresholds, is overloaded.
+#[inline(always)]
+pub fn is_overloaded<T: Tables>(tables: &T, server: u32) -> bool {
+    let Some(standing) = tables.standing(server) else {
+        return false;
+    };
+    if standing.load(standing::OVERLOADED) == 0 {
+        return false;
+    }
+    if total(tables, server) < standing.load(standing::BOUNDS) >> 32 {
+        standing.store(standing::OVERLOADED, 0);
+        return false;
+    }
+    true
+}
+
+/// A server that has thresholds got one more connection, which is counted already.
+#[inline(always)]
+pub fn opened<T: Tables>(tables: &T, server: u32) {
+    let Some(standing) = tables.standing(server) else {
+        return;
+    };
+    let (bounds, total) = (standing.load(standing::BOUNDS), total(tables, server));
+    let upper = bounds & 0xffff_ffff;
+    if upper != 0 && total >= upper {
+        standing.store(standing::OVERLOADED, 1);
+    } else if total <= bounds >> 32 && standing.load(standing::OVERLOADED) != 0 {
+        // There were fewer than the lower threshold before this one came.
+        standing.store(standing::OVERLOADED, 0);
+    }
+}
+
+/// `ip_vs_dest_totalconns`: active and inactive ones.
+#[inline(always)]
+fn total<T: Tables>(tables: &T, server: u32) -> u64 {
+    match tables.counts(server) {
+        Some(words) => {
+            let word = words.load(0);
+            (counts::active(word) as u64).wrapping_add(counts::inactive(word) as u64)
+        }
+        None => 0,
+    }
+}
