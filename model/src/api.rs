@@ -196,6 +196,9 @@ pub struct Status {
     pub flows_used: u64,
     pub services: u32,
     pub servers: u32,
+    /// A sentence for each thing that an operator should look at today.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A device that the packet path listens on.

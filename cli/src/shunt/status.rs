@@ -31,6 +31,9 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         "connections  {used} of {capacity} entries ({})",
         fullness(&status)
     )?;
+    for warning in &status.warnings {
+        writeln!(out, "warning      {warning}")?;
+    }
     if status.devices.is_empty() {
         writeln!(out, "devices      none")?;
         return Ok(());

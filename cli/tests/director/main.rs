@@ -9,6 +9,7 @@ mod change;
 mod director;
 mod listing;
 mod packets;
+mod reach;
 mod refusal;
 mod restart;
 mod spread;

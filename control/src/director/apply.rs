@@ -56,6 +56,7 @@ impl Director {
                 entry: entry::Service { flags, ..entry },
             });
         }
+        self.ids.doubt(key);
         for at in servers {
             self.absent(key, at);
         }
@@ -76,11 +77,7 @@ impl Director {
         else {
             return;
         };
-        let protocol = match key {
-            ServiceKey::Address { protocol, .. } => protocol.number(),
-            ServiceKey::Mark { .. } => 0,
-        };
-        let put = self.ids.server(key, &server, protocol);
+        let put = self.ids.server(key, &server, super::ids::protocol(key));
         if put.fresh {
             self.write(Write::Forget { server: put.id });
         }
@@ -120,6 +117,8 @@ impl Director {
 
     /// Marks every entry of a server as gone.
     pub(super) fn absent(&mut self, key: &ServiceKey, at: ServerAddress) {
+        self.ids.doubt(key);
+        self.unreached.remove(&(*key, at));
         let Some(slot) = self.ids.slot_mut(key, at) else {
             return;
         };
@@ -156,6 +155,9 @@ impl Director {
             self.written.insert(id, entry);
             self.write(Write::Server { id, entry });
         }
+        if present {
+            self.note_reach(key, server.at, &entry);
+        }
         // Flows of an earlier method go on by it, over the way as it is.
         for id in former {
             let Some(mut old) = self.written.get(&id).copied() else {
@@ -176,12 +178,16 @@ impl Director {
         let Some(slot) = self.ids.services.get(key) else {
             return;
         };
-        let (id, members) = (slot.id, slot.members(entry));
-        let service = &entry.service;
+        let (id, members) = (slot.id, self.reached(slot.members(entry)));
+        let (service, scheduler) = (&entry.service, entry.service.scheduler);
         let flags = entries::service_flags(service);
+        self.stale.remove(key);
         let switched = self
             .pools
-            .renew(id, service.scheduler, key.family(), members, running);
+            .renew(id, scheduler, key.family(), members.clone(), running);
+        if !self.pools.is_of(id, scheduler, &members) {
+            self.crowded.insert(*key);
+        }
         let word = match switched {
             Some(pools::Switched { base, words, word }) => {
                 self.write(Write::Pool { base, words });

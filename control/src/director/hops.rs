@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{HOPS, Ways};
 
-use super::{Director, Output, Write};
+use super::{Director, Output, Step, Write};
 use crate::network::Route;
 use crate::network::routes::Lead;
 
@@ -83,6 +83,7 @@ impl Director {
         if leads == self.hops.leads {
             return;
         }
+        let before = self.hops.gateways.keys().copied().collect::<Vec<_>>();
         let limits = limits(&leads);
         let known: BTreeMap<IpAddr, Option<u32>> = self
             .hops
@@ -99,7 +100,11 @@ impl Director {
             }
         }
         self.hops.leads = leads;
-        self.outputs.push_back(Output::Remember);
+        for gateway in before.iter().chain(self.hops.gateways.keys()) {
+            self.targets.look_at(*gateway);
+        }
+        let step = Step::gateways(&self.hops.gateways);
+        self.outputs.push_back(Output::Remember(step));
         let taken: BTreeMap<u32, IpAddr> = self
             .hops
             .gateways

@@ -9,6 +9,7 @@ use shunt_datapath::entry::{BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::{Method, Server, ServerAddress, ServiceKey};
 
 use super::entries;
+use super::numbers::Numbers;
 
 /// How large the packet path's tables are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,24 @@ pub struct NatKey {
     pub address: IpAddr,
     pub port: u16,
     pub protocol: u8,
+}
+
+/// The protocol that a service's endpoints have; 0 for a mark, which has none.
+pub fn protocol(key: &ServiceKey) -> u8 {
+    match key {
+        ServiceKey::Address { protocol, .. } => protocol.number(),
+        ServiceKey::Mark { .. } => 0,
+    }
+}
+
+impl NatKey {
+    pub fn of(at: ServerAddress, protocol: u8) -> Self {
+        Self {
+            address: at.address,
+            port: at.port,
+            protocol,
+        }
+    }
 }
 
 /// A service that has an id.
@@ -55,6 +74,52 @@ impl ServerSlot {
     }
 }
 
+/// What a service gave back.
+#[derive(Debug, Default)]
+struct Released {
+    ids: Vec<u32>,
+    different: Vec<ServerAddress>,
+    gone: Vec<ServerAddress>,
+}
+
+impl ServiceSlot {
+    pub fn new(id: u32) -> Self {
+        Self {
+            id,
+            present: true,
+            servers: BTreeMap::new(),
+        }
+    }
+
+    /// Whether anything of it may have to be given back.
+    fn is_doubtful(&self) -> bool {
+        let of_server = |server: &ServerSlot| !server.present || !server.former.is_empty();
+        !self.present || self.servers.values().any(of_server)
+    }
+
+    /// Takes out what is neither present nor in use; gives the servers that are gone.
+    fn release(&mut self, used: &BTreeSet<u32>) -> Released {
+        let mut released = Released::default();
+        self.servers.retain(|at, server| {
+            let before = released.ids.len();
+            released
+                .ids
+                .extend(server.former.iter().filter(|id| !used.contains(id)));
+            server.former.retain(|id| used.contains(id));
+            let keep = server.present || used.contains(&server.id) || !server.former.is_empty();
+            if !keep {
+                released.ids.push(server.id);
+                released.gone.push(*at);
+            }
+            if released.ids.len() != before {
+                released.different.push(*at);
+            }
+            keep
+        });
+        released
+    }
+}
+
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatEndpoint {
@@ -75,14 +140,18 @@ pub struct Put {
 /// What was given back.
 #[derive(Debug, Default)]
 pub struct Freed {
+    /// Ids of servers, those of earlier methods included.
     pub servers: Vec<u32>,
-    pub services: Vec<u32>,
+    /// Servers whose ids are different, or that have none any more.
+    pub slots: Vec<(ServiceKey, ServerAddress)>,
+    pub services: Vec<ServiceKey>,
+    pub nat: Vec<NatKey>,
     pub endpoints: Vec<(IpAddr, u32)>,
 }
 
 impl Freed {
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.services.is_empty()
+        self.servers.is_empty() && self.services.is_empty() && self.nat.is_empty()
     }
 }
 
@@ -92,23 +161,16 @@ pub struct Ids {
     sizes: Sizes,
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     pub endpoints: BTreeMap<NatKey, u32>,
-    used_services: BTreeSet<u32>,
-    used_servers: BTreeSet<u32>,
-    used_endpoints: BTreeSet<u32>,
+    used_services: Numbers,
+    used_servers: Numbers,
+    used_endpoints: Numbers,
     /// How many endpoints an address has, for the entry that says that it has any.
     addresses: BTreeMap<(IpAddr, u32), u32>,
-}
-
-/// The lowest id from 1 that is not in use. Sets are dense at the low end, so this ends early.
-fn lowest(used: &BTreeSet<u32>) -> u32 {
-    let mut id = 1;
-    for taken in used {
-        if *taken != id {
-            break;
-        }
-        id += 1;
-    }
-    id
+    /// How many servers, deleted ones with an id included, answer from there.
+    answering: BTreeMap<NatKey, u32>,
+    /// Services of which something was deleted, or edited to another method, while flows may have
+    /// it: all that [`Ids::release`] looks at.
+    doubtful: BTreeSet<ServiceKey>,
 }
 
 impl Ids {
@@ -117,10 +179,12 @@ impl Ids {
             sizes,
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            used_services: BTreeSet::new(),
-            used_servers: BTreeSet::new(),
-            used_endpoints: BTreeSet::new(),
+            used_services: Numbers::default(),
+            used_servers: Numbers::default(),
+            used_endpoints: Numbers::default(),
             addresses: BTreeMap::new(),
+            answering: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -138,14 +202,9 @@ impl Ids {
         if let Some(slot) = self.services.get(key) {
             return (slot.id, false);
         }
-        let id = lowest(&self.used_services);
-        self.used_services.insert(id);
-        let slot = ServiceSlot {
-            id,
-            present: true,
-            servers: BTreeMap::new(),
-        };
-        self.services.insert(*key, slot);
+        let id = self.used_services.lowest();
+        self.used_services.take(id);
+        self.services.insert(*key, ServiceSlot::new(id));
         (id, true)
     }
 
@@ -156,7 +215,7 @@ impl Ids {
     /// The id of a server as it is wanted. A server of another method than before gets another
     /// id, so that connections go on by the method they began with.
     pub fn server(&mut self, key: &ServiceKey, server: &Server, protocol: u8) -> Put {
-        let fresh_id = lowest(&self.used_servers);
+        let fresh_id = self.used_servers.lowest();
         let Some(service) = self.services.get_mut(key) else {
             return Put {
                 id: 0,
@@ -164,7 +223,7 @@ impl Ids {
                 endpoint: None,
             };
         };
-        let mut fresh = false;
+        let (mut fresh, first) = (false, !service.servers.contains_key(&server.at));
         let slot = service.servers.entry(server.at).or_insert_with(|| {
             fresh = true;
             ServerSlot {
@@ -184,9 +243,14 @@ impl Ids {
             slot.former.insert(0, slot.id);
             slot.id = fresh_id;
             fresh = true;
+            self.doubtful.insert(*key);
         }
         let id = slot.id;
-        self.used_servers.insert(id);
+        if first {
+            let answers = NatKey::of(server.at, protocol);
+            *self.answering.entry(answers).or_default() += 1;
+        }
+        self.used_servers.take(id);
         let endpoint = self.endpoint(server, protocol);
         Put {
             id,
@@ -199,30 +263,19 @@ impl Ids {
         if server.method != Method::Masquerade {
             return None;
         }
-        let key = NatKey {
-            address: server.at.address,
-            port: server.at.port,
-            protocol,
-        };
+        let key = NatKey::of(server.at, protocol);
         if self.endpoints.contains_key(&key) {
             return None;
         }
-        let id = lowest(&self.used_endpoints);
-        self.used_endpoints.insert(id);
+        let id = self.used_endpoints.lowest();
+        self.used_endpoints.take(id);
         self.endpoints.insert(key, id | BACK);
         Some(NatEndpoint { key, id: id | BACK })
     }
 
     /// The endpoint's id of a masqueraded server.
     pub fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
-        let ServiceKey::Address { protocol, .. } = key else {
-            return 0;
-        };
-        let key = NatKey {
-            address: server.at.address,
-            port: server.at.port,
-            protocol: protocol.number(),
-        };
+        let key = NatKey::of(server.at, protocol(key));
         self.endpoints.get(&key).copied().unwrap_or(0)
     }
 
@@ -250,6 +303,11 @@ impl Ids {
         false
     }
 
+    /// Something of this service is gone, or was made another: see [`Ids::release`].
+    pub fn doubt(&mut self, key: &ServiceKey) {
+        self.doubtful.insert(*key);
+    }
+
     /// Gives back the ids of what is neither present nor in use by a flow.
     pub fn release(
         &mut self,
@@ -257,81 +315,67 @@ impl Ids {
         used_servers: &BTreeSet<u32>,
     ) -> Freed {
         let mut freed = Freed::default();
-        let mut gone = Vec::new();
-        for (key, slot) in &mut self.services {
-            slot.servers.retain(|_, server| {
-                let unused: Vec<u32> = server
-                    .former
-                    .iter()
-                    .copied()
-                    .filter(|id| !used_servers.contains(id))
-                    .collect();
-                server.former.retain(|id| used_servers.contains(id));
-                freed.servers.extend(unused);
-                let keep = server.present
-                    || used_servers.contains(&server.id)
-                    || !server.former.is_empty();
-                if !keep {
-                    freed.servers.push(server.id);
-                }
-                keep
-            });
+        for key in std::mem::take(&mut self.doubtful) {
+            let Some(slot) = self.services.get_mut(&key) else {
+                continue;
+            };
+            let released = slot.release(used_servers);
             let keep = slot.present || !slot.servers.is_empty() || used_services.contains(&slot.id);
-            if !keep {
-                gone.push((*key, slot.id));
+            if slot.is_doubtful() {
+                self.doubtful.insert(key);
             }
-        }
-        for (key, id) in gone {
-            self.services.remove(&key);
-            self.used_services.remove(&id);
-            freed.services.push(id);
-            if let Some((address, word)) = entries::endpoint(&key) {
-                freed.endpoints.push((address, word));
-                let word = entries::address_word(&key);
-                if self.let_go_address(address, word) {
-                    freed.endpoints.push((address, word));
-                }
+            freed.servers.extend(released.ids);
+            let different = released.different.into_iter();
+            freed.slots.extend(different.map(|at| (key, at)));
+            for at in released.gone {
+                self.release_endpoint(&key, at, &mut freed);
+            }
+            if !keep {
+                self.release_service(&key, &mut freed);
             }
         }
         for id in &freed.servers {
-            self.used_servers.remove(id);
-        }
-        if !freed.servers.is_empty() {
-            self.release_endpoints(&mut freed);
+            self.used_servers.give_back(*id);
         }
         freed
     }
 
-    fn release_endpoints(&mut self, freed: &mut Freed) {
-        let mut needed = BTreeSet::new();
-        for (key, slot) in &self.services {
-            let ServiceKey::Address { protocol, .. } = key else {
-                continue;
-            };
-            for at in slot.servers.keys() {
-                let protocol = protocol.number();
-                needed.insert(NatKey {
-                    address: at.address,
-                    port: at.port,
-                    protocol,
-                });
+    fn release_service(&mut self, key: &ServiceKey, freed: &mut Freed) {
+        let Some(slot) = self.services.remove(key) else {
+            return;
+        };
+        self.doubtful.remove(key);
+        self.used_services.give_back(slot.id);
+        freed.services.push(*key);
+        if let Some((address, word)) = entries::endpoint(key) {
+            freed.endpoints.push((address, word));
+            let word = entries::address_word(key);
+            if self.let_go_address(address, word) {
+                freed.endpoints.push((address, word));
             }
         }
-        let gone: Vec<(NatKey, u32)> = self
-            .endpoints
-            .iter()
-            .filter(|(key, _)| !needed.contains(key))
-            .map(|(key, id)| (*key, *id))
-            .collect();
-        for (key, id) in gone {
-            self.endpoints.remove(&key);
-            self.used_endpoints.remove(&(id & !BACK));
-            let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
-            freed.endpoints.push((key.address, word));
-            let word = endpoint_word(0, key.protocol, kind::ADDRESS);
-            if self.let_go_address(key.address, word) {
-                freed.endpoints.push((key.address, word));
+    }
+
+    /// The endpoint that a server answered from, if no other server answers from there.
+    fn release_endpoint(&mut self, key: &ServiceKey, at: ServerAddress, freed: &mut Freed) {
+        let key = NatKey::of(at, protocol(key));
+        if let Some(count) = self.answering.get_mut(&key) {
+            *count -= 1;
+            if *count != 0 {
+                return;
             }
+        }
+        self.answering.remove(&key);
+        let Some(id) = self.endpoints.remove(&key) else {
+            return;
+        };
+        self.used_endpoints.give_back(id & !BACK);
+        freed.nat.push(key);
+        let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
+        freed.endpoints.push((key.address, word));
+        let word = endpoint_word(0, key.protocol, kind::ADDRESS);
+        if self.let_go_address(key.address, word) {
+            freed.endpoints.push((key.address, word));
         }
     }
 
@@ -341,14 +385,18 @@ impl Ids {
         services: BTreeMap<ServiceKey, ServiceSlot>,
         endpoints: BTreeMap<NatKey, u32>,
     ) {
-        for slot in services.values() {
-            self.used_services.insert(slot.id);
-            for server in slot.servers.values() {
-                self.used_servers.extend(server.all());
+        for (key, slot) in &services {
+            self.used_services.take(slot.id);
+            for (at, server) in &slot.servers {
+                server.all().for_each(|id| self.used_servers.take(id));
+                let answers = NatKey::of(*at, protocol(key));
+                *self.answering.entry(answers).or_default() += 1;
             }
+            // Which of them are present is seen later.
+            self.doubtful.insert(*key);
         }
         for id in endpoints.values() {
-            self.used_endpoints.insert(id & !BACK);
+            self.used_endpoints.take(id & !BACK);
         }
         self.services = services;
         self.endpoints = endpoints;

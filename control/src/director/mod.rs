@@ -9,8 +9,13 @@ mod apply;
 mod entries;
 mod hops;
 mod ids;
+mod numbers;
 mod pools;
+mod reach;
 mod remember;
+mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -27,7 +32,7 @@ use ids::{Ids, ServerSlot, ServiceSlot};
 use pools::Pools;
 
 pub use ids::{NatKey, Sizes};
-pub use remember::Memory;
+pub use remember::{Memory, Recollection, Step};
 
 /// One step towards what the packet path's tables must say.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,8 +97,10 @@ pub enum Output {
     },
     /// Look at the devices again ([`Director::devices`]).
     Devices,
-    /// Write down [`Director::memory`]: it has to survive the daemon. Comes before the writes.
-    Remember,
+    /// Compile the pool of this service anew ([`Director::renew`]).
+    Pool(ServiceKey),
+    /// Write this down: it has to survive the daemon. Comes before the writes.
+    Remember(Step),
 }
 
 /// Ticks, in nanoseconds, and what else of the running packet path the director must know.
@@ -115,6 +122,8 @@ impl Clock {
 pub trait Running {
     /// A word of the pools, as the packet path left it.
     fn pool_word(&self, at: u32) -> u64;
+    /// The entry of a server; `None` if there is none.
+    fn server(&self, id: u32) -> Option<entry::Server>;
 }
 
 /// The composed machine.
@@ -125,9 +134,15 @@ pub struct Director {
     ids: Ids,
     pools: Pools,
     hops: hops::Hops,
+    targets: targets::Targets,
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
+    /// Servers to which no next hop is known.
+    unreached: BTreeSet<(ServiceKey, ServerAddress)>,
+    /// Services whose pools may be others, and those for whose pools there was no room.
+    stale: BTreeSet<ServiceKey>,
+    crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
@@ -151,8 +166,12 @@ impl Director {
             ids: Ids::new(sizes),
             pools: Pools::new(sizes.pool_words),
             hops: hops::Hops::default(),
+            targets: targets::Targets::default(),
             clock,
             written: BTreeMap::new(),
+            unreached: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            crowded: BTreeSet::new(),
             settings: None,
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
@@ -191,8 +210,12 @@ impl Director {
     ) -> Result<Done, Refusal> {
         self.admit(change)?;
         let applied = self.table.apply(change)?;
-        self.outputs.push_back(Output::Remember);
+        self.follow_targets(&applied);
+        let place = self.outputs.len();
         let notes = self.carry_out(&applied, running);
+        if let Some(step) = self.step(change, &applied) {
+            self.outputs.insert(place, Output::Remember(step));
+        }
         self.watch(now);
         Ok(Done { notes })
     }
@@ -240,7 +263,8 @@ impl Director {
                 return Some(output);
             }
         }
-        None
+        // After all that is known by then: one pool for many servers.
+        self.stale.pop_first().map(Output::Pool)
     }
 
     /// What the table cannot say no to, but the packet path must.
@@ -345,19 +369,7 @@ impl Director {
 
     /// Writes again whoever is reached by way of this address.
     fn reroute(&mut self, target: IpAddr) {
-        let pairs: Vec<(ServiceKey, Server)> = self
-            .table
-            .services()
-            .flat_map(|entry| {
-                let at = move |server: &&Server| server.at.address == target;
-                entry
-                    .servers
-                    .iter()
-                    .filter(at)
-                    .map(|server| (entry.service.key, server.clone()))
-            })
-            .collect();
-        for (key, server) in pairs {
+        for (key, server) in self.servers_at(target) {
             self.write_server(&key, &server);
         }
     }
@@ -372,17 +384,6 @@ impl Director {
         self.outputs.push_back(Output::Devices);
     }
 
-    /// Tells the network which addresses matter.
-    fn watch(&mut self, now: Instant) {
-        let servers = self
-            .table
-            .services()
-            .flat_map(|entry| entry.servers.iter().map(|server| server.at.address));
-        let gateways = self.hops.gateways.keys().copied();
-        let targets: BTreeSet<IpAddr> = servers.chain(gateways).collect();
-        self.network.watch(targets, now);
-    }
-
     /// A scan of the connection table found no flow with these services and servers: ids of what
     /// was deleted may be given away again.
     pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
@@ -390,19 +391,22 @@ impl Director {
         if freed.is_empty() {
             return;
         }
-        for id in freed.servers {
-            self.written.remove(&id);
+        for id in &freed.servers {
+            self.written.remove(id);
         }
-        for (address, word) in freed.endpoints {
+        for (address, word) in &freed.endpoints {
+            let (address, word) = (*address, *word);
             self.write(Write::EndpointRemove { address, word });
         }
         self.settle();
-        self.outputs.push_back(Output::Remember);
+        let step = self.given_back(&freed);
+        self.outputs.push_back(Output::Remember(step));
     }
 
     /// The pool places that were left a while ago may be used again.
     pub fn pools_settled(&mut self) {
         self.pools.settle();
+        self.stale.append(&mut self.crowded);
     }
 
     /// The ids of a server, the present one first, for counting.

@@ -62,6 +62,12 @@ impl Pools {
             .map_or(EMPTY, |present| word(present.base, &present.compiled))
     }
 
+    /// Whether the pool in force is that of these servers.
+    pub fn is_of(&self, service: u32, scheduler: Scheduler, members: &[Member]) -> bool {
+        let present = self.present.get(&service);
+        present.is_some_and(|present| present.scheduler == scheduler && present.members == members)
+    }
+
     /// Compiles a pool and finds a place for it. `None` if the one in force says the same.
     pub fn renew(
         &mut self,

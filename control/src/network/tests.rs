@@ -339,6 +339,42 @@ fn change_is_said_once_and_only_for_watched_targets() {
 }
 
 #[test]
+fn neighbour_of_two_targets_is_probed_until_both_are_left() {
+    let mut net = on_one_link();
+    net.route(route("10.9.0.0/16", 0, &[(2, ROUTER)]));
+    net.watch(&[FAR, ROUTER]);
+    net.network.leave(ip(ROUTER));
+    assert_eq!(net.outputs().len(), 1);
+    net.until_deadline();
+    assert_eq!(net.outputs().len(), 1);
+    net.network.leave(ip(FAR));
+    assert_eq!(net.network.deadline(), None);
+    net.neighbour(ROUTER, 9, State::Reachable);
+    assert_eq!(net.outputs(), []);
+}
+
+#[test]
+fn another_gateway_is_probed_in_place_of_the_one_before() {
+    let mut net = on_one_link();
+    net.route(route("10.9.0.0/16", 0, &[(2, ROUTER)]));
+    net.watch(&[FAR]);
+    net.outputs();
+    let other = route("10.9.0.0/16", 0, &[(2, "10.1.0.253")]);
+    net.hear(Input::RouteAdded {
+        route: other,
+        replace: true,
+    });
+    let probed: Vec<Output> = net.outputs();
+    let probe = |neighbour| Output::Probe {
+        interface: 2,
+        neighbour: ip(neighbour),
+    };
+    assert!(probed.contains(&probe("10.1.0.253")), "{probed:?}");
+    net.until_deadline();
+    assert_eq!(net.outputs(), [probe("10.1.0.253")]);
+}
+
+#[test]
 fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
     let mut net = on_one_link();
     net.neighbour(SERVER, 7, State::Reachable);
@@ -569,8 +605,9 @@ impl Net {
 
     fn watch(&mut self, targets: &[&str]) {
         while self.network.poll().is_some() {}
-        self.network
-            .watch(targets.iter().map(|target| ip(target)), self.now);
+        for target in targets {
+            self.network.watch(ip(target), self.now);
+        }
     }
 
     fn outputs(&mut self) -> Vec<Output> {

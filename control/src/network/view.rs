@@ -1,5 +1,8 @@
 //! The view: what the kernel said about links, addresses, routes and neighbours.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::Input;
 use super::addresses::Addresses;
 use super::links::Links;
@@ -15,32 +18,33 @@ pub(super) struct View {
 }
 
 /// Which answers an event may have made different.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Different {
+    /// Links, addresses or routes: any answer.
     pub routes: bool,
     pub addresses: bool,
     pub links: bool,
-    /// Only how sure a neighbour is, which decides when to probe it.
-    pub states: bool,
+    /// Neighbours, or only how sure they are, which decides when to probe them.
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Different {
-    pub const ALL: Different = Different {
-        routes: true,
-        addresses: true,
-        links: true,
-        states: true,
-    };
+    fn of_neighbour(neighbour: (u32, IpAddr)) -> Self {
+        Self {
+            neighbours: BTreeSet::from([neighbour]),
+            ..Self::default()
+        }
+    }
 
-    pub fn any(self) -> bool {
-        self.routes || self.addresses || self.links || self.states
+    pub fn any(&self) -> bool {
+        self.routes || self.addresses || self.links || !self.neighbours.is_empty()
     }
 
     pub fn add(&mut self, other: Different) {
         self.routes |= other.routes;
         self.addresses |= other.addresses;
         self.links |= other.links;
-        self.states |= other.states;
+        self.neighbours.extend(other.neighbours);
     }
 }
 
@@ -63,8 +67,13 @@ impl View {
                 // The kernel does not name the IPv4 routes that go with a device.
                 self.addresses.remove_link(interface);
                 self.routes.remove_link(interface);
-                self.neighbours.remove_link(interface);
-                Different::ALL
+                let neighbours = self.neighbours.remove_link(interface);
+                Different {
+                    routes: true,
+                    addresses: true,
+                    links: true,
+                    neighbours,
+                }
             }
             Input::AddressAdded(address) => {
                 let changed = self.addresses.insert(address);
@@ -97,20 +106,13 @@ impl View {
                 }
             }
             Input::NeighbourChanged(neighbour) => {
-                let changed = self.neighbours.insert(neighbour);
-                Different {
-                    routes: changed,
-                    states: true,
-                    ..Different::default()
-                }
+                let name = (neighbour.interface, neighbour.address);
+                self.neighbours.insert(neighbour);
+                Different::of_neighbour(name)
             }
             Input::NeighbourRemoved { interface, address } => {
-                let changed = self.neighbours.remove(interface, address);
-                Different {
-                    routes: changed,
-                    states: true,
-                    ..Different::default()
-                }
+                self.neighbours.remove(interface, address);
+                Different::of_neighbour((interface, address))
             }
             Input::ResyncBegin | Input::ResyncEnd | Input::Tick => Different::default(),
         }

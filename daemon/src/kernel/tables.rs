@@ -1,6 +1,6 @@
 //! The packet path's tables in the daemon's hands: writes are carried out here, counters read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,8 +59,11 @@ pub struct Tables {
     routes6: LpmTrie<MapData, [u8; 16], u32>,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
-    /// Every endpoint with its id: to move one home when there is room.
+    /// Every endpoint with its id.
     endpoints: BTreeMap<(IpAddr, u32), u32>,
+    /// Those that lie in their second bucket because this, their first, was full: to move one home
+    /// when there is room.
+    away: BTreeSet<(u32, (IpAddr, u32))>,
 }
 
 impl Tables {
@@ -93,6 +96,7 @@ impl Tables {
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
             endpoints: BTreeMap::new(),
+            away: BTreeSet::new(),
         };
         tables.find_endpoints();
         Ok(tables)
@@ -112,7 +116,7 @@ impl Tables {
                 .unwrap_or_default();
             for slot in found.slots.iter().filter(|slot| slot.word != 0) {
                 let address = IpAddr::from(slot.address.to_ne_bytes());
-                self.endpoints.insert((address, slot.word), slot.id);
+                self.know(bucket, address, slot.word, slot.id);
             }
         }
         for bucket in 0..self.endpoints6.len() {
@@ -125,9 +129,21 @@ impl Tables {
                 for (place, word) in bytes.chunks_mut(8).zip(slot.address) {
                     place.copy_from_slice(&word.to_ne_bytes());
                 }
-                self.endpoints
-                    .insert((IpAddr::from(bytes), slot.word), slot.id);
+                self.know(bucket, IpAddr::from(bytes), slot.word, slot.id);
             }
+        }
+    }
+
+    /// Notes an endpoint that lies in this bucket.
+    fn know(&mut self, bucket: usize, address: IpAddr, word: u32, id: u32) {
+        let name = (address, word);
+        self.endpoints.insert(name, id);
+        let (hash, mask) = self.hash(address, word);
+        let first = flows::first(hash, mask);
+        if first as usize == bucket {
+            self.away.remove(&(first, name));
+        } else {
+            self.away.insert((first, name));
         }
     }
 
@@ -135,11 +151,6 @@ impl Tables {
     #[must_use]
     pub fn endpoints(&self) -> Vec<(IpAddr, u32)> {
         self.endpoints.keys().copied().collect()
-    }
-
-    #[must_use]
-    pub fn server(&self, id: u32) -> Option<entry::Server> {
-        self.shared.server(id)
     }
 
     #[must_use]
@@ -302,16 +313,14 @@ impl Tables {
         }
         let (hash, mask) = self.hash(address, word);
         let buckets = [flows::first(hash, mask), flows::second(hash, mask)];
-        if !buckets
-            .into_iter()
-            .any(|bucket| self.put(bucket, address, word, id))
-        {
+        let mut buckets = buckets.into_iter();
+        let Some(bucket) = buckets.find(|bucket| self.put(*bucket, address, word, id)) else {
             bail!(
                 "no room for the endpoint of {address}: both its buckets are full; start shuntd \
                  with larger tables (--services, --servers)"
             );
-        }
-        self.endpoints.insert((address, word), id);
+        };
+        self.know(bucket as usize, address, word, id);
         Ok(())
     }
 
@@ -357,6 +366,8 @@ impl Tables {
             return;
         }
         let (hash, mask) = self.hash(address, word);
+        self.away
+            .remove(&(flows::first(hash, mask), (address, word)));
         for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
             if self.take(bucket, address, word) {
                 self.bring_home(bucket, address.is_ipv6());
@@ -396,40 +407,19 @@ impl Tables {
 
     /// A bucket has a free slot again: an endpoint that lies in its second bucket because this was
     /// full must come back, or it would not be found.
-    fn bring_home(&self, bucket: u32, v6: bool) {
-        let away = self.endpoints.iter().find(|((address, word), _)| {
-            let (hash, mask) = self.hash(*address, *word);
-            address.is_ipv6() == v6
-                && flows::first(hash, mask) == bucket
-                && flows::second(hash, mask) != bucket
-                && self.lies_in(flows::second(hash, mask), *address, *word)
-        });
-        if let Some(((address, word), id)) = away {
-            let (hash, mask) = self.hash(*address, *word);
-            self.put(bucket, *address, *word, *id);
-            self.take(flows::second(hash, mask), *address, *word);
-        }
-    }
-
-    fn lies_in(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
-        match address {
-            IpAddr::V4(_) => {
-                let found: entry::Bucket4 =
-                    self.endpoints4.read(bucket as usize).unwrap_or_default();
-                let low = words(address)[0] as u32;
-                found
-                    .slots
-                    .iter()
-                    .any(|slot| slot.address == low && slot.word == word)
-            }
-            IpAddr::V6(_) => {
-                let found: entry::Bucket6 =
-                    self.endpoints6.read(bucket as usize).unwrap_or_default();
-                found
-                    .slots
-                    .iter()
-                    .any(|slot| slot.address == words(address) && slot.word == word)
-            }
+    fn bring_home(&mut self, bucket: u32, v6: bool) {
+        let lowest = (IpAddr::from([0; 4]), 0);
+        let mut away = self.away.range((bucket, lowest)..);
+        let same = away.find(|(first, (address, _))| *first != bucket || address.is_ipv6() == v6);
+        let Some(&(first, name)) = same.filter(|(first, _)| *first == bucket) else {
+            return;
+        };
+        let (address, word) = name;
+        let id = self.endpoints.get(&name).copied().unwrap_or_default();
+        let (hash, mask) = self.hash(address, word);
+        if self.put(bucket, address, word, id) {
+            self.take(flows::second(hash, mask), address, word);
+            self.away.remove(&(first, name));
         }
     }
 }
@@ -469,5 +459,9 @@ impl Running for Tables {
             Some([word]) => word.load(Ordering::Acquire),
             _ => 0,
         }
+    }
+
+    fn server(&self, id: u32) -> Option<entry::Server> {
+        self.shared.server(id)
     }
 }

@@ -1,0 +1,158 @@
+//! What the daemon's task says when it is asked: services, connections, statistics, its own state.
+
+use axum::body::Bytes;
+use shunt_control::director::Names;
+use shunt_control::rates::Estimator;
+use shunt_control::table::Entry;
+use shunt_model::api::{ConnectionCount, Device, ServerStatus, ServiceStatus, Statistics, Status};
+use shunt_model::{Counters, Server, ServiceKey};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shell;
+use crate::kernel::clock;
+
+/// From this fullness on, in percent, an operator should look at the connection table.
+const NEARLY_FULL: u64 = 90;
+
+impl Shell {
+    pub(super) fn services(&self) -> Vec<ServiceStatus> {
+        self.director
+            .table()
+            .services()
+            .map(|entry| self.service(entry))
+            .collect()
+    }
+
+    fn service(&self, entry: &Entry) -> ServiceStatus {
+        let key = entry.service.key;
+        let mut counters = self.retired.get(&key).copied().unwrap_or_default();
+        let mut servers = Vec::with_capacity(entry.servers.len());
+        for server in &entry.servers {
+            let ids = self.director.server_ids(&key, server.at);
+            let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
+            for id in ids {
+                let live = self.tables.live(id);
+                active += live.0;
+                inactive += live.1;
+                sum += self.tables.counters(id);
+            }
+            counters += sum;
+            let estimator = self.estimators.get(&(key, server.at));
+            servers.push(ServerStatus {
+                server: server.clone(),
+                active_connections: active,
+                inactive_connections: inactive,
+                persistent_connections: 0,
+                counters: sum,
+                rates: estimator.map(Estimator::rates).unwrap_or_default(),
+                next_hop: self.next_hop(&key, server),
+            });
+        }
+        let estimator = self.service_estimators.get(&key);
+        ServiceStatus {
+            service: entry.service.clone(),
+            counters,
+            rates: estimator.map(Estimator::rates).unwrap_or_default(),
+            servers,
+        }
+    }
+
+    fn next_hop(&self, key: &ServiceKey, server: &Server) -> String {
+        let way = self.director.way_text(server);
+        match self.director.reach_text(key, server.at) {
+            Some(fate) => format!("{way}; {fate}"),
+            None => way,
+        }
+    }
+
+    /// Lists beside the task, a few hundred lines at a time, as fast as the asker reads.
+    pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>) {
+        let glance = self.glance();
+        let names: Names = self.director.names();
+        let tick_ns = clock::tick_ns(self.object.made.jiffies_rate);
+        tokio::task::spawn_blocking(move || {
+            let mut text = Vec::with_capacity(1 << 17);
+            glance.look().list(&names, tick_ns, &mut |connection| {
+                if serde_json::to_writer(&mut text, &connection).is_err() {
+                    return false;
+                }
+                text.push(b'\n');
+                if text.len() < 1 << 16 {
+                    return true;
+                }
+                let full = std::mem::replace(&mut text, Vec::with_capacity(1 << 17));
+                lines.blocking_send(Bytes::from(full)).is_ok()
+            });
+            if !text.is_empty() {
+                let _ = lines.blocking_send(Bytes::from(text));
+            }
+        });
+    }
+
+    pub(super) fn count(&self, answer: oneshot::Sender<ConnectionCount>) {
+        let glance = self.glance();
+        tokio::task::spawn_blocking(move || {
+            let mut count = ConnectionCount::default();
+            for (state, number) in glance.look().states() {
+                if number != 0 {
+                    count.by_state.insert(state.to_string(), number);
+                    count.total += number;
+                }
+            }
+            let _ = answer.send(count);
+        });
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        let mut statistics = self.tables.statistics();
+        for service in self.services() {
+            statistics.counters += service.counters;
+        }
+        statistics.rates = self.total.rates();
+        statistics
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let capacity = self.object.made.capacity;
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.begun.elapsed().as_secs(),
+            adopted: self.object.adopted,
+            devices: self
+                .attachments
+                .present()
+                .map(|device| Device {
+                    name: device.name.clone(),
+                    index: device.index,
+                    hook: device.hook.clone(),
+                })
+                .collect(),
+            flows_capacity: u64::from(capacity.flows4) + u64::from(capacity.flows6),
+            flows_used: self.found.used,
+            services: self.director.table().len() as u32,
+            servers: self.director.table().servers() as u32,
+            warnings: self.warnings(),
+        }
+    }
+    /// What an operator should look at today, most urgent first.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.journal.is_none() {
+            let path = self.place.memory();
+            warnings.push(format!(
+                "changes are not written down: {} cannot be written; a restart would lose them",
+                path.display()
+            ));
+        }
+        warnings.extend(self.director.warnings());
+        let capacity = self.object.made.capacity;
+        let room = u64::from(capacity.flows4) + u64::from(capacity.flows6);
+        if self.found.used.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
+            warnings.push(
+                "the connection table is nearly full: start shuntd with more --flows".to_owned(),
+            );
+        }
+        warnings
+    }
+}
