@@ -244,6 +244,7 @@ impl Shell {
     pub fn scanned(&mut self, found: Found, sweeper: Sweeper) {
         self.sweeper = sweeper;
         self.director.unused(&found.services, &found.servers);
+        self.director.unused_hops(&found.hops);
         self.director.pools_settled();
         self.found = found;
         match &mut self.journal {

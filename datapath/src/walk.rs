@@ -16,7 +16,7 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track;
-use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 
 /// What becomes of this frame, to the end. In the kernel the two steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
@@ -318,7 +318,10 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
     client: F::Address,
 ) -> Option<Ways> {
     prepared(tables, hop)
-        .or_else(|| frame.route(F::V6, F::words(client)))
+        .or_else(|| {
+            tables.count(Note::RouteAsked.counter());
+            frame.route(F::V6, F::words(client))
+        })
         .or_else(|| tables.learned(F::words(client)))
 }
 

@@ -196,6 +196,12 @@ pub struct Status {
     pub flows_used: u64,
     pub services: u32,
     pub servers: u32,
+    /// Gateways and clients on links to whom the way of masqueraded answers is prepared.
+    #[serde(default)]
+    pub client_hops: u32,
+    /// Answers for other clients, for whom the kernel's routes were asked.
+    #[serde(default)]
+    pub client_routes_asked: u64,
     /// A sentence for each thing that an operator should look at today.
     #[serde(default)]
     pub warnings: Vec<String>,

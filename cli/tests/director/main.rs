@@ -7,6 +7,7 @@ mod bed;
 mod cells;
 mod change;
 mod director;
+mod hops;
 mod listing;
 mod packets;
 mod reach;

@@ -31,6 +31,7 @@ use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
 use pools::Pools;
 
+pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use remember::{Memory, Recollection, Step};
 
@@ -80,6 +81,11 @@ pub enum Write {
     },
     /// Every network of clients, with the number of its gateway or 0: in place of all before.
     Routes(Vec<(Prefix, u32)>),
+    /// One client of its own, or no longer.
+    Route {
+        prefix: Prefix,
+        number: Option<u32>,
+    },
     /// The counters of a server begin anew: the id has another owner.
     Forget {
         server: u32,
@@ -256,6 +262,8 @@ impl Director {
                     self.renew_hops();
                     self.watch(self.seen);
                 }
+                network::Output::WaysChanged => self.renew_clients(),
+                network::Output::NeighbourChanged { neighbour } => self.renew_client(neighbour),
                 network::Output::AddressesChanged => self.addresses_changed(),
                 network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
             }

@@ -30,6 +30,9 @@ pub struct Memory {
     /// The numbers of gateways that connections may remember.
     #[serde(default)]
     pub gateways: BTreeMap<IpAddr, Numbered>,
+    /// Those of clients on links.
+    #[serde(default)]
+    pub clients: BTreeMap<IpAddr, u32>,
 }
 
 /// What one change, or what follows from flows and networks, adds to a memory: a change of the
@@ -47,12 +50,21 @@ pub struct Step {
     endpoints: Vec<(NatKey, Option<u32>)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gateways: Option<BTreeMap<IpAddr, Numbered>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clients: Vec<(IpAddr, Option<u32>)>,
 }
 
 impl Step {
     pub(super) fn gateways(gateways: &BTreeMap<IpAddr, Numbered>) -> Self {
         Self {
             gateways: Some(gateways.clone()),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn client(client: IpAddr, number: Option<u32>) -> Self {
+        Self {
+            clients: vec![(client, number)],
             ..Self::default()
         }
     }
@@ -104,6 +116,12 @@ impl Recollection {
         }
         if let Some(gateways) = step.gateways {
             memory.gateways = gateways;
+        }
+        for (client, number) in step.clients {
+            match number {
+                Some(number) => drop(memory.clients.insert(client, number)),
+                None => drop(memory.clients.remove(&client)),
+            }
         }
         Ok(())
     }
@@ -157,6 +175,7 @@ impl Director {
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
             gateways: self.hops.gateways.clone(),
+            clients: self.hops.clients.clone(),
         }
     }
 
@@ -230,7 +249,7 @@ impl Director {
         for gateway in memory.gateways.keys() {
             director.targets.look_at(*gateway);
         }
-        director.hops.restore(memory.gateways);
+        director.hops.restore(memory.gateways, memory.clients);
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);

@@ -75,6 +75,10 @@ pub enum Output {
     LinksChanged,
     /// Networks or their gateways are different: ask [`Network::gateways`] again.
     RoutesChanged,
+    /// The answer about any target that is not watched may be different.
+    WaysChanged,
+    /// A neighbour's MAC address is different, or whether it is known.
+    NeighbourChanged { neighbour: IpAddr },
 }
 
 /// A target.
@@ -99,7 +103,8 @@ pub struct Network {
     probes: Probes,
     /// What must be looked at again before the next output.
     different: Different,
-    /// At most two for each target and three more: it is filled only when empty.
+    /// At most two for each target, one for each neighbour and four more: it is filled only when
+    /// empty.
     outputs: VecDeque<Output>,
     now: Instant,
 }
@@ -128,11 +133,13 @@ impl Network {
             (Input::ResyncBegin, _) => self.account = Some(View::default()),
             (Input::ResyncEnd, None) => {}
             (Input::ResyncEnd, Some(account)) => {
+                let neighbours = self.view.neighbours.different(&account.neighbours);
                 self.different.add(Different {
                     routes: account != self.view,
                     addresses: account.addresses != self.view.addresses,
                     links: account.links != self.view.links,
-                    neighbours: self.view.neighbours.different(&account.neighbours),
+                    moved: neighbours.iter().map(|(_, address)| *address).collect(),
+                    neighbours,
                 });
                 self.view = account;
             }
@@ -213,6 +220,18 @@ impl Network {
         self.gateways.clone()
     }
 
+    /// The neighbours that the kernel knows, whatever it knows of them.
+    #[must_use]
+    pub fn neighbours(&self) -> Vec<IpAddr> {
+        self.view.neighbours.all()
+    }
+
+    /// Whether the kernel knows such a neighbour on any link.
+    #[must_use]
+    pub fn has_neighbour(&self, address: IpAddr) -> bool {
+        self.view.has_neighbour(address)
+    }
+
     /// The links of this machine, by index.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.view.links.iter()
@@ -232,6 +251,7 @@ impl Network {
                 self.gateways = gateways;
                 self.outputs.push_back(Output::RoutesChanged);
             }
+            self.outputs.push_back(Output::WaysChanged);
             let targets: Vec<IpAddr> = self.watched.keys().copied().collect();
             for target in targets {
                 self.find_neighbours(target);
@@ -248,6 +268,9 @@ impl Network {
                 }
             }
         }
+        let moved = different.moved.into_iter();
+        let moved = moved.map(|neighbour| Output::NeighbourChanged { neighbour });
+        self.outputs.extend(moved);
     }
 
     /// Says so if the answer about a target is different.

@@ -49,18 +49,31 @@ pub struct Neighbour {
 pub(super) struct Neighbours(BTreeMap<(u32, IpAddr), (State, Option<Mac>)>);
 
 impl Neighbours {
-    pub fn insert(&mut self, neighbour: Neighbour) {
+    /// Says whether the answer to `mac` is different afterwards.
+    pub fn insert(&mut self, neighbour: Neighbour) -> bool {
         let Neighbour {
             interface,
             address,
             mac,
             state,
         } = neighbour;
+        let before = self.mac(interface, address);
         self.0.insert((interface, address), (state, mac));
+        before != self.mac(interface, address)
     }
 
-    pub fn remove(&mut self, interface: u32, address: IpAddr) {
-        self.0.remove(&(interface, address));
+    /// Says whether there was one.
+    pub fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
+        self.0.remove(&(interface, address)).is_some()
+    }
+
+    pub fn has(&self, interface: u32, address: IpAddr) -> bool {
+        self.0.contains_key(&(interface, address))
+    }
+
+    /// The addresses of all.
+    pub fn all(&self) -> Vec<IpAddr> {
+        self.0.keys().map(|(_, address)| *address).collect()
     }
 
     /// Says which are gone.

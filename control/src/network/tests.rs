@@ -321,17 +321,21 @@ fn change_is_said_once_and_only_for_watched_targets() {
     net.outputs();
     net.neighbour(SERVER, 7, State::Reachable);
     net.neighbour("10.1.0.8", 8, State::Reachable);
-    assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
+    let moved = |neighbour| Output::NeighbourChanged {
+        neighbour: ip(neighbour),
+    };
+    let changed = Output::Changed { target: ip(SERVER) };
+    let first = [changed.clone(), moved(SERVER), moved("10.1.0.8")];
+    assert_eq!(net.outputs(), first);
     net.neighbour(SERVER, 7, State::Delay);
-    assert!(
-        !net.outputs()
-            .contains(&Output::Changed { target: ip(SERVER) })
-    );
+    let outputs = net.outputs();
+    assert!(!outputs.contains(&changed) && !outputs.contains(&moved(SERVER)));
     net.neighbour(SERVER, 77, State::Reachable);
-    assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
+    assert_eq!(net.outputs(), [changed.clone(), moved(SERVER)]);
     net.hear(Input::LinkRemoved { interface: 2 });
     let outputs = net.outputs();
-    assert_eq!(outputs.len(), 4);
+    assert_eq!(outputs.len(), 7, "{outputs:?}");
+    assert!(outputs.contains(&Output::WaysChanged));
     assert!(outputs.contains(&Output::LinksChanged));
     assert!(outputs.contains(&Output::RoutesChanged));
     assert!(outputs.contains(&Output::AddressesChanged));
@@ -350,7 +354,8 @@ fn neighbour_of_two_targets_is_probed_until_both_are_left() {
     net.network.leave(ip(FAR));
     assert_eq!(net.network.deadline(), None);
     net.neighbour(ROUTER, 9, State::Reachable);
-    assert_eq!(net.outputs(), []);
+    let neighbour = ip(ROUTER);
+    assert_eq!(net.outputs(), [Output::NeighbourChanged { neighbour }]);
 }
 
 #[test]
@@ -391,8 +396,15 @@ fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
         interface: 2,
         neighbour: ip(SERVER),
     };
-    let changed = Output::Changed { target: ip(SERVER) };
-    assert_eq!(net.outputs(), [Output::AddressesChanged, changed, probe()]);
+    let target = ip(SERVER);
+    let outputs = [
+        Output::AddressesChanged,
+        Output::WaysChanged,
+        Output::Changed { target },
+        Output::NeighbourChanged { neighbour: target },
+        probe(),
+    ];
+    assert_eq!(net.outputs(), outputs);
 }
 
 #[test]

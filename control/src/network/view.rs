@@ -26,11 +26,14 @@ pub(super) struct Different {
     pub links: bool,
     /// Neighbours, or only how sure they are, which decides when to probe them.
     pub neighbours: BTreeSet<(u32, IpAddr)>,
+    /// Those whose MAC addresses are different.
+    pub moved: BTreeSet<IpAddr>,
 }
 
 impl Different {
-    fn of_neighbour(neighbour: (u32, IpAddr)) -> Self {
+    fn of_neighbour(neighbour: (u32, IpAddr), moved: bool) -> Self {
         Self {
+            moved: moved.then_some(neighbour.1).into_iter().collect(),
             neighbours: BTreeSet::from([neighbour]),
             ..Self::default()
         }
@@ -45,10 +48,17 @@ impl Different {
         self.addresses |= other.addresses;
         self.links |= other.links;
         self.neighbours.extend(other.neighbours);
+        self.moved.extend(other.moved);
     }
 }
 
 impl View {
+    /// Whether any link has such a neighbour.
+    pub fn has_neighbour(&self, address: IpAddr) -> bool {
+        let mut links = self.links.iter();
+        links.any(|link| self.neighbours.has(link.index, address))
+    }
+
     /// Takes in one event. The marks of a repetition and time say nothing here.
     pub fn apply(&mut self, input: Input) -> Different {
         match input {
@@ -72,6 +82,7 @@ impl View {
                     routes: true,
                     addresses: true,
                     links: true,
+                    moved: neighbours.iter().map(|(_, address)| *address).collect(),
                     neighbours,
                 }
             }
@@ -107,12 +118,12 @@ impl View {
             }
             Input::NeighbourChanged(neighbour) => {
                 let name = (neighbour.interface, neighbour.address);
-                self.neighbours.insert(neighbour);
-                Different::of_neighbour(name)
+                let moved = self.neighbours.insert(neighbour);
+                Different::of_neighbour(name, moved)
             }
             Input::NeighbourRemoved { interface, address } => {
-                self.neighbours.remove(interface, address);
-                Different::of_neighbour((interface, address))
+                let moved = self.neighbours.remove(interface, address);
+                Different::of_neighbour((interface, address), moved)
             }
             Input::ResyncBegin | Input::ResyncEnd | Input::Tick => Different::default(),
         }

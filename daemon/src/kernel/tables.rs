@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use shunt_control::director::{Running, Write};
 use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::{self, PoolWord};
@@ -208,6 +208,10 @@ impl Tables {
                 self.set_routes(routes)?;
                 true
             }
+            Write::Route { prefix, number } => {
+                self.set_route(*prefix, *number)?;
+                true
+            }
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),
             Write::Forget { server } => {
                 self.forget(*server)?;
@@ -233,6 +237,16 @@ impl Tables {
         }
         replace(&mut self.routes4, &wanted4).context("cannot write the routes to IPv4 clients")?;
         replace(&mut self.routes6, &wanted6).context("cannot write the routes to IPv6 clients")
+    }
+
+    /// One network or client of its own, or no longer.
+    fn set_route(&mut self, prefix: Prefix, number: Option<u32>) -> Result<()> {
+        let length = u32::from(prefix.length());
+        let set = match prefix.address() {
+            IpAddr::V4(address) => put(&mut self.routes4, length, address.octets(), number),
+            IpAddr::V6(address) => put(&mut self.routes6, length, address.octets(), number),
+        };
+        set.with_context(|| format!("cannot write the route to the client {prefix}"))
     }
 
     /// The counters of a server begin anew.
@@ -294,6 +308,14 @@ impl Tables {
             map.insert((*name).to_owned(), total);
         }
         statistics
+    }
+
+    /// One note's counter, by name.
+    #[must_use]
+    pub fn note(&self, name: &str) -> u64 {
+        let at = NAMES.iter().position(|known| *known == (Class::Note, name));
+        let values = at.and_then(|at| self.outcomes.get(&(at as u32), 0).ok());
+        values.map_or(0, |values| values.iter().sum())
     }
 
     fn hash(&self, address: IpAddr, word: u32) -> (u64, u32) {
@@ -422,6 +444,26 @@ impl Tables {
             self.away.remove(&(first, name));
         }
     }
+}
+
+/// Puts one network into a trie, or takes it out.
+fn put<K: Pod>(
+    trie: &mut LpmTrie<MapData, K, u32>,
+    length: u32,
+    address: K,
+    number: Option<u32>,
+) -> Result<()> {
+    let key = Key::new(length, address);
+    match number {
+        Some(number) => trie.insert(&key, number, 0)?,
+        None => match trie.remove(&key) {
+            Err(MapError::KeyNotFound) => {}
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed?,
+        },
+    }
+    Ok(())
 }
 
 /// Brings a trie to what is wanted: what is new or different first, then away with the rest.

@@ -132,6 +132,8 @@ impl Shell {
             flows_used: self.found.used,
             services: self.director.table().len() as u32,
             servers: self.director.table().servers() as u32,
+            client_hops: self.director.prepared_hops(),
+            client_routes_asked: self.tables.note("route-asked"),
             warnings: self.warnings(),
         }
     }
