@@ -2,8 +2,9 @@
 //! kernel's news to the director.
 
 mod answers;
+mod samples;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,6 @@ use anyhow::{Context, Result};
 use shunt_control::carried::Gate;
 use shunt_control::director::{Clock, Director, Memory, Output, Step};
 use shunt_control::network;
-use shunt_control::rates::Estimator;
 use shunt_control::table::{Limits, Table};
 use shunt_datapath::entry::Settings;
 use shunt_model::api::{Change, Done, Refusal};
@@ -29,6 +29,7 @@ use crate::kernel::tables::{Shared, Tables};
 use crate::netlink::Prober;
 use crate::options::Options;
 use crate::waiting::{self, Waiting};
+use samples::Samples;
 
 /// Everything.
 pub struct Shell {
@@ -40,11 +41,9 @@ pub struct Shell {
     attachments: Attachments,
     prober: Prober,
     begun: Instant,
-    estimators: BTreeMap<(ServiceKey, ServerAddress), Estimator>,
     /// Counters of servers that were deleted, which their service still counts.
     retired: BTreeMap<ServiceKey, Counters>,
-    service_estimators: BTreeMap<ServiceKey, Estimator>,
-    total: Estimator,
+    samples: Samples,
     found: Found,
     sweeper: Sweeper,
     known: bool,
@@ -104,10 +103,8 @@ impl Shell {
             attachments,
             prober,
             begun: now,
-            estimators: BTreeMap::new(),
             retired: BTreeMap::new(),
-            service_estimators: BTreeMap::new(),
-            total: Estimator::default(),
+            samples: Samples::default(),
             found: Found::default(),
             sweeper: Sweeper::default(),
             known: false,
@@ -177,7 +174,7 @@ impl Shell {
         self.journal = match Journal::begin(&self.place.memory(), &self.director.memory()) {
             Ok(journal) => Some(journal),
             Err(error) => {
-                error!(%error, "table not written down; a restart would not know of the last change");
+                error!(%error, action = "trying again", "table not written down");
                 None
             }
         };
@@ -260,39 +257,6 @@ impl Shell {
         })
     }
 
-    /// Takes a sample of every rate.
-    pub fn estimate(&mut self) {
-        let mut total = Counters::default();
-        let mut alive = BTreeSet::new();
-        for (key, addresses) in self.addresses() {
-            let mut sum = self.retired.get(&key).copied().unwrap_or_default();
-            for at in addresses {
-                let counters = self.counted(&key, at);
-                sum += counters;
-                self.estimators
-                    .entry((key, at))
-                    .or_default()
-                    .sample(counters);
-                alive.insert((key, at));
-            }
-            self.service_estimators.entry(key).or_default().sample(sum);
-            total += sum;
-        }
-        self.estimators.retain(|name, _| alive.contains(name));
-        let table = self.director.table();
-        self.service_estimators
-            .retain(|key, _| table.service(key).is_some());
-        self.total.sample(total);
-    }
-
-    fn addresses(&self) -> Vec<(ServiceKey, Vec<ServerAddress>)> {
-        let addresses = |entry: &shunt_control::table::Entry| {
-            let servers = entry.servers.iter().map(|server| server.at).collect();
-            (entry.service.key, servers)
-        };
-        self.director.table().services().map(addresses).collect()
-    }
-
     /// Answers a question of the API.
     pub fn answer(&mut self, ask: Ask) {
         match ask {
@@ -305,8 +269,8 @@ impl Shell {
                     (result, _) => drop(answer.send(result)),
                 }
             }
-            Ask::Services(answer) => {
-                let _ = answer.send(self.services());
+            Ask::Services(key, answer) => {
+                let _ = answer.send(self.services(key));
             }
             Ask::Connections(lines) => self.connections(lines),
             Ask::Count(answer) => self.count(answer),
@@ -327,6 +291,9 @@ impl Shell {
         let result = self.director.change(change, &self.tables, Instant::now());
         if let (Ok(_), Change::Zero { key }) = (&result, change) {
             self.zero(*key);
+        }
+        if result.is_ok() {
+            self.samples.follow(change);
         }
         self.carry_out();
         match &result {
@@ -364,21 +331,18 @@ impl Shell {
     }
 
     fn zero(&mut self, key: Option<ServiceKey>) {
-        let chosen = |other: &ServiceKey| key.is_none_or(|key| key == *other);
-        let names = self.director.names();
-        for (id, (service, _)) in names.servers {
-            if chosen(&service)
-                && let Err(error) = self.tables.forget(id)
-            {
+        let servers = match key {
+            Some(key) => self.director.server_ids_of(&key),
+            None => self.director.names().servers.into_keys().collect(),
+        };
+        for id in servers {
+            if let Err(error) = self.tables.forget(id) {
                 error!(%error, "counters not zeroed");
             }
         }
-        self.retired.retain(|service, _| !chosen(service));
-        self.estimators.retain(|(service, _), _| !chosen(service));
-        self.service_estimators
-            .retain(|service, _| !chosen(service));
-        if key.is_none() {
-            self.total = Estimator::default();
+        match key {
+            Some(key) => drop(self.retired.remove(&key)),
+            None => self.retired.clear(),
         }
     }
 }

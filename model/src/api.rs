@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/services` | | `[`[`ServiceStatus`]`]`, in the kernel's own order |
+//! | `GET /v1/services?key=tcp/192.0.2.1:80` | | the same of one service, or none |
 //! | `POST /v1/change` | [`Change`] | [`Done`] |
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |

@@ -13,5 +13,6 @@ mod packets;
 mod reach;
 mod refusal;
 mod restart;
+mod size;
 mod spread;
 mod table;

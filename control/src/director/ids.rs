@@ -197,6 +197,10 @@ impl Ids {
         (self.sizes.servers.min(ID_LIMIT) as usize - 1).saturating_sub(self.used_servers.len())
     }
 
+    pub fn servers_end(&self) -> u32 {
+        self.used_servers.end()
+    }
+
     /// The id of a service, a new one if it has none.
     pub fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
         if let Some(slot) = self.services.get(key) {

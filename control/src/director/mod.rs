@@ -428,6 +428,20 @@ impl Director {
         slot.map(|slot| slot.all().collect()).unwrap_or_default()
     }
 
+    /// The ids of all servers of a service, deleted ones included.
+    #[must_use]
+    pub fn server_ids_of(&self, key: &ServiceKey) -> Vec<u32> {
+        let slot = self.ids.services.get(key).into_iter();
+        let servers = slot.flat_map(|slot| slot.servers.values());
+        servers.flat_map(ServerSlot::all).collect()
+    }
+
+    /// No server has this id or a greater one.
+    #[must_use]
+    pub fn server_ids_end(&self) -> u32 {
+        self.ids.servers_end()
+    }
+
     /// Which service and server an id stands for, deleted ones included.
     #[must_use]
     pub fn names(&self) -> Names {

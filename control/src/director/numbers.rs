@@ -44,6 +44,11 @@ impl Numbers {
         }
     }
 
+    /// None of these and above is taken.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
     /// How many are taken.
     pub fn len(&self) -> usize {
         self.end as usize - 1 - self.free.len()

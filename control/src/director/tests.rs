@@ -23,12 +23,18 @@ impl Running for Empty {
     }
 }
 
+/// Time stands still.
+fn now() -> Instant {
+    static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *NOW.get_or_init(Instant::now)
+}
+
 fn director(sizes: Sizes) -> Director {
     let table = Table::new(Gate::Carried, Limits::default());
     let tick_ns = 1_000_000_000;
-    let mut director = Director::new(table, sizes, Clock { tick_ns }, Instant::now());
+    let mut director = Director::new(table, sizes, Clock { tick_ns }, now());
     for input in link() {
-        director.network_event(input, Instant::now());
+        director.network_event(input, now());
     }
     director.network_known();
     outputs(&mut director);
@@ -123,7 +129,7 @@ fn add_server(key: ServiceKey, last: u8) -> Change {
 
 /// Does a change; says what must be done for it.
 fn change(director: &mut Director, change: &Change) -> Vec<Output> {
-    director.change(change, &Empty, Instant::now()).unwrap();
+    director.change(change, &Empty, now()).unwrap();
     outputs(director)
 }
 
@@ -146,7 +152,7 @@ fn hear(director: &mut Director, last: u8, mac: Option<u8>) -> Vec<Output> {
         mac: mac.map(|mac| [2, 0, 0, 0, 1, mac]),
         state: mac.map_or(State::Failed, |_| State::Reachable),
     };
-    director.network_event(Input::NeighbourChanged(neighbour), Instant::now());
+    director.network_event(Input::NeighbourChanged(neighbour), now());
     outputs(director)
 }
 
@@ -287,7 +293,7 @@ fn many_servers_that_become_known_at_once_are_one_pool() {
             mac: Some([2, 0, 0, 0, 1, last]),
             state: State::Reachable,
         };
-        director.network_event(Input::NeighbourChanged(neighbour), Instant::now());
+        director.network_event(Input::NeighbourChanged(neighbour), now());
     }
     let outputs = outputs(&mut director);
     let pools = |output: &&Output| matches!(output, Output::Write(Write::Pool { .. }));

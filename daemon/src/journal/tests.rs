@@ -1,3 +1,5 @@
+//! Journals that end anywhere, have wrong bytes, or grow.
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 

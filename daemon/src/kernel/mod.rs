@@ -7,5 +7,7 @@ pub mod mapping;
 pub mod object;
 pub mod place;
 pub mod replay;
+mod routes;
 pub mod scan;
 pub mod tables;
+pub mod traffic;

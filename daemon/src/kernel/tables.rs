@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use aya::Pod;
-use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use shunt_control::director::{Running, Write};
-use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
 use shunt_datapath::flows;
@@ -21,6 +20,7 @@ use shunt_model::api::Statistics;
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
 use super::place::Place;
+use super::routes::Routes;
 
 /// [`entry::Traffic`] as a map's value.
 #[repr(transparent)]
@@ -37,6 +37,8 @@ pub struct Shared {
     pub counts: Mapping,
     pub flows4: Mapping,
     pub flows6: Mapping,
+    /// The map of [`super::traffic`].
+    pub traffic: OwnedFd,
 }
 
 impl Shared {
@@ -55,8 +57,7 @@ pub struct Tables {
     pools: Mapping,
     settings: Mapping,
     hops: Mapping,
-    routes4: LpmTrie<MapData, [u8; 4], u32>,
-    routes6: LpmTrie<MapData, [u8; 16], u32>,
+    routes: Routes,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
     /// Every endpoint with its id.
@@ -76,6 +77,8 @@ impl Tables {
     pub fn of(made: Made, map: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
         let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
         let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
+        let counted = map("TRAFFIC")?;
+        let traffic = counted.fd().as_fd().try_clone_to_owned();
         let mut tables = Self {
             shared: Arc::new(Shared {
                 made,
@@ -83,6 +86,7 @@ impl Tables {
                 counts: mapped("COUNTS", 1)?,
                 flows4: mapped("FLOWS4", 8)?,
                 flows6: mapped("FLOWS6", 8)?,
+                traffic: traffic.context("cannot hold the map TRAFFIC")?,
             }),
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
@@ -90,9 +94,8 @@ impl Tables {
             pools: mapped("POOLS", 1)?,
             settings: mapped("SETTINGS", 10)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
-            routes4: LpmTrie::try_from(Map::LpmTrie(map("ROUTES4")?)).context("the map ROUTES4")?,
-            routes6: LpmTrie::try_from(Map::LpmTrie(map("ROUTES6")?)).context("the map ROUTES6")?,
-            traffic: PerCpuArray::try_from(per_cpu("TRAFFIC")?).context("the map TRAFFIC")?,
+            routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
+            traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
             endpoints: BTreeMap::new(),
@@ -205,11 +208,11 @@ impl Tables {
                 .hops
                 .write(*number as usize, entry::Hop { ways: *ways }),
             Write::Routes(routes) => {
-                self.set_routes(routes)?;
+                self.routes.set_all(routes)?;
                 true
             }
             Write::Route { prefix, number } => {
-                self.set_route(*prefix, *number)?;
+                self.routes.set(*prefix, *number)?;
                 true
             }
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),
@@ -222,31 +225,6 @@ impl Tables {
             bail!("the packet path has no place for {write:?}");
         }
         Ok(())
-    }
-
-    /// The networks of clients, in place of all that were there. What stays is never missing.
-    fn set_routes(&mut self, routes: &[(Prefix, u32)]) -> Result<()> {
-        let mut wanted4 = BTreeMap::new();
-        let mut wanted6 = BTreeMap::new();
-        for (prefix, hop) in routes {
-            let length = u32::from(prefix.length());
-            match prefix.address() {
-                IpAddr::V4(address) => wanted4.insert((length, address.octets()), *hop),
-                IpAddr::V6(address) => wanted6.insert((length, address.octets()), *hop),
-            };
-        }
-        replace(&mut self.routes4, &wanted4).context("cannot write the routes to IPv4 clients")?;
-        replace(&mut self.routes6, &wanted6).context("cannot write the routes to IPv6 clients")
-    }
-
-    /// One network or client of its own, or no longer.
-    fn set_route(&mut self, prefix: Prefix, number: Option<u32>) -> Result<()> {
-        let length = u32::from(prefix.length());
-        let set = match prefix.address() {
-            IpAddr::V4(address) => put(&mut self.routes4, length, address.octets(), number),
-            IpAddr::V6(address) => put(&mut self.routes6, length, address.octets(), number),
-        };
-        set.with_context(|| format!("cannot write the route to the client {prefix}"))
     }
 
     /// The counters of a server begin anew.
@@ -444,43 +422,6 @@ impl Tables {
             self.away.remove(&(first, name));
         }
     }
-}
-
-/// Puts one network into a trie, or takes it out.
-fn put<K: Pod>(
-    trie: &mut LpmTrie<MapData, K, u32>,
-    length: u32,
-    address: K,
-    number: Option<u32>,
-) -> Result<()> {
-    let key = Key::new(length, address);
-    match number {
-        Some(number) => trie.insert(&key, number, 0)?,
-        None => match trie.remove(&key) {
-            Err(MapError::KeyNotFound) => {}
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
-            removed => removed?,
-        },
-    }
-    Ok(())
-}
-
-/// Brings a trie to what is wanted: what is new or different first, then away with the rest.
-fn replace<K: Pod + Ord>(
-    trie: &mut LpmTrie<MapData, K, u32>,
-    wanted: &BTreeMap<(u32, K), u32>,
-) -> Result<()> {
-    for ((length, address), hop) in wanted {
-        trie.insert(&Key::new(*length, *address), hop, 0)?;
-    }
-    let present: Vec<Key<K>> = trie.keys().collect::<Result<_, _>>()?;
-    for key in present {
-        if !wanted.contains_key(&(key.prefix_len(), key.data())) {
-            trie.remove(&key)?;
-        }
-    }
-    Ok(())
 }
 
 /// An address as the tables have it.

@@ -2,57 +2,70 @@
 
 use axum::body::Bytes;
 use shunt_control::director::Names;
-use shunt_control::rates::Estimator;
 use shunt_control::table::Entry;
 use shunt_model::api::{ConnectionCount, Device, ServerStatus, ServiceStatus, Statistics, Status};
 use shunt_model::{Counters, Server, ServiceKey};
 use tokio::sync::{mpsc, oneshot};
+use tracing::error;
 
 use super::Shell;
-use crate::kernel::clock;
+use crate::kernel::{clock, traffic};
 
 /// From this fullness on, in percent, an operator should look at the connection table.
 const NEARLY_FULL: u64 = 90;
 
 impl Shell {
-    pub(super) fn services(&self) -> Vec<ServiceStatus> {
-        self.director
-            .table()
-            .services()
-            .map(|entry| self.service(entry))
+    /// All services, or the one that is asked for if it is there.
+    pub(super) fn services(&self, key: Option<ServiceKey>) -> Vec<ServiceStatus> {
+        let table = self.director.table();
+        if let Some(key) = key {
+            let counters = |id| self.tables.counters(id);
+            let entry = table.service(&key).into_iter();
+            return entry.map(|entry| self.service(entry, &counters)).collect();
+        }
+        let end = self.director.server_ids_end();
+        let all = traffic::read(&self.tables.shared.traffic, end);
+        let all = all.unwrap_or_else(|error| {
+            error!(%error, "counters not read at once");
+            Vec::new()
+        });
+        let counters = |id: u32| match all.get(id as usize) {
+            Some(counters) => *counters,
+            None => self.tables.counters(id),
+        };
+        let services = table.services();
+        services
+            .map(|entry| self.service(entry, &counters))
             .collect()
     }
 
-    fn service(&self, entry: &Entry) -> ServiceStatus {
+    fn service(&self, entry: &Entry, counted: &dyn Fn(u32) -> Counters) -> ServiceStatus {
         let key = entry.service.key;
         let mut counters = self.retired.get(&key).copied().unwrap_or_default();
         let mut servers = Vec::with_capacity(entry.servers.len());
         for server in &entry.servers {
-            let ids = self.director.server_ids(&key, server.at);
             let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
-            for id in ids {
+            for id in self.director.server_ids(&key, server.at) {
                 let live = self.tables.live(id);
                 active += live.0;
                 inactive += live.1;
-                sum += self.tables.counters(id);
+                sum += counted(id);
             }
             counters += sum;
-            let estimator = self.estimators.get(&(key, server.at));
             servers.push(ServerStatus {
                 server: server.clone(),
                 active_connections: active,
                 inactive_connections: inactive,
                 persistent_connections: 0,
                 counters: sum,
-                rates: estimator.map(Estimator::rates).unwrap_or_default(),
+                rates: self.samples.of_server(&key, server.at),
                 next_hop: self.next_hop(&key, server),
             });
         }
-        let estimator = self.service_estimators.get(&key);
         ServiceStatus {
             service: entry.service.clone(),
             counters,
-            rates: estimator.map(Estimator::rates).unwrap_or_default(),
+            rates: self.samples.of_service(&key),
             servers,
         }
     }
@@ -105,10 +118,10 @@ impl Shell {
 
     pub(super) fn statistics(&self) -> Statistics {
         let mut statistics = self.tables.statistics();
-        for service in self.services() {
+        for service in self.services(None) {
             statistics.counters += service.counters;
         }
-        statistics.rates = self.total.rates();
+        statistics.rates = self.samples.total();
         statistics
     }
 
