@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use shunt_model::api::{Change, ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, Timeouts};
+use shunt_model::{Connection, ServiceKey, Timeouts};
 
 pub mod socket;
 
@@ -13,6 +13,11 @@ pub trait Client {
     fn change(&mut self, change: &Change) -> Result<Done, Failure>;
     /// In the kernel's order.
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure>;
+    /// One of them, if it is there.
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ServiceStatus>, Failure> {
+        let mut services = self.services()?.into_iter();
+        Ok(services.find(|status| status.service.key == *key))
+    }
     /// One after the other, because there may be millions.
     fn connections(&mut self) -> Result<Connections<'_>, Failure>;
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure>;

@@ -2,24 +2,25 @@
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use shunt_model::Timeouts;
 use shunt_model::api::{
     Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
 };
+use shunt_model::{ServiceKey, Timeouts};
 use tokio::sync::{mpsc, oneshot};
 
 /// A question to the daemon's task, with where the answer goes.
 #[derive(Debug)]
 pub enum Ask {
     Change(Box<Change>, oneshot::Sender<Result<Done, Refusal>>),
-    Services(oneshot::Sender<Vec<ServiceStatus>>),
+    /// All, or one.
+    Services(Option<ServiceKey>, oneshot::Sender<Vec<ServiceStatus>>),
     /// Lines of JSON, many at a time.
     Connections(mpsc::Sender<Bytes>),
     Count(oneshot::Sender<ConnectionCount>),
@@ -111,8 +112,21 @@ async fn status(State(asks): State<Asks>) -> Response {
     told(&asks, Ask::Status).await
 }
 
-async fn services(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Services).await
+/// What may follow the path of the services.
+#[derive(Debug, serde::Deserialize)]
+struct Which {
+    key: Option<String>,
+}
+
+async fn services(State(asks): State<Asks>, Query(which): Query<Which>) -> Response {
+    let key = match which.key.map(|key| key.parse::<ServiceKey>()).transpose() {
+        Ok(key) => key,
+        Err(error) => {
+            let text = error.to_string();
+            return refusal(StatusCode::UNPROCESSABLE_ENTITY, Reason::BadRequest, &text);
+        }
+    };
+    told(&asks, |answer| Ask::Services(key, answer)).await
 }
 
 async fn count(State(asks): State<Asks>) -> Response {

@@ -5,6 +5,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod api;
+mod journal;
 pub mod kernel;
 mod memory;
 pub mod netlink;
@@ -12,3 +13,4 @@ pub mod options;
 pub mod run;
 mod shell;
 mod socket;
+mod waiting;

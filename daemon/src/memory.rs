@@ -8,50 +8,54 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use shunt_control::carried::Gate;
 use shunt_control::director::Memory;
-use shunt_control::table::{Limits, Table};
-use tracing::error;
+use tracing::{error, warn};
 
+use crate::journal::{self, Unreadable};
 use crate::kernel::object;
 use crate::kernel::place::Place;
 
 /// The notes of the daemon before, if it left any that make sense.
 pub fn recall(place: &Place) -> Option<Memory> {
     let path = place.memory();
-    let why = match read(place) {
-        Ok(memory) => return Some(memory),
-        Err(None) => None,
-        Err(Some(why)) => Some(why),
+    let told = match fs::read(&path) {
+        Ok(text) => journal::read(&text),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            take_away(place);
+            return None;
+        }
+        Err(error) => Err(Unreadable::Read(error)),
     };
-    if let Some(why) = why {
-        let aside = path.with_extension("broken");
-        let _ = fs::rename(&path, &aside);
-        error!(
-            file = %path.display(),
-            why,
-            kept = %aside.display(),
-            action = "the packet path is taken away; beginning with an empty table",
-            "table of the daemon before not readable"
-        );
+    match told {
+        Ok(told) => {
+            if told.torn > 0 {
+                warn!(
+                    file = %path.display(),
+                    bytes = told.torn,
+                    action = "it is left out; its change was never answered",
+                    "last record not whole"
+                );
+            }
+            Some(told.memory)
+        }
+        Err(why) => {
+            let aside = path.with_extension("broken");
+            let _ = fs::rename(&path, &aside);
+            error!(
+                file = %path.display(),
+                %why,
+                kept = %aside.display(),
+                action = "the packet path is taken away; beginning with an empty table",
+                "table of the daemon before not readable"
+            );
+            take_away(place);
+            None
+        }
     }
+}
+
+fn take_away(place: &Place) {
     if let Err(error) = object::empty(place) {
         error!(%error, "packet path of the daemon before not taken away");
     }
-    None
-}
-
-/// The notes; `None` as error if there are none.
-fn read(place: &Place) -> Result<Memory, Option<String>> {
-    let text = match fs::read(place.memory()) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(None),
-        Err(error) => return Err(Some(error.to_string())),
-    };
-    let memory: Memory = serde_json::from_slice(&text).map_err(|error| Some(error.to_string()))?;
-    let mut table = Table::new(Gate::Carried, Limits::default());
-    for change in &memory.changes {
-        table.apply(change).map_err(|refusal| Some(refusal.text))?;
-    }
-    Ok(memory)
 }

@@ -26,6 +26,9 @@ const COMPILE: Duration = Duration::from_millis(5);
 
 /// How often expired flows are taken out. IPVS's own timers are as coarse as their wheel.
 const SCAN: Duration = Duration::from_millis(500);
+/// A scan is followed by a pause of so many times its own length, so that the scans of a table of
+/// 64 million flows are a fifth of one CPU's work at the most.
+const PAUSES: u32 = 4;
 
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -158,7 +161,8 @@ impl Loop {
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
         let mut told = false;
-        let mut scan = None;
+        let (mut scan, mut sample) = (None, None);
+        let mut scanned = Instant::now();
         loop {
             self.shell.carry_out();
             if self.shell.is_ready() && !told {
@@ -183,27 +187,41 @@ impl Loop {
                     scan = None;
                     let (found, sweeper) = done?;
                     self.shell.scanned(found, sweeper);
+                    scans.reset_after(SCAN.max(scanned.elapsed() * PAUSES));
+                }
+                _ = scans.tick(), if scan.is_none() => {
+                    scanned = Instant::now();
+                    scan = Some(self.shell.scan());
+                }
+                done = finished(&mut sample) => {
+                    sample = None;
+                    self.shell.sampled(done?);
                 }
                 _ = compiles.tick(), if self.shell.has_short_lists() => {
                     self.shell.compile_short_lists();
                 }
-                _ = scans.tick(), if scan.is_none() => scan = Some(self.shell.scan()),
                 _ = samples.tick() => {
-                    self.shell.estimate();
+                    if sample.is_none() && !self.shell.is_taking_samples() {
+                        sample = Some(self.shell.sample());
+                    }
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
                 }
                 () = tokio::time::sleep_until(wait.into()) => {
                     self.shell.network(shunt_control::network::Input::Tick);
+                }
+                // When there is nothing else to do at the moment.
+                () = std::future::ready(()), if self.shell.is_taking_samples() => {
+                    self.shell.take_samples();
                 }
             }
         }
     }
 }
 
-/// The result of a scan that is under way; never if there is none.
+/// The result of what is done beside the task; never if there is nothing.
 async fn finished<T>(scan: &mut Option<tokio::task::JoinHandle<T>>) -> Result<T> {
     match scan {
-        Some(scan) => scan.await.context("the scan of the connection table died"),
+        Some(scan) => scan.await.context("a thread beside the daemon's task died"),
         None => std::future::pending().await,
     }
 }

@@ -1,36 +1,36 @@
 //! What the daemon's task holds and does: it carries the director's wishes to the kernel and the
 //! kernel's news to the director.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod answers;
+mod samples;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use axum::body::Bytes;
 use shunt_control::carried::Gate;
-use shunt_control::director::{Clock, Director, Memory, Names, Output};
+use shunt_control::director::{Clock, Director, Memory, Output, Step};
 use shunt_control::network;
-use shunt_control::rates::Estimator;
 use shunt_control::table::{Limits, Table};
-use shunt_datapath::entry::{SHORT_LENGTH, Settings};
-use shunt_model::api::{
-    Change, ConnectionCount, Device, Done, Reason, Refusal, ServerStatus, ServiceStatus,
-    Statistics, Status,
-};
+use shunt_datapath::entry::Settings;
+use shunt_model::api::{Change, Done, Reason, Refusal};
 use shunt_model::{Counters, ServerAddress, ServiceKey};
-use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use crate::api::Ask;
+use crate::journal::Journal;
 use crate::kernel::attach::Attachments;
 use crate::kernel::clock;
 use crate::kernel::grace;
-use crate::kernel::object::{self, Object};
+use crate::kernel::object::Object;
 use crate::kernel::place::Place;
 use crate::kernel::scan::{Found, Look, Sweeper};
 use crate::kernel::tables::{Shared, Tables};
 use crate::netlink::Prober;
 use crate::options::Options;
+use crate::waiting::{self, Waiting};
+use samples::Samples;
 
 /// Everything.
 pub struct Shell {
@@ -42,14 +42,15 @@ pub struct Shell {
     attachments: Attachments,
     prober: Prober,
     begun: Instant,
-    estimators: BTreeMap<(ServiceKey, ServerAddress), Estimator>,
     /// Counters of servers that were deleted, which their service still counts.
     retired: BTreeMap<ServiceKey, Counters>,
-    service_estimators: BTreeMap<ServiceKey, Estimator>,
-    total: Estimator,
+    samples: Samples,
     found: Found,
     sweeper: Sweeper,
     known: bool,
+    /// None after it could not be written, until it can.
+    journal: Option<Journal>,
+    waiting: Waiting,
 }
 
 /// What a thread beside the task needs to look at the flows.
@@ -85,7 +86,7 @@ impl Shell {
             tick_ns: clock::tick_ns(object.made.jiffies_rate),
         };
         let table = Table::new(Gate::Carried, Limits::default());
-        let mut director = match memory {
+        let director = match memory {
             Some(memory) => {
                 let pool = |service| tables.pool_of(service);
                 Director::resume(memory, table, sizes, clock, &tables, pool, now)
@@ -93,13 +94,8 @@ impl Shell {
             }
             None => Director::new(table, sizes, clock, now),
         };
-        for id in director.all_server_ids() {
-            if let Some(entry) = tables.server(id) {
-                director.found(id, entry);
-            }
-        }
         let attachments = Attachments::new(place.clone());
-        Ok(Self {
+        let mut shell = Self {
             options,
             place,
             object,
@@ -108,20 +104,23 @@ impl Shell {
             attachments,
             prober,
             begun: now,
-            estimators: BTreeMap::new(),
             retired: BTreeMap::new(),
-            service_estimators: BTreeMap::new(),
-            total: Estimator::default(),
+            samples: Samples::default(),
             found: Found::default(),
             sweeper: Sweeper::default(),
             known: false,
-        })
+            journal: None,
+            waiting: Waiting::default(),
+        };
+        shell.remember_all();
+        Ok(shell)
     }
 
     /// When the director wants to be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.director.deadline()
+        let deadlines = [self.director.deadline(), self.waiting.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// News from the network.
@@ -150,18 +149,36 @@ impl Shell {
                     neighbour,
                 } => self.prober.probe(interface, neighbour),
                 Output::Devices => look = true,
-                Output::Remember => self.remember(),
+                Output::Pool(service) => self.director.renew(&service, &self.tables),
+                Output::Remember(step) => self.remember(&step),
             }
         }
         if look && self.known {
             self.attach();
         }
+        let director = &self.director;
+        self.waiting.review(|key, at| director.is_awaited(key, at));
     }
 
-    fn remember(&self) {
-        if let Err(error) = object::write(&self.place.memory(), &self.director.memory()) {
-            error!(%error, "table not written down; a restart would not know of the last change");
+    fn remember(&mut self, step: &Step) {
+        let added = self.journal.as_mut().map(|journal| journal.add(step));
+        if !matches!(added, Some(Ok(()))) {
+            self.remember_all();
         }
+    }
+
+    /// Writes down everything at once: at the start, and after a step could not be added.
+    fn remember_all(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.settle();
+        }
+        self.journal = match Journal::begin(&self.place.memory(), &self.director.memory()) {
+            Ok(journal) => Some(journal),
+            Err(error) => {
+                error!(%error, action = "trying again", "table not written down");
+                None
+            }
+        };
     }
 
     fn attach(&mut self) {
@@ -237,8 +254,13 @@ impl Shell {
     pub fn scanned(&mut self, found: Found, sweeper: Sweeper) {
         self.sweeper = sweeper;
         self.director.unused(&found.services, &found.servers);
+        self.director.unused_hops(&found.hops);
         self.director.pools_settled();
         self.found = found;
+        match &mut self.journal {
+            Some(journal) => journal.tend(),
+            None => self.remember_all(),
+        }
     }
 
     fn counted(&self, key: &ServiceKey, at: ServerAddress) -> Counters {
@@ -248,46 +270,20 @@ impl Shell {
         })
     }
 
-    /// Takes a sample of every rate.
-    pub fn estimate(&mut self) {
-        let mut total = Counters::default();
-        let mut alive = BTreeSet::new();
-        for (key, addresses) in self.addresses() {
-            let mut sum = self.retired.get(&key).copied().unwrap_or_default();
-            for at in addresses {
-                let counters = self.counted(&key, at);
-                sum += counters;
-                self.estimators
-                    .entry((key, at))
-                    .or_default()
-                    .sample(counters);
-                alive.insert((key, at));
-            }
-            self.service_estimators.entry(key).or_default().sample(sum);
-            total += sum;
-        }
-        self.estimators.retain(|name, _| alive.contains(name));
-        self.service_estimators
-            .retain(|key, _| alive.iter().any(|(other, _)| other == key));
-        self.total.sample(total);
-    }
-
-    fn addresses(&self) -> Vec<(ServiceKey, Vec<ServerAddress>)> {
-        let addresses = |entry: &shunt_control::table::Entry| {
-            let servers = entry.servers.iter().map(|server| server.at).collect();
-            (entry.service.key, servers)
-        };
-        self.director.table().services().map(addresses).collect()
-    }
-
     /// Answers a question of the API.
     pub fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Change(change, answer) => {
-                let _ = answer.send(self.change(&change));
+                let result = self.change(&change);
+                let awaited =
+                    waiting::server(&change).filter(|(key, at)| self.director.is_awaited(key, *at));
+                match (result, awaited) {
+                    (Ok(done), Some(server)) => self.waiting.hold(server, answer, done),
+                    (result, _) => drop(answer.send(result)),
+                }
             }
-            Ask::Services(answer) => {
-                let _ = answer.send(self.services());
+            Ask::Services(key, answer) => {
+                let _ = answer.send(self.services(key));
             }
             Ask::Connections(lines) => self.connections(lines),
             Ask::Count(answer) => self.count(answer),
@@ -315,6 +311,9 @@ impl Shell {
         }
         if let (Ok(_), Change::Zero { key }) = (&result, change) {
             self.zero(*key);
+        }
+        if result.is_ok() {
+            self.samples.follow(change);
         }
         self.carry_out();
         match &result {
@@ -352,148 +351,18 @@ impl Shell {
     }
 
     fn zero(&mut self, key: Option<ServiceKey>) {
-        let chosen = |other: &ServiceKey| key.is_none_or(|key| key == *other);
-        let names = self.director.names();
-        for (id, (service, _)) in names.servers {
-            if chosen(&service)
-                && let Err(error) = self.tables.forget(id)
-            {
+        let servers = match key {
+            Some(key) => self.director.server_ids_of(&key),
+            None => self.director.names().servers.into_keys().collect(),
+        };
+        for id in servers {
+            if let Err(error) = self.tables.forget(id) {
                 error!(%error, "counters not zeroed");
             }
         }
-        self.retired.retain(|service, _| !chosen(service));
-        self.estimators.retain(|(service, _), _| !chosen(service));
-        self.service_estimators
-            .retain(|service, _| !chosen(service));
-        if key.is_none() {
-            self.total = Estimator::default();
-        }
-    }
-
-    fn services(&self) -> Vec<ServiceStatus> {
-        let table = self.director.table();
-        let persistent = table
-            .services()
-            .any(|entry| entry.service.persistence.is_some());
-        let templates = match persistent {
-            true => self.glance().look().templates(),
-            false => BTreeMap::new(),
-        };
-        table
-            .services()
-            .map(|entry| self.service(entry, &templates))
-            .collect()
-    }
-
-    /// `templates`: how many each server has.
-    fn service(
-        &self,
-        entry: &shunt_control::table::Entry,
-        templates: &BTreeMap<u32, u32>,
-    ) -> ServiceStatus {
-        let key = entry.service.key;
-        let mut counters = self.retired.get(&key).copied().unwrap_or_default();
-        let mut servers = Vec::with_capacity(entry.servers.len());
-        for server in &entry.servers {
-            let ids = self.director.server_ids(&key, server.at);
-            let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
-            let mut persistent = 0;
-            for id in ids {
-                let live = self.tables.live(id);
-                active += live.0;
-                inactive += live.1;
-                persistent += templates.get(&id).copied().unwrap_or(0);
-                sum += self.tables.counters(id);
-            }
-            counters += sum;
-            let estimator = self.estimators.get(&(key, server.at));
-            servers.push(ServerStatus {
-                server: server.clone(),
-                active_connections: active,
-                inactive_connections: inactive,
-                persistent_connections: persistent,
-                counters: sum,
-                rates: estimator.map(Estimator::rates).unwrap_or_default(),
-                next_hop: self.director.way_text(server),
-            });
-        }
-        let estimator = self.service_estimators.get(&key);
-        ServiceStatus {
-            service: entry.service.clone(),
-            counters,
-            rates: estimator.map(Estimator::rates).unwrap_or_default(),
-            short_list: self.director.is_short(&key).then_some(SHORT_LENGTH),
-            servers,
-        }
-    }
-
-    /// Lists beside the task, a few hundred lines at a time, as fast as the asker reads.
-    fn connections(&self, lines: mpsc::Sender<Bytes>) {
-        let glance = self.glance();
-        let names: Names = self.director.names();
-        let tick_ns = clock::tick_ns(self.object.made.jiffies_rate);
-        tokio::task::spawn_blocking(move || {
-            let mut text = Vec::with_capacity(1 << 17);
-            glance.look().list(&names, tick_ns, &mut |connection| {
-                if serde_json::to_writer(&mut text, &connection).is_err() {
-                    return false;
-                }
-                text.push(b'\n');
-                if text.len() < 1 << 16 {
-                    return true;
-                }
-                let full = std::mem::replace(&mut text, Vec::with_capacity(1 << 17));
-                lines.blocking_send(Bytes::from(full)).is_ok()
-            });
-            if !text.is_empty() {
-                let _ = lines.blocking_send(Bytes::from(text));
-            }
-        });
-    }
-
-    fn count(&self, answer: oneshot::Sender<ConnectionCount>) {
-        let glance = self.glance();
-        tokio::task::spawn_blocking(move || {
-            let mut count = ConnectionCount::default();
-            for (state, number) in glance.look().states() {
-                if number != 0 {
-                    count.by_state.insert(state.to_string(), number);
-                    count.total += number;
-                }
-            }
-            let _ = answer.send(count);
-        });
-    }
-
-    fn statistics(&self) -> Statistics {
-        let mut statistics = self.tables.statistics();
-        for service in self.services() {
-            statistics.counters += service.counters;
-        }
-        statistics.rates = self.total.rates();
-        statistics
-    }
-
-    fn status(&self) -> Status {
-        let capacity = self.object.made.capacity;
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_s: self.begun.elapsed().as_secs(),
-            adopted: self.object.adopted,
-            devices: self
-                .attachments
-                .present()
-                .map(|device| Device {
-                    name: device.name.clone(),
-                    index: device.index,
-                    hook: device.hook.clone(),
-                })
-                .collect(),
-            flows_capacity: u64::from(capacity.flows4) + u64::from(capacity.flows6),
-            flows_used: self.found.used,
-            services: self.director.table().len() as u32,
-            servers: self.director.table().servers() as u32,
+        match key {
+            Some(key) => drop(self.retired.remove(&key)),
+            None => self.retired.clear(),
         }
     }
 }

@@ -21,7 +21,7 @@ pub trait Family: Copy {
     /// [`crate::walk::wide`].
     fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// [`crate::template::recall`].
-    fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, port: u16) -> u32;
+    fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, server: u32) -> u32;
     /// The id of an endpoint, or [`NONE`].
     fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// The address as two words; IPv4 in the low half of the first.
@@ -84,8 +84,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn recall<T: Tables>(tables: &T, service: u32, client: u32, port: u16) -> u32 {
-        tables.recall4(service, client, port)
+    fn recall<T: Tables>(tables: &T, service: u32, client: u32, server: u32) -> u32 {
+        tables.recall4(service, client, server)
     }
 
     #[inline(always)]
@@ -169,8 +169,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn recall<T: Tables>(tables: &T, service: u32, client: [u64; 2], port: u16) -> u32 {
-        tables.recall6(service, client, port)
+    fn recall<T: Tables>(tables: &T, service: u32, client: [u64; 2], server: u32) -> u32 {
+        tables.recall6(service, client, server)
     }
 
     #[inline(always)]

@@ -78,9 +78,9 @@ pub trait Tables {
     fn cheapest4(&self, hash: u64) -> u64;
     fn cheapest6(&self, hash: u64) -> u64;
 
-    /// Runs [`crate::template::recall`]; likewise. The port in host order.
-    fn recall4(&self, service: u32, client: u32, port: u16) -> u32;
-    fn recall6(&self, service: u32, client: [u64; 2], port: u16) -> u32;
+    /// Runs [`crate::template::recall`]; likewise.
+    fn recall4(&self, service: u32, client: u32, server: u32) -> u32;
+    fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32;
 
     /// Runs [`crate::schedule::pick`] for this service; in the kernel as a function of its own.
     fn schedule(&self, service: u32, client: Client) -> u32;

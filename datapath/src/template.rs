@@ -9,7 +9,6 @@ use crate::connection::{self, Meta, TEMPLATE, TEMPLATE_ASSURED};
 use crate::entry::{NONE, Service};
 use crate::family::Family;
 use crate::flows::{self, Key};
-use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track::{self, Place};
 use crate::walk;
@@ -22,15 +21,16 @@ pub fn key<F: Family>(service: &Service, client: F::Address) -> Key {
     F::key(F::from_words([a & mask_a, b & mask_b]), 0, service.template)
 }
 
-/// The server for a new connection of a persistent service: its client's, or one that is
-/// scheduled and remembered. [`NONE`] if there is none. In the kernel this is a function of its
-/// own ([`Tables::recall4`]).
+/// The server of a client's template, for a new connection: [`NONE`] if it has none that stands.
+/// With a `server` that was scheduled since, the template is made, and names it. In the kernel this
+/// is a function of its own ([`Tables::recall4`]); the scheduler is not asked from within, which
+/// would be more stack than Linux 6.1 has.
 #[inline(always)]
 pub fn recall<F: Family, T: Tables>(
     tables: &T,
     service: u32,
     client: F::Address,
-    port: u16,
+    server: u32,
 ) -> u32 {
     let (Some(entry), Some(settings)) = (tables.service(service), tables.settings()) else {
         return NONE;
@@ -39,26 +39,19 @@ pub fn recall<F: Family, T: Tables>(
     let key = key::<F>(entry, client);
     let hash = track::hash(tables, &key);
     let found = track::find::<F, T>(tables, &key, hash);
-    if let Some(mut template) = found
-        && template.meta().age(now) <= connection::TEMPLATE_LIVES
-    {
-        let id = server(tables, template.target());
-        if id != NONE {
-            let meta = Meta::template(now, entry.persistence, template.meta().state());
-            if meta != template.meta() {
-                template.update::<F::Layout>(meta);
-            }
-            return id;
+    if server == NONE {
+        let Some(mut template) = found else {
+            return NONE;
+        };
+        if template.meta().age(now) > connection::TEMPLATE_LIVES {
+            return NONE;
         }
-    }
-    let client = Client {
-        address: F::folded(client),
-        port,
-        target: entry.address,
-    };
-    let id = tables.schedule(service, client);
-    if id == NONE {
-        return NONE;
+        let id = named(tables, template.target());
+        let meta = Meta::template(now, entry.persistence, template.meta().state());
+        if id != NONE && meta != template.meta() {
+            template.update::<F::Layout>(meta);
+        }
+        return id;
     }
     let seat = match found {
         Some(stale) => stale.seize::<F::Layout>(&key),
@@ -70,14 +63,14 @@ pub fn recall<F: Family, T: Tables>(
     // Without room the connection goes on, and the client's next one is scheduled again.
     if let Some(seat) = seat {
         let meta = Meta::template(now, entry.persistence, TEMPLATE);
-        seat.fill::<F::Layout>(&key, flows::value(id, key.tag, meta));
+        seat.fill::<F::Layout>(&key, flows::value(server, key.tag, meta));
     }
-    id
+    server
 }
 
 /// The server that a template stands for, if it is there. A quiesced one is.
 #[inline(always)]
-fn server<T: Tables>(tables: &T, id: u32) -> u32 {
+fn named<T: Tables>(tables: &T, id: u32) -> u32 {
     let Some(named) = tables.server(id) else {
         return NONE;
     };

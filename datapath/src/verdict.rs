@@ -97,12 +97,14 @@ pub enum Note {
     IcmpRelated = 4,
     /// A fragment followed its first one.
     FragmentFollowed = 5,
+    /// The way to a client was not prepared, so the kernel's routes were asked.
+    RouteAsked = 6,
 }
 
 const PASSES: u32 = 6;
 const BOUNCES: u32 = 3;
 const DROPS: u32 = 13;
-const NOTES: u32 = 6;
+const NOTES: u32 = 7;
 const SENT: u32 = PASSES;
 const HELD: u32 = 7;
 const BOUNCE_BASE: u32 = 8;
@@ -110,7 +112,7 @@ const DROP_BASE: u32 = 11;
 const NOTE_BASE: u32 = 24;
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 30;
+pub const COUNTERS: u32 = 31;
 const _: () = assert!(BOUNCE_BASE + BOUNCES == DROP_BASE);
 const _: () = assert!(DROP_BASE + DROPS == NOTE_BASE);
 const _: () = assert!(NOTE_BASE + NOTES == COUNTERS);
@@ -318,4 +320,5 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Note, "reused"),
     (Class::Note, "icmp-related"),
     (Class::Note, "fragment-followed"),
+    (Class::Note, "route-asked"),
 ];

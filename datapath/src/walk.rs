@@ -235,16 +235,20 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(Word::drop(Drop::BadSource));
         }
         let port = u16::from_be(ports.source);
-        id = if entry.template == NONE {
+        if entry.template != NONE {
+            id = F::recall(tables, service, packet.source, NONE);
+        }
+        if id == NONE {
             let client = Client {
                 address: F::folded(packet.source),
                 port,
                 target: F::words(packet.target),
             };
-            tables.schedule(service, client)
-        } else {
-            F::recall(tables, service, packet.source, port)
-        };
+            id = tables.schedule(service, client);
+            if id != NONE && entry.template != NONE {
+                id = F::recall(tables, service, packet.source, id);
+            }
+        }
         if id == NONE {
             return Err(Word::answer(Bounce::Unreachable, 0));
         }
@@ -366,7 +370,10 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
     client: F::Address,
 ) -> Option<Ways> {
     prepared(tables, hop)
-        .or_else(|| frame.route(F::V6, F::words(client)))
+        .or_else(|| {
+            tables.count(Note::RouteAsked.counter());
+            frame.route(F::V6, F::words(client))
+        })
         .or_else(|| tables.learned(F::words(client)))
 }
 

@@ -186,22 +186,37 @@ impl Host {
 
     /// Fixes the MAC of a neighbour for good.
     pub fn neighbour(&self, device: &str, address: IpAddr, mac: [u8; 6]) -> Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = family(address);
-        message.header.ifindex = self.index_of(device)?;
+        let mut message = self.neighbour_message(device, address)?;
         message.header.state = NeighbourState::Permanent;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(match address {
-                IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
-                IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
-            }));
         message
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         self.ask(RouteNetlinkMessage::NewNeighbour(message), Mode::Replace)
             .map(drop)
             .with_context(|| format!("host {self}: cannot set the neighbour {address} on {device}"))
+    }
+
+    /// The neighbour's MAC has to be asked for again. Nothing is done if it is not known.
+    pub fn forget_neighbour(&self, device: &str, address: IpAddr) -> Result<()> {
+        let message = self.neighbour_message(device, address)?;
+        match self.ask(RouteNetlinkMessage::DelNeighbour(message), Mode::Change) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
+                .with_context(|| format!("host {self}: cannot forget {address} on {device}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn neighbour_message(&self, device: &str, address: IpAddr) -> Result<NeighbourMessage> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(address);
+        message.header.ifindex = self.index_of(device)?;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(match address {
+                IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+                IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+            }));
+        Ok(message)
     }
 
     fn address_message(&self, device: &str, prefix: Prefix) -> Result<AddressMessage> {

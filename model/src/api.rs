@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/services` | | `[`[`ServiceStatus`]`]`, in the kernel's own order |
+//! | `GET /v1/services?key=tcp/192.0.2.1:80` | | the same of one service, or none |
 //! | `POST /v1/change` | [`Change`] | [`Done`] |
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
@@ -199,6 +200,15 @@ pub struct Status {
     pub flows_used: u64,
     pub services: u32,
     pub servers: u32,
+    /// Gateways and clients on links to whom the way of masqueraded answers is prepared.
+    #[serde(default)]
+    pub client_hops: u32,
+    /// Answers for other clients, for whom the kernel's routes were asked.
+    #[serde(default)]
+    pub client_routes_asked: u64,
+    /// A sentence for each thing that an operator should look at today.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A device that the packet path listens on.

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shunt_model::api::{Change, ConnectionCount, Done, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, Timeouts};
+use shunt_model::{Connection, ServiceKey, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -109,6 +109,14 @@ impl Client for Socket {
 
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure> {
         self.get("/v1/services")
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ServiceStatus>, Failure> {
+        let key_text = key.to_string().replace(' ', "/");
+        let services: Vec<ServiceStatus> = self.get(&format!("/v1/services?key={key_text}"))?;
+        let mut services = services.into_iter();
+        // A daemon that does not know the question answers with all.
+        Ok(services.find(|status| status.service.key == *key))
     }
 
     fn connections(&mut self) -> Result<Connections<'_>, Failure> {

@@ -242,8 +242,8 @@ impl Face<'_> {
     }
 
     fn find(&mut self, key: &ServiceKey) -> Result<Option<ServiceStatus>, Halt> {
-        let mut services = self.services()?.into_iter();
-        Ok(services.find(|status| status.service.key == *key))
+        let service = self.client.service(key);
+        service.map_err(|failure| halt::failed(failure, Subject::Service))
     }
 
     fn list(&mut self, arguments: &Arguments) -> Result<u8, Halt> {

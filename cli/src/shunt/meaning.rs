@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 30] = [
+const MEANINGS: [(&str, &str); 31] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -75,6 +75,10 @@ const MEANINGS: [(&str, &str); 30] = [
         "an ICMP error was brought to the right side",
     ),
     ("fragment-followed", "a fragment followed its first one"),
+    (
+        "route-asked",
+        "the kernel was asked for the way to a client, as none is prepared",
+    ),
 ];
 
 /// The meaning of a counter; nothing for one that a later daemon may have.

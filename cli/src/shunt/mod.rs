@@ -239,10 +239,14 @@ fn services(client: &mut dyn Client) -> Result<Vec<ServiceStatus>, Halt> {
 }
 
 fn find_service(client: &mut dyn Client, key: &ServiceKey) -> Result<ServiceStatus, Halt> {
-    let found = services(client)?
-        .into_iter()
-        .find(|status| status.service.key == *key);
-    found.ok_or_else(|| refused(Reason::NoSuchService, format!("there is no service {key}")))
+    let Some(mut found) = client.service(key)? else {
+        return Err(refused(
+            Reason::NoSuchService,
+            format!("there is no service {key}"),
+        ));
+    };
+    found.servers.sort_by_key(|server| server.server.at);
+    Ok(found)
 }
 
 fn refused(reason: Reason, text: String) -> Halt {

@@ -137,8 +137,8 @@ impl Verb {
 
 fn add(client: &mut dyn Client, service: Service) -> Result<Wanted, Halt> {
     let key = service.key;
-    let is_there = |status: &ServiceStatus| status.service == service;
-    if services(client)?.iter().any(is_there) {
+    let known = client.service(&key)?;
+    if known.is_some_and(|status| status.service == service) {
         return Ok(Wanted::nothing(&format!(
             "service {key} is as asked already"
         )));
@@ -177,8 +177,7 @@ fn edit(
 }
 
 fn delete(client: &mut dyn Client, key: &ServiceKey) -> Result<Wanted, Halt> {
-    let services = services(client)?;
-    let Some(status) = services.iter().find(|status| status.service.key == *key) else {
+    let Some(status) = client.service(key)? else {
         return Ok(Wanted::nothing(&format!("there is no service {key}")));
     };
     let servers = number(status.servers.len(), "server");

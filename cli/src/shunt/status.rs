@@ -31,6 +31,14 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         "connections  {used} of {capacity} entries ({})",
         fullness(&status)
     )?;
+    let (hops, asked) = (status.client_hops, status.client_routes_asked);
+    writeln!(
+        out,
+        "hops         {hops} ways to clients prepared, {asked} answers asked the kernel for others"
+    )?;
+    for warning in &status.warnings {
+        writeln!(out, "warning      {warning}")?;
+    }
     if status.devices.is_empty() {
         writeln!(out, "devices      none")?;
         return Ok(());

@@ -42,7 +42,9 @@ impl Director {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = format!("shuntd-{}-{number}.log", std::process::id());
-        let options = SIZES.iter().chain(options).map(|&option| option.to_owned());
+        let usual = SIZES.chunks(2).filter(|size| !options.contains(&size[0]));
+        let options = usual.flatten().chain(options);
+        let options = options.map(|&option| option.to_owned());
         let mut director = Director {
             host: host.clone(),
             options: options.collect(),

@@ -114,6 +114,9 @@ fn status_says_who_runs_where_and_how_full_it_is() {
         flows_used: 12_345,
         services: 1,
         servers: 3,
+        client_hops: 3,
+        client_routes_asked: 17,
+        warnings: vec!["the connection table is nearly full".into()],
     };
 
     assert_eq!(
@@ -122,6 +125,8 @@ fn status_says_who_runs_where_and_how_full_it_is() {
 daemon       0.1.0, process 812, up 12 min 5 s, adopted the packet path of an earlier one
 services     1 with 3 servers
 connections  12345 of 1048576 entries (1.1 %)
+hops         3 ways to clients prepared, 17 answers asked the kernel for others
+warning      the connection table is nearly full
 
 DEVICE  INDEX  HOOK
 eth0        2  xdp-native

@@ -52,7 +52,7 @@ impl Director {
         let Some(slot) = self.ids.services.get(key) else {
             return id;
         };
-        let (wide, endpoint) = (slot.wide, slot.endpoint());
+        let (wide, endpoint) = (slot.ids.wide, slot.ids.endpoint());
         if wide != 0 {
             let number = entry::wide_number(wide);
             self.write(Write::Wide {
@@ -70,7 +70,7 @@ impl Director {
             return;
         };
         slot.present = false;
-        let id = slot.id;
+        let id = slot.ids.id;
         let servers: Vec<ServerAddress> = slot.servers.keys().copied().collect();
         if let Some(word) = self.pools.drop_service(id) {
             self.write(Write::Switch {
@@ -82,6 +82,7 @@ impl Director {
         if let Some(entry) = entries::service(key, None, empty, entry::NONE, self.clock) {
             self.write(Write::Service { id, entry });
         }
+        self.ids.doubt(key);
         for at in servers {
             self.absent(key, at);
         }
@@ -102,11 +103,7 @@ impl Director {
         else {
             return;
         };
-        let protocol = match key {
-            ServiceKey::Address { protocol, .. } => protocol.number(),
-            ServiceKey::Mark { .. } => 0,
-        };
-        let put = self.ids.server(key, &server, protocol);
+        let put = self.ids.server(key, &server);
         if put.fresh {
             self.write(Write::Forget { server: put.id });
         }
@@ -173,6 +170,8 @@ impl Director {
 
     /// Marks every entry of a server as gone.
     pub(super) fn absent(&mut self, key: &ServiceKey, at: ServerAddress) {
+        self.ids.doubt(key);
+        self.unreached.remove(&(*key, at));
         let Some(slot) = self.ids.slot_mut(key, at) else {
             return;
         };
@@ -197,7 +196,7 @@ impl Director {
         let to = entries::Surroundings {
             network: &self.network,
             local: &self.local,
-            service: service.endpoint(),
+            service: service.ids.endpoint(),
             endpoint: self.ids.endpoint_of(key, server),
             before: self.written.get(&slot.id).copied(),
         };
@@ -208,6 +207,9 @@ impl Director {
         if present && self.written.get(&id) != Some(&entry) {
             self.written.insert(id, entry);
             self.write(Write::Server { id, entry });
+        }
+        if present {
+            self.note_reach(key, server.at, &entry);
         }
         // Flows of an earlier method go on by it, over the way as it is; templates by this one.
         let entry_id = id;
@@ -235,9 +237,15 @@ impl Director {
         let Some(slot) = self.ids.services.get(key) else {
             return;
         };
-        let (id, members) = (slot.id, slot.members(entry));
+        let (id, members) = (slot.ids.id, self.reached(slot.members(entry)));
         let service = &entry.service.clone();
-        let switched = self.pools.renew(id, service.into(), members, running);
+        self.stale.remove(key);
+        let switched = self
+            .pools
+            .renew(id, service.into(), members.clone(), running);
+        if !self.pools.is_of(id, service.into(), &members) {
+            self.crowded.insert(*key);
+        }
         let word = match switched {
             Some(pools::Switched { base, words, word }) => {
                 self.write(Write::Pool { base, words });
@@ -278,6 +286,10 @@ mod tests {
     struct Loaded(u64);
 
     impl Running for Loaded {
+        fn server(&self, _: u32) -> Option<entry::Server> {
+            None
+        }
+
         fn pool_word(&self, _at: u32) -> u64 {
             0
         }

@@ -9,6 +9,7 @@ use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::{Method, Server, ServerAddress, ServiceKey};
 
 use super::entries;
+use super::numbers::Numbers;
 
 /// How large the packet path's tables are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,18 +27,64 @@ pub struct NatKey {
     pub protocol: u8,
 }
 
-/// A service that has an id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceSlot {
+/// The protocol that a service's endpoints have; 0 for a mark, which has none.
+pub fn protocol(key: &ServiceKey) -> u8 {
+    match key {
+        ServiceKey::Address { protocol, .. } => protocol.number(),
+        ServiceKey::Mark { .. } => 0,
+    }
+}
+
+/// Whether a service has every port of its address.
+pub fn is_wide(key: &ServiceKey) -> bool {
+    matches!(key, ServiceKey::Address { port: 0, .. })
+}
+
+/// The port that a server has in the packet path. One without a port has that of the service; 0 is
+/// the port that the client asked.
+pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
+    match *service {
+        ServiceKey::Address { port, .. } if server.port == 0 => port,
+        _ => server.port,
+    }
+}
+
+impl NatKey {
+    pub fn of(service: &ServiceKey, at: ServerAddress) -> Self {
+        Self {
+            address: at.address,
+            port: port(service, at),
+            protocol: protocol(service),
+        }
+    }
+}
+
+/// The ids of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceIds {
     pub id: u32,
-    /// False once it was deleted, while flows still have its id.
-    pub present: bool,
     /// The id of its templates, since it first was persistent; 0 before.
     #[serde(default)]
     pub template: u32,
     /// The id by which a service of every port is found; 0 for one with a port.
     #[serde(default)]
     pub wide: u32,
+}
+
+impl ServiceIds {
+    /// The id by which packets find it, and flows are keyed.
+    pub fn endpoint(&self) -> u32 {
+        if self.wide == 0 { self.id } else { self.wide }
+    }
+}
+
+/// A service that has an id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSlot {
+    #[serde(flatten)]
+    pub ids: ServiceIds,
+    /// False once it was deleted, while flows still have its id.
+    pub present: bool,
     #[serde(with = "pairs")]
     pub servers: BTreeMap<ServerAddress, ServerSlot>,
 }
@@ -55,16 +102,55 @@ pub struct ServerSlot {
     pub last_weight: u32,
 }
 
-impl ServiceSlot {
-    /// The id by which packets find it, and flows are keyed.
-    pub fn endpoint(&self) -> u32 {
-        if self.wide == 0 { self.id } else { self.wide }
-    }
-}
-
 impl ServerSlot {
     pub fn all(&self) -> impl Iterator<Item = u32> + use<> {
         std::iter::once(self.id).chain(self.former.clone())
+    }
+}
+
+/// What a service gave back.
+#[derive(Debug, Default)]
+struct Released {
+    ids: Vec<u32>,
+    different: Vec<ServerAddress>,
+    gone: Vec<ServerAddress>,
+}
+
+impl ServiceSlot {
+    pub fn new(ids: ServiceIds) -> Self {
+        Self {
+            ids,
+            present: true,
+            servers: BTreeMap::new(),
+        }
+    }
+
+    /// Whether anything of it may have to be given back.
+    fn is_doubtful(&self) -> bool {
+        let of_server = |server: &ServerSlot| !server.present || !server.former.is_empty();
+        !self.present || self.servers.values().any(of_server)
+    }
+
+    /// Takes out what is neither present nor in use; gives the servers that are gone.
+    fn release(&mut self, used: &BTreeSet<u32>) -> Released {
+        let mut released = Released::default();
+        self.servers.retain(|at, server| {
+            let before = released.ids.len();
+            released
+                .ids
+                .extend(server.former.iter().filter(|id| !used.contains(id)));
+            server.former.retain(|id| used.contains(id));
+            let keep = server.present || used.contains(&server.id) || !server.former.is_empty();
+            if !keep {
+                released.ids.push(server.id);
+                released.gone.push(*at);
+            }
+            if released.ids.len() != before {
+                released.different.push(*at);
+            }
+            keep
+        });
+        released
     }
 }
 
@@ -88,14 +174,18 @@ pub struct Put {
 /// What was given back.
 #[derive(Debug, Default)]
 pub struct Freed {
+    /// Ids of servers, those of earlier methods included.
     pub servers: Vec<u32>,
-    pub services: Vec<u32>,
+    /// Servers whose ids are different, or that have none any more.
+    pub slots: Vec<(ServiceKey, ServerAddress)>,
+    pub services: Vec<ServiceKey>,
+    pub nat: Vec<NatKey>,
     pub endpoints: Vec<(IpAddr, u32)>,
 }
 
 impl Freed {
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.services.is_empty()
+        self.servers.is_empty() && self.services.is_empty() && self.nat.is_empty()
     }
 }
 
@@ -105,40 +195,19 @@ pub struct Ids {
     sizes: Sizes,
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     pub endpoints: BTreeMap<NatKey, u32>,
-    used_services: BTreeSet<u32>,
-    used_servers: BTreeSet<u32>,
-    used_endpoints: BTreeSet<u32>,
-    /// Numbers of endpoints of every port: of services, and behind NAT.
+    used_services: Numbers,
+    used_servers: Numbers,
+    used_endpoints: Numbers,
+    /// Numbers of endpoints of every port: of services, each with its id, and behind NAT.
     wide_services: BTreeMap<u32, u32>,
     wide_endpoints: BTreeSet<u32>,
     /// How many endpoints an address has, for the entry that says that it has any.
     addresses: BTreeMap<(IpAddr, u32), u32>,
-}
-
-/// Whether a service has every port of its address.
-pub fn is_wide(key: &ServiceKey) -> bool {
-    matches!(key, ServiceKey::Address { port: 0, .. })
-}
-
-/// The port that a server has in the packet path. One without a port has that of the service; 0 is
-/// the port that the client asked.
-pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
-    match *service {
-        ServiceKey::Address { port, .. } if server.port == 0 => port,
-        _ => server.port,
-    }
-}
-
-/// The lowest id from 1 that is not in use. Sets are dense at the low end, so this ends early.
-fn lowest(used: &BTreeSet<u32>) -> u32 {
-    let mut id = 1;
-    for taken in used {
-        if *taken != id {
-            break;
-        }
-        id += 1;
-    }
-    id
+    /// How many servers, deleted ones with an id included, answer from there.
+    answering: BTreeMap<NatKey, u32>,
+    /// Services of which something was deleted, or edited to another method, while flows may have
+    /// it: all that [`Ids::release`] looks at.
+    doubtful: BTreeSet<ServiceKey>,
 }
 
 impl Ids {
@@ -147,12 +216,14 @@ impl Ids {
             sizes,
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            used_services: BTreeSet::new(),
-            used_servers: BTreeSet::new(),
-            used_endpoints: BTreeSet::new(),
+            used_services: Numbers::default(),
+            used_servers: Numbers::default(),
+            used_endpoints: Numbers::default(),
             wide_services: BTreeMap::new(),
             wide_endpoints: BTreeSet::new(),
             addresses: BTreeMap::new(),
+            answering: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -165,42 +236,42 @@ impl Ids {
         (self.sizes.servers.min(ID_LIMIT) as usize - 1).saturating_sub(self.used_servers.len())
     }
 
+    pub fn servers_end(&self) -> u32 {
+        self.used_servers.end()
+    }
+
     /// The id of a service, a new one if it has none.
     pub fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
         if let Some(slot) = self.services.get(key) {
-            return (slot.id, false);
+            return (slot.ids.id, false);
         }
-        let id = lowest(&self.used_services);
-        self.used_services.insert(id);
-        let mut wide = 0;
+        let id = self.used_services.lowest();
+        self.used_services.take(id);
+        let mut ids = ServiceIds {
+            id,
+            template: 0,
+            wide: 0,
+        };
         if is_wide(key) {
             let number = (0..).find(|number| !self.wide_services.contains_key(number));
             let number = number.unwrap_or(0);
             self.wide_services.insert(number, id);
-            wide = entry::wide(number);
+            ids.wide = entry::wide(number);
         }
-        let slot = ServiceSlot {
-            id,
-            present: true,
-            template: 0,
-            wide,
-            servers: BTreeMap::new(),
-        };
-        self.services.insert(*key, slot);
+        self.services.insert(*key, ServiceSlot::new(ids));
         (id, true)
     }
 
     /// The id of a service's templates, a new one if it has none.
     pub fn template(&mut self, key: &ServiceKey) -> u32 {
-        let id = lowest(&self.used_services);
         let Some(slot) = self.services.get_mut(key) else {
             return 0;
         };
-        if slot.template == 0 {
-            slot.template = id;
-            self.used_services.insert(id);
+        if slot.ids.template == 0 {
+            slot.ids.template = self.used_services.lowest();
+            self.used_services.take(slot.ids.template);
         }
-        slot.template
+        slot.ids.template
     }
 
     pub fn slot_mut(&mut self, key: &ServiceKey, at: ServerAddress) -> Option<&mut ServerSlot> {
@@ -209,8 +280,8 @@ impl Ids {
 
     /// The id of a server as it is wanted. A server of another method than before gets another
     /// id, so that connections go on by the method they began with.
-    pub fn server(&mut self, key: &ServiceKey, server: &Server, protocol: u8) -> Put {
-        let fresh_id = lowest(&self.used_servers);
+    pub fn server(&mut self, key: &ServiceKey, server: &Server) -> Put {
+        let fresh_id = self.used_servers.lowest();
         let Some(service) = self.services.get_mut(key) else {
             return Put {
                 id: 0,
@@ -218,7 +289,7 @@ impl Ids {
                 endpoint: None,
             };
         };
-        let mut fresh = false;
+        let (mut fresh, first) = (false, !service.servers.contains_key(&server.at));
         let slot = service.servers.entry(server.at).or_insert_with(|| {
             fresh = true;
             ServerSlot {
@@ -238,10 +309,15 @@ impl Ids {
             slot.former.insert(0, slot.id);
             slot.id = fresh_id;
             fresh = true;
+            self.doubtful.insert(*key);
         }
         let id = slot.id;
-        self.used_servers.insert(id);
-        let endpoint = self.endpoint(key, server, protocol);
+        if first {
+            let answers = NatKey::of(key, server.at);
+            *self.answering.entry(answers).or_default() += 1;
+        }
+        self.used_servers.take(id);
+        let endpoint = self.endpoint(key, server);
         Put {
             id,
             fresh,
@@ -249,20 +325,11 @@ impl Ids {
         }
     }
 
-    fn endpoint(
-        &mut self,
-        service: &ServiceKey,
-        server: &Server,
-        protocol: u8,
-    ) -> Option<NatEndpoint> {
+    fn endpoint(&mut self, service: &ServiceKey, server: &Server) -> Option<NatEndpoint> {
         if server.method != Method::Masquerade {
             return None;
         }
-        let key = NatKey {
-            address: server.at.address,
-            port: port(service, server.at),
-            protocol,
-        };
+        let key = NatKey::of(service, server.at);
         if self.endpoints.contains_key(&key) {
             return None;
         }
@@ -271,18 +338,18 @@ impl Ids {
             let number = numbers.find(|number| !self.wide_endpoints.contains(number));
             let number = number.unwrap_or(0);
             self.wide_endpoints.insert(number);
-            entry::wide(number) | BACK
+            entry::wide(number)
         } else {
-            let id = lowest(&self.used_endpoints);
-            self.used_endpoints.insert(id);
-            id | BACK
+            let id = self.used_endpoints.lowest();
+            self.used_endpoints.take(id);
+            id
         };
-        self.endpoints.insert(key, id);
-        Some(NatEndpoint { key, id })
+        self.endpoints.insert(key, id | BACK);
+        Some(NatEndpoint { key, id: id | BACK })
     }
 
-    /// Whether there is room for another service of every port, or server of every port behind
-    /// NAT.
+    /// Whether there is room for another service of every port, and for another server of every
+    /// port behind NAT.
     pub fn has_room_for_wide(&self) -> bool {
         let limit = entry::WIDES as usize;
         self.wide_services.len() < limit && self.wide_endpoints.len() < limit
@@ -295,14 +362,7 @@ impl Ids {
 
     /// The endpoint's id of a masqueraded server.
     pub fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
-        let ServiceKey::Address { protocol, .. } = key else {
-            return 0;
-        };
-        let key = NatKey {
-            address: server.at.address,
-            port: port(key, server.at),
-            protocol: protocol.number(),
-        };
+        let key = NatKey::of(key, server.at);
         self.endpoints.get(&key).copied().unwrap_or(0)
     }
 
@@ -330,6 +390,11 @@ impl Ids {
         false
     }
 
+    /// Something of this service is gone, or was made another: see [`Ids::release`].
+    pub fn doubt(&mut self, key: &ServiceKey) {
+        self.doubtful.insert(*key);
+    }
+
     /// Gives back the ids of what is neither present nor in use by a flow.
     pub fn release(
         &mut self,
@@ -337,91 +402,80 @@ impl Ids {
         used_servers: &BTreeSet<u32>,
     ) -> Freed {
         let mut freed = Freed::default();
-        let mut gone = Vec::new();
-        for (key, slot) in &mut self.services {
-            slot.servers.retain(|_, server| {
-                let unused: Vec<u32> = server
-                    .former
-                    .iter()
-                    .copied()
-                    .filter(|id| !used_servers.contains(id))
-                    .collect();
-                server.former.retain(|id| used_servers.contains(id));
-                freed.servers.extend(unused);
-                let keep = server.present
-                    || used_servers.contains(&server.id)
-                    || !server.former.is_empty();
-                if !keep {
-                    freed.servers.push(server.id);
-                }
-                keep
-            });
-            let keep = slot.present
-                || !slot.servers.is_empty()
-                || used_services.contains(&slot.id)
-                || used_services.contains(&slot.template)
-                || used_services.contains(&slot.wide);
-            if !keep {
-                gone.push((*key, slot.id, slot.template));
+        for key in std::mem::take(&mut self.doubtful) {
+            let Some(slot) = self.services.get_mut(&key) else {
+                continue;
+            };
+            let released = slot.release(used_servers);
+            let ids = [slot.ids.id, slot.ids.template, slot.ids.wide];
+            let is_used = ids.iter().any(|id| used_services.contains(id));
+            let keep = slot.present || !slot.servers.is_empty() || is_used;
+            if slot.is_doubtful() {
+                self.doubtful.insert(key);
             }
-        }
-        for (key, id, template) in gone {
-            self.services.remove(&key);
-            self.used_services.remove(&id);
-            self.used_services.remove(&template);
-            self.wide_services.retain(|_, service| *service != id);
-            freed.services.push(id);
-            if let Some((address, word)) = entries::endpoint(&key) {
-                freed.endpoints.push((address, word));
-                let word = entries::address_word(&key);
-                if self.let_go_address(address, word) {
-                    freed.endpoints.push((address, word));
-                }
+            freed.servers.extend(released.ids);
+            let different = released.different.into_iter();
+            freed.slots.extend(different.map(|at| (key, at)));
+            for at in released.gone {
+                self.release_endpoint(&key, at, &mut freed);
+            }
+            if !keep {
+                self.release_service(&key, &mut freed);
             }
         }
         for id in &freed.servers {
-            self.used_servers.remove(id);
-        }
-        if !freed.servers.is_empty() {
-            self.release_endpoints(&mut freed);
+            self.used_servers.give_back(*id);
         }
         freed
     }
 
-    fn release_endpoints(&mut self, freed: &mut Freed) {
-        let mut needed = BTreeSet::new();
-        for (key, slot) in &self.services {
-            let ServiceKey::Address { protocol, .. } = key else {
-                continue;
-            };
-            for at in slot.servers.keys() {
-                let protocol = protocol.number();
-                needed.insert(NatKey {
-                    address: at.address,
-                    port: port(key, *at),
-                    protocol,
-                });
+    fn release_service(&mut self, key: &ServiceKey, freed: &mut Freed) {
+        let Some(slot) = self.services.remove(key) else {
+            return;
+        };
+        self.doubtful.remove(key);
+        self.used_services.give_back(slot.ids.id);
+        if slot.ids.template != 0 {
+            self.used_services.give_back(slot.ids.template);
+        }
+        if slot.ids.wide != 0 {
+            self.wide_services
+                .remove(&entry::wide_number(slot.ids.wide));
+        }
+        freed.services.push(*key);
+        if let Some((address, word)) = entries::endpoint(key) {
+            freed.endpoints.push((address, word));
+            let word = entries::address_word(key);
+            if self.let_go_address(address, word) {
+                freed.endpoints.push((address, word));
             }
         }
-        let gone: Vec<(NatKey, u32)> = self
-            .endpoints
-            .iter()
-            .filter(|(key, _)| !needed.contains(key))
-            .map(|(key, id)| (*key, *id))
-            .collect();
-        for (key, id) in gone {
-            self.endpoints.remove(&key);
-            if id & entry::WIDE == 0 {
-                self.used_endpoints.remove(&(id & !BACK));
-            } else {
-                self.wide_endpoints.remove(&entry::wide_number(id));
+    }
+
+    /// The endpoint that a server answered from, if no other server answers from there.
+    fn release_endpoint(&mut self, key: &ServiceKey, at: ServerAddress, freed: &mut Freed) {
+        let key = NatKey::of(key, at);
+        if let Some(count) = self.answering.get_mut(&key) {
+            *count -= 1;
+            if *count != 0 {
+                return;
             }
-            let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
+        }
+        self.answering.remove(&key);
+        let Some(id) = self.endpoints.remove(&key) else {
+            return;
+        };
+        if id & entry::WIDE == 0 {
+            self.used_endpoints.give_back(id & !BACK);
+        } else {
+            self.wide_endpoints.remove(&entry::wide_number(id));
+        }
+        freed.nat.push(key);
+        let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
+        freed.endpoints.push((key.address, word));
+        let word = endpoint_word(0, key.protocol, kind::ADDRESS);
+        if self.let_go_address(key.address, word) {
             freed.endpoints.push((key.address, word));
-            let word = endpoint_word(0, key.protocol, kind::ADDRESS);
-            if self.let_go_address(key.address, word) {
-                freed.endpoints.push((key.address, word));
-            }
         }
     }
 
@@ -431,22 +485,26 @@ impl Ids {
         services: BTreeMap<ServiceKey, ServiceSlot>,
         endpoints: BTreeMap<NatKey, u32>,
     ) {
-        for slot in services.values() {
-            self.used_services.insert(slot.id);
-            if slot.template != 0 {
-                self.used_services.insert(slot.template);
+        for (key, slot) in &services {
+            self.used_services.take(slot.ids.id);
+            if slot.ids.template != 0 {
+                self.used_services.take(slot.ids.template);
             }
-            if slot.wide != 0 {
-                self.wide_services
-                    .insert(entry::wide_number(slot.wide), slot.id);
+            if slot.ids.wide != 0 {
+                let number = entry::wide_number(slot.ids.wide);
+                self.wide_services.insert(number, slot.ids.id);
             }
-            for server in slot.servers.values() {
-                self.used_servers.extend(server.all());
+            for (at, server) in &slot.servers {
+                server.all().for_each(|id| self.used_servers.take(id));
+                let answers = NatKey::of(key, *at);
+                *self.answering.entry(answers).or_default() += 1;
             }
+            // Which of them are present is seen later.
+            self.doubtful.insert(*key);
         }
         for id in endpoints.values() {
             if id & entry::WIDE == 0 {
-                self.used_endpoints.insert(id & !BACK);
+                self.used_endpoints.take(id & !BACK);
             } else {
                 self.wide_endpoints.insert(entry::wide_number(*id));
             }

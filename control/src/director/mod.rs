@@ -10,8 +10,13 @@ mod apply;
 mod entries;
 mod hops;
 mod ids;
+mod numbers;
 mod pools;
+mod reach;
 mod remember;
+mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -27,8 +32,9 @@ use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
 use pools::Pools;
 
+pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
-pub use remember::Memory;
+pub use remember::{Memory, Recollection, Step};
 
 /// One step towards what the packet path's tables must say.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +94,11 @@ pub enum Write {
     },
     /// Every network of clients, with the number of its gateway or 0: in place of all before.
     Routes(Vec<(Prefix, u32)>),
+    /// One client of its own, or no longer.
+    Route {
+        prefix: Prefix,
+        number: Option<u32>,
+    },
     /// The counters of a server begin anew: the id has another owner.
     Forget {
         server: u32,
@@ -105,8 +116,10 @@ pub enum Output {
     },
     /// Look at the devices again ([`Director::devices`]).
     Devices,
-    /// Write down [`Director::memory`]: it has to survive the daemon. Comes before the writes.
-    Remember,
+    /// Compile the pool of this service anew ([`Director::renew`]).
+    Pool(ServiceKey),
+    /// Write this down: it has to survive the daemon. Comes before the writes.
+    Remember(Step),
 }
 
 /// Ticks, in nanoseconds, and what else of the running packet path the director must know.
@@ -132,6 +145,8 @@ pub trait Running {
     fn is_overloaded(&self, server: u32) -> bool;
     /// The live counts of a server.
     fn counts(&self, server: u32) -> u64;
+    /// The entry of a server; `None` if there is none.
+    fn server(&self, id: u32) -> Option<entry::Server>;
 }
 
 /// The composed machine.
@@ -142,11 +157,17 @@ pub struct Director {
     ids: Ids,
     pools: Pools,
     hops: hops::Hops,
+    targets: targets::Targets,
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
     /// Likewise how each stands, as its upper threshold and its entry's words.
     standings: BTreeMap<u32, apply::Standing>,
+    /// Servers to which no next hop is known.
+    unreached: BTreeSet<(ServiceKey, ServerAddress)>,
+    /// Services whose pools may be others, and those for whose pools there was no room.
+    stale: BTreeSet<ServiceKey>,
+    crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
@@ -170,9 +191,13 @@ impl Director {
             ids: Ids::new(sizes),
             pools: Pools::new(sizes.pool_words),
             hops: hops::Hops::default(),
+            targets: targets::Targets::default(),
             clock,
             written: BTreeMap::new(),
             standings: BTreeMap::new(),
+            unreached: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            crowded: BTreeSet::new(),
             settings: None,
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
@@ -211,8 +236,12 @@ impl Director {
     ) -> Result<Done, Refusal> {
         self.admit(change)?;
         let applied = self.table.apply(change)?;
-        self.outputs.push_back(Output::Remember);
+        self.follow_targets(&applied);
+        let place = self.outputs.len();
         let notes = self.carry_out(&applied, running);
+        if let Some(step) = self.step(change, &applied) {
+            self.outputs.insert(place, Output::Remember(step));
+        }
         self.watch(now);
         Ok(Done { notes })
     }
@@ -253,6 +282,8 @@ impl Director {
                     self.renew_hops();
                     self.watch(self.seen);
                 }
+                network::Output::WaysChanged => self.renew_clients(),
+                network::Output::NeighbourChanged { neighbour } => self.renew_client(neighbour),
                 network::Output::AddressesChanged => self.addresses_changed(),
                 network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
             }
@@ -260,7 +291,8 @@ impl Director {
                 return Some(output);
             }
         }
-        None
+        // After all that is known by then: one pool for many servers.
+        self.stale.pop_first().map(Output::Pool)
     }
 
     fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
@@ -304,19 +336,7 @@ impl Director {
 
     /// Writes again whoever is reached by way of this address.
     fn reroute(&mut self, target: IpAddr) {
-        let pairs: Vec<(ServiceKey, Server)> = self
-            .table
-            .services()
-            .flat_map(|entry| {
-                let at = move |server: &&Server| server.at.address == target;
-                entry
-                    .servers
-                    .iter()
-                    .filter(at)
-                    .map(|server| (entry.service.key, server.clone()))
-            })
-            .collect();
-        for (key, server) in pairs {
+        for (key, server) in self.servers_at(target) {
             self.write_server(&key, &server);
         }
     }
@@ -331,17 +351,6 @@ impl Director {
         self.outputs.push_back(Output::Devices);
     }
 
-    /// Tells the network which addresses matter.
-    fn watch(&mut self, now: Instant) {
-        let servers = self
-            .table
-            .services()
-            .flat_map(|entry| entry.servers.iter().map(|server| server.at.address));
-        let gateways = self.hops.gateways.keys().copied();
-        let targets: BTreeSet<IpAddr> = servers.chain(gateways).collect();
-        self.network.watch(targets, now);
-    }
-
     /// A scan of the connection table found no flow with these services and servers: ids of what
     /// was deleted may be given away again.
     pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
@@ -349,15 +358,17 @@ impl Director {
         if freed.is_empty() {
             return;
         }
-        for id in freed.servers {
-            self.written.remove(&id);
-            self.standings.remove(&id);
+        for id in &freed.servers {
+            self.written.remove(id);
+            self.standings.remove(id);
         }
-        for (address, word) in freed.endpoints {
+        for (address, word) in &freed.endpoints {
+            let (address, word) = (*address, *word);
             self.write(Write::EndpointRemove { address, word });
         }
         self.settle();
-        self.outputs.push_back(Output::Remember);
+        let step = self.given_back(&freed);
+        self.outputs.push_back(Output::Remember(step));
     }
 
     /// Whether [`Director::compile_short_lists`] has anything to do.
@@ -370,7 +381,7 @@ impl Director {
     #[must_use]
     pub fn is_short(&self, key: &ServiceKey) -> bool {
         let slot = self.ids.services.get(key);
-        slot.is_some_and(|slot| self.pools.word(slot.id).is_short())
+        slot.is_some_and(|slot| self.pools.word(slot.ids.id).is_short())
     }
 
     /// Compiles the short lists of large pools anew, at this tick. To be called every few
@@ -384,6 +395,7 @@ impl Director {
     /// The pool places that were left a while ago may be used again.
     pub fn pools_settled(&mut self) {
         self.pools.settle();
+        self.stale.append(&mut self.crowded);
     }
 
     /// The ids of a server, the present one first, for counting.
@@ -397,14 +409,28 @@ impl Director {
         slot.map(|slot| slot.all().collect()).unwrap_or_default()
     }
 
+    /// The ids of all servers of a service, deleted ones included.
+    #[must_use]
+    pub fn server_ids_of(&self, key: &ServiceKey) -> Vec<u32> {
+        let slot = self.ids.services.get(key).into_iter();
+        let servers = slot.flat_map(|slot| slot.servers.values());
+        servers.flat_map(ServerSlot::all).collect()
+    }
+
+    /// No server has this id or a greater one.
+    #[must_use]
+    pub fn server_ids_end(&self) -> u32 {
+        self.ids.servers_end()
+    }
+
     /// Which service and server an id stands for, deleted ones included.
     #[must_use]
     pub fn names(&self) -> Names {
         let mut names = Names::default();
         for (key, slot) in &self.ids.services {
-            names.services.insert(slot.endpoint(), *key);
-            if slot.template != 0 {
-                names.services.insert(slot.template, *key);
+            names.services.insert(slot.ids.endpoint(), *key);
+            if slot.ids.template != 0 {
+                names.services.insert(slot.ids.template, *key);
             }
             for (at, server) in &slot.servers {
                 for id in server.all() {

@@ -61,6 +61,12 @@ impl Pools {
             .map_or(EMPTY, |present| word(present.base, &present.compiled))
     }
 
+    /// Whether the pool in force is that of these servers.
+    pub fn is_of(&self, service: u32, rule: Rule, members: &[Member]) -> bool {
+        let present = self.present.get(&service);
+        present.is_some_and(|present| present.rule == rule && present.members == members)
+    }
+
     /// Compiles a pool and finds a place for it. `None` if the one in force says the same.
     pub fn renew(
         &mut self,

@@ -4,18 +4,19 @@
 //! It is written down before the packet path is changed. A daemon that comes up finds in it what
 //! was wanted last, and writes whatever of that is not in the packet path yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_model::api::{Change, Refusal};
-use shunt_model::{Server, ServiceKey};
+use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::hops::Numbered;
-use super::ids::{self, NatKey, ServiceSlot, Sizes};
+use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::{Clock, Director, Output, Running, Write, entries};
-use crate::table::Table;
+use crate::table::{Applied, Table};
 
 /// All of it, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,33 +29,209 @@ pub struct Memory {
     pub endpoints: BTreeMap<NatKey, u32>,
     /// The numbers of gateways that connections may remember.
     #[serde(default)]
-    pub gateways: BTreeMap<std::net::IpAddr, Numbered>,
+    pub gateways: BTreeMap<IpAddr, Numbered>,
+    /// Those of clients on links.
+    #[serde(default)]
+    pub clients: BTreeMap<IpAddr, u32>,
+}
+
+/// What one change, or what follows from flows and networks, adds to a memory: a change of the
+/// table, and for each id that is different what it is from here on, `None` if it is nobody's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<Change>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    services: Vec<(ServiceKey, Option<ServiceIds>)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    endpoints: Vec<(NatKey, Option<u32>)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateways: Option<BTreeMap<IpAddr, Numbered>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clients: Vec<(IpAddr, Option<u32>)>,
+}
+
+impl Step {
+    pub(super) fn gateways(gateways: &BTreeMap<IpAddr, Numbered>) -> Self {
+        Self {
+            gateways: Some(gateways.clone()),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn client(client: IpAddr, number: Option<u32>) -> Self {
+        Self {
+            clients: vec![(client, number)],
+            ..Self::default()
+        }
+    }
+}
+
+/// A memory that takes in step after step.
+#[derive(Debug)]
+pub struct Recollection {
+    table: Table,
+    memory: Memory,
+}
+
+impl Recollection {
+    /// `table` is an empty one.
+    pub fn new(memory: Memory, mut table: Table) -> Result<Self, Refusal> {
+        for change in &memory.changes {
+            table.apply(change)?;
+        }
+        Ok(Self { table, memory })
+    }
+
+    /// Takes in a step. After a refusal it is of no use any more.
+    pub fn follow(&mut self, step: Step) -> Result<(), Refusal> {
+        if let Some(change) = &step.change {
+            self.table.apply(change)?;
+        }
+        let memory = &mut self.memory;
+        for (key, id) in step.services {
+            match (memory.services.get_mut(&key), id) {
+                (Some(slot), Some(ids)) => slot.ids = ids,
+                (None, Some(ids)) => drop(memory.services.insert(key, ServiceSlot::new(ids))),
+                (_, None) => drop(memory.services.remove(&key)),
+            }
+        }
+        for (key, at, slot) in step.servers {
+            let Some(service) = memory.services.get_mut(&key) else {
+                continue;
+            };
+            match slot {
+                Some(slot) => drop(service.servers.insert(at, slot)),
+                None => drop(service.servers.remove(&at)),
+            }
+        }
+        for (key, id) in step.endpoints {
+            match id {
+                Some(id) => drop(memory.endpoints.insert(key, id)),
+                None => drop(memory.endpoints.remove(&key)),
+            }
+        }
+        if let Some(gateways) = step.gateways {
+            memory.gateways = gateways;
+        }
+        for (client, number) in step.clients {
+            match number {
+                Some(number) => drop(memory.clients.insert(client, number)),
+                None => drop(memory.clients.remove(&client)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All that was taken in, in its shortest form.
+    #[must_use]
+    pub fn memory(self) -> Memory {
+        let Self { table, mut memory } = self;
+        memory.changes = changes(&table);
+        for (key, slot) in &mut memory.services {
+            let entry = table.service(key);
+            slot.present = entry.is_some();
+            let servers: BTreeSet<ServerAddress> = entry
+                .into_iter()
+                .flat_map(|entry| entry.servers.iter().map(|server| server.at))
+                .collect();
+            for (at, server) in &mut slot.servers {
+                server.present = servers.contains(at);
+            }
+        }
+        memory
+    }
+}
+
+/// The changes that make a table from nothing.
+fn changes(table: &Table) -> Vec<Change> {
+    let mut changes = vec![Change::SetTimeouts {
+        timeouts: table.timeouts(),
+    }];
+    for entry in table.oldest_first() {
+        changes.push(Change::AddService {
+            service: entry.service.clone(),
+        });
+        for server in entry.servers.iter().rev() {
+            let key = entry.service.key;
+            changes.push(Change::AddServer {
+                key,
+                server: server.clone(),
+            });
+        }
+    }
+    changes
 }
 
 impl Director {
-    /// What has to be written down.
+    /// All that has to be written down.
     #[must_use]
     pub fn memory(&self) -> Memory {
-        let mut changes = vec![Change::SetTimeouts {
-            timeouts: self.table.timeouts(),
-        }];
-        for entry in self.table.oldest_first() {
-            changes.push(Change::AddService {
-                service: entry.service.clone(),
-            });
-            for server in entry.servers.iter().rev() {
-                let key = entry.service.key;
-                changes.push(Change::AddServer {
-                    key,
-                    server: server.clone(),
-                });
-            }
-        }
         Memory {
-            changes,
+            changes: changes(&self.table),
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
             gateways: self.hops.gateways.clone(),
+            clients: self.hops.clients.clone(),
+        }
+    }
+
+    /// What a change adds to the memory; `None` if nothing.
+    pub(super) fn step(&self, change: &Change, applied: &Applied) -> Option<Step> {
+        let mut step = Step {
+            change: Some(change.clone()),
+            ..Step::default()
+        };
+        match applied {
+            Applied::Zeroed { .. } => return None,
+            Applied::ServiceAdded { key } => {
+                step.services.push((*key, self.service_ids(key)));
+            }
+            // It may have become persistent.
+            Applied::ServiceEdited { before } => {
+                let ids = self.service_ids(&before.key);
+                step.services.push((before.key, ids));
+            }
+            Applied::ServerAdded { key, at } => self.told(&mut step, key, *at),
+            Applied::ServerEdited { key, before } => self.told(&mut step, key, before.at),
+            Applied::ServiceDeleted { .. }
+            | Applied::Flushed { .. }
+            | Applied::ServerDeleted { .. }
+            | Applied::TimeoutsSet { .. } => {}
+        }
+        Some(step)
+    }
+
+    fn service_ids(&self, key: &ServiceKey) -> Option<ServiceIds> {
+        self.ids.services.get(key).map(|slot| slot.ids)
+    }
+
+    /// Puts a server's ids into a step.
+    fn told(&self, step: &mut Step, key: &ServiceKey, at: ServerAddress) {
+        let service = self.ids.services.get(key);
+        let slot = service.and_then(|slot| slot.servers.get(&at)).cloned();
+        step.servers.push((*key, at, slot));
+        let answers = NatKey::of(key, at);
+        if let Some(id) = self.ids.endpoints.get(&answers) {
+            step.endpoints.push((answers, Some(*id)));
+        }
+    }
+
+    /// What giving ids back adds to the memory.
+    pub(super) fn given_back(&self, freed: &Freed) -> Step {
+        let server = |(key, at): &(ServiceKey, ServerAddress)| {
+            let service = self.ids.services.get(key);
+            let slot = service.and_then(|slot| slot.servers.get(at)).cloned();
+            (*key, *at, slot)
+        };
+        Step {
+            services: freed.services.iter().map(|key| (*key, None)).collect(),
+            servers: freed.slots.iter().map(server).collect(),
+            endpoints: freed.nat.iter().map(|key| (*key, None)).collect(),
+            ..Step::default()
         }
     }
 
@@ -72,10 +249,19 @@ impl Director {
         // Settings of an empty table would stop masquerading for a moment.
         let mut director = Self::silent(table, sizes, clock, now);
         for change in &memory.changes {
-            director.table.apply(change)?;
+            let applied = director.table.apply(change)?;
+            director.follow_targets(&applied);
         }
         director.ids.restore(memory.services, memory.endpoints);
-        director.hops.restore(memory.gateways);
+        for gateway in memory.gateways.keys() {
+            director.targets.look_at(*gateway);
+        }
+        director.hops.restore(memory.gateways, memory.clients);
+        for id in director.names().servers.into_keys() {
+            if let Some(entry) = running.server(id) {
+                director.written.insert(id, entry);
+            }
+        }
         let keys: Vec<ServiceKey> = director
             .table
             .services()
@@ -101,17 +287,16 @@ impl Director {
         let Some(entry) = self.table.service(key).cloned() else {
             return;
         };
-        let protocol = match key {
-            ServiceKey::Address { protocol, .. } => protocol.number(),
-            ServiceKey::Mark { .. } => 0,
-        };
         for server in &entry.servers {
-            self.ids.server(key, server, protocol);
+            let id = self.ids.server(key, server).id;
+            if let Some(found) = self.written.get(&id).copied() {
+                self.note_reach(key, server.at, &found);
+            }
         }
         let Some(slot) = self.ids.services.get(key) else {
             return;
         };
-        let members = slot.members(&entry);
+        let members = self.reached(slot.members(&entry));
         let ids = entry.servers.iter().filter_map(|server| {
             let id = slot.servers.get(&server.at)?.id;
             Some((id, server))
@@ -168,7 +353,7 @@ impl Director {
             .ids
             .services
             .iter()
-            .map(|(key, slot)| (*key, slot.id))
+            .map(|(key, slot)| (*key, slot.ids.id))
             .collect();
         for (key, id) in services {
             let Some((address, word)) = entries::endpoint(&key) else {
@@ -230,17 +415,6 @@ impl Director {
         }
         self.outputs.push_back(Output::Devices);
     }
-
-    /// What the packet path says of a server, from an earlier life.
-    pub fn found(&mut self, id: u32, entry: entry::Server) {
-        self.written.insert(id, entry);
-    }
-
-    /// The server ids that an earlier life may have written.
-    #[must_use]
-    pub fn all_server_ids(&self) -> Vec<u32> {
-        self.names().servers.into_keys().collect()
-    }
 }
 
 #[cfg(test)]
@@ -263,6 +437,10 @@ mod tests {
 
         fn pool_word(&self, _at: u32) -> u64 {
             0
+        }
+
+        fn server(&self, _id: u32) -> Option<entry::Server> {
+            None
         }
     }
 

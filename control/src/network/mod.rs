@@ -75,6 +75,17 @@ pub enum Output {
     LinksChanged,
     /// Networks or their gateways are different: ask [`Network::gateways`] again.
     RoutesChanged,
+    /// The answer about any target that is not watched may be different.
+    WaysChanged,
+    /// A neighbour's MAC address is different, or whether it is known.
+    NeighbourChanged { neighbour: IpAddr },
+}
+
+/// A target.
+#[derive(Debug, Default)]
+struct Watched {
+    answer: Vec<Route>,
+    neighbours: Vec<(u32, IpAddr)>,
 }
 
 /// What the kernel knows about the network, and what we want of it.
@@ -83,14 +94,17 @@ pub struct Network {
     view: View,
     /// A full account under way, which takes the place of `view` when it is complete.
     account: Option<View>,
-    /// The targets and what was answered last.
-    watched: BTreeMap<IpAddr, Vec<Route>>,
+    /// The targets, what was answered last, and the neighbours that they may be reached by.
+    watched: BTreeMap<IpAddr, Watched>,
+    /// The targets that a neighbour leads to.
+    led: BTreeMap<(u32, IpAddr), BTreeSet<IpAddr>>,
     /// The networks and their gateways as they were told last.
     gateways: Vec<routes::Lead>,
     probes: Probes,
     /// What must be looked at again before the next output.
     different: Different,
-    /// At most one for each target and three more: it is filled only when empty.
+    /// At most two for each target, one for each neighbour and four more: it is filled only when
+    /// empty.
     outputs: VecDeque<Output>,
     now: Instant,
 }
@@ -102,6 +116,7 @@ impl Network {
             view: View::default(),
             account: None,
             watched: BTreeMap::new(),
+            led: BTreeMap::new(),
             gateways: Vec::new(),
             probes: Probes::default(),
             different: Different::default(),
@@ -118,11 +133,13 @@ impl Network {
             (Input::ResyncBegin, _) => self.account = Some(View::default()),
             (Input::ResyncEnd, None) => {}
             (Input::ResyncEnd, Some(account)) => {
+                let neighbours = self.view.neighbours.different(&account.neighbours);
                 self.different.add(Different {
                     routes: account != self.view,
                     addresses: account.addresses != self.view.addresses,
                     links: account.links != self.view.links,
-                    states: true,
+                    moved: neighbours.iter().map(|(_, address)| *address).collect(),
+                    neighbours,
                 });
                 self.view = account;
             }
@@ -155,18 +172,26 @@ impl Network {
         self.probes.deadline()
     }
 
-    /// Keeps the neighbours on the way to these targets alive, and says when an answer about them
-    /// is different from the one at this moment. Takes the place of what was watched before.
-    pub fn watch(&mut self, targets: impl IntoIterator<Item = IpAddr>, now: Instant) {
+    /// Keeps the neighbours on the way to this target alive from here on, and says when an answer
+    /// about it is different from the one at this moment.
+    pub fn watch(&mut self, target: IpAddr, now: Instant) {
         self.now = now;
-        // A difference that was not said yet is said all the same.
-        let mut given = std::mem::take(&mut self.watched);
-        for target in targets {
-            let answer = given.remove(&target);
-            let answer = answer.unwrap_or_else(|| next_hop::routes(&self.view, target));
-            self.watched.insert(target, answer);
+        if self.watched.contains_key(&target) {
+            return;
         }
-        self.different.states = true;
+        let answer = next_hop::routes(&self.view, target);
+        let neighbours = Vec::new();
+        self.watched.insert(target, Watched { answer, neighbours });
+        self.find_neighbours(target);
+    }
+
+    /// Ends what [`Network::watch`] began. A difference that was not said yet is said all the same.
+    pub fn leave(&mut self, target: IpAddr) {
+        if let Some(watched) = self.watched.remove(&target) {
+            for neighbour in watched.neighbours {
+                self.unlead(neighbour, target);
+            }
+        }
     }
 
     /// How `to` is reached. Of several ways of equal cost, the first whose neighbour is known.
@@ -195,6 +220,18 @@ impl Network {
         self.gateways.clone()
     }
 
+    /// The neighbours that the kernel knows, whatever it knows of them.
+    #[must_use]
+    pub fn neighbours(&self) -> Vec<IpAddr> {
+        self.view.neighbours.all()
+    }
+
+    /// Whether the kernel knows such a neighbour on any link.
+    #[must_use]
+    pub fn has_neighbour(&self, address: IpAddr) -> bool {
+        self.view.has_neighbour(address)
+    }
+
     /// The links of this machine, by index.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.view.links.iter()
@@ -214,31 +251,78 @@ impl Network {
                 self.gateways = gateways;
                 self.outputs.push_back(Output::RoutesChanged);
             }
-            for (&target, given) in &mut self.watched {
-                let answer = next_hop::routes(&self.view, target);
-                if answer != *given {
-                    *given = answer;
-                    self.outputs.push_back(Output::Changed { target });
+            self.outputs.push_back(Output::WaysChanged);
+            let targets: Vec<IpAddr> = self.watched.keys().copied().collect();
+            for target in targets {
+                self.find_neighbours(target);
+                self.compare(target);
+            }
+        }
+        for neighbour in different.neighbours {
+            if let Some(targets) = self.led.get(&neighbour) {
+                let (interface, address) = neighbour;
+                let state = self.view.neighbours.state(interface, address);
+                self.probes.see(neighbour, state, self.now);
+                for target in targets.clone() {
+                    self.compare(target);
                 }
             }
         }
-        self.probes.review(self.needed(), self.now);
+        let moved = different.moved.into_iter();
+        let moved = moved.map(|neighbour| Output::NeighbourChanged { neighbour });
+        self.outputs.extend(moved);
     }
 
-    /// Each neighbour that a watched target may be reached by, and its state. All ways of equal
-    /// cost are kept alive: one that is never probed could never be taken.
-    fn needed(&self) -> BTreeMap<(u32, IpAddr), neighbours::State> {
-        let mut needed = BTreeMap::new();
-        for &target in self.watched.keys() {
-            let Decision::Ways(ways) = decide(&self.view, target) else {
-                continue;
-            };
-            for way in ways.iter().filter(|way| way.link.needs_neighbour()) {
-                let (interface, neighbour) = (way.link.index, way.neighbour);
-                let state = self.view.neighbours.state(interface, neighbour);
-                needed.insert((interface, neighbour), state);
+    /// Says so if the answer about a target is different.
+    fn compare(&mut self, target: IpAddr) {
+        let answer = next_hop::routes(&self.view, target);
+        if let Some(watched) = self.watched.get_mut(&target)
+            && watched.answer != answer
+        {
+            watched.answer = answer;
+            self.outputs.push_back(Output::Changed { target });
+        }
+    }
+
+    /// Each neighbour that a target may be reached by is kept alive. All ways of equal cost are:
+    /// one that is never probed could never be taken.
+    fn find_neighbours(&mut self, target: IpAddr) {
+        let neighbours: Vec<(u32, IpAddr)> = match decide(&self.view, target) {
+            Decision::Ways(ways) => ways
+                .iter()
+                .filter(|way| way.link.needs_neighbour())
+                .map(|way| (way.link.index, way.neighbour))
+                .collect(),
+            Decision::Local | Decision::Unreachable(_) => Vec::new(),
+        };
+        let Some(watched) = self.watched.get_mut(&target) else {
+            return;
+        };
+        if watched.neighbours == neighbours {
+            return;
+        }
+        let before = std::mem::replace(&mut watched.neighbours, neighbours.clone());
+        for neighbour in neighbours {
+            self.led.entry(neighbour).or_default().insert(target);
+            let state = self.view.neighbours.state(neighbour.0, neighbour.1);
+            self.probes.see(neighbour, state, self.now);
+        }
+        for neighbour in before {
+            let led_by = &self.watched[&target].neighbours; // It was there above.
+            if !led_by.contains(&neighbour) {
+                self.unlead(neighbour, target);
             }
         }
-        needed
+    }
+
+    fn unlead(&mut self, neighbour: (u32, IpAddr), target: IpAddr) {
+        let Some(targets) = self.led.get_mut(&neighbour) else {
+            return;
+        };
+        targets.remove(&target);
+        if targets.is_empty() {
+            self.led.remove(&neighbour);
+            self.probes.forget(neighbour);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Neighbours: who answers to an address on a link, as the kernel's tables (ARP, RFC 826, and
 //! neighbour discovery, RFC 4861) have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::links::Mac;
@@ -62,15 +62,38 @@ impl Neighbours {
         before != self.mac(interface, address)
     }
 
-    /// Says whether the answer to `mac` is different afterwards.
+    /// Says whether there was one.
     pub fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
-        let before = self.mac(interface, address);
-        self.0.remove(&(interface, address));
-        before.is_some()
+        self.0.remove(&(interface, address)).is_some()
     }
 
-    pub fn remove_link(&mut self, interface: u32) {
-        self.0.retain(|&(link, _), _| link != interface);
+    pub fn has(&self, interface: u32, address: IpAddr) -> bool {
+        self.0.contains_key(&(interface, address))
+    }
+
+    /// The addresses of all.
+    pub fn all(&self) -> Vec<IpAddr> {
+        self.0.keys().map(|(_, address)| *address).collect()
+    }
+
+    /// Says which are gone.
+    pub fn remove_link(&mut self, interface: u32) -> BTreeSet<(u32, IpAddr)> {
+        let mut gone = BTreeSet::new();
+        self.0.retain(|&(link, address), _| {
+            if link == interface {
+                gone.insert((link, address));
+            }
+            link != interface
+        });
+        gone
+    }
+
+    /// Those that another account says something different of.
+    pub fn different(&self, other: &Self) -> BTreeSet<(u32, IpAddr)> {
+        let names = self.0.keys().chain(other.0.keys()).copied();
+        names
+            .filter(|name| self.0.get(name) != other.0.get(name))
+            .collect()
     }
 
     pub fn state(&self, interface: u32, address: IpAddr) -> State {

@@ -3,7 +3,7 @@
 //! Packets that we forward do not pass the kernel's stack, so nothing there notices that a
 //! neighbour is in use, or gone. Asking in time keeps the entries fresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -58,36 +58,52 @@ impl Probing {
 
 /// The neighbours that are kept alive; as many as the watched targets have ways.
 #[derive(Debug, Default)]
-pub(super) struct Probes(BTreeMap<(u32, IpAddr), Probing>);
+pub(super) struct Probes {
+    probing: BTreeMap<(u32, IpAddr), Probing>,
+    /// Who is next, so that a neighbour costs as much among thousands as alone.
+    turns: BTreeSet<(Instant, (u32, IpAddr))>,
+}
 
 impl Probes {
-    /// Takes in what is needed and how each is. What is not needed is forgotten.
-    pub fn review(&mut self, needed: BTreeMap<(u32, IpAddr), State>, now: Instant) {
-        self.0.retain(|key, _| needed.contains_key(key));
-        for (key, state) in needed {
-            let trust = Trust::from(state);
-            match self.0.get(&key) {
-                Some(probing) if probing.trust == trust => {}
-                _ => {
-                    self.0.insert(key, Probing::begin(trust, now));
-                }
-            }
+    /// A neighbour is needed, and this is how it is.
+    pub fn see(&mut self, neighbour: (u32, IpAddr), state: State, now: Instant) {
+        let trust = Trust::from(state);
+        let before = self.probing.get(&neighbour);
+        if before.is_some_and(|probing| probing.trust == trust) {
+            return;
+        }
+        self.forget(neighbour);
+        let probing = Probing::begin(trust, now);
+        self.turns
+            .extend(probing.next.map(|next| (next, neighbour)));
+        self.probing.insert(neighbour, probing);
+    }
+
+    /// A neighbour is not needed any more.
+    pub fn forget(&mut self, neighbour: (u32, IpAddr)) {
+        if let Some(probing) = self.probing.remove(&neighbour)
+            && let Some(next) = probing.next
+        {
+            self.turns.remove(&(next, neighbour));
         }
     }
 
     /// The next probe that is due, if any; its next turn is set.
     pub fn poll(&mut self, now: Instant) -> Option<(u32, IpAddr)> {
-        let due = |probing: &Probing| probing.next.is_some_and(|next| next <= now);
-        let (&key, probing) = self.0.iter_mut().find(|(_, probing)| due(probing))?;
-        probing.next = Some(now + probing.wait);
+        let &(turn, neighbour) = self.turns.first().filter(|(turn, _)| *turn <= now)?;
+        self.turns.remove(&(turn, neighbour));
+        let probing = self.probing.get_mut(&neighbour)?;
+        let next = now + probing.wait;
+        probing.next = Some(next);
         probing.wait = match probing.trust {
             Trust::Missing | Trust::Doubtful => (probing.wait * 2).min(LONGEST_WAIT),
             Trust::Sure | Trust::Fixed => REFRESH,
         };
-        Some(key)
+        self.turns.insert((next, neighbour));
+        Some(neighbour)
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.values().filter_map(|probing| probing.next).min()
+        self.turns.first().map(|(turn, _)| *turn)
     }
 }

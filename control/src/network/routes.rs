@@ -27,6 +27,12 @@ impl Prefix {
         Self { address, length }
     }
 
+    /// One address.
+    #[must_use]
+    pub fn host(address: IpAddr) -> Self {
+        Self::new(address, width(address))
+    }
+
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address

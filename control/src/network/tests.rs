@@ -321,21 +321,62 @@ fn change_is_said_once_and_only_for_watched_targets() {
     net.outputs();
     net.neighbour(SERVER, 7, State::Reachable);
     net.neighbour("10.1.0.8", 8, State::Reachable);
-    assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
+    let moved = |neighbour| Output::NeighbourChanged {
+        neighbour: ip(neighbour),
+    };
+    let changed = Output::Changed { target: ip(SERVER) };
+    let first = [changed.clone(), moved(SERVER), moved("10.1.0.8")];
+    assert_eq!(net.outputs(), first);
     net.neighbour(SERVER, 7, State::Delay);
-    assert!(
-        !net.outputs()
-            .contains(&Output::Changed { target: ip(SERVER) })
-    );
+    let outputs = net.outputs();
+    assert!(!outputs.contains(&changed) && !outputs.contains(&moved(SERVER)));
     net.neighbour(SERVER, 77, State::Reachable);
-    assert_eq!(net.outputs(), [Output::Changed { target: ip(SERVER) }]);
+    assert_eq!(net.outputs(), [changed.clone(), moved(SERVER)]);
     net.hear(Input::LinkRemoved { interface: 2 });
     let outputs = net.outputs();
-    assert_eq!(outputs.len(), 4);
+    assert_eq!(outputs.len(), 7, "{outputs:?}");
+    assert!(outputs.contains(&Output::WaysChanged));
     assert!(outputs.contains(&Output::LinksChanged));
     assert!(outputs.contains(&Output::RoutesChanged));
     assert!(outputs.contains(&Output::AddressesChanged));
     assert!(outputs.contains(&Output::Changed { target: ip(SERVER) }));
+}
+
+#[test]
+fn neighbour_of_two_targets_is_probed_until_both_are_left() {
+    let mut net = on_one_link();
+    net.route(route("10.9.0.0/16", 0, &[(2, ROUTER)]));
+    net.watch(&[FAR, ROUTER]);
+    net.network.leave(ip(ROUTER));
+    assert_eq!(net.outputs().len(), 1);
+    net.until_deadline();
+    assert_eq!(net.outputs().len(), 1);
+    net.network.leave(ip(FAR));
+    assert_eq!(net.network.deadline(), None);
+    net.neighbour(ROUTER, 9, State::Reachable);
+    let neighbour = ip(ROUTER);
+    assert_eq!(net.outputs(), [Output::NeighbourChanged { neighbour }]);
+}
+
+#[test]
+fn another_gateway_is_probed_in_place_of_the_one_before() {
+    let mut net = on_one_link();
+    net.route(route("10.9.0.0/16", 0, &[(2, ROUTER)]));
+    net.watch(&[FAR]);
+    net.outputs();
+    let other = route("10.9.0.0/16", 0, &[(2, "10.1.0.253")]);
+    net.hear(Input::RouteAdded {
+        route: other,
+        replace: true,
+    });
+    let probed: Vec<Output> = net.outputs();
+    let probe = |neighbour| Output::Probe {
+        interface: 2,
+        neighbour: ip(neighbour),
+    };
+    assert!(probed.contains(&probe("10.1.0.253")), "{probed:?}");
+    net.until_deadline();
+    assert_eq!(net.outputs(), [probe("10.1.0.253")]);
 }
 
 #[test]
@@ -355,8 +396,15 @@ fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
         interface: 2,
         neighbour: ip(SERVER),
     };
-    let changed = Output::Changed { target: ip(SERVER) };
-    assert_eq!(net.outputs(), [Output::AddressesChanged, changed, probe()]);
+    let target = ip(SERVER);
+    let outputs = [
+        Output::AddressesChanged,
+        Output::WaysChanged,
+        Output::Changed { target },
+        Output::NeighbourChanged { neighbour: target },
+        probe(),
+    ];
+    assert_eq!(net.outputs(), outputs);
 }
 
 #[test]
@@ -569,8 +617,9 @@ impl Net {
 
     fn watch(&mut self, targets: &[&str]) {
         while self.network.poll().is_some() {}
-        self.network
-            .watch(targets.iter().map(|target| ip(target)), self.now);
+        for target in targets {
+            self.network.watch(ip(target), self.now);
+        }
     }
 
     fn outputs(&mut self) -> Vec<Output> {

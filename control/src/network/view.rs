@@ -1,5 +1,8 @@
 //! The view: what the kernel said about links, addresses, routes and neighbours.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::Input;
 use super::addresses::Addresses;
 use super::links::Links;
@@ -15,36 +18,47 @@ pub(super) struct View {
 }
 
 /// Which answers an event may have made different.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Different {
+    /// Links, addresses or routes: any answer.
     pub routes: bool,
     pub addresses: bool,
     pub links: bool,
-    /// Only how sure a neighbour is, which decides when to probe it.
-    pub states: bool,
+    /// Neighbours, or only how sure they are, which decides when to probe them.
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
+    /// Those whose MAC addresses are different.
+    pub moved: BTreeSet<IpAddr>,
 }
 
 impl Different {
-    pub const ALL: Different = Different {
-        routes: true,
-        addresses: true,
-        links: true,
-        states: true,
-    };
+    fn of_neighbour(neighbour: (u32, IpAddr), moved: bool) -> Self {
+        Self {
+            moved: moved.then_some(neighbour.1).into_iter().collect(),
+            neighbours: BTreeSet::from([neighbour]),
+            ..Self::default()
+        }
+    }
 
-    pub fn any(self) -> bool {
-        self.routes || self.addresses || self.links || self.states
+    pub fn any(&self) -> bool {
+        self.routes || self.addresses || self.links || !self.neighbours.is_empty()
     }
 
     pub fn add(&mut self, other: Different) {
         self.routes |= other.routes;
         self.addresses |= other.addresses;
         self.links |= other.links;
-        self.states |= other.states;
+        self.neighbours.extend(other.neighbours);
+        self.moved.extend(other.moved);
     }
 }
 
 impl View {
+    /// Whether any link has such a neighbour.
+    pub fn has_neighbour(&self, address: IpAddr) -> bool {
+        let mut links = self.links.iter();
+        links.any(|link| self.neighbours.has(link.index, address))
+    }
+
     /// Takes in one event. The marks of a repetition and time say nothing here.
     pub fn apply(&mut self, input: Input) -> Different {
         match input {
@@ -63,8 +77,14 @@ impl View {
                 // The kernel does not name the IPv4 routes that go with a device.
                 self.addresses.remove_link(interface);
                 self.routes.remove_link(interface);
-                self.neighbours.remove_link(interface);
-                Different::ALL
+                let neighbours = self.neighbours.remove_link(interface);
+                Different {
+                    routes: true,
+                    addresses: true,
+                    links: true,
+                    moved: neighbours.iter().map(|(_, address)| *address).collect(),
+                    neighbours,
+                }
             }
             Input::AddressAdded(address) => {
                 let changed = self.addresses.insert(address);
@@ -97,20 +117,13 @@ impl View {
                 }
             }
             Input::NeighbourChanged(neighbour) => {
-                let changed = self.neighbours.insert(neighbour);
-                Different {
-                    routes: changed,
-                    states: true,
-                    ..Different::default()
-                }
+                let name = (neighbour.interface, neighbour.address);
+                let moved = self.neighbours.insert(neighbour);
+                Different::of_neighbour(name, moved)
             }
             Input::NeighbourRemoved { interface, address } => {
-                let changed = self.neighbours.remove(interface, address);
-                Different {
-                    routes: changed,
-                    states: true,
-                    ..Different::default()
-                }
+                let moved = self.neighbours.remove(interface, address);
+                Different::of_neighbour((interface, address), moved)
             }
             Input::ResyncBegin | Input::ResyncEnd | Input::Tick => Different::default(),
         }

@@ -4,6 +4,7 @@
 //! leaves everything as it was. Counters, connections and health are never in here.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use shunt_model::api::{Change, Reason, Refusal};
 use shunt_model::{Server, ServerAddress, Service, ServiceKey, Timeouts};
@@ -157,6 +158,15 @@ impl Table {
         let mut entries: Vec<&Entry> = self.entries.values().collect();
         entries.sort_by_key(|entry| entry.place.number());
         entries
+    }
+
+    /// The next keys in their own order: from the first on, or after one of them, even if it is
+    /// not there any more.
+    #[must_use]
+    pub fn keys_after(&self, last: Option<ServiceKey>, count: usize) -> Vec<ServiceKey> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.entries.range((from, Bound::Unbounded));
+        keys.map(|(key, _)| *key).take(count).collect()
     }
 
     #[must_use]

@@ -89,7 +89,7 @@ impl Place {
     /// What the director has to know when it comes up again ([`crate::memory`]).
     #[must_use]
     pub fn memory(&self) -> PathBuf {
-        self.runtime.join("state.json")
+        self.runtime.join("state.journal")
     }
 
     /// Takes everything away that is pinned.

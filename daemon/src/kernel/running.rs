@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use shunt_control::director::Running;
+use shunt_datapath::entry;
 
 use super::tables::Tables;
 
@@ -21,6 +22,10 @@ impl Running for Tables {
             Some([word]) => word.load(Ordering::Acquire),
             _ => 0,
         }
+    }
+
+    fn server(&self, id: u32) -> Option<entry::Server> {
+        self.shared.server(id)
     }
 
     fn pool_word(&self, at: u32) -> u64 {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use shunt_control::director::Names;
+use shunt_control::director::{Names, Remembered};
 use shunt_datapath::connection::{self, Meta};
 use shunt_datapath::entry::{self, Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
@@ -30,6 +30,8 @@ pub struct Found {
     pub expired: u64,
     pub services: BTreeSet<u32>,
     pub servers: BTreeSet<u32>,
+    /// Hops to clients that ways back remember.
+    pub hops: Remembered,
 }
 
 /// What one scan tells the next: buckets that had a slot to sweep, and templates that end soon.
@@ -131,6 +133,10 @@ impl Look<'_> {
             }
             found.used += 1;
             found.servers.insert(record.target);
+            let hop = record.meta.low();
+            if let Some(word) = found.hops.get_mut(hop as usize / 64) {
+                *word |= 1 << (hop % 64);
+            }
             return false;
         }
         let limit = self.limit(record.meta.state());

@@ -1,6 +1,7 @@
 //! The tables that several threads may look at: a scan or a listing runs beside the daemon's own
 //! task.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use shunt_datapath::entry;
@@ -18,6 +19,8 @@ pub struct Shared {
     pub counts: Mapping,
     pub flows4: Mapping,
     pub flows6: Mapping,
+    /// The map of [`super::traffic`].
+    pub traffic: OwnedFd,
 }
 
 impl Shared {

@@ -1,16 +1,15 @@
 //! The packet path's tables in the daemon's hands: writes are carried out here, counters read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use aya::Pod;
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use shunt_control::director::Write;
-use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
 use shunt_datapath::flows;
@@ -21,6 +20,7 @@ use shunt_model::api::Statistics;
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
 use super::place::Place;
+use super::routes::Routes;
 pub use super::shared::Shared;
 
 /// [`entry::Traffic`] as a map's value.
@@ -39,12 +39,14 @@ pub struct Tables {
     pub(super) standings: Mapping,
     settings: Mapping,
     hops: Mapping,
-    routes4: LpmTrie<MapData, [u8; 4], u32>,
-    routes6: LpmTrie<MapData, [u8; 16], u32>,
+    routes: Routes,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
-    /// Every endpoint with its id: to move one home when there is room.
+    /// Every endpoint with its id.
     endpoints: BTreeMap<(IpAddr, u32), u32>,
+    /// Those that lie in their second bucket because this, their first, was full: to move one home
+    /// when there is room.
+    away: BTreeSet<(u32, (IpAddr, u32))>,
 }
 
 impl Tables {
@@ -57,6 +59,8 @@ impl Tables {
     pub fn of(made: Made, map: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
         let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
         let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
+        let counted = map("TRAFFIC")?;
+        let traffic = counted.fd().as_fd().try_clone_to_owned();
         let mut tables = Self {
             shared: Arc::new(Shared {
                 made,
@@ -66,6 +70,7 @@ impl Tables {
                 counts: mapped("COUNTS", 1)?,
                 flows4: mapped("FLOWS4", 8)?,
                 flows6: mapped("FLOWS6", 8)?,
+                traffic: traffic.context("cannot hold the map TRAFFIC")?,
             }),
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
@@ -73,12 +78,12 @@ impl Tables {
             standings: mapped("STANDINGS", entry::standing::WORDS)?,
             settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
-            routes4: LpmTrie::try_from(Map::LpmTrie(map("ROUTES4")?)).context("the map ROUTES4")?,
-            routes6: LpmTrie::try_from(Map::LpmTrie(map("ROUTES6")?)).context("the map ROUTES6")?,
-            traffic: PerCpuArray::try_from(per_cpu("TRAFFIC")?).context("the map TRAFFIC")?,
+            routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
+            traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
             endpoints: BTreeMap::new(),
+            away: BTreeSet::new(),
         };
         tables.find_endpoints();
         Ok(tables)
@@ -98,7 +103,7 @@ impl Tables {
                 .unwrap_or_default();
             for slot in found.slots.iter().filter(|slot| slot.word != 0) {
                 let address = IpAddr::from(slot.address.to_ne_bytes());
-                self.endpoints.insert((address, slot.word), slot.id);
+                self.know(bucket, address, slot.word, slot.id);
             }
         }
         for bucket in 0..self.endpoints6.len() {
@@ -111,9 +116,21 @@ impl Tables {
                 for (place, word) in bytes.chunks_mut(8).zip(slot.address) {
                     place.copy_from_slice(&word.to_ne_bytes());
                 }
-                self.endpoints
-                    .insert((IpAddr::from(bytes), slot.word), slot.id);
+                self.know(bucket, IpAddr::from(bytes), slot.word, slot.id);
             }
+        }
+    }
+
+    /// Notes an endpoint that lies in this bucket.
+    fn know(&mut self, bucket: usize, address: IpAddr, word: u32, id: u32) {
+        let name = (address, word);
+        self.endpoints.insert(name, id);
+        let (hash, mask) = self.hash(address, word);
+        let first = flows::first(hash, mask);
+        if first as usize == bucket {
+            self.away.remove(&(first, name));
+        } else {
+            self.away.insert((first, name));
         }
     }
 
@@ -121,11 +138,6 @@ impl Tables {
     #[must_use]
     pub fn endpoints(&self) -> Vec<(IpAddr, u32)> {
         self.endpoints.keys().copied().collect()
-    }
-
-    #[must_use]
-    pub fn server(&self, id: u32) -> Option<entry::Server> {
-        self.shared.server(id)
     }
 
     #[must_use]
@@ -148,7 +160,7 @@ impl Tables {
                 weight,
                 anew,
             } => self.stand(*id, *bounds, *weight, *anew),
-            Write::Way { id, ways } => match self.server(*id) {
+            Write::Way { id, ways } => match self.shared.server(*id) {
                 Some(entry) => self.shared.servers.write(
                     *id as usize,
                     entry::Server {
@@ -199,7 +211,11 @@ impl Tables {
                 .hops
                 .write(*number as usize, entry::Hop { ways: *ways }),
             Write::Routes(routes) => {
-                self.set_routes(routes)?;
+                self.routes.set_all(routes)?;
+                true
+            }
+            Write::Route { prefix, number } => {
+                self.routes.set(*prefix, *number)?;
                 true
             }
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),
@@ -212,21 +228,6 @@ impl Tables {
             bail!("the packet path has no place for {write:?}");
         }
         Ok(())
-    }
-
-    /// The networks of clients, in place of all that were there. What stays is never missing.
-    fn set_routes(&mut self, routes: &[(Prefix, u32)]) -> Result<()> {
-        let mut wanted4 = BTreeMap::new();
-        let mut wanted6 = BTreeMap::new();
-        for (prefix, hop) in routes {
-            let length = u32::from(prefix.length());
-            match prefix.address() {
-                IpAddr::V4(address) => wanted4.insert((length, address.octets()), *hop),
-                IpAddr::V6(address) => wanted6.insert((length, address.octets()), *hop),
-            };
-        }
-        replace(&mut self.routes4, &wanted4).context("cannot write the routes to IPv4 clients")?;
-        replace(&mut self.routes6, &wanted6).context("cannot write the routes to IPv6 clients")
     }
 
     /// The counters of a server begin anew.
@@ -290,6 +291,14 @@ impl Tables {
         statistics
     }
 
+    /// One note's counter, by name.
+    #[must_use]
+    pub fn note(&self, name: &str) -> u64 {
+        let at = NAMES.iter().position(|known| *known == (Class::Note, name));
+        let values = at.and_then(|at| self.outcomes.get(&(at as u32), 0).ok());
+        values.map_or(0, |values| values.iter().sum())
+    }
+
     fn hash(&self, address: IpAddr, word: u32) -> (u64, u32) {
         let words = words(address);
         (
@@ -307,16 +316,14 @@ impl Tables {
         }
         let (hash, mask) = self.hash(address, word);
         let buckets = [flows::first(hash, mask), flows::second(hash, mask)];
-        if !buckets
-            .into_iter()
-            .any(|bucket| self.put(bucket, address, word, id))
-        {
+        let mut buckets = buckets.into_iter();
+        let Some(bucket) = buckets.find(|bucket| self.put(*bucket, address, word, id)) else {
             bail!(
                 "no room for the endpoint of {address}: both its buckets are full; start shuntd \
                  with larger tables (--services, --servers)"
             );
-        }
-        self.endpoints.insert((address, word), id);
+        };
+        self.know(bucket as usize, address, word, id);
         Ok(())
     }
 
@@ -362,6 +369,8 @@ impl Tables {
             return;
         }
         let (hash, mask) = self.hash(address, word);
+        self.away
+            .remove(&(flows::first(hash, mask), (address, word)));
         for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
             if self.take(bucket, address, word) {
                 self.bring_home(bucket, address.is_ipv6());
@@ -401,59 +410,21 @@ impl Tables {
 
     /// A bucket has a free slot again: an endpoint that lies in its second bucket because this was
     /// full must come back, or it would not be found.
-    fn bring_home(&self, bucket: u32, v6: bool) {
-        let away = self.endpoints.iter().find(|((address, word), _)| {
-            let (hash, mask) = self.hash(*address, *word);
-            address.is_ipv6() == v6
-                && flows::first(hash, mask) == bucket
-                && flows::second(hash, mask) != bucket
-                && self.lies_in(flows::second(hash, mask), *address, *word)
-        });
-        if let Some(((address, word), id)) = away {
-            let (hash, mask) = self.hash(*address, *word);
-            self.put(bucket, *address, *word, *id);
-            self.take(flows::second(hash, mask), *address, *word);
+    fn bring_home(&mut self, bucket: u32, v6: bool) {
+        let lowest = (IpAddr::from([0; 4]), 0);
+        let mut away = self.away.range((bucket, lowest)..);
+        let same = away.find(|(first, (address, _))| *first != bucket || address.is_ipv6() == v6);
+        let Some(&(first, name)) = same.filter(|(first, _)| *first == bucket) else {
+            return;
+        };
+        let (address, word) = name;
+        let id = self.endpoints.get(&name).copied().unwrap_or_default();
+        let (hash, mask) = self.hash(address, word);
+        if self.put(bucket, address, word, id) {
+            self.take(flows::second(hash, mask), address, word);
+            self.away.remove(&(first, name));
         }
     }
-
-    fn lies_in(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
-        match address {
-            IpAddr::V4(_) => {
-                let found: entry::Bucket4 =
-                    self.endpoints4.read(bucket as usize).unwrap_or_default();
-                let low = words(address)[0] as u32;
-                found
-                    .slots
-                    .iter()
-                    .any(|slot| slot.address == low && slot.word == word)
-            }
-            IpAddr::V6(_) => {
-                let found: entry::Bucket6 =
-                    self.endpoints6.read(bucket as usize).unwrap_or_default();
-                found
-                    .slots
-                    .iter()
-                    .any(|slot| slot.address == words(address) && slot.word == word)
-            }
-        }
-    }
-}
-
-/// Brings a trie to what is wanted: what is new or different first, then away with the rest.
-fn replace<K: Pod + Ord>(
-    trie: &mut LpmTrie<MapData, K, u32>,
-    wanted: &BTreeMap<(u32, K), u32>,
-) -> Result<()> {
-    for ((length, address), hop) in wanted {
-        trie.insert(&Key::new(*length, *address), hop, 0)?;
-    }
-    let present: Vec<Key<K>> = trie.keys().collect::<Result<_, _>>()?;
-    for key in present {
-        if !wanted.contains_key(&(key.prefix_len(), key.data())) {
-            trie.remove(&key)?;
-        }
-    }
-    Ok(())
 }
 
 /// An address as the tables have it.

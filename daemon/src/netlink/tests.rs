@@ -304,8 +304,9 @@ impl Lab {
     }
 
     fn watch(&mut self, targets: &[&str]) {
-        let targets = targets.iter().map(|target| ip(target));
-        self.network.watch(targets, std::time::Instant::now());
+        for target in targets {
+            self.network.watch(ip(target), std::time::Instant::now());
+        }
     }
 
     /// The next hop to `to`, once it is at this hardware address.

@@ -300,12 +300,12 @@ impl<'a> Tables for &'a HostTables {
         track::cheapest::<V6, _>(self, hash)
     }
 
-    fn recall4(&self, service: u32, client: u32, port: u16) -> u32 {
-        template::recall::<V4, _>(self, service, client, port)
+    fn recall4(&self, service: u32, client: u32, server: u32) -> u32 {
+        template::recall::<V4, _>(self, service, client, server)
     }
 
-    fn recall6(&self, service: u32, client: [u64; 2], port: u16) -> u32 {
-        template::recall::<V6, _>(self, service, client, port)
+    fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
+        template::recall::<V6, _>(self, service, client, server)
     }
 
     fn wide_service(&self, number: u32) -> u32 {

@@ -280,13 +280,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn recall4(&self, service: u32, client: u32, port: u16) -> u32 {
-        parts::recall4(service, client, port as u32)
+    fn recall4(&self, service: u32, client: u32, server: u32) -> u32 {
+        parts::recall4(service, client, server)
     }
 
     #[inline(always)]
-    fn recall6(&self, service: u32, client: [u64; 2], port: u16) -> u32 {
-        parts::recall6(service, client[0], client[1], port as u32)
+    fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
+        parts::recall6(service, client[0], client[1], server)
     }
 
     #[inline(always)]

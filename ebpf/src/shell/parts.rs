@@ -48,15 +48,15 @@ pub extern "C" fn cheapest6(hash: u64) -> u64 {
 /// The server for a new connection of a persistent IPv4 service.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn recall4(service: u32, client: u32, port: u32) -> u32 {
-    template::recall::<V4, Maps>(&Maps, service, client, port as u16)
+pub extern "C" fn recall4(service: u32, client: u32, server: u32) -> u32 {
+    template::recall::<V4, Maps>(&Maps, service, client, server)
 }
 
 /// The same for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn recall6(service: u32, a: u64, b: u64, port: u32) -> u32 {
-    template::recall::<V6, Maps>(&Maps, service, [a, b], port as u16)
+pub extern "C" fn recall6(service: u32, a: u64, b: u64, server: u32) -> u32 {
+    template::recall::<V6, Maps>(&Maps, service, [a, b], server)
 }
 
 /// The endpoint of every port of an IPv4 address.

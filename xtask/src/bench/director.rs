@@ -173,6 +173,7 @@ impl Director {
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            clients: BTreeMap::new(),
         };
         let (table, clock) = (Table::default(), Clock { tick_ns });
         let nowhere = |_| PoolWord(0);

@@ -223,11 +223,11 @@ impl<'a> Tables for View<'a> {
         unreachable!("no flow is entered here")
     }
 
-    fn recall4(&self, _service: u32, _client: u32, _port: u16) -> u32 {
+    fn recall4(&self, _service: u32, _client: u32, _server: u32) -> u32 {
         unreachable!("no template is asked here")
     }
 
-    fn recall6(&self, _service: u32, _client: [u64; 2], _port: u16) -> u32 {
+    fn recall6(&self, _service: u32, _client: [u64; 2], _server: u32) -> u32 {
         unreachable!("no template is asked here")
     }
 

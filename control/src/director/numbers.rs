@@ -1,0 +1,89 @@
+//! Numbers that are given away and come back: the lowest that nobody has is the next.
+
+use std::collections::BTreeSet;
+
+/// Who has a number is not known here, only which are taken. 0 is never given away.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// Those below `end` that came back.
+    free: BTreeSet<u32>,
+    /// From here on none was ever taken.
+    end: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            free: BTreeSet::new(),
+            end: 1,
+        }
+    }
+}
+
+impl Numbers {
+    /// The lowest number that nobody has.
+    pub fn lowest(&self) -> u32 {
+        self.free.first().copied().unwrap_or(self.end)
+    }
+
+    pub fn take(&mut self, number: u32) {
+        if number >= self.end {
+            self.free.extend(self.end..number);
+            self.end = number.saturating_add(1);
+        } else {
+            self.free.remove(&number);
+        }
+    }
+
+    pub fn give_back(&mut self, number: u32) {
+        if number != 0 && number < self.end {
+            self.free.insert(number);
+        }
+        while self.end > 1 && self.free.remove(&(self.end - 1)) {
+            self.end -= 1;
+        }
+    }
+
+    /// None of these and above is taken.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// How many are taken.
+    pub fn len(&self) -> usize {
+        self.end as usize - 1 - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_number_is_next_whatever_came_back_first() {
+        let mut numbers = Numbers::default();
+        for wanted in 1..=5 {
+            assert_eq!(numbers.lowest(), wanted);
+            numbers.take(wanted);
+        }
+        for number in [4, 2, 5] {
+            numbers.give_back(number);
+        }
+        assert_eq!((numbers.lowest(), numbers.len()), (2, 2));
+        numbers.take(2);
+        assert_eq!((numbers.lowest(), numbers.len()), (4, 3));
+    }
+
+    #[test]
+    fn numbers_may_be_taken_in_any_order() {
+        let mut numbers = Numbers::default();
+        for number in [7, 3, 1] {
+            numbers.take(number);
+        }
+        assert_eq!((numbers.lowest(), numbers.len()), (2, 3));
+        for number in [3, 7, 7, 1, 9, 0] {
+            numbers.give_back(number);
+        }
+        assert_eq!((numbers.lowest(), numbers.len()), (1, 0));
+    }
+}

@@ -1,0 +1,102 @@
+//! Which servers are at an address, so that what happens to one address costs as much as the
+//! servers there, whatever else the table has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use shunt_model::{Server, ServerAddress, ServiceKey};
+
+use super::Director;
+use crate::table::Applied;
+
+/// Addresses of servers, and who is there.
+#[derive(Debug, Default)]
+pub struct Targets {
+    servers: BTreeMap<IpAddr, BTreeSet<(ServiceKey, ServerAddress)>>,
+    /// Addresses that the network may have to watch, or no longer.
+    different: BTreeSet<IpAddr>,
+}
+
+impl Targets {
+    pub fn add(&mut self, key: &ServiceKey, at: ServerAddress) {
+        let there = self.servers.entry(at.address).or_default();
+        if there.is_empty() {
+            self.different.insert(at.address);
+        }
+        there.insert((*key, at));
+    }
+
+    pub fn remove(&mut self, key: &ServiceKey, at: ServerAddress) {
+        let Some(there) = self.servers.get_mut(&at.address) else {
+            return;
+        };
+        there.remove(&(*key, at));
+        if there.is_empty() {
+            self.servers.remove(&at.address);
+            self.different.insert(at.address);
+        }
+    }
+
+    /// An address began or ceased to be of interest for another reason.
+    pub fn look_at(&mut self, address: IpAddr) {
+        self.different.insert(address);
+    }
+
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.servers.contains_key(&address)
+    }
+
+    /// The servers at an address.
+    pub fn at(&self, address: IpAddr) -> Vec<(ServiceKey, ServerAddress)> {
+        let there = self.servers.get(&address).into_iter().flatten();
+        there.copied().collect()
+    }
+}
+
+impl Director {
+    /// Takes in what a change did to the table's servers.
+    pub(super) fn follow_targets(&mut self, applied: &Applied) {
+        match applied {
+            Applied::ServerAdded { key, at } => self.targets.add(key, *at),
+            Applied::ServerDeleted { key, server } => self.targets.remove(key, server.at),
+            Applied::ServiceDeleted { entry } => self.forget_targets(entry),
+            Applied::Flushed { entries } => {
+                for entry in entries {
+                    self.forget_targets(entry);
+                }
+            }
+            Applied::ServiceAdded { .. }
+            | Applied::ServiceEdited { .. }
+            | Applied::ServerEdited { .. }
+            | Applied::Zeroed { .. }
+            | Applied::TimeoutsSet { .. } => {}
+        }
+    }
+
+    fn forget_targets(&mut self, entry: &crate::table::Entry) {
+        for server in &entry.servers {
+            self.targets.remove(&entry.service.key, server.at);
+        }
+    }
+
+    /// Tells the network which addresses matter.
+    pub(super) fn watch(&mut self, now: std::time::Instant) {
+        for address in std::mem::take(&mut self.targets.different) {
+            if self.targets.has(address) || self.hops.gateways.contains_key(&address) {
+                self.network.watch(address, now);
+            } else {
+                self.network.leave(address);
+            }
+        }
+    }
+
+    /// The servers at an address, as the table has them.
+    pub(super) fn servers_at(&self, address: IpAddr) -> Vec<(ServiceKey, Server)> {
+        let there = self.targets.at(address).into_iter();
+        let server = |(key, at): (ServiceKey, ServerAddress)| {
+            let server = self.table.service(&key)?.server(at)?;
+            Some((key, server.clone()))
+        };
+        there.filter_map(server).collect()
+    }
+}

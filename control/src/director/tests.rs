@@ -1,0 +1,309 @@
+//! The director as a whole: what a change or the network makes it write.
+
+use shunt_datapath::entry::{POOL_HEAD, PoolWord};
+use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
+
+use super::*;
+use crate::carried::Gate;
+use crate::network::neighbours::State;
+use crate::network::routes::{Entry, Kind, Path};
+use crate::network::{Input, Link, Neighbour};
+use crate::table::Limits;
+
+/// A packet path of which nothing is in force yet.
+struct Empty;
+
+impl Running for Empty {
+    fn is_overloaded(&self, _: u32) -> bool {
+        false
+    }
+
+    fn counts(&self, _: u32) -> u64 {
+        0
+    }
+
+    fn pool_word(&self, _at: u32) -> u64 {
+        0
+    }
+
+    fn server(&self, _id: u32) -> Option<entry::Server> {
+        None
+    }
+}
+
+/// Time stands still.
+fn now() -> Instant {
+    static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *NOW.get_or_init(Instant::now)
+}
+
+fn director(sizes: Sizes) -> Director {
+    let table = Table::new(Gate::Carried, Limits::default());
+    let tick_ns = 1_000_000_000;
+    let mut director = Director::new(table, sizes, Clock { tick_ns }, now());
+    for input in link() {
+        director.network_event(input, now());
+    }
+    director.network_known();
+    outputs(&mut director);
+    director
+}
+
+const SMALL: Sizes = Sizes {
+    services: 16,
+    servers: 16,
+    pool_words: 1024,
+};
+
+/// A link with a network on it.
+fn link() -> [Input; 2] {
+    let link = Link {
+        index: 2,
+        name: "eth0".to_owned(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        kind: None,
+        master: None,
+        loopback: false,
+        ethernet: true,
+        without_arp: false,
+    };
+    let route = Entry {
+        prefix: Prefix::new("10.1.0.0".parse().unwrap(), 16),
+        table: 254,
+        metric: 0,
+        type_of_service: 0,
+        kind: Kind::Unicast,
+        paths: vec![Path {
+            interface: 2,
+            gateway: None,
+        }],
+        mtu: None,
+        source: None,
+    };
+    let replace = false;
+    [
+        Input::LinkChanged(link),
+        Input::RouteAdded { route, replace },
+    ]
+}
+
+fn key(port: u16) -> ServiceKey {
+    ServiceKey::Address {
+        protocol: Protocol::Tcp,
+        address: "192.0.2.1".parse().unwrap(),
+        port,
+    }
+}
+
+fn address(last: u8) -> IpAddr {
+    [10, 1, 0, last].into()
+}
+
+fn at(last: u8) -> ServerAddress {
+    ServerAddress {
+        address: address(last),
+        port: 80,
+    }
+}
+
+fn add_service(key: ServiceKey) -> Change {
+    let service = Service {
+        key,
+        scheduler: Scheduler::Rr,
+        flags: SchedulerFlags::default(),
+        persistence: None,
+        one_packet: false,
+    };
+    Change::AddService { service }
+}
+
+fn server(last: u8, weight: u32) -> Server {
+    Server {
+        at: at(last),
+        method: Method::Masquerade,
+        weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+fn add_server(key: ServiceKey, last: u8) -> Change {
+    let server = server(last, 1);
+    Change::AddServer { key, server }
+}
+
+/// Does a change; says what must be done for it.
+fn change(director: &mut Director, change: &Change) -> Vec<Output> {
+    director.change(change, &Empty, now()).unwrap();
+    outputs(director)
+}
+
+/// All that must be done, with pools made anew where that is asked for.
+fn outputs(director: &mut Director) -> Vec<Output> {
+    let mut all = Vec::new();
+    while let Some(output) = director.poll() {
+        match output {
+            Output::Pool(key) => director.renew(&key, &Empty),
+            output => all.push(output),
+        }
+    }
+    all
+}
+
+fn hear(director: &mut Director, last: u8, mac: Option<u8>) -> Vec<Output> {
+    let neighbour = Neighbour {
+        interface: 2,
+        address: address(last),
+        mac: mac.map(|mac| [2, 0, 0, 0, 1, mac]),
+        state: mac.map_or(State::Failed, |_| State::Reachable),
+    };
+    director.network_event(Input::NeighbourChanged(neighbour), now());
+    outputs(director)
+}
+
+/// The servers of the last pool that was written.
+fn pool(outputs: &[Output]) -> Option<Vec<u32>> {
+    let pool = |output: &Output| match output {
+        Output::Write(Write::Pool { words, .. }) => {
+            let slots = words.iter().skip(POOL_HEAD as usize);
+            Some(slots.map(|slot| *slot as u32).collect())
+        }
+        _ => None,
+    };
+    outputs.iter().filter_map(pool).next_back()
+}
+
+fn word(outputs: &[Output]) -> Option<PoolWord> {
+    let word = |output: &Output| match output {
+        Output::Write(Write::Service { entry, .. }) => Some(PoolWord(entry.pool)),
+        _ => None,
+    };
+    outputs.iter().filter_map(word).next_back()
+}
+
+#[test]
+fn among_65_536_services_a_change_of_one_writes_what_it_writes_alone() {
+    let sizes = Sizes {
+        services: 1 << 17,
+        servers: 1 << 17,
+        pool_words: 1 << 20,
+    };
+    let mut director = director(sizes);
+    for last in 1..=4 {
+        hear(&mut director, last, Some(last));
+    }
+    let ports = 1..=u16::MAX;
+    let keys = ports.map(key).chain([ServiceKey::Address {
+        protocol: Protocol::Udp,
+        address: "192.0.2.1".parse().unwrap(),
+        port: 1,
+    }]);
+    let mut most = 0;
+    for (key, last) in keys.zip([1, 2, 3, 4].into_iter().cycle()) {
+        most = most.max(change(&mut director, &add_service(key)).len());
+        most = most.max(change(&mut director, &add_server(key, last)).len());
+    }
+    assert_eq!(director.table().len(), 65_536);
+    // The step to remember, counters to forget, an entry, two endpoints, a pool, its switch, and
+    // once the settings.
+    assert!(most <= 8, "{most} outputs for one change");
+
+    let edit = Change::EditServer {
+        key: key(80),
+        server: server(4, 7),
+    };
+    let outputs = change(&mut director, &edit);
+    assert!((2..=4).contains(&outputs.len()), "{outputs:?}");
+    let delete = Change::DeleteService { key: key(81) };
+    let outputs = change(&mut director, &delete);
+    assert!((2..=4).contains(&outputs.len()), "{outputs:?}");
+    let used = BTreeSet::new();
+    director.unused(&used, &used);
+    let outputs = self::outputs(&mut director);
+    assert!((1..=3).contains(&outputs.len()), "{outputs:?}");
+    // A client: what is remembered, its hop, and the way there.
+    let outputs = hear(&mut director, 99, Some(99));
+    assert_eq!(outputs.len(), 3, "{outputs:?}");
+}
+
+#[test]
+fn a_server_joins_its_pool_when_its_next_hop_is_known() {
+    let mut director = director(SMALL);
+    hear(&mut director, 1, Some(1));
+    change(&mut director, &add_service(key(80)));
+    let first = change(&mut director, &add_server(key(80), 1));
+    assert_eq!(pool(&first), Some(vec![1]));
+
+    let second = change(&mut director, &add_server(key(80), 2));
+    assert_eq!(pool(&second), None, "{second:?}");
+    assert_eq!(word(&second), word(&first));
+    assert!(second.contains(&Output::Probe {
+        interface: 2,
+        neighbour: address(2),
+    }));
+    assert!(director.is_awaited(&key(80), at(2)));
+    assert_eq!(director.reach_text(&key(80), at(2)), Some("not picked"));
+    assert_eq!(director.warnings().len(), 1);
+
+    let known = hear(&mut director, 2, Some(2));
+    assert_eq!(pool(&known), Some(vec![2, 1]));
+    let entry = |output: &Output| matches!(output, Output::Write(Write::Server { id: 2, .. }));
+    let pool = |output: &Output| matches!(output, Output::Write(Write::Pool { .. }));
+    assert!(known.iter().position(entry) < known.iter().position(pool));
+    assert!(!director.is_awaited(&key(80), at(2)));
+    assert_eq!(director.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_falls_silent_stays_in_its_pool() {
+    let mut director = director(SMALL);
+    change(&mut director, &add_service(key(80)));
+    for last in [1, 2] {
+        hear(&mut director, last, Some(last));
+        change(&mut director, &add_server(key(80), last));
+    }
+    assert_eq!(pool(&hear(&mut director, 2, None)), None);
+    assert_eq!(director.reach_text(&key(80), at(2)), None);
+}
+
+#[test]
+fn where_no_server_can_be_reached_all_stay_and_the_drops_say_so() {
+    let mut director = director(SMALL);
+    change(&mut director, &add_service(key(80)));
+    change(&mut director, &add_server(key(80), 1));
+    let second = change(&mut director, &add_server(key(80), 2));
+    assert_eq!(pool(&second), Some(vec![2, 1]));
+    let fate = director.reach_text(&key(80), at(2));
+    assert_eq!(fate, Some("packets are dropped"));
+    // A quiesced server is not picked, so that it can be reached is no reason to leave others out.
+    hear(&mut director, 3, Some(3));
+    let key = key(80);
+    let server = server(3, 0);
+    let third = change(&mut director, &Change::AddServer { key, server });
+    assert_eq!(pool(&third), Some(vec![2, 1]));
+    assert_eq!(pool(&hear(&mut director, 1, Some(1))), Some(vec![1]));
+}
+
+#[test]
+fn many_servers_that_become_known_at_once_are_one_pool() {
+    let mut director = director(SMALL);
+    change(&mut director, &add_service(key(80)));
+    for last in 1..=8 {
+        change(&mut director, &add_server(key(80), last));
+    }
+    for last in 1..=8 {
+        let neighbour = Neighbour {
+            interface: 2,
+            address: address(last),
+            mac: Some([2, 0, 0, 0, 1, last]),
+            state: State::Reachable,
+        };
+        director.network_event(Input::NeighbourChanged(neighbour), now());
+    }
+    let outputs = outputs(&mut director);
+    let pools = |output: &&Output| matches!(output, Output::Write(Write::Pool { .. }));
+    assert!(outputs.iter().filter(pools).count() <= 1, "{outputs:?}");
+}

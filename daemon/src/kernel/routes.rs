@@ -1,0 +1,87 @@
+//! The networks and single clients to whom a way is prepared, in the packet path's tries.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Map, MapData, MapError};
+use shunt_control::network::routes::Prefix;
+
+/// Both families.
+pub struct Routes {
+    v4: LpmTrie<MapData, [u8; 4], u32>,
+    v6: LpmTrie<MapData, [u8; 16], u32>,
+}
+
+impl Routes {
+    pub fn of(v4: MapData, v6: MapData) -> Result<Self> {
+        Ok(Self {
+            v4: LpmTrie::try_from(Map::LpmTrie(v4)).context("the map ROUTES4")?,
+            v6: LpmTrie::try_from(Map::LpmTrie(v6)).context("the map ROUTES6")?,
+        })
+    }
+
+    /// The networks of clients, in place of all that were there. What stays is never missing.
+    pub fn set_all(&mut self, routes: &[(Prefix, u32)]) -> Result<()> {
+        let mut wanted4 = BTreeMap::new();
+        let mut wanted6 = BTreeMap::new();
+        for (prefix, hop) in routes {
+            let length = u32::from(prefix.length());
+            match prefix.address() {
+                IpAddr::V4(address) => wanted4.insert((length, address.octets()), *hop),
+                IpAddr::V6(address) => wanted6.insert((length, address.octets()), *hop),
+            };
+        }
+        replace(&mut self.v4, &wanted4).context("cannot write the routes to IPv4 clients")?;
+        replace(&mut self.v6, &wanted6).context("cannot write the routes to IPv6 clients")
+    }
+
+    /// One network or client of its own, or no longer.
+    pub fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<()> {
+        let length = u32::from(prefix.length());
+        let set = match prefix.address() {
+            IpAddr::V4(address) => put(&mut self.v4, length, address.octets(), number),
+            IpAddr::V6(address) => put(&mut self.v6, length, address.octets(), number),
+        };
+        set.with_context(|| format!("cannot write the route to the client {prefix}"))
+    }
+}
+
+/// Puts one network into a trie, or takes it out.
+fn put<K: Pod>(
+    trie: &mut LpmTrie<MapData, K, u32>,
+    length: u32,
+    address: K,
+    number: Option<u32>,
+) -> Result<()> {
+    let key = Key::new(length, address);
+    match number {
+        Some(number) => trie.insert(&key, number, 0)?,
+        None => match trie.remove(&key) {
+            Err(MapError::KeyNotFound) => {}
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed?,
+        },
+    }
+    Ok(())
+}
+
+/// Brings a trie to what is wanted: what is new or different first, then away with the rest.
+fn replace<K: Pod + Ord>(
+    trie: &mut LpmTrie<MapData, K, u32>,
+    wanted: &BTreeMap<(u32, K), u32>,
+) -> Result<()> {
+    for ((length, address), hop) in wanted {
+        trie.insert(&Key::new(*length, *address), hop, 0)?;
+    }
+    let present: Vec<Key<K>> = trie.keys().collect::<Result<_, _>>()?;
+    for key in present {
+        if !wanted.contains_key(&(key.prefix_len(), key.data())) {
+            trie.remove(&key)?;
+        }
+    }
+    Ok(())
+}

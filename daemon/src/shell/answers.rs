@@ -1,0 +1,196 @@
+//! What the daemon's task says when it is asked: services, connections, statistics, its own state.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use shunt_control::director::Names;
+use shunt_control::table::Entry;
+use shunt_datapath::entry::SHORT_LENGTH;
+use shunt_model::api::{ConnectionCount, Device, ServerStatus, ServiceStatus, Statistics, Status};
+use shunt_model::{Counters, Server, ServiceKey};
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::Shell;
+use crate::kernel::{clock, traffic};
+
+/// From this fullness on, in percent, an operator should look at the connection table.
+const NEARLY_FULL: u64 = 90;
+
+impl Shell {
+    /// All services, or the one that is asked for if it is there.
+    pub(super) fn services(&self, key: Option<ServiceKey>) -> Vec<ServiceStatus> {
+        let table = self.director.table();
+        if let Some(key) = key {
+            let counters = |id| self.tables.counters(id);
+            let entry = table.service(&key).into_iter();
+            let templates = self.templates(entry.clone());
+            let status = |entry| self.service(entry, &counters, &templates);
+            return entry.map(status).collect();
+        }
+        let templates = self.templates(table.services());
+        let end = self.director.server_ids_end();
+        let all = traffic::read(&self.tables.shared.traffic, end);
+        let all = all.unwrap_or_else(|error| {
+            error!(%error, "counters not read at once");
+            Vec::new()
+        });
+        let counters = |id: u32| match all.get(id as usize) {
+            Some(counters) => *counters,
+            None => self.tables.counters(id),
+        };
+        let services = table.services();
+        services
+            .map(|entry| self.service(entry, &counters, &templates))
+            .collect()
+    }
+
+    /// How many templates each server has, if any of these services is persistent.
+    fn templates<'a>(&self, mut services: impl Iterator<Item = &'a Entry>) -> BTreeMap<u32, u32> {
+        if services.any(|entry| entry.service.persistence.is_some()) {
+            self.glance().look().templates()
+        } else {
+            BTreeMap::new()
+        }
+    }
+
+    fn service(
+        &self,
+        entry: &Entry,
+        counted: &dyn Fn(u32) -> Counters,
+        templates: &BTreeMap<u32, u32>,
+    ) -> ServiceStatus {
+        let key = entry.service.key;
+        let mut counters = self.retired.get(&key).copied().unwrap_or_default();
+        let mut servers = Vec::with_capacity(entry.servers.len());
+        for server in &entry.servers {
+            let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
+            let mut persistent = 0;
+            for id in self.director.server_ids(&key, server.at) {
+                let live = self.tables.live(id);
+                active += live.0;
+                inactive += live.1;
+                persistent += templates.get(&id).copied().unwrap_or(0);
+                sum += counted(id);
+            }
+            counters += sum;
+            servers.push(ServerStatus {
+                server: server.clone(),
+                active_connections: active,
+                inactive_connections: inactive,
+                persistent_connections: persistent,
+                counters: sum,
+                rates: self.samples.of_server(&key, server.at),
+                next_hop: self.next_hop(&key, server),
+            });
+        }
+        ServiceStatus {
+            service: entry.service.clone(),
+            counters,
+            rates: self.samples.of_service(&key),
+            short_list: self.director.is_short(&key).then_some(SHORT_LENGTH),
+            servers,
+        }
+    }
+
+    fn next_hop(&self, key: &ServiceKey, server: &Server) -> String {
+        let way = self.director.way_text(server);
+        match self.director.reach_text(key, server.at) {
+            Some(fate) => format!("{way}; {fate}"),
+            None => way,
+        }
+    }
+
+    /// Lists beside the task, a few hundred lines at a time, as fast as the asker reads.
+    pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>) {
+        let glance = self.glance();
+        let names: Names = self.director.names();
+        let tick_ns = clock::tick_ns(self.object.made.jiffies_rate);
+        tokio::task::spawn_blocking(move || {
+            let mut text = Vec::with_capacity(1 << 17);
+            glance.look().list(&names, tick_ns, &mut |connection| {
+                if serde_json::to_writer(&mut text, &connection).is_err() {
+                    return false;
+                }
+                text.push(b'\n');
+                if text.len() < 1 << 16 {
+                    return true;
+                }
+                let full = std::mem::replace(&mut text, Vec::with_capacity(1 << 17));
+                lines.blocking_send(Bytes::from(full)).is_ok()
+            });
+            if !text.is_empty() {
+                let _ = lines.blocking_send(Bytes::from(text));
+            }
+        });
+    }
+
+    pub(super) fn count(&self, answer: oneshot::Sender<ConnectionCount>) {
+        let glance = self.glance();
+        tokio::task::spawn_blocking(move || {
+            let mut count = ConnectionCount::default();
+            for (state, number) in glance.look().states() {
+                if number != 0 {
+                    count.by_state.insert(state.to_string(), number);
+                    count.total += number;
+                }
+            }
+            let _ = answer.send(count);
+        });
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        let mut statistics = self.tables.statistics();
+        for service in self.services(None) {
+            statistics.counters += service.counters;
+        }
+        statistics.rates = self.samples.total();
+        statistics
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let capacity = self.object.made.capacity;
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.begun.elapsed().as_secs(),
+            adopted: self.object.adopted,
+            devices: self
+                .attachments
+                .present()
+                .map(|device| Device {
+                    name: device.name.clone(),
+                    index: device.index,
+                    hook: device.hook.clone(),
+                })
+                .collect(),
+            flows_capacity: u64::from(capacity.flows4) + u64::from(capacity.flows6),
+            flows_used: self.found.used,
+            services: self.director.table().len() as u32,
+            servers: self.director.table().servers() as u32,
+            client_hops: self.director.prepared_hops(),
+            client_routes_asked: self.tables.note("route-asked"),
+            warnings: self.warnings(),
+        }
+    }
+    /// What an operator should look at today, most urgent first.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.journal.is_none() {
+            let path = self.place.memory();
+            warnings.push(format!(
+                "changes are not written down: {} cannot be written; a restart would lose them",
+                path.display()
+            ));
+        }
+        warnings.extend(self.director.warnings());
+        let capacity = self.object.made.capacity;
+        let room = u64::from(capacity.flows4) + u64::from(capacity.flows6);
+        if self.found.used.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
+            warnings.push(
+                "the connection table is nearly full: start shuntd with more --flows".to_owned(),
+            );
+        }
+        warnings
+    }
+}

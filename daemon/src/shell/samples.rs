@@ -1,0 +1,142 @@
+//! The rates of services and servers: every two seconds a sample of all counters, read beside the
+//! daemon's task and taken in by pieces, so that nobody waits for it.
+
+use std::collections::BTreeMap;
+
+use shunt_control::rates::Estimator;
+use shunt_model::api::Change;
+use shunt_model::{Counters, Rates, ServerAddress, ServiceKey};
+use tracing::error;
+
+use super::Shell;
+use crate::kernel::traffic;
+
+/// Services of one piece: about a millisecond.
+const PIECE: usize = 512;
+
+/// The estimators of a service.
+#[derive(Default)]
+struct OfService {
+    whole: Estimator,
+    servers: BTreeMap<ServerAddress, Estimator>,
+}
+
+/// All estimators, and how far the sample that is being taken in is.
+#[derive(Default)]
+pub struct Samples {
+    services: BTreeMap<ServiceKey, OfService>,
+    total: Estimator,
+    taking: Option<Taking>,
+}
+
+struct Taking {
+    counters: Vec<Counters>,
+    last: Option<ServiceKey>,
+    total: Counters,
+}
+
+impl Samples {
+    pub fn of_server(&self, key: &ServiceKey, at: ServerAddress) -> Rates {
+        let service = self.services.get(key);
+        let estimator = service.and_then(|service| service.servers.get(&at));
+        estimator.map(Estimator::rates).unwrap_or_default()
+    }
+
+    pub fn of_service(&self, key: &ServiceKey) -> Rates {
+        let service = self.services.get(key);
+        service
+            .map(|service| service.whole.rates())
+            .unwrap_or_default()
+    }
+
+    pub fn total(&self) -> Rates {
+        self.total.rates()
+    }
+
+    /// What was changed begins anew.
+    pub fn follow(&mut self, change: &Change) {
+        match change {
+            Change::DeleteServer { key, at } => {
+                if let Some(service) = self.services.get_mut(key) {
+                    service.servers.remove(at);
+                }
+            }
+            Change::DeleteService { key } | Change::Zero { key: Some(key) } => {
+                self.services.remove(key);
+            }
+            Change::Flush => self.services.clear(),
+            Change::Zero { key: None } => *self = Self::default(),
+            _ => {}
+        }
+    }
+
+    /// Whether a sample is being taken in.
+    pub fn is_taking(&self) -> bool {
+        self.taking.is_some()
+    }
+}
+
+impl Shell {
+    /// Begins to read all counters beside the task; they go to [`Self::sampled`].
+    pub fn sample(&self) -> tokio::task::JoinHandle<Vec<Counters>> {
+        let (shared, end) = (self.tables.shared.clone(), self.director.server_ids_end());
+        tokio::task::spawn_blocking(move || {
+            traffic::read(&shared.traffic, end).unwrap_or_else(|error| {
+                error!(%error, "rates not measured");
+                Vec::new()
+            })
+        })
+    }
+
+    pub fn sampled(&mut self, counters: Vec<Counters>) {
+        self.samples.taking = Some(Taking {
+            counters,
+            last: None,
+            total: Counters::default(),
+        });
+    }
+
+    pub fn is_taking_samples(&self) -> bool {
+        self.samples.is_taking()
+    }
+
+    /// Takes in a piece of the sample.
+    pub fn take_samples(&mut self) {
+        let Some(mut taking) = self.samples.taking.take() else {
+            return;
+        };
+        let keys = self.director.table().keys_after(taking.last, PIECE);
+        for key in &keys {
+            taking.total += self.take_service(key, &taking.counters);
+        }
+        taking.last = keys.last().copied();
+        if keys.len() == PIECE {
+            self.samples.taking = Some(taking);
+        } else {
+            self.samples.total.sample(taking.total);
+        }
+    }
+
+    fn take_service(&mut self, key: &ServiceKey, counters: &[Counters]) -> Counters {
+        let mut sum = self.retired.get(key).copied().unwrap_or_default();
+        let Some(entry) = self.director.table().service(key) else {
+            return sum;
+        };
+        let service = self.samples.services.entry(*key).or_default();
+        for server in &entry.servers {
+            let ids = self.director.server_ids(key, server.at).into_iter();
+            let of = |id: u32| counters.get(id as usize).copied().unwrap_or_default();
+            let counted = ids
+                .map(of)
+                .fold(Counters::default(), |sum, more| sum + more);
+            sum += counted;
+            service
+                .servers
+                .entry(server.at)
+                .or_default()
+                .sample(counted);
+        }
+        service.whole.sample(sum);
+        sum
+    }
+}
