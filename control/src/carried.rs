@@ -4,7 +4,7 @@
 //! that wants the table without a packet path under it says [`Gate::Open`].
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{Encapsulation, Method, Protocol, Scheduler, Server, Service, ServiceKey};
+use shunt_model::{Protocol, Scheduler, Server, Service, ServiceKey};
 
 /// Whether a table takes only what is carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,12 +78,6 @@ fn of_service(service: &Service) -> Option<String> {
 
 /// The first thing a server asks for that is not carried, with its verb.
 fn of_server(server: &Server) -> Option<String> {
-    match server.method {
-        Method::Masquerade | Method::Route | Method::Local => {}
-        Method::Tunnel(Encapsulation::Ipip) => {}
-        Method::Tunnel(Encapsulation::Gue { .. }) => return Some("the tunnel type gue is".into()),
-        Method::Tunnel(Encapsulation::Gre { .. }) => return Some("the tunnel type gre is".into()),
-    }
     if server.upper_threshold != 0 || server.lower_threshold != 0 {
         return Some("connection thresholds are".into());
     }

@@ -39,6 +39,7 @@ pub mod reply;
 pub mod schedule;
 pub mod tables;
 pub mod track;
+pub mod tunnel;
 pub mod verdict;
 pub mod walk;
 

@@ -7,7 +7,7 @@
 use crate::checksum;
 use crate::family::{Family, V4, V6};
 use crate::flows::Words;
-use crate::frame::Frame;
+use crate::frame::{Frame, Room};
 use crate::link;
 use crate::method::set_ethertype;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part};
@@ -127,7 +127,7 @@ fn send<F: Family, P: Frame, T: Tables>(
     if !frame.truncate(l3.wrapping_add(quote as usize)) {
         return None;
     }
-    let sum = frame.sum(l3)?;
+    let sum = frame.sum(l3, quote as usize)?;
     if F::V6 {
         wrap6::<F, P>(frame, packet, message, quote, sum)?;
     } else {
@@ -145,7 +145,7 @@ fn wrap4<F: Family, P: Frame>(
     sum: u32,
 ) -> Option<()> {
     let l3 = packet.l3;
-    if !frame.open::<28>(l3, false) {
+    if !frame.open(l3, 28, Room::Message) {
         return None;
     }
     let (from, to) = (
@@ -184,7 +184,7 @@ fn wrap6<F: Family, P: Frame>(
     sum: u32,
 ) -> Option<()> {
     let l3 = packet.l3;
-    if !frame.open::<48>(l3, true) {
+    if !frame.open(l3, 48, Room::Message) {
         return None;
     }
     let ([a, b], [c, d]) = (F::words(packet.target), F::words(packet.source));

@@ -8,7 +8,7 @@ use shunt_datapath::connection::{self, TIMEOUTS_S};
 use shunt_datapath::entry::{
     self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
 };
-use shunt_model::{Family, Method, Server, Service, ServiceKey};
+use shunt_model::{Encapsulation, Family, Method, Server, Service, ServiceKey, TunnelChecksum};
 
 use super::Clock;
 use crate::network::{Network, Route};
@@ -130,6 +130,11 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
         virtual_port: port.to_be(),
         ..entry::Server::default()
     };
+    if let Method::Tunnel(encapsulation) = server.method {
+        let (port, checksum) = outer(encapsulation);
+        entry.tunnel_port = port.to_be();
+        entry.flags |= checksum;
+    }
     if at.is_ipv6() == address.is_ipv6() {
         entry.address_delta = checksum::fold(checksum::change(sum(*address), sum(at)));
     }
@@ -154,7 +159,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     if let Route::Via(hop) = route {
         let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
         entry.ways = Ways::new(hop.target_mac, hop.source_mac, hop.interface, mtu);
-        if entry.method == method::TUNNEL {
+        if is_tunnel(entry.method) {
             match hop.source.filter(|source| source.is_ipv6() == at.is_ipv6()) {
                 Some(source) => {
                     entry.outer_source = words(source);
@@ -176,9 +181,30 @@ fn number(server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
     match server.method {
         Method::Masquerade => method::MASQUERADE,
         Method::Route => method::ROUTE,
-        Method::Tunnel(_) => method::TUNNEL,
+        Method::Tunnel(Encapsulation::Ipip) => method::TUNNEL,
+        Method::Tunnel(Encapsulation::Gue { .. }) => method::GUE,
+        Method::Tunnel(Encapsulation::Gre { .. }) => method::GRE,
         Method::Local => method::LOCAL,
     }
+}
+
+fn is_tunnel(number: u8) -> bool {
+    matches!(number, method::TUNNEL | method::GUE | method::GRE)
+}
+
+/// The UDP port that a tunnel ends at, and the flag of its checksum. What another machine sent has
+/// its own checksum, so that the far end is left nothing to compute (`ipvs_gue_encap`).
+fn outer(encapsulation: Encapsulation) -> (u16, u8) {
+    let (port, checksum) = match encapsulation {
+        Encapsulation::Ipip => (0, TunnelChecksum::Off),
+        Encapsulation::Gue { port, checksum } => (port, checksum),
+        Encapsulation::Gre { checksum } => (0, checksum),
+    };
+    let flag = match checksum {
+        TunnelChecksum::Off => 0,
+        TunnelChecksum::On | TunnelChecksum::Remote => server_flag::CHECKSUM,
+    };
+    (port, flag)
 }
 
 /// How a server is reached, in words.

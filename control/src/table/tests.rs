@@ -315,13 +315,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
             add_server(masqueraded(0)),
             "a real server of every port (port 0) is",
         ),
-        (
-            tunnel(Encapsulation::Gue {
-                port: 6080,
-                checksum,
-            }),
-            "the tunnel type gue is",
-        ),
     ];
 
     for (change, what) in cases {

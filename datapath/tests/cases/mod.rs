@@ -14,6 +14,7 @@ mod icmp;
 mod methods;
 pub mod packet;
 mod schedulers;
+pub mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
 use shunt_datapath::verdict::Verdict;
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
     cases.extend(schedulers::cases());
+    cases.extend(tunnels::cases());
     cases
 }
 

@@ -201,6 +201,55 @@ impl Packet {
         outer
     }
 
+    /// This packet in another one: GUE in UDP, from and to these ports.
+    pub fn in_gue(&self, source: End, target: End, summed: bool) -> Packet {
+        let mut outer = self.inside(source.0, target.0);
+        let carried = outer.protocol();
+        let ports = [source.1, target.1];
+        outer.head = Head::Udp { ports, summed };
+        let gue = [0, carried, 0, 0];
+        outer.payload = [gue.as_slice(), &outer.payload].concat();
+        outer
+    }
+
+    /// This packet in another one: GRE.
+    pub fn in_gre(&self, source: IpAddr, target: IpAddr, summed: bool) -> Packet {
+        let mut outer = self.inside(source, target);
+        outer.head = Head::None { protocol: 47 };
+        let carried = if self.source.is_ipv6() {
+            [0x86, 0xdd]
+        } else {
+            [0x08, 0x00]
+        };
+        let mut gre = vec![if summed { 0x80 } else { 0 }, 0];
+        gre.extend(carried);
+        if summed {
+            gre.extend([0; 4]);
+        }
+        gre.extend(&outer.payload);
+        if summed {
+            let sum = checksum(&gre);
+            gre[4..6].copy_from_slice(&sum.to_be_bytes());
+        }
+        outer.payload = gre;
+        outer
+    }
+
+    /// The ports, as they lie in the header.
+    pub fn ports(&self) -> u32 {
+        match self.head {
+            Head::Tcp { ports, .. } | Head::Udp { ports, .. } => {
+                u32::from(ports[0].to_be()) | u32::from(ports[1].to_be()) << 16
+            }
+            Head::Icmp { .. } | Head::None { .. } => 0,
+        }
+    }
+
+    /// Whether this is a piece of a datagram.
+    pub fn is_fragment(&self) -> bool {
+        self.fragment.is_some()
+    }
+
     pub fn flags(mut self, wanted: u8) -> Self {
         if let Head::Tcp { flags, .. } = &mut self.head {
             *flags = wanted;
@@ -318,7 +367,7 @@ impl Packet {
         ip
     }
 
-    fn protocol(&self) -> u8 {
+    pub fn protocol(&self) -> u8 {
         match self.head {
             Head::Tcp { .. } => TCP,
             Head::Udp { .. } => UDP,
