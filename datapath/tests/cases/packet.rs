@@ -186,6 +186,17 @@ impl Packet {
         self
     }
 
+    /// The frame with a transport checksum of which only the pseudo-header's sum is there, as a
+    /// sender leaves it to its device (CHECKSUM_PARTIAL).
+    pub fn half_made(&self) -> Vec<u8> {
+        let mut frame = self.bytes();
+        let l4 = frame.len() - self.padding - self.transport().len();
+        let at = l4 + if self.is_tcp() { 16 } else { 6 };
+        let sum = !checksum(&self.pseudo(self.transport().len()));
+        frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        frame
+    }
+
     /// This packet in another one: IP in IP.
     pub fn inside(&self, source: IpAddr, target: IpAddr) -> Packet {
         let protocol = if self.source.is_ipv6() { 41 } else { 4 };
@@ -422,6 +433,12 @@ impl Packet {
         pseudo.extend_from_slice(&[0, 0, 0, self.protocol()]);
         pseudo
     }
+}
+
+/// What a device makes of the bytes of a transport header and its payload, cut or not: the
+/// complement of them all.
+pub fn finished(transport: &[u8]) -> [u8; 2] {
+    checksum(transport).to_be_bytes()
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
