@@ -26,9 +26,9 @@ pub(crate) mod tests;
 /// RFC 2003, 3.1, and RFC 4213, 3: what protocol the outer header announces.
 const INNER_V4: u8 = 4;
 const INNER_V6: u8 = 41;
-/// The longest outer IP header, and the longest of a tunnel's own behind it.
+/// The longest outer IP header, and more than the longest of a tunnel's own behind it.
 const LONGEST_HEADER: usize = 60;
-const LONGEST_OWN: usize = 20;
+const LONGEST_OWN: usize = 31;
 
 /// What becomes of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +119,13 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     if outer.part != Part::Whole {
         return Note::OuterFragment;
     }
-    // The verifier goes on once for all lengths.
-    let header = known.blur(outer.l4.wrapping_sub(outer.l3));
+    // The verifier goes on once for all lengths; by a mask it is told again that they are short
+    // ones, since on Linux 6.1 it forgets what was compared.
+    let header = outer.l4.wrapping_sub(outer.l3);
     if header > LONGEST_HEADER {
         return Note::LongHeader;
     }
+    let header = known.blur(header) & 0x3f;
     if known.role(key::<F>(outer.target)) & role::OWN == 0 {
         return Note::NotHere;
     }
@@ -135,8 +137,8 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     let Some(own) = own::read(frame, outer.protocol, l4, payload) else {
         return Note::OtherHeader;
     };
-    let bytes = known.blur(own.bytes);
-    if bytes > LONGEST_OWN || bytes as u32 > payload {
+    let bytes = known.blur(own.bytes) & LONGEST_OWN;
+    if bytes as u32 > payload {
         return Note::OtherHeader;
     }
     let at = l4.wrapping_add(bytes);
@@ -178,7 +180,7 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
         remote,
         marked,
     };
-    take_off(frame, &tunnel)
+    take_off(frame, known, &tunnel)
 }
 
 /// What is asked of the inner header.
@@ -221,7 +223,7 @@ fn inner6<P: Frame>(frame: &P, l3: usize, room: u32) -> Option<Inner> {
 }
 
 #[inline(always)]
-fn take_off<P: Frame>(frame: &mut P, tunnel: &Tunnel) -> Note {
+fn take_off<P: Frame, K: Knowledge>(frame: &mut P, known: &K, tunnel: &Tunnel) -> Note {
     if !frame.close(tunnel.l3, tunnel.header, tunnel.inner_v6) {
         return Note::NoRoom;
     }
@@ -235,7 +237,7 @@ fn take_off<P: Frame>(frame: &mut P, tunnel: &Tunnel) -> Note {
     if tunnel.marked {
         done = done.and(mark(frame, tunnel));
     }
-    tunnel.remote.put(frame, tunnel.l3);
+    tunnel.remote.put(frame, known, tunnel.l3);
     if done.is_some() {
         Note::Decapsulated
     } else {

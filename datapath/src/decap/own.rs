@@ -6,6 +6,8 @@ use crate::frame::{Frame, Transport};
 use crate::link;
 use crate::packet::{Packet, Part, UDP};
 
+use crate::realserver::Knowledge;
+
 use super::{GRE, INNER_V4, INNER_V6, sum_of};
 
 /// The header that is there.
@@ -248,12 +250,14 @@ impl Remote {
 
     /// Puts it in place in the packet, which is at `l3` by then.
     #[inline(always)]
-    pub fn put<P: Frame>(self, frame: &mut P, l3: usize) {
+    pub fn put<P: Frame, K: Knowledge>(self, frame: &mut P, known: &K, l3: usize) {
         if self.is_none() {
             return;
         }
+        // Said again for the kernel's verifier: it is below `FURTHEST`.
+        let field = known.blur(self.field as usize) & 0x3ff;
         let transport = Transport {
-            field: l3.wrapping_add(self.field as usize),
+            field: l3.wrapping_add(field),
             // A sum of zero is sent as all ones (RFC 768), which no other protocol minds.
             optional: true,
         };

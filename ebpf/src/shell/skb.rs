@@ -60,6 +60,17 @@ impl SkbFrame {
         unsafe { pointer::<80>(self.0.cast()) }
     }
 
+    /// Brings so many bytes into reach, or all.
+    #[inline(always)]
+    fn reach(&self, wanted: usize) {
+        let length = self.length();
+        let wanted = if wanted < length { wanted } else { length };
+        if self.end() - self.data() < wanted {
+            // SAFETY: the helper checks the length. If it fails, edits fail.
+            unsafe { bpf_skb_pull_data(self.0, wanted as u32) };
+        }
+    }
+
     /// Copies the frame to where the daemon finds it. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
@@ -125,30 +136,24 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn open(&mut self, l3: usize, bytes: usize, room: Room) -> bool {
-        // SAFETY: the helpers check the room in front.
-        let done = unsafe {
-            if l3 == link::HEADER {
-                let flags = announced(room).into();
-                bpf_skb_adjust_room(self.0, bytes as i32, BEHIND_LINK, flags)
-            } else if self.segment() == 0 {
-                // A tag in the frame's own bytes: the kernel opens no room behind it, and cannot
-                // cut what stands for many.
-                bpf_skb_change_head(self.0, bytes as u32, 0)
-            } else {
+        if l3 == link::HEADER {
+            let flags = announced(room).into();
+            // SAFETY: the helper checks the room in front.
+            let done = unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BEHIND_LINK, flags) };
+            if done != 0 {
                 return false;
             }
-        };
-        if done != 0 {
+            self.reach(link::HEADER + bytes + 60);
+            return true;
+        }
+        // A tag in the frame's own bytes: the kernel opens no room behind it, and could not cut
+        // what stands for many.
+        // SAFETY: as above.
+        if self.segment() != 0 || unsafe { bpf_skb_change_head(self.0, bytes as u32, 0) } != 0 {
             return false;
         }
-        let reach = l3 + bytes + 60;
-        let length = self.length();
-        let reach = if reach < length { reach } else { length };
-        if self.end() - self.data() < reach {
-            // SAFETY: the helper checks the length. If it fails, edits fail.
-            unsafe { bpf_skb_pull_data(self.0, reach as u32) };
-        }
-        l3 == link::HEADER || move_link(self, l3, bytes).is_some()
+        self.reach(link::HEADER + 8 + bytes + 60);
+        move_link(self, l3, bytes).is_some()
     }
 
     #[inline(always)]
