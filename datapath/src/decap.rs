@@ -126,11 +126,8 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
         return Note::LongHeader;
     }
     let header = known.blur(header) & 0x3f;
-    if known.role(key::<F>(outer.target)) & role::OWN == 0 {
-        return Note::NotHere;
-    }
-    if known.settings().listed != 0 && known.role(key::<F>(outer.source)) & role::DIRECTOR == 0 {
-        return Note::NotFromDirector;
+    if let Some(note) = refused::<F, K>(known, outer) {
+        return note;
     }
     let payload = outer.length.wrapping_sub(header as u32);
     let l4 = outer.l3.wrapping_add(header);
@@ -181,6 +178,18 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
         marked,
     };
     take_off(frame, known, &tunnel)
+}
+
+/// Why a tunnel with these ends is not ours to take off, if it is not.
+#[inline(always)]
+fn refused<F: Family, K: Knowledge>(known: &K, outer: &Packet<F>) -> Option<Note> {
+    if known.role(key::<F>(outer.target)) & role::OWN == 0 {
+        return Some(Note::NotHere);
+    }
+    if known.settings().listed != 0 && known.role(key::<F>(outer.source)) & role::DIRECTOR == 0 {
+        return Some(Note::NotFromDirector);
+    }
+    None
 }
 
 /// What is asked of the inner header.

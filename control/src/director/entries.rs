@@ -253,3 +253,44 @@ pub fn settings(table: &Table, clock: Clock, masquerades: bool) -> Settings {
         reserved: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // ip_vs_xmit.c, ipvs_gue_encap: the remote checksum is for what was left to a device.
+    #[test]
+    fn a_tunnel_has_its_port_and_a_checksum_unless_it_is_off() {
+        use TunnelChecksum::{Off, On, Remote};
+        for (checksum, flag) in [(Off, 0), (On, 4), (Remote, 4)] {
+            let gue = Encapsulation::Gue {
+                port: 6080,
+                checksum,
+            };
+            assert_eq!(outer(gue), (6080, flag));
+            assert_eq!(outer(Encapsulation::Gre { checksum }), (0, flag));
+        }
+        assert_eq!(outer(Encapsulation::Ipip), (0, 0));
+    }
+
+    #[test]
+    fn every_kind_of_tunnel_has_a_method_of_its_own() {
+        let of = |encapsulation| {
+            let server = Server {
+                at: "10.1.0.7:80".parse().unwrap(),
+                method: Method::Tunnel(encapsulation),
+                weight: 1,
+                upper_threshold: 0,
+                lower_threshold: 0,
+            };
+            number(&server, &BTreeSet::new())
+        };
+        let checksum = TunnelChecksum::Off;
+        let kinds = [
+            Encapsulation::Ipip,
+            Encapsulation::Gue { port: 1, checksum },
+            Encapsulation::Gre { checksum },
+        ];
+        assert_eq!(kinds.map(of), [method::TUNNEL, method::GUE, method::GRE]);
+    }
+}

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use shunt_model::service::Granularity;
 use shunt_model::{
-    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, SchedulerFlags, TunnelChecksum,
+    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, SchedulerFlags,
 };
 
 use super::*;
@@ -255,13 +255,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
     };
     let add_service = |service| Change::AddService { service };
     let add_server = |server| add_of(web_key(80), server);
-    let checksum = TunnelChecksum::Off;
-    let tunnel = |encapsulation| {
-        add_server(Server {
-            method: Method::Tunnel(encapsulation),
-            ..masqueraded(80)
-        })
-    };
     let udp = service_key(Protocol::Udp, 53);
     let cases = [
         (add_service(marked(1)), "firewall marks are"),

@@ -1,8 +1,8 @@
 //! The rare parts of the walk, each a function that the verifier looks at once and alone.
 //!
 //! Global functions in the kernel's sense: they take the context or numbers and return a number.
-//! A call costs about 9 ns, which only new connections, tunnels with a header of their own, ICMP messages and answers
-//! pay.
+//! A call costs about 9 ns, which only new connections, tunnels with a
+//! header of their own, ICMP messages and answers pay.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::frame::Frame;
