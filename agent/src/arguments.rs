@@ -7,11 +7,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::member;
-use crate::options::{Hook, Kind, Options};
+use crate::options::{GUE_PORT, Hook, Kind, Options};
 use crate::report::Report;
-
-/// IANA: `gue`.
-const GUE_PORT: u16 = 6080;
 
 /// Make this machine a real server for direct routing or tunnels.
 #[derive(Clone, Debug, Parser)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
     /// Virtual addresses to serve.
@@ -23,6 +23,24 @@ pub struct Options {
     /// Bytes that a tunnel puts before a packet. Without it, what the directors' addresses say.
     pub overhead: Option<u16>,
     pub hook: Hook,
+}
+
+/// IANA: `gue`.
+pub const GUE_PORT: u16 = 6080;
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            vips: Vec::new(),
+            devices: Vec::new(),
+            tunnel: false,
+            kind: Kind::default(),
+            gue_port: GUE_PORT,
+            directors: Vec::new(),
+            overhead: None,
+            hook: Hook::default(),
+        }
+    }
 }
 
 /// What a packet travels in.

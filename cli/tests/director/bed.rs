@@ -81,7 +81,6 @@ impl Member {
             vips: Family::BOTH.map(|family| bed.vip(family, 1)).to_vec(),
             tunnel: true,
             kind,
-            gue_port: 6080,
             ..Options::default()
         };
         let report = server.run(|| shunt_agent::join(&options))?;
