@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::member;
-use crate::options::{Hook, Options};
+use crate::options::{GUE_PORT, Hook, Kind, Options};
 use crate::report::Report;
 
 /// Make this machine a real server for direct routing or tunnels.
@@ -47,14 +47,20 @@ struct Member {
     /// A device by which packets come; may be repeated. Without it: all that have an address.
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
-    /// Take the directors' tunnels (IP in IP) off.
+    /// Take the directors' tunnels off: IP in IP, GUE and GRE.
     #[arg(long)]
     tunnel: bool,
     /// A director whose tunnels are taken; may be repeated. Without it: everybody's.
     #[arg(long = "director", value_name = "ADDRESS")]
     directors: Vec<IpAddr>,
+    /// What tunnels come in, which says how many bytes they add.
+    #[arg(long = "type", value_enum, default_value_t)]
+    kind: Kind,
+    /// The UDP port that GUE tunnels end at; 0: none does.
+    #[arg(long, value_name = "PORT", default_value_t = GUE_PORT)]
+    gue_port: u16,
     /// Bytes that a tunnel adds to a packet. Without it: 20 if all directors named are IPv4,
-    /// else 40.
+    /// else 40; and 12 more for GUE, 8 for GRE.
     #[arg(long, value_name = "BYTES")]
     overhead: Option<u16>,
     /// Where tunnels are taken off.
@@ -68,6 +74,8 @@ impl From<Member> for Options {
             vips: member.vips,
             devices: member.devices,
             tunnel: member.tunnel,
+            kind: member.kind,
+            gue_port: member.gue_port,
             directors: member.directors,
             overhead: member.overhead,
             hook: member.hook,

@@ -22,5 +22,5 @@ mod wanted;
 
 pub use arguments::{Arguments, main};
 pub use member::{check, join, leave, run};
-pub use options::{Hook, Options};
+pub use options::{Hook, Kind, Options};
 pub use report::{Item, Report, State};

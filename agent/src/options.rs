@@ -5,20 +5,66 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
     /// Virtual addresses to serve.
     pub vips: Vec<IpAddr>,
     /// Devices by which packets come; all that have an address if none is named.
     pub devices: Vec<String>,
-    /// Packets come by tunnels (IP in IP), which are to be taken off here.
+    /// Packets come by tunnels, which are to be taken off here.
     pub tunnel: bool,
+    /// What tunnels come in. All are taken off; this one says how many bytes it adds.
+    pub kind: Kind,
+    /// The UDP port that GUE tunnels end at; 0: none does.
+    pub gue_port: u16,
     /// The only ends of tunnels that are believed; all if none is named.
     pub directors: Vec<IpAddr>,
     /// Bytes that a tunnel puts before a packet. Without it, what the directors' addresses say.
     pub overhead: Option<u16>,
     pub hook: Hook,
+}
+
+/// IANA: `gue`.
+pub const GUE_PORT: u16 = 6080;
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            vips: Vec::new(),
+            devices: Vec::new(),
+            tunnel: false,
+            kind: Kind::default(),
+            gue_port: GUE_PORT,
+            directors: Vec::new(),
+            overhead: None,
+            hook: Hook::default(),
+        }
+    }
+}
+
+/// What a packet travels in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// IP in IP.
+    #[default]
+    Ipip,
+    /// Generic UDP encapsulation.
+    Gue,
+    /// Generic routing encapsulation, with a checksum or without.
+    Gre,
+}
+
+impl Kind {
+    /// Bytes between the outer IP header and the packet: UDP and GUE, or GRE with its checksum.
+    fn own(self) -> u16 {
+        match self {
+            Kind::Ipip => 0,
+            Kind::Gue => 12,
+            Kind::Gre => 8,
+        }
+    }
 }
 
 /// Where tunnels are taken off.
@@ -71,8 +117,8 @@ impl Options {
         let all_v4 = self.directors.iter().all(IpAddr::is_ipv4);
         match self.overhead {
             Some(bytes) => bytes,
-            None if all_v4 && !self.directors.is_empty() => OUTER_V4,
-            None => OUTER_V6,
+            None if all_v4 && !self.directors.is_empty() => OUTER_V4 + self.kind.own(),
+            None => OUTER_V6 + self.kind.own(),
         }
     }
 }
@@ -94,6 +140,13 @@ mod tests {
         assert_eq!(of(&["10.1.0.1", "10.1.0.2"]), 20);
         assert_eq!(of(&["10.1.0.1", "2001:db8::1"]), 40);
         assert_eq!(of(&[]), 40);
+        for (kind, bytes) in [(Kind::Gue, 52), (Kind::Gre, 48)] {
+            let options = Options {
+                kind,
+                ..Options::default()
+            };
+            assert_eq!(options.overhead(), bytes);
+        }
         assert_eq!(
             Options {
                 overhead: Some(28),

@@ -66,7 +66,8 @@ impl Lesson {
                 segment4: segment(HEADERS4),
                 segment6: segment(HEADERS6),
                 listed: u8::from(!options.directors.is_empty()),
-                reserved: [0; 3],
+                reserved: 0,
+                gue_port: options.gue_port.to_be(),
             },
             roles,
         }

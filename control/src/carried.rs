@@ -4,7 +4,7 @@
 //! that wants the table without a packet path under it says [`Gate::Open`].
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{Encapsulation, Method, Protocol, Server, Service, ServiceKey};
+use shunt_model::{Protocol, Service, ServiceKey};
 
 /// Whether a table takes only what is carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,9 +20,10 @@ pub enum Gate {
 pub fn carried(change: &Change) -> Result<(), Refusal> {
     let missing = match change {
         Change::AddService { service } | Change::EditService { service } => of_service(service),
-        Change::AddServer { server, .. } | Change::EditServer { server, .. } => of_server(server),
         Change::DeleteService { .. }
         | Change::Flush
+        | Change::AddServer { .. }
+        | Change::EditServer { .. }
         | Change::DeleteServer { .. }
         | Change::Zero { .. }
         | Change::SetTimeouts { .. } => None,
@@ -49,17 +50,6 @@ fn of_service(service: &Service) -> Option<String> {
     let engine = service.persistence.as_ref().and_then(|p| p.engine.as_ref());
     if let Some(engine) = engine {
         return Some(format!("the persistence engine {engine} is"));
-    }
-    None
-}
-
-/// The first thing a server asks for that is not carried, with its verb.
-fn of_server(server: &Server) -> Option<String> {
-    match server.method {
-        Method::Masquerade | Method::Route | Method::Local => {}
-        Method::Tunnel(Encapsulation::Ipip) => {}
-        Method::Tunnel(Encapsulation::Gue { .. }) => return Some("the tunnel type gue is".into()),
-        Method::Tunnel(Encapsulation::Gre { .. }) => return Some("the tunnel type gre is".into()),
     }
     None
 }

@@ -87,6 +87,8 @@ fn place(verdict: Verdict) -> usize {
         Verdict::Related => 4,
         Verdict::Hold => 5,
         Verdict::Drop(_) => 6,
+        // Steps on the way, which no frame ends in.
+        Verdict::Tunnel(_) => 3,
     }
 }
 

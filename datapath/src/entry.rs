@@ -314,6 +314,8 @@ pub mod server_flag {
     pub const PRESENT: u8 = 1;
     /// The outer header of a tunnel, or the server of NAT, is IPv6.
     pub const IPV6: u8 = 2;
+    /// GUE, GRE: the tunnel's header has a checksum.
+    pub const CHECKSUM: u8 = 4;
     /// Has thresholds ([`super::standing`]).
     pub const LIMITED: u8 = 128;
 }
@@ -322,8 +324,13 @@ pub mod server_flag {
 pub mod method {
     pub const MASQUERADE: u8 = 1;
     pub const ROUTE: u8 = 2;
+    /// IP in IP.
     pub const TUNNEL: u8 = 3;
+    // From here on the packet does not go out by the walk itself.
     pub const LOCAL: u8 = 4;
+    /// Tunnels with a header of their own: [`crate::tunnel`].
+    pub const GUE: u8 = 5;
+    pub const GRE: u8 = 6;
 }
 
 /// A real server of one service, with all that can be computed once. The first cache line is what
@@ -343,7 +350,7 @@ pub struct Server {
     pub address_delta: u16,
     /// NAT: the same for the port.
     pub port_delta: u16,
-    /// Tunnel over IPv4: the sum of the outer header's constant words.
+    /// Tunnel: the sum of both outer addresses.
     pub outer_sum: u16,
     pub method: u8,
     pub flags: u8,
@@ -354,7 +361,9 @@ pub struct Server {
     /// The service's address and port, wire order.
     pub virtual_address: [u64; 2],
     pub virtual_port: u16,
-    pub reserved2: [u16; 3],
+    /// GUE: the UDP port that the tunnel ends at, wire order.
+    pub tunnel_port: u16,
+    pub reserved2: [u16; 2],
     /// Who takes the connections of this one's templates: the same server by another method.
     /// [`NONE`] if it takes them itself.
     pub successor: u32,

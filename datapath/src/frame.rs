@@ -131,6 +131,24 @@ pub struct Transport {
     pub optional: bool,
 }
 
+/// What room in front of a packet is for. Segmentation needs to know what lies where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The headers of a message about the packet.
+    Message,
+    /// An outer header of IPv6 or IPv4, and what is between it and the packet.
+    Tunnel { v6: bool, over: Over },
+}
+
+/// What a tunnel's outer header announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// The packet itself.
+    Ip,
+    Udp,
+    Gre,
+}
+
 /// A frame, from its Ethernet header on.
 ///
 /// Offsets are from the start of the Ethernet header. What was read before a call that takes
@@ -149,12 +167,12 @@ pub trait Frame {
     /// for many of them (GSO); 0 if it is a single packet.
     fn segment(&self) -> usize;
 
-    /// Opens `BYTES` of room at `l3`, between the link header and the network header. The link
-    /// header stays at the front; what the room holds is undefined. `outer_v6` says what will be
-    /// written there. False if there is no room: the frame is as it was.
-    fn open<const BYTES: usize>(&mut self, l3: usize, outer_v6: bool) -> bool;
+    /// Opens `bytes` of room (20 to 60) at `l3`, between the link header and the network header.
+    /// The link header stays at the front; what the room holds is undefined. False if there is no
+    /// room: the frame is as it was.
+    fn open(&mut self, l3: usize, bytes: usize, room: Room) -> bool;
 
-    /// Takes `bytes` (20 to 60) out at `l3`, where an outer network header is. `inner_v6` says what
+    /// Takes `bytes` (20 to 80) out at `l3`, where an outer network header is. `inner_v6` says what
     /// follows.
     fn close(&mut self, l3: usize, bytes: usize, inner_v6: bool) -> bool;
 
@@ -182,7 +200,7 @@ pub trait Frame {
     /// The way to an address as the kernel's own routes and neighbours have it. Slow.
     fn route(&self, v6: bool, address: [u64; 2]) -> Option<crate::entry::Ways>;
 
-    /// The one's complement sum of the bytes from `from` to the end of the frame, as they will
-    /// be on the wire. `None` if the shell cannot say. Slow; for packets that are made here.
-    fn sum(&self, from: usize) -> Option<u32>;
+    /// The one's complement sum of `length` bytes from `from` on, at most 65,535, as they are in
+    /// the frame. `None` if the frame has not as many. Slow.
+    fn sum(&self, from: usize, length: usize) -> Option<u32>;
 }

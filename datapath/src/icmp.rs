@@ -175,7 +175,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         }
         return send(frame, packet, &server.ways);
     }
-    methods::forward(frame, packet, server)
+    methods::forward(frame, packet, server, id)
 }
 
 #[inline(always)]

@@ -40,6 +40,7 @@ pub mod schedule;
 pub mod tables;
 pub mod template;
 pub mod track;
+pub mod tunnel;
 pub mod verdict;
 pub mod walk;
 

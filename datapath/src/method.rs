@@ -6,16 +6,25 @@
 use crate::checksum;
 use crate::entry::{Server, Ways, method, server_flag};
 use crate::family::Family;
-use crate::frame::{Frame, Transport};
+use crate::frame::{Frame, Over, Room, Transport};
 use crate::link;
 use crate::packet::{Packet, Part, TCP, checksum_at};
 use crate::verdict::{Bounce, Drop, Pass, Word};
 
-/// Forwards a packet from a client to its server.
+/// Forwards a packet from a client to its server, whose id is `id`.
 #[inline(always)]
-pub fn forward<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Word {
-    if server.method == method::LOCAL {
-        return Word::pass(Pass::Local);
+pub fn forward<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    server: &Server,
+    id: u32,
+) -> Word {
+    if server.method >= method::LOCAL {
+        return if server.method == method::LOCAL {
+            Word::pass(Pass::Local)
+        } else {
+            Word::tunnel(id)
+        };
     }
     if !server.ways.is_usable() {
         return Word::drop(Drop::NoNextHop);
@@ -58,8 +67,9 @@ pub fn back<F: Family, P: Frame>(
     finish(frame, done, ways)
 }
 
+/// Puts the way's MAC addresses in place of the frame's.
 #[inline(always)]
-fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
+pub fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
     if done.is_none() {
         return Word::drop(Drop::NoRoom);
     }
@@ -72,7 +82,7 @@ fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
 /// Bytes that the method puts in front of the packet.
 #[inline(always)]
 #[must_use]
-pub fn overhead(server: &Server) -> u32 {
+fn overhead(server: &Server) -> u32 {
     if server.method != method::TUNNEL {
         0
     } else if server.flags & server_flag::IPV6 != 0 {
@@ -215,18 +225,20 @@ const IPIP: u8 = 4;
 const IPV6_IN: u8 = 41;
 
 /// What the outer header takes over from the inner one.
-struct Inner {
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
     service: u8,
     ttl: u8,
     /// Wire order: the "don't fragment" bit, or all of an IPv4 packet's identification.
     fragmentation: u16,
     identification: u16,
-    protocol: u8,
+    /// What the outer header says to come next.
+    pub protocol: u8,
 }
 
 /// Reads what is taken over, after the TTL was counted down (RFC 2003, 3.1; `ip_vs_tunnel_xmit`).
 #[inline(always)]
-fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
+pub fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
     const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
     if F::V6 {
         let ip = frame.view::<8>(l3)?;
@@ -256,14 +268,30 @@ fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
 #[inline(always)]
 fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Option<()> {
     let l3 = packet.l3;
+    let room = Room::Tunnel {
+        v6: false,
+        over: Over::Ip,
+    };
     // Room first: it is the only step that can fail.
-    if !frame.open::<20>(l3, false) {
+    if !frame.open(l3, 20, room) {
         return None;
     }
     let behind = l3.wrapping_add(20);
     count_down::<F, P>(frame, behind)?;
     let inner = inner::<F, P>(frame, behind)?;
-    let total = (packet.length.wrapping_add(20) as u16).to_be();
+    outer4(frame, l3, server, &inner, packet.length)
+}
+
+/// The outer header of an IPv4 tunnel before `length` bytes.
+#[inline(always)]
+pub fn outer4<P: Frame>(
+    frame: &mut P,
+    l3: usize,
+    server: &Server,
+    inner: &Inner,
+    length: u32,
+) -> Option<()> {
+    let total = (length.wrapping_add(20) as u16).to_be();
     let service = 0x45u16 | (inner.service as u16) << 8;
     let life = inner.ttl as u16 | (inner.protocol as u16) << 8;
     let mut sum = server.outer_sum as u32;
@@ -288,16 +316,32 @@ fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
 #[inline(always)]
 fn tunnel6<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Option<()> {
     let l3 = packet.l3;
-    if !frame.open::<40>(l3, true) {
+    let room = Room::Tunnel {
+        v6: true,
+        over: Over::Ip,
+    };
+    if !frame.open(l3, 40, room) {
         return None;
     }
     let behind = l3.wrapping_add(40);
     count_down::<F, P>(frame, behind)?;
     let inner = inner::<F, P>(frame, behind)?;
+    outer6(frame, l3, server, &inner, packet.length)
+}
+
+/// The outer header of an IPv6 tunnel before `length` bytes.
+#[inline(always)]
+pub fn outer6<P: Frame>(
+    frame: &mut P,
+    l3: usize,
+    server: &Server,
+    inner: &Inner,
+    length: u32,
+) -> Option<()> {
     let first = (0x6000_0000u32 | (inner.service as u32) << 20).to_be();
     let mut ip = frame.edit::<40>(l3)?;
     ip.set_u32::<0>(first);
-    ip.set_u16::<4>((packet.length as u16).to_be());
+    ip.set_u16::<4>((length as u16).to_be());
     ip.set_u8::<6>(inner.protocol);
     ip.set_u8::<7>(inner.ttl);
     ip.set_u64::<8>(server.outer_source[0]);

@@ -25,7 +25,9 @@ pub struct Settings {
     pub segment6: u16,
     /// Not 0: tunnelled packets are taken from listed directors only.
     pub listed: u8,
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// The UDP port that GUE tunnels end at, wire order; 0: none does.
+    pub gue_port: u16,
 }
 
 const _: () = assert!(size_of::<Settings>() == 8);
@@ -55,10 +57,14 @@ pub enum Note {
     NotVirtual = 9,
     /// The kernel could not move the headers.
     NoRoom = 10,
+    /// A GUE or GRE header that says more, or other things, than a director's does.
+    OtherHeader = 11,
+    /// Dropped: the tunnel's checksum is wrong.
+    BadChecksum = 12,
 }
 
 impl Note {
-    pub const ALL: [Note; 11] = [
+    pub const ALL: [Note; 13] = [
         Note::Decapsulated,
         Note::Congested,
         Note::Clamped,
@@ -70,6 +76,8 @@ impl Note {
         Note::Nested,
         Note::NotVirtual,
         Note::NoRoom,
+        Note::OtherHeader,
+        Note::BadChecksum,
     ];
 
     /// As it is shown.
@@ -87,6 +95,8 @@ impl Note {
             Note::Nested => "nested",
             Note::NotVirtual => "not_virtual",
             Note::NoRoom => "no_room",
+            Note::OtherHeader => "other_header",
+            Note::BadChecksum => "bad_checksum",
         }
     }
 }
@@ -97,6 +107,8 @@ pub trait Knowledge {
     fn role(&self, address: [u64; 2]) -> u32;
     fn settings(&self) -> Settings;
     fn count(&self, note: Note);
+    /// The same number: [`crate::tables::Tables::blur`].
+    fn blur(&self, value: usize) -> usize;
 }
 
 /// An address as its 16 bytes, IPv4 mapped into IPv6 (RFC 4291, 2.5.5.2), so that no address of

@@ -14,6 +14,8 @@ pub enum Verdict {
     Answer(Bounce, u32),
     /// An ICMP message: [`crate::icmp::follow`] says what becomes of it.
     Related,
+    /// A tunnel with a header of its own leads to this server: [`crate::tunnel::wrap`] makes it.
+    Tunnel(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -167,6 +169,12 @@ impl Word {
 
     #[inline(always)]
     #[must_use]
+    pub const fn tunnel(server: u32) -> Self {
+        Self::new(8, server)
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn drop(why: Drop) -> Self {
         Self::new(7, why as u32)
     }
@@ -179,6 +187,16 @@ impl Word {
         } else {
             Err(self)
         }
+    }
+
+    /// The server to which a tunnel is due.
+    #[inline(always)]
+    #[must_use]
+    pub fn tunnelled(self) -> Option<u32> {
+        if self.0 >> 32 != 8 {
+            return None;
+        }
+        Some(self.0 as u32)
     }
 
     /// The answer that is due, with the MTU to tell.
@@ -204,6 +222,7 @@ impl Word {
             5 => Verdict::Related,
             6 => Verdict::Hold,
             7 => Verdict::Drop(Drop::from(detail)),
+            8 => Verdict::Tunnel(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }

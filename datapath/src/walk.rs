@@ -19,14 +19,18 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track;
+use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 
-/// What becomes of this frame, to the end. In the kernel the two steps behind [`walk`] are
+/// What becomes of this frame, to the end. In the kernel the steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let mut verdict = walk(frame, tables);
     if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
+    }
+    if let Some(server) = verdict.tunnelled() {
+        verdict = tunnel::wrap(frame, tables, server);
     }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
@@ -211,7 +215,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::ServerGone);
     }
     count_in(tables, id, packet.length);
-    methods::forward(frame, packet, server)
+    methods::forward(frame, packet, server, id)
 }
 
 /// A packet that no living entry answers for. The server is chosen here; [`crate::open::begin`]

@@ -16,7 +16,7 @@ fn every_packet_becomes_what_its_case_says() {
     let mut faults = Vec::new();
     let (mut number, mut packets) = (0, 0);
     for hook in [Hook::Xdp, Hook::Tc] {
-        for case in cases::all() {
+        for case in cases::all().into_iter().chain(cases::tunnels::of_many()) {
             number += 1;
             packets += run(case, hook, &mut faults);
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use shunt_agent::Options;
+use shunt_agent::{Kind, Options};
 use shunt_lab::{Family, Host, HttpServer, LoadReport, ReplyVia, Topology};
 
 use crate::director::Director;
@@ -22,6 +22,9 @@ pub enum Method {
     Masquerade,
     Route,
     Tunnel,
+    /// Each with its checksum.
+    Gue,
+    Gre,
 }
 
 impl Method {
@@ -32,6 +35,20 @@ impl Method {
             Method::Masquerade => "-m",
             Method::Route => "-g",
             Method::Tunnel => "-i",
+            Method::Gue => "-i --tun-type gue --tun-port 6080 --tun-csum",
+            Method::Gre => "-i --tun-type gre --tun-csum",
+        }
+    }
+
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Method::Tunnel | Method::Gue | Method::Gre)
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Method::Gue => Kind::Gue,
+            Method::Gre => Kind::Gre,
+            Method::Masquerade | Method::Route | Method::Tunnel => Kind::Ipip,
         }
     }
 
@@ -41,14 +58,14 @@ impl Method {
         match self {
             Method::Masquerade => return Ok(Vec::new()),
             Method::Route => bed.servers_hold(1)?,
-            Method::Tunnel => {}
+            Method::Tunnel | Method::Gue | Method::Gre => {}
         }
         bed.servers_reply_via(ReplyVia::Router)?;
         match self {
-            Method::Tunnel => bed
+            Method::Tunnel | Method::Gue | Method::Gre => bed
                 .servers
                 .iter()
-                .map(|server| Member::join(bed, server))
+                .map(|server| Member::join(bed, server, self.kind()))
                 .collect(),
             Method::Masquerade | Method::Route => Ok(Vec::new()),
         }
@@ -59,10 +76,11 @@ impl Method {
 pub struct Member(Host);
 
 impl Member {
-    fn join(bed: &Topology, server: &Host) -> Result<Member> {
+    fn join(bed: &Topology, server: &Host, kind: Kind) -> Result<Member> {
         let options = Options {
             vips: Family::BOTH.map(|family| bed.vip(family, 1)).to_vec(),
             tunnel: true,
+            kind,
             ..Options::default()
         };
         let report = server.run(|| shunt_agent::join(&options))?;

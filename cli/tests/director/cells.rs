@@ -17,7 +17,9 @@ const MB: u64 = 1_000_000;
 fn ports(method: Method) -> [(&'static str, u16, u16); 2] {
     match method {
         Method::Masquerade => [("-t", 80, 8080), ("-u", 53, 5353)],
-        Method::Route | Method::Tunnel => [("-t", 80, 80), ("-u", 53, 53)],
+        Method::Route | Method::Tunnel | Method::Gue | Method::Gre => {
+            [("-t", 80, 80), ("-u", 53, 53)]
+        }
     }
 }
 
@@ -66,9 +68,48 @@ fn tunnels_through_generic_xdp() -> Result<()> {
     cell(Method::Tunnel, "xdp-generic", 10 * MB)
 }
 
+#[test]
+fn gue_through_tc_with_offloads() -> Result<()> {
+    cell(Method::Gue, "tc", 50 * MB)
+}
+
+#[test]
+fn gre_through_tc_with_offloads() -> Result<()> {
+    cell(Method::Gre, "tc", 50 * MB)
+}
+
+#[test]
+fn gue_through_native_xdp() -> Result<()> {
+    cell(Method::Gue, "xdp-native", 10 * MB)
+}
+
+#[test]
+fn gre_through_native_xdp() -> Result<()> {
+    cell(Method::Gre, "xdp-native", 10 * MB)
+}
+
+#[test]
+fn gue_through_generic_xdp() -> Result<()> {
+    cell(Method::Gue, "xdp-generic", 10 * MB)
+}
+
 /// Servers of the other family are reached by tunnels only.
 #[test]
 fn tunnels_to_servers_of_the_other_family() -> Result<()> {
+    to_the_other_family(Method::Tunnel)
+}
+
+#[test]
+fn gue_to_servers_of_the_other_family() -> Result<()> {
+    to_the_other_family(Method::Gue)
+}
+
+#[test]
+fn gre_to_servers_of_the_other_family() -> Result<()> {
+    to_the_other_family(Method::Gre)
+}
+
+fn to_the_other_family(method: Method) -> Result<()> {
     if skipped() {
         return Ok(());
     }
@@ -76,7 +117,7 @@ fn tunnels_to_servers_of_the_other_family() -> Result<()> {
         let bed = Topology::builder().servers(2);
         let bed = if hook == "tc" { bed.offloads() } else { bed };
         let bed = bed.build()?;
-        let _members = Method::Tunnel.prepare(&bed)?;
+        let _members = method.prepare(&bed)?;
         let _http = web_servers(&bed)?;
         let director = Director::start_with(bed.director(), &["--attach", hook])?;
         for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
@@ -84,9 +125,10 @@ fn tunnels_to_servers_of_the_other_family() -> Result<()> {
             director.ipvsadm(&format!("-A -t {web} -s rr"))?;
             for index in 0..2 {
                 let server = at(bed.server_address(other, index), 80);
-                director.ipvsadm(&format!("-a -t {web} -r {server} -i"))?;
+                let how = method.option();
+                director.ipvsadm(&format!("-a -t {web} -r {server} {how}"))?;
             }
-            let case = || format!("{family:?} in {other:?} by {hook}");
+            let case = || format!("{method:?} {family:?} in {other:?} by {hook}");
             let load = HttpLoad::to(web)
                 .workers(1)
                 .connection_per_request()
@@ -160,7 +202,7 @@ fn traffic(bed: &Topology, method: Method, family: Family, bytes: u64) -> Result
     let index: usize = answer.server.trim_start_matches("server").parse()?;
     let asked = match method {
         Method::Masquerade => at(bed.server_address(family, index - 1), 8080),
-        Method::Route | Method::Tunnel => web.to_string(),
+        Method::Route | Method::Tunnel | Method::Gue | Method::Gre => web.to_string(),
     };
     ensure!(
         answer.field("address") == Some(asked.as_str()),
@@ -192,7 +234,7 @@ fn traffic(bed: &Topology, method: Method, family: Family, bytes: u64) -> Result
     let dns = bed.service(family, 1, 53);
     for size in [16, 1400, 8192] {
         let mut said = udp_ask(bed.client(), dns, size, LIMIT);
-        if said.is_err() && method == Method::Tunnel {
+        if said.is_err() && method.is_tunnel() {
             // The first one teaches the client how large a fragment the tunnel takes.
             said = udp_ask(bed.client(), dns, size, LIMIT);
         }

@@ -9,7 +9,7 @@ use shunt_datapath::entry::{
     self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
 };
 use shunt_model::service::Granularity;
-use shunt_model::{Family, Method, Server, Service, ServiceKey};
+use shunt_model::{Encapsulation, Family, Method, Server, Service, ServiceKey, TunnelChecksum};
 
 use super::Clock;
 use super::ids::{self, Ids};
@@ -160,6 +160,11 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
         virtual_port: port.to_be(),
         ..entry::Server::default()
     };
+    if let Method::Tunnel(encapsulation) = server.method {
+        let (port, checksum) = outer(encapsulation);
+        entry.tunnel_port = port.to_be();
+        entry.flags |= checksum;
+    }
     if at.is_ipv6() == address.is_ipv6() {
         entry.address_delta = checksum::fold(checksum::change(sum(*address), sum(at)));
     }
@@ -184,7 +189,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     if let Route::Via(hop) = route {
         let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
         entry.ways = Ways::new(hop.target_mac, hop.source_mac, hop.interface, mtu);
-        if entry.method == method::TUNNEL {
+        if is_tunnel(entry.method) {
             match hop.source.filter(|source| source.is_ipv6() == at.is_ipv6()) {
                 Some(source) => {
                     entry.outer_source = words(source);
@@ -218,9 +223,30 @@ fn number(server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
     match server.method {
         Method::Masquerade => method::MASQUERADE,
         Method::Route => method::ROUTE,
-        Method::Tunnel(_) => method::TUNNEL,
+        Method::Tunnel(Encapsulation::Ipip) => method::TUNNEL,
+        Method::Tunnel(Encapsulation::Gue { .. }) => method::GUE,
+        Method::Tunnel(Encapsulation::Gre { .. }) => method::GRE,
         Method::Local => method::LOCAL,
     }
+}
+
+fn is_tunnel(number: u8) -> bool {
+    matches!(number, method::TUNNEL | method::GUE | method::GRE)
+}
+
+/// The UDP port that a tunnel ends at, and the flag of its checksum. What another machine sent has
+/// its own checksum, so that the far end is left nothing to compute (`ipvs_gue_encap`).
+fn outer(encapsulation: Encapsulation) -> (u16, u8) {
+    let (port, checksum) = match encapsulation {
+        Encapsulation::Ipip => (0, TunnelChecksum::Off),
+        Encapsulation::Gue { port, checksum } => (port, checksum),
+        Encapsulation::Gre { checksum } => (0, checksum),
+    };
+    let flag = match checksum {
+        TunnelChecksum::Off => 0,
+        TunnelChecksum::On | TunnelChecksum::Remote => server_flag::CHECKSUM,
+    };
+    (port, flag)
 }
 
 /// How a server is reached, in words.
@@ -267,5 +293,46 @@ pub fn settings(table: &Table, clock: Clock, ids: &Ids) -> Settings {
         masquerades: u32::from(ids.masquerades()),
         icmp_limit: ICMP_LIMIT,
         wide: u32::from(ids.has_wide()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // ip_vs_xmit.c, ipvs_gue_encap: the remote checksum is for what was left to a device.
+    #[test]
+    fn a_tunnel_has_its_port_and_a_checksum_unless_it_is_off() {
+        use TunnelChecksum::{Off, On, Remote};
+        for (checksum, flag) in [(Off, 0), (On, 4), (Remote, 4)] {
+            let gue = Encapsulation::Gue {
+                port: 6080,
+                checksum,
+            };
+            assert_eq!(outer(gue), (6080, flag));
+            assert_eq!(outer(Encapsulation::Gre { checksum }), (0, flag));
+        }
+        assert_eq!(outer(Encapsulation::Ipip), (0, 0));
+    }
+
+    #[test]
+    fn every_kind_of_tunnel_has_a_method_of_its_own() {
+        let of = |encapsulation| {
+            let server = Server {
+                at: "10.1.0.7:80".parse().unwrap(),
+                method: Method::Tunnel(encapsulation),
+                weight: 1,
+                upper_threshold: 0,
+                lower_threshold: 0,
+            };
+            number(&server, &BTreeSet::new())
+        };
+        let checksum = TunnelChecksum::Off;
+        let kinds = [
+            Encapsulation::Ipip,
+            Encapsulation::Gue { port: 1, checksum },
+            Encapsulation::Gre { checksum },
+        ];
+        assert_eq!(kinds.map(of), [method::TUNNEL, method::GUE, method::GRE]);
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use shunt_model::service::Granularity;
 use shunt_model::{
-    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, SchedulerFlags, TunnelChecksum,
+    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, SchedulerFlags,
 };
 
 use super::*;
@@ -276,14 +276,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
         })
     };
     let add_service = |service| Change::AddService { service };
-    let add_server = |server| add_of(web_key(80), server);
-    let checksum = TunnelChecksum::Off;
-    let tunnel = |encapsulation| {
-        add_server(Server {
-            method: Method::Tunnel(encapsulation),
-            ..masqueraded(80)
-        })
-    };
     let cases = [
         (add_service(marked(1)), "firewall marks are"),
         (
@@ -296,13 +288,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
                 ..web(83)
             }),
             "the persistence engine sip is",
-        ),
-        (
-            tunnel(Encapsulation::Gue {
-                port: 6080,
-                checksum,
-            }),
-            "the tunnel type gue is",
         ),
     ];
 

@@ -96,10 +96,13 @@ fn any_server(random: &mut Random, v6: bool, number: u16) -> NewServer {
         method::ROUTE,
         method::TUNNEL,
         method::TUNNEL,
+        method::GUE,
+        method::GRE,
         method::LOCAL,
     ];
     let method = random.one_of(&methods);
-    let own = if method == method::TUNNEL {
+    let tunnels = [method::TUNNEL, method::GUE, method::GRE];
+    let own = if tunnels.contains(&method) {
         random.once_in(2)
     } else {
         v6
@@ -109,6 +112,7 @@ fn any_server(random: &mut Random, v6: bool, number: u16) -> NewServer {
     if method == method::MASQUERADE && random.once_in(3) {
         new.port += number;
     }
+    (new.tunnel_port, new.tunnel_checksum) = (6080, random.once_in(2));
     let mtu = random.one_of(&[1500, 1500, 1500, 1000, 100, 0]);
     new.ways = Ways::new(mac(0x200 + number), mac(3), random.one_of(&[1, 2, 3]), mtu);
     if random.once_in(12) {

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::entry::Ways;
-use crate::frame::{Edit, Transport, View};
+use crate::frame::{Edit, Room, Transport, View};
 use crate::packet::Ports;
 use crate::realserver::Settings;
 use crate::tables::Tables;
@@ -19,6 +19,8 @@ const SERVER4: [u8; 4] = [10, 1, 0, 7];
 const DIRECTOR4: [u8; 4] = [10, 1, 0, 1];
 pub(crate) const VIRTUAL6: [u8; 16] = address6(2, 10);
 pub(crate) const CLIENT6: [u8; 16] = address6(0xc, 7);
+/// The one of `kernel_tunnels.txt`.
+const RECORDED6: [u8; 16] = address6(0, 16);
 const SERVER6: [u8; 16] = address6(1, 7);
 const DIRECTOR6: [u8; 16] = address6(1, 1);
 
@@ -372,7 +374,7 @@ impl Knowledge for Known {
     fn role(&self, address: [u64; 2]) -> u32 {
         let mapped = |v4: [u8; 4]| std::net::Ipv4Addr::from(v4).to_ipv6_mapped().octets();
         let bytes: Vec<u8> = address.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        if bytes == mapped(VIRTUAL4) || bytes == VIRTUAL6 {
+        if bytes == mapped(VIRTUAL4) || bytes == VIRTUAL6 || bytes == RECORDED6 {
             role::VIRTUAL
         } else if bytes == mapped(SERVER4) || bytes == SERVER6 {
             role::OWN
@@ -389,6 +391,10 @@ impl Knowledge for Known {
 
     fn count(&self, note: Note) {
         self.notes.borrow_mut().push(note);
+    }
+
+    fn blur(&self, value: usize) -> usize {
+        value
     }
 }
 
@@ -417,7 +423,7 @@ impl Frame for Bytes {
         0
     }
 
-    fn open<const BYTES: usize>(&mut self, _: usize, _: bool) -> bool {
+    fn open(&mut self, _: usize, _: usize, _: Room) -> bool {
         false
     }
 
@@ -454,7 +460,173 @@ impl Frame for Bytes {
         None
     }
 
-    fn sum(&self, _: usize) -> Option<u32> {
-        None
+    fn sum(&self, from: usize, length: usize) -> Option<u32> {
+        let bytes = self.0.get(from..from + length)?;
+        Some(u32::from(sum(bytes).swap_bytes()))
+    }
+}
+
+/// What IPVS of the kernel sent: the words before the bytes, and the packet with its outer header.
+fn recorded() -> Vec<(Vec<&'static str>, Vec<u8>)> {
+    let lines = include_str!("../../tests/kernel_tunnels.txt").lines();
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (words, text) = line.rsplit_once(' ').unwrap();
+            let bytes = (0..text.len() / 2)
+                .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+                .collect();
+            (words.split(' ').collect(), bytes)
+        })
+        .collect()
+}
+
+fn knows_gue() -> Known {
+    let known = Known::default();
+    known.settings.borrow_mut().gue_port = 6080u16.to_be();
+    known
+}
+
+/// Where the packet begins in what the kernel sent.
+fn begins(words: &[&str]) -> usize {
+    let ip = if words[3].ends_with('6') { 40 } else { 20 };
+    ip + match (words[0], words[1], words[2]) {
+        ("half", "gue", "remcsum") => 20,
+        (_, "gue", _) => 12,
+        (_, _, "csum") => 8,
+        _ => 4,
+    }
+}
+
+#[test]
+fn what_the_kernels_director_sends_is_taken_out_with_every_checksum_right() {
+    for (words, bytes) in recorded() {
+        let at = begins(&words);
+        let outer_v6 = words[3].ends_with('6');
+        let inner_v6 = words[3].starts_with('6');
+        let mut frame = ethernet(&bytes.clone(), outer_v6);
+        let known = knows_gue();
+
+        let outcome = receive(&mut frame, &known);
+
+        assert_eq!(
+            outcome,
+            Outcome::Decapsulated,
+            "{words:?} {:?}",
+            known.notes()
+        );
+        assert_eq!(transport_sum(&frame.0[14..]), 0xffff, "{words:?}");
+        if words[0] == "whole" {
+            let inner = bytes[at..].to_vec();
+            assert_eq!(frame.0, ethernet(&inner, inner_v6).0, "{words:?}");
+        }
+    }
+}
+
+/// A transport header and its payload, with the pseudo-header: all ones if the checksum is right.
+fn transport_sum(packet: &[u8]) -> u16 {
+    let (addresses, protocol, l4) = if packet[0] >> 4 == 6 {
+        (&packet[8..40], packet[6], 40)
+    } else {
+        (&packet[12..20], packet[9], 20)
+    };
+    let length = (packet.len() - l4) as u32;
+    let mut pseudo = addresses.to_vec();
+    pseudo.extend(length.to_be_bytes());
+    pseudo.extend([0, 0, 0, protocol]);
+    sum(&[&pseudo, &packet[l4..]].concat())
+}
+
+#[test]
+fn every_byte_that_a_tunnels_checksum_covers_is_checked() {
+    for (words, bytes) in recorded() {
+        let has_sum = words[2] == "csum" || words[2] == "remcsum";
+        // The packet's own checksums cover the rest; the stack looks at them.
+        let end = begins(&words) + if words[3].starts_with('6') { 8 } else { 0 };
+        let ip = if words[3].ends_with('6') { 40 } else { 20 };
+        for at in ip..end {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x55;
+            let known = knows_gue();
+            let outcome = receive(&mut ethernet(&damaged, words[3].ends_with('6')), &known);
+            if has_sum {
+                assert_ne!(outcome, Outcome::Decapsulated, "{words:?}, byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_with_a_wrong_checksum_is_dropped_and_counted() {
+    let (words, bytes) = recorded()
+        .into_iter()
+        .find(|(words, _)| words[1..3] == ["gre", "csum"])
+        .unwrap();
+    let mut bytes = bytes;
+    bytes[24] ^= 1;
+    let known = knows_gue();
+    let outcome = receive(&mut ethernet(&bytes, false), &known);
+    assert_eq!(outcome, Outcome::Drop, "{words:?}");
+    assert_eq!(known.notes(), [Note::BadChecksum]);
+}
+
+#[test]
+fn gue_to_another_port_stays_uncounted() {
+    let (_, bytes) = recorded().remove(0);
+    stays(ethernet(&bytes, false), None);
+}
+
+#[test]
+fn headers_that_a_director_does_not_send_stay() {
+    let gue = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = recorded().remove(0).1;
+        change(&mut bytes);
+        bytes
+    };
+    let gre = |change: fn(&mut Vec<u8>)| {
+        let of = |(words, _): &(Vec<&str>, Vec<u8>)| words[1..3] == ["gre", "nocsum"];
+        let mut bytes = recorded().into_iter().find(of).unwrap().1;
+        change(&mut bytes);
+        bytes
+    };
+    for bytes in [
+        // Version 1, a control message, words of options without a flag, a flag without them.
+        gue(|bytes| bytes[28] = 0x40),
+        gue(|bytes| bytes[28] = 0x20),
+        gue(|bytes| bytes[28] = 1),
+        gue(|bytes| bytes[31] = 1),
+        gue(|bytes| bytes[30] = 0x80),
+        // No IP inside; a datagram that ends before the packet does.
+        gue(|bytes| bytes[29] = 17),
+        gue(|bytes| bytes[25] -= 1),
+        // A key, a sequence number, version 1, Ethernet inside.
+        gre(|bytes| bytes[20] = 0x20),
+        gre(|bytes| bytes[20] = 0x10),
+        gre(|bytes| bytes[21] = 1),
+        gre(|bytes| bytes[22..24].copy_from_slice(&[0x65, 0x58])),
+    ] {
+        let mut frame = ethernet(&bytes, false);
+        let (before, known) = (frame.0.clone(), knows_gue());
+        assert_eq!(receive(&mut frame, &known), Outcome::Untouched);
+        assert_eq!(frame.0, before);
+        assert_eq!(known.notes(), [Note::OtherHeader]);
+    }
+}
+
+#[test]
+fn a_remote_checksum_outside_the_packet_stays() {
+    let of = |(words, _): &(Vec<&str>, Vec<u8>)| words[0] == "half";
+    for (start, field) in [(20u16, 4000u16), (30, 26), (20, 32)] {
+        let mut bytes = recorded().into_iter().find(of).unwrap().1;
+        bytes[36..38].copy_from_slice(&start.to_be_bytes());
+        bytes[38..40].copy_from_slice(&field.to_be_bytes());
+        // No checksum of the tunnel, so that its own one is what is wrong.
+        bytes[26..28].fill(0);
+        let known = knows_gue();
+        assert_eq!(
+            receive(&mut ethernet(&bytes, false), &known),
+            Outcome::Untouched
+        );
+        assert_eq!(known.notes(), [Note::OtherHeader]);
     }
 }

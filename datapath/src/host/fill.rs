@@ -20,6 +20,9 @@ pub struct NewServer {
     pub port: u16,
     /// Tunnel: the outer source address, of the same family as `address`.
     pub outer_source: IpAddr,
+    /// Tunnel: the UDP port it ends at, and whether it has a checksum.
+    pub tunnel_port: u16,
+    pub tunnel_checksum: bool,
     pub ways: Ways,
 }
 
@@ -102,17 +105,23 @@ impl HostTables {
         } else {
             0
         };
+        let checksum = if server.tunnel_checksum {
+            server_flag::CHECKSUM
+        } else {
+            0
+        };
         let mut entry = Server {
             ways: server.ways,
             address,
             port,
             method: server.method,
-            flags: server_flag::PRESENT | family,
+            flags: server_flag::PRESENT | family | checksum,
             service: if of.port == 0 { wide(service) } else { service },
             outer_source: outer,
             outer_sum: checksum::fold(checksum::add(sum(outer), sum(address))),
             virtual_address: of.address,
             virtual_port: of.port,
+            tunnel_port: server.tunnel_port.to_be(),
             ..Server::default()
         };
         if server.method == method::MASQUERADE {
@@ -175,6 +184,8 @@ impl Default for NewServer {
             address: IpAddr::V4(Ipv4Addr::new(10, 1, 0, 7)),
             port: 80,
             outer_source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            tunnel_port: 0,
+            tunnel_checksum: false,
             ways: Ways::new(mac(7), mac(2), 2, 1500),
         }
     }

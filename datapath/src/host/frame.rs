@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use crate::checksum;
 use crate::entry::Ways;
-use crate::frame::{Edit, Frame, Transport, View};
+use crate::frame::{Edit, Frame, Room, Transport, View};
 use crate::packet::Ports;
 use crate::tables::Tables;
 use crate::verdict::Word;
@@ -18,8 +18,8 @@ const HEADROOM: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Xdp,
-    /// A socket buffer: room is opened only if the Ethernet header itself says IPv4 or IPv6, and
-    /// a checksum takes a change of addresses and one of ports one after the other.
+    /// A socket buffer: a frame that stands for many has no room behind a tag in its bytes, and a
+    /// checksum takes a change of addresses and one of ports one after the other.
     Tc,
 }
 
@@ -81,12 +81,12 @@ impl Frame for HostFrame {
         self.segment
     }
 
-    fn open<const BYTES: usize>(&mut self, l3: usize, _outer_v6: bool) -> bool {
-        // bpf_skb_adjust_room: ENOTSUPP for a tag that is still in the frame.
-        if self.start < BYTES || (self.hook == Hook::Tc && l3 != link::HEADER) {
+    fn open(&mut self, l3: usize, bytes: usize, _room: Room) -> bool {
+        let is_closed = self.hook == Hook::Tc && l3 != link::HEADER && self.segment != 0;
+        if self.start < bytes || is_closed {
             return false;
         }
-        let (old, new) = (self.start, self.start - BYTES);
+        let (old, new) = (self.start, self.start - bytes);
         self.bytes.copy_within(old..old + l3, new);
         self.start = new;
         true
@@ -136,9 +136,9 @@ impl Frame for HostFrame {
             .map(|route| route.2)
     }
 
-    fn sum(&self, from: usize) -> Option<u32> {
+    fn sum(&self, from: usize, length: usize) -> Option<u32> {
         let mut sum = 0;
-        for chunk in self.bytes().get(from..)?.chunks(4) {
+        for chunk in self.bytes().get(from..from + length)?.chunks(4) {
             // RFC 1071, 4.1: an end that is no whole word counts as if followed by zeros.
             let mut word = [0; 4];
             word[..chunk.len()].copy_from_slice(chunk);

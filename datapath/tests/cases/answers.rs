@@ -14,6 +14,7 @@ pub fn cases() -> Vec<Case> {
         for protocol in [TCP, UDP] {
             cases.push(unreachable(v6, protocol));
             cases.push(life_is_over(v6, protocol));
+            cases.push(left_to_a_device(v6, protocol));
         }
         cases.push(long_quotes_are_cut(v6));
         cases.push(limited(v6));
@@ -30,11 +31,16 @@ pub fn cases() -> Vec<Case> {
 /// The error about a packet: type and code by family, and the quote cut to what is allowed.
 fn error(about: &Packet, kinds: [(u8, u8); 2], rest: u32) -> Packet {
     let v6 = about.ends().0.is_ipv6();
-    let (kind, code) = kinds[usize::from(v6)];
     let mut quote = about.network();
     quote.truncate(if v6 { 1280 - 48 } else { 576 - 28 });
+    error_with(about, kinds, rest, &quote)
+}
+
+fn error_with(about: &Packet, kinds: [(u8, u8); 2], rest: u32, quote: &[u8]) -> Packet {
+    let v6 = about.ends().0.is_ipv6();
+    let (kind, code) = kinds[usize::from(v6)];
     let (source, target) = about.ends();
-    let error = icmp(target, source, kind, code, rest).payload(&quote);
+    let error = icmp(target, source, kind, code, rest).payload(quote);
     let error = about.copy_link(error).macs(1, 2);
     if v6 { error } else { error.service(0xc0) }
 }
@@ -68,7 +74,41 @@ fn unreachable(v6: bool, protocol: u8) -> Case {
     }
     let tagged = packet.clone().tags(&[0x8100]);
     let out = error(&tagged, UNREACHABLE, 0);
-    all.given(tagged.bytes(), verdict, out.bytes(), Some(Hook::Xdp), 0)
+    all.turns(&tagged, verdict, &out)
+}
+
+/// The device that the answer leaves by computes the quoted packet's transport checksum as if it
+/// were the frame's own. The answer's checksum must be right then.
+fn left_to_a_device(v6: bool, protocol: u8) -> Case {
+    let sentence = format!(
+        "{} {}: the checksum of an error is right once a device has made the quoted one",
+        family_name(v6),
+        protocol_name(protocol)
+    );
+    let mut all = case(sentence, none(v6, protocol));
+    for length in [0, 3, 500, 1400] {
+        let packet = opening(protocol, client(v6), virtual_end(v6)).payload(&vec![0x5a; length]);
+        let half = packet.half_made();
+        let (network, field) = match (v6, protocol) {
+            (true, TCP) => (40, 56),
+            (true, _) => (40, 46),
+            (false, TCP) => (20, 36),
+            (false, _) => (20, 26),
+        };
+        // What is on the wire in the end: the quote with the checksum that the device makes.
+        let most = if v6 { 1280 - 48 } else { 576 - 28 };
+        let mut quote = half[14..].to_vec();
+        quote.truncate(most);
+        let left = [quote[field], quote[field + 1]];
+        let made = finished(&quote[network..]);
+        quote[field..field + 2].copy_from_slice(&made);
+        let mut out = error_with(&packet, UNREACHABLE, 0, &quote).bytes();
+        let at = 14 + if v6 { 48 } else { 28 } + field;
+        assert_eq!(out[at..at + 2], made);
+        out[at..at + 2].copy_from_slice(&left);
+        all = all.given(half, bounced(Bounce::Unreachable), out, None, 0);
+    }
+    all
 }
 
 fn long_quotes_are_cut(v6: bool) -> Case {

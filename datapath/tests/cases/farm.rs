@@ -57,6 +57,7 @@ pub fn server(method: u8, v6: bool) -> NewServer {
         },
         outer_source: if v6 { DIRECTOR6 } else { DIRECTOR },
         ways: to_server(),
+        ..NewServer::default()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Every method, family and protocol, both ways, with tags, options and extension headers.
 
 use shunt_datapath::entry::{Ways, method};
-use shunt_datapath::host::Hook;
 use shunt_datapath::host::mac;
 use shunt_datapath::verdict::{Drop, Pass, Verdict};
 
@@ -30,7 +29,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// What a packet may bring along, and how that is called.
-fn shapes(v6: bool, protocol: u8) -> Vec<(String, Packet)> {
+pub fn shapes(v6: bool, protocol: u8) -> Vec<(String, Packet)> {
     let plain = opening(protocol, client(v6), virtual_end(v6));
     let mut shapes = vec![
         ("plain".to_string(), plain.clone()),
@@ -114,7 +113,7 @@ fn all_methods(v6: bool, protocol: u8, shape: &(String, Packet)) -> Vec<Case> {
     ]
 }
 
-fn forwarded(packet: &Packet) -> Packet {
+pub fn forwarded(packet: &Packet) -> Packet {
     packet.clone().macs(7, 3).ttl(packet.hops() - 1)
 }
 
@@ -173,19 +172,7 @@ fn tunnel(v6: bool, outer_v6: bool, protocol: u8, what: &str, packet: &Packet) -
         .macs(7, 3)
         .padding(packet.behind());
     let sentence = format!("tunnel over {}: {what} is wrapped", family_name(outer_v6));
-    let case = case(sentence, one(v6, protocol, &to));
-    if !packet.is_tagged() {
-        return case.turns(packet, SENT, &out);
-    }
-    // A socket buffer with a tag in its data cannot be given room.
-    case.given(packet.bytes(), SENT, out.bytes(), Some(Hook::Xdp), 0)
-        .given(
-            packet.bytes(),
-            Verdict::Drop(Drop::NoRoom),
-            packet.bytes(),
-            Some(Hook::Tc),
-            0,
-        )
+    case(sentence, one(v6, protocol, &to)).turns(packet, SENT, &out)
 }
 
 fn local(v6: bool, protocol: u8, what: &str, packet: &Packet) -> Case {

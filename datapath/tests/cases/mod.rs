@@ -16,6 +16,7 @@ mod methods;
 pub mod packet;
 mod persistence;
 mod schedulers;
+pub mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
 use shunt_datapath::verdict::Verdict;
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(icmp::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
+    cases.extend(tunnels::cases());
     cases
 }
 

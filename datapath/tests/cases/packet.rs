@@ -186,6 +186,17 @@ impl Packet {
         self
     }
 
+    /// The frame with a transport checksum of which only the pseudo-header's sum is there, as a
+    /// sender leaves it to its device (CHECKSUM_PARTIAL).
+    pub fn half_made(&self) -> Vec<u8> {
+        let mut frame = self.bytes();
+        let l4 = frame.len() - self.padding - self.transport().len();
+        let at = l4 + if self.is_tcp() { 16 } else { 6 };
+        let sum = !checksum(&self.pseudo(self.transport().len()));
+        frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        frame
+    }
+
     /// This packet in another one: IP in IP.
     pub fn inside(&self, source: IpAddr, target: IpAddr) -> Packet {
         let protocol = if self.source.is_ipv6() { 41 } else { 4 };
@@ -199,6 +210,55 @@ impl Packet {
             outer.id = self.id;
         }
         outer
+    }
+
+    /// This packet in another one: GUE in UDP, from and to these ports.
+    pub fn in_gue(&self, source: End, target: End, summed: bool) -> Packet {
+        let mut outer = self.inside(source.0, target.0);
+        let carried = outer.protocol();
+        let ports = [source.1, target.1];
+        outer.head = Head::Udp { ports, summed };
+        let gue = [0, carried, 0, 0];
+        outer.payload = [gue.as_slice(), &outer.payload].concat();
+        outer
+    }
+
+    /// This packet in another one: GRE.
+    pub fn in_gre(&self, source: IpAddr, target: IpAddr, summed: bool) -> Packet {
+        let mut outer = self.inside(source, target);
+        outer.head = Head::None { protocol: 47 };
+        let carried = if self.source.is_ipv6() {
+            [0x86, 0xdd]
+        } else {
+            [0x08, 0x00]
+        };
+        let mut gre = vec![if summed { 0x80 } else { 0 }, 0];
+        gre.extend(carried);
+        if summed {
+            gre.extend([0; 4]);
+        }
+        gre.extend(&outer.payload);
+        if summed {
+            let sum = checksum(&gre);
+            gre[4..6].copy_from_slice(&sum.to_be_bytes());
+        }
+        outer.payload = gre;
+        outer
+    }
+
+    /// The ports, as they lie in the header.
+    pub fn ports(&self) -> u32 {
+        match self.head {
+            Head::Tcp { ports, .. } | Head::Udp { ports, .. } => {
+                u32::from(ports[0].to_be()) | u32::from(ports[1].to_be()) << 16
+            }
+            Head::Icmp { .. } | Head::None { .. } => 0,
+        }
+    }
+
+    /// Whether this is a piece of a datagram.
+    pub fn is_fragment(&self) -> bool {
+        self.fragment.is_some()
     }
 
     pub fn flags(mut self, wanted: u8) -> Self {
@@ -318,7 +378,7 @@ impl Packet {
         ip
     }
 
-    fn protocol(&self) -> u8 {
+    pub fn protocol(&self) -> u8 {
         match self.head {
             Head::Tcp { .. } => TCP,
             Head::Udp { .. } => UDP,
@@ -373,6 +433,12 @@ impl Packet {
         pseudo.extend_from_slice(&[0, 0, 0, self.protocol()]);
         pseudo
     }
+}
+
+/// What a device makes of the bytes of a transport header and its payload, cut or not: the
+/// complement of them all.
+pub fn finished(transport: &[u8]) -> [u8; 2] {
+    checksum(transport).to_be_bytes()
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

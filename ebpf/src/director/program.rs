@@ -26,6 +26,9 @@ pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
     if verdict == Word::RELATED {
         verdict = Word(parts::related_xdp(context));
     }
+    if let Some(server) = verdict.tunnelled() {
+        verdict = Word(parts::tunnel_xdp(context, server));
+    }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = Word(parts::answer_xdp(context, bounce, mtu));
     }
@@ -53,6 +56,9 @@ pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
     let mut verdict = walk(&mut frame, &Maps);
     if verdict == Word::RELATED {
         verdict = Word(parts::related_tc(context));
+    }
+    if let Some(server) = verdict.tunnelled() {
+        verdict = Word(parts::tunnel_tc(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = Word(parts::answer_tc(context, bounce, mtu));

@@ -1,52 +1,32 @@
 //! Frames of both hooks, with the part of [`Frame`] that a real server needs.
 
-use core::arch::asm;
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
-    BPF_F_ADJ_ROOM_FIXED_GSO, xdp_md,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_pull_data, bpf_skb_store_bytes,
-    bpf_xdp_adjust_head, bpf_xdp_get_buff_len,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
+use shunt_datapath::checksum;
 use shunt_datapath::clamp::Change;
 use shunt_datapath::entry::Ways;
-use shunt_datapath::frame::{Edit, Frame, Transport, View};
+use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::tables::Tables;
 use shunt_datapath::verdict::{Drop, Word};
 
-/// Headers that are brought into reach: Ethernet with a tag, an outer header with options, an
-/// inner one, or TCP with all its options.
-const HEADERS: u32 = 128;
+use crate::context::pointer;
+use crate::sum::{self, Bytes};
+
+/// Headers that are brought into reach: Ethernet with a tag, an outer header with options, that of
+/// a tunnel, an inner one, or TCP with all its options.
+const HEADERS: u32 = 192;
 /// `BPF_ADJ_ROOM_MAC`: between the link header and the network header.
 const BEHIND_LINK: u32 = 1;
-
-/// A packet pointer of a context, read so that the verifier keeps it for one.
-///
-/// To the compiler the field has 32 bits, and it may move it with an instruction of 32 bits, after
-/// which the verifier sees a number. Assembly hides the width.
-///
-/// # Safety
-/// `context` must be the program's own context, and `AT` the place of `data` or `data_end`.
-#[inline(always)]
-unsafe fn pointer<const AT: usize>(context: *const c_void) -> usize {
-    let value: usize;
-    // SAFETY: a load from the context, which the caller promises.
-    unsafe {
-        asm!(
-            "{value} = *(u32 *)({context} + {at})",
-            value = out(reg) value,
-            context = in(reg) context,
-            at = const AT,
-            options(pure, readonly, nostack)
-        );
-    }
-    value
-}
 
 /// What both hooks have alike: bytes between two pointers.
 macro_rules! bytes {
@@ -86,12 +66,7 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
-        fn segment(&self) -> usize {
-            0
-        }
-
-        #[inline(always)]
-        fn open<const BYTES: usize>(&mut self, _: usize, _: bool) -> bool {
+        fn open(&mut self, _: usize, _: usize, _: Room) -> bool {
             // A real server wraps nothing.
             false
         }
@@ -103,11 +78,6 @@ macro_rules! bytes {
 
         #[inline(always)]
         fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
-            None
-        }
-
-        #[inline(always)]
-        fn sum(&self, _: usize) -> Option<u32> {
             None
         }
 
@@ -124,9 +94,6 @@ macro_rules! bytes {
         fn later<T: Tables>(&self, _: &T) -> Word {
             Word::drop(Drop::Internal)
         }
-
-        #[inline(always)]
-        fn carry(&mut self, _: Transport, _: u32, _: u32) {}
     };
 }
 
@@ -135,6 +102,29 @@ pub struct XdpFrame(pub *mut xdp_md);
 
 impl Frame for XdpFrame {
     bytes!(0, 4);
+
+    #[inline(always)]
+    fn segment(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn sum(&self, from: usize, length: usize) -> Option<u32> {
+        sum::answer(sum_xdp(self.0, from as u32, length as u32))
+    }
+
+    #[inline(always)]
+    fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
+        if let Some(mut field) = self.edit::<2>(transport.field) {
+            let old = field.view().u16::<0>();
+            let new = checksum::update(old, checksum::add(pseudo, other));
+            field.set_u16::<0>(if transport.optional && new == 0 {
+                0xffff
+            } else {
+                new
+            });
+        }
+    }
 
     #[inline(always)]
     fn length(&self) -> usize {
@@ -156,6 +146,14 @@ impl Frame for XdpFrame {
     fn interface(&self) -> u32 {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).ingress_ifindex }
+    }
+}
+
+impl Bytes for XdpFrame {
+    #[inline(always)]
+    fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
+        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        unsafe { bpf_xdp_load_bytes(self.0, from, to, length) }
     }
 }
 
@@ -225,6 +223,34 @@ impl Frame for SkbFrame {
     bytes!(76, 80);
 
     #[inline(always)]
+    fn segment(&self) -> usize {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).gso_size as usize }
+    }
+
+    #[inline(always)]
+    fn sum(&self, from: usize, length: usize) -> Option<u32> {
+        sum::answer(sum_tc(self.0, from as u32, length as u32))
+    }
+
+    #[inline(always)]
+    fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
+        let (field, zero) = (transport.field as u32, transport.optional);
+        let zero = if zero { BPF_F_MARK_MANGLED_0 } else { 0 };
+        // SAFETY: the helper checks the offset. A change of the field alone, as that of addresses
+        // is to the helper, changes what the device has summed.
+        unsafe {
+            if pseudo != 0 {
+                let flags = zero | BPF_F_PSEUDO_HDR;
+                bpf_l4_csum_replace(self.0, field, 0, pseudo.into(), flags.into());
+            }
+            if other != 0 {
+                bpf_l4_csum_replace(self.0, field, 0, other.into(), zero.into());
+            }
+        }
+    }
+
+    #[inline(always)]
     fn length(&self) -> usize {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).len as usize }
@@ -258,4 +284,24 @@ impl Frame for SkbFrame {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).ingress_ifindex }
     }
+}
+
+impl Bytes for SkbFrame {
+    #[inline(always)]
+    fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
+        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), from, to, length) }
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
+    sum::of(&XdpFrame(context), from, length)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_tc(context: *mut __sk_buff, from: u32, length: u32) -> u64 {
+    sum::of(&SkbFrame(context), from, length)
 }

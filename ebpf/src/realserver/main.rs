@@ -5,14 +5,22 @@
 //! on as it came.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
+#![allow(internal_features)]
 
+#[cfg(target_arch = "bpf")]
+#[path = "../shell/context.rs"]
+#[allow(dead_code)] // The director uses all of it.
+mod context;
 #[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod program;
+#[cfg(target_arch = "bpf")]
+#[path = "../shell/sum.rs"]
+mod sum;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

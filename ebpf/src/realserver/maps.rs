@@ -1,8 +1,11 @@
 //! What the agent tells, and what it is told.
 
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::realserver::{Knowledge, Note, Settings};
+
+use crate::context::blur;
 
 /// Addresses that mean something to this machine, with their roles.
 const ADDRESSES_MOST: usize = 4096;
@@ -29,6 +32,12 @@ impl Knowledge for Maps {
     #[inline(always)]
     fn settings(&self) -> Settings {
         SETTINGS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn blur(&self, value: usize) -> usize {
+        // SAFETY: the helper takes nothing.
+        blur(value as u64, unsafe { bpf_jiffies64() }) as usize
     }
 
     #[inline(always)]

@@ -5,5 +5,6 @@ pub mod fib;
 pub mod maps;
 pub mod parts;
 pub mod skb;
+pub mod sum;
 pub mod words;
 pub mod xdp;

@@ -1,7 +1,8 @@
 //! The rare parts of the walk, each a function that the verifier looks at once and alone.
 //!
 //! Global functions in the kernel's sense: they take the context or numbers and return a number.
-//! A call costs about 9 ns, which only new connections, ICMP messages and answers pay.
+//! A call costs about 9 ns, which only new connections, tunnels with a
+//! header of their own, ICMP messages and answers pay.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::family::{V4, V6};
@@ -9,11 +10,12 @@ use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
-use shunt_datapath::{fragment, icmp, open, reply, template, track, walk};
+use shunt_datapath::{fragment, icmp, open, reply, template, track, tunnel, walk};
 
 use super::fib;
 use super::maps::Maps;
 use super::skb::SkbFrame;
+use super::sum;
 use super::xdp::XdpFrame;
 
 /// The server for a new connection; 0 if there is none.
@@ -154,6 +156,30 @@ pub extern "C" fn related_xdp(context: *mut xdp_md) -> u64 {
 #[inline(never)]
 pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
     icmp::follow(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
+    sum::of(&XdpFrame(context), from, length)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_tc(context: *mut __sk_buff, from: u32, length: u32) -> u64 {
+    sum::of(&SkbFrame(context), from, length)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tunnel_xdp(context: *mut xdp_md, server: u32) -> u64 {
+    tunnel::wrap(&mut XdpFrame(context), &Maps, server).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tunnel_tc(context: *mut __sk_buff, server: u32) -> u64 {
+    tunnel::wrap(&mut SkbFrame(context), &Maps, server).0
 }
 
 #[unsafe(no_mangle)]

@@ -3,16 +3,16 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_MARK_MANGLED_0,
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_MARK_MANGLED_0,
     BPF_F_PSEUDO_HDR,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_loop, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_pull_data,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data,
 };
-use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
-use shunt_datapath::frame::{Edit, Frame, Transport, View};
+use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
 use shunt_datapath::link;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::tables::Tables;
@@ -22,7 +22,8 @@ use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
 use super::parts;
-use super::xdp::move_tags;
+use super::sum::{self, Bytes};
+use super::xdp::move_link;
 
 /// Headers that are brought into reach: Ethernet with two tags, IPv4 with options or IPv6 with
 /// extension headers, TCP, and what an ICMP error quotes of those.
@@ -57,6 +58,17 @@ impl SkbFrame {
     fn end(&self) -> usize {
         // SAFETY: as above, `data_end`.
         unsafe { pointer::<80>(self.0.cast()) }
+    }
+
+    /// Brings so many bytes into reach, or all.
+    #[inline(always)]
+    fn reach(&self, wanted: usize) {
+        let length = self.length();
+        let wanted = if wanted < length { wanted } else { length };
+        if self.end() - self.data() < wanted {
+            // SAFETY: the helper checks the length. If it fails, edits fail.
+            unsafe { bpf_skb_pull_data(self.0, wanted as u32) };
+        }
     }
 
     /// Copies the frame to where the daemon finds it. False if there is no room.
@@ -123,27 +135,25 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn open<const BYTES: usize>(&mut self, l3: usize, outer_v6: bool) -> bool {
-        // An outer header of a tunnel tells the kernel what is inside, for segmentation.
-        let flags = match (BYTES, outer_v6) {
-            (20, _) => BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-            (40, _) => BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
-            _ => 0,
-        };
-        // SAFETY: the helper checks the room in front.
-        let done = unsafe { bpf_skb_adjust_room(self.0, BYTES as i32, BEHIND_LINK, flags.into()) };
-        if done != 0 {
+    fn open(&mut self, l3: usize, bytes: usize, room: Room) -> bool {
+        if l3 == link::HEADER {
+            let flags = announced(room).into();
+            // SAFETY: the helper checks the room in front.
+            let done = unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BEHIND_LINK, flags) };
+            if done != 0 {
+                return false;
+            }
+            self.reach(link::HEADER + bytes + 60);
+            return true;
+        }
+        // A tag in the frame's own bytes: the kernel opens no room behind it, and could not cut
+        // what stands for many.
+        // SAFETY: as above.
+        if self.segment() != 0 || unsafe { bpf_skb_change_head(self.0, bytes as u32, 0) } != 0 {
             return false;
         }
-        let reach = l3 + BYTES + 60;
-        let length = self.length();
-        let reach = if reach < length { reach } else { length };
-        if self.end() - self.data() < reach {
-            // SAFETY: the helper checks the length. If it fails, edits fail.
-            unsafe { bpf_skb_pull_data(self.0, reach as u32) };
-        }
-        // The kernel opened the room behind 14 bytes; tags in the frame belong before it.
-        l3 == link::HEADER || move_tags(self, l3, BYTES).is_some()
+        self.reach(link::HEADER + 8 + bytes + 60);
+        move_link(self, l3, bytes).is_some()
     }
 
     #[inline(always)]
@@ -159,9 +169,7 @@ impl Frame for SkbFrame {
         if length < now && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
             return false;
         }
-        let length = self.length() as u32;
-        // SAFETY: as above. All of it has to be summed.
-        unsafe { bpf_skb_pull_data(self.0, length) == 0 }
+        true
     }
 
     #[inline(always)]
@@ -214,53 +222,34 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn sum(&self, from: usize) -> Option<u32> {
-        let length = self.length() - from;
-        let mut job = Sum {
-            frame: self.0,
-            from,
-            sum: 0,
-        };
-        // SAFETY: the callback gets back the job, which lives until the loop is over.
-        unsafe {
-            bpf_loop(
-                (length >> 2) as u32,
-                add_word as *mut c_void,
-                (&raw mut job).cast(),
-                0,
-            );
-        }
-        // What is left, up to three bytes, counts as if followed by zeros (RFC 1071, 4.1).
-        let mut rest = 0u32;
-        for at in 0..3usize {
-            let offset = from + (length & !3) + at;
-            if at < length & 3 {
-                if let Some(byte) = self.view::<1>(opaque(offset) & 0xfff) {
-                    rest |= (byte.u8::<0>() as u32) << (8 * at as u32);
-                }
-            }
-        }
-        Some(checksum::add(job.sum, rest))
+    fn sum(&self, from: usize, length: usize) -> Option<u32> {
+        sum::answer(parts::sum_tc(self.0, from as u32, length as u32))
     }
 }
 
-#[repr(C, align(8))]
-struct Sum {
-    frame: *mut __sk_buff,
-    from: usize,
-    sum: u32,
+impl Bytes for SkbFrame {
+    #[inline(always)]
+    fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
+        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), from, to, length) }
+    }
 }
 
-unsafe extern "C" fn add_word(index: u32, job: *mut Sum) -> i64 {
-    // SAFETY: `sum` passes its own job.
-    let job = unsafe { &mut *job };
-    let frame = SkbFrame(job.frame);
-    let at = (job.from + ((index as usize) << 2)) & 0xfff;
-    match frame.view::<4>(at) {
-        Some(word) => {
-            job.sum = checksum::add(job.sum, word.u32::<0>());
-            0
+/// What the kernel is told of an outer header, for segmentation.
+#[inline(always)]
+fn announced(room: Room) -> u32 {
+    let Room::Tunnel { v6, over } = room else {
+        return 0;
+    };
+    let outer = if v6 {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+    } else {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    };
+    outer
+        | match over {
+            Over::Ip => 0,
+            Over::Udp => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+            Over::Gre => BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
         }
-        None => 1,
-    }
 }

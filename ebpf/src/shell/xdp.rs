@@ -1,13 +1,11 @@
 //! A frame of the XDP hook.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{
-    bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
-};
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes};
 use core::ffi::c_void;
 use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
-use shunt_datapath::frame::{Edit, Frame, Transport, View};
+use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::tables::Tables;
@@ -17,6 +15,7 @@ use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
 use super::parts;
+use super::sum::{self, Bytes};
 
 pub struct XdpFrame(pub *mut xdp_md);
 
@@ -96,23 +95,12 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn open<const BYTES: usize>(&mut self, l3: usize, _outer_v6: bool) -> bool {
+    fn open(&mut self, l3: usize, bytes: usize, _room: Room) -> bool {
         // SAFETY: the helper checks the room in front.
-        if unsafe { bpf_xdp_adjust_head(self.0, -(BYTES as i32)) } != 0 {
+        if unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } != 0 {
             return false;
         }
-        // The link header moves to the new front: addresses and type, then at most two tags.
-        let Some(old) = self.view::<14>(BYTES) else {
-            return false;
-        };
-        let (a, b, c) = (old.u64::<0>(), old.u32::<8>(), old.u16::<12>());
-        let Some(mut front) = self.edit::<14>(0) else {
-            return false;
-        };
-        front.set_u64::<0>(a);
-        front.set_u32::<8>(b);
-        front.set_u16::<12>(c);
-        l3 == link::HEADER || move_tags(self, l3, BYTES).is_some()
+        move_link(self, l3, bytes).is_some()
     }
 
     #[inline(always)]
@@ -177,66 +165,36 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn sum(&self, from: usize) -> Option<u32> {
-        let length = self.length() - from;
-        let mut job = Sum {
-            frame: self.0,
-            from,
-            sum: 0,
-        };
-        // SAFETY: the callback gets back the job, which lives until the loop is over.
-        unsafe {
-            bpf_loop(
-                (length >> 2) as u32,
-                add_word as *mut c_void,
-                (&raw mut job).cast(),
-                0,
-            );
-        }
-        let mut sum = job.sum;
-        // What is left, up to three bytes, counts as if followed by zeros (RFC 1071, 4.1).
-        let mut rest = 0u32;
-        for at in 0..3usize {
-            let offset = from + (length & !3) + at;
-            if at < length & 3 {
-                if let Some(byte) = self.view::<1>(opaque(offset) & 0xfff) {
-                    rest |= (byte.u8::<0>() as u32) << (8 * at as u32);
-                }
-            }
-        }
-        sum = checksum::add(sum, rest);
-        Some(sum)
+    fn sum(&self, from: usize, length: usize) -> Option<u32> {
+        sum::answer(parts::sum_xdp(self.0, from as u32, length as u32))
     }
 }
 
-#[repr(C, align(8))]
-struct Sum {
-    frame: *mut xdp_md,
-    from: usize,
-    sum: u32,
-}
-
-unsafe extern "C" fn add_word(index: u32, job: *mut Sum) -> i64 {
-    // SAFETY: `sum` passes its own job.
-    let job = unsafe { &mut *job };
-    let frame = XdpFrame(job.frame);
-    let at = (job.from + ((index as usize) << 2)) & 0xfff;
-    match frame.view::<4>(at) {
-        Some(word) => {
-            job.sum = checksum::add(job.sum, word.u32::<0>());
-            0
-        }
-        None => 1,
+impl Bytes for XdpFrame {
+    #[inline(always)]
+    fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
+        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        unsafe { bpf_xdp_load_bytes(self.0, from, to, length) }
     }
 }
 
-/// Moves the bytes between the MAC addresses' type and the network header to the new front.
+/// Copies the link header, which ends at `l3`, from behind `bytes` of room to the front.
 #[inline(always)]
-pub fn move_tags<P: Frame>(frame: &mut P, l3: usize, bytes: usize) -> Option<()> {
-    let first = frame.view::<4>(link::HEADER + bytes)?.u32::<0>();
+pub fn move_link<P: Frame>(frame: &mut P, l3: usize, bytes: usize) -> Option<()> {
+    // Addresses and type, then at most two tags.
+    let old = frame.view::<14>(bytes)?;
+    let (a, b, c) = (old.u64::<0>(), old.u32::<8>(), old.u16::<12>());
+    let mut front = frame.edit::<14>(0)?;
+    front.set_u64::<0>(a);
+    front.set_u32::<8>(b);
+    front.set_u16::<12>(c);
+    if l3 == link::HEADER {
+        return Some(());
+    }
+    let first = frame.view::<4>(bytes + link::HEADER)?.u32::<0>();
     frame.edit::<4>(link::HEADER)?.set_u32::<0>(first);
     if l3 > link::HEADER + 4 {
-        let second = frame.view::<4>(link::HEADER + 4 + bytes)?.u32::<0>();
+        let second = frame.view::<4>(bytes + link::HEADER + 4)?.u32::<0>();
         frame.edit::<4>(link::HEADER + 4)?.set_u32::<0>(second);
     }
     Some(())
