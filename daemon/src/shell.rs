@@ -322,10 +322,13 @@ impl Shell {
                     *retired = *retired - counters;
                 }
             }
-            Change::DeleteService { key } => {
-                self.retired.remove(key);
+            // A service that is made again finds its connections, and counts from zero.
+            Change::DeleteService { key } => self.zero(Some(*key)),
+            Change::Flush => {
+                for (key, _) in self.addresses() {
+                    self.zero(Some(key));
+                }
             }
-            Change::Flush => self.retired.clear(),
             _ => {}
         }
     }
