@@ -9,9 +9,12 @@ use std::fmt::Write;
 
 use super::bed::{Out, Side};
 use super::known;
-use super::packet::{ETHERNET, ICMP, ICMP6, IPIP, IPV6, Packet, TCP};
+use super::packet::{self, ETHERNET, ICMP, ICMP6, IPIP, IPV6, Packet, TCP};
 use super::play::{FIRST, Record};
 use super::scenario::{Scenario, Slot, Step};
+
+/// The hop limit of what a director makes itself.
+pub const OWN_TTL: u8 = 64;
 
 /// One step in a form that is equal where both did the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +120,8 @@ fn connections(lines: impl Iterator<Item = String>, slot: Slot) -> Vec<String> {
             .map_or(true, |address| slot.has_client(address))
     });
     rest.sort_by_key(|line| connection(line).unwrap_or_default());
+    // The kernel says a line twice where one of its pages ends.
+    rest.dedup();
     lines.extend(rest);
     lines
 }
@@ -135,20 +140,20 @@ fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
     let mut seen: Vec<Seen> = Vec::new();
     let mut pending: Option<Vec<u8>> = None;
     for out in outs {
-        let packet = out.frame.get(ETHERNET..).unwrap_or_default();
-        let fragment = Packet::read(packet).and_then(|read| Some((read.fragment?, read)));
-        match fragment {
+        let at = innermost(&out.frame);
+        let packet = Packet::read(out.frame.get(at..).unwrap_or_default());
+        match packet.and_then(|packet| Some((packet.fragment?, packet.payload))) {
             None => seen.push(Seen::of(out.frame.clone())),
-            Some((fragment, read)) => {
+            Some((fragment, payload)) => {
                 let mut frame = pending.take().unwrap_or_else(|| {
-                    let header = out.frame.len() - read.payload.len();
-                    out.frame[..header].to_vec()
+                    let headers = out.frame.len() - payload.len();
+                    out.frame[..headers].to_vec()
                 });
-                frame.extend(read.payload);
+                frame.extend(payload);
                 if fragment.more {
                     pending = Some(frame);
                 } else {
-                    seen.push(Seen::of(put_together(frame)));
+                    seen.push(Seen::of(put_together(frame, at)));
                 }
             }
         }
@@ -157,18 +162,34 @@ fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
     seen
 }
 
-/// The header of the first fragment says what the whole packet's would.
-fn put_together(mut frame: Vec<u8>) -> Vec<u8> {
-    let length = (frame.len() - ETHERNET) as u16;
-    if frame[ETHERNET] >> 4 == 4 {
-        frame[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&length.to_be_bytes());
-        frame[ETHERNET + 6..ETHERNET + 8].fill(0);
-        frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+/// Where the IP header begins that is behind those of tunnels.
+fn innermost(frame: &[u8]) -> usize {
+    let outer = frame.get(ETHERNET..).unwrap_or_default();
+    match Packet::read(outer) {
+        Some(packet) if matches!(packet.protocol, IPIP | IPV6) && packet.fragment.is_none() => {
+            frame.len() - packet.payload.len()
+        }
+        _ => ETHERNET,
+    }
+}
+
+/// The headers of the first fragment say what the whole packet's would.
+fn put_together(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
+    if frame[at] >> 4 == 4 {
+        frame[at + 6..at + 8].fill(0);
     } else {
-        frame[ETHERNET + 6] = frame[ETHERNET + 40];
-        frame.drain(ETHERNET + 40..ETHERNET + 48);
-        let length = length - 48;
-        frame[ETHERNET + 4..ETHERNET + 6].copy_from_slice(&length.to_be_bytes());
+        frame[at + 6] = frame[at + 40];
+        frame.drain(at + 40..at + 48);
+    }
+    // The lengths of the inner and the outer header, which may be the same.
+    for start in [at, ETHERNET] {
+        let length = (frame.len() - start) as u16;
+        let (place, length) = match frame[start] >> 4 {
+            4 => (start + 2, length),
+            _ => (start + 4, length - 40),
+        };
+        frame[place..place + 2].copy_from_slice(&length.to_be_bytes());
+        packet::sum_up_header(&mut frame[start..]);
     }
     frame
 }
@@ -179,7 +200,11 @@ impl Seen {
         if frame.get(ETHERNET).is_some_and(|byte| byte >> 4 == 4) && frame.len() >= ETHERNET + 20 {
             let header = &mut frame[ETHERNET..ETHERNET + 20];
             let is_tunnel = matches!(header[9], IPIP | IPV6);
-            if is_tunnel || u16::from_be_bytes([header[4], header[5]]) >> 12 != FIRST >> 12 {
+            let is_error = header[9] == ICMP && header[8] == OWN_TTL;
+            if is_tunnel
+                || is_error
+                || u16::from_be_bytes([header[4], header[5]]) >> 12 != FIRST >> 12
+            {
                 header[4..6].fill(0);
                 header[10..12].fill(0);
             }

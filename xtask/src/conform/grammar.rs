@@ -1,26 +1,25 @@
 //! Makes a scenario of a seed: services and servers, clients that come and go, an operator who
 //! changes things meanwhile, and now and then something odd.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use shunt_lab::Family;
 
 use super::bed;
 use super::random::Random;
-use super::scenario::{
-    ACK, CLIENTS, Datagram, Error, FIN, Flow, PUSH, RST, SERVERS, SYN, Scenario, Slot, Step,
-    Transport, VIRTUALS,
-};
+use super::scenario::{Flow, SERVERS, Scenario, Slot, Step, Transport, VIRTUALS};
+use super::traffic::Phase;
 use super::vocabulary::{
-    Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, PAYLOADS, SCHEDULERS, TIMEOUTS,
-    TRAFFIC_CLASSES, TRANSPORTS, TTLS, WEIGHTS,
+    Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, TIMEOUTS,
+    TRANSPORTS, WEIGHTS,
 };
 
 /// How many things happen between the beginning and the last look.
 const ACTS: [usize; 2] = [8, 28];
+/// Closed connections last ten seconds, and should outlive a scenario.
+const MOST_SLOW: usize = 1;
 const SERVICE_PORTS: [u16; 3] = [80, 443, 53];
-/// What fits a device of 1500 bytes behind the headers of IPv6 and TCP.
-const MOST_OF_IPV6: u16 = 1440;
 const SERVER_PORTS: [u16; 3] = [80, 8080, 8081];
 
 /// The scenario of a seed, with the addresses of a slot.
@@ -30,6 +29,8 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
         slot,
         services: Vec::new(),
         talks: Vec::new(),
+        half_open: BTreeSet::new(),
+        slow: 0,
         flows: Vec::new(),
         steps: Vec::new(),
     };
@@ -53,30 +54,27 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
 
 /// A service as it was asked for; whether the director took it does not matter.
 #[derive(Clone)]
-struct Service {
-    transport: Transport,
-    family: Family,
-    at: SocketAddr,
+pub struct Service {
+    pub transport: Transport,
+    pub family: Family,
+    pub at: SocketAddr,
     scheduler: &'static str,
     method: Method,
     servers: Vec<(SocketAddr, Method)>,
 }
 
-/// How far a flow is, as far as it is known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Opening,
-    Open,
-    Closing,
-}
-
-struct Writer {
-    random: Random,
-    slot: Slot,
-    services: Vec<Service>,
-    talks: Vec<Phase>,
-    flows: Vec<Flow>,
-    steps: Vec<Step>,
+/// A scenario that is being written.
+pub struct Writer {
+    pub random: Random,
+    pub slot: Slot,
+    pub services: Vec<Service>,
+    pub talks: Vec<Phase>,
+    /// Flows whose client has opened, or opened again, and not said more.
+    pub half_open: BTreeSet<usize>,
+    /// Commands for which the kernel's counters are waited for.
+    slow: usize,
+    pub flows: Vec<Flow>,
+    pub steps: Vec<Step>,
 }
 
 impl Writer {
@@ -120,8 +118,15 @@ impl Writer {
             service.name(),
             service.scheduler
         ));
-        self.services.push(service);
-        let index = self.services.len() - 1;
+        // The second of a name is refused, and what follows is about the first.
+        let is_it = |other: &Service| other.name() == service.name();
+        let index = match self.services.iter().position(is_it) {
+            Some(index) => index,
+            None => {
+                self.services.push(service);
+                self.services.len() - 1
+            }
+        };
         for _ in 0..self.random.below(5) {
             self.add_server(index);
         }
@@ -135,12 +140,17 @@ impl Writer {
             false => format!(" -w {}", self.random.one_of(&WEIGHTS)),
         };
         let extra = self.extra(&OF_SERVERS, &service);
+        // One that is there, or was, keeps its method: "changed methods" in standards.md.
+        let known = service.servers.iter().find(|(at, _)| *at == server);
+        let method = known.map_or(method, |(_, method)| *method);
         self.command(format!(
             "-a {} -r {server} {}{weight}{extra}",
             service.name(),
             method.option
         ));
-        self.services[index].servers.push((server, method));
+        if known.is_none() {
+            self.services[index].servers.push((server, method));
+        }
     }
 
     /// Some server that would be possible for a service.
@@ -156,7 +166,8 @@ impl Writer {
         };
         let number = self.random.below(usize::from(SERVERS)) as u8;
         let address = self.slot.server(family, number);
-        if self.random.once_in(20) {
+        // How its TCP connections end is not seen: "answers of a local server" in standards.md.
+        if service.transport == Transport::Udp && self.random.once_in(15) {
             let own = bed::director_address(family);
             return (SocketAddr::new(own, service.at.port()), method);
         }
@@ -178,196 +189,7 @@ impl Writer {
         words
     }
 
-    /// New flows to one service, from different clients or from different ports of one.
-    fn clients_come(&mut self) {
-        let service = self.any_service();
-        let count = 1 + self.random.below(7);
-        let one = self.random.once_in(2);
-        let mut number = self.random.below(usize::from(CLIENTS)) as u8;
-        for _ in 0..count {
-            if !one {
-                number = self.random.below(usize::from(CLIENTS)) as u8;
-            }
-            let port = 1024 + self.random.below(64000) as u16;
-            let flow = Flow {
-                transport: service.transport,
-                client: SocketAddr::new(self.slot.client(service.family, number), port),
-                service: service.at,
-            };
-            let flow = self.flow(flow);
-            self.open(flow);
-        }
-    }
-
-    fn flow(&mut self, flow: Flow) -> usize {
-        self.flows.push(flow);
-        self.talks.push(Phase::Opening);
-        self.flows.len() - 1
-    }
-
-    /// The first packet, and often the rest of the handshake.
-    fn open(&mut self, flow: usize) {
-        let datagram = self.datagram(SYN);
-        self.client(flow, datagram);
-        if self.random.once_in(3) {
-            self.talks[flow] = Phase::Opening;
-            return;
-        }
-        let answer = self.datagram(SYN | ACK);
-        self.server_sends(flow, answer);
-        if self.flows[flow].transport == Transport::Tcp {
-            let datagram = self.datagram(ACK);
-            self.client(flow, datagram);
-        }
-        self.talks[flow] = Phase::Open;
-    }
-
-    /// The next packet of a flow: mostly one that fits, now and then any.
-    fn talk(&mut self) {
-        if self.flows.is_empty() {
-            return self.clients_come();
-        }
-        let flow = self.random.below(self.flows.len());
-        if self.flows[flow].transport == Transport::Udp || self.random.once_in(8) {
-            return self.say_anything(flow);
-        }
-        match (self.talks[flow], self.random.below(6)) {
-            (Phase::Opening, 0..=1) => self.open(flow),
-            (Phase::Opening, 2..=3) => {
-                self.says(flow, [SYN | ACK, ACK]);
-                self.talks[flow] = Phase::Open;
-            }
-            (Phase::Opening, _) => self.says(flow, [0, RST | ACK]),
-            (Phase::Open, 0..=2) => self.says(flow, [ACK | PUSH, ACK]),
-            (Phase::Open, 3) => {
-                self.says(flow, [RST | ACK, 0]);
-                self.talks[flow] = Phase::Closing;
-            }
-            (Phase::Open, 4) => {
-                self.says(flow, [0, FIN | ACK]);
-                self.talks[flow] = Phase::Closing;
-            }
-            (Phase::Open, _) => {
-                self.says(flow, [FIN | ACK, FIN | ACK]);
-                self.says(flow, [ACK, 0]);
-                self.talks[flow] = Phase::Closing;
-            }
-            (Phase::Closing, 0..=1) => self.open(flow),
-            (Phase::Closing, 2) => self.says(flow, [FIN | ACK, ACK]),
-            (Phase::Closing, 3) => self.says(flow, [0, FIN | ACK]),
-            (Phase::Closing, _) => self.says(flow, [ACK, ACK]),
-        }
-    }
-
-    /// The client with the first flags, then the server with the second; 0 is silence.
-    fn says(&mut self, flow: usize, [client, server]: [u8; 2]) {
-        if client != 0 {
-            let datagram = self.datagram(client);
-            self.client(flow, datagram);
-        }
-        if server != 0 {
-            let datagram = self.datagram(server);
-            self.server_sends(flow, datagram);
-        }
-    }
-
-    fn say_anything(&mut self, flow: usize) {
-        let flags = self.random.below(32) as u8;
-        let flags = self.random.one_of(&[flags, ACK, ACK | PUSH]);
-        let datagram = self.datagram(flags);
-        if self.random.once_in(2) {
-            self.client(flow, datagram);
-        } else {
-            self.server_sends(flow, datagram);
-        }
-    }
-
-    fn client(&mut self, flow: usize, mut datagram: Datagram) {
-        if self.flows[flow].client.is_ipv6() {
-            datagram.payload = datagram.payload.min(MOST_OF_IPV6);
-        }
-        self.steps.push(Step::Client { flow, datagram });
-    }
-
-    fn server_sends(&mut self, flow: usize, datagram: Datagram) {
-        let datagram = Datagram {
-            pieces: 1,
-            payload: datagram.payload.min(MOST_OF_IPV6),
-            ..datagram
-        };
-        self.steps.push(Step::Server { flow, datagram });
-    }
-
-    /// Plain mostly, for what is rare hides what is frequent.
-    fn datagram(&mut self, flags: u8) -> Datagram {
-        let plain = Datagram {
-            flags,
-            payload: if flags & PUSH == 0 { 0 } else { 100 },
-            ttl: 64,
-            traffic_class: 0,
-            dont_fragment: true,
-            pieces: 1,
-        };
-        if !self.random.once_in(4) {
-            return plain;
-        }
-        let carries = flags & (SYN | RST) == 0;
-        let payload = self.random.one_of(&PAYLOADS);
-        let in_pieces = carries && payload >= 100 && self.random.once_in(3);
-        Datagram {
-            payload: if carries { payload } else { 0 },
-            ttl: self.random.one_of(&TTLS),
-            traffic_class: self.random.one_of(&TRAFFIC_CLASSES),
-            dont_fragment: !in_pieces && !self.random.once_in(3),
-            pieces: if in_pieces {
-                self.random.one_of(&[2, 3])
-            } else {
-                1
-            },
-            ..plain
-        }
-    }
-
-    fn refuse(&mut self) {
-        if self.flows.is_empty() {
-            return;
-        }
-        let flow = self.random.below(self.flows.len());
-        let error = self.random.one_of(&[
-            Error::PortUnreachable,
-            Error::HostUnreachable,
-            Error::TimeExceeded,
-            Error::TooBig { mtu: 1400 },
-        ]);
-        self.steps.push(match self.random.once_in(2) {
-            true => Step::ServerError { flow, error },
-            false => Step::ClientError { flow, error },
-        });
-    }
-
-    /// To a port without a service, or in the middle of a connection that nobody opened.
-    fn odd_packet(&mut self) {
-        let service = self.any_service();
-        let client = self.random.below(usize::from(CLIENTS)) as u8;
-        let port = 1024 + self.random.below(64000) as u16;
-        let mut at = service.at;
-        if self.random.once_in(2) {
-            at.set_port(7);
-        }
-        let transport = self.random.one_of(&TRANSPORTS);
-        let flow = self.flow(Flow {
-            transport,
-            client: SocketAddr::new(self.slot.client(service.family, client), port),
-            service: at,
-        });
-        let flags = self
-            .random
-            .one_of(&[SYN, ACK, FIN | ACK, RST, SYN | ACK, 0]);
-        let datagram = self.datagram(flags);
-        self.client(flow, datagram);
-    }
-
-    fn any_service(&mut self) -> Service {
+    pub fn any_service(&mut self) -> Service {
         let index = self.random.below(self.services.len());
         self.services[index].clone()
     }
@@ -375,7 +197,13 @@ impl Writer {
     fn change(&mut self) {
         let index = self.random.below(self.services.len());
         let name = self.services[index].name();
-        match self.random.below(14) {
+        let act = self.random.below(14);
+        let is_slow = matches!(act, 10 | 11 | 13);
+        self.slow += usize::from(is_slow);
+        if is_slow && self.slow > MOST_SLOW {
+            return self.edit_server(index);
+        }
+        match act {
             0..=1 => self.add_server(index),
             2..=6 => self.edit_server(index),
             7..=8 => self.delete_server(index),

@@ -15,6 +15,7 @@ mod packet;
 mod play;
 mod random;
 mod scenario;
+mod traffic;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -23,9 +24,9 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
-use nix::unistd::geteuid;
+use shunt_lab::missing_capability;
 
-use compare::first_difference;
+use compare::{Difference, first_difference};
 use machine::Machine;
 use scenario::{SLOTS, Scenario, Slot};
 
@@ -43,63 +44,80 @@ pub struct Options {
     /// Only scenarios with a step that has this text in it, such as "-s wrr".
     #[arg(long)]
     only: Option<String>,
-    /// How Shunt is attached: tc, xdp-generic or xdp-native.
-    #[arg(long, default_value = "tc")]
+    /// How Shunt is attached.
+    #[arg(long, default_value = "tc", value_parser = ["tc", "xdp-generic", "xdp-native"])]
     hook: String,
     /// Take what IPVS did from the last run, if it was of the same scenarios.
     #[arg(long)]
     again: bool,
-    /// Show every step of scenarios that differ, not only the first difference.
+    /// Show all that came before a difference.
     #[arg(long)]
     verbose: bool,
 }
 
+/// Scenarios that the tests play.
+const CHECKED: u64 = 60;
+
 /// Plays and compares; an error if there is a difference that is not known.
 pub fn run(options: &Options) -> Result<()> {
-    ensure!(geteuid().is_root(), "network namespaces need root");
+    if let Some(capability) = missing_capability() {
+        bail!("network namespaces need {capability}; run as root");
+    }
+    compare(options, &Machine::prepare()?)
+}
+
+/// The same for the tests, as far as this machine can.
+pub fn check() -> Result<()> {
+    if let Some(capability) = missing_capability() {
+        println!("SKIPPED: network namespaces need {capability}");
+        return Ok(());
+    }
+    let machine = match Machine::prepare() {
+        Ok(machine) => machine,
+        Err(error) => {
+            println!("SKIPPED: needs Debian's user-mode-linux and ipvsadm: {error:#}");
+            return Ok(());
+        }
+    };
+    if let Err(error) = machine.play(&[], false) {
+        println!("SKIPPED: needs a machine that user-mode-linux runs on: {error:#}");
+        return Ok(());
+    }
+    let options = Options {
+        seed: 1,
+        scenarios: CHECKED,
+        only: None,
+        hook: "tc".to_owned(),
+        again: false,
+        verbose: false,
+    };
+    compare(&options, &machine)
+}
+
+fn compare(options: &Options, machine: &Machine) -> Result<()> {
     let scenarios = scenarios(options);
     ensure!(!scenarios.is_empty(), "no scenario has that text");
     let program = director::build()?;
-    let machine = Machine::prepare()?;
     println!("playing {} scenarios twice", scenarios.len());
     let begun = Instant::now();
     let (kernel, shunt) = thread::scope(|scope| {
         let kernel = scope.spawn(|| machine.play(&scenarios, options.again));
         let shunt = director::play_all(&program, &options.hook, &scenarios);
-        println!(
-            "Shunt has played after {:.1} s",
-            begun.elapsed().as_secs_f64()
-        );
         (kernel.join(), shunt)
     });
     let kernel = kernel.map_err(|_| anyhow!("the thread of the machine died"))??;
     let shunt = shunt?;
     println!(
-        "IPVS has played after {:.1} s",
+        "both have played after {:.1} s",
         begun.elapsed().as_secs_f64()
     );
     let mut names = BTreeMap::new();
     let mut different = 0;
-    let mut steps = 0;
     for ((scenario, kernel), shunt) in scenarios.iter().zip(&kernel).zip(&shunt) {
-        steps += scenario.steps.len();
-        let Some(found) = first_difference(scenario, kernel, shunt, &mut names) else {
-            continue;
-        };
-        different += 1;
-        println!(
-            "\nscenario {} differs in step {}:",
-            scenario.seed, found.step
-        );
-        let shown = if options.verbose { 0 } else { found.step };
-        for step in &scenario.steps[shown..=found.step] {
-            println!("  {}", scenario.describe(step));
+        if let Some(found) = first_difference(scenario, kernel, shunt, &mut names) {
+            different += 1;
+            show(scenario, &found, options);
         }
-        print!("  IPVS\n{}  Shunt\n{}", found.kernel, found.shunt);
-        println!(
-            "  again: cargo xtask conform --verbose --scenarios 1 --seed {}",
-            scenario.seed
-        );
     }
     for (name, count) in names {
         println!("known difference \"{name}\" in {count} scenarios");
@@ -107,11 +125,24 @@ pub fn run(options: &Options) -> Result<()> {
     if different != 0 {
         bail!("{different} of {} scenarios differ", scenarios.len());
     }
+    let steps: usize = scenarios.iter().map(|scenario| scenario.steps.len()).sum();
     println!(
         "{} scenarios, {steps} steps: no difference that is not known",
         scenarios.len()
     );
     Ok(())
+}
+
+fn show(scenario: &Scenario, found: &Difference, options: &Options) {
+    let seed = scenario.seed;
+    println!("\nscenario {seed} differs in step {}:", found.step);
+    let shown = if options.verbose { 0 } else { found.step };
+    for step in &scenario.steps[shown..=found.step] {
+        println!("  {}", scenario.describe(step));
+    }
+    print!("  IPVS\n{}  Shunt\n{}", found.kernel, found.shunt);
+    let hook = &options.hook;
+    println!("  again: cargo xtask conform --verbose --scenarios 1 --hook {hook} --seed {seed}");
 }
 
 fn scenarios(options: &Options) -> Vec<Scenario> {

@@ -232,8 +232,7 @@ fn packet(header: &Header, offset: usize, more: bool, payload: &[u8]) -> Vec<u8>
             packet.extend([header.ttl, header.protocol, 0, 0]);
             packet.extend(source.octets());
             packet.extend(target.octets());
-            let sum = !folded(&[&packet]);
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            sum_up_header(&mut packet);
         }
         (source, target) => {
             let in_fragments = more || offset != 0;
@@ -263,6 +262,15 @@ fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Puts in the checksum of an IPv4 header without options.
+pub fn sum_up_header(packet: &mut [u8]) {
+    if packet[0] >> 4 == 4 {
+        packet[10..12].fill(0);
+        let sum = !folded(&[&packet[..20]]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 }
 

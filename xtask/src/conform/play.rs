@@ -33,9 +33,10 @@ pub struct Record {
 /// Makes the command `ipvsadm`.
 pub type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
 
-/// The kernel's IPVS adds its counters up every two seconds. What shows or clears them waits.
+/// The kernel's IPVS adds its counters up every two seconds. What shows or
+/// clears them waits.
 const SUMMED_UP: Duration = Duration::from_millis(2100);
-const OF_COUNTERS: [&str; 2] = ["--stats", "-Z"];
+const OF_COUNTERS: [&str; 5] = ["--stats", "-Z", "-C", "-D", "-d"];
 
 struct Player<'a> {
     bed: &'a mut Bed,
@@ -90,7 +91,12 @@ impl Player<'_> {
     fn step(&mut self, step: &Step) -> Result<Record> {
         let mut record = Record::default();
         match step {
-            Step::Command { line, input } => record = self.command(line, input)?,
+            Step::Command { line, input } => {
+                if self.waits && OF_COUNTERS.iter().any(|word| line.contains(word)) {
+                    thread::sleep(SUMMED_UP);
+                }
+                record = self.command(line, input)?;
+            }
             Step::Client { flow, datagram } => self.client(*flow, *datagram)?,
             Step::Server { flow, datagram } => self.server(*flow, *datagram)?,
             Step::ServerError { flow, error } => self.server_error(*flow, *error)?,
@@ -109,9 +115,6 @@ impl Player<'_> {
     }
 
     fn command(&mut self, line: &str, input: &str) -> Result<Record> {
-        if self.waits && OF_COUNTERS.iter().any(|word| line.contains(word)) {
-            thread::sleep(SUMMED_UP);
-        }
         let mut command = (self.ipvsadm)();
         let mut child = command
             .args(line.split_whitespace())
