@@ -4,6 +4,7 @@
 //! A difference is made equal only where exactly this difference is seen.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use shunt_lab::Family;
 
@@ -61,6 +62,8 @@ pub struct Known<'a> {
     servers_deleted: bool,
     resets: u64,
     local_masqueraded: bool,
+    /// Clients that spoke while their family had no service.
+    unseen: BTreeSet<String>,
 }
 
 impl<'a> Known<'a> {
@@ -75,6 +78,7 @@ impl<'a> Known<'a> {
             servers_deleted: false,
             resets: 0,
             local_masqueraded: false,
+            unseen: BTreeSet::new(),
         }
     }
 
@@ -105,7 +109,7 @@ impl<'a> Known<'a> {
         self.six_in_four(kernel, shunt);
         self.cut(step, kernel, shunt);
         self.server_errors(step, kernel, shunt);
-        self.own_errors(kernel, shunt);
+        self.own_errors(step, kernel, shunt);
         self.deleted_servers(step, kernel, shunt);
         self.last_service(step, kernel, shunt);
     }
@@ -130,7 +134,13 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn connections(&mut self, kernel: &View, shunt: &mut View) {
+    fn connections(&mut self, kernel: &mut View, shunt: &mut View) {
+        let unseen = |line: &String| {
+            let client = line.split_whitespace().nth(3);
+            client.is_some_and(|client| self.unseen.contains(client))
+        };
+        kernel.said.retain(|line| !unseen(line));
+        shunt.said.retain(|line| !unseen(line));
         // Time left may differ by the time that the playing took, and by a tick.
         let allowed = kernel.elapsed_s.max(shunt.elapsed_s) + TICK;
         let there: BTreeSet<_> = kernel
@@ -208,7 +218,8 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn own_errors(&mut self, kernel: &mut View, shunt: &mut View) {
+    fn own_errors(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
+        let in_pieces = matches!(step, Step::Client { datagram, .. } if datagram.pieces > 1);
         for side in Side::BOTH {
             let (Some(theirs), Some(ours)) =
                 (kernel.frames.get(&side), shunt.frames.get_mut(&side))
@@ -220,7 +231,8 @@ impl<'a> Known<'a> {
                 if is_own_error(one)
                     && is_own_error(other)
                     && one != other
-                    && plain(one, side) == plain(other, side)
+                    && (plain(one, side) == plain(other, side)
+                        || (in_pieces && error_kind(one) == error_kind(other)))
                 {
                     *other = one.clone();
                     self.names.insert(OWN_ERRORS);
@@ -265,6 +277,8 @@ impl<'a> Known<'a> {
         if is_v6 && is_silent(kernel) && !is_silent(shunt) && errors.all(is_error) {
             shunt.frames.clone_from(&kernel.frames);
             self.names.insert(SERVER_ERRORS);
+            // What was brought was counted, too.
+            self.errors_made = true;
         }
     }
 
@@ -307,7 +321,11 @@ impl<'a> Known<'a> {
         };
         let is_v6 = flow.service.is_ipv6();
         let has_any = self.services.iter().any(|name| name.contains('[') == is_v6);
-        if !has_any && self.servers_deleted && kernel.frames != shunt.frames {
+        if has_any || !self.servers_deleted {
+            return;
+        }
+        self.unseen.insert(flow.client.to_string());
+        if kernel.frames != shunt.frames {
             shunt.frames.clone_from(&kernel.frames);
             self.names.insert(LAST_SERVICE);
         }
@@ -336,6 +354,12 @@ fn is_error(seen: &Seen) -> bool {
         ICMP6 => (1..=4).contains(&kind),
         _ => false,
     }
+}
+
+/// To whom, and of which type and code.
+fn error_kind(seen: &Seen) -> Option<(IpAddr, [u8; 2])> {
+    let packet = seen.packet()?;
+    Some((packet.target, packet.payload.get(..2)?.try_into().ok()?))
 }
 
 fn is_own_error(seen: &Seen) -> bool {
