@@ -86,9 +86,17 @@ impl Freed {
     }
 }
 
+/// What was neither present nor in use at a look at the flows.
+#[derive(Clone, Debug, Default)]
+struct Idle {
+    services: BTreeSet<u32>,
+    servers: BTreeSet<u32>,
+}
+
 /// All ids in use.
 #[derive(Clone, Debug)]
 pub struct Ids {
+    idle: Idle,
     sizes: Sizes,
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     pub endpoints: BTreeMap<NatKey, u32>,
@@ -114,6 +122,7 @@ fn lowest(used: &BTreeSet<u32>) -> u32 {
 impl Ids {
     pub fn new(sizes: Sizes) -> Self {
         Self {
+            idle: Idle::default(),
             sizes,
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -136,6 +145,8 @@ impl Ids {
     /// The id of a service, a new one if it has none.
     pub fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
         if let Some(slot) = self.services.get(key) {
+            // In use again, so the next look alone may not take it away.
+            self.idle.services.remove(&slot.id);
             return (slot.id, false);
         }
         let id = lowest(&self.used_services);
@@ -186,6 +197,7 @@ impl Ids {
             fresh = true;
         }
         let id = slot.id;
+        self.idle.servers.remove(&id);
         self.used_servers.insert(id);
         let endpoint = self.endpoint(server, protocol);
         Put {
@@ -251,11 +263,19 @@ impl Ids {
     }
 
     /// Gives back the ids of what is neither present nor in use by a flow.
+    ///
+    /// A look at the flows takes time: one that began before something was deleted may have missed
+    /// its youngest flows. So an id goes only when two looks in a row found it idle.
     pub fn release(
         &mut self,
         used_services: &BTreeSet<u32>,
         used_servers: &BTreeSet<u32>,
     ) -> Freed {
+        let idle = self.idle(used_services, used_servers);
+        let before = std::mem::replace(&mut self.idle, idle);
+        let is_used = |id: &u32| !before.servers.contains(id) || used_servers.contains(id);
+        let is_service_used =
+            |id: &u32| !before.services.contains(id) || used_services.contains(id);
         let mut freed = Freed::default();
         let mut gone = Vec::new();
         for (key, slot) in &mut self.services {
@@ -264,19 +284,17 @@ impl Ids {
                     .former
                     .iter()
                     .copied()
-                    .filter(|id| !used_servers.contains(id))
+                    .filter(|id| !is_used(id))
                     .collect();
-                server.former.retain(|id| used_servers.contains(id));
+                server.former.retain(is_used);
                 freed.servers.extend(unused);
-                let keep = server.present
-                    || used_servers.contains(&server.id)
-                    || !server.former.is_empty();
+                let keep = server.present || is_used(&server.id) || !server.former.is_empty();
                 if !keep {
                     freed.servers.push(server.id);
                 }
                 keep
             });
-            let keep = slot.present || !slot.servers.is_empty() || used_services.contains(&slot.id);
+            let keep = slot.present || !slot.servers.is_empty() || is_service_used(&slot.id);
             if !keep {
                 gone.push((*key, slot.id));
             }
@@ -300,6 +318,22 @@ impl Ids {
             self.release_endpoints(&mut freed);
         }
         freed
+    }
+
+    fn idle(&self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) -> Idle {
+        let mut idle = Idle::default();
+        for slot in self.services.values() {
+            if !slot.present && !used_services.contains(&slot.id) {
+                idle.services.insert(slot.id);
+            }
+            for server in slot.servers.values() {
+                let own = (!server.present).then_some(server.id);
+                let ids = server.former.iter().copied().chain(own);
+                idle.servers
+                    .extend(ids.filter(|id| !used_servers.contains(id)));
+            }
+        }
+        idle
     }
 
     fn release_endpoints(&mut self, freed: &mut Freed) {
@@ -378,5 +412,67 @@ pub mod pairs {
         Ok(Vec::<(K, V)>::deserialize(deserializer)?
             .into_iter()
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shunt_model::Protocol;
+
+    use super::*;
+
+    /// A look that began before the last flows came, and ended after the server was deleted.
+    #[test]
+    fn an_id_goes_only_when_two_looks_in_a_row_found_it_idle() {
+        let (mut ids, key, server) = one();
+        let id = ids.server(&key, &server, 6).id;
+        let nothing = BTreeSet::new();
+        ids.slot_mut(&key, server.at).unwrap().present = false;
+
+        assert!(ids.release(&nothing, &nothing).is_empty());
+        assert!(ids.release(&nothing, &BTreeSet::from([id])).is_empty());
+        assert!(ids.release(&nothing, &nothing).is_empty());
+        assert_eq!(ids.release(&nothing, &nothing).servers, [id]);
+    }
+
+    #[test]
+    fn a_server_that_came_back_between_two_looks_is_not_idle() {
+        let (mut ids, key, server) = one();
+        let id = ids.server(&key, &server, 6).id;
+        let nothing = BTreeSet::new();
+        ids.slot_mut(&key, server.at).unwrap().present = false;
+        ids.release(&nothing, &nothing);
+
+        assert_eq!(ids.server(&key, &server, 6).id, id);
+        ids.slot_mut(&key, server.at).unwrap().present = false;
+
+        assert!(ids.release(&nothing, &nothing).is_empty());
+    }
+
+    fn one() -> (Ids, ServiceKey, Server) {
+        let sizes = Sizes {
+            services: 16,
+            servers: 16,
+            pool_words: 16,
+        };
+        let key = ServiceKey::Address {
+            protocol: Protocol::Tcp,
+            address: [192, 0, 2, 1].into(),
+            port: 80,
+        };
+        let at = ServerAddress {
+            address: [10, 1, 0, 1].into(),
+            port: 80,
+        };
+        let server = Server {
+            at,
+            method: Method::Route,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let mut ids = Ids::new(sizes);
+        ids.service(&key);
+        (ids, key, server)
     }
 }
