@@ -342,10 +342,9 @@ impl Shell {
                     *retired = *retired - counters;
                 }
             }
-            Change::DeleteService { key } => {
-                self.retired.remove(key);
-            }
-            Change::Flush => self.retired.clear(),
+            // A service that is made again finds its connections, and counts from zero.
+            Change::DeleteService { key } => self.zero(Some(*key)),
+            Change::Flush => self.zero(None),
             _ => {}
         }
     }

@@ -187,8 +187,13 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
     let found = track::find::<F, T>(tables, &key, hash);
-    let id = match found {
+    let (id, server) = match found {
         Some(mut entry) if goes_on(settings, &entry, packet.protocol, ports.flags, now) => {
+            // Before the state: what a deleted server does not hear changes nothing (`ip_vs_in`).
+            let server = match present(tables, entry.target()) {
+                Ok(server) => server,
+                Err(verdict) => return verdict,
+            };
             let before = entry.meta();
             let state = match packet.part {
                 // A later fragment has no flags to tell.
@@ -201,21 +206,29 @@ fn to_service<F: Family, P: Frame, T: Tables>(
                 // template are made sure of.
                 frame.begin(tables, ports, entry.target());
             }
-            entry.target()
+            (entry.target(), server)
         }
-        _ => match open(frame, tables, packet, ports, service) {
-            Ok(id) => id,
-            Err(verdict) => return verdict,
-        },
+        _ => {
+            let opened = open(frame, tables, packet, ports, service);
+            match opened.and_then(|id| Ok((id, present(tables, id)?))) {
+                Ok(opened) => opened,
+                Err(verdict) => return verdict,
+            }
+        }
     };
-    let Some(server) = tables.server(id) else {
-        return Word::drop(Drop::Internal);
-    };
-    if !is_present(server) {
-        return Word::drop(Drop::ServerGone);
-    }
     count_in(tables, id, packet.length);
     methods::forward(frame, packet, server, id)
+}
+
+/// A server that is in its pool.
+#[inline(always)]
+fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
+    let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
+    if is_present(server) {
+        Ok(server)
+    } else {
+        Err(Word::drop(Drop::ServerGone))
+    }
 }
 
 /// A packet that no living entry answers for. The server is chosen here; [`crate::open::begin`]

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::measure::Measurement;
-use crate::{guest, initramfs, place, process, tools};
+use crate::{deb, guest, initramfs, place, process, tools};
 
 /// The kernels of the two Debian releases that we support.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
@@ -63,20 +63,9 @@ fn image(kernel: &str, folder: &Path) -> Result<PathBuf> {
         return Ok(image);
     }
     let package = package(kernel)?;
-    println!("downloading {package}");
-    let download = folder.join("download");
-    let _ = fs::remove_dir_all(&download);
-    fs::create_dir_all(&download)?;
-    let mut apt = process::command("apt-get");
-    process::output(apt.current_dir(&download).args(["download", &package]))?;
-    let archive = first(&download, |name| name.ends_with(".deb"))?;
-    process::output(
-        process::command("dpkg-deb")
-            .arg("-x")
-            .arg(archive)
-            .arg(&download),
-    )?;
-    let unpacked = first(&download.join("boot"), |name| name.starts_with("vmlinuz"))?;
+    let download = folder.join("unpacked");
+    deb::unpack(&package, &download)?;
+    let unpacked = deb::first(&download.join("boot"), |name| name.starts_with("vmlinuz"))?;
     // The move comes last: a download that was interrupted starts again.
     fs::rename(unpacked, &image)?;
     fs::remove_dir_all(download)?;
@@ -115,19 +104,6 @@ fn version(name: &str) -> Vec<u32> {
         .collect()
 }
 
-fn first(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path
-            .file_name()
-            .is_some_and(|name| is_it(&name.to_string_lossy()))
-        {
-            return Ok(path);
-        }
-    }
-    bail!("the package has nothing that fits in {}", folder.display())
-}
-
 fn initramfs() -> Result<Vec<u8>> {
     let program = std::env::current_exe()?;
     let mut files = vec![(PathBuf::from("/init"), fs::read(&program)?)];
@@ -147,7 +123,7 @@ fn initramfs() -> Result<Vec<u8>> {
 }
 
 /// The libraries of a program, the loader included, by their absolute paths.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = process::output(Command::new("ldd").arg(program))?;
     let words = listed
         .split_whitespace()

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod btf;
 mod budget;
+mod conform;
+mod deb;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -44,6 +46,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Compare with the kernel's IPVS: the same commands and packets through both.
+    Conform(conform::Options),
     /// Run every check and every test. This is what CI runs.
     Test,
     /// Load every eBPF program and compare its size with the budget.
@@ -53,6 +57,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if conform::is_here() {
+        conform::run_inside();
+    }
     if guest::is_here() {
         guest::run();
     }
@@ -60,6 +67,7 @@ fn main() -> ExitCode {
         Chore::Bench(options) => bench::run(&options),
         Chore::Bpf { check: false } => object::build(),
         Chore::Bpf { check: true } => object::check(),
+        Chore::Conform(options) => conform::run(&options),
         Chore::Test => return test::run(),
         Chore::Verify(options) => verify::run(&options),
         Chore::Walls => walls::run(),

@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
 use crate::tally::Tally;
-use crate::{object, process, tools, verify, walls};
+use crate::{conform, object, process, tools, verify, walls};
 
 struct Step {
     name: &'static str,
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step {
         name: "packages",
         run: || tools::install(&tools::FOR_TESTS),
@@ -42,6 +42,10 @@ const STEPS: [Step; 6] = [
     Step {
         name: "clippy",
         run: clippy,
+    },
+    Step {
+        name: "a kernel's IPVS and Shunt do the same",
+        run: conform::check,
     },
 ];
 

@@ -46,6 +46,30 @@ fn held_connections_are_active_closed_ones_inactive_until_they_expire() -> Resul
 }
 
 #[test]
+fn a_service_that_is_made_again_counts_from_zero() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(1).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _udp = UdpEcho::start(&bed.servers[0], 53)?;
+    let director = Director::start(bed.director())?;
+    let service = bed.service(Family::V4, 1, 53);
+    let server = at(bed.server_address(Family::V4, 0), 53);
+    for delete in [format!("-D -u {service}"), "-C".to_owned()] {
+        director.ipvsadm(&format!("-A -u {service}"))?;
+        director.ipvsadm(&format!("-a -u {service} -r {server} -m"))?;
+        let before = numbers(&director.ipvsadm("-Ln --stats --exact")?, &server)?;
+        ensure!(before == [0; 5], "{before:?}");
+        UdpProbe::to(service).count(3).run(bed.client())?;
+        let after = numbers(&director.ipvsadm("-Ln --stats --exact")?, &server)?;
+        ensure!(after[1] == 3, "{after:?}");
+        director.ipvsadm(&delete)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn packets_and_bytes_are_counted_one_by_one() -> Result<()> {
     if skipped() {
         return Ok(());

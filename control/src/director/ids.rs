@@ -76,6 +76,12 @@ impl ServiceIds {
     pub fn endpoint(&self) -> u32 {
         if self.wide == 0 { self.id } else { self.wide }
     }
+
+    /// Those that flows may have.
+    fn all(&self) -> impl Iterator<Item = u32> + use<> {
+        let all = [self.id, self.template, self.wide];
+        all.into_iter().filter(|id| *id != 0)
+    }
 }
 
 /// A service that has an id.
@@ -132,15 +138,15 @@ impl ServiceSlot {
     }
 
     /// Takes out what is neither present nor in use; gives the servers that are gone.
-    fn release(&mut self, used: &BTreeSet<u32>) -> Released {
+    fn release(&mut self, is_used: &dyn Fn(&u32) -> bool) -> Released {
         let mut released = Released::default();
         self.servers.retain(|at, server| {
             let before = released.ids.len();
             released
                 .ids
-                .extend(server.former.iter().filter(|id| !used.contains(id)));
-            server.former.retain(|id| used.contains(id));
-            let keep = server.present || used.contains(&server.id) || !server.former.is_empty();
+                .extend(server.former.iter().filter(|id| !is_used(id)));
+            server.former.retain(is_used);
+            let keep = server.present || is_used(&server.id) || !server.former.is_empty();
             if !keep {
                 released.ids.push(server.id);
                 released.gone.push(*at);
@@ -189,9 +195,17 @@ impl Freed {
     }
 }
 
+/// What was neither present nor in use at a look at the flows.
+#[derive(Clone, Debug, Default)]
+struct Idle {
+    services: BTreeSet<u32>,
+    servers: BTreeSet<u32>,
+}
+
 /// All ids in use.
 #[derive(Clone, Debug)]
 pub struct Ids {
+    idle: Idle,
     sizes: Sizes,
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     pub endpoints: BTreeMap<NatKey, u32>,
@@ -213,6 +227,7 @@ pub struct Ids {
 impl Ids {
     pub fn new(sizes: Sizes) -> Self {
         Self {
+            idle: Idle::default(),
             sizes,
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -243,6 +258,8 @@ impl Ids {
     /// The id of a service, a new one if it has none.
     pub fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
         if let Some(slot) = self.services.get(key) {
+            // In use again, so the next look alone may not take it away.
+            self.idle.services.remove(&slot.ids.id);
             return (slot.ids.id, false);
         }
         let id = self.used_services.lowest();
@@ -312,6 +329,7 @@ impl Ids {
             self.doubtful.insert(*key);
         }
         let id = slot.id;
+        self.idle.servers.remove(&id);
         if first {
             let answers = NatKey::of(key, server.at);
             *self.answering.entry(answers).or_default() += 1;
@@ -396,20 +414,26 @@ impl Ids {
     }
 
     /// Gives back the ids of what is neither present nor in use by a flow.
+    ///
+    /// A look at the flows takes time: one that began before something was deleted may have missed
+    /// its youngest flows. So an id goes only when two looks in a row found it idle.
     pub fn release(
         &mut self,
         used_services: &BTreeSet<u32>,
         used_servers: &BTreeSet<u32>,
     ) -> Freed {
+        let idle = self.idle(used_services, used_servers);
+        let before = std::mem::replace(&mut self.idle, idle);
+        let is_used = |id: &u32| !before.servers.contains(id) || used_servers.contains(id);
         let mut freed = Freed::default();
         for key in std::mem::take(&mut self.doubtful) {
             let Some(slot) = self.services.get_mut(&key) else {
                 continue;
             };
-            let released = slot.release(used_servers);
-            let ids = [slot.ids.id, slot.ids.template, slot.ids.wide];
-            let is_used = ids.iter().any(|id| used_services.contains(id));
-            let keep = slot.present || !slot.servers.is_empty() || is_used;
+            let released = slot.release(&is_used);
+            let flows = slot.ids.all().any(|id| used_services.contains(&id));
+            let is_idle = !flows && before.services.contains(&slot.ids.id);
+            let keep = slot.present || !slot.servers.is_empty() || !is_idle;
             if slot.is_doubtful() {
                 self.doubtful.insert(key);
             }
@@ -427,6 +451,26 @@ impl Ids {
             self.used_servers.give_back(*id);
         }
         freed
+    }
+
+    fn idle(&self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) -> Idle {
+        let mut idle = Idle::default();
+        let slots = self
+            .doubtful
+            .iter()
+            .filter_map(|key| self.services.get(key));
+        for slot in slots {
+            if !slot.present && !slot.ids.all().any(|id| used_services.contains(&id)) {
+                idle.services.insert(slot.ids.id);
+            }
+            for server in slot.servers.values() {
+                let own = (!server.present).then_some(server.id);
+                let ids = server.former.iter().copied().chain(own);
+                idle.servers
+                    .extend(ids.filter(|id| !used_servers.contains(id)));
+            }
+        }
+        idle
     }
 
     fn release_service(&mut self, key: &ServiceKey, freed: &mut Freed) {
@@ -537,5 +581,70 @@ pub mod pairs {
         Ok(Vec::<(K, V)>::deserialize(deserializer)?
             .into_iter()
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shunt_model::Protocol;
+
+    use super::*;
+
+    /// A look that began before the last flows came, and ended after the server was deleted.
+    #[test]
+    fn an_id_goes_only_when_two_looks_in_a_row_found_it_idle() {
+        let (mut ids, key, server) = one();
+        let id = ids.server(&key, &server).id;
+        let nothing = BTreeSet::new();
+        ids.slot_mut(&key, server.at).unwrap().present = false;
+        ids.doubt(&key);
+
+        assert!(ids.release(&nothing, &nothing).is_empty());
+        assert!(ids.release(&nothing, &BTreeSet::from([id])).is_empty());
+        assert!(ids.release(&nothing, &nothing).is_empty());
+        assert_eq!(ids.release(&nothing, &nothing).servers, [id]);
+    }
+
+    #[test]
+    fn a_server_that_came_back_between_two_looks_is_not_idle() {
+        let (mut ids, key, server) = one();
+        let id = ids.server(&key, &server).id;
+        let nothing = BTreeSet::new();
+        ids.slot_mut(&key, server.at).unwrap().present = false;
+        ids.doubt(&key);
+        ids.release(&nothing, &nothing);
+
+        assert_eq!(ids.server(&key, &server).id, id);
+        ids.slot_mut(&key, server.at).unwrap().present = false;
+        ids.doubt(&key);
+
+        assert!(ids.release(&nothing, &nothing).is_empty());
+    }
+
+    fn one() -> (Ids, ServiceKey, Server) {
+        let sizes = Sizes {
+            services: 16,
+            servers: 16,
+            pool_words: 16,
+        };
+        let key = ServiceKey::Address {
+            protocol: Protocol::Tcp,
+            address: [192, 0, 2, 1].into(),
+            port: 80,
+        };
+        let at = ServerAddress {
+            address: [10, 1, 0, 1].into(),
+            port: 80,
+        };
+        let server = Server {
+            at,
+            method: Method::Route,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let mut ids = Ids::new(sizes);
+        ids.service(&key);
+        (ids, key, server)
     }
 }

@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(unknown(v6));
         cases.push(expired(v6));
         cases.push(server_gone(v6));
+        cases.push(unheard_by_a_server_that_is_gone(v6));
         cases.push(service_gone(v6));
         cases.push(half_open_give_way(v6));
         cases.push(established_stay(v6));
@@ -240,6 +241,26 @@ fn server_gone(v6: bool) -> Case {
     .turns(&packet, SENT, &out)
     .changes(|tables| tables.servers[1].flags &= !server_flag::PRESENT)
     .leaves(&packet.clone().flags(ACK), Verdict::Drop(Drop::ServerGone))
+}
+
+/// IPVS looks whether the server is there before it follows the state.
+fn unheard_by_a_server_that_is_gone(v6: bool) -> Case {
+    let packet = tcp(client(v6), virtual_end(v6), SYN);
+    let sentence = format!(
+        "{}: what a removed server does not hear does not close",
+        family_name(v6)
+    );
+    Flow::begin(sentence, v6, method::ROUTE, |_| ())
+        .there(SYN, (1, 0))
+        .there(ACK, (1, 0))
+        .case
+        .changes(|tables| tables.servers[1].flags &= !server_flag::PRESENT)
+        .leaves(
+            &packet.clone().flags(FIN | ACK),
+            Verdict::Drop(Drop::ServerGone),
+        )
+        .leaves(&packet.flags(RST), Verdict::Drop(Drop::ServerGone))
+        .holds("it is active yet", |tables| live(tables, 1) == (1, 0))
 }
 
 fn service_gone(v6: bool) -> Case {

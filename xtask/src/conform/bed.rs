@@ -1,0 +1,212 @@
+//! A director between two wires whose other ends we hold.
+//!
+//! Every neighbour is written down, so nothing is asked for on the wires and each frame that comes
+//! out is the director's answer to one that went in. It is the same bed on this kernel and on the
+//! one that has IPVS.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use shunt_lab::{Family, Host, PacketSocket, Prefix, Route, Segment, veth};
+
+use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
+use super::scenario::{SERVERS, SLOTS, Slot, VIRTUALS};
+
+/// For a frame that must come. It takes microseconds where nothing else runs.
+const LIMIT: Duration = Duration::from_secs(20);
+const ROUTER: u8 = 1;
+const DIRECTOR: u8 = 2;
+/// A machine on the back segment that is no server.
+const NEIGHBOUR: u8 = 3;
+/// Neighbour and router discovery and multicast listeners, which come when they like.
+const CHATTER: [u8; 6] = [130, 131, 132, 133, 135, 143];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Side {
+    /// Towards the clients.
+    Front,
+    /// Towards the servers.
+    Back,
+}
+
+impl Side {
+    pub const BOTH: [Side; 2] = [Side::Front, Side::Back];
+
+    fn device(self) -> &'static str {
+        match self {
+            Side::Front => "front",
+            Side::Back => "back",
+        }
+    }
+
+    fn segment(self) -> Segment {
+        match self {
+            Side::Front => Segment::Front,
+            Side::Back => Segment::Back,
+        }
+    }
+
+    /// Who is at the other end when it does not matter who.
+    fn stranger(self) -> u8 {
+        match self {
+            Side::Front => ROUTER,
+            Side::Back => NEIGHBOUR,
+        }
+    }
+
+    /// The director's MAC address there.
+    pub fn director(self) -> [u8; 6] {
+        [2, 0, 0, 0, 2, self as u8]
+    }
+}
+
+/// A frame that came out of the director.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Out {
+    pub side: Side,
+    pub frame: Vec<u8>,
+}
+
+pub struct Bed {
+    pub director: Host,
+    _outside: Host,
+    ends: [PacketSocket; 2],
+    fences: u16,
+}
+
+/// The router's MAC address, by which all clients are reached.
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, ROUTER];
+
+/// The MAC address of the machine on the back segment that has this address.
+pub fn mac_of(address: IpAddr) -> [u8; 6] {
+    let last = match address {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(v6) => v6.octets()[15],
+    };
+    [2, 0, 0, 0, 1, last]
+}
+
+/// An address that the director has for itself.
+pub fn director_address(family: Family) -> IpAddr {
+    Segment::Front.host(family, DIRECTOR)
+}
+
+impl Bed {
+    pub fn new() -> Result<Bed> {
+        let (director, outside) = (Host::new("director")?, Host::new("outside")?);
+        outside.sysctls(&[
+            ("net.ipv6.conf.all.disable_ipv6", "1"),
+            ("net.ipv6.conf.default.disable_ipv6", "1"),
+        ])?;
+        director.sysctls(&[
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+        ])?;
+        for side in Side::BOTH {
+            veth(&director, side.device(), &outside, side.device())?;
+            director.wire(side.device())?;
+            outside.wire(side.device())?;
+            director.set_mac(side.device(), side.director())?;
+        }
+        for family in Family::BOTH {
+            address(&director, family)?;
+        }
+        let open = |side: Side| PacketSocket::open(&outside, side.device());
+        let ends = [open(Side::Front)?, open(Side::Back)?];
+        let mut bed = Bed {
+            director,
+            _outside: outside,
+            ends,
+            fences: 0,
+        };
+        // The first frames of a device may wait for its carrier.
+        bed.settle()?;
+        Ok(bed)
+    }
+
+    /// Lets native XDP send frames to the other ends.
+    pub fn pass_xdp(&self) -> Result<()> {
+        for side in Side::BOTH {
+            self._outside.pass_xdp(side.device())?;
+        }
+        Ok(())
+    }
+
+    pub fn send(&self, side: Side, frame: &[u8]) -> Result<()> {
+        self.ends[side as usize].send(frame)
+    }
+
+    /// What has come out, when all that went in has been seen.
+    ///
+    /// An echo request on each side goes the way of the frames before it, so its answer comes
+    /// after theirs.
+    pub fn settle(&mut self) -> Result<Vec<Out>> {
+        self.fences = self.fences.wrapping_add(1);
+        let number = self.fences;
+        let mut outs = Vec::new();
+        for side in Side::BOTH {
+            let target = side.segment().host(Family::V4, DIRECTOR);
+            let header = Header {
+                source: side.segment().host(Family::V4, side.stranger()),
+                target,
+                protocol: ICMP,
+                ttl: 64,
+                traffic_class: 0,
+                dont_fragment: false,
+                identification: 0,
+            };
+            let echo = packet::echo(header, number);
+            let source = [2, 0, 0, 0, side as u8, side.stranger()];
+            self.send(side, &packet::frame(side.director(), source, &echo))?;
+            let end = &mut self.ends[side as usize];
+            end.receive(LIMIT, |captured| {
+                let frame = &captured.frame;
+                if captured.outgoing || packet::is_echo_reply(frame, number) {
+                    return !captured.outgoing;
+                }
+                if !is_chatter(frame) {
+                    let frame = frame.clone();
+                    outs.push(Out { side, frame });
+                }
+                false
+            })?
+            .with_context(|| format!("the director does not answer on its {side:?} side"))?;
+        }
+        Ok(outs)
+    }
+}
+
+fn is_chatter(frame: &[u8]) -> bool {
+    let Some(packet) = Packet::read(frame.get(ETHERNET..).unwrap_or_default()) else {
+        return true;
+    };
+    let kind = packet.payload.first().copied().unwrap_or(0);
+    // A report to multicast listeners begins with a hop-by-hop header.
+    packet.protocol == 0 || (packet.protocol == ICMP6 && CHATTER.contains(&kind))
+}
+
+fn address(director: &Host, family: Family) -> Result<()> {
+    let length = match family {
+        Family::V4 => 24,
+        Family::V6 => 64,
+    };
+    for side in Side::BOTH {
+        let address = side.segment().host(family, DIRECTOR);
+        director.address(side.device(), Prefix { address, length })?;
+        let stranger = side.segment().host(family, side.stranger());
+        let mac = [2, 0, 0, 0, side as u8, side.stranger()];
+        director.neighbour(side.device(), stranger, mac)?;
+    }
+    for slot in (0..SLOTS).map(Slot) {
+        for number in 0..VIRTUALS {
+            director.address("lo", slot.virtual_address(family, number))?;
+        }
+        for number in 0..SERVERS {
+            let server = slot.server(family, number);
+            director.neighbour(Side::Back.device(), server, mac_of(server))?;
+        }
+    }
+    director.route(&Route::default_via(Segment::Front.host(family, ROUTER)))
+}

@@ -1,0 +1,346 @@
+//! Makes a scenario of a seed: services and servers, clients that come and go, an operator who
+//! changes things meanwhile, and now and then something odd.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use shunt_lab::Family;
+
+use super::bed;
+use super::random::Random;
+use super::scenario::{Flow, SERVERS, Scenario, Slot, Step, Transport, VIRTUALS};
+use super::traffic::Phase;
+use super::vocabulary::{
+    Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, TIMEOUTS,
+    TRANSPORTS, WEIGHTS,
+};
+
+/// How many things happen between the beginning and the last look.
+const ACTS: [usize; 2] = [8, 28];
+/// Closed connections last ten seconds, and should outlive a scenario.
+const MOST_SLOW: usize = 1;
+const SERVICE_PORTS: [u16; 3] = [80, 443, 53];
+const SERVER_PORTS: [u16; 3] = [80, 8080, 8081];
+
+/// The scenario of a seed, with the addresses of a slot.
+pub fn scenario(seed: u64, slot: Slot) -> Scenario {
+    let mut writer = Writer {
+        random: Random::new(seed),
+        slot,
+        services: Vec::new(),
+        talks: Vec::new(),
+        half_open: BTreeSet::new(),
+        slow: 0,
+        flows: Vec::new(),
+        steps: Vec::new(),
+    };
+    for _ in 0..1 + writer.random.below(3) {
+        writer.add_service();
+    }
+    let [least, most] = ACTS;
+    for _ in 0..least + writer.random.below(most - least) {
+        writer.act();
+    }
+    for line in ["-Ln", "-Lnc", "-Sn", "-Ln --stats --exact"] {
+        writer.command(line);
+    }
+    Scenario {
+        seed,
+        slot,
+        flows: writer.flows,
+        steps: writer.steps,
+    }
+}
+
+/// A service as it was asked for; whether the director took it does not matter.
+#[derive(Clone)]
+pub struct Service {
+    pub transport: Transport,
+    pub family: Family,
+    pub at: SocketAddr,
+    scheduler: &'static str,
+    method: Method,
+    servers: Vec<(SocketAddr, Method)>,
+}
+
+/// A scenario that is being written.
+pub struct Writer {
+    pub random: Random,
+    pub slot: Slot,
+    pub services: Vec<Service>,
+    pub talks: Vec<Phase>,
+    /// Flows whose client has opened, or opened again, and not said more.
+    pub half_open: BTreeSet<usize>,
+    /// Commands for which the kernel's counters are waited for.
+    slow: usize,
+    pub flows: Vec<Flow>,
+    pub steps: Vec<Step>,
+}
+
+impl Writer {
+    fn act(&mut self) {
+        match self.random.below(20) {
+            0..=4 => self.clients_come(),
+            5..=10 => self.talk(),
+            11 => self.refuse(),
+            12 => self.odd_packet(),
+            13..=16 => self.change(),
+            17 => self.odd_command(),
+            _ => {
+                let line = self.random.one_of(&LISTINGS);
+                self.command(line);
+            }
+        }
+    }
+
+    fn command(&mut self, line: impl Into<String>) {
+        self.steps.push(Step::Command {
+            line: line.into(),
+            input: String::new(),
+        });
+    }
+
+    fn add_service(&mut self) {
+        let family = self.random.one_of(&Family::BOTH);
+        let number = self.random.below(usize::from(VIRTUALS)) as u8;
+        let port = self.random.one_of(&SERVICE_PORTS);
+        let service = Service {
+            transport: self.random.one_of(&TRANSPORTS),
+            family,
+            at: SocketAddr::new(self.slot.virtual_address(family, number), port),
+            scheduler: self.random.one_of(&SCHEDULERS),
+            method: self.random.one_of(&METHODS),
+            servers: Vec::new(),
+        };
+        let extra = self.extra(&OF_SERVICES, &service);
+        self.command(format!(
+            "-A {} -s {}{extra}",
+            service.name(),
+            service.scheduler
+        ));
+        // The second of a name is refused, and what follows is about the first.
+        let is_it = |other: &Service| other.name() == service.name();
+        let index = match self.services.iter().position(is_it) {
+            Some(index) => index,
+            None => {
+                self.services.push(service);
+                self.services.len() - 1
+            }
+        };
+        for _ in 0..self.random.below(5) {
+            self.add_server(index);
+        }
+    }
+
+    fn add_server(&mut self, index: usize) {
+        let (server, method) = self.server(index);
+        let service = self.services[index].clone();
+        let weight = match self.random.once_in(4) {
+            true => String::new(),
+            false => format!(" -w {}", self.random.one_of(&WEIGHTS)),
+        };
+        let extra = self.extra(&OF_SERVERS, &service);
+        // One that is there, or was, keeps its method: "changed methods" in standards.md.
+        let known = service.servers.iter().find(|(at, _)| *at == server);
+        let method = known.map_or(method, |(_, method)| *method);
+        self.command(format!(
+            "-a {} -r {server} {}{weight}{extra}",
+            service.name(),
+            method.option
+        ));
+        if known.is_none() {
+            self.services[index].servers.push((server, method));
+        }
+    }
+
+    /// Some server that would be possible for a service.
+    fn server(&mut self, index: usize) -> (SocketAddr, Method) {
+        let service = self.services[index].clone();
+        let method = match self.random.once_in(5) {
+            true => self.random.one_of(&METHODS),
+            false => service.method,
+        };
+        let family = match method.any_family && self.random.once_in(4) {
+            true => self.random.one_of(&Family::BOTH),
+            false => service.family,
+        };
+        let number = self.random.below(usize::from(SERVERS)) as u8;
+        let address = self.slot.server(family, number);
+        // How its TCP connections end is not seen: "answers of a local server" in standards.md.
+        if service.transport == Transport::Udp && self.random.once_in(15) {
+            let own = bed::director_address(family);
+            return (SocketAddr::new(own, service.at.port()), method);
+        }
+        let port = match method.any_port {
+            true => self.random.one_of(&SERVER_PORTS),
+            false => service.at.port(),
+        };
+        (SocketAddr::new(address, port), method)
+    }
+
+    fn extra(&mut self, of: &[Extra], service: &Service) -> String {
+        let fits = |extra: &&Extra| extra.fits(service.scheduler, service.transport);
+        let mut words = String::new();
+        for extra in of.iter().filter(fits) {
+            if words.is_empty() && self.random.once_in(extra.once_in) {
+                words = format!(" {}", extra.words(service.family));
+            }
+        }
+        words
+    }
+
+    pub fn any_service(&mut self) -> Service {
+        let index = self.random.below(self.services.len());
+        self.services[index].clone()
+    }
+
+    fn change(&mut self) {
+        let index = self.random.below(self.services.len());
+        let name = self.services[index].name();
+        let act = self.random.below(14);
+        let is_slow = matches!(act, 10 | 11 | 13);
+        self.slow += usize::from(is_slow);
+        if is_slow && self.slow > MOST_SLOW {
+            return self.edit_server(index);
+        }
+        match act {
+            0..=1 => self.add_server(index),
+            2..=6 => self.edit_server(index),
+            7..=8 => self.delete_server(index),
+            9 => {
+                let scheduler = self.random.one_of(&SCHEDULERS);
+                self.services[index].scheduler = scheduler;
+                let service = self.services[index].clone();
+                let extra = self.extra(&OF_SERVICES, &service);
+                self.command(format!("-E {name} -s {scheduler}{extra}"));
+            }
+            10 => {
+                let service = self.services[index].clone();
+                self.command(format!("-D {name}"));
+                if self.random.once_in(2) {
+                    self.command(format!("-A {name} -s {}", service.scheduler));
+                    for (server, method) in service.servers {
+                        self.command(format!("-a {name} -r {server} {}", method.option));
+                    }
+                }
+            }
+            11 => match self.random.once_in(2) {
+                true => self.command("-Z"),
+                false => self.command(format!("-Z {name}")),
+            },
+            12 => {
+                let line = self.random.one_of(&TIMEOUTS);
+                self.command(line);
+            }
+            _ => self.restore(index),
+        }
+    }
+
+    fn edit_server(&mut self, index: usize) {
+        let service = self.services[index].clone();
+        if service.servers.is_empty() {
+            return self.add_server(index);
+        }
+        let (server, method) = self.random.one_of(&service.servers);
+        let weight = self.random.one_of(&WEIGHTS);
+        let extra = self.extra(&OF_SERVERS, &service);
+        self.command(format!(
+            "-e {} -r {server} {} -w {weight}{extra}",
+            service.name(),
+            method.option
+        ));
+    }
+
+    /// It may come back later by an edit, which is refused, or be added again.
+    fn delete_server(&mut self, index: usize) {
+        let service = self.services[index].clone();
+        if service.servers.is_empty() {
+            return self.add_server(index);
+        }
+        let (server, method) = self.random.one_of(&service.servers);
+        let name = service.name();
+        self.command(format!("-d {name} -r {server}"));
+        if self.random.once_in(3) {
+            self.command(format!("-a {name} -r {server} {}", method.option));
+        }
+    }
+
+    /// Everything goes, and one service comes back as it was.
+    fn restore(&mut self, index: usize) {
+        let service = self.services[index].clone();
+        let name = service.name();
+        let mut input = format!("-A {name} -s {}\n", service.scheduler);
+        for (server, method) in &service.servers {
+            input += &format!("-a {name} -r {server} {} -w 1\n", method.option);
+        }
+        self.command("-C");
+        let line = "-R".to_owned();
+        self.steps.push(Step::Command { line, input });
+    }
+
+    fn odd_command(&mut self) {
+        let index = self.random.below(self.services.len());
+        let (server, _) = self.server(index);
+        let line = self.random.one_of(&ODD);
+        let at = self.services[index].at.to_string();
+        let line = line.replace("{service}", &at);
+        self.command(line.replace("{server}", &server.to_string()));
+    }
+}
+
+impl Service {
+    fn name(&self) -> String {
+        let option = match self.transport {
+            Transport::Tcp => "-t",
+            Transport::Udp => "-u",
+        };
+        format!("{option} {}", self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_scenario_and_another_gives_another() {
+        let made = |seed| format!("{:?}", scenario(seed, Slot(0)));
+
+        assert_eq!(made(7), made(7));
+        assert_ne!(made(7), made(8));
+    }
+
+    #[test]
+    fn every_method_scheduler_and_kind_of_step_comes_up() {
+        let lines: Vec<String> = (0..200)
+            .flat_map(|seed| {
+                let scenario = scenario(seed, Slot(0));
+                let describe = |step| scenario.describe(step);
+                scenario.steps.iter().map(describe).collect::<Vec<_>>()
+            })
+            .collect();
+        let has = |word: &str| lines.iter().any(|line| line.contains(word));
+
+        for scheduler in SCHEDULERS {
+            assert!(has(&format!("-s {scheduler}")), "{scheduler}");
+        }
+        for method in METHODS {
+            assert!(has(&format!(" {} -w", method.option)), "{}", method.option);
+        }
+        let kinds = [
+            "SYN",
+            "RST",
+            "fragments",
+            "answer",
+            "server",
+            "client",
+            "-R",
+            "-Z",
+            "--set",
+            "[2001:",
+        ];
+        for kind in kinds {
+            assert!(has(kind), "{kind}");
+        }
+    }
+}

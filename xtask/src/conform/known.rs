@@ -1,0 +1,429 @@
+//! Differences between Shunt and IPVS that we stand by, each by a name that stands in
+//! `docs/standards.md` with the reason.
+//!
+//! A difference is made equal only where exactly this difference is seen.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use shunt_lab::Family;
+
+use super::bed::{Side, director_address};
+use super::compare::{OWN_TTL, Seen, View, connection};
+use super::packet::{ETHERNET, ICMP, ICMP6, IPV6, Packet, UDP};
+use super::scenario::{RST, Scenario, Step};
+
+/// All of them.
+#[cfg(test)]
+const NAMES: [&str; 10] = [
+    TIMERS,
+    TIMEOUTS,
+    OWN_ERRORS,
+    COUNTED_FRAGMENTS,
+    COUNTED_ERRORS,
+    SERVER_ERRORS,
+    SIX_IN_FOUR,
+    CUT,
+    DELETED_SERVERS,
+    LAST_SERVICE,
+];
+const TIMERS: &str = "timers";
+const TIMEOUTS: &str = "changed timeouts";
+const OWN_ERRORS: &str = "errors of our own";
+const COUNTED_FRAGMENTS: &str = "fragments are counted";
+const COUNTED_ERRORS: &str = "errors are not counted";
+const SERVER_ERRORS: &str = "ICMPv6 errors of servers";
+const SIX_IN_FOUR: &str = "IPv6 in IPv4";
+const CUT: &str = "packets that may be cut";
+const DELETED_SERVERS: &str = "errors about a deleted server";
+const LAST_SERVICE: &str = "the last service of a family";
+
+/// Seconds by which a clock that counts ticks may be off.
+const TICK: u64 = 2;
+/// The states whose time `--set` changes.
+const SET: [&str; 3] = ["ESTABLISHED", "FIN_WAIT", "UDP"];
+/// With any headers this fits any device here.
+const SURE_TO_FIT: u16 = 1400;
+/// A closed connection lasts ten seconds, less what a timer's wheel takes off.
+const CLOSED: u64 = 8;
+/// Connections, packets and bytes in and out: the columns of a statistics line.
+const COLUMNS: usize = 5;
+const IN: [usize; 2] = [1, 3];
+const OUT: [usize; 2] = [2, 4];
+
+/// What has happened in a scenario so far that has a difference as its consequence.
+pub struct Known<'a> {
+    scenario: &'a Scenario,
+    names: BTreeSet<&'static str>,
+    services: BTreeSet<String>,
+    timeouts_changed: bool,
+    fragments_sent: bool,
+    errors_made: bool,
+    servers_deleted: bool,
+    resets: u64,
+    local_masqueraded: bool,
+    /// Clients that spoke while their family had no service.
+    unseen: BTreeSet<String>,
+}
+
+impl<'a> Known<'a> {
+    pub fn new(scenario: &'a Scenario) -> Self {
+        Self {
+            scenario,
+            names: BTreeSet::new(),
+            services: BTreeSet::new(),
+            timeouts_changed: false,
+            fragments_sent: false,
+            errors_made: false,
+            servers_deleted: false,
+            resets: 0,
+            local_masqueraded: false,
+            unseen: BTreeSet::new(),
+        }
+    }
+
+    /// Those that came up.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.names.iter().copied()
+    }
+
+    /// Makes both views equal in what is known.
+    pub fn settle(&mut self, step: &Step, kernel: &mut View, shunt: &mut View) {
+        match step {
+            Step::Command { line, input } => {
+                self.hear(line, input, kernel);
+                if line.contains("-Lnc") {
+                    self.connections(kernel, shunt);
+                } else if line.contains("--stats") {
+                    self.counters(kernel, shunt);
+                } else if line.starts_with("-L") {
+                    self.counts(kernel, shunt);
+                }
+            }
+            Step::Client { datagram, .. } | Step::Server { datagram, .. } => {
+                self.fragments_sent |= datagram.pieces > 1;
+                self.resets += u64::from(datagram.flags & RST != 0);
+            }
+            _ => {}
+        }
+        self.six_in_four(kernel, shunt);
+        self.cut(step, kernel, shunt);
+        self.server_errors(step, kernel, shunt);
+        self.own_errors(step, kernel, shunt);
+        self.deleted_servers(step, kernel, shunt);
+        self.last_service(step, kernel, shunt);
+    }
+
+    /// What a command that was done means for the rest.
+    fn hear(&mut self, line: &str, input: &str, kernel: &View) {
+        if kernel.said.first().is_none_or(|first| first != "exit 0") {
+            return;
+        }
+        for line in input.lines().chain([line]) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["-A", _, service, ..] => drop(self.services.insert((*service).to_owned())),
+                ["-D", _, service, ..] => drop(self.services.remove(*service)),
+                ["-C"] => self.services.clear(),
+                ["--set", ..] => self.timeouts_changed = true,
+                _ => {}
+            }
+            let own = director_address(Family::V6).to_string();
+            self.local_masqueraded |= line.contains(&own) && words.contains(&"-m");
+            self.servers_deleted |= matches!(words.first(), Some(&("-D" | "-C" | "-d")));
+        }
+    }
+
+    fn connections(&mut self, kernel: &mut View, shunt: &mut View) {
+        let unseen = |line: &String| {
+            let client = line.split_whitespace().nth(3);
+            client.is_some_and(|client| self.unseen.contains(client))
+        };
+        kernel.said.retain(|line| !unseen(line));
+        shunt.said.retain(|line| !unseen(line));
+        // Time left may differ by the time that the playing took, and by a tick.
+        let allowed = kernel.elapsed_s.max(shunt.elapsed_s) + TICK;
+        let there: BTreeSet<_> = kernel
+            .said
+            .iter()
+            .filter_map(|line| connection(line))
+            .collect();
+        let is_there = |text: &str| there.iter().any(|(other, _)| other == text);
+        if kernel.elapsed_s >= CLOSED {
+            shunt.said.retain(|line| {
+                connection(line)
+                    .is_none_or(|(text, _)| !text.contains(" CLOSE ") || is_there(&text))
+            });
+        }
+        for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
+            let (Some(one), Some(other)) = (connection(theirs), connection(ours)) else {
+                continue;
+            };
+            let state = |text: &str| text.split(' ').nth(1).map(str::to_owned);
+            let is_set = state(&one.0).is_some_and(|state| SET.contains(&&*state));
+            let name = if one.0 == other.0 && one.1.abs_diff(other.1) <= allowed {
+                TIMERS
+            } else if one.0 == other.0 && self.timeouts_changed && is_set {
+                TIMEOUTS
+            } else {
+                continue;
+            };
+            ours.clone_from(theirs);
+            self.names.insert(name);
+        }
+    }
+
+    /// A closed connection may have expired where playing took longer.
+    fn counts(&mut self, kernel: &View, shunt: &mut View) {
+        for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
+            let words = |line: &str| -> Vec<String> {
+                line.split_whitespace().map(str::to_owned).collect()
+            };
+            let (one, other) = (words(theirs), words(ours));
+            if one.len() != 6 || other.len() != 6 || one[0] != "->" || one[..5] != other[..5] {
+                continue;
+            }
+            let count = |words: &[String]| words[5].parse::<u64>().unwrap_or(0);
+            let more = count(&other).saturating_sub(count(&one));
+            if kernel.elapsed_s >= CLOSED && (1..=self.resets).contains(&more) {
+                ours.clone_from(theirs);
+                self.names.insert(TIMERS);
+            }
+        }
+    }
+
+    fn counters(&mut self, kernel: &View, shunt: &mut View) {
+        for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
+            let (Some((name, one)), Some((other_name, other))) = (counters(theirs), counters(ours))
+            else {
+                continue;
+            };
+            if theirs == ours || name != other_name {
+                continue;
+            }
+            let differ = |columns: [usize; 2]| columns.iter().any(|&at| one[at] != other[at]);
+            if one[0] != other[0]
+                || (differ(IN) && !self.fragments_sent)
+                || (differ(OUT) && !self.errors_made)
+            {
+                continue;
+            }
+            if differ(IN) {
+                self.names.insert(COUNTED_FRAGMENTS);
+            }
+            if differ(OUT) {
+                self.names.insert(COUNTED_ERRORS);
+            }
+            ours.clone_from(theirs);
+        }
+    }
+
+    fn own_errors(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
+        let in_pieces = matches!(step, Step::Client { datagram, .. } if datagram.pieces > 1);
+        for side in Side::BOTH {
+            let (Some(theirs), Some(ours)) =
+                (kernel.frames.get(&side), shunt.frames.get_mut(&side))
+            else {
+                continue;
+            };
+            self.errors_made |= theirs.iter().any(is_own_error);
+            for (one, other) in theirs.iter().zip(ours) {
+                if is_own_error(one)
+                    && is_own_error(other)
+                    && one != other
+                    && (plain(one, side) == plain(other, side)
+                        || (in_pieces && error_kind(one) == error_kind(other)))
+                {
+                    *other = one.clone();
+                    self.names.insert(OWN_ERRORS);
+                }
+            }
+        }
+    }
+
+    /// IPVS leaves "don't fragment" out where it wraps IPv6 in IPv4.
+    fn six_in_four(&mut self, kernel: &View, shunt: &mut View) {
+        let (Some(theirs), Some(ours)) = (
+            kernel.frames.get(&Side::Back),
+            shunt.frames.get_mut(&Side::Back),
+        ) else {
+            return;
+        };
+        for (one, other) in theirs.iter().zip(ours) {
+            let is_it = |packet: Packet| packet.source.is_ipv4() && packet.protocol == IPV6;
+            let word = ETHERNET + 6..ETHERNET + 8;
+            if one != other
+                && other.packet().is_some_and(is_it)
+                && other.frame.get(word.clone()) == Some(&[0x40, 0])
+            {
+                other.frame[word].fill(0);
+                if one == other {
+                    self.names.insert(SIX_IN_FOUR);
+                }
+            }
+        }
+    }
+
+    /// IPVS forgets the pseudo-header where it checks their sum, and drops them; also those of the
+    /// director's own stack where that is a masqueraded server.
+    fn server_errors(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
+        let flow = match step {
+            Step::ServerError { flow, .. } => *flow,
+            Step::Client { flow, .. } if self.local_masqueraded => *flow,
+            _ => return,
+        };
+        let is_v6 = self.scenario.flows[flow].client.is_ipv6();
+        let mut errors = shunt.frames.values().flatten();
+        if is_v6 && is_silent(kernel) && !is_silent(shunt) && errors.all(is_error) {
+            shunt.frames.clone_from(&kernel.frames);
+            self.names.insert(SERVER_ERRORS);
+            // What was brought was counted, too.
+            self.errors_made = true;
+        }
+    }
+
+    /// IPVS cuts what does not fit a tunnel and may be cut; we tell its sender.
+    fn cut(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
+        let Step::Client { datagram, .. } = step else {
+            return;
+        };
+        let front = shunt
+            .frames
+            .get(&Side::Front)
+            .map_or(&[][..], Vec::as_slice);
+        let is_told = front.len() == 1 && front.iter().all(is_own_error);
+        let is_sent = kernel
+            .frames
+            .get(&Side::Back)
+            .is_some_and(|sent| sent.len() == 1);
+        if !datagram.dont_fragment && datagram.payload > SURE_TO_FIT && is_told && is_sent {
+            shunt.frames.clone_from(&kernel.frames);
+            self.names.insert(CUT);
+        }
+    }
+
+    fn deleted_servers(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
+        let is_error = matches!(step, Step::ServerError { .. } | Step::ClientError { .. });
+        if is_error && self.servers_deleted && is_silent(shunt) && !is_silent(kernel) {
+            shunt.frames.clone_from(&kernel.frames);
+            self.names.insert(DELETED_SERVERS);
+        }
+    }
+
+    /// Without a service IPVS is not asked, and the director's own stack has the packets.
+    fn last_service(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
+        let flow = match step {
+            Step::Command { .. } => return,
+            Step::Client { flow, .. }
+            | Step::Server { flow, .. }
+            | Step::ServerError { flow, .. }
+            | Step::ClientError { flow, .. } => self.scenario.flows[*flow],
+        };
+        let is_v6 = flow.service.is_ipv6();
+        let has_any = self.services.iter().any(|name| name.contains('[') == is_v6);
+        if has_any || !self.servers_deleted {
+            return;
+        }
+        self.unseen.insert(flow.client.to_string());
+        if kernel.frames != shunt.frames {
+            shunt.frames.clone_from(&kernel.frames);
+            self.names.insert(LAST_SERVICE);
+        }
+    }
+}
+
+fn is_silent(view: &View) -> bool {
+    view.frames.values().all(Vec::is_empty)
+}
+
+/// The name and the numbers of a line of statistics.
+fn counters(line: &str) -> Option<(Vec<&str>, Vec<u64>)> {
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    let numbers = words.split_off(words.len().checked_sub(COLUMNS)?);
+    let numbers: Option<Vec<u64>> = numbers.iter().map(|word| word.parse().ok()).collect();
+    Some((words, numbers?))
+}
+
+fn is_error(seen: &Seen) -> bool {
+    let Some(packet) = seen.packet() else {
+        return false;
+    };
+    let kind = packet.payload.first().copied().unwrap_or(0);
+    match packet.protocol {
+        ICMP => matches!(kind, 3 | 11),
+        ICMP6 => (1..=4).contains(&kind),
+        _ => false,
+    }
+}
+
+/// To whom, and of which type and code.
+fn error_kind(seen: &Seen) -> Option<(IpAddr, [u8; 2])> {
+    let packet = seen.packet()?;
+    Some((packet.target, packet.payload.get(..2)?.try_into().ok()?))
+}
+
+fn is_own_error(seen: &Seen) -> bool {
+    is_error(seen) && seen.packet().is_some_and(|packet| packet.ttl == OWN_TTL)
+}
+
+/// An error without what its maker may choose: traffic class, "don't fragment", towards servers the
+/// source, and whether the packet is quoted as it came or with its TTL counted down.
+fn plain(seen: &Seen, side: Side) -> Vec<u8> {
+    let mut frame = seen.frame.clone();
+    let Some(packet) = Packet::read(&frame[ETHERNET..]) else {
+        return frame;
+    };
+    let quote = frame.len() - packet.payload.len() + 8;
+    let is_v4 = packet.source.is_ipv4();
+    let is_udp = Packet::read(&frame[quote..]).is_some_and(|inner| inner.protocol == UDP);
+    if is_v4 {
+        frame[ETHERNET + 1] = 0;
+        frame[ETHERNET + 6..ETHERNET + 8].fill(0);
+    }
+    if side == Side::Back {
+        let source = if is_v4 { 12..16 } else { 8..24 };
+        frame[ETHERNET + source.start..ETHERNET + source.end].fill(0);
+    }
+    // Where a local server is masqueraded, IPVS quotes the sum of what the server got.
+    let sum = quote + if is_v4 { 26 } else { 46 };
+    if let (true, Some(bytes)) = (is_udp, frame.get_mut(sum..sum + 2)) {
+        bytes.fill(0);
+    }
+    // The sum of the error, and of the quoted header, depend on these.
+    frame[quote - 6..quote - 4].fill(0);
+    let (ttl, sum) = if frame[quote] >> 4 == 4 {
+        (8..9, 10..12)
+    } else {
+        (7..8, 7..8)
+    };
+    for range in [ttl, sum] {
+        if let Some(bytes) = frame.get_mut(quote + range.start..quote + range.end) {
+            bytes.fill(0);
+        }
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_name_stands_in_the_standards() {
+        let page = fs::read_to_string(crate::place::root().join("docs/standards.md")).unwrap();
+        for name in NAMES {
+            assert!(page.contains(&format!("| {name} |")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_statistics_is_read_with_its_name() {
+        let (name, numbers) = counters("  -> 10.1.0.16:80  6  15  7  1348  540").unwrap();
+
+        assert_eq!(name, ["->", "10.1.0.16:80"]);
+        assert_eq!(numbers, [6, 15, 7, 1348, 540]);
+        assert!(counters("Prot LocalAddress:Port Conns").is_none());
+    }
+}

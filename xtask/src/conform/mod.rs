@@ -1,0 +1,163 @@
+//! The same commands and the same packets through the IPVS of a kernel and through Shunt.
+//!
+//! Scenarios are made of seeds by `grammar`, out of the words in `vocabulary`. Both play on the
+//! same `bed`: the kernel in a `machine` that runs as a process, Shunt in namespaces of this one.
+//! `compare` looks at each step, and `known` has the differences that we stand by.
+
+mod bed;
+mod compare;
+mod director;
+mod grammar;
+mod inside;
+mod known;
+mod machine;
+mod packet;
+mod play;
+mod random;
+mod scenario;
+mod traffic;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use clap::Args;
+use shunt_lab::missing_capability;
+
+use compare::{Difference, first_difference};
+use machine::Machine;
+use scenario::{SLOTS, Scenario, Slot};
+
+pub use inside::{is_here, run as run_inside};
+
+/// What is compared, and how.
+#[derive(Args)]
+pub struct Options {
+    /// The seed of the first scenario; each has one more.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many.
+    #[arg(long, default_value_t = 500)]
+    scenarios: u64,
+    /// Only scenarios with a step that has this text in it, such as "-s wrr".
+    #[arg(long)]
+    only: Option<String>,
+    /// How Shunt is attached.
+    #[arg(long, default_value = "tc", value_parser = ["tc", "xdp-generic", "xdp-native"])]
+    hook: String,
+    /// Take what IPVS did from the last run, if it was of the same scenarios.
+    #[arg(long)]
+    again: bool,
+    /// Show all that came before a difference.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// Scenarios that the tests play.
+const CHECKED: u64 = 60;
+
+/// Plays and compares; an error if there is a difference that is not known.
+pub fn run(options: &Options) -> Result<()> {
+    if let Some(capability) = missing_capability() {
+        bail!("network namespaces need {capability}; run as root");
+    }
+    compare(options, &Machine::prepare()?)
+}
+
+/// The same for the tests, as far as this machine can.
+pub fn check() -> Result<()> {
+    if let Some(capability) = missing_capability() {
+        println!("SKIPPED: network namespaces need {capability}");
+        return Ok(());
+    }
+    let machine = match Machine::prepare() {
+        Ok(machine) => machine,
+        Err(error) => {
+            println!("SKIPPED: needs Debian's user-mode-linux and ipvsadm: {error:#}");
+            return Ok(());
+        }
+    };
+    if let Err(error) = machine.play(&[], false) {
+        println!("SKIPPED: needs a machine that user-mode-linux runs on: {error:#}");
+        return Ok(());
+    }
+    let options = Options {
+        seed: 1,
+        scenarios: CHECKED,
+        only: None,
+        hook: "tc".to_owned(),
+        again: false,
+        verbose: false,
+    };
+    compare(&options, &machine)
+}
+
+fn compare(options: &Options, machine: &Machine) -> Result<()> {
+    let scenarios = scenarios(options);
+    ensure!(!scenarios.is_empty(), "no scenario has that text");
+    let program = director::build()?;
+    println!("playing {} scenarios twice", scenarios.len());
+    let begun = Instant::now();
+    let (kernel, shunt) = thread::scope(|scope| {
+        let kernel = scope.spawn(|| machine.play(&scenarios, options.again));
+        let shunt = director::play_all(&program, &options.hook, &scenarios);
+        (kernel.join(), shunt)
+    });
+    let kernel = kernel.map_err(|_| anyhow!("the thread of the machine died"))??;
+    let shunt = shunt?;
+    println!(
+        "both have played after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    let mut names = BTreeMap::new();
+    let mut different = 0;
+    for ((scenario, kernel), shunt) in scenarios.iter().zip(&kernel).zip(&shunt) {
+        if let Some(found) = first_difference(scenario, kernel, shunt, &mut names) {
+            different += 1;
+            show(scenario, &found, options);
+        }
+    }
+    for (name, count) in names {
+        println!("known difference \"{name}\" in {count} scenarios");
+    }
+    if different != 0 {
+        bail!("{different} of {} scenarios differ", scenarios.len());
+    }
+    let steps: usize = scenarios.iter().map(|scenario| scenario.steps.len()).sum();
+    println!(
+        "{} scenarios, {steps} steps: no difference that is not known",
+        scenarios.len()
+    );
+    Ok(())
+}
+
+fn show(scenario: &Scenario, found: &Difference, options: &Options) {
+    let seed = scenario.seed;
+    println!("\nscenario {seed} differs in step {}:", found.step);
+    let shown = if options.verbose { 0 } else { found.step };
+    for step in &scenario.steps[shown..=found.step] {
+        println!("  {}", scenario.describe(step));
+    }
+    print!("  IPVS\n{}  Shunt\n{}", found.kernel, found.shunt);
+    let hook = &options.hook;
+    println!("  again: cargo xtask conform --verbose --scenarios 1 --hook {hook} --seed {seed}");
+}
+
+fn scenarios(options: &Options) -> Vec<Scenario> {
+    let mut scenarios = Vec::new();
+    for seed in options.seed..options.seed + options.scenarios {
+        // The same seed has the same addresses, whatever else is played.
+        let slot = Slot((seed % u64::from(SLOTS)) as u8);
+        let scenario = grammar::scenario(seed, slot);
+        let fits = |text: &String| {
+            let has = |step| scenario.describe(step).contains(text);
+            scenario.steps.iter().any(has)
+        };
+        if options.only.as_ref().is_none_or(fits) {
+            scenarios.push(scenario);
+        }
+    }
+    scenarios
+}

@@ -1,0 +1,257 @@
+//! Plays a scenario on a bed, and writes down what the director said and sent.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
+use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
+use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Scenario, Step};
+
+/// The identification of the first packet that a scenario sends; each has one more.
+pub const FIRST: u16 = 0x4000;
+/// What each scenario starts with, whatever the one before it left.
+const CLEAN: [&str; 2] = ["-C", "--set 900 120 300"];
+
+/// What came of one step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    pub status: Option<i32>,
+    pub output: String,
+    pub error: String,
+    pub frames: Vec<Out>,
+    /// Since the beginning of the scenario.
+    pub elapsed_ms: u64,
+}
+
+/// Makes the command `ipvsadm`.
+pub type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
+
+/// The kernel's IPVS adds its counters up every two seconds. What shows or
+/// clears them waits.
+const SUMMED_UP: Duration = Duration::from_millis(2100);
+const OF_COUNTERS: [&str; 5] = ["--stats", "-Z", "-C", "-D", "-d"];
+
+struct Player<'a> {
+    bed: &'a mut Bed,
+    ipvsadm: Ipvsadm<'a>,
+    waits: bool,
+    scenario: &'a Scenario,
+    /// The last packet that a server got, by flow.
+    delivered: BTreeMap<usize, Vec<u8>>,
+    sent: u16,
+    begun: Instant,
+}
+
+/// Plays scenarios of one bed, and gives one record a step for each. A director that `waits` shows
+/// its counters late.
+pub fn play_group(
+    bed: &mut Bed,
+    ipvsadm: Ipvsadm,
+    waits: bool,
+    scenarios: &[Scenario],
+) -> Result<Vec<Vec<Record>>> {
+    // The whole of it runs in the namespace: a command that had to go there between fork and exec
+    // could not be started without a copy of this process, which is dear in a machine.
+    bed.director.clone().run(|| {
+        let one = |scenario: &Scenario| {
+            play(bed, ipvsadm, waits, scenario)
+                .with_context(|| format!("scenario {}", scenario.seed))
+        };
+        scenarios.iter().map(one).collect()
+    })
+}
+
+fn play(bed: &mut Bed, ipvsadm: Ipvsadm, waits: bool, scenario: &Scenario) -> Result<Vec<Record>> {
+    let mut player = Player {
+        bed,
+        ipvsadm,
+        waits,
+        scenario,
+        delivered: BTreeMap::new(),
+        sent: 0,
+        begun: Instant::now(),
+    };
+    for line in CLEAN {
+        player.command(line, "")?;
+    }
+    player.bed.settle()?;
+    let steps = scenario.steps.iter();
+    let played = |step: &Step| player.step(step).with_context(|| scenario.describe(step));
+    steps.map(played).collect()
+}
+
+impl Player<'_> {
+    fn step(&mut self, step: &Step) -> Result<Record> {
+        let mut record = Record::default();
+        match step {
+            Step::Command { line, input } => {
+                if self.waits && OF_COUNTERS.iter().any(|word| line.contains(word)) {
+                    thread::sleep(SUMMED_UP);
+                }
+                record = self.command(line, input)?;
+            }
+            Step::Client { flow, datagram } => self.client(*flow, *datagram)?,
+            Step::Server { flow, datagram } => self.server(*flow, *datagram)?,
+            Step::ServerError { flow, error } => self.server_error(*flow, *error)?,
+            Step::ClientError { flow, error } => self.client_error(*flow, *error)?,
+        }
+        // A command sends nothing; if something comes late, the next packet's record has it.
+        if !matches!(step, Step::Command { .. }) {
+            record.frames = self.bed.settle()?;
+        }
+        record.elapsed_ms = self.begun.elapsed().as_millis() as u64;
+        match step {
+            // Which fragments come out is not the same for all; what follows would not be either.
+            Step::Client { flow, datagram } if datagram.pieces == 1 => {
+                self.remember(*flow, &record.frames);
+            }
+            _ => {}
+        }
+        Ok(record)
+    }
+
+    fn command(&mut self, line: &str, input: &str) -> Result<Record> {
+        let mut command = (self.ipvsadm)();
+        let mut child = command
+            .args(line.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start ipvsadm")?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // It may have refused its line and not wait for what it could read.
+            let _ = pipe.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().context("ipvsadm")?;
+        Ok(Record {
+            status: output.status.code(),
+            output: String::from_utf8_lossy(&output.stdout).into_owned(),
+            error: String::from_utf8_lossy(&output.stderr).into_owned(),
+            ..Record::default()
+        })
+    }
+
+    fn client(&mut self, flow: usize, datagram: Datagram) -> Result<()> {
+        let Flow {
+            client, service, ..
+        } = self.scenario.flows[flow];
+        let header = self.header(flow, client.ip(), service.ip(), datagram);
+        let packets = packet::datagram(header, [client.port(), service.port()], datagram);
+        self.send(Side::Front, ROUTER_MAC, &packets)
+    }
+
+    /// Only a masqueraded server answers by the director, and only if it has heard something.
+    fn server(&mut self, flow: usize, datagram: Datagram) -> Result<()> {
+        let Some([client, server]) = self.heard(flow) else {
+            return Ok(());
+        };
+        let header = self.header(flow, server.ip(), client.ip(), datagram);
+        let packets = packet::datagram(header, [server.port(), client.port()], datagram);
+        self.send(Side::Back, mac_of(server.ip()), &packets)
+    }
+
+    fn server_error(&mut self, flow: usize, error: Error) -> Result<()> {
+        let Some([client, server]) = self.heard(flow) else {
+            return Ok(());
+        };
+        let quoted = self.delivered.get(&flow).cloned().unwrap_or_default();
+        self.error(Side::Back, server.ip(), client.ip(), error, &quoted)
+    }
+
+    fn client_error(&mut self, flow: usize, error: Error) -> Result<()> {
+        let Flow {
+            client, service, ..
+        } = self.scenario.flows[flow];
+        let datagram = Datagram {
+            flags: ACK | PUSH,
+            payload: 64,
+            ttl: 61,
+            traffic_class: 0,
+            dont_fragment: true,
+            pieces: 1,
+        };
+        let header = self.header(flow, service.ip(), client.ip(), datagram);
+        let quoted = packet::datagram(header, [service.port(), client.port()], datagram);
+        self.error(Side::Front, client.ip(), service.ip(), error, &quoted[0])
+    }
+
+    fn error(
+        &mut self,
+        side: Side,
+        source: IpAddr,
+        target: IpAddr,
+        error: Error,
+        quoted: &[u8],
+    ) -> Result<()> {
+        self.sent += 1;
+        let header = Header {
+            source,
+            target,
+            protocol: if source.is_ipv4() { ICMP } else { ICMP6 },
+            ttl: 63,
+            traffic_class: 0,
+            dont_fragment: false,
+            identification: FIRST + self.sent,
+        };
+        // RFC 1812, 4.3.2.3: as much as fits in 576 bytes; the least that IPv4 asks for is 28.
+        let quoted = &quoted[..quoted.len().min(500)];
+        let packet = packet::error(header, error, quoted);
+        let from = match side {
+            Side::Front => ROUTER_MAC,
+            Side::Back => mac_of(source),
+        };
+        self.send(side, from, &[packet])
+    }
+
+    fn send(&self, side: Side, from: [u8; 6], packets: &[Vec<u8>]) -> Result<()> {
+        let frame = |packet: &Vec<u8>| packet::frame(side.director(), from, packet);
+        packets
+            .iter()
+            .try_for_each(|packet| self.bed.send(side, &frame(packet)))
+    }
+
+    fn header(&mut self, flow: usize, from: IpAddr, to: IpAddr, datagram: Datagram) -> Header {
+        self.sent += 1;
+        Header {
+            source: from,
+            target: to,
+            protocol: self.scenario.flows[flow].protocol(),
+            ttl: datagram.ttl,
+            traffic_class: datagram.traffic_class,
+            dont_fragment: datagram.dont_fragment,
+            identification: FIRST + self.sent,
+        }
+    }
+
+    fn remember(&mut self, flow: usize, frames: &[Out]) {
+        let sent = self.scenario.flows[flow];
+        let is_it = |packet: &Packet| {
+            packet.source == sent.client.ip() && packet.protocol == sent.protocol()
+        };
+        for out in frames.iter().filter(|out| out.side == Side::Back) {
+            let packet = out.frame.get(ETHERNET..).unwrap_or_default();
+            match Packet::read(packet) {
+                Some(read) if is_it(&read) && read.ports().is_some() => {
+                    self.delivered.insert(flow, packet.to_vec());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The client and the masqueraded server of a flow's last packet.
+    fn heard(&self, flow: usize) -> Option<[SocketAddr; 2]> {
+        let packet = Packet::read(self.delivered.get(&flow)?)?;
+        let ends = packet.ends()?;
+        // By route the packet has the virtual address yet, and the answer goes another way.
+        (ends[1].ip() != self.scenario.flows[flow].service.ip()).then_some(ends)
+    }
+}

@@ -1,0 +1,238 @@
+//! What clients and servers of a scenario send.
+
+use std::net::SocketAddr;
+
+use super::grammar::{Service, Writer};
+use super::scenario::{ACK, CLIENTS, Datagram, Error, FIN, Flow, PUSH, RST, SYN, Step, Transport};
+use super::vocabulary::{PAYLOADS, TRAFFIC_CLASSES, TRANSPORTS, TTLS};
+
+/// What fits a device of 1500 bytes behind the headers of IPv6 and TCP.
+const MOST_OF_IPV6: u16 = 1440;
+
+/// How far a flow is, as far as it is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Opening,
+    Open,
+    Closing,
+}
+
+impl Writer {
+    /// New flows to one service, from different clients or from different ports of one.
+    pub fn clients_come(&mut self) {
+        let service = self.any_service();
+        let count = 1 + self.random.below(7);
+        let one = self.random.once_in(2);
+        let mut number = self.random.below(usize::from(CLIENTS)) as u8;
+        for _ in 0..count {
+            if !one {
+                number = self.random.below(usize::from(CLIENTS)) as u8;
+            }
+            let port = 1024 + self.random.below(64000) as u16;
+            let flow = Flow {
+                transport: service.transport,
+                client: SocketAddr::new(self.slot.client(service.family, number), port),
+                service: service.at,
+            };
+            let flow = self.flow(flow);
+            self.open(flow);
+        }
+    }
+
+    fn flow(&mut self, flow: Flow) -> usize {
+        self.flows.push(flow);
+        self.talks.push(Phase::Opening);
+        self.flows.len() - 1
+    }
+
+    /// The first packet, and often the rest of the handshake.
+    fn open(&mut self, flow: usize) {
+        let datagram = self.datagram(SYN);
+        self.client(flow, datagram);
+        if self.random.once_in(3) {
+            self.talks[flow] = Phase::Opening;
+            return;
+        }
+        let answer = self.datagram(SYN | ACK);
+        self.server_sends(flow, answer);
+        if self.flows[flow].transport == Transport::Tcp {
+            let datagram = self.datagram(ACK);
+            self.client(flow, datagram);
+        }
+        self.talks[flow] = Phase::Open;
+    }
+
+    /// The next packet of a flow: mostly one that fits, now and then any.
+    pub fn talk(&mut self) {
+        if self.flows.is_empty() {
+            return self.clients_come();
+        }
+        let flow = self.random.below(self.flows.len());
+        if self.flows[flow].transport == Transport::Udp || self.random.once_in(8) {
+            return self.say_anything(flow);
+        }
+        match (self.talks[flow], self.random.below(6)) {
+            (Phase::Opening, 0..=1) => self.open(flow),
+            (Phase::Opening, 2..=3) => {
+                self.says(flow, [SYN | ACK, ACK]);
+                self.talks[flow] = Phase::Open;
+            }
+            (Phase::Opening, _) => self.says(flow, [0, RST | ACK]),
+            (Phase::Open, 0..=2) => self.says(flow, [ACK | PUSH, ACK]),
+            (Phase::Open, 3) => {
+                self.says(flow, [RST | ACK, 0]);
+                self.talks[flow] = Phase::Closing;
+            }
+            (Phase::Open, 4) => {
+                self.says(flow, [0, FIN | ACK]);
+                self.talks[flow] = Phase::Closing;
+            }
+            (Phase::Open, _) => {
+                self.says(flow, [FIN | ACK, FIN | ACK]);
+                self.says(flow, [ACK, 0]);
+                self.talks[flow] = Phase::Closing;
+            }
+            (Phase::Closing, 0..=1) => self.open(flow),
+            (Phase::Closing, 2) => self.says(flow, [FIN | ACK, ACK]),
+            (Phase::Closing, 3) => self.says(flow, [0, FIN | ACK]),
+            (Phase::Closing, _) => self.says(flow, [ACK, ACK]),
+        }
+    }
+
+    /// The client with the first flags, then the server with the second; 0 is silence.
+    fn says(&mut self, flow: usize, [client, server]: [u8; 2]) {
+        if client != 0 {
+            let datagram = self.datagram(client);
+            self.client(flow, datagram);
+        }
+        if server != 0 {
+            let datagram = self.datagram(server);
+            self.server_sends(flow, datagram);
+        }
+    }
+
+    fn say_anything(&mut self, flow: usize) {
+        let mut flags = self.random.below(32) as u8;
+        // No stack sends a SYN that ends something.
+        if flags & SYN != 0 {
+            flags &= SYN | ACK;
+        }
+        let flags = self.random.one_of(&[flags, ACK, ACK | PUSH]);
+        let datagram = self.datagram(flags);
+        if self.random.once_in(2) {
+            self.client(flow, datagram);
+        } else {
+            self.server_sends(flow, datagram);
+        }
+    }
+
+    fn client(&mut self, flow: usize, mut datagram: Datagram) {
+        if self.flows[flow].client.is_ipv6() {
+            datagram.payload = datagram.payload.min(MOST_OF_IPV6);
+        }
+        let Flow {
+            transport, service, ..
+        } = self.flows[flow];
+        // Fragments for the director's own stack are late: "fragments for nobody" in standards.md.
+        let is_it = |other: &Service| other.transport == transport && other.at == service;
+        if !self.services.iter().any(is_it) {
+            datagram.pieces = 1;
+        }
+        match datagram.flags & (SYN | RST | FIN | ACK) {
+            flags if flags & SYN != 0 => self.half_open.insert(flow),
+            _ => self.half_open.remove(&flow),
+        };
+        self.steps.push(Step::Client { flow, datagram });
+    }
+
+    fn server_sends(&mut self, flow: usize, datagram: Datagram) {
+        let mut datagram = Datagram {
+            pieces: 1,
+            payload: datagram.payload.min(MOST_OF_IPV6),
+            ..datagram
+        };
+        // A server never accepts without a SYN. See "answers between ticks" in standards.md.
+        if self.half_open.contains(&flow) && datagram.flags & (FIN | RST) == 0 {
+            datagram.flags |= SYN;
+        }
+        // IPVS does not see what the stack does not forward: "answers that expire".
+        if datagram.flags & (SYN | FIN | RST) != 0 {
+            datagram.ttl = datagram.ttl.max(2);
+        }
+        self.steps.push(Step::Server { flow, datagram });
+    }
+
+    /// Plain mostly, for what is rare hides what is frequent.
+    fn datagram(&mut self, flags: u8) -> Datagram {
+        let plain = Datagram {
+            flags,
+            payload: if flags & PUSH == 0 { 0 } else { 100 },
+            ttl: 64,
+            traffic_class: 0,
+            dont_fragment: true,
+            pieces: 1,
+        };
+        if !self.random.once_in(4) {
+            return plain;
+        }
+        let carries = flags & (SYN | RST) == 0;
+        let payload = self.random.one_of(&PAYLOADS);
+        let in_pieces = carries && payload >= 100 && self.random.once_in(3);
+        Datagram {
+            payload: if carries { payload } else { 0 },
+            // An error about a fragment quotes it, or the whole packet if somebody put it together.
+            ttl: if in_pieces {
+                64
+            } else {
+                self.random.one_of(&TTLS)
+            },
+            traffic_class: self.random.one_of(&TRAFFIC_CLASSES),
+            dont_fragment: !in_pieces && !self.random.once_in(3),
+            pieces: if in_pieces {
+                self.random.one_of(&[2, 3])
+            } else {
+                1
+            },
+            ..plain
+        }
+    }
+
+    pub fn refuse(&mut self) {
+        if self.flows.is_empty() {
+            return;
+        }
+        let flow = self.random.below(self.flows.len());
+        let error = self.random.one_of(&[
+            Error::PortUnreachable,
+            Error::HostUnreachable,
+            Error::TimeExceeded,
+            Error::TooBig { mtu: 1400 },
+        ]);
+        self.steps.push(match self.random.once_in(2) {
+            true => Step::ServerError { flow, error },
+            false => Step::ClientError { flow, error },
+        });
+    }
+
+    /// To a port without a service, or in the middle of a connection that nobody opened.
+    pub fn odd_packet(&mut self) {
+        let service = self.any_service();
+        let client = self.random.below(usize::from(CLIENTS)) as u8;
+        let port = 1024 + self.random.below(64000) as u16;
+        let mut at = service.at;
+        if self.random.once_in(2) {
+            at.set_port(7);
+        }
+        let transport = self.random.one_of(&TRANSPORTS);
+        let flow = self.flow(Flow {
+            transport,
+            client: SocketAddr::new(self.slot.client(service.family, client), port),
+            service: at,
+        });
+        let flags = self
+            .random
+            .one_of(&[SYN, ACK, FIN | ACK, RST, SYN | ACK, 0]);
+        let datagram = self.datagram(flags);
+        self.client(flow, datagram);
+    }
+}

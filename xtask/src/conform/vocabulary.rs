@@ -1,0 +1,130 @@
+//! The words that scenarios are made of. What a director learns to carry is switched on by a line
+//! here; what this version refuses is in `control/src/carried.rs`.
+
+use shunt_lab::Family;
+
+use super::scenario::Transport;
+
+pub const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+
+pub const SCHEDULERS: [&str; 8] = ["rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq"];
+
+/// A forwarding method as it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Method {
+    pub option: &'static str,
+    /// The server may have another port than the service.
+    pub any_port: bool,
+    /// The server may be of the other family.
+    pub any_family: bool,
+}
+
+pub const METHODS: [Method; 3] = [
+    Method {
+        option: "-m",
+        any_port: true,
+        any_family: false,
+    },
+    Method {
+        option: "-g",
+        any_port: false,
+        any_family: false,
+    },
+    Method {
+        option: "-i",
+        any_port: false,
+        any_family: true,
+    },
+];
+
+/// Words that a service or a server may have besides.
+pub struct Extra {
+    pub words: [&'static str; 2],
+    /// Only with this scheduler, if one is named.
+    pub scheduler: &'static str,
+    /// Only with one transport.
+    pub transport: Option<Transport>,
+    /// One service or server has them in so many for which they are possible.
+    pub once_in: usize,
+}
+
+impl Extra {
+    pub fn words(&self, family: Family) -> &'static str {
+        self.words[family as usize]
+    }
+
+    pub fn fits(&self, scheduler: &str, transport: Transport) -> bool {
+        (self.scheduler.is_empty() || self.scheduler == scheduler)
+            && self.transport.is_none_or(|only| only == transport)
+    }
+}
+
+pub const OF_SERVICES: [Extra; 4] = [
+    flags("sh", "-b sh-port"),
+    flags("sh", "-b sh-fallback"),
+    flags("mh", "-b mh-port"),
+    flags("mh", "-b mh-fallback,mh-port"),
+];
+
+pub const OF_SERVERS: [Extra; 0] = [];
+
+const fn flags(scheduler: &'static str, words: &'static str) -> Extra {
+    Extra {
+        words: [words; 2],
+        scheduler,
+        transport: None,
+        once_in: 4,
+    }
+}
+
+/// Listings that do not wait for the kernel to sum up its counters.
+pub const LISTINGS: [&str; 7] = [
+    "-Ln",
+    "-Ln",
+    "-Lnc",
+    "-Lnc",
+    "-Sn",
+    "-Ln --thresholds",
+    "-L --timeout",
+];
+
+/// What is refused, or should be: each line has room for a service and a server of its own family.
+pub const ODD: [&str; 22] = [
+    "-A -t {service} -s nosuch",
+    "-A -t {service} -s rr",
+    "-E -t {service} -s wlc",
+    "-D -t {service}",
+    "-D -u {service}",
+    "-a -t {service} -r {server} -m",
+    "-a -u {service} -r {server} -g",
+    "-e -t {service} -r {server} -i -w 2",
+    "-d -t {service} -r {server}",
+    "-d -u {service} -r {server}",
+    "-a -t {service} -r {server} -m -w 65536",
+    "-a -t {service} -r {server} -m -w -1",
+    "-a -t {service} -r 0.0.0.0:80 -m",
+    "-a -t {service}",
+    "-A",
+    "-A -t {service} -u {service}",
+    "-A -t {service} -r {server}",
+    "-A -t 192.0.2.300:80",
+    "-Z -t {service}",
+    "-Ln -t {service}",
+    "-L -t {service} -n --exact",
+    "--set 1 2",
+];
+
+pub const WEIGHTS: [u16; 10] = [0, 1, 1, 1, 2, 3, 4, 10, 100, 65535];
+
+pub const TIMEOUTS: [&str; 4] = [
+    "--set 600 60 90",
+    "--set 0 0 0",
+    "--set 900 0 200",
+    "--set 3600 100 600",
+];
+
+pub const PAYLOADS: [u16; 9] = [0, 0, 1, 7, 100, 500, 1000, 1432, 1460];
+
+pub const TTLS: [u8; 8] = [64, 64, 64, 60, 128, 255, 2, 1];
+
+pub const TRAFFIC_CLASSES: [u8; 6] = [0, 0, 0, 0x10, 0xb8, 0x02];
