@@ -40,12 +40,13 @@ pub fn pick<T: Tables>(tables: &T, service: u32, client: Client) -> u32 {
         return NONE;
     };
     let (pool, flags) = (PoolWord(entry.pool), entry.flags);
+    let hashed = hashes::hashed(flags, client);
     match pool.scheduler() {
         scheduler::RING => round::ring(tables, pool),
         scheduler::WRR => round::weighted(tables, pool),
-        scheduler::SH => hashes::source(tables, pool, flags, client),
+        scheduler::SH => hashes::source(tables, pool, flags, hashed),
         scheduler::DH => hashes::target(tables, pool, client),
-        scheduler::MH => hashes::maglev(tables, pool, flags, client),
+        scheduler::MH => hashes::maglev(tables, pool, flags, hashed),
         scheduler::FO | scheduler::OVF => priority::first(tables, pool),
         scheduler::EMPTY => NONE,
         scheduler::TWOS | scheduler::P2C => random::draw(tables, pool),

@@ -8,6 +8,17 @@ use crate::entry::{NONE, PoolWord, service_flag};
 use crate::family::{Family, V6};
 use crate::tables::Tables;
 
+/// What sh and mh hash of a client: its address, and its port if the service says so.
+#[inline(always)]
+pub(super) fn hashed(flags: u8, client: Client) -> u32 {
+    let port = if flags & service_flag::PORT != 0 {
+        client.port as u32
+    } else {
+        0
+    };
+    port.wrapping_add(client.address)
+}
+
 /// `hash_32` of the kernel (include/linux/hash.h) to eight bits.
 #[inline(always)]
 fn hash_8(value: u32) -> u32 {
@@ -15,14 +26,10 @@ fn hash_8(value: u32) -> u32 {
 }
 
 /// sh: `ip_vs_sh_hashkey`. 256 slots.
-#[inline(always)]
-pub(super) fn source<T: Tables>(tables: &T, pool: PoolWord, flags: u8, client: Client) -> u32 {
-    let port = if flags & service_flag::PORT != 0 {
-        client.port as u32
-    } else {
-        0
-    };
-    let hash = hash_8(port.wrapping_add(client.address));
+// A function of its own, as `random::draw` is.
+#[inline(never)]
+pub(super) fn source<T: Tables>(tables: &T, pool: PoolWord, flags: u8, value: u32) -> u32 {
+    let hash = hash_8(value);
     let (server, weight) = slot(tables, pool, hash);
     if weight != 0 || flags & service_flag::FALLBACK == 0 {
         return if weight != 0 { server } else { NONE };
@@ -31,7 +38,7 @@ pub(super) fn source<T: Tables>(tables: &T, pool: PoolWord, flags: u8, client: C
     let mut found = NONE;
     tables.repeat(256, |offset| {
         let round = offset.wrapping_add(hash) & 255;
-        let at = round.wrapping_add(hash_8(port.wrapping_add(client.address))) & 255;
+        let at = round.wrapping_add(hash_8(value)) & 255;
         let (server, weight) = slot(tables, pool, at);
         if weight != 0 {
             found = server;
@@ -53,14 +60,9 @@ pub(super) fn target<T: Tables>(tables: &T, pool: PoolWord, client: Client) -> u
 const MH_KEY: u64 = 2_654_435_761;
 
 /// mh: `ip_vs_mh_get` and `ip_vs_mh_get_fallback`.
-#[inline(always)]
-pub(super) fn maglev<T: Tables>(tables: &T, pool: PoolWord, flags: u8, client: Client) -> u32 {
-    let port = if flags & service_flag::PORT != 0 {
-        client.port as u32
-    } else {
-        0
-    };
-    let value = port.wrapping_add(client.address);
+// A function of its own, as `random::draw` is.
+#[inline(never)]
+pub(super) fn maglev<T: Tables>(tables: &T, pool: PoolWord, flags: u8, value: u32) -> u32 {
     let Some(hash) = hsiphash(value, MH_KEY).checked_rem(pool.length()) else {
         return NONE;
     };

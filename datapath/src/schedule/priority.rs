@@ -9,7 +9,8 @@ use crate::tables::Tables;
 
 /// `ip_vs_fo_schedule`; `ip_vs_ovf_schedule` passes over servers with more active connections than
 /// weight.
-#[inline(always)]
+// A function of its own, as `random::draw` is.
+#[inline(never)]
 pub(super) fn first<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let overflows = pool.scheduler() == scheduler::OVF;
     let mut found = NONE;

@@ -24,7 +24,8 @@ pub(super) fn ring<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
 }
 
 /// The place whose turn it was is overloaded: the next one that is not.
-#[inline(always)]
+// A function of its own, as `random::draw` is.
+#[inline(never)]
 fn next_open<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let length = pool.length() as u64;
     let mut found = NONE;
