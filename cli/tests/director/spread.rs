@@ -34,8 +34,8 @@ fn held_connections_spread_by_scheduler_and_weight() -> Result<()> {
     let _http = web_servers(&bed)?;
     let director = Director::start(bed.director())?;
     for family in Family::BOTH {
-        for (scheduler, wanted) in SPREAD {
-            let spread = spread(&bed, &director, family, scheduler)?;
+        for (port, (scheduler, wanted)) in (8000..).zip(SPREAD) {
+            let spread = spread(&bed, &director, family, scheduler, port)?;
             let wanted: BTreeMap<String, u64> = (1..)
                 .zip(wanted)
                 .filter(|(_, count)| *count > 0)
@@ -43,8 +43,8 @@ fn held_connections_spread_by_scheduler_and_weight() -> Result<()> {
                 .collect();
             ensure!(spread == wanted, "{scheduler} {family:?}: {spread:?}");
         }
-        for scheduler in ["sh", "mh", "dh"] {
-            let spread = spread(&bed, &director, family, scheduler)?;
+        for (port, scheduler) in (9000..).zip(["sh", "mh", "dh"]) {
+            let spread = spread(&bed, &director, family, scheduler, port)?;
             ensure!(
                 spread.len() == 1,
                 "{scheduler} {family:?}: one client at {spread:?}"
@@ -134,13 +134,15 @@ fn a_large_pool_says_that_it_decides_by_a_short_list() -> Result<()> {
     Ok(())
 }
 
+/// Each has a port of its own: a server that is deleted and added again finds its connections.
 fn spread(
     bed: &Topology,
     director: &Director,
     family: Family,
     scheduler: &str,
+    port: u16,
 ) -> Result<BTreeMap<String, u64>> {
-    let web = bed.service(family, 1, 80);
+    let web = bed.service(family, 1, port);
     director.ipvsadm(&format!("-A -t {web} -s {scheduler}"))?;
     for (index, weight) in (0..bed.servers.len()).zip(1..) {
         let server = at(bed.server_address(family, index), 80);
