@@ -26,7 +26,9 @@ pub fn carried(change: &Change) -> Result<(), Refusal> {
         | Change::EditServer { .. }
         | Change::DeleteServer { .. }
         | Change::Zero { .. }
-        | Change::SetTimeouts { .. } => None,
+        | Change::SetTimeouts { .. }
+        | Change::AddMark { .. }
+        | Change::DeleteMark { .. } => None,
     };
     match missing {
         None => Ok(()),
@@ -40,12 +42,11 @@ pub fn carried(change: &Change) -> Result<(), Refusal> {
 /// The first thing a service asks for that is not carried, with its verb.
 fn of_service(service: &Service) -> Option<String> {
     match service.key {
-        ServiceKey::Mark { .. } => return Some("firewall marks are".into()),
         ServiceKey::Address {
             protocol: Protocol::Sctp,
             ..
         } => return Some("SCTP is".into()),
-        ServiceKey::Address { .. } => {}
+        ServiceKey::Address { .. } | ServiceKey::Mark { .. } => {}
     }
     let engine = service.persistence.as_ref().and_then(|p| p.engine.as_ref());
     if let Some(engine) = engine {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use shunt_model::api::{
     Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
 };
-use shunt_model::{ServiceKey, Timeouts};
+use shunt_model::{MarkRule, ServiceKey, Timeouts};
 use tokio::sync::{mpsc, oneshot};
 
 /// A question to the daemon's task, with where the answer goes.
@@ -25,6 +25,7 @@ pub enum Ask {
     Connections(mpsc::Sender<Bytes>),
     Count(oneshot::Sender<ConnectionCount>),
     Timeouts(oneshot::Sender<Timeouts>),
+    Marks(oneshot::Sender<Vec<MarkRule>>),
     Statistics(oneshot::Sender<Statistics>),
     Status(oneshot::Sender<Status>),
 }
@@ -62,6 +63,7 @@ fn router(asks: Asks) -> Router {
         .route("/v1/connections", get(connections))
         .route("/v1/connections/count", get(count))
         .route("/v1/timeouts", get(timeouts))
+        .route("/v1/marks", get(marks))
         .route("/v1/statistics", get(statistics))
         .fallback(nothing)
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST))
@@ -135,6 +137,10 @@ async fn count(State(asks): State<Asks>) -> Response {
 
 async fn timeouts(State(asks): State<Asks>) -> Response {
     told(&asks, Ask::Timeouts).await
+}
+
+async fn marks(State(asks): State<Asks>) -> Response {
+    told(&asks, Ask::Marks).await
 }
 
 async fn statistics(State(asks): State<Asks>) -> Response {

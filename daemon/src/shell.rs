@@ -290,6 +290,9 @@ impl Shell {
             Ask::Timeouts(answer) => {
                 let _ = answer.send(self.director.table().timeouts());
             }
+            Ask::Marks(answer) => {
+                let _ = answer.send(self.director.table().marks().copied().collect());
+            }
             Ask::Statistics(answer) => {
                 let _ = answer.send(self.statistics());
             }

@@ -8,6 +8,7 @@
 //! | `POST /v1/change` | [`Change`] | [`Done`] |
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
+//! | `GET /v1/marks` | | `[`[`MarkRule`]`]` |
 //! | `GET /v1/timeouts` | | [`Timeouts`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
 //!
@@ -19,7 +20,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Counters, Rates, Server, ServerAddress, Service, ServiceKey, Timeouts};
+use crate::{Counters, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey, Timeouts};
 
 /// One change of the table. The forms are those of IPVS's own commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,13 @@ pub enum Change {
     SetTimeouts {
         timeouts: Timeouts,
     },
+    /// Packets to a target have this mark from here on.
+    AddMark {
+        rule: MarkRule,
+    },
+    DeleteMark {
+        rule: MarkRule,
+    },
 }
 
 impl fmt::Display for Change {
@@ -85,6 +93,8 @@ impl fmt::Display for Change {
             Change::DeleteServer { key, at } => write!(f, "server {at} of {key} deleted"),
             Change::Zero { key: Some(key) } => write!(f, "counters of {key} zeroed"),
             Change::Zero { key: None } => f.write_str("all counters zeroed"),
+            Change::AddMark { rule } => write!(f, "{rule} added"),
+            Change::DeleteMark { rule } => write!(f, "{rule} deleted"),
             Change::SetTimeouts { timeouts } => {
                 let Timeouts {
                     tcp_s,

@@ -107,4 +107,8 @@ pub struct Connection {
     pub state: State,
     /// Seconds until the entry expires if no packet comes.
     pub expires_s: u32,
+    /// The template of a firewall mark's client: it is for every protocol, and the mark stands in
+    /// place of the virtual address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<u32>,
 }

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod connection;
 pub mod counters;
+pub mod mark;
 pub mod nearest;
 pub mod scheduler;
 pub mod server;
@@ -13,6 +14,7 @@ pub mod service;
 
 pub use connection::{Connection, State};
 pub use counters::{Counters, Rates};
+pub use mark::MarkRule;
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};
 pub use service::{Family, Persistence, Protocol, Service, ServiceKey, Timeouts};

@@ -38,7 +38,10 @@ pub fn write(
     writeln!(
         out,
         "{:<3} {expires:<6} {:<11} {:<18} {:<18} {}",
-        protocol.to_string(),
+        match connection.mark {
+            Some(_) => "IP".to_owned(),
+            None => protocol.to_string(),
+        },
         connection.state,
         at(connection.client),
         at(connection.virtual_address),

@@ -16,6 +16,8 @@ use crate::client::{Client, Failure};
 
 mod change;
 mod connection;
+mod iptables;
+mod mark;
 mod meaning;
 mod pages;
 mod persistence;
@@ -60,6 +62,9 @@ enum Noun {
     /// Show the connections that are tracked
     #[command(subcommand)]
     Connection(connection::Verb),
+    /// Show and change the rules that mark packets
+    #[command(subcommand)]
+    Mark(mark::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
     /// Show a director at work in a lab of namespaces on this machine
@@ -169,6 +174,7 @@ impl Noun {
             Noun::Service(verb) => verb.run(outside),
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
+            Noun::Mark(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
             // The program takes these before it comes here: they need no client.
             Noun::Demo { .. } | Noun::Agent { .. } => {

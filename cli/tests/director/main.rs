@@ -9,6 +9,7 @@ mod change;
 mod director;
 mod hops;
 mod listing;
+mod marks;
 mod packets;
 mod persistence;
 mod reach;

@@ -170,13 +170,21 @@ fn connection(line: &str, names: &Fixture) -> Option<Connection> {
     else {
         return None;
     };
-    let protocol = protocol(protocol_name)?;
+    // The template of a mark's client is for every protocol.
+    let is_marked = protocol_name == "IP";
+    let protocol = protocol(if is_marked { "TCP" } else { protocol_name })?;
     let (minutes, seconds) = expires.split_once(':')?;
     let at = |word| address(word, Some((protocol, names)));
+    let virtual_address = at(virtual_address)?;
+    let mark = match virtual_address.ip() {
+        IpAddr::V4(mark) if is_marked => Some(mark.to_bits()),
+        _ => None,
+    };
     Some(Connection {
         protocol,
+        mark,
         client: at(client)?,
-        virtual_address: at(virtual_address)?,
+        virtual_address,
         server: at(server)?,
         state: State::ALL
             .into_iter()

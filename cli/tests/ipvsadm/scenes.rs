@@ -122,8 +122,6 @@ pub const DIFFERENCES: &[Difference] = &[
     Difference { file: "lines", command: "ipvsadm -R", times: 1,
         how: How::Instead { theirs: " -g -w 1\n", ours: " -g -w 1 -x 4 -y 2\n" },
         why: THRESHOLDS },
-    Difference { file: "connections", command: "ipvsadm -Lcn | grep -v", times: 1,
-        how: How::CannotBeListed, why: "templates of marks, which are not carried" },
     Difference { file: "connections", command: "ipvsadm -Lcn --persistent-conn | grep", times: 1,
         how: How::CannotBeListed, why: "persistence engines, which are not carried" },
 ];

@@ -141,8 +141,9 @@ fn what_is_refused_is_said_on_standard_error_and_changes_nothing() {
             "SCTP is not carried by this version of Shunt yet",
         ),
         (
-            "service add mark/7",
-            "firewall marks are not carried by this version of Shunt yet",
+            "mark add 7 tcp/192.0.2.1:80",
+            "mark 7 for tcp 192.0.2.1:80: service tcp 192.0.2.1:80 has that address and port; \
+             delete it first",
         ),
         (
             "service edit tcp/192.0.2.9:80 --scheduler rr",

@@ -354,6 +354,7 @@ impl Stage {
             server: server.parse().unwrap(),
             state,
             expires_s: 900,
+            mark: None,
         };
         let (tcp, web) = (Protocol::Tcp, "192.0.2.1:80");
         let dns = ("[2001:db8::1]:53", "[2001:db8:1::11]:53");

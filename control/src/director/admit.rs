@@ -21,6 +21,19 @@ impl Director {
                 ),
             });
         }
+        if let Change::AddMark { rule } = change
+            && self.needs_place(rule)
+            && !self.ids.has_room_for_wide()
+        {
+            return Err(Refusal {
+                reason: Reason::NoRoom,
+                text: format!(
+                    "{rule}: there are rules and services of every port for {} addresses already, \
+                     and no room for more",
+                    entry::WIDES
+                ),
+            });
+        }
         let full = match change {
             Change::AddService { service } => {
                 self.ids.services_left() < 1 + usize::from(service.persistence.is_some())
@@ -62,7 +75,17 @@ impl Director {
 
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
         let ServiceKey::Address { port, .. } = key else {
-            return Ok(());
+            if server.method != Method::Masquerade {
+                return Ok(());
+            }
+            return Err(Refusal {
+                reason: Reason::NotSupported,
+                text: format!(
+                    "server {}: masquerade is not carried for firewall marks by this version of \
+                     Shunt yet; use route or tunnel",
+                    server.at
+                ),
+            });
         };
         let masquerade = server.method == Method::Masquerade;
         if *port == 0 && masquerade && server.at.port != 0 {

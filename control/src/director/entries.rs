@@ -89,13 +89,13 @@ pub fn service(
     template: u32,
     clock: Clock,
 ) -> Option<entry::Service> {
-    let ServiceKey::Address {
-        protocol,
-        address,
-        port,
-    } = key
-    else {
-        return None;
+    let (address, port, protocol) = match key {
+        ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } => (words(*address), *port, protocol.number()),
+        ServiceKey::Mark { .. } => ([0, 0], 0, 0),
     };
     let family = if key.family() == Family::Ipv6 {
         service_flag::IPV6
@@ -104,9 +104,9 @@ pub fn service(
     };
     let mut entry = entry::Service {
         pool: pool.0,
-        address: words(*address),
+        address,
         port: port.to_be(),
-        protocol: protocol.number(),
+        protocol,
         flags: asked.map_or(0, service_flags) | family,
         ..entry::Service::default()
     };
@@ -145,10 +145,12 @@ pub struct Surroundings<'a> {
 /// The entry of a server.
 #[must_use]
 pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Option<entry::Server> {
-    let ServiceKey::Address { address, port, .. } = key else {
-        return None;
-    };
     let at = server.at.address;
+    // A mark has no address of its own: its servers are not masqueraded, so nobody asks for it.
+    let (address, port) = match key {
+        ServiceKey::Address { address, port, .. } => (address, port),
+        ServiceKey::Mark { .. } => (&at, &0),
+    };
     let mut entry = entry::Server {
         address: words(at),
         port: ids::port(key, server.at).to_be(),

@@ -9,7 +9,9 @@ use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::{Method, Server, ServerAddress, ServiceKey};
 
 use super::entries;
+use super::marks::Place;
 use super::numbers::Numbers;
+pub use super::slots::{NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port};
 
 /// How large the packet path's tables are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,147 +19,6 @@ pub struct Sizes {
     pub services: u32,
     pub servers: u32,
     pub pool_words: u32,
-}
-
-/// What answers of a masqueraded server are known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct NatKey {
-    pub address: IpAddr,
-    pub port: u16,
-    pub protocol: u8,
-}
-
-/// The protocol that a service's endpoints have; 0 for a mark, which has none.
-pub fn protocol(key: &ServiceKey) -> u8 {
-    match key {
-        ServiceKey::Address { protocol, .. } => protocol.number(),
-        ServiceKey::Mark { .. } => 0,
-    }
-}
-
-/// Whether a service has every port of its address.
-pub fn is_wide(key: &ServiceKey) -> bool {
-    matches!(key, ServiceKey::Address { port: 0, .. })
-}
-
-/// The port that a server has in the packet path. One without a port has that of the service; 0 is
-/// the port that the client asked.
-pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
-    match *service {
-        ServiceKey::Address { port, .. } if server.port == 0 => port,
-        _ => server.port,
-    }
-}
-
-impl NatKey {
-    pub fn of(service: &ServiceKey, at: ServerAddress) -> Self {
-        Self {
-            address: at.address,
-            port: port(service, at),
-            protocol: protocol(service),
-        }
-    }
-}
-
-/// The ids of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceIds {
-    pub id: u32,
-    /// The id of its templates, since it first was persistent; 0 before.
-    #[serde(default)]
-    pub template: u32,
-    /// The id by which a service of every port is found; 0 for one with a port.
-    #[serde(default)]
-    pub wide: u32,
-}
-
-impl ServiceIds {
-    /// The id by which packets find it, and flows are keyed.
-    pub fn endpoint(&self) -> u32 {
-        if self.wide == 0 { self.id } else { self.wide }
-    }
-
-    /// Those that flows may have.
-    fn all(&self) -> impl Iterator<Item = u32> + use<> {
-        let all = [self.id, self.template, self.wide];
-        all.into_iter().filter(|id| *id != 0)
-    }
-}
-
-/// A service that has an id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceSlot {
-    #[serde(flatten)]
-    pub ids: ServiceIds,
-    /// False once it was deleted, while flows still have its id.
-    pub present: bool,
-    #[serde(with = "pairs")]
-    pub servers: BTreeMap<ServerAddress, ServerSlot>,
-}
-
-/// A server that has ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerSlot {
-    /// The id that new connections get.
-    pub id: u32,
-    /// Ids by which older connections are forwarded by an earlier method.
-    pub former: Vec<u32>,
-    pub present: bool,
-    pub method: Method,
-    /// The last weight that was not 0 (`last_weight` of the kernel's destination).
-    pub last_weight: u32,
-}
-
-impl ServerSlot {
-    pub fn all(&self) -> impl Iterator<Item = u32> + use<> {
-        std::iter::once(self.id).chain(self.former.clone())
-    }
-}
-
-/// What a service gave back.
-#[derive(Debug, Default)]
-struct Released {
-    ids: Vec<u32>,
-    different: Vec<ServerAddress>,
-    gone: Vec<ServerAddress>,
-}
-
-impl ServiceSlot {
-    pub fn new(ids: ServiceIds) -> Self {
-        Self {
-            ids,
-            present: true,
-            servers: BTreeMap::new(),
-        }
-    }
-
-    /// Whether anything of it may have to be given back.
-    fn is_doubtful(&self) -> bool {
-        let of_server = |server: &ServerSlot| !server.present || !server.former.is_empty();
-        !self.present || self.servers.values().any(of_server)
-    }
-
-    /// Takes out what is neither present nor in use; gives the servers that are gone.
-    fn release(&mut self, is_used: &dyn Fn(&u32) -> bool) -> Released {
-        let mut released = Released::default();
-        self.servers.retain(|at, server| {
-            let before = released.ids.len();
-            released
-                .ids
-                .extend(server.former.iter().filter(|id| !is_used(id)));
-            server.former.retain(is_used);
-            let keep = server.present || is_used(&server.id) || !server.former.is_empty();
-            if !keep {
-                released.ids.push(server.id);
-                released.gone.push(*at);
-            }
-            if released.ids.len() != before {
-                released.different.push(*at);
-            }
-            keep
-        });
-        released
-    }
 }
 
 /// A NAT endpoint that has an id.
@@ -277,6 +138,20 @@ impl Ids {
         }
         self.services.insert(*key, ServiceSlot::new(ids));
         (id, true)
+    }
+
+    /// The id at which a place of a mark's service begins, a new one if it has none. `None` if
+    /// there is no room.
+    pub fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
+        let slot = self.services.get_mut(key)?;
+        if let Some(base) = slot.places.get(&place) {
+            return Some(*base);
+        }
+        let mut numbers = 0..entry::WIDES;
+        let number = numbers.find(|number| !self.wide_services.contains_key(number))?;
+        self.wide_services.insert(number, slot.ids.id);
+        slot.places.insert(place, entry::wide(number));
+        Some(entry::wide(number))
     }
 
     /// The id of a service's templates, a new one if it has none.
@@ -431,7 +306,7 @@ impl Ids {
                 continue;
             };
             let released = slot.release(&is_used);
-            let flows = slot.ids.all().any(|id| used_services.contains(&id));
+            let flows = slot.all_ids().any(|id| used_services.contains(&id));
             let is_idle = !flows && before.services.contains(&slot.ids.id);
             let keep = slot.present || !slot.servers.is_empty() || !is_idle;
             if slot.is_doubtful() {
@@ -460,7 +335,7 @@ impl Ids {
             .iter()
             .filter_map(|key| self.services.get(key));
         for slot in slots {
-            if !slot.present && !slot.ids.all().any(|id| used_services.contains(&id)) {
+            if !slot.present && !slot.all_ids().any(|id| used_services.contains(&id)) {
                 idle.services.insert(slot.ids.id);
             }
             for server in slot.servers.values() {
@@ -482,10 +357,8 @@ impl Ids {
         if slot.ids.template != 0 {
             self.used_services.give_back(slot.ids.template);
         }
-        if slot.ids.wide != 0 {
-            self.wide_services
-                .remove(&entry::wide_number(slot.ids.wide));
-        }
+        self.wide_services
+            .retain(|_, service| *service != slot.ids.id);
         freed.services.push(*key);
         if let Some((address, word)) = entries::endpoint(key) {
             freed.endpoints.push((address, word));
@@ -534,9 +407,11 @@ impl Ids {
             if slot.ids.template != 0 {
                 self.used_services.take(slot.ids.template);
             }
-            if slot.ids.wide != 0 {
-                let number = entry::wide_number(slot.ids.wide);
-                self.wide_services.insert(number, slot.ids.id);
+            for base in slot.places.values().copied().chain([slot.ids.wide]) {
+                if base != 0 {
+                    let number = entry::wide_number(base);
+                    self.wide_services.insert(number, slot.ids.id);
+                }
             }
             for (at, server) in &slot.servers {
                 server.all().for_each(|id| self.used_servers.take(id));
@@ -555,32 +430,6 @@ impl Ids {
         }
         self.services = services;
         self.endpoints = endpoints;
-    }
-}
-
-/// Maps whose keys are no strings, as lists of pairs.
-pub mod pairs {
-    use std::collections::BTreeMap;
-
-    use serde::de::{Deserialize, Deserializer};
-    use serde::ser::{Serialize, Serializer};
-
-    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
-        map: &BTreeMap<K, V>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map)
-    }
-
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Ord,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?
-            .into_iter()
-            .collect())
     }
 }
 

@@ -10,10 +10,13 @@ mod apply;
 mod entries;
 mod hops;
 mod ids;
+mod marks;
+mod names;
 mod numbers;
 mod pools;
 mod reach;
 mod remember;
+mod slots;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,7 @@ use pools::Pools;
 
 pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
+pub use names::Names;
 pub use remember::{Memory, Recollection, Step};
 
 /// One step towards what the packet path's tables must say.
@@ -161,6 +165,8 @@ pub struct Director {
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
+    /// The endpoints of marks in the packet path.
+    marked: BTreeMap<(IpAddr, u32), u32>,
     /// Likewise how each stands, as its upper threshold and its entry's words.
     standings: BTreeMap<u32, apply::Standing>,
     /// Servers to which no next hop is known.
@@ -194,6 +200,7 @@ impl Director {
             targets: targets::Targets::default(),
             clock,
             written: BTreeMap::new(),
+            marked: BTreeMap::new(),
             standings: BTreeMap::new(),
             unreached: BTreeSet::new(),
             stale: BTreeSet::new(),
@@ -310,6 +317,10 @@ impl Director {
             Applied::ServerDeleted { key, server } => self.delete_server(key, server, running),
             Applied::Zeroed { .. } => {}
             Applied::TimeoutsSet { .. } => self.settle(),
+            Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
+        }
+        if marks::are_touched(applied) {
+            self.renew_marks();
         }
         self.settle();
         Vec::new()
@@ -423,48 +434,10 @@ impl Director {
         self.ids.servers_end()
     }
 
-    /// Which service and server an id stands for, deleted ones included.
-    #[must_use]
-    pub fn names(&self) -> Names {
-        let mut names = Names::default();
-        for (key, slot) in &self.ids.services {
-            names.services.insert(slot.ids.endpoint(), *key);
-            if slot.ids.template != 0 {
-                names.services.insert(slot.ids.template, *key);
-            }
-            for (at, server) in &slot.servers {
-                for id in server.all() {
-                    names.servers.insert(id, (*key, *at));
-                }
-            }
-        }
-        names
-    }
-
     /// How a server is reached, in words.
     #[must_use]
     pub fn way_text(&self, server: &Server) -> String {
         entries::way_text(&self.network, &self.local, server)
-    }
-}
-
-/// Ids and what they stand for.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    pub services: BTreeMap<u32, ServiceKey>,
-    pub servers: BTreeMap<u32, (ServiceKey, ServerAddress)>,
-}
-
-impl Names {
-    /// The service of an endpoint's id, and the port that a client asked if the service has every
-    /// port.
-    #[must_use]
-    pub fn service(&self, endpoint: u32) -> Option<(ServiceKey, Option<u16>)> {
-        if endpoint & entry::WIDE == 0 {
-            return Some((*self.services.get(&endpoint)?, None));
-        }
-        let key = self.services.get(&entry::with_port(endpoint, 0))?;
-        Some((*key, Some(endpoint as u16)))
     }
 }
 

@@ -15,6 +15,7 @@ use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
+use super::marks::Place;
 use super::{Clock, Director, Output, Running, Write, entries};
 use crate::table::{Applied, Table};
 
@@ -44,6 +45,9 @@ pub struct Step {
     change: Option<Change>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     services: Vec<(ServiceKey, Option<ServiceIds>)>,
+    /// All places of a mark's service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    places: Vec<(ServiceKey, Vec<(Place, u32)>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -99,6 +103,11 @@ impl Recollection {
                 (_, None) => drop(memory.services.remove(&key)),
             }
         }
+        for (key, places) in step.places {
+            if let Some(slot) = memory.services.get_mut(&key) {
+                slot.places = places.into_iter().collect();
+            }
+        }
         for (key, at, slot) in step.servers {
             let Some(service) = memory.services.get_mut(&key) else {
                 continue;
@@ -151,6 +160,7 @@ fn changes(table: &Table) -> Vec<Change> {
     let mut changes = vec![Change::SetTimeouts {
         timeouts: table.timeouts(),
     }];
+    changes.extend(table.marks().map(|rule| Change::AddMark { rule: *rule }));
     for entry in table.oldest_first() {
         changes.push(Change::AddService {
             service: entry.service.clone(),
@@ -195,14 +205,28 @@ impl Director {
                 let ids = self.service_ids(&before.key);
                 step.services.push((before.key, ids));
             }
+            Applied::MarkAdded { rule } => self.told_places(&mut step, &rule.service()),
             Applied::ServerAdded { key, at } => self.told(&mut step, key, *at),
             Applied::ServerEdited { key, before } => self.told(&mut step, key, before.at),
             Applied::ServiceDeleted { .. }
             | Applied::Flushed { .. }
             | Applied::ServerDeleted { .. }
+            | Applied::MarkDeleted { .. }
             | Applied::TimeoutsSet { .. } => {}
         }
+        if let Applied::ServiceAdded { key } = applied {
+            self.told_places(&mut step, key);
+        }
         Some(step)
+    }
+
+    /// Puts the places of a mark's service into a step, if it has any.
+    fn told_places(&self, step: &mut Step, key: &ServiceKey) {
+        let places = self.ids.services.get(key).map(|slot| &slot.places);
+        if let Some(places) = places.filter(|places| !places.is_empty()) {
+            let places = places.iter().map(|(place, base)| (*place, *base));
+            step.places.push((*key, places.collect()));
+        }
     }
 
     fn service_ids(&self, key: &ServiceKey) -> Option<ServiceIds> {
@@ -272,6 +296,7 @@ impl Director {
         }
         director.resume_ghosts();
         director.resume_endpoints();
+        director.renew_marks();
         director.settle();
         director.watch(now);
         Ok(director)

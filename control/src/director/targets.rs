@@ -69,7 +69,9 @@ impl Director {
             | Applied::ServiceEdited { .. }
             | Applied::ServerEdited { .. }
             | Applied::Zeroed { .. }
-            | Applied::TimeoutsSet { .. } => {}
+            | Applied::TimeoutsSet { .. }
+            | Applied::MarkAdded { .. }
+            | Applied::MarkDeleted { .. } => {}
         }
     }
 

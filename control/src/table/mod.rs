@@ -3,16 +3,17 @@
 //! Pure: it says yes or no and what changed; the caller changes the packet path. A refused change
 //! leaves everything as it was. Counters, connections and health are never in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{Server, ServerAddress, Service, ServiceKey, Timeouts};
+use shunt_model::{MarkRule, Server, ServerAddress, Service, ServiceKey, Timeouts};
 
 use crate::carried::{Gate, carried};
 use order::Place;
 use rules::refuse;
 
+mod marks;
 mod order;
 mod rules;
 #[cfg(test)]
@@ -89,6 +90,12 @@ pub enum Applied {
     TimeoutsSet {
         timeouts: Timeouts,
     },
+    MarkAdded {
+        rule: MarkRule,
+    },
+    MarkDeleted {
+        rule: MarkRule,
+    },
 }
 
 /// The services, their servers and the timeouts.
@@ -96,6 +103,7 @@ pub enum Applied {
 pub struct Table {
     entries: BTreeMap<ServiceKey, Entry>,
     places: BTreeMap<Place, ServiceKey>,
+    marks: BTreeSet<MarkRule>,
     servers: usize,
     added: u64,
     timeouts: Timeouts,
@@ -116,6 +124,7 @@ impl Table {
         Self {
             entries: BTreeMap::new(),
             places: BTreeMap::new(),
+            marks: BTreeSet::new(),
             servers: 0,
             added: 0,
             timeouts: Timeouts::default(),
@@ -143,6 +152,8 @@ impl Table {
             Change::DeleteServer { key, at } => self.delete_server(key, *at),
             Change::Zero { key } => self.zero(*key),
             Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
+            Change::AddMark { rule } => self.add_mark(rule),
+            Change::DeleteMark { rule } => self.delete_mark(rule),
         }
     }
 
@@ -205,6 +216,7 @@ impl Table {
             );
         }
         rules::of_service(service)?;
+        self.unmarked(service)?;
         self.pass(change)?;
         if self.entries.len() >= self.limits.services {
             let most = self.limits.services;

@@ -277,7 +277,6 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
     };
     let add_service = |service| Change::AddService { service };
     let cases = [
-        (add_service(marked(1)), "firewall marks are"),
         (
             add_service(service(service_key(Protocol::Sctp, 80))),
             "SCTP is",

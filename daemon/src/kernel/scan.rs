@@ -10,7 +10,7 @@ use shunt_control::director::{Names, Remembered};
 use shunt_datapath::connection::{self, Meta};
 use shunt_datapath::entry::{self, Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
-use shunt_model::{Connection, Protocol, ServiceKey, State};
+use shunt_model::{Connection, Family, Protocol, ServiceKey, State};
 
 use super::clock;
 use super::mapping::{BucketWords, Mapping};
@@ -325,15 +325,24 @@ impl Look<'_> {
         let limit = self.limit(record.meta.state());
         let left = limit.checked_sub(record.meta.age(self.now))?;
         let (key, asked) = names.service(record.key.endpoint::<L>())?;
-        let ServiceKey::Address {
-            protocol,
-            address,
-            port,
-        } = key
-        else {
-            return None;
+        let (protocol, at, mark) = match key {
+            ServiceKey::Address {
+                protocol,
+                address,
+                port,
+            } => (
+                protocol,
+                SocketAddr::new(address, asked.unwrap_or(port)),
+                None,
+            ),
+            // A template of a mark's client: the mark stands in place of the virtual address
+            // (`ip_vs_sched_persist`).
+            ServiceKey::Mark { mark, family } => (
+                Protocol::Tcp,
+                address_of(mark.get(), family),
+                Some(mark.get()),
+            ),
         };
-        let port = asked.unwrap_or(port);
         let (_, server) = names.servers.get(&record.target)?;
         let client = if L::STRIDE == 2 {
             IpAddr::V4(Ipv4Addr::from(
@@ -349,12 +358,22 @@ impl Look<'_> {
         Some(Connection {
             protocol,
             client,
-            virtual_address: SocketAddr::new(address, port),
-            server: SocketAddr::new(server.address, port_of(server.port, port)),
+            virtual_address: at,
+            server: SocketAddr::new(server.address, port_of(server.port, at.port())),
             state: state(protocol, record.meta.state()),
             expires_s: u32::try_from(expires_s).unwrap_or(u32::MAX),
+            mark,
         })
     }
+}
+
+/// A mark in the first four bytes of an address.
+fn address_of(mark: u32, family: Family) -> SocketAddr {
+    let address = match family {
+        Family::Ipv4 => IpAddr::from(mark.to_be_bytes()),
+        Family::Ipv6 => IpAddr::from((u128::from(mark) << 96).to_be_bytes()),
+    };
+    SocketAddr::new(address, 0)
 }
 
 /// A server without a port has the one that the client asked.

@@ -172,33 +172,13 @@ impl Tables {
             },
             Write::Service { id, entry } => self.shared.services.write(*id as usize, *entry),
             Write::Pool { base, words } => {
-                words
-                    .iter()
-                    .zip(*base..)
-                    .all(|(word, at)| match self.pools.value(at as usize) {
-                        Some([place]) => {
-                            place.store(*word, Ordering::Release);
-                            true
-                        }
-                        _ => false,
-                    })
+                let mut words = words.iter().zip(*base..);
+                words.all(|(word, at)| store(&self.pools, at, *word))
             }
-            Write::Wide { number, service } => match self.shared.wides.value(*number as usize) {
-                Some([word]) => {
-                    word.store(u64::from(*service), Ordering::Release);
-                    true
-                }
-                _ => false,
-            },
-            Write::Switch { service, pool } => {
-                match self.shared.services.value(*service as usize) {
-                    Some([word, ..]) => {
-                        word.store(*pool, Ordering::Release);
-                        true
-                    }
-                    _ => false,
-                }
+            Write::Wide { number, service } => {
+                store(&self.shared.wides, *number, u64::from(*service))
             }
+            Write::Switch { service, pool } => store(&self.shared.services, *service, *pool),
             Write::EndpointAdd { address, word, id } => {
                 self.add_endpoint(*address, *word, *id)?;
                 true
@@ -436,5 +416,16 @@ pub fn words(address: IpAddr) -> [u64; 2] {
             let value = u128::from_ne_bytes(address.octets());
             [value as u64, (value >> 64) as u64]
         }
+    }
+}
+
+/// Stores the first word of an entry, in one piece. False if there is no such entry.
+fn store(mapping: &Mapping, at: u32, value: u64) -> bool {
+    match mapping.value(at as usize) {
+        Some([word, ..]) => {
+            word.store(value, Ordering::Release);
+            true
+        }
+        _ => false,
     }
 }

@@ -100,6 +100,11 @@ pub fn run(options: &Options) -> Result<()> {
         let rows = farm::measure(options.rounds.min(5), packets)?;
         return write(options, &rows);
     }
+    packets(options)
+}
+
+/// What packets of each kind cost.
+fn packets(options: &Options) -> Result<()> {
     // Room for more than the most flows; a masqueraded one takes two entries.
     let known = if options.quick { 1 << 16 } else { 1 << 21 };
     let mut bench = Bench {

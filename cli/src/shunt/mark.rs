@@ -1,0 +1,150 @@
+//! `shunt mark`: rules that mark packets, for the services of firewall marks.
+
+use std::io::{Read, Write};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use shunt_model::MarkRule;
+use shunt_model::api::Change;
+use shunt_model::mark::Targets;
+
+use super::change::{Wanted, make};
+use super::iptables;
+use super::table::{Side, Table, number};
+use super::watch::{self, Watch};
+use super::{Form, Halt, Outside, write_json};
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List the rules, and which of them lead to a service
+    List(Watch),
+    /// Mark packets to these addresses and ports
+    Add {
+        /// The mark, from 1 on; 0x7 is understood too
+        #[arg(value_parser = read_mark)]
+        mark: NonZeroU32,
+        /// Protocol, address and ports: tcp/192.0.2.1:80,443,8000-8010; no port is every port
+        #[arg(required = true)]
+        targets: Vec<Targets>,
+    },
+    /// Delete rules as they are listed
+    Delete {
+        #[arg(value_parser = read_mark)]
+        mark: NonZeroU32,
+        #[arg(required = true)]
+        targets: Vec<Targets>,
+    },
+    /// Take over the MARK rules of an iptables-save text
+    Import {
+        /// The text of iptables-save or ip6tables-save; - is standard input
+        file: PathBuf,
+    },
+}
+
+/// A mark in decimal or hexadecimal.
+pub fn read_mark(text: &str) -> Result<NonZeroU32, String> {
+    let mark = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    mark.and_then(NonZeroU32::new)
+        .ok_or_else(|| format!("\"{text}\" is no firewall mark; it is a number from 1 on"))
+}
+
+impl Verb {
+    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+        match self {
+            Verb::List(watch) => watch::show(outside, *watch, &draw),
+            Verb::Add { mark, targets } => {
+                for rule in rules(*mark, targets) {
+                    make(outside, |client| add(client, rule))?;
+                }
+                Ok(())
+            }
+            Verb::Delete { mark, targets } => {
+                for rule in rules(*mark, targets) {
+                    make(outside, |client| delete(client, rule))?;
+                }
+                Ok(())
+            }
+            Verb::Import { file } => import(outside, file),
+        }
+    }
+}
+
+fn rules(mark: NonZeroU32, targets: &[Targets]) -> Vec<MarkRule> {
+    let targets = targets.iter().flat_map(|targets| &targets.0);
+    let rule = |target: &_| MarkRule {
+        mark,
+        target: *target,
+    };
+    targets.map(rule).collect()
+}
+
+fn add(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
+    if client.marks()?.contains(&rule) {
+        return Ok(Wanted::nothing(&format!("{rule} is there already")));
+    }
+    let text = format!("added {rule}");
+    Ok(Wanted::change(Change::AddMark { rule }, text))
+}
+
+fn delete(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
+    if !client.marks()?.contains(&rule) {
+        return Ok(Wanted::nothing(&format!("there is no rule {rule}")));
+    }
+    let text = format!("deleted {rule}");
+    Ok(Wanted::change(Change::DeleteMark { rule }, text))
+}
+
+fn import(outside: &mut Outside<'_>, file: &PathBuf) -> Result<(), Halt> {
+    let mut text = String::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(file).map(|content| text = content)
+    };
+    read.map_err(|error| Halt::Usage(format!("cannot read {}: {error}", file.display())))?;
+    let found = iptables::marks(&text);
+    for rule in &found.rules {
+        make(outside, |client| add(client, *rule))?;
+    }
+    let name = file.display();
+    for left in &found.left {
+        let (line, why) = (left.line, &left.why);
+        writeln!(outside.error, "{name}:{line}: left out: {why}")?;
+    }
+    if !outside.json {
+        let (taken, left) = (number(found.rules.len(), "rule"), found.left.len());
+        writeln!(outside.out, "read {taken}, left out {left}")?;
+    }
+    Ok(())
+}
+
+fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
+    let rules = client.marks()?;
+    if form != Form::Text {
+        return write_json(out, &rules, form);
+    }
+    let services = client.services()?;
+    let mut table = Table::new(&[
+        ("MARK", Side::Right),
+        ("TARGET", Side::Left),
+        ("SERVICE", Side::Left),
+    ]);
+    for rule in &rules {
+        let key = rule.service();
+        let is_there = services.iter().any(|status| status.service.key == key);
+        table.row([
+            rule.mark.to_string(),
+            rule.target.to_string(),
+            match is_there {
+                true => key.to_string(),
+                false => "none: packets are not ours".to_owned(),
+            },
+        ]);
+    }
+    Ok(table.write(out)?)
+}

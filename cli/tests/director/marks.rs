@@ -1,0 +1,85 @@
+//! Firewall marks: several addresses, ports and protocols as one service.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use shunt_lab::{Family, HttpLoad, HttpServer, Topology, get, skipped};
+
+use crate::bed::{Method, at, web_servers};
+use crate::director::Director;
+
+/// The servers that answer ten requests, each by a connection of its own.
+fn servers(bed: &Topology, client: usize, web: SocketAddr) -> Result<Vec<String>> {
+    let report = HttpLoad::to(web)
+        .workers(1)
+        .connection_per_request()
+        .requests(10)
+        .run(&bed.clients[client])?;
+    ensure!(report.failed() == 0, "{report:?}");
+    Ok(report.servers.into_keys().collect())
+}
+
+#[test]
+fn a_client_of_a_mark_has_one_server_on_all_its_ports() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder()
+        .clients(2)
+        .servers(2)
+        .offloads()
+        .build()?;
+    let _members = Method::Route.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let more = |server| HttpServer::start(server, 8443);
+    let _more: Vec<HttpServer> = bed.servers.iter().map(more).collect::<Result<_>>()?;
+    let mut director = Director::start(bed.director())?;
+    for (family, mark, kind) in [(Family::V4, 7, ""), (Family::V6, 8, " -6")] {
+        let web = bed.service(family, 1, 80);
+        let other = SocketAddr::new(web.ip(), 8443);
+        let target = at(web.ip(), 80);
+        director.shunt(&format!("mark add {mark} tcp/{target},8443"))?;
+        director.ipvsadm(&format!("-A -f {mark}{kind} -s rr -p 100"))?;
+        for index in 0..2 {
+            let server = at(bed.server_address(family, index), 0);
+            director.ipvsadm(&format!("-a -f {mark}{kind} -r {server} -g"))?;
+        }
+
+        let first = servers(&bed, 0, web)?;
+        ensure!(first.len() == 1, "{first:?}");
+        ensure!(servers(&bed, 0, other)? == first, "another server on 8443");
+        let second = servers(&bed, 1, other)?;
+        ensure!(second.len() == 1 && second != first, "{first:?} {second:?}");
+
+        let listing = director.ipvsadm("-Lnc")?;
+        let name = if family == Family::V4 {
+            "0.0.0.7:0"
+        } else {
+            "[0:8::]:0"
+        };
+        let is_template = |line: &str| line.starts_with("IP ") && line.contains(name);
+        ensure!(
+            listing.lines().filter(|line| is_template(line)).count() == 2,
+            "{listing}"
+        );
+        ensure!(listing.contains(&at(web.ip(), 8443)), "{listing}");
+
+        // Neither the rule nor the template is lost with the daemon.
+        director.kill()?;
+        ensure!(servers(&bed, 0, other)? == first, "moved without a daemon");
+        director.restart()?;
+        ensure!(servers(&bed, 0, web)? == first, "moved by a restart");
+        director.shunt(&format!("mark delete {mark} tcp/{target}"))?;
+        ensure!(
+            get(&bed.clients[0], web, "/").is_err(),
+            "{web} is still marked"
+        );
+        ensure!(servers(&bed, 0, other)? == first, "8443 went too");
+    }
+    let rules = director.shunt("mark list")?;
+    ensure!(
+        rules.contains("mark 8 ipv6") && rules.lines().count() == 3,
+        "{rules}"
+    );
+    Ok(())
+}

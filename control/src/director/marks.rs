@@ -1,0 +1,242 @@
+//! Firewall marks: the endpoints by which packets of a mark's rules find its service.
+//!
+//! A mark's service has many addresses and ports. Each address and protocol of its rules has a
+//! stretch of ids, as a service of every port has, and each port of the rules is an endpoint whose
+//! id is whole: so a flow's key tells the places of a mark apart, and the walk knows nothing of
+//! marks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use shunt_datapath::entry::{self, endpoint_word, kind};
+use shunt_model::ServiceKey;
+use shunt_model::mark::{MarkRule, Ports};
+
+use super::{Director, Write};
+use crate::table::Applied;
+
+/// A protocol's number, and an address.
+pub type Place = (u8, IpAddr);
+
+impl Director {
+    /// Makes the endpoints what rules and services of marks say.
+    pub(super) fn renew_marks(&mut self) {
+        let wanted = self.wanted_marks();
+        let before = std::mem::replace(&mut self.marked, wanted.clone());
+        for ((address, word), id) in &wanted {
+            if before.get(&(*address, *word)) != Some(id) {
+                self.write(Write::EndpointAdd {
+                    address: *address,
+                    word: *word,
+                    id: *id,
+                });
+            }
+        }
+        for (address, word) in before.into_keys() {
+            if !wanted.contains_key(&(address, word)) {
+                self.write(Write::EndpointRemove { address, word });
+            }
+        }
+    }
+
+    fn wanted_marks(&mut self) -> BTreeMap<(IpAddr, u32), u32> {
+        let rules: Vec<MarkRule> = self.table.marks().copied().collect();
+        let mut wanted = BTreeMap::new();
+        for rule in rules {
+            let (key, target) = (rule.service(), rule.target);
+            if self.table.service(&key).is_none() {
+                continue;
+            }
+            let protocol = target.protocol.number();
+            let Some(base) = self.place(&key, (protocol, target.address)) else {
+                continue;
+            };
+            let Ports { first, last } = target.ports;
+            for port in first..=last {
+                let word = endpoint_word(port.to_be(), protocol, kind::SERVICE);
+                wanted.insert((target.address, word), base | u32::from(port));
+            }
+            // Fragments that come before their first one wait only for known addresses.
+            let word = endpoint_word(0, protocol, kind::ADDRESS);
+            wanted.insert((target.address, word), 1);
+        }
+        wanted
+    }
+
+    /// The stretch of ids that a mark's service has for a place, with its owner written.
+    fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
+        let base = self.ids.place(key, place)?;
+        let service = self.ids.services.get(key)?.ids.id;
+        self.write(Write::Wide {
+            number: entry::wide_number(base),
+            service,
+        });
+        Some(base)
+    }
+
+    /// How many more places the packet path would need with this rule.
+    pub(super) fn needs_place(&self, rule: &MarkRule) -> bool {
+        let place = (rule.target.protocol.number(), rule.target.address);
+        let slot = self.ids.services.get(&rule.service());
+        slot.is_none_or(|slot| !slot.places.contains_key(&place))
+    }
+}
+
+/// Whether the endpoints of marks may be others after this.
+pub(super) fn are_touched(applied: &Applied) -> bool {
+    let is_mark = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
+    match applied {
+        Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => true,
+        Applied::ServiceAdded { key } => is_mark(key),
+        Applied::ServiceDeleted { entry } => is_mark(&entry.service.key),
+        Applied::Flushed { entries } => entries.iter().any(|entry| is_mark(&entry.service.key)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use shunt_model::api::Change;
+    use shunt_model::mark::Targets;
+    use shunt_model::{
+        Method, Persistence, Scheduler, SchedulerFlags, Server, ServerAddress, Service,
+        service::Granularity,
+    };
+
+    use super::super::tests::{Empty, SMALL, director};
+    use super::super::{Director, Output};
+    use super::*;
+
+    fn rules(text: &str) -> Vec<Change> {
+        let targets: Targets = text.parse().unwrap();
+        let rule = |target| MarkRule {
+            mark: 7.try_into().unwrap(),
+            target,
+        };
+        let change = |target| Change::AddMark { rule: rule(target) };
+        targets.0.into_iter().map(change).collect()
+    }
+
+    fn service() -> Service {
+        Service {
+            key: "mark 7".parse().unwrap(),
+            scheduler: Scheduler::Rr,
+            flags: SchedulerFlags::default(),
+            persistence: Some(Persistence {
+                timeout_s: 300,
+                granularity: Granularity::Mask([255; 4].into()),
+                engine: None,
+            }),
+            one_packet: false,
+        }
+    }
+
+    fn endpoints(director: &mut Director) -> (Vec<(String, u32)>, usize) {
+        let (mut added, mut removed) = (Vec::new(), 0);
+        while let Some(output) = director.poll() {
+            match output {
+                Output::Write(Write::EndpointAdd { address, word, id })
+                    if word >> 24 == u32::from(kind::SERVICE) =>
+                {
+                    let port = u16::from_be(word as u16);
+                    added.push((format!("{address}:{port}"), id));
+                }
+                Output::Write(Write::EndpointRemove { word, .. })
+                    if word >> 24 == u32::from(kind::SERVICE) =>
+                {
+                    removed += 1;
+                }
+                _ => {}
+            }
+        }
+        (added, removed)
+    }
+
+    fn change(director: &mut Director, change: Change) {
+        director.change(&change, &Empty, Instant::now()).unwrap();
+    }
+
+    #[test]
+    fn places_of_a_mark_are_found_while_its_service_is_there() {
+        let mut director = director(SMALL);
+        for rule in rules("tcp/192.0.2.1:80,443,8000-8001") {
+            change(&mut director, rule);
+        }
+        assert_eq!(endpoints(&mut director), (vec![], 0));
+
+        let service = service();
+        change(&mut director, Change::AddService { service });
+        let (added, _) = endpoints(&mut director);
+        let base = entry::wide(0);
+        let wanted = [80, 443, 8000, 8001].map(|port| {
+            let place = format!("192.0.2.1:{port}");
+            (place, base | port)
+        });
+        let mut sorted = added;
+        sorted.sort_by_key(|(_, id)| *id);
+        assert_eq!(sorted, wanted);
+
+        for rule in rules("udp/192.0.2.1") {
+            change(&mut director, rule);
+        }
+        let (added, _) = endpoints(&mut director);
+        assert_eq!(added, [("192.0.2.1:0".to_owned(), entry::wide(1))]);
+
+        let key = "mark 7".parse().unwrap();
+        change(&mut director, Change::DeleteService { key });
+        assert_eq!(endpoints(&mut director), (vec![], 5));
+    }
+
+    #[test]
+    fn a_rule_and_a_service_of_the_same_place_exclude_each_other() {
+        let mut director = director(SMALL);
+        for rule in rules("tcp/192.0.2.1:80-90") {
+            change(&mut director, rule);
+        }
+        let service = Service {
+            key: "tcp/192.0.2.1:85".parse().unwrap(),
+            persistence: None,
+            ..service()
+        };
+        let refused = director.change(&Change::AddService { service }, &Empty, Instant::now());
+        assert_eq!(
+            refused.unwrap_err().text,
+            "service tcp 192.0.2.1:85: mark 7 for tcp 192.0.2.1:80-90; delete that rule first"
+        );
+        for rule in rules("tcp/192.0.2.1:90") {
+            let refused = director.change(&rule, &Empty, Instant::now());
+            assert_eq!(
+                refused.unwrap_err().text,
+                "mark 7 for tcp 192.0.2.1:90: there is a rule already, \
+                 mark 7 for tcp 192.0.2.1:80-90"
+            );
+        }
+    }
+
+    #[test]
+    fn masquerade_is_refused_for_servers_of_a_mark() {
+        let mut director = director(SMALL);
+        let service = service();
+        let key = service.key;
+        change(&mut director, Change::AddService { service });
+        let server = |method| Server {
+            at: ServerAddress {
+                address: [10, 1, 0, 7].into(),
+                port: 0,
+            },
+            method,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let add = |method| Change::AddServer {
+            key,
+            server: server(method),
+        };
+        let refused = director.change(&add(Method::Masquerade), &Empty, Instant::now());
+        assert!(refused.unwrap_err().text.contains("route or tunnel"));
+        change(&mut director, add(Method::Route));
+    }
+}

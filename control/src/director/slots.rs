@@ -1,0 +1,185 @@
+//! What has ids in the packet path: services, their servers, and where answers of masqueraded
+//! servers come from.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use shunt_model::{Method, ServerAddress, ServiceKey};
+
+use super::marks::Place;
+
+/// What answers of a masqueraded server are known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NatKey {
+    pub address: IpAddr,
+    pub port: u16,
+    pub protocol: u8,
+}
+
+/// The protocol that a service's endpoints have; 0 for a mark, which has none.
+pub fn protocol(key: &ServiceKey) -> u8 {
+    match key {
+        ServiceKey::Address { protocol, .. } => protocol.number(),
+        ServiceKey::Mark { .. } => 0,
+    }
+}
+
+/// Whether a service has every port of its address.
+pub fn is_wide(key: &ServiceKey) -> bool {
+    matches!(key, ServiceKey::Address { port: 0, .. })
+}
+
+/// The port that a server has in the packet path. One without a port has that of the service; 0 is
+/// the port that the client asked.
+pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
+    match *service {
+        ServiceKey::Address { port, .. } if server.port == 0 => port,
+        _ => server.port,
+    }
+}
+
+impl NatKey {
+    pub fn of(service: &ServiceKey, at: ServerAddress) -> Self {
+        Self {
+            address: at.address,
+            port: port(service, at),
+            protocol: protocol(service),
+        }
+    }
+}
+
+/// The ids of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceIds {
+    pub id: u32,
+    /// The id of its templates, since it first was persistent; 0 before.
+    #[serde(default)]
+    pub template: u32,
+    /// The id by which a service of every port is found; 0 for one with a port.
+    #[serde(default)]
+    pub wide: u32,
+}
+
+impl ServiceIds {
+    /// The id by which packets find it, and flows are keyed.
+    pub fn endpoint(&self) -> u32 {
+        if self.wide == 0 { self.id } else { self.wide }
+    }
+
+    fn all(&self) -> impl Iterator<Item = u32> + use<> {
+        let all = [self.id, self.template, self.wide];
+        all.into_iter().filter(|id| *id != 0)
+    }
+}
+
+/// A service that has an id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSlot {
+    #[serde(flatten)]
+    pub ids: ServiceIds,
+    /// A mark's: the ids that the places of its rules begin at.
+    #[serde(default, with = "pairs")]
+    pub places: BTreeMap<Place, u32>,
+    /// False once it was deleted, while flows still have its id.
+    pub present: bool,
+    #[serde(with = "pairs")]
+    pub servers: BTreeMap<ServerAddress, ServerSlot>,
+}
+
+/// A server that has ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSlot {
+    /// The id that new connections get.
+    pub id: u32,
+    /// Ids by which older connections are forwarded by an earlier method.
+    pub former: Vec<u32>,
+    pub present: bool,
+    pub method: Method,
+    /// The last weight that was not 0 (`last_weight` of the kernel's destination).
+    pub last_weight: u32,
+}
+
+impl ServerSlot {
+    pub fn all(&self) -> impl Iterator<Item = u32> + use<> {
+        std::iter::once(self.id).chain(self.former.clone())
+    }
+}
+
+/// What a service gave back.
+#[derive(Debug, Default)]
+pub struct Released {
+    pub ids: Vec<u32>,
+    pub different: Vec<ServerAddress>,
+    pub gone: Vec<ServerAddress>,
+}
+
+impl ServiceSlot {
+    pub fn new(ids: ServiceIds) -> Self {
+        Self {
+            ids,
+            places: BTreeMap::new(),
+            present: true,
+            servers: BTreeMap::new(),
+        }
+    }
+
+    /// The ids that flows may have.
+    pub fn all_ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ids.all().chain(self.places.values().copied())
+    }
+
+    /// Whether anything of it may have to be given back.
+    pub fn is_doubtful(&self) -> bool {
+        let of_server = |server: &ServerSlot| !server.present || !server.former.is_empty();
+        !self.present || self.servers.values().any(of_server)
+    }
+
+    /// Takes out what is neither present nor in use; gives the servers that are gone.
+    pub fn release(&mut self, is_used: &dyn Fn(&u32) -> bool) -> Released {
+        let mut released = Released::default();
+        self.servers.retain(|at, server| {
+            let before = released.ids.len();
+            released
+                .ids
+                .extend(server.former.iter().filter(|id| !is_used(id)));
+            server.former.retain(is_used);
+            let keep = server.present || is_used(&server.id) || !server.former.is_empty();
+            if !keep {
+                released.ids.push(server.id);
+                released.gone.push(*at);
+            }
+            if released.ids.len() != before {
+                released.different.push(*at);
+            }
+            keep
+        });
+        released
+    }
+}
+
+/// Maps whose keys are no strings, as lists of pairs.
+pub mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::{Serialize, Serializer};
+
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
+    }
+}

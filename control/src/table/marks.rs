@@ -1,0 +1,101 @@
+//! The rules that mark packets. No two rules have a place in common, nor has a rule and a service:
+//! a packet to it would belong to both.
+
+use shunt_model::api::{Reason, Refusal};
+use shunt_model::mark::{MOST_PORTS, MarkRule, Ports, Target};
+use shunt_model::{Service, ServiceKey};
+
+use super::rules::refuse;
+use super::{Applied, Table};
+
+/// The most rules of a table.
+pub const MOST: usize = 4096;
+
+impl Table {
+    /// The rules, by mark.
+    pub fn marks(&self) -> impl Iterator<Item = &MarkRule> {
+        self.marks.iter()
+    }
+
+    pub(super) fn add_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {
+        let target = rule.target;
+        let ports = target.ports.last - target.ports.first;
+        if ports >= MOST_PORTS {
+            return refuse(
+                Reason::OutOfRange,
+                format!(
+                    "{rule}: at most {MOST_PORTS} ports a rule; leave the ports out for every port"
+                ),
+            );
+        }
+        let overlaps = |other: &&MarkRule| {
+            let same = (other.target.protocol, other.target.address);
+            same == (target.protocol, target.address) && other.target.ports.overlaps(target.ports)
+        };
+        if let Some(other) = self.marks.iter().find(overlaps) {
+            return refuse(
+                Reason::ServiceExists,
+                format!("{rule}: there is a rule already, {other}"),
+            );
+        }
+        if let Some(key) = self.service_in(&target) {
+            return refuse(
+                Reason::ServiceExists,
+                format!("{rule}: service {key} has that address and port; delete it first"),
+            );
+        }
+        if self.marks.len() >= MOST {
+            return refuse(Reason::NoRoom, format!("there are {MOST} rules already"));
+        }
+        self.marks.insert(*rule);
+        Ok(Applied::MarkAdded { rule: *rule })
+    }
+
+    pub(super) fn delete_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {
+        if self.marks.remove(rule) {
+            return Ok(Applied::MarkDeleted { rule: *rule });
+        }
+        refuse(Reason::NoSuchService, format!("there is no rule {rule}"))
+    }
+
+    /// A service that has an address and port of this target.
+    fn service_in(&self, target: &Target) -> Option<ServiceKey> {
+        let key = |port| ServiceKey::Address {
+            protocol: target.protocol,
+            address: target.address,
+            port,
+        };
+        let Ports { first, last } = target.ports;
+        self.entries
+            .range(key(first)..=key(last))
+            .map(|(key, _)| *key)
+            .next()
+    }
+
+    /// Refuses a service whose packets are marked.
+    pub(super) fn unmarked(&self, service: &Service) -> Result<(), Refusal> {
+        let ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } = service.key
+        else {
+            return Ok(());
+        };
+        let ports = Ports {
+            first: port,
+            last: port,
+        };
+        let is_in = |rule: &&MarkRule| {
+            (rule.target.protocol, rule.target.address) == (protocol, address)
+                && rule.target.ports.overlaps(ports)
+        };
+        match self.marks.iter().find(is_in) {
+            None => Ok(()),
+            Some(rule) => refuse(
+                Reason::ServiceExists,
+                format!("service {}: {rule}; delete that rule first", service.key),
+            ),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Rules that mark packets: which addresses and ports belong to a firewall mark.
+//!
+//! Netfilter marks a packet in PREROUTING, which is behind the hooks of the packet path. So the
+//! marks of a director are rules of its own, and `iptables` recipes are read into them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::nearest::proposal;
+use crate::{Family, Protocol, ServiceKey};
+
+/// The most ports of one rule; more are said as every port.
+pub const MOST_PORTS: u16 = 1024;
+
+/// Ports from the first to the last; 0 to 0 is every port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Ports {
+    pub const EVERY: Ports = Ports { first: 0, last: 0 };
+
+    #[must_use]
+    pub fn is_every(self) -> bool {
+        self == Self::EVERY
+    }
+
+    /// Whether both have a port; every port is apart from single ones, which come first.
+    #[must_use]
+    pub fn overlaps(self, other: Ports) -> bool {
+        self.is_every() == other.is_every() && self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Where packets go that get a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub ports: Ports,
+}
+
+/// A rule: packets to this target have this mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MarkRule {
+    pub mark: NonZeroU32,
+    pub target: Target,
+}
+
+impl MarkRule {
+    /// The service that takes what the rule marks.
+    #[must_use]
+    pub fn service(&self) -> ServiceKey {
+        ServiceKey::Mark {
+            mark: self.mark,
+            family: Family::from(self.target.address),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = self.protocol.to_string().to_lowercase();
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{protocol} {address}")?,
+            IpAddr::V6(address) => write!(f, "{protocol} [{address}]")?,
+        }
+        match self.ports {
+            Ports::EVERY => Ok(()),
+            Ports { first, last } if first == last => write!(f, ":{first}"),
+            Ports { first, last } => write!(f, ":{first}-{last}"),
+        }
+    }
+}
+
+impl fmt::Display for MarkRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mark {} for {}", self.mark, self.target)
+    }
+}
+
+/// Targets as an operator writes them: `tcp/192.0.2.1:80,443,8000-8010`, `udp/[2001:db8::1]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets(pub Vec<Target>);
+
+impl FromStr for Targets {
+    type Err = UnreadableTarget;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || UnreadableTarget::Form {
+            text: text.to_owned(),
+        };
+        let (name, place) = text.split_once(['/', ' ']).ok_or_else(form)?;
+        let protocol = match name {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => {
+                return Err(UnreadableTarget::Protocol {
+                    name: name.to_owned(),
+                });
+            }
+        };
+        let (address, ports) = match place.strip_prefix('[') {
+            Some(rest) => {
+                let (address, ports) = rest.split_once(']').ok_or_else(form)?;
+                let ports = ports
+                    .strip_prefix(':')
+                    .or(Some("").filter(|_| ports.is_empty()));
+                (address, ports.ok_or_else(form)?)
+            }
+            None => place.split_once(':').unwrap_or((place, "")),
+        };
+        let address: IpAddr = address.parse().map_err(|_| form())?;
+        if address.is_ipv6() != place.starts_with('[') {
+            return Err(form());
+        }
+        let target = |ports| Target {
+            protocol,
+            address,
+            ports,
+        };
+        if ports.is_empty() {
+            return Ok(Targets(vec![target(Ports::EVERY)]));
+        }
+        let ports = ports.split(',').map(|piece| read_ports(piece, text));
+        let targets: Result<_, _> = ports.map(|ports| ports.map(target)).collect();
+        Ok(Targets(targets?))
+    }
+}
+
+fn read_ports(piece: &str, text: &str) -> Result<Ports, UnreadableTarget> {
+    let (first, last) = piece.split_once(['-', ':']).unwrap_or((piece, piece));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Ports { first, last }),
+        _ => Err(UnreadableTarget::Ports {
+            piece: piece.to_owned(),
+            text: text.to_owned(),
+        }),
+    }
+}
+
+/// What was written names no target of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableTarget {
+    #[error("unknown protocol \"{name}\"{}", proposal(name, &["tcp", "udp", "sctp"]))]
+    Protocol { name: String },
+    #[error("\"{piece}\" in \"{text}\" is no port from 1 to 65535, and no range such as 80-89")]
+    Ports { piece: String, text: String },
+    #[error(
+        "\"{text}\" is no target; write protocol, address and ports, such as \
+         tcp/192.0.2.1:80,443 or udp/[2001:db8::1]:5000-5100, or no port for every port"
+    )]
+    Form { text: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<String> {
+        let targets: Targets = text.parse().unwrap();
+        targets.0.iter().map(Target::to_string).collect()
+    }
+
+    #[test]
+    fn targets_are_read_port_by_port() {
+        assert_eq!(
+            read("tcp/192.0.2.1:80,443,8000-8010"),
+            [
+                "tcp 192.0.2.1:80",
+                "tcp 192.0.2.1:443",
+                "tcp 192.0.2.1:8000-8010"
+            ]
+        );
+        assert_eq!(read("udp/[2001:db8::1]"), ["udp [2001:db8::1]"]);
+        assert_eq!(read("udp [2001:db8::1]:53"), ["udp [2001:db8::1]:53"]);
+        assert_eq!(read("tcp/192.0.2.1"), ["tcp 192.0.2.1"]);
+    }
+
+    #[test]
+    fn what_is_no_target_is_told_why() {
+        let told = |text: &str| text.parse::<Targets>().unwrap_err().to_string();
+        assert_eq!(
+            told("tpc/192.0.2.1:80"),
+            "unknown protocol \"tpc\", did you mean \"tcp\"?"
+        );
+        assert_eq!(
+            told("tcp/192.0.2.1:80,90-70"),
+            "\"90-70\" in \"tcp/192.0.2.1:80,90-70\" is no port from 1 to 65535, and no range \
+             such as 80-89"
+        );
+        assert!(told("tcp/2001:db8::1:80").contains("is no target"));
+        assert!(told("192.0.2.1:80").contains("is no target"));
+    }
+
+    #[test]
+    fn every_port_is_apart_from_single_ones() {
+        let some = Ports {
+            first: 80,
+            last: 90,
+        };
+        assert!(some.overlaps(Ports {
+            first: 90,
+            last: 95
+        }));
+        assert!(!some.overlaps(Ports {
+            first: 91,
+            last: 95
+        }));
+        assert!(!some.overlaps(Ports::EVERY));
+        assert!(Ports::EVERY.overlaps(Ports::EVERY));
+    }
+}
