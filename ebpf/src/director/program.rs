@@ -51,8 +51,6 @@ pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
     let mut frame = SkbFrame::new(context);
-    // SAFETY: the kernel hands in a valid context.
-    let interface = unsafe { (*context).ingress_ifindex };
     let mut verdict = walk(&mut frame, &Maps);
     if verdict == Word::RELATED {
         verdict = Word(parts::related_tc(context));
@@ -69,8 +67,9 @@ pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
     count(verdict.counter());
     match verdict.verdict() {
         Verdict::Pass(_) => NEXT,
-        // SAFETY: the helper checks the interface.
-        Verdict::Bounce(_) => unsafe { bpf_redirect(interface, 0) as i32 },
+        // Read here, not before the walk: there it would lie on a stack that is full on Linux 6.1.
+        // SAFETY: the kernel hands in a valid context, and the helper checks the interface.
+        Verdict::Bounce(_) => unsafe { bpf_redirect((*context).ingress_ifindex, 0) as i32 },
         // SAFETY: as above.
         Verdict::Send(to) => unsafe { bpf_redirect(to, 0) as i32 },
         _ => TC_ACT_SHOT,
