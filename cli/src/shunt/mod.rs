@@ -13,9 +13,11 @@ use shunt_model::ServiceKey;
 use shunt_model::api::{Reason, Refusal, ServiceStatus};
 
 use crate::client::{Client, Failure};
+use crate::ipvs::{self, Ipvs};
 
 mod change;
 mod connection;
+mod import;
 mod meaning;
 mod pages;
 mod persistence;
@@ -62,6 +64,9 @@ enum Noun {
     Connection(connection::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
+    /// Take over what another load balancer has
+    #[command(subcommand)]
+    Import(import::Verb),
     /// Show a director at work in a lab of namespaces on this machine
     #[command(disable_help_flag = true)]
     Demo {
@@ -90,6 +95,8 @@ enum Noun {
 /// Whom to ask, where to write, and how to wait.
 pub struct Outside<'a> {
     pub open: &'a dyn Fn() -> Result<Box<dyn Client>, Failure>,
+    /// The table of the kernel's own IPVS.
+    pub kernel: &'a dyn Fn() -> Result<Ipvs, ipvs::Failure>,
     pub out: &'a mut dyn Write,
     pub error: &'a mut dyn Write,
     /// Whether somebody looks at `out`.
@@ -105,6 +112,8 @@ pub struct Outside<'a> {
 pub enum Halt {
     #[error(transparent)]
     Failed(#[from] Failure),
+    #[error(transparent)]
+    Kernel(#[from] ipvs::Failure),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
     /// What was asked makes no sense, though each word of it does.
@@ -115,7 +124,7 @@ pub enum Halt {
 impl Halt {
     fn status(&self) -> u8 {
         match self {
-            Halt::Failed(Failure::Refused(_)) | Halt::Output(_) => 1,
+            Halt::Failed(Failure::Refused(_)) | Halt::Kernel(_) | Halt::Output(_) => 1,
             Halt::Usage(_) => 2,
             Halt::Failed(
                 Failure::NotPermitted { .. } | Failure::NotReachable { .. } | Failure::Broken(_),
@@ -170,6 +179,7 @@ impl Noun {
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
+            Noun::Import(verb) => return verb.run(outside),
             // The program takes these before it comes here: they need no client.
             Noun::Demo { .. } | Noun::Agent { .. } => {
                 return Err(Halt::Usage(

@@ -15,8 +15,10 @@ use shunt_model::{Connection, Counters, Protocol, Rates, State};
 use memory::{Handle, Numbers};
 
 mod changes;
+mod import;
 #[path = "../ipvsadm/memory.rs"]
 mod memory;
+mod recording;
 mod usage;
 
 const WEB: &str = "tcp/192.0.2.1:80";
@@ -296,6 +298,8 @@ struct Stage {
     handle: Handle,
     /// The openings, counted from 0, that find no daemon.
     away: std::ops::Range<u32>,
+    /// What a kernel was recorded to answer.
+    kernel: String,
 }
 
 struct Said {
@@ -309,6 +313,7 @@ impl Stage {
         Self {
             handle: Handle::new(Gate::Carried, 0),
             away: 0..0,
+            kernel: recording::WITHOUT_IPVS.to_owned(),
         }
     }
 
@@ -405,6 +410,7 @@ impl Stage {
         };
         let outside = Outside {
             open: &open,
+            kernel: &|| recording::table(&self.kernel),
             out: &mut out,
             error: &mut error,
             is_terminal,
