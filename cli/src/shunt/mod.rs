@@ -21,6 +21,7 @@ mod import;
 mod meaning;
 mod pages;
 mod persistence;
+mod proc;
 mod server;
 mod service;
 mod stats;
@@ -64,6 +65,8 @@ enum Noun {
     Connection(connection::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
+    /// Write what a file of the kernel's IPVS in /proc/net would say, for programs that read it
+    Proc { file: proc::File },
     /// Take over what another load balancer has
     #[command(subcommand)]
     Import(import::Verb),
@@ -179,6 +182,7 @@ impl Noun {
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
+            Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),
             // The program takes these before it comes here: they need no client.
             Noun::Demo { .. } | Noun::Agent { .. } => {

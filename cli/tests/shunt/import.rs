@@ -108,6 +108,38 @@ fn what_was_applied_equals_the_kernels_table_and_is_in_its_order() {
 }
 
 #[test]
+fn the_kernels_file_of_what_was_applied_is_the_kernels() {
+    let stage = Stage::before_an_open_table();
+    stage.says("import ipvs --apply");
+    // The recording's kernel has 100 ticks a second, and an order of services of its own.
+    let recorded = include_str!("recordings/proc-ip_vs.txt")
+        .replace("persistent 6000 ", "persistent 15000 ")
+        .replace("persistent 9000 ", "persistent 22500 ")
+        .replace("persistent 36000 ", "persistent 90000 ");
+
+    let said = stage.says("proc ip_vs");
+
+    assert_eq!(blocks(&said), blocks(&recorded));
+    assert_eq!(
+        said.lines().take(3).collect::<Vec<_>>(),
+        recorded.lines().take(3).collect::<Vec<_>>()
+    );
+}
+
+/// Each service with its servers, sorted.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    for line in text.lines().skip(3) {
+        match blocks.last_mut() {
+            Some(block) if line.starts_with(' ') => *block += &format!("{line}\n"),
+            _ => blocks.push(format!("{line}\n")),
+        }
+    }
+    blocks.sort();
+    blocks
+}
+
+#[test]
 fn applying_again_changes_nothing() {
     let stage = Stage::before_an_open_table();
     stage.says("import ipvs --apply");

@@ -216,6 +216,22 @@ SERVICE, SERVER       CONNECTIONS";
 }
 
 #[test]
+fn files_of_the_kernels_have_its_form_and_no_other() {
+    let stage = Stage::with_two_services();
+
+    assert_eq!(stage.says("proc ip_vs_app"), "prot port    usecnt name\n");
+    let said = stage.run("proc ip_vs --json");
+    assert_eq!((said.status, said.out.as_str()), (2, ""));
+    let said = stage.run("proc ip_vs_stats_percpu");
+    assert_eq!((said.status, said.out.as_str()), (1, ""));
+    assert!(
+        said.error.contains("ask for ip_vs_stats\n"),
+        "{}",
+        said.error
+    );
+}
+
+#[test]
 fn all_drop_reasons_are_shown_when_asked_for() {
     let stage = Stage::new();
     stage.handle.0.borrow_mut().statistics = statistics();
