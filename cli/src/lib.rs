@@ -4,5 +4,6 @@
 
 pub mod client;
 pub mod demo;
+pub mod ipvs;
 pub mod ipvsadm;
 pub mod shunt;

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
             &arguments,
             shunt::Outside {
                 open: &open,
+                kernel: &shunt_cli::ipvs::socket::read,
                 // Not locked: a demo or an agent writes from threads of its own.
                 out: &mut BufWriter::new(io::stdout()),
                 error: &mut io::stderr(),

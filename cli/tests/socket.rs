@@ -142,3 +142,13 @@ fn hear(stream: &UnixStream) -> String {
     reader.read_exact(&mut body).unwrap();
     request + &String::from_utf8(body).unwrap()
 }
+
+#[test]
+fn this_machines_kernel_is_asked_for_its_ipvs_and_answers() {
+    use shunt_cli::ipvs::{Failure, socket::read};
+
+    let answer = read();
+
+    let is_answer = matches!(answer, Ok(_) | Err(Failure::NoIpvs | Failure::NotPermitted));
+    assert!(is_answer, "{answer:?}");
+}

@@ -33,7 +33,7 @@ mod words;
 
 /// The size of IPVS's connection hash table, which scripts expect in the first line. Ours grows
 /// as it must, so the number says nothing; this is the kernel's default.
-const TABLE_SIZE: u32 = 4096;
+pub(crate) const TABLE_SIZE: u32 = 4096;
 
 /// The persistence engines that IPVS knows.
 const ENGINES: [&str; 1] = ["sip"];
@@ -336,6 +336,12 @@ impl Face<'_> {
         self.change(Change::Flush, Subject::Service)?;
         self.restore(&mut io::Cursor::new(input))
     }
+}
+
+/// The table as `ipvsadm -S -n` saves it.
+pub(crate) fn write_rules(out: &mut dyn Write, services: Vec<ServiceStatus>) -> io::Result<()> {
+    let mut services = order::sort_services(services).into_iter();
+    services.try_for_each(|status| save::write_service(out, status, None))
 }
 
 /// The service that the words mean, unless they name a scheduler or engine that nobody knows.

@@ -13,14 +13,17 @@ use shunt_model::ServiceKey;
 use shunt_model::api::{Reason, Refusal, ServiceStatus};
 
 use crate::client::{Client, Failure};
+use crate::ipvs::{self, Ipvs};
 
 mod change;
 mod connection;
+mod import;
 mod iptables;
 mod mark;
 mod meaning;
 mod pages;
 mod persistence;
+mod proc;
 mod server;
 mod service;
 mod stats;
@@ -67,6 +70,11 @@ enum Noun {
     Mark(mark::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
+    /// Write what a file of the kernel's IPVS in /proc/net would say, for programs that read it
+    Proc { file: proc::File },
+    /// Take over what another load balancer has
+    #[command(subcommand)]
+    Import(import::Verb),
     /// Show a director at work in a lab of namespaces on this machine
     #[command(disable_help_flag = true)]
     Demo {
@@ -95,6 +103,8 @@ enum Noun {
 /// Whom to ask, where to write, and how to wait.
 pub struct Outside<'a> {
     pub open: &'a dyn Fn() -> Result<Box<dyn Client>, Failure>,
+    /// The table of the kernel's own IPVS.
+    pub kernel: &'a dyn Fn() -> Result<Ipvs, ipvs::Failure>,
     pub out: &'a mut dyn Write,
     pub error: &'a mut dyn Write,
     /// Whether somebody looks at `out`.
@@ -110,6 +120,8 @@ pub struct Outside<'a> {
 pub enum Halt {
     #[error(transparent)]
     Failed(#[from] Failure),
+    #[error(transparent)]
+    Kernel(#[from] ipvs::Failure),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
     /// What was asked makes no sense, though each word of it does.
@@ -120,7 +132,7 @@ pub enum Halt {
 impl Halt {
     fn status(&self) -> u8 {
         match self {
-            Halt::Failed(Failure::Refused(_)) | Halt::Output(_) => 1,
+            Halt::Failed(Failure::Refused(_)) | Halt::Kernel(_) | Halt::Output(_) => 1,
             Halt::Usage(_) => 2,
             Halt::Failed(
                 Failure::NotPermitted { .. } | Failure::NotReachable { .. } | Failure::Broken(_),
@@ -176,6 +188,8 @@ impl Noun {
             Noun::Connection(verb) => verb.run(outside),
             Noun::Mark(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
+            Noun::Proc { file } => file.write(outside),
+            Noun::Import(verb) => return verb.run(outside),
             // The program takes these before it comes here: they need no client.
             Noun::Demo { .. } | Noun::Agent { .. } => {
                 return Err(Halt::Usage(

@@ -106,6 +106,78 @@ pub fn traffic(listing: &str) -> Traffic {
     traffic
 }
 
+/// The numbers of connections in `/proc/net/ip_vs`.
+pub fn traffic_of_proc(text: &str) -> Traffic {
+    let mut traffic = HashMap::new();
+    let mut service = None;
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match (
+            words[..].first().copied().and_then(protocol),
+            service,
+            &words[..],
+        ) {
+            (Some(protocol), ..) => {
+                let at = address_of_proc(words[1]);
+                service = Some(ServiceKey::Address {
+                    protocol,
+                    address: at.address,
+                    port: at.port,
+                });
+            }
+            (None, Some(key), ["->", at, .., active, inactive]) => {
+                let numbers = Numbers {
+                    active: active.parse().unwrap(),
+                    inactive: inactive.parse().unwrap(),
+                    ..Numbers::default()
+                };
+                traffic.insert((key, Some(address_of_proc(at))), numbers);
+            }
+            // The title.
+            (None, ..) => {}
+        }
+    }
+    traffic
+}
+
+/// Hexadecimal digits, of IPv6 in brackets.
+fn address_of_proc(word: &str) -> ServerAddress {
+    let (address, port) = word.rsplit_once(':').unwrap();
+    let address = match address.strip_prefix('[') {
+        Some(address) => address.trim_end_matches(']').parse().unwrap(),
+        None => Ipv4Addr::from_bits(u32::from_str_radix(address, 16).unwrap()).into(),
+    };
+    let port = u16::from_str_radix(port, 16).unwrap();
+    ServerAddress { address, port }
+}
+
+/// The numbers in `/proc/net/ip_vs_stats`.
+pub fn statistics(text: &str) -> (Counters, Rates) {
+    let row = |number: usize| {
+        let line = text.lines().nth(number).unwrap();
+        let numbers = line.split_whitespace();
+        let read = |word| u64::from_str_radix(word, 16).unwrap();
+        <[u64; 5]>::try_from(numbers.map(read).collect::<Vec<_>>()).unwrap()
+    };
+    let [connections, in_packets, out_packets, in_bytes, out_bytes] = row(2);
+    let counters = Counters {
+        connections,
+        in_packets,
+        out_packets,
+        in_bytes,
+        out_bytes,
+    };
+    let [connections, in_packets, out_packets, in_bytes, out_bytes] = row(5);
+    let rates = Rates {
+        connections,
+        in_packets,
+        out_packets,
+        in_bytes,
+        out_bytes,
+    };
+    (counters, rates)
+}
+
 fn numbers(form: &str, words: &[&str]) -> Numbers {
     let number = |back: usize| words.iter().nth_back(back).map_or(0, |word| number(word));
     let small = |back| u32::try_from(number(back)).unwrap();

@@ -1,12 +1,14 @@
 //! Replays what ipvsadm 1.31 was recorded to say, and compares byte for byte.
 //!
 //! The face is the real one, and so is the table behind it, with the gate open; only the socket
-//! between them is left out. Nothing is skipped in silence: every command is counted.
+//! between them is left out. Where the kernel's files were read, `shunt proc` answers. Nothing is
+//! skipped in silence: every command is counted.
 
 use std::io::Cursor;
 
 use shunt_cli::client::Failure;
 use shunt_cli::ipvsadm::{Program, Streams, run};
+use shunt_cli::shunt::{self, Outside};
 use shunt_control::carried::Gate;
 
 use fixture::Fixture;
@@ -240,6 +242,28 @@ impl Stage {
         }
     }
 
+    /// Runs `shunt proc`.
+    fn run_proc(&self, name: &str) -> Cell {
+        let words = ["shunt", "proc", name].map(str::to_owned);
+        let (mut out, mut error) = (Vec::new(), Vec::new());
+        let outside = Outside {
+            open: &|| Ok(Box::new(self.daemon.clone())),
+            kernel: &|| Err(shunt_cli::ipvs::Failure::NoIpvs),
+            out: &mut out,
+            error: &mut error,
+            is_terminal: false,
+            wait: &mut |_| false,
+            json: false,
+        };
+        let status = shunt::run(&words, outside);
+        Cell {
+            out: String::from_utf8(out).unwrap(),
+            error: String::from_utf8(error).unwrap(),
+            status,
+            ..Cell::default()
+        }
+    }
+
     /// Runs what was not recorded, which must succeed.
     fn prepare<'a>(&self, lines: impl IntoIterator<Item = &'a str>) {
         for line in lines {
@@ -251,7 +275,7 @@ impl Stage {
 
 fn replay(file: &'static str, text: &str, with_traffic: bool, report: &mut Report) {
     let namespace = match file {
-        "lines" => OTHER_NAMESPACE,
+        "lines" | "connections" => OTHER_NAMESPACE,
         _ => NAMESPACE,
     };
     let mut stage = Stage::new(Gate::Open, namespace);
@@ -291,6 +315,19 @@ fn replay_cell(
         Some((command, _)) => (command, true),
         None => (command, false),
     };
+    if let Some(name) = command.strip_prefix("cat /proc/net/") {
+        set_recorded_numbers(cell, stage);
+        let said = stage.run_proc(name);
+        report.compare(
+            file,
+            cell,
+            &Cell {
+                command: cell.command.clone(),
+                ..said
+            },
+        );
+        return;
+    }
     let ours = command.starts_with("ipvsadm") || command.starts_with("setpriv ");
     if !ours || command.contains([';', '|']) {
         report.foreign.push(format!("{file}: {}", cell.command));
@@ -319,10 +356,20 @@ fn set_traffic(cell: &Cell, stage: &Stage) -> Result<(), String> {
     let mut memory = stage.daemon.0.borrow_mut();
     if cell.out.contains("LocalAddress:Port") {
         memory.traffic = fixture::traffic(&cell.out);
-    } else if cell.command.contains("-L") {
+    } else if cell.command.contains("-L") && !cell.out.is_empty() {
         memory.connections = fixture::connections(&cell.out, &stage.names)?;
     }
     Ok(())
+}
+
+/// Puts the numbers behind the table that a file of the kernel's was recorded with.
+fn set_recorded_numbers(cell: &Cell, stage: &Stage) {
+    let mut memory = stage.daemon.0.borrow_mut();
+    if cell.command.ends_with("ip_vs") {
+        memory.traffic = fixture::traffic_of_proc(&cell.out);
+    } else if cell.command.ends_with("ip_vs_stats") {
+        (memory.statistics.counters, memory.statistics.rates) = fixture::statistics(&cell.out);
+    }
 }
 
 fn replay_matrix(report: &mut Report) {

@@ -122,6 +122,10 @@ pub const DIFFERENCES: &[Difference] = &[
     Difference { file: "lines", command: "ipvsadm -R", times: 1,
         how: How::Instead { theirs: " -g -w 1\n", ours: " -g -w 1 -x 4 -y 2\n" },
         why: THRESHOLDS },
+    Difference { file: "connections", command: "cat /proc/net/ip_vs_stats_percpu", times: 1,
+        how: How::Says("ip_vs_stats_percpu: the daemon gives counters of all processors together; \
+            ask for ip_vs_stats\n"),
+        why: "the daemon adds the counters of all processors up" },
     Difference { file: "connections", command: "ipvsadm -Lcn --persistent-conn | grep", times: 1,
         how: How::CannotBeListed, why: "persistence engines, which are not carried" },
 ];

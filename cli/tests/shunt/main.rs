@@ -15,8 +15,10 @@ use shunt_model::{Connection, Counters, Protocol, Rates, State};
 use memory::{Handle, Numbers};
 
 mod changes;
+mod import;
 #[path = "../ipvsadm/memory.rs"]
 mod memory;
+mod recording;
 mod usage;
 
 const WEB: &str = "tcp/192.0.2.1:80";
@@ -214,6 +216,22 @@ SERVICE, SERVER       CONNECTIONS";
 }
 
 #[test]
+fn files_of_the_kernels_have_its_form_and_no_other() {
+    let stage = Stage::with_two_services();
+
+    assert_eq!(stage.says("proc ip_vs_app"), "prot port    usecnt name\n");
+    let said = stage.run("proc ip_vs --json");
+    assert_eq!((said.status, said.out.as_str()), (2, ""));
+    let said = stage.run("proc ip_vs_stats_percpu");
+    assert_eq!((said.status, said.out.as_str()), (1, ""));
+    assert!(
+        said.error.contains("ask for ip_vs_stats\n"),
+        "{}",
+        said.error
+    );
+}
+
+#[test]
 fn all_drop_reasons_are_shown_when_asked_for() {
     let stage = Stage::new();
     stage.handle.0.borrow_mut().statistics = statistics();
@@ -296,6 +314,8 @@ struct Stage {
     handle: Handle,
     /// The openings, counted from 0, that find no daemon.
     away: std::ops::Range<u32>,
+    /// What a kernel was recorded to answer.
+    kernel: String,
 }
 
 struct Said {
@@ -309,6 +329,7 @@ impl Stage {
         Self {
             handle: Handle::new(Gate::Carried, 0),
             away: 0..0,
+            kernel: recording::WITHOUT_IPVS.to_owned(),
         }
     }
 
@@ -406,6 +427,7 @@ impl Stage {
         };
         let outside = Outside {
             open: &open,
+            kernel: &|| recording::table(&self.kernel),
             out: &mut out,
             error: &mut error,
             is_terminal,

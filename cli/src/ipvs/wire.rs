@@ -1,0 +1,208 @@
+//! Netlink's messages and attributes, and the forms that IPVS's numbers and addresses have in them.
+//!
+//! Pure, and bounded by the bytes that came: what is cut or too long is said, never read past.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{NetlinkBuffer, NlasIterator};
+
+use super::Failure;
+
+// `linux/netlink.h`.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+pub const REQUEST: u16 = 0x1;
+pub const ACK: u16 = 0x4;
+pub const DUMP: u16 = 0x300;
+pub const NESTED: u16 = 0x8000;
+const HEADER: usize = 16;
+/// Command and version of a generic message, and two bytes that are reserved.
+const GENERIC_HEADER: usize = 4;
+
+pub const AF_INET: u16 = libc::AF_INET as u16;
+pub const AF_INET6: u16 = libc::AF_INET6 as u16;
+
+/// Whether an answer ends with this datagram: a message never reaches over two of them.
+pub fn is_end(datagram: &[u8]) -> Result<bool, Failure> {
+    for message in Messages(datagram) {
+        if matches!(message?.message_type(), ERROR | DONE) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What follows the generic header in each message of that kind, up to the end of the answer. An
+/// error of the kernel's is one of ours.
+pub fn bodies(answer: &[u8], kind: u16) -> Result<Vec<&[u8]>, Failure> {
+    let mut bodies = Vec::new();
+    for message in Messages(answer) {
+        let message = message?;
+        let payload = message.payload();
+        match message.message_type() {
+            // Both begin with an error number below zero, or a zero where all is well.
+            ERROR | DONE => {
+                let code = payload.get(..4).and_then(u32_of);
+                return match code.unwrap_or(0).cast_signed().wrapping_neg() {
+                    0 => Ok(bodies),
+                    libc::EPERM => Err(Failure::NotPermitted),
+                    errno => Err(io::Error::from_raw_os_error(errno).into()),
+                };
+            }
+            other if other == kind => {
+                let body = payload.get(GENERIC_HEADER..);
+                bodies.push(body.ok_or_else(|| broken("a message that ends early"))?);
+            }
+            other => return Err(broken(&format!("a message of type {other}"))),
+        }
+    }
+    Err(broken("the answer has no end"))
+}
+
+/// Messages one behind the other, each at a multiple of four bytes.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<NetlinkBuffer<&'a [u8]>, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = std::mem::take(&mut self.0);
+        if rest.is_empty() {
+            return None;
+        }
+        let message = match NetlinkBuffer::new_checked(rest) {
+            Ok(message) => message,
+            Err(error) => return Some(Err(broken(&error.to_string()))),
+        };
+        let length = message.length() as usize;
+        self.0 = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(message))
+    }
+}
+
+/// The attributes of one level. Of two of a kind the last counts, as in the kernel.
+pub struct Attributes<'a>(Vec<(u16, &'a [u8])>);
+
+impl<'a> Attributes<'a> {
+    pub fn read(body: &'a [u8]) -> Result<Self, Failure> {
+        let mut found = Vec::new();
+        for attribute in NlasIterator::new(body) {
+            let attribute = attribute.map_err(|error| broken(&error.to_string()))?;
+            let value = 4..4 + attribute.value_length();
+            let value = attribute.into_inner().get(value).unwrap_or_default();
+            found.push((attribute.kind(), value));
+        }
+        Ok(Self(found))
+    }
+
+    pub fn get(&self, kind: u16) -> Option<&'a [u8]> {
+        let mut backwards = self.0.iter().rev();
+        let found = backwards.find(|(known, _)| *known == kind);
+        found.map(|(_, value)| *value)
+    }
+
+    pub fn nested(&self, kind: u16) -> Result<Attributes<'a>, Failure> {
+        Attributes::read(self.get(kind).ok_or_else(|| missing(kind))?)
+    }
+
+    /// The value of an attribute that may be left out.
+    pub fn may<T>(&self, kind: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        let unreadable = || broken(&format!("attribute {kind} has a length of its own"));
+        let value = self.get(kind);
+        value
+            .map(|value| of(value).ok_or_else(unreadable))
+            .transpose()
+    }
+
+    pub fn must<T>(&self, kind: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<T, Failure> {
+        self.may(kind, of)?.ok_or_else(|| missing(kind))
+    }
+}
+
+pub fn u8_of(bytes: &[u8]) -> Option<u8> {
+    Some(u8::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+pub fn u16_of(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+pub fn u32_of(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// In the network's order.
+pub fn port_of(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// In the network's order.
+pub fn ipv4_of(bytes: &[u8]) -> Option<Ipv4Addr> {
+    Some(<[u8; 4]>::try_from(bytes).ok()?.into())
+}
+
+/// A text with a zero byte at its end.
+pub fn text_of(bytes: &[u8]) -> Option<String> {
+    let text = bytes.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// `union nf_inet_addr`: sixteen bytes, of which an IPv4 address takes the first four.
+pub fn address(family: u16, bytes: Option<&[u8]>) -> Result<IpAddr, Failure> {
+    let bytes = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    let bytes = bytes.ok_or_else(|| broken("an address that has not sixteen bytes"))?;
+    match family {
+        AF_INET => {
+            let [a, b, c, d, ..] = bytes;
+            Ok(Ipv4Addr::new(a, b, c, d).into())
+        }
+        AF_INET6 => Ok(Ipv6Addr::from(bytes).into()),
+        other => Err(broken(&format!("address family {other}"))),
+    }
+}
+
+pub fn union_of(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&address.octets());
+            bytes
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// A whole message: netlink's header, the generic one, and attributes. One socket asks one thing
+/// after the other, so that no number need tell the answers apart.
+pub fn request(kind: u16, flags: u16, [command, version]: [u8; 2], attributes: &[u8]) -> Vec<u8> {
+    let length = HEADER + GENERIC_HEADER + attributes.len();
+    // Nothing that is asked is longer than a hundred bytes.
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    let mut message = Vec::new();
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    // Number of the message and of the socket: the kernel repeats the first and fills the second.
+    message.extend([0; 8]);
+    message.extend([command, version, 0, 0]);
+    message.extend(attributes);
+    message
+}
+
+/// Adds an attribute, and the zeros up to the next one.
+pub fn put(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    body.extend(length.to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+fn missing(kind: u16) -> Failure {
+    broken(&format!("attribute {kind} is missing"))
+}
+
+pub fn broken(text: &str) -> Failure {
+    Failure::Broken(text.to_owned())
+}

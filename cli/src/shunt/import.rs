@@ -1,0 +1,219 @@
+//! `shunt import`: what another load balancer has, as rules, as JSON, or into the daemon.
+//!
+//! The daemon's own services and servers that the other one does not have are left alone.
+
+use clap::Subcommand;
+use serde::Serialize;
+use shunt_model::api::{Change, Done, ServerStatus, ServiceStatus};
+use shunt_model::{Counters, Rates, Server, Service, Timeouts};
+
+use super::{Form, Halt, Outside, write_json};
+use crate::client::{Client, Failure};
+use crate::ipvs::{Entry, Ipvs, NotTaken};
+use crate::ipvsadm;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Read the kernel's IPVS table of this network namespace, as "ipvsadm-save -n" writes it
+    ///
+    /// Thresholds are written too, and timeouts that are not the kernel's own. What is read stays
+    /// in the kernel's table: once the daemon has it, clear that with the original "ipvsadm -C".
+    Ipvs {
+        /// Add to the running daemon what it lacks, and edit what differs; leave all else alone
+        #[arg(long)]
+        apply: bool,
+    },
+}
+
+impl Verb {
+    /// The exit status says whether all could be taken.
+    pub fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
+        let Verb::Ipvs { apply } = self;
+        let ipvs = (outside.kernel)()?;
+        let not_taken = match apply {
+            true => apply_to_daemon(ipvs, outside)?,
+            false => show(ipvs, outside)?,
+        };
+        Ok(u8::from(!not_taken.is_empty()))
+    }
+}
+
+/// Writes the table and says what is not in it.
+fn show(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken>, Halt> {
+    if outside.json {
+        write_json(outside.out, &ipvs, Form::Json)?;
+        return Ok(ipvs.not_taken);
+    }
+    if ipvs.timeouts != Timeouts::default() {
+        let Timeouts {
+            tcp_s,
+            tcp_fin_s,
+            udp_s,
+        } = ipvs.timeouts;
+        writeln!(outside.out, "--set {tcp_s} {tcp_fin_s} {udp_s}")?;
+    }
+    let services = ipvs.services.into_iter().map(without_traffic).collect();
+    ipvsadm::write_rules(outside.out, services)?;
+    say_not_taken(outside, &ipvs.not_taken)?;
+    Ok(ipvs.not_taken)
+}
+
+fn without_traffic(entry: Entry) -> ServiceStatus {
+    let of_server = |server| ServerStatus {
+        server,
+        active_connections: 0,
+        inactive_connections: 0,
+        persistent_connections: 0,
+        counters: Counters::default(),
+        rates: Rates::default(),
+        next_hop: String::new(),
+    };
+    ServiceStatus {
+        service: entry.service,
+        counters: Counters::default(),
+        rates: Rates::default(),
+        short_list: None,
+        servers: entry.servers.into_iter().map(of_server).collect(),
+    }
+}
+
+/// What came of it, as `--json` writes it.
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    changed: bool,
+    changes: Vec<Change>,
+    /// Services, servers and timeouts that were so already.
+    same: usize,
+    not_taken: Vec<NotTaken>,
+    /// What the daemon did differently from what was asked.
+    notes: Vec<String>,
+}
+
+fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken>, Halt> {
+    let mut client = (outside.open)()?;
+    let mut taking = Taking {
+        outcome: Outcome {
+            not_taken: ipvs.not_taken,
+            ..Outcome::default()
+        },
+        client: client.as_mut(),
+    };
+    taking.timeouts(ipvs.timeouts)?;
+    let known = taking.client.services()?;
+    // Each list grows at its front: from behind, it comes out in the kernel's order, which some
+    // schedulers follow.
+    for Entry { service, servers } in ipvs.services.into_iter().rev() {
+        let mut places = known.iter();
+        let known = places.find(|known| known.service.key == service.key);
+        taking.entry(service, servers, known)?;
+    }
+    let mut outcome = taking.outcome;
+    outcome.changed = !outcome.changes.is_empty();
+    if outside.json {
+        write_json(outside.out, &outcome, Form::Json)?;
+        return Ok(outcome.not_taken);
+    }
+    for change in &outcome.changes {
+        writeln!(outside.out, "{change}")?;
+    }
+    for note in &outcome.notes {
+        writeln!(outside.error, "{note}")?;
+    }
+    say_not_taken(outside, &outcome.not_taken)?;
+    let (changes, same) = (outcome.changes.len(), outcome.same);
+    match (outcome.changed, outcome.not_taken.len()) {
+        (false, 0) => writeln!(
+            outside.out,
+            "nothing to do: the daemon has all of the kernel's table"
+        )?,
+        (_, not_taken) => writeln!(
+            outside.out,
+            "{changes} changed, {same} were so already, {not_taken} not taken"
+        )?,
+    }
+    Ok(outcome.not_taken)
+}
+
+fn say_not_taken(outside: &mut Outside<'_>, not_taken: &[NotTaken]) -> Result<(), Halt> {
+    for NotTaken { what, why } in not_taken {
+        writeln!(outside.error, "not taken: {what}: {why}")?;
+    }
+    Ok(())
+}
+
+/// Brings one thing after the other to the daemon. What it refuses is written down.
+struct Taking<'a> {
+    client: &'a mut dyn Client,
+    outcome: Outcome,
+}
+
+impl Taking<'_> {
+    fn timeouts(&mut self, timeouts: Timeouts) -> Result<(), Failure> {
+        if self.client.timeouts()? == timeouts {
+            self.outcome.same += 1;
+            return Ok(());
+        }
+        let change = Change::SetTimeouts { timeouts };
+        self.make(change, || "timeouts".to_owned())?;
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        service: Service,
+        servers: Vec<Server>,
+        known: Option<&ServiceStatus>,
+    ) -> Result<(), Failure> {
+        let key = service.key;
+        let what = || format!("service {key}");
+        match known {
+            Some(known) if known.service == service => self.outcome.same += 1,
+            // Its servers are looked at even where it is refused: the service is there.
+            Some(_) => {
+                self.make(Change::EditService { service }, what)?;
+            }
+            None => {
+                let what = || match servers.is_empty() {
+                    true => format!("service {key}"),
+                    false => format!("service {key}, with its servers"),
+                };
+                if !self.make(Change::AddService { service }, what)? {
+                    return Ok(());
+                }
+            }
+        }
+        for server in servers.into_iter().rev() {
+            let at = server.at;
+            let mut there = known.into_iter().flat_map(|known| &known.servers);
+            let change = match there.find(|known| known.server.at == at) {
+                Some(known) if known.server == server => {
+                    self.outcome.same += 1;
+                    continue;
+                }
+                Some(_) => Change::EditServer { key, server },
+                None => Change::AddServer { key, server },
+            };
+            self.make(change, || format!("server {at} of service {key}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the daemon made the change. That it cannot be reached is no refusal.
+    fn make(&mut self, change: Change, what: impl Fn() -> String) -> Result<bool, Failure> {
+        match self.client.change(&change) {
+            Ok(Done { notes }) => {
+                self.outcome.notes.extend(notes);
+                self.outcome.changes.push(change);
+                Ok(true)
+            }
+            Err(Failure::Refused(refusal)) => {
+                self.outcome.not_taken.push(NotTaken {
+                    what: what(),
+                    why: refusal.text,
+                });
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
