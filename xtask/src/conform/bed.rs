@@ -4,12 +4,13 @@
 //! out is the director's answer to one that went in. It is the same bed on this kernel and on the
 //! one that has IPVS.
 
+use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use shunt_lab::{Family, Host, PacketSocket, Prefix, Route, Segment, veth};
+use shunt_lab::{Family, Host, PacketSocket, Prefix, Route, Segment, until, veth};
 
 use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
 use super::scenario::{SERVERS, SLOTS, Slot, VIRTUALS};
@@ -113,6 +114,9 @@ impl Bed {
         for family in Family::BOTH {
             address(&director, family)?;
         }
+        until("the director's addresses to be usable", LIMIT, || {
+            usable(&director)
+        })?;
         let open = |side: Side| PacketSocket::open(&outside, side.device());
         let ends = [open(Side::Front)?, open(Side::Back)?];
         let mut bed = Bed {
@@ -176,6 +180,20 @@ impl Bed {
         }
         Ok(outs)
     }
+}
+
+/// Whether no IPv6 address is tentative. The kernel looks at each in its own time, also without
+/// duplicate address detection, and drops in silence what comes to a tentative one (RFC 4862, 5.4).
+fn usable(director: &Host) -> Result<bool> {
+    const TENTATIVE: u8 = 0x40;
+    let path = "/proc/thread-self/net/if_inet6";
+    let text = director.run(|| fs::read_to_string(path).context(path))?;
+    let is_tentative = |line: &str| {
+        let flags = line.split_whitespace().nth(4);
+        let flags = flags.and_then(|flags| u8::from_str_radix(flags, 16).ok());
+        flags.is_none_or(|flags| flags & TENTATIVE != 0)
+    };
+    Ok(!text.lines().any(is_tentative))
 }
 
 fn is_chatter(frame: &[u8]) -> bool {
