@@ -145,12 +145,13 @@ impl Bed {
     /// What has come out, when all that went in has been seen.
     ///
     /// An echo request on each side goes the way of the frames before it, so its answer comes
-    /// after theirs.
+    /// after theirs. Then another: segments of TCP may be held together (GRO) until the first echo
+    /// has passed them.
     pub fn settle(&mut self) -> Result<Vec<Out>> {
-        self.fences = self.fences.wrapping_add(1);
-        let number = self.fences;
         let mut outs = Vec::new();
-        for side in Side::BOTH {
+        for side in [Side::BOTH, Side::BOTH].concat() {
+            self.fences = self.fences.wrapping_add(1);
+            let number = self.fences;
             let target = side.segment().host(Family::V4, DIRECTOR);
             let header = Header {
                 source: side.segment().host(Family::V4, side.stranger()),

@@ -10,12 +10,12 @@ use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
 use super::compare::{OWN_TTL, Seen, View, connection};
-use super::packet::{ETHERNET, ICMP, ICMP6, IPV6, Packet, TCP, UDP};
+use super::packet::{ETHERNET, ICMP, ICMP6, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step};
 
 /// All of them.
 #[cfg(test)]
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 10] = [
     TIMERS,
     TIMEOUTS,
     OWN_ERRORS,
@@ -26,7 +26,6 @@ const NAMES: [&str; 11] = [
     CUT,
     DELETED_SERVERS,
     LAST_SERVICE,
-    OWN_RESETS,
 ];
 const TIMERS: &str = "timers";
 const TIMEOUTS: &str = "changed timeouts";
@@ -38,7 +37,6 @@ const SIX_IN_FOUR: &str = "IPv6 in IPv4";
 const CUT: &str = "packets that may be cut";
 const DELETED_SERVERS: &str = "errors about a deleted server";
 const LAST_SERVICE: &str = "the last service of a family";
-const OWN_RESETS: &str = "resets of the director's own stack";
 
 /// Seconds by which a clock that counts ticks may be off.
 const TICK: u64 = 2;
@@ -114,7 +112,6 @@ impl<'a> Known<'a> {
         self.own_errors(step, kernel, shunt);
         self.deleted_servers(step, kernel, shunt);
         self.last_service(step, kernel, shunt);
-        self.own_resets(step, kernel, shunt);
     }
 
     /// What a command that was done means for the rest.
@@ -331,30 +328,6 @@ impl<'a> Known<'a> {
         if kernel.frames != shunt.frames {
             shunt.frames.clone_from(&kernel.frames);
             self.names.insert(LAST_SERVICE);
-        }
-    }
-}
-
-impl Known<'_> {
-    /// What is for no service goes to the director's own stack, here as there. That of the kernel
-    /// that runs as a process does not always answer.
-    fn own_resets(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
-        let Step::Client { flow, .. } = step else {
-            return;
-        };
-        let service = self.scenario.flows[*flow].service;
-        let is_reset = |seen: &Seen| {
-            seen.packet().is_some_and(|packet| {
-                let flags = packet.payload.get(13).copied().unwrap_or(0);
-                (packet.protocol, packet.ttl) == (TCP, OWN_TTL)
-                    && packet.source == service.ip()
-                    && flags & RST != 0
-            })
-        };
-        let answers = shunt.frames.values().flatten();
-        if is_silent(kernel) && !is_silent(shunt) && answers.into_iter().all(is_reset) {
-            shunt.frames.clone_from(&kernel.frames);
-            self.names.insert(OWN_RESETS);
         }
     }
 }
