@@ -15,7 +15,7 @@ use super::scenario::{RST, Scenario, Step};
 
 /// All of them.
 #[cfg(test)]
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     TIMERS,
     TIMEOUTS,
     OWN_ERRORS,
@@ -26,6 +26,8 @@ const NAMES: [&str; 10] = [
     CUT,
     DELETED_SERVERS,
     LAST_SERVICE,
+    ASSURED,
+    SAVED_THRESHOLDS,
 ];
 const TIMERS: &str = "timers";
 const TIMEOUTS: &str = "changed timeouts";
@@ -37,6 +39,8 @@ const SIX_IN_FOUR: &str = "IPv6 in IPv4";
 const CUT: &str = "packets that may be cut";
 const DELETED_SERVERS: &str = "errors about a deleted server";
 const LAST_SERVICE: &str = "the last service of a family";
+const ASSURED: &str = "when a template is assured";
+const SAVED_THRESHOLDS: &str = "saved thresholds";
 
 /// Seconds by which a clock that counts ticks may be off.
 const TICK: u64 = 2;
@@ -93,7 +97,10 @@ impl<'a> Known<'a> {
             Step::Command { line, input } => {
                 self.hear(line, input, kernel);
                 if line.contains("-Lnc") {
+                    self.templates(kernel, shunt);
                     self.connections(kernel, shunt);
+                } else if line.starts_with("-S") {
+                    self.thresholds(kernel, shunt);
                 } else if line.contains("--stats") {
                     self.counters(kernel, shunt);
                 } else if line.starts_with("-L") {
@@ -131,6 +138,41 @@ impl<'a> Known<'a> {
             let own = director_address(Family::V6).to_string();
             self.local_masqueraded |= line.contains(&own) && words.contains(&"-m");
             self.servers_deleted |= matches!(words.first(), Some(&("-D" | "-C" | "-d")));
+        }
+    }
+
+    /// A UDP client's template is assured by the client's second packet, IPVS's by an answer.
+    fn templates(&mut self, kernel: &mut View, shunt: &mut View) {
+        let states = |view: &mut View| {
+            let mut states = BTreeSet::new();
+            for line in &mut view.said {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let is_template = words.first() == Some(&"UDP")
+                    && words.get(3).is_some_and(|client| client.ends_with(":0"));
+                if let (true, Some(state @ (&"NONE" | &"ASSURED"))) = (is_template, words.get(2)) {
+                    states.insert((words[3].to_owned(), (*state).to_owned()));
+                    *line = line.replacen(&format!("{state:<11}"), "NONE       ", 1);
+                }
+            }
+            let rest = view.said.len().min(2);
+            view.said[rest..].sort_by_key(|line| connection(line).unwrap_or_default());
+            states
+        };
+        if states(kernel) != states(shunt) {
+            self.names.insert(ASSURED);
+        }
+    }
+
+    /// ipvsadm forgets thresholds when it saves.
+    fn thresholds(&mut self, kernel: &View, shunt: &mut View) {
+        for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
+            let is_it = ours
+                .strip_prefix(theirs.as_str())
+                .is_some_and(|more| more.starts_with(" -x "));
+            if is_it {
+                ours.clone_from(theirs);
+                self.names.insert(SAVED_THRESHOLDS);
+            }
         }
     }
 
