@@ -9,19 +9,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
-use aya::maps::lpm_trie::Key;
-use aya::maps::{LpmTrie, Map, MapData};
+use aya::maps::{Map, MapData};
 use aya::programs::{ProgramFd, Xdp};
-use shunt_control::director::{Clock, Director as Mind, Memory, Output, Sizes};
+use shunt_control::director::{Clock, Director as Mind, Memory, Output, Sizes, Write};
 use shunt_control::network::neighbours::State;
 use shunt_control::network::routes::{Entry as RouteEntry, Kind, Path, Prefix};
 use shunt_control::network::{Address, Input, Link, Neighbour};
 use shunt_control::table::Table;
 use shunt_daemon::kernel::clock;
-use shunt_daemon::kernel::mapping::Mapping;
 use shunt_daemon::kernel::object::{self, Capacity};
 use shunt_daemon::kernel::tables::Tables;
-use shunt_datapath::entry::{Hop, PoolWord, Ways};
+use shunt_datapath::entry::{PoolWord, Ways};
 use shunt_model::api::Change;
 use shunt_model::{
     Encapsulation, Method as Forwarding, Protocol, Scheduler, SchedulerFlags, Server,
@@ -163,9 +161,6 @@ impl Director {
         let tick_shift = made.tick_shift;
         let ebpf = RefCell::new(ebpf);
         let mut tables = Tables::of(made, |name| take(&ebpf, name))?;
-        if method == Method::MasqueradeByHop {
-            prepare_hop(&ebpf, interface)?;
-        }
         let now = Instant::now();
         // All at once, as from the notes of an earlier daemon: each pool is compiled once.
         let memory = Memory {
@@ -183,6 +178,10 @@ impl Director {
         }
         mind.network_known();
         carry_out(&mut mind, &mut tables)?;
+        // After what the director says of the routes to clients: there are none on this network.
+        if method == Method::MasqueradeByHop {
+            prepare_hop(&mut tables, interface)?;
+        }
         Ok(Self {
             method,
             ebpf: ebpf.into_inner(),
@@ -267,19 +266,12 @@ fn take(ebpf: &RefCell<Ebpf>, name: &str) -> Result<MapData> {
 }
 
 /// One hop for every client.
-fn prepare_hop(ebpf: &RefCell<Ebpf>, interface: u32) -> Result<()> {
-    let hops = Mapping::new(&take(ebpf, "HOPS_TO_CLIENTS")?, 3)?;
-    hops.write(
-        1,
-        Hop {
-            ways: Ways::new(THEIRS, OURS, interface, MTU),
-        },
-    );
-    let mut routes = LpmTrie::<_, [u8; 4], u32>::try_from(Map::LpmTrie(take(ebpf, "ROUTES4")?))?;
-    routes.insert(&Key::new(0, [0; 4]), 1, 0)?;
-    let mut routes = LpmTrie::<_, [u8; 16], u32>::try_from(Map::LpmTrie(take(ebpf, "ROUTES6")?))?;
-    routes.insert(&Key::new(0, [0; 16]), 1, 0)?;
-    Ok(())
+fn prepare_hop(tables: &mut Tables, interface: u32) -> Result<()> {
+    let ways = Ways::new(THEIRS, OURS, interface, MTU);
+    tables.write(&Write::Hop { number: 1, ways })?;
+    let every = ["0.0.0.0".parse()?, "::".parse()?];
+    let routes = every.map(|address| (Prefix::new(address, 0), 1));
+    tables.write(&Write::Routes(routes.to_vec()))
 }
 
 /// One link with every server on it.
