@@ -5,14 +5,15 @@
 //! programs over the same maps and replaces them in the pinned links, device by device, without a
 //! packet lost. The layout of the maps is part of the pin folder's name.
 
+use std::borrow::BorrowMut;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::maps::MapData;
-use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use aya::maps::{Map, MapData, ProgramArray};
+use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 
@@ -20,7 +21,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 23] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -42,11 +43,18 @@ pub const MAPS: [&str; 21] = [
     "COUNTERS_OF_OUTCOMES",
     "ALLOWANCE",
     "HELD",
+    PROGRAMS_XDP,
+    PROGRAMS_TC,
 ];
 
 const XDP: &str = "director_xdp";
+const XDP_REST: &str = "director_xdp_rest";
 const TC: &str = "director_tc";
+const TC_REST: &str = "director_tc_rest";
 const CLOCK: &str = "director_clock";
+/// Where each hook's first program finds the one that it goes on with.
+const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
+const PROGRAMS_TC: &str = "PROGRAMS_TC";
 
 /// What an operator chooses before the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,10 +248,14 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
-    for name in [XDP, CLOCK] {
+    for name in [XDP, XDP_REST, CLOCK] {
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
     }
+    let rest: &mut Xdp = program(&mut ebpf, XDP_REST)?;
+    let rest = rest.fd()?.try_clone()?;
+    let map = ebpf.map_mut(PROGRAMS_XDP).context("no map of programs")?;
+    go_on(ProgramArray::try_from(map)?, &rest)?;
     Ok((ebpf, made))
 }
 
@@ -288,14 +300,16 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
 fn load(place: &Place, mut made: Made) -> Result<Object> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
-    for name in [XDP, CLOCK] {
+    for name in [XDP, XDP_REST, CLOCK] {
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
-    let tc: &mut SchedClassifier = program(&mut ebpf, TC)?;
-    tc.load().map_err(explain)?;
-    pin_over(&place.pins.join(TC), |path| tc.pin(path))?;
+    for name in [TC, TC_REST] {
+        let program: &mut SchedClassifier = program(&mut ebpf, name)?;
+        program.load().map_err(explain)?;
+        pin_over(&place.pins.join(name), |path| program.pin(path))?;
+    }
     programs(place, made, false)
 }
 
@@ -321,6 +335,15 @@ fn adopt(place: &Place, made: Made) -> Result<Object> {
 fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
     let path = |name: &str| place.pins.join(name);
     let kind = aya_obj_xdp();
+    // Before anything is attached, and also where nothing changed: it costs nothing, and an array
+    // that was emptied from outside is whole again. What hangs on the devices meanwhile goes on
+    // with these: nothing is handed over but the frame, and the tables are of one layout.
+    let rest = Xdp::from_pin(path(XDP_REST), kind).context("cannot open a pinned program")?;
+    let programs = Map::ProgramArray(map(place, PROGRAMS_XDP)?);
+    go_on(ProgramArray::try_from(programs)?, rest.fd()?)?;
+    let rest = SchedClassifier::from_pin(path(TC_REST)).context("cannot open a pinned program")?;
+    let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
+    go_on(ProgramArray::try_from(programs)?, rest.fd()?)?;
     Ok(Object {
         made,
         adopted,
@@ -328,6 +351,13 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
         tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
         clock: Xdp::from_pin(path(CLOCK), kind).context("cannot open the pinned clock")?,
     })
+}
+
+/// Puts the program for the rest in its place, in one step.
+fn go_on(mut programs: ProgramArray<impl BorrowMut<MapData>>, rest: &ProgramFd) -> Result<()> {
+    programs
+        .set(shunt_ebpf::REST, rest, 0)
+        .context("cannot say which program goes on with the rest of the frames")
 }
 
 /// The attach type of plain XDP programs.

@@ -13,8 +13,8 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
@@ -22,6 +22,7 @@ use shunt_datapath::entry::{Locality, LocalityKey, Service, Settings, Traffic, W
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
+use shunt_ebpf::REST;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -105,6 +106,12 @@ fn plain(words: &[AtomicU64]) -> Vec<u64> {
         .collect()
 }
 
+/// The first program of each hook, and the map of those that it goes on with.
+const HOOKS: [(&str, &str); 2] = [
+    ("director_xdp", "PROGRAMS_XDP"),
+    ("director_tc", "PROGRAMS_TC"),
+];
+
 /// Array maps, with how long an entry is and how many there are.
 fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
     [
@@ -121,6 +128,16 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
         ("HOPS_TO_CLIENTS", 24, 1024),
         ("SETTINGS", size_of::<Settings>(), 1),
     ]
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Fallible<ProgramFd> {
+    let program = ebpf.program_mut(name).ok_or("no program")?;
+    match program {
+        Program::Xdp(program) => program.load()?,
+        Program::SchedClassifier(program) => program.load()?,
+        _ => return Err("another kind of program".into()),
+    }
+    Ok(program.fd()?.try_clone()?)
 }
 
 pub struct Kernel {
@@ -148,21 +165,33 @@ impl Kernel {
             loader.map_max_entries(name, entries as u32);
         }
         let mut ebpf = loader.load(&object)?;
-        let xdp: &mut Xdp = ebpf
-            .program_mut("director_xdp")
-            .ok_or("no program")?
-            .try_into()?;
-        xdp.load()?;
-        let tc: &mut SchedClassifier = ebpf
-            .program_mut("director_tc")
-            .ok_or("no program")?
-            .try_into()?;
-        tc.load()?;
+        for (name, programs) in HOOKS {
+            load(&mut ebpf, name)?;
+            let rest = load(&mut ebpf, &format!("{name}_rest"))?;
+            let map = ebpf.map_mut(programs).ok_or("no map")?;
+            ProgramArray::try_from(map)?.set(REST, &rest, 0)?;
+        }
         let mut mappings = Vec::new();
         for (name, bytes, entries) in arrays(&sizes) {
             mappings.push((name, Mapping::new(&ebpf, name, bytes * entries)?));
         }
         Ok(Self { ebpf, mappings })
+    }
+
+    /// Takes away the programs for the rest of the frames.
+    pub fn forget_rest(&mut self) -> Fallible<()> {
+        for (_, programs) in HOOKS {
+            ProgramArray::try_from(self.map(programs)?)?.clear_index(&REST)?;
+        }
+        Ok(())
+    }
+
+    /// How often an outcome was had.
+    pub fn count(&mut self, name: &str) -> Fallible<u64> {
+        let at = NAMES.iter().position(|(_, known)| *known == name);
+        let at = at.ok_or_else(|| format!("no counter {name}"))? as u32;
+        let counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
+        Ok(counters.get(&at, 0)?.iter().sum())
     }
 
     fn mapping(&mut self, name: &str) -> &mut Mapping {

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use crate::checksum;
 use crate::entry::Ways;
 use crate::frame::{Edit, Frame, Room, Transport, View};
-use crate::packet::Ports;
+use crate::packet::{self, Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
 use crate::{fragment, link, open};
@@ -123,6 +123,14 @@ impl Frame for HostFrame {
 
     fn later<T: Tables>(&self, tables: &T) -> Word {
         fragment::later(self, tables)
+    }
+
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        packet::options(self, l3, header)
+    }
+
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        packet::extensions(self, l3, first)
     }
 
     fn interface(&self) -> u32 {
