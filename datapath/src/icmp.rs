@@ -6,7 +6,7 @@
 //! quoted header is trusted only as far as it names a flow that is in the table.
 
 use crate::checksum;
-use crate::entry::{NONE, endpoint_word, kind, method};
+use crate::entry::{NONE, Settings, endpoint_word, kind, lookup, method};
 use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
 use crate::link;
@@ -122,7 +122,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     };
     if quote.source == packet.target {
         let word = endpoint_word(quote.source_port, quote.protocol, kind::SERVICE);
-        let service = walk::endpoint::<F, T>(tables, settings, quote.source, word);
+        let service = service::<F, P, T>(frame, tables, settings, &quote, word);
         if service != NONE {
             return to_server(frame, tables, packet, &quote, service);
         }
@@ -133,6 +133,28 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         return to_client(frame, tables, packet, &quote, endpoint);
     }
     not_ours
+}
+
+/// As [`walk::service`], for the client of the quoted answer.
+#[inline(always)]
+fn service<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    settings: &Settings,
+    quote: &Quote<F>,
+    word: u32,
+) -> u32 {
+    let id = F::endpoint(tables, quote.source, word);
+    if id != NONE || settings.wide == 0 {
+        return id;
+    }
+    if settings.wide & !lookup::EVERY_PORT != 0 {
+        let id = F::origin(tables, quote.source, word, quote.target, frame.interface());
+        if id != NONE {
+            return id;
+        }
+    }
+    F::wide(tables, quote.source, word)
 }
 
 #[inline(always)]

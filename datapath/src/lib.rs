@@ -33,6 +33,7 @@ pub mod icmp;
 pub mod link;
 pub mod method;
 pub mod open;
+pub mod origin;
 pub mod packet;
 pub mod realserver;
 pub mod reply;

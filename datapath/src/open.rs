@@ -4,9 +4,7 @@
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
 use crate::connection;
-use crate::entry::{
-    NONE, Server, Service, Settings, endpoint_word, kind, method, server_flag, with_port,
-};
+use crate::entry::{NONE, Server, Service, Settings, method, server_flag, with_port};
 use crate::family::{Family, V4, V6};
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
@@ -21,20 +19,26 @@ use crate::walk;
 
 /// Begins a connection with the server that was chosen: says which server has it from now on, or
 /// the verdict. Without a server ([`NONE`]) the packet opens nothing; it goes on only if its
-/// connection could have no entry.
+/// connection could have no entry. `service` is the endpoint by which the packet was found.
 #[inline(always)]
-pub fn begin<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports, id: u32) -> Word {
+pub fn begin<P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    ports: Ports,
+    id: u32,
+    service: u32,
+) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
     let begun = if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
-            Ok(packet) => request::<V4, P, T>(frame, tables, &packet, ports, id),
+            Ok(packet) => request::<V4, P, T>(frame, tables, &packet, ports, id, service),
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     } else {
         match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => request::<V6, P, T>(frame, tables, &packet, ports, id),
+            Ok(packet) => request::<V6, P, T>(frame, tables, &packet, ports, id, service),
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     };
@@ -51,10 +55,9 @@ fn request<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     ports: Ports,
     id: u32,
+    service: u32,
 ) -> Result<u32, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
-    let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = walk::endpoint::<F, T>(tables, settings, packet.target, word);
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);

@@ -5,7 +5,7 @@
 
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, WIDE, Ways, endpoint_word, kind, server_flag, service_flag,
+    NONE, Server, Settings, WIDE, Ways, endpoint_word, kind, lookup, server_flag, service_flag,
     wide_number, with_port,
 };
 use crate::family::{Family, V4, V6};
@@ -115,7 +115,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = endpoint::<F, T>(tables, settings, packet.target, word);
+    let service = service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
         if packet.part == Part::First {
             frame.first(tables);
@@ -133,6 +133,26 @@ fn transport<F: Family, P: Frame, T: Tables>(
         }
     }
     Word::pass(Pass::NotOurs)
+}
+
+/// The endpoint of this frame's service: [`endpoint`], and where rules ask for an origin, what they
+/// say.
+#[inline(always)]
+pub fn service<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    settings: &Settings,
+    target: F::Address,
+    word: u32,
+) -> u32 {
+    let id = F::endpoint(tables, target, word);
+    if id != NONE || settings.wide == 0 {
+        return id;
+    }
+    if settings.wide & !lookup::EVERY_PORT != 0 {
+        return frame.origin(tables, word);
+    }
+    F::wide(tables, target, word)
 }
 
 /// The endpoint of an address and [`endpoint_word`], or [`NONE`]. One of every port is looked for
@@ -220,7 +240,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
                 // The client asks again, or its connection no longer gives way: way back and
                 // template are made sure of.
-                frame.begin(tables, ports, entry.target());
+                frame.begin(tables, ports, entry.target(), service);
             }
             (entry.target(), server)
         }
@@ -264,6 +284,12 @@ fn open<F: Family, P: Frame, T: Tables>(
     }
     let mut id = NONE;
     if packet.protocol != TCP || ports.flags & flag::SYN != 0 {
+        if let Part::Later(_) = packet.part
+            && entry.flags & service_flag::ONE_PACKET != 0
+        {
+            // It goes where the first one went.
+            return frame.one_packet(tables, NONE).open();
+        }
         if !F::may_be_client(packet.source) || packet.source == packet.target {
             return Err(Word::drop(Drop::BadSource));
         }
@@ -286,11 +312,14 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(Word::answer(Bounce::Unreachable, 0));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol != TCP {
+            if packet.part == Part::First {
+                return frame.one_packet(tables, id).open();
+            }
             count_connection(tables, id);
             return Ok(id);
         }
     }
-    frame.begin(tables, ports, id).open()
+    frame.begin(tables, ports, id, endpoint).open()
 }
 
 /// Whether a found entry still stands for the connection that the packet belongs to.

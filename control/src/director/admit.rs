@@ -34,6 +34,9 @@ impl Director {
                 ),
             });
         }
+        if let Change::AddMark { rule } = change {
+            self.admit_origin(rule)?;
+        }
         let full = match change {
             Change::AddService { service } => {
                 self.ids.services_left() < 1 + usize::from(service.persistence.is_some())

@@ -13,6 +13,7 @@ mod ids;
 mod marks;
 mod names;
 mod numbers;
+pub mod origins;
 mod pools;
 mod reach;
 mod remember;
@@ -25,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use shunt_datapath::entry::{self, Settings, Ways};
+use shunt_datapath::entry::{self, OriginKey, Settings, Ways};
 use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
@@ -91,6 +92,9 @@ pub enum Write {
         word: u32,
     },
     Settings(Settings),
+    /// Every endpoint of packets from somewhere, with the bits of what it is found by: in place of
+    /// all before.
+    Origins(Vec<(OriginKey, u32, u32)>),
     /// The way to a gateway that leads to clients; one that may not be used says so itself.
     Hop {
         number: u32,
@@ -167,6 +171,8 @@ pub struct Director {
     written: BTreeMap<u32, entry::Server>,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
+    /// Those of packets from somewhere.
+    origins: origins::Origins,
     /// Likewise how each stands, as its upper threshold and its entry's words.
     standings: BTreeMap<u32, apply::Standing>,
     /// Servers to which no next hop is known.
@@ -201,6 +207,7 @@ impl Director {
             clock,
             written: BTreeMap::new(),
             marked: BTreeMap::new(),
+            origins: origins::Origins::new(),
             standings: BTreeMap::new(),
             unreached: BTreeSet::new(),
             stale: BTreeSet::new(),
@@ -292,7 +299,12 @@ impl Director {
                 network::Output::WaysChanged => self.renew_clients(),
                 network::Output::NeighbourChanged { neighbour } => self.renew_client(neighbour),
                 network::Output::AddressesChanged => self.addresses_changed(),
-                network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
+                network::Output::LinksChanged => {
+                    self.outputs.push_back(Output::Devices);
+                    if self.minds_devices() {
+                        self.renew_marks();
+                    }
+                }
             }
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
@@ -342,7 +354,9 @@ impl Director {
     /// The settings that are in force.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        entries::settings(&self.table, self.clock, &self.ids)
+        let mut settings = entries::settings(&self.table, self.clock, &self.ids);
+        settings.wide |= origins::lookups(&self.origins);
+        settings
     }
 
     /// Writes again whoever is reached by way of this address.

@@ -21,7 +21,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 23] = [
+pub const MAPS: [&str; 24] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -36,6 +36,7 @@ pub const MAPS: [&str; 23] = [
     "HOPS_TO_CLIENTS",
     "ROUTES4",
     "ROUTES6",
+    "ORIGINS",
     "LEARNED",
     "FRAGMENTS",
     "SETTINGS",

@@ -20,7 +20,7 @@ use shunt_model::api::Statistics;
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
 use super::place::Place;
-use super::routes::Routes;
+use super::routes::{Origins, Routes};
 pub use super::shared::Shared;
 
 /// [`entry::Traffic`] as a map's value.
@@ -40,6 +40,7 @@ pub struct Tables {
     settings: Mapping,
     hops: Mapping,
     routes: Routes,
+    origins: Origins,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
     /// Every endpoint with its id.
@@ -79,6 +80,7 @@ impl Tables {
             settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
             routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
+            origins: Origins::of(map("ORIGINS")?)?,
             traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
@@ -196,6 +198,10 @@ impl Tables {
             }
             Write::Route { prefix, number } => {
                 self.routes.set(*prefix, *number)?;
+                true
+            }
+            Write::Origins(origins) => {
+                self.origins.set_all(origins)?;
                 true
             }
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),

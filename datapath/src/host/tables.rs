@@ -8,15 +8,15 @@ use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
 use crate::entry::{
-    Bucket4, Bucket6, HOPS, Hop, LocalityKey, Server, Service, Settings, Traffic, WIDES, Ways,
-    locality, standing,
+    Bucket4, Bucket6, HOPS, Hop, LocalityKey, NONE, OriginKey, Server, Service, Settings, Traffic,
+    WIDES, Ways, locality, standing,
 };
 use crate::family::{V4, V6};
 use crate::flows::{GONE, Layout, Narrow, Wide, Words};
 use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::{template, track, walk};
+use crate::{origin, template, track, walk};
 
 use super::HostFrame;
 
@@ -88,6 +88,8 @@ pub struct HostTables {
     pub endpoints6: Vec<Bucket6>,
     pub services: Vec<Service>,
     pub wide_services: Vec<u32>,
+    /// What packets from somewhere are found by, bits of prefix, endpoint.
+    pub origins: Vec<(OriginKey, u32, u32)>,
     pub servers: Vec<Server>,
     pub pools: Vec<AtomicU64>,
     pub counts: Vec<AtomicU64>,
@@ -145,6 +147,7 @@ impl HostTables {
             endpoints6: vec![Bucket6::default(); sizes.endpoints],
             services: vec![Service::default(); sizes.services],
             wide_services: vec![0; WIDES as usize],
+            origins: Vec::new(),
             servers: vec![Server::default(); sizes.servers],
             pools: zeros(sizes.pool_words),
             counts: zeros(sizes.servers),
@@ -321,6 +324,30 @@ impl<'a> Tables for &'a HostTables {
 
     fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
         walk::wide::<V6, _>(self, address, word)
+    }
+
+    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
+        origin::find::<V4, _>(self, target, word, source, interface)
+    }
+
+    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
+        origin::find::<V6, _>(self, target, word, source, interface)
+    }
+
+    fn origin(&self, key: &OriginKey) -> u32 {
+        let bits = |address: [u64; 2]| {
+            let [high, low] = address.map(|word| u128::from(u64::from_be(word)));
+            high << 64 | low
+        };
+        let fits = |entry: &&(OriginKey, u32, u32)| {
+            let (other, length, _) = *entry;
+            let fixed = |key: &OriginKey| (key.word, key.interface, key.target);
+            let differing = bits(other.source) ^ bits(key.source);
+            fixed(other) == fixed(key) && differing.leading_zeros() >= *length
+        };
+        let found = self.origins.iter().filter(fits);
+        let longest = found.max_by_key(|(_, length, _)| *length);
+        longest.map_or(NONE, |(_, _, id)| *id)
     }
 
     fn schedule(&self, service: u32, client: Client) -> u32 {

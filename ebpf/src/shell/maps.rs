@@ -13,8 +13,8 @@ use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, Server, Service, Settings, Traffic, WIDES,
-    Ways, locality, standing,
+    self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, Server, Service,
+    Settings, Traffic, WIDES, Ways, locality, standing,
 };
 use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
@@ -93,6 +93,8 @@ static HOPS_TO_CLIENTS: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
 static ROUTES4: LpmTrie<[u8; 4], u32, 4096> = LpmTrie::new();
 #[btf_map]
 static ROUTES6: LpmTrie<[u8; 16], u32, 4096> = LpmTrie::new();
+#[btf_map]
+static ORIGINS: LpmTrie<OriginKey, u32, { entry::ORIGINS as usize }> = LpmTrie::new();
 #[btf_map]
 static LEARNED: LruHashMap<[u64; 2], Ways, 4096> = LruHashMap::new();
 #[btf_map]
@@ -300,6 +302,23 @@ impl Tables for Maps {
         WIDE_SERVICES
             .get(number)
             .map_or(0, |service| *service as u32)
+    }
+
+    #[inline(always)]
+    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
+        parts::origin4(target, word, source, interface)
+    }
+
+    #[inline(always)]
+    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
+        let both = word as u64 | (interface as u64) << 32;
+        parts::origin6(target[0], target[1], source[0], source[1], both)
+    }
+
+    #[inline(always)]
+    fn origin(&self, key: &OriginKey) -> u32 {
+        let key = Key::new(OriginKey::BITS, *key);
+        ORIGINS.get(&key).copied().unwrap_or(NONE)
     }
 
     #[inline(always)]

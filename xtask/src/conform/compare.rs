@@ -189,7 +189,7 @@ fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
 }
 
 /// Where the IP header begins that is behind those of tunnels.
-fn innermost(frame: &[u8]) -> usize {
+pub fn innermost(frame: &[u8]) -> usize {
     let outer = frame.get(ETHERNET..).unwrap_or_default();
     match Packet::read(outer) {
         Some(packet) if packet.fragment.is_none() => {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
-use super::compare::{OWN_TTL, Seen, View, connection};
+use super::compare::{OWN_TTL, Seen, View, connection, innermost};
 use super::packet::{ETHERNET, GRE, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step};
 
@@ -323,7 +323,9 @@ impl<'a> Known<'a> {
             return;
         };
         for (one, other) in theirs.iter().zip(ours) {
-            let is_it = |packet: Packet| packet.source.is_ipv4() && packet.protocol == IPV6;
+            let is_it = |packet: Packet| {
+                packet.source.is_ipv4() && other.frame[innermost(&other.frame)] >> 4 == 6
+            };
             let word = ETHERNET + 6..ETHERNET + 8;
             if one != other
                 && other.packet().is_some_and(is_it)
