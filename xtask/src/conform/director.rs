@@ -84,7 +84,7 @@ impl Director {
         };
         // As a kernel has it whose `expire_nodest_conn` nobody set.
         let mut set = host.command(program);
-        process::run(set.args(["setting", "set", "expire_nodest_conn", "0"]))?;
+        process::output(set.args(["setting", "set", "expire_nodest_conn", "0"]))?;
         Ok(director)
     }
 }
