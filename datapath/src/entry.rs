@@ -5,6 +5,7 @@
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
 use crate::family::Family;
+pub use crate::switches::{fate, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 3;
@@ -210,7 +211,9 @@ pub struct Service {
     pub persistence: u32,
     /// What [`LocalityKey`]s of it hold.
     pub epoch: u32,
-    pub reserved2: u64,
+    /// [`service_switch`].
+    pub switches: u32,
+    pub reserved2: u32,
 }
 const _: () = assert!(size_of::<Service>() == 64);
 
@@ -431,7 +434,8 @@ pub struct Server {
     pub outer_sum: u16,
     pub method: u8,
     pub flags: u8,
-    pub reserved: u16,
+    /// [`fate`].
+    pub fate: u16,
     pub service: u32,
     /// Tunnel: the outer source address.
     pub outer_source: [u64; 2],
@@ -508,16 +512,19 @@ pub const HOPS: u32 = 1024;
 pub struct Settings {
     /// Ticks that an entry lives in each state ([`crate::connection::State`]).
     pub timeouts: [u32; crate::connection::STATES],
-    /// `conn_reuse_mode` of IPVS: 0 never, 1 TIME_WAIT and CLOSE, 2 also FIN_WAIT without answers.
-    pub reuse_mode: u32,
+    /// [`switch`].
+    pub switches: u32,
     /// 1 if any service uses NAT: packets are then also looked up by where they come from.
     pub masquerades: u32,
     /// ICMP errors that the director may send a tick and CPU.
     pub icmp_limit: u32,
     /// [`lookup`].
     pub wide: u32,
+    /// One of so many new connections is dropped; 0 drops none.
+    pub drop_rate: u32,
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 144);
+const _: () = assert!(size_of::<Settings>() == 152);
 
 /// What was carried for one server, on one CPU.
 #[repr(C, align(8))]

@@ -5,11 +5,11 @@
 
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, WIDE, Ways, endpoint_word, kind, lookup, server_flag, service_flag,
-    wide_number, with_port,
+    NONE, Server, Settings, WIDE, Ways, endpoint_word, fate, kind, lookup, server_flag,
+    service_flag, wide_number, with_port,
 };
 use crate::family::{Family, V4, V6};
-use crate::flows::{self, Entry};
+use crate::fate as fates;
 use crate::frame::Frame;
 use crate::icmp;
 use crate::link;
@@ -222,19 +222,22 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
-    let found = track::find::<F, T>(tables, &key, hash);
-    let (id, server) = match found {
-        Some(mut entry) if goes_on(settings, &entry, packet.protocol, ports.flags, now) => {
-            // Before the state: what a deleted server does not hear changes nothing (`ip_vs_in`).
-            let server = match present(tables, entry.target()) {
-                Ok(server) => server,
+    let known = match track::find::<F, T>(tables, &key, hash) {
+        None => None,
+        Some(entry) => {
+            match fates::lives(tables, settings, &entry, packet.protocol, ports.flags, now) {
+                Ok(server) => server.map(|server| (entry, server)),
                 Err(verdict) => return verdict,
-            };
+            }
+        }
+    };
+    let (id, server) = match known {
+        Some((mut entry, server)) => {
             let before = entry.meta();
             let state = match packet.part {
                 // A later fragment has no flags to tell.
                 Part::Later(_) => before.state(),
-                _ => track::follow(before, packet.protocol, false, ports.flags),
+                _ => track::follow(settings, before, packet.protocol, false, ports.flags),
             };
             track::note::<F, T>(tables, &mut entry, state, now);
             if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
@@ -244,7 +247,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             }
             (entry.target(), server)
         }
-        _ => {
+        None => {
             let opened = open(frame, tables, packet, ports, service);
             match opened.and_then(|id| Ok((id, present(tables, id)?))) {
                 Ok(opened) => opened,
@@ -283,12 +286,15 @@ fn open<F: Family, P: Frame, T: Tables>(
         return Err(Word::pass(Pass::NotOurs));
     }
     let mut id = NONE;
-    if packet.protocol != TCP || ports.flags & flag::SYN != 0 {
+    if packet.protocol != TCP || fates::opens(entry, ports.flags) {
         if let Part::Later(_) = packet.part
             && entry.flags & service_flag::ONE_PACKET != 0
         {
             // It goes where the first one went.
             return frame.one_packet(tables, NONE).open();
+        }
+        if fates::is_unlucky(tables) {
+            return Err(Word::drop(Drop::Defence));
         }
         if !F::may_be_client(packet.source) || packet.source == packet.target {
             return Err(Word::drop(Drop::BadSource));
@@ -309,7 +315,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             }
         }
         if id == NONE {
-            return Err(Word::answer(Bounce::Unreachable, 0));
+            return Err(fates::unserved(entry));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol != TCP {
             if packet.part == Part::First {
@@ -320,38 +326,6 @@ fn open<F: Family, P: Frame, T: Tables>(
         }
     }
     frame.begin(tables, ports, id, endpoint).open()
-}
-
-/// Whether a found entry still stands for the connection that the packet belongs to.
-#[inline(always)]
-pub fn goes_on<W: flows::Words>(
-    settings: &Settings,
-    entry: &Entry<W>,
-    protocol: u8,
-    flags: u8,
-    now: u32,
-) -> bool {
-    let meta = entry.meta();
-    if meta.tick() != now && meta.age(now) > track::limit(settings, meta.state()) {
-        return false;
-    }
-    protocol != TCP || flags & flag::SYN == 0 || !is_reused(settings, meta)
-}
-
-/// `is_new_conn_expected` of the kernel: a SYN here begins another connection, if the client has
-/// no template that holds the old one.
-#[inline(always)]
-fn is_reused(settings: &Settings, meta: connection::Meta) -> bool {
-    if meta.has(connection::Meta::CONTROLLED) {
-        return false;
-    }
-    match meta.state() {
-        connection::TIME_WAIT | connection::CLOSE => settings.reuse_mode != 0,
-        connection::FIN_WAIT => {
-            settings.reuse_mode & 2 != 0 && meta.has(connection::Meta::NO_OUTPUT)
-        }
-        _ => false,
-    }
 }
 
 /// A packet from a masqueraded server, to a client if its flow is known.
@@ -367,19 +341,21 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
     let hash = track::hash(tables, &key);
-    // Not a flow of ours: the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Word::pass(Pass::NotOurs);
+        return fates::unasked(settings, packet, ports);
     };
     let id = entry.target();
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
+    if !is_present(server) && server.fate & fate::RESET != 0 {
+        return fates::told(packet.protocol, ports.flags);
+    }
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         let Some(state) = visit::<F, T>(tables, packet, ports, settings, server, id) else {
             // Its connection is gone or just being made again: the daemon's scan takes it out.
-            return Word::pass(Pass::NotOurs);
+            return fates::unasked(settings, packet, ports);
         };
         let meta = track::way_back(settings, entry.meta(), state, now);
         if meta != entry.meta() {
@@ -420,7 +396,7 @@ fn visit<F: Family, T: Tables>(
     }
     let state = match packet.part {
         Part::Later(_) => meta.state(),
-        _ => track::follow(meta, packet.protocol, true, ports.flags),
+        _ => track::follow(settings, meta, packet.protocol, true, ports.flags),
     };
     track::note::<F, T>(tables, &mut entry, state, now);
     Some(state)

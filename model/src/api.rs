@@ -10,6 +10,7 @@
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
 //! | `GET /v1/marks` | | `[`[`MarkRule`]`]` |
 //! | `GET /v1/timeouts` | | [`Timeouts`] |
+//! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
 //!
 //! What is refused answers with status 409 (422 where the request itself makes no sense) and a
@@ -20,7 +21,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Counters, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey, Timeouts};
+use crate::{
+    Counters, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey, Setting, Settings,
+    Timeouts,
+};
 
 /// One change of the table. The forms are those of IPVS's own commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,10 @@ pub enum Change {
     /// A zero leaves that timeout as it is.
     SetTimeouts {
         timeouts: Timeouts,
+    },
+    /// From here on this holds for the whole director, and for each service that has no other.
+    Set {
+        setting: Setting,
     },
     /// Packets to a target have this mark from here on.
     AddMark {
@@ -93,6 +101,7 @@ impl fmt::Display for Change {
             Change::DeleteServer { key, at } => write!(f, "server {at} of {key} deleted"),
             Change::Zero { key: Some(key) } => write!(f, "counters of {key} zeroed"),
             Change::Zero { key: None } => f.write_str("all counters zeroed"),
+            Change::Set { setting } => write!(f, "setting {setting}"),
             Change::AddMark { rule } => write!(f, "{rule} added"),
             Change::DeleteMark { rule } => write!(f, "{rule} deleted"),
             Change::SetTimeouts { timeouts } => {
@@ -206,6 +215,15 @@ pub struct Status {
     /// Whether this daemon found a packet path of an earlier one and went on with it.
     pub adopted: bool,
     pub devices: Vec<Device>,
+    #[serde(default)]
+    pub settings: Settings,
+    /// The defences against floods that are up at the moment.
+    #[serde(default)]
+    pub defences: Vec<String>,
+    /// Half-open connections that `drop_entry` took out before their time, since this daemon
+    /// started.
+    #[serde(default)]
+    pub dropped_entries: u64,
     pub flows_capacity: u64,
     pub flows_used: u64,
     pub services: u32,

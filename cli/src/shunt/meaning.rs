@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 31] = [
+const MEANINGS: [(&str, &str); 35] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -18,6 +18,14 @@ const MEANINGS: [(&str, &str); 31] = [
     ),
     ("pass-local", "for a server on the director itself"),
     ("pass-icmp", "ICMP, but no error about a connection"),
+    (
+        "pass-no-rest",
+        "the program for frames that are not plain was not there: a fault of ours",
+    ),
+    (
+        "pass-bypassed",
+        "no server of its mark could take it; the kernel routes it",
+    ),
     ("sent", "forwarded"),
     (
         "held",
@@ -32,6 +40,10 @@ const MEANINGS: [(&str, &str); 31] = [
         "did not fit the way; the sender was told the MTU",
     ),
     ("answered-time-exceeded", "TTL used up; the sender was told"),
+    (
+        "answered-reset",
+        "its server is no longer in the pool; the sender was told by a reset",
+    ),
     ("server-gone", "its server is no longer in the pool"),
     (
         "no-next-hop",
@@ -60,6 +72,10 @@ const MEANINGS: [(&str, &str); 31] = [
         "a table entry is missing: a fault of ours, please report it",
     ),
     ("no-way-back", "no way back to the client is known"),
+    (
+        "defence",
+        "a new connection, dropped against a flood (drop_packet)",
+    ),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),
     (

@@ -26,8 +26,10 @@ mod persistence;
 mod proc;
 mod server;
 mod service;
+mod setting;
 mod stats;
 mod status;
+mod sysctl;
 pub mod table;
 pub mod watch;
 
@@ -68,6 +70,9 @@ enum Noun {
     /// Show and change the rules that mark packets
     #[command(subcommand)]
     Mark(mark::Verb),
+    /// Show and change what holds for the whole director
+    #[command(subcommand, visible_alias = "settings")]
+    Setting(setting::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
     /// Write what a file of the kernel's IPVS in /proc/net would say, for programs that read it
@@ -187,6 +192,7 @@ impl Noun {
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
             Noun::Mark(verb) => verb.run(outside),
+            Noun::Setting(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
             Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),

@@ -5,7 +5,7 @@ use std::io::Write;
 use shunt_model::api::Status;
 
 use super::table::{Side, Table, duration, number};
-use super::{Form, Halt, write_json};
+use super::{Form, Halt, setting, write_json};
 use crate::client::Client;
 
 pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
@@ -36,6 +36,17 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         out,
         "hops         {hops} ways to clients prepared, {asked} answers asked the kernel for others"
     )?;
+    if let Some(settings) = setting::different(&status.settings) {
+        writeln!(out, "settings     {settings}")?;
+    }
+    if !status.defences.is_empty() {
+        let dropped = status.dropped_entries;
+        writeln!(
+            out,
+            "defences     {}; {dropped} half-open connections taken out so far",
+            status.defences.join("; ")
+        )?;
+    }
     for warning in &status.warnings {
         writeln!(out, "warning      {warning}")?;
     }

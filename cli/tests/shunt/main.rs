@@ -19,6 +19,7 @@ mod import;
 #[path = "../ipvsadm/memory.rs"]
 mod memory;
 mod recording;
+mod settings;
 mod usage;
 
 const WEB: &str = "tcp/192.0.2.1:80";
@@ -119,6 +120,7 @@ fn status_says_who_runs_where_and_how_full_it_is() {
         client_hops: 3,
         client_routes_asked: 17,
         warnings: vec!["the connection table is nearly full".into()],
+        ..Status::default()
     };
 
     assert_eq!(

@@ -151,6 +151,7 @@ mod tests {
                 engine: None,
             }),
             one_packet: false,
+            settings: Default::default(),
         }
     }
 

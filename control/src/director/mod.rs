@@ -8,6 +8,7 @@
 mod admit;
 mod apply;
 mod entries;
+pub mod fate;
 mod hops;
 mod ids;
 mod marks;
@@ -181,6 +182,7 @@ pub struct Director {
     stale: BTreeSet<ServiceKey>,
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
+    fullness: fate::Fullness,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
     /// When the network was last heard of.
@@ -213,6 +215,7 @@ impl Director {
             stale: BTreeSet::new(),
             crowded: BTreeSet::new(),
             settings: None,
+            fullness: fate::Fullness::default(),
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
             seen: now,
@@ -317,11 +320,14 @@ impl Director {
     fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
         match applied {
             Applied::ServiceAdded { key } => self.add_service(key, running),
-            Applied::ServiceEdited { before } => self.edit_service(before, running),
-            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service.key),
+            Applied::ServiceEdited { before } => {
+                self.edit_service(before, running);
+                self.renew_fates(&before.key);
+            }
+            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service),
             Applied::Flushed { entries } => {
                 for entry in entries {
-                    self.delete_service(&entry.service.key);
+                    self.delete_service(&entry.service);
                 }
             }
             Applied::ServerAdded { key, at } => self.put_server(key, *at, running),
@@ -329,6 +335,7 @@ impl Director {
             Applied::ServerDeleted { key, server } => self.delete_server(key, server, running),
             Applied::Zeroed { .. } => {}
             Applied::TimeoutsSet { .. } => self.settle(),
+            Applied::SettingSet => self.renew_settings(),
             Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
         }
         if marks::are_touched(applied) {
@@ -354,7 +361,8 @@ impl Director {
     /// The settings that are in force.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let mut settings = entries::settings(&self.table, self.clock, &self.ids);
+        let defences = self.defences();
+        let mut settings = entries::settings(&self.table, self.clock, &self.ids, defences);
         settings.wide |= origins::lookups(&self.origins);
         settings
     }

@@ -24,7 +24,6 @@ struct Present {
 pub struct Switched {
     pub base: u32,
     pub words: Vec<u64>,
-    pub word: PoolWord,
 }
 
 /// The places of all pools.
@@ -102,7 +101,6 @@ impl Pools {
             self.leave(&before);
         }
         let words = compiled.words().collect();
-        let word = word(base, &compiled);
         self.present.insert(
             service,
             Present {
@@ -112,7 +110,7 @@ impl Pools {
                 members,
             },
         );
-        Some(Switched { base, words, word })
+        Some(Switched { base, words })
     }
 
     /// Takes up a pool that is in force from an earlier life.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_model::api::{Change, Refusal};
-use shunt_model::{Server, ServerAddress, ServiceKey};
+use shunt_model::{Server, ServerAddress, ServiceKey, Settings};
 
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
@@ -160,6 +160,10 @@ fn changes(table: &Table) -> Vec<Change> {
     let mut changes = vec![Change::SetTimeouts {
         timeouts: table.timeouts(),
     }];
+    let defaults = Settings::default().all();
+    let set = table.settings().all().into_iter();
+    let set = set.filter(|setting| !defaults.contains(setting));
+    changes.extend(set.map(|setting| Change::Set { setting }));
     changes.extend(table.marks().map(|rule| Change::AddMark { rule: *rule }));
     for entry in table.oldest_first() {
         changes.push(Change::AddService {
@@ -212,6 +216,7 @@ impl Director {
             | Applied::Flushed { .. }
             | Applied::ServerDeleted { .. }
             | Applied::MarkDeleted { .. }
+            | Applied::SettingSet
             | Applied::TimeoutsSet { .. } => {}
         }
         if let Applied::ServiceAdded { key } = applied {
@@ -336,7 +341,7 @@ impl Director {
         {
             self.renew_pool(key, running);
         }
-        self.write_service(&entry.service, self.pools.word(id));
+        self.write_service(key);
     }
 
     /// What was deleted while flows had it: the entries are there, only the ids must stay taken.
@@ -501,6 +506,7 @@ mod tests {
             flags: SchedulerFlags::default(),
             persistence: None,
             one_packet: false,
+            settings: Default::default(),
         };
         let server = Server {
             at: "10.1.0.7:80".parse().unwrap(),

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{MarkRule, Server, ServerAddress, Service, ServiceKey, Timeouts};
+use shunt_model::{
+    MarkRule, Server, ServerAddress, Service, ServiceKey, Setting, Settings, Timeouts,
+};
 
 use crate::carried::{Gate, carried};
 use order::Place;
@@ -90,6 +92,8 @@ pub enum Applied {
     TimeoutsSet {
         timeouts: Timeouts,
     },
+    /// A setting of the director is another.
+    SettingSet,
     MarkAdded {
         rule: MarkRule,
     },
@@ -107,6 +111,7 @@ pub struct Table {
     servers: usize,
     added: u64,
     timeouts: Timeouts,
+    settings: Settings,
     gate: Gate,
     limits: Limits,
     namespace: u8,
@@ -128,6 +133,7 @@ impl Table {
             servers: 0,
             added: 0,
             timeouts: Timeouts::default(),
+            settings: Settings::default(),
             gate,
             limits,
             namespace: order::NAMESPACE,
@@ -152,6 +158,7 @@ impl Table {
             Change::DeleteServer { key, at } => self.delete_server(key, *at),
             Change::Zero { key } => self.zero(*key),
             Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
+            Change::Set { setting } => Ok(self.set(*setting)),
             Change::AddMark { rule } => self.add_mark(rule),
             Change::DeleteMark { rule } => self.delete_mark(rule),
         }
@@ -205,6 +212,16 @@ impl Table {
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    fn set(&mut self, setting: Setting) -> Applied {
+        self.settings.set(setting);
+        Applied::SettingSet
     }
 
     fn add_service(&mut self, change: &Change, service: &Service) -> Result<Applied, Refusal> {

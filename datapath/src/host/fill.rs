@@ -7,7 +7,7 @@ use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
     BACK, Hop, OriginKey, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word,
-    kind, lookup, method, pool_slot, server_flag, service_flag, standing, wide,
+    fate, kind, lookup, method, pool_slot, server_flag, service_flag, standing, wide,
 };
 
 use super::HostTables;
@@ -153,6 +153,7 @@ impl HostTables {
             virtual_address: of.address,
             virtual_port: of.port,
             tunnel_port: server.tunnel_port.to_be(),
+            fate: fate::REUSED,
             ..Server::default()
         };
         if server.method == method::MASQUERADE {

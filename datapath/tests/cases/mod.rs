@@ -17,6 +17,7 @@ mod origins;
 pub mod packet;
 mod persistence;
 mod schedulers;
+mod settings;
 pub mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(origins::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
+    cases.extend(settings::cases());
     cases.extend(tunnels::cases());
     cases
 }
