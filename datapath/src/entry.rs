@@ -316,6 +316,8 @@ pub mod server_flag {
     pub const IPV6: u8 = 2;
     /// GUE, GRE: the tunnel's header has a checksum.
     pub const CHECKSUM: u8 = 4;
+    /// Translated flows: the server sees a local address in place of the client's.
+    pub const FULL_NAT: u8 = 8;
     /// Has thresholds ([`super::standing`]).
     pub const LIMITED: u8 = 128;
 }
@@ -331,6 +333,8 @@ pub mod method {
     /// Tunnels with a header of their own: [`crate::tunnel`].
     pub const GUE: u8 = 5;
     pub const GRE: u8 = 6;
+    /// Flows whose rewriting does not follow from the entry alone: [`crate::translate`].
+    pub const TRANSLATE: u8 = 7;
 }
 
 /// A real server of one service, with all that can be computed once. The first cache line is what
@@ -433,7 +437,7 @@ pub struct Settings {
     pub timeouts: [u32; crate::connection::STATES],
     /// `conn_reuse_mode` of IPVS: 0 never, 1 TIME_WAIT and CLOSE, 2 also FIN_WAIT without answers.
     pub reuse_mode: u32,
-    /// 1 if any service uses NAT: packets are then also looked up by where they come from.
+    /// [`nat`]: not 0 if packets are also looked up by where they come from.
     pub masquerades: u32,
     /// ICMP errors that the director may send a tick and CPU.
     pub icmp_limit: u32,
@@ -441,6 +445,14 @@ pub struct Settings {
     pub wide: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 144);
+
+/// Bits of [`Settings::masquerades`].
+pub mod nat {
+    /// A service uses NAT.
+    pub const MASQUERADES: u32 = 1;
+    /// And some of its answers belong to translated flows.
+    pub const TRANSLATES: u32 = 2;
+}
 
 /// What was carried for one server, on one CPU.
 #[repr(C, align(8))]

@@ -194,6 +194,9 @@ pub trait Frame {
     /// Runs [`crate::fragment::later`] on this frame; likewise.
     fn later<T: Tables>(&self, tables: &T) -> Word;
 
+    /// Runs [`crate::translate::enter::enter`] on this frame; likewise.
+    fn enter<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word;
+
     /// The interface that the frame came by.
     fn interface(&self) -> u32;
 

@@ -40,6 +40,8 @@ pub mod schedule;
 pub mod tables;
 pub mod template;
 pub mod track;
+pub mod translate;
+pub mod translation;
 pub mod tunnel;
 pub mod verdict;
 pub mod walk;

@@ -16,6 +16,9 @@ pub enum Verdict {
     Related,
     /// A tunnel with a header of its own leads to this server: [`crate::tunnel::wrap`] makes it.
     Tunnel(u32),
+    /// A translated flow: [`crate::translate::carry`] takes the packet on to this server, or to a
+    /// client ([`crate::entry::NONE`]).
+    Translate(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -81,6 +84,10 @@ pub enum Drop {
     Internal = 11,
     /// No way back to the client is known.
     NoWayBack = 12,
+    /// No local address and port is free for a translated flow.
+    NoLocalPort = 13,
+    /// The table of translations has no room.
+    NoTranslation = 14,
 }
 
 /// Things worth a number that are no verdict.
@@ -105,16 +112,16 @@ pub enum Note {
 
 const PASSES: u32 = 6;
 const BOUNCES: u32 = 3;
-const DROPS: u32 = 13;
+const DROPS: u32 = 15;
 const NOTES: u32 = 7;
 const SENT: u32 = PASSES;
 const HELD: u32 = 7;
 const BOUNCE_BASE: u32 = 8;
 const DROP_BASE: u32 = 11;
-const NOTE_BASE: u32 = 24;
+const NOTE_BASE: u32 = 26;
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 31;
+pub const COUNTERS: u32 = 33;
 const _: () = assert!(BOUNCE_BASE + BOUNCES == DROP_BASE);
 const _: () = assert!(DROP_BASE + DROPS == NOTE_BASE);
 const _: () = assert!(NOTE_BASE + NOTES == COUNTERS);
@@ -175,6 +182,12 @@ impl Word {
 
     #[inline(always)]
     #[must_use]
+    pub const fn translate(server: u32) -> Self {
+        Self::new(10, server)
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn drop(why: Drop) -> Self {
         Self::new(7, why as u32)
     }
@@ -194,6 +207,16 @@ impl Word {
     #[must_use]
     pub fn tunnelled(self) -> Option<u32> {
         if self.0 >> 32 != 8 {
+            return None;
+        }
+        Some(self.0 as u32)
+    }
+
+    /// The server to which a packet of a translated flow goes; [`crate::entry::NONE`] is a client.
+    #[inline(always)]
+    #[must_use]
+    pub fn translated(self) -> Option<u32> {
+        if self.0 >> 32 != 10 {
             return None;
         }
         Some(self.0 as u32)
@@ -223,6 +246,7 @@ impl Word {
             6 => Verdict::Hold,
             7 => Verdict::Drop(Drop::from(detail)),
             8 => Verdict::Tunnel(detail),
+            10 => Verdict::Translate(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }
@@ -285,7 +309,22 @@ impl From<u32> for Drop {
             9 => Drop::LostFragment,
             10 => Drop::BadFragment,
             12 => Drop::NoWayBack,
+            13 => Drop::NoLocalPort,
+            14 => Drop::NoTranslation,
             _ => Drop::Internal,
+        }
+    }
+}
+
+impl Drop {
+    /// Why a translation was not entered ([`crate::tables::entered`]).
+    #[inline(always)]
+    #[must_use]
+    pub fn refused(entered: u32) -> Self {
+        if entered == crate::tables::entered::THERE {
+            Drop::NoLocalPort
+        } else {
+            Drop::NoTranslation
         }
     }
 }
@@ -333,6 +372,8 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "bad-fragment"),
     (Class::Drop, "internal"),
     (Class::Drop, "no-way-back"),
+    (Class::Drop, "no-local-port"),
+    (Class::Drop, "no-translation"),
     (Class::Note, "opened"),
     (Class::Note, "untracked"),
     (Class::Note, "displaced"),

@@ -9,7 +9,7 @@ use crate::frame::{Edit, Frame, Room, Transport, View};
 use crate::packet::Ports;
 use crate::tables::Tables;
 use crate::verdict::Word;
-use crate::{fragment, link, open};
+use crate::{fragment, link, open, translate};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -123,6 +123,10 @@ impl Frame for HostFrame {
 
     fn later<T: Tables>(&self, tables: &T) -> Word {
         fragment::later(self, tables)
+    }
+
+    fn enter<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word {
+        translate::enter::enter(self, tables, ports, server)
     }
 
     fn interface(&self) -> u32 {

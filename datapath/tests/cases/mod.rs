@@ -16,6 +16,7 @@ mod methods;
 pub mod packet;
 mod persistence;
 mod schedulers;
+mod translated;
 pub mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(icmp::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
+    cases.extend(translated::cases());
     cases.extend(tunnels::cases());
     cases
 }
