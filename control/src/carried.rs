@@ -28,7 +28,9 @@ pub fn carried(change: &Change) -> Result<(), Refusal> {
         | Change::Zero { .. }
         | Change::SetTimeouts { .. }
         | Change::AddMark { .. }
-        | Change::DeleteMark { .. } => None,
+        | Change::DeleteMark { .. }
+        | Change::SetLocal { .. }
+        | Change::DeleteLocal { .. } => None,
     };
     match missing {
         None => Ok(()),

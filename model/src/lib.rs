@@ -6,6 +6,7 @@
 pub mod api;
 pub mod connection;
 pub mod counters;
+pub mod local;
 pub mod mark;
 pub mod nearest;
 pub mod scheduler;
@@ -14,6 +15,7 @@ pub mod service;
 
 pub use connection::{Connection, State};
 pub use counters::{Counters, Rates};
+pub use local::{LocalAddress, LocalPorts};
 pub use mark::MarkRule;
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};

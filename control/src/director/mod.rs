@@ -10,6 +10,7 @@ mod apply;
 mod entries;
 mod hops;
 mod ids;
+mod locals;
 mod marks;
 mod names;
 mod numbers;
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use shunt_datapath::entry::{self, Settings, Ways};
+use shunt_datapath::translation::Local;
 use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
@@ -89,6 +91,11 @@ pub enum Write {
     EndpointRemove {
         address: IpAddr,
         word: u32,
+    },
+    /// A local address: its place, and what stands there.
+    Local {
+        place: u32,
+        local: Local,
     },
     Settings(Settings),
     /// The way to a gateway that leads to clients; one that may not be used says so itself.
@@ -318,6 +325,7 @@ impl Director {
             Applied::Zeroed { .. } => {}
             Applied::TimeoutsSet { .. } => self.settle(),
             Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
+            Applied::LocalsChanged { family } => self.renew_locals(*family),
         }
         if marks::are_touched(applied) {
             self.renew_marks();

@@ -71,7 +71,8 @@ impl Director {
             | Applied::Zeroed { .. }
             | Applied::TimeoutsSet { .. }
             | Applied::MarkAdded { .. }
-            | Applied::MarkDeleted { .. } => {}
+            | Applied::MarkDeleted { .. }
+            | Applied::LocalsChanged { .. } => {}
         }
     }
 

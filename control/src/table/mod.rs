@@ -4,15 +4,19 @@
 //! leaves everything as it was. Counters, connections and health are never in here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{MarkRule, Server, ServerAddress, Service, ServiceKey, Timeouts};
+use shunt_model::{
+    Family, LocalPorts, MarkRule, Server, ServerAddress, Service, ServiceKey, Timeouts,
+};
 
 use crate::carried::{Gate, carried};
 use order::Place;
 use rules::refuse;
 
+mod locals;
 mod marks;
 mod order;
 mod rules;
@@ -96,6 +100,10 @@ pub enum Applied {
     MarkDeleted {
         rule: MarkRule,
     },
+    /// The local addresses of this family are others.
+    LocalsChanged {
+        family: Family,
+    },
 }
 
 /// The services, their servers and the timeouts.
@@ -104,6 +112,7 @@ pub struct Table {
     entries: BTreeMap<ServiceKey, Entry>,
     places: BTreeMap<Place, ServiceKey>,
     marks: BTreeSet<MarkRule>,
+    locals: BTreeMap<IpAddr, LocalPorts>,
     servers: usize,
     added: u64,
     timeouts: Timeouts,
@@ -125,6 +134,7 @@ impl Table {
             entries: BTreeMap::new(),
             places: BTreeMap::new(),
             marks: BTreeSet::new(),
+            locals: BTreeMap::new(),
             servers: 0,
             added: 0,
             timeouts: Timeouts::default(),
@@ -154,6 +164,8 @@ impl Table {
             Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
             Change::AddMark { rule } => self.add_mark(rule),
             Change::DeleteMark { rule } => self.delete_mark(rule),
+            Change::SetLocal { local } => self.set_local(local),
+            Change::DeleteLocal { address } => self.delete_local(*address),
         }
     }
 

@@ -20,7 +20,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 24] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -42,6 +42,9 @@ pub const MAPS: [&str; 21] = [
     "COUNTERS_OF_OUTCOMES",
     "ALLOWANCE",
     "HELD",
+    "TRANSLATIONS",
+    "LOCALS",
+    "HANDED",
 ];
 
 const XDP: &str = "director_xdp";
@@ -54,6 +57,9 @@ pub struct Capacity {
     /// IPv4 and IPv6 flows; a masqueraded connection takes two.
     pub flows4: u32,
     pub flows6: u32,
+    /// Entries of the table of translations; a translated connection takes two.
+    #[serde(default)]
+    pub translations: u32,
     pub sizes: Sizes,
 }
 
@@ -268,6 +274,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("STANDINGS", capacity.sizes.servers),
         ("TRAFFIC", capacity.sizes.servers),
         ("POOLS", capacity.sizes.pool_words),
+        ("TRANSLATIONS", capacity.translations),
     ];
     let mut loader = EbpfLoader::new();
     for (name, value) in &masks {
