@@ -14,6 +14,8 @@ pub enum Verdict {
     Answer(Bounce, u32),
     /// An ICMP message: [`crate::icmp::follow`] says what becomes of it.
     Related,
+    /// No plain frame of TCP or UDP: [`crate::walk::rest`] says what becomes of it.
+    Rest,
     /// A tunnel with a header of its own leads to this server: [`crate::tunnel::wrap`] makes it.
     Tunnel(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
@@ -37,6 +39,9 @@ pub enum Pass {
     Local = 4,
     /// An ICMP message that is no error about a flow of ours.
     Icmp = 5,
+    /// [`Verdict::Rest`], and the program that goes on with such frames was not there: our own
+    /// fault.
+    NoRest = 6,
 }
 
 /// What kind of answer is sent.
@@ -103,18 +108,18 @@ pub enum Note {
     RouteAsked = 6,
 }
 
-const PASSES: u32 = 6;
+const PASSES: u32 = 7;
 const BOUNCES: u32 = 3;
 const DROPS: u32 = 13;
 const NOTES: u32 = 7;
 const SENT: u32 = PASSES;
-const HELD: u32 = 7;
-const BOUNCE_BASE: u32 = 8;
-const DROP_BASE: u32 = 11;
-const NOTE_BASE: u32 = 24;
+const HELD: u32 = 8;
+const BOUNCE_BASE: u32 = 9;
+const DROP_BASE: u32 = 12;
+const NOTE_BASE: u32 = 25;
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 31;
+pub const COUNTERS: u32 = 32;
 const _: () = assert!(BOUNCE_BASE + BOUNCES == DROP_BASE);
 const _: () = assert!(DROP_BASE + DROPS == NOTE_BASE);
 const _: () = assert!(NOTE_BASE + NOTES == COUNTERS);
@@ -130,6 +135,8 @@ impl Word {
     pub const HOLD: Word = Word::new(6, 0);
     /// [`Verdict::Related`].
     pub const RELATED: Word = Word::new(5, 0);
+    /// [`Verdict::Rest`].
+    pub const REST: Word = Word::new(9, 0);
 
     #[inline(always)]
     const fn new(tag: u64, detail: u32) -> Self {
@@ -223,6 +230,7 @@ impl Word {
             6 => Verdict::Hold,
             7 => Verdict::Drop(Drop::from(detail)),
             8 => Verdict::Tunnel(detail),
+            9 => Verdict::Rest,
             _ => Verdict::Drop(Drop::Internal),
         }
     }
@@ -253,7 +261,8 @@ impl From<u32> for Pass {
             2 => Pass::NotUnderstood,
             3 => Pass::NotOpening,
             4 => Pass::Local,
-            _ => Pass::Icmp,
+            5 => Pass::Icmp,
+            _ => Pass::NoRest,
         }
     }
 }
@@ -315,6 +324,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Verdict, "pass-not-opening"),
     (Class::Verdict, "pass-local"),
     (Class::Verdict, "pass-icmp"),
+    (Class::Verdict, "pass-no-rest"),
     (Class::Verdict, "sent"),
     (Class::Verdict, "held"),
     (Class::Verdict, "answered-unreachable"),
