@@ -5,7 +5,7 @@
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;

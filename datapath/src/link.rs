@@ -22,6 +22,16 @@ pub struct Link {
     pub l3: usize,
 }
 
+/// Whether there may be an IP packet in the frame, behind tags or not.
+#[inline(always)]
+pub fn may_be_ip<P: Frame>(frame: &P) -> bool {
+    let Some(header) = frame.view::<HEADER>(0) else {
+        return false;
+    };
+    let ethertype = header.u16::<12>();
+    ethertype == IPV4 || ethertype == IPV6 || ethertype == VLAN || ethertype == SERVICE_VLAN
+}
+
 /// Reads the Ethernet header and at most two tags (802.1Q, QinQ). The tags stay where they are.
 #[inline(always)]
 pub fn parse<P: Frame, T: Tables>(frame: &P, tables: &T) -> Option<Link> {

@@ -14,6 +14,8 @@ pub enum Verdict {
     Answer(Bounce, u32),
     /// An ICMP message: [`crate::icmp::follow`] says what becomes of it.
     Related,
+    /// No plain frame of TCP or UDP: [`crate::walk::rest`] says what becomes of it.
+    Rest,
     /// A tunnel with a header of its own leads to this server: [`crate::tunnel::wrap`] makes it.
     Tunnel(u32),
     /// A translated flow: [`crate::translate::carry`] takes the packet on to this server, or to a
@@ -40,6 +42,9 @@ pub enum Pass {
     Local = 4,
     /// An ICMP message that is no error about a flow of ours.
     Icmp = 5,
+    /// [`Verdict::Rest`], and the program that goes on with such frames was not there: our own
+    /// fault.
+    NoRest = 6,
 }
 
 /// What kind of answer is sent.
@@ -110,18 +115,18 @@ pub enum Note {
     RouteAsked = 6,
 }
 
-const PASSES: u32 = 6;
+const PASSES: u32 = 7;
 const BOUNCES: u32 = 3;
 const DROPS: u32 = 15;
 const NOTES: u32 = 7;
 const SENT: u32 = PASSES;
-const HELD: u32 = 7;
-const BOUNCE_BASE: u32 = 8;
-const DROP_BASE: u32 = 11;
-const NOTE_BASE: u32 = 26;
+const HELD: u32 = 8;
+const BOUNCE_BASE: u32 = 9;
+const DROP_BASE: u32 = 12;
+const NOTE_BASE: u32 = 27;
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 33;
+pub const COUNTERS: u32 = 34;
 const _: () = assert!(BOUNCE_BASE + BOUNCES == DROP_BASE);
 const _: () = assert!(DROP_BASE + DROPS == NOTE_BASE);
 const _: () = assert!(NOTE_BASE + NOTES == COUNTERS);
@@ -137,6 +142,8 @@ impl Word {
     pub const HOLD: Word = Word::new(6, 0);
     /// [`Verdict::Related`].
     pub const RELATED: Word = Word::new(5, 0);
+    /// [`Verdict::Rest`].
+    pub const REST: Word = Word::new(9, 0);
 
     #[inline(always)]
     const fn new(tag: u64, detail: u32) -> Self {
@@ -246,6 +253,7 @@ impl Word {
             6 => Verdict::Hold,
             7 => Verdict::Drop(Drop::from(detail)),
             8 => Verdict::Tunnel(detail),
+            9 => Verdict::Rest,
             10 => Verdict::Translate(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
@@ -277,7 +285,8 @@ impl From<u32> for Pass {
             2 => Pass::NotUnderstood,
             3 => Pass::NotOpening,
             4 => Pass::Local,
-            _ => Pass::Icmp,
+            5 => Pass::Icmp,
+            _ => Pass::NoRest,
         }
     }
 }
@@ -354,6 +363,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Verdict, "pass-not-opening"),
     (Class::Verdict, "pass-local"),
     (Class::Verdict, "pass-icmp"),
+    (Class::Verdict, "pass-no-rest"),
     (Class::Verdict, "sent"),
     (Class::Verdict, "held"),
     (Class::Verdict, "answered-unreachable"),

@@ -27,6 +27,9 @@ use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 /// functions of their own, so that the verifier sees each alone.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let mut verdict = walk(frame, tables);
+    if verdict == Word::REST {
+        verdict = rest(frame, tables);
+    }
     if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
     }
@@ -45,24 +48,29 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     verdict
 }
 
-/// What becomes of this frame, up to an answer that is due or an ICMP message that is left.
+/// What becomes of this frame, up to a step that is due.
 ///
-/// Most frames have no tag, no option and are no fragment: then every header is at a place that
-/// the compiler knows, which halves the cost of looking at them. All others take [`any`].
+/// Most frames have no tag, no option, are no fragment and carry TCP or UDP: then every header is
+/// at a place that the compiler knows, which halves the cost of looking at them. All others that
+/// may be ours are left to [`rest`], which in the kernel is a program of its own.
 #[inline(always)]
 pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     if let Some(packet) = packet::plain4(frame) {
-        return network::<V4, P, T>(frame, tables, &packet);
+        return transport::<V4, P, T>(frame, tables, &packet);
     }
     if let Some(packet) = packet::plain6(frame) {
-        return network::<V6, P, T>(frame, tables, &packet);
+        return transport::<V6, P, T>(frame, tables, &packet);
     }
-    any(frame, tables)
+    if link::may_be_ip(frame) {
+        Word::REST
+    } else {
+        Word::pass(Pass::NotIp)
+    }
 }
 
-/// The same for any frame.
+/// The same for any frame that may be one of ours.
 #[inline(always)]
-pub fn any<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
@@ -90,14 +98,22 @@ fn unread(why: Unread) -> Word {
 
 #[inline(always)]
 fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
-    if packet.protocol != TCP && packet.protocol != UDP {
-        let icmp = if F::V6 { ICMPV6 } else { ICMP };
-        return if packet.protocol == icmp {
-            Word::RELATED
-        } else {
-            Word::pass(Pass::NotOurs)
-        };
+    let icmp = if F::V6 { ICMPV6 } else { ICMP };
+    if packet.protocol == TCP || packet.protocol == UDP {
+        transport(frame, tables, packet)
+    } else if packet.protocol == icmp {
+        Word::RELATED
+    } else {
+        Word::pass(Pass::NotOurs)
     }
+}
+
+#[inline(always)]
+fn transport<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Word {
     let ports = match ports(frame, tables, packet) {
         Ok(ports) => ports,
         Err(verdict) => return verdict,

@@ -1,12 +1,16 @@
 //! The entry points.
+//!
+//! Each hook has two programs, so that the kernel's verifier sees less at once and each has a stack
+//! of its own: one for plain frames of TCP and UDP, and behind a tail call one for the rest.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use shunt_datapath::frame::Frame;
-use shunt_datapath::verdict::{Drop, Verdict, Word};
-use shunt_datapath::walk::walk;
+use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
+use shunt_datapath::walk::{rest, walk};
 
-use crate::shell::maps::{Maps, count};
+use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, REST, count};
 use crate::shell::parts;
 use crate::shell::skb::SkbFrame;
 use crate::shell::xdp::XdpFrame;
@@ -19,27 +23,46 @@ const NEXT: i32 = -1;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
+    let mut verdict = walk(&mut XdpFrame(context), &Maps);
+    if verdict == Word::REST {
+        // Comes back only if there is no such program.
+        // SAFETY: nothing here has anything to drop.
+        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), REST) };
+        verdict = Word::pass(Pass::NoRest);
+    }
+    end_xdp(context, verdict)
+}
+
+/// Those that [`director_xdp`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame(context);
-    // SAFETY: the kernel hands in a valid context.
-    let interface = unsafe { (*context).ingress_ifindex };
-    let mut verdict = walk(&mut frame, &Maps);
+    let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
         verdict = Word(parts::related_xdp(context));
     }
+    if verdict == Word::HOLD && !frame.hold() {
+        verdict = Word::drop(Drop::LostFragment);
+    }
+    end_xdp(context, verdict)
+}
+
+/// The last steps, and the hook's own action.
+#[inline(always)]
+fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
+    let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
         verdict = Word(parts::tunnel_xdp(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = Word(parts::answer_xdp(context, bounce, mtu));
     }
-    if verdict == Word::HOLD && !frame.hold() {
-        verdict = Word::drop(Drop::LostFragment);
-    }
     count(verdict.counter());
     match verdict.verdict() {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
         Verdict::Bounce(_) => xdp_action::XDP_TX,
-        Verdict::Send(to) if to == interface => xdp_action::XDP_TX,
+        Verdict::Send(to) if to == XdpFrame(context).interface() => xdp_action::XDP_TX,
         // SAFETY: the helper checks the interface.
         Verdict::Send(to) => unsafe { bpf_redirect(to, 0) as u32 },
         _ => xdp_action::XDP_DROP,
@@ -50,19 +73,40 @@ pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
-    let mut frame = SkbFrame::new(context);
-    let mut verdict = walk(&mut frame, &Maps);
+    let mut verdict = walk(&mut SkbFrame::new(context), &Maps);
+    if verdict == Word::REST {
+        // Comes back only if there is no such program.
+        // SAFETY: nothing here has anything to drop.
+        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), REST) };
+        verdict = Word::pass(Pass::NoRest);
+    }
+    end_tc(context, verdict)
+}
+
+/// Those that [`director_tc`] leaves. It has brought their headers into reach.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
+    let mut frame = SkbFrame(context);
+    let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
         verdict = Word(parts::related_tc(context));
     }
+    if verdict == Word::HOLD && !frame.hold() {
+        verdict = Word::drop(Drop::LostFragment);
+    }
+    end_tc(context, verdict)
+}
+
+/// The last steps, and the hook's own action.
+#[inline(always)]
+fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
+    let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
         verdict = Word(parts::tunnel_tc(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = Word(parts::answer_tc(context, bounce, mtu));
-    }
-    if verdict == Word::HOLD && !frame.hold() {
-        verdict = Word::drop(Drop::LostFragment);
     }
     count(verdict.counter());
     match verdict.verdict() {

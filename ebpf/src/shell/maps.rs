@@ -9,7 +9,7 @@ use core::ffi::c_void;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
@@ -107,6 +107,15 @@ static COUNTERS_OF_OUTCOMES: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArr
 static ALLOWANCE: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub static HELD: RingBuf<Held, 262144> = RingBuf::new();
+/// The programs that each hook's first one goes on with, by their places below. The kernel binds
+/// such a map to one kind of program.
+#[btf_map]
+pub static PROGRAMS_XDP: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+pub static PROGRAMS_TC: ProgramArray<1> = ProgramArray::new();
+
+/// The place of the program for [`shunt_datapath::walk::rest`].
+pub const REST: u32 = 0;
 
 // Set by the daemon before it loads; the verifier sees constants.
 #[unsafe(no_mangle)]
