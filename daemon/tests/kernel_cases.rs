@@ -7,7 +7,7 @@ mod kernel;
 use cases::{Case, Given, Step};
 use kernel::{Kernel, action, hex};
 use shunt_datapath::host::{Hook, HostTables, Sizes};
-use shunt_datapath::verdict::Verdict;
+use shunt_datapath::verdict::{Pass, Verdict};
 
 #[test]
 fn the_kernel_does_what_the_cases_say() {
@@ -43,6 +43,50 @@ fn the_kernel_does_what_the_cases_say() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+#[test]
+fn frames_pass_counted_where_the_program_for_them_is_missing() {
+    if let Some(why) = kernel::missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    kernel::alone().expect("a network of its own");
+    let mut kernel = Kernel::load(Sizes::default(), 1).expect("the director");
+    // An ARP request, and a ping of 192.0.2.10.
+    let mut arp = vec![0; 60];
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let ping = [
+        &[0; 12][..],
+        &[0x08, 0x00, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1],
+        &[0x8e, 0x9a, 198, 51, 100, 9, 192, 0, 2, 10],
+        &[8, 0, 0xf7, 0xff, 0, 0, 0, 0],
+    ]
+    .concat();
+
+    for hook in [Hook::Xdp, Hook::Tc] {
+        kernel
+            .reset(&HostTables::new(Sizes::default()))
+            .expect("the maps");
+        let passed = action(hook, Verdict::Pass(Pass::NoRest));
+        let done = kernel.run(hook, &ping, 0).expect("a run");
+        assert_eq!(done, Some((passed, ping.clone())), "{hook:?}");
+        assert_eq!(kernel.count("pass-icmp").expect("a counter"), 1, "{hook:?}");
+    }
+    kernel.forget_rest().expect("the arrays");
+    for hook in [Hook::Xdp, Hook::Tc] {
+        kernel
+            .reset(&HostTables::new(Sizes::default()))
+            .expect("the maps");
+        let passed = action(hook, Verdict::Pass(Pass::NoRest));
+        for frame in [&ping, &arp] {
+            let done = kernel.run(hook, frame, 0).expect("a run");
+            assert_eq!(done, Some((passed, frame.clone())), "{hook:?}");
+        }
+        let counts = ["pass-no-rest", "pass-not-ip", "pass-icmp"].map(|name| kernel.count(name));
+        let counts = counts.map(|count| count.expect("a counter"));
+        assert_eq!(counts, [1, 1, 0], "{hook:?}");
+    }
 }
 
 fn run(kernel: &mut Kernel, mut case: Case, hook: Hook, faults: &mut Vec<String>) -> usize {

@@ -8,7 +8,7 @@
 
 use core::marker::PhantomData;
 
-use crate::packet::Ports;
+use crate::packet::{Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
 
@@ -194,8 +194,11 @@ pub trait Frame {
     /// Runs [`crate::fragment::later`] on this frame; likewise.
     fn later<T: Tables>(&self, tables: &T) -> Word;
 
-    /// Runs [`crate::translate::enter::enter`] on this frame; likewise.
-    fn enter<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word;
+    /// Runs [`crate::packet::options`] on this frame; likewise.
+    fn options(&self, l3: usize, header: usize) -> Option<u32>;
+
+    /// Runs [`crate::packet::extensions`] on this frame; likewise.
+    fn extensions(&self, l3: usize, first: u8) -> Extensions;
 
     /// The interface that the frame came by.
     fn interface(&self) -> u32;

@@ -86,7 +86,10 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
             return Err(Unread::BadChecksum);
         }
     } else {
-        options4(frame, l3, header, sum)?;
+        let options = frame.options(l3, header).ok_or(Unread::NotUnderstood)?;
+        if checksum::fold(checksum::add(sum, options)) != 0xffff {
+            return Err(Unread::BadChecksum);
+        }
     }
     let fragmentation = u16::from_be(ip.u16::<6>());
     let offset = ((fragmentation & 0x1fff) as u32) << 3;
@@ -157,26 +160,20 @@ pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
     })
 }
 
-/// The header checksum of a header with options: up to ten words more.
+/// The sum of the options of a header of so many bytes: up to ten words.
 #[inline(always)]
-fn options4<P: Frame>(frame: &P, l3: usize, header: usize, sum: u32) -> Result<(), Unread> {
-    let mut sum = sum;
+pub fn options<P: Frame>(frame: &P, l3: usize, header: usize) -> Option<u32> {
+    let mut sum = 0;
     let mut at = 20usize;
     for _ in 0..10 {
         if at >= header {
             break;
         }
-        let word = frame
-            .view::<4>(l3.wrapping_add(at))
-            .ok_or(Unread::NotUnderstood)?;
+        let word = frame.view::<4>(l3.wrapping_add(at))?;
         sum = checksum::add(sum, word.u32::<0>());
         at = at.wrapping_add(4);
     }
-    if checksum::fold(sum) == 0xffff {
-        Ok(())
-    } else {
-        Err(Unread::BadChecksum)
-    }
+    Some(sum)
 }
 
 /// Extension headers that are gone over before the packet counts as not understood.
@@ -234,7 +231,15 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         fragment: 0,
     };
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
-        extensions(frame, &mut packet)?;
+        let extensions = frame.extensions(l3, packet.protocol);
+        let behind = extensions.behind();
+        if behind == 0 || behind as u32 > length {
+            return Err(Unread::NotUnderstood);
+        }
+        packet.l4 = l3.wrapping_add(behind);
+        packet.protocol = extensions.protocol();
+        packet.part = extensions.part();
+        packet.fragment = extensions.fragment();
     }
     Ok(packet)
 }
@@ -274,53 +279,85 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
     })
 }
 
+/// What extension headers say, in one word: what a function of its own in the kernel can return.
+/// From the top: 16 bits for the part, 8 for where the transport header is in units of 8 bytes, 8
+/// for its protocol, 32 that name the fragment. 0 if they are not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extensions(pub u64);
+
+impl Extensions {
+    const NOT_UNDERSTOOD: Self = Self(0);
+
+    /// Bytes from the network header to the transport header, 40 at least; 0 if not understood.
+    #[inline(always)]
+    fn behind(self) -> usize {
+        (self.0 >> 37) as usize & (0xff << 3)
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    #[inline(always)]
+    fn fragment(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn part(self) -> Part {
+        match (self.0 >> 48) as u32 {
+            0 => Part::Whole,
+            1 => Part::First,
+            offset => Part::Later(offset),
+        }
+    }
+}
+
+/// Goes over the extension headers, of which `first` is the first one.
 #[inline(always)]
-fn extensions<P: Frame>(frame: &P, packet: &mut Packet<V6>) -> Result<(), Unread> {
+pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
+    let mut protocol = first;
     let mut at = 40usize;
+    // An offset, or the bit that says that more follows.
+    let mut part = 0u16;
+    let mut name = 0u32;
     for _ in 0..EXTENSIONS {
-        let fragment = packet.protocol == FRAGMENT;
-        let plain = packet.protocol == HOP_BY_HOP
-            || packet.protocol == ROUTING
-            || packet.protocol == DESTINATION;
+        let fragment = protocol == FRAGMENT;
+        let plain = protocol == HOP_BY_HOP || protocol == ROUTING || protocol == DESTINATION;
         if !fragment && !plain {
             break;
         }
         if at > EXTENSION_BYTES {
-            return Err(Unread::NotUnderstood);
+            return Extensions::NOT_UNDERSTOOD;
         }
-        let header = frame
-            .view::<8>(packet.l3.wrapping_add(at))
-            .ok_or(Unread::NotUnderstood)?;
-        packet.protocol = header.u8::<0>();
+        let Some(header) = frame.view::<8>(l3.wrapping_add(at)) else {
+            return Extensions::NOT_UNDERSTOOD;
+        };
+        protocol = header.u8::<0>();
         if fragment {
-            let offset = u16::from_be(header.u16::<2>());
-            packet.fragment = header.u32::<4>();
+            // RFC 6946: a lone fragment is a whole packet.
+            part = u16::from_be(header.u16::<2>()) & 0xfff9;
+            name = header.u32::<4>();
             at = at.wrapping_add(8);
-            if offset & 0xfff8 != 0 {
-                packet.part = Part::Later((offset & 0xfff8) as u32);
+            if part > 1 {
+                part &= 0xfff8;
                 break;
             }
-            // RFC 6946: a lone fragment is a whole packet.
-            packet.part = if offset & 1 != 0 {
-                Part::First
-            } else {
-                Part::Whole
-            };
         } else {
             at = at.wrapping_add(((header.u8::<1>() as usize).wrapping_add(1)) << 3);
         }
     }
     // What is still an extension header lies beyond the bound.
-    if packet.protocol == HOP_BY_HOP
-        || packet.protocol == ROUTING
-        || packet.protocol == DESTINATION
+    if protocol == HOP_BY_HOP
+        || protocol == ROUTING
+        || protocol == DESTINATION
         || at > EXTENSION_BYTES
-        || at as u32 > packet.length
     {
-        return Err(Unread::NotUnderstood);
+        return Extensions::NOT_UNDERSTOOD;
     }
-    packet.l4 = packet.l3.wrapping_add(at);
-    Ok(())
+    let place = (at as u64) << 37 | (protocol as u64) << 32;
+    Extensions((part as u64) << 48 | place | name as u64)
 }
 
 /// What the walk needs of the transport header. Ports in wire order.
@@ -330,6 +367,15 @@ pub struct Ports {
     pub target: u16,
     /// TCP flags; 0 for UDP.
     pub flags: u8,
+}
+
+impl Ports {
+    /// Both ports in a word, the source in the low half.
+    #[inline(always)]
+    #[must_use]
+    pub fn both(&self) -> u32 {
+        self.source as u32 | (self.target as u32) << 16
+    }
 }
 
 /// Reads the transport header of a whole packet or a first fragment.

@@ -24,7 +24,8 @@ use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
 
 /// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
-/// The frame is read anew. [`Word::RELATED`] leaves an ICMP message to [`error::follow`].
+/// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again;
+/// [`Word::RELATED`] leaves an ICMP message to [`error::follow`].
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {
@@ -86,15 +87,9 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     if methods::does_not_fit(frame, packet, server.ways.mtu(), 0) {
         return Word::answer(Bounce::TooBig, server.ways.mtu());
     }
-    let mut words = tables.translation(tuple);
-    if !words.is_some_and(|words| leads_to(words, server, id)) {
-        if let Err(verdict) = frame.enter(tables, ports, id).open() {
-            return verdict;
-        }
-        words = tables.translation(tuple);
-    }
-    let Some(words) = words else {
-        return Word::drop(Drop::Internal);
+    let words = tables.translation(tuple);
+    let Some(words) = words.filter(|words| leads_to(*words, server, id)) else {
+        return Word::enter(ports);
     };
     touch(words, tables.now());
     let done = rewrite::<F, P, T::Words>(frame, packet, words);

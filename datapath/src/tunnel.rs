@@ -114,10 +114,7 @@ fn outer<F: Family, P: Frame, T: Tables>(
     // The verifier goes on once for all lengths; it is told again that they are short ones. By
     // masks: what it knows of a range is lost on Linux 6.12 when the number is compared.
     let bytes = tables.blur(ip.wrapping_add(own as usize)) & 0x3f;
-    let l3 = tables.blur(packet.l3) & 0x1f;
-    if l3 < link::HEADER {
-        return None;
-    }
+    let l3 = link::one_of_three(tables, packet.l3);
     let over = if gue { Over::Udp } else { Over::Gre };
     if !frame.open(l3, bytes, Room::Tunnel { v6, over }) {
         return None;

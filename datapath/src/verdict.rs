@@ -1,5 +1,7 @@
 //! What becomes of a packet. Each outcome has a counter, and each counter a name.
 
+use crate::packet::Ports;
+
 /// The outcome of the walk; the shell turns it into the hook's own action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -21,6 +23,9 @@ pub enum Verdict {
     /// A translated flow: [`crate::translate::carry`] takes the packet on to this server, or to a
     /// client ([`crate::entry::NONE`]).
     Translate(u32),
+    /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
+    /// gives it its translation, and [`Verdict::Translate`] comes again.
+    Enter(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -229,6 +234,26 @@ impl Word {
         Some(self.0 as u32)
     }
 
+    #[inline(always)]
+    #[must_use]
+    pub const fn enter(ports: Ports) -> Self {
+        Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
+    }
+
+    /// The ports of a translated flow that is to be entered.
+    #[inline(always)]
+    #[must_use]
+    pub fn entering(self) -> Option<Ports> {
+        if self.0 >> 32 != 11 {
+            return None;
+        }
+        Some(Ports {
+            source: self.0 as u16,
+            target: (self.0 >> 16) as u16,
+            flags: 0,
+        })
+    }
+
     /// The answer that is due, with the MTU to tell.
     #[inline(always)]
     #[must_use]
@@ -255,6 +280,7 @@ impl Word {
             8 => Verdict::Tunnel(detail),
             9 => Verdict::Rest,
             10 => Verdict::Translate(detail),
+            11 => Verdict::Enter(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }

@@ -38,6 +38,12 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
     if let Some(server) = verdict.translated() {
         verdict = translate::carry(frame, tables, server);
+        if let Some(ports) = verdict.entering() {
+            verdict = translate::enter::enter(frame, tables, ports, server);
+            if verdict.open().is_ok() {
+                verdict = translate::carry(frame, tables, server);
+            }
+        }
         if verdict == Word::RELATED {
             verdict = translate::error::follow(frame, tables);
         }

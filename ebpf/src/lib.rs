@@ -6,12 +6,19 @@
 
 pub mod traffic;
 
+/// The place of the program for frames that are not plain, in `PROGRAMS_XDP` and `PROGRAMS_TC`.
+pub const REST: u32 = 0;
+/// That of the program for translated flows.
+pub const TRANSLATE: u32 = 1;
+/// The programs behind each hook's first one, by what their names end with.
+pub const LATER: [(&str, u32); 2] = [("rest", REST), ("translate", TRANSLATE)];
+
 /// Bytes at a place where an ELF header may be read.
 #[cfg(not(target_arch = "bpf"))]
 #[repr(C, align(32))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
-/// The director: `director_xdp`, `director_tc`, `director_clock`.
+/// The director: `director_xdp`, `director_tc`, each with its `_rest`, and `director_clock`.
 #[cfg(not(target_arch = "bpf"))]
 pub static DIRECTOR: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/director.o"));

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Stdio;
 
 use anyhow::{Result, ensure};
-use shunt_lab::{Family, HttpLoad, Topology, get, skipped, until, veth};
+use serde_json::Value;
+use shunt_lab::{Family, HttpLoad, Topology, UdpEcho, UdpProbe, get, skipped, until, veth};
 
 use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
 use crate::director::{Director, called};
@@ -83,6 +84,49 @@ fn kills(bed: &Topology, method: Method, hook: &str) -> Result<()> {
         "{} connections for 6 workers",
         kept.connections
     );
+    Ok(())
+}
+
+/// Fragments go by a program of their own, which the first one finds by a table.
+#[test]
+fn neither_a_kill_nor_another_build_loses_a_fragment() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    for (hook, offloads) in [("tc", true), ("xdp-native", false)] {
+        let bed = Topology::builder().servers(1);
+        let bed = if offloads { bed.offloads() } else { bed };
+        let bed = bed.build()?;
+        let _members = Method::Masquerade.prepare(&bed)?;
+        let _udp = UdpEcho::start(&bed.servers[0], 53)?;
+        let mut director = Director::start_with(bed.director(), &["--attach", hook])?;
+        let service = bed.service(Family::V4, 1, 53);
+        let server = at(bed.server_address(Family::V4, 0), 53);
+        director.ipvsadm(&format!("-A -u {service}"))?;
+        director.ipvsadm(&format!("-a -u {service} -r {server} -m"))?;
+        let probe = UdpProbe::to(service).bytes(2500).start(bed.client())?;
+        for round in 0..8 {
+            director.kill()?;
+            if round % 2 == 1 {
+                let notes = director.place()?.runtime.join("path.json");
+                let mut made: Value = serde_json::from_slice(&fs::read(&notes)?)?;
+                made["build"] = round.into();
+                fs::write(&notes, serde_json::to_vec(&made)?)?;
+            }
+            director.restart()?;
+            let before = probe.so_far().received;
+            until("answers of the next daemon", LIMIT, || {
+                Ok(probe.so_far().received > before + 20)
+            })?;
+        }
+        let report = probe.stop()?;
+        println!("{hook}: {} sent, {} lost", report.sent, report.lost());
+        ensure!(report.lost() == 0, "{hook}: {report:?}");
+        let stats = director.shunt("stats --json")?;
+        let stats: Value = serde_json::from_str(&stats)?;
+        let followed = stats["notes"]["fragment-followed"].as_u64();
+        ensure!(followed > Some(2 * report.received - 1), "{stats:#}");
+    }
     Ok(())
 }
 

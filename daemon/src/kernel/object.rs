@@ -5,22 +5,24 @@
 //! programs over the same maps and replaces them in the pinned links, device by device, without a
 //! packet lost. The layout of the maps is part of the pin folder's name.
 
+use std::borrow::BorrowMut;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::maps::MapData;
-use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use aya::maps::{Map, MapData, ProgramArray};
+use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
+use shunt_ebpf::LATER;
 
 use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 24] = [
+pub const MAPS: [&str; 26] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -42,6 +44,8 @@ pub const MAPS: [&str; 24] = [
     "COUNTERS_OF_OUTCOMES",
     "ALLOWANCE",
     "HELD",
+    PROGRAMS_XDP,
+    PROGRAMS_TC,
     "TRANSLATIONS",
     "LOCALS",
     "HANDED",
@@ -50,6 +54,9 @@ pub const MAPS: [&str; 24] = [
 const XDP: &str = "director_xdp";
 const TC: &str = "director_tc";
 const CLOCK: &str = "director_clock";
+/// Where each hook's first program finds the one that it goes on with.
+const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
+const PROGRAMS_TC: &str = "PROGRAMS_TC";
 
 /// What an operator chooses before the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +257,13 @@ pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
     }
+    for (name, place) in LATER {
+        let later: &mut Xdp = program(&mut ebpf, &behind(XDP, name))?;
+        later.load().map_err(explain)?;
+        let later = later.fd()?.try_clone()?;
+        let map = ebpf.map_mut(PROGRAMS_XDP).context("no map of programs")?;
+        go_on(ProgramArray::try_from(map)?, place, &later)?;
+    }
     Ok((ebpf, made))
 }
 
@@ -295,14 +309,22 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
 fn load(place: &Place, mut made: Made) -> Result<Object> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
-    for name in [XDP, CLOCK] {
+    let later = |first: &'static str| LATER.map(|(name, _)| behind(first, name));
+    for name in [XDP.to_owned(), CLOCK.to_owned()]
+        .into_iter()
+        .chain(later(XDP))
+    {
+        let name = name.as_str();
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
-    let tc: &mut SchedClassifier = program(&mut ebpf, TC)?;
-    tc.load().map_err(explain)?;
-    pin_over(&place.pins.join(TC), |path| tc.pin(path))?;
+    for name in [TC.to_owned()].into_iter().chain(later(TC)) {
+        let name = name.as_str();
+        let program: &mut SchedClassifier = program(&mut ebpf, name)?;
+        program.load().map_err(explain)?;
+        pin_over(&place.pins.join(name), |path| program.pin(path))?;
+    }
     programs(place, made, false)
 }
 
@@ -328,6 +350,18 @@ fn adopt(place: &Place, made: Made) -> Result<Object> {
 fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
     let path = |name: &str| place.pins.join(name);
     let kind = aya_obj_xdp();
+    // Before anything is attached, and also where nothing changed: it costs nothing, and an array
+    // that was emptied from outside is whole again. What hangs on the devices meanwhile goes on
+    // with these: nothing is handed over but the frame, and the tables are of one layout.
+    for (name, at) in LATER {
+        let pinned = "cannot open a pinned program";
+        let later = Xdp::from_pin(path(&behind(XDP, name)), kind).context(pinned)?;
+        let programs = Map::ProgramArray(map(place, PROGRAMS_XDP)?);
+        go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
+        let later = SchedClassifier::from_pin(path(&behind(TC, name))).context(pinned)?;
+        let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
+        go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
+    }
     Ok(Object {
         made,
         adopted,
@@ -335,6 +369,22 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
         tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
         clock: Xdp::from_pin(path(CLOCK), kind).context("cannot open the pinned clock")?,
     })
+}
+
+/// The name of a program behind a hook's first one.
+fn behind(first: &str, name: &str) -> String {
+    format!("{first}_{name}")
+}
+
+/// Puts a later program in its place, in one step.
+fn go_on(
+    mut programs: ProgramArray<impl BorrowMut<MapData>>,
+    place: u32,
+    later: &ProgramFd,
+) -> Result<()> {
+    programs
+        .set(place, later, 0)
+        .context("cannot say which program goes on")
 }
 
 /// The attach type of plain XDP programs.

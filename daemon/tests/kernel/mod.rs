@@ -13,15 +13,17 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
 use shunt_datapath::entry::{Locality, LocalityKey, Service, Settings, Traffic, Ways, locality};
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
+use shunt_datapath::translation::{LOCALS, Local, Translation, Tuple};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
+use shunt_ebpf::{LATER, REST};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -37,6 +39,8 @@ unsafe impl Pod for Plain<FragmentValue> {}
 unsafe impl Pod for Plain<LocalityKey> {}
 unsafe impl Pod for Plain<Locality> {}
 unsafe impl Pod for Plain<Traffic> {}
+unsafe impl Pod for Plain<Tuple> {}
+unsafe impl Pod for Plain<Translation> {}
 
 /// Why there can be no kernel test here, if there cannot.
 pub fn missing() -> Option<&'static str> {
@@ -105,8 +109,14 @@ fn plain(words: &[AtomicU64]) -> Vec<u64> {
         .collect()
 }
 
+/// The first program of each hook, and the map of those that it goes on with.
+const HOOKS: [(&str, &str); 2] = [
+    ("director_xdp", "PROGRAMS_XDP"),
+    ("director_tc", "PROGRAMS_TC"),
+];
+
 /// Array maps, with how long an entry is and how many there are.
-fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 13] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
@@ -120,7 +130,18 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
         ("FLOWS6", 64, sizes.flows),
         ("HOPS_TO_CLIENTS", 24, 1024),
         ("SETTINGS", size_of::<Settings>(), 1),
+        ("LOCALS", size_of::<Local>(), 2 * LOCALS as usize),
     ]
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Fallible<ProgramFd> {
+    let program = ebpf.program_mut(name).ok_or("no program")?;
+    match program {
+        Program::Xdp(program) => program.load()?,
+        Program::SchedClassifier(program) => program.load()?,
+        _ => return Err("another kind of program".into()),
+    }
+    Ok(program.fd()?.try_clone()?)
 }
 
 pub struct Kernel {
@@ -143,26 +164,41 @@ impl Kernel {
             .override_global("FLOW6_MASK", &flows, true)
             .override_global("SEED", &seed, true)
             .override_global("TICK_SHIFT", &shift, true)
-            .map_max_entries("TRAFFIC", sizes.servers as u32);
+            .map_max_entries("TRAFFIC", sizes.servers as u32)
+            .map_max_entries("TRANSLATIONS", sizes.translations as u32);
         for (name, _, entries) in arrays(&sizes) {
             loader.map_max_entries(name, entries as u32);
         }
         let mut ebpf = loader.load(&object)?;
-        let xdp: &mut Xdp = ebpf
-            .program_mut("director_xdp")
-            .ok_or("no program")?
-            .try_into()?;
-        xdp.load()?;
-        let tc: &mut SchedClassifier = ebpf
-            .program_mut("director_tc")
-            .ok_or("no program")?
-            .try_into()?;
-        tc.load()?;
+        for (name, programs) in HOOKS {
+            load(&mut ebpf, name)?;
+            for (later, place) in LATER {
+                let later = load(&mut ebpf, &format!("{name}_{later}"))?;
+                let map = ebpf.map_mut(programs).ok_or("no map")?;
+                ProgramArray::try_from(map)?.set(place, &later, 0)?;
+            }
+        }
         let mut mappings = Vec::new();
         for (name, bytes, entries) in arrays(&sizes) {
             mappings.push((name, Mapping::new(&ebpf, name, bytes * entries)?));
         }
         Ok(Self { ebpf, mappings })
+    }
+
+    /// Takes away the programs for the rest of the frames.
+    pub fn forget_rest(&mut self) -> Fallible<()> {
+        for (_, programs) in HOOKS {
+            ProgramArray::try_from(self.map(programs)?)?.clear_index(&REST)?;
+        }
+        Ok(())
+    }
+
+    /// How often an outcome was had.
+    pub fn count(&mut self, name: &str) -> Fallible<u64> {
+        let at = NAMES.iter().position(|(_, known)| *known == name);
+        let at = at.ok_or_else(|| format!("no counter {name}"))? as u32;
+        let counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
+        Ok(counters.get(&at, 0)?.iter().sum())
     }
 
     fn mapping(&mut self, name: &str) -> &mut Mapping {
@@ -202,6 +238,7 @@ impl Kernel {
         self.mapping("SERVERS").write(&tables.servers);
         self.mapping("HOPS_TO_CLIENTS").write(&tables.hops);
         self.mapping("SETTINGS").write(&[tables.settings]);
+        self.mapping("LOCALS").write(&tables.locals);
         self.mapping("POOLS").write_words(&tables.pools);
         self.mapping("COUNTS").write_words(&tables.counts);
         self.mapping("STANDINGS").write_words(&tables.standings);
@@ -237,6 +274,13 @@ impl Kernel {
         }
         for (key, value) in tables.fragments.lock().unwrap().iter() {
             fragments.insert(Plain(*key), Plain(*value), 0)?;
+        }
+        let mut translations = self.translations()?;
+        for key in translations.keys().collect::<Result<Vec<_>, _>>()? {
+            translations.remove(&key)?;
+        }
+        for (tuple, translation) in tables.all_translations() {
+            translations.insert(Plain(tuple), Plain(translation), 0)?;
         }
         self.upload_routes(tables)
     }
@@ -275,6 +319,12 @@ impl Kernel {
         &mut self,
     ) -> Fallible<HashMap<&mut MapData, Plain<FragmentKey>, Plain<FragmentValue>>> {
         Ok(HashMap::try_from(self.map("FRAGMENTS")?)?)
+    }
+
+    fn translations(
+        &mut self,
+    ) -> Fallible<HashMap<&mut MapData, Plain<Tuple>, Plain<Translation>>> {
+        Ok(HashMap::try_from(self.map("TRANSLATIONS")?)?)
     }
 
     /// Runs a program over a frame: the hook's action, and the frame as it is then. `None` if the
@@ -404,6 +454,19 @@ impl Kernel {
                 .any(|(key, value)| host.get(&key.0) != Some(&value.0))
         {
             return Ok(Some(format!("fragments: host {host:?}, kernel {kernel:?}")));
+        }
+        let kernel = self.translations()?.iter().collect::<Result<Vec<_>, _>>()?;
+        let mut kernel: Vec<_> = kernel
+            .into_iter()
+            .map(|(key, value)| (key.0, value.0))
+            .collect();
+        let mut host = tables.all_translations();
+        kernel.sort_by_key(|(tuple, _)| *tuple);
+        host.sort_by_key(|(tuple, _)| *tuple);
+        if kernel != host {
+            return Ok(Some(format!(
+                "translations: host {host:?}, kernel {kernel:?}"
+            )));
         }
         Ok(None)
     }

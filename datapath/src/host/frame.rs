@@ -6,10 +6,10 @@ use std::vec::Vec;
 use crate::checksum;
 use crate::entry::Ways;
 use crate::frame::{Edit, Frame, Room, Transport, View};
-use crate::packet::Ports;
+use crate::packet::{self, Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
-use crate::{fragment, link, open, translate};
+use crate::{fragment, link, open};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -125,8 +125,12 @@ impl Frame for HostFrame {
         fragment::later(self, tables)
     }
 
-    fn enter<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word {
-        translate::enter::enter(self, tables, ports, server)
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        packet::options(self, l3, header)
+    }
+
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        packet::extensions(self, l3, first)
     }
 
     fn interface(&self) -> u32 {

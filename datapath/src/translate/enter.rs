@@ -21,21 +21,27 @@ pub const TRIES: u32 = 32;
 /// the kernel this is a function of its own.
 #[inline(always)]
 pub fn enter<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports, id: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
+    let (Some(link), Some(server)) = (link::parse(frame, tables), tables.server(id)) else {
         return Word::drop(Drop::Internal);
     };
-    let failed = Word::drop(Drop::Internal);
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => flow::<V4, P, T>(frame, tables, &packet, ports, id),
-            Err(_) => failed,
-        }
+    // One flow for both families from here on: each would have its own place on the stack.
+    let flow = if link.ethertype == link::IPV4 {
+        let packet = packet::parse4(frame, link.l3).ok();
+        packet.and_then(|packet| flow::<V4, P, T>(frame, tables, &packet, ports))
     } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => flow::<V6, P, T>(frame, tables, &packet, ports, id),
-            Err(_) => failed,
-        }
+        let packet = packet::parse6(frame, tables, link.l3).ok();
+        packet.and_then(|packet| flow::<V6, P, T>(frame, tables, &packet, ports))
+    };
+    match flow {
+        Some(flow) => both(tables, &flow, server, id),
+        None => Word::drop(Drop::Internal),
     }
+}
+
+/// A flow that is to be entered: the tuple of its packets, and the id that its key has.
+struct Flow {
+    given: Tuple,
+    service: u64,
 }
 
 #[inline(always)]
@@ -44,47 +50,51 @@ fn flow<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
     ports: Ports,
-    id: u32,
-) -> Word {
-    let (Some(settings), Some(server)) = (tables.settings(), tables.server(id)) else {
-        return Word::drop(Drop::Internal);
-    };
+) -> Option<Flow> {
+    let settings = tables.settings()?;
+    if F::route(tables, packet.source) & 0x3ff == 0
+        && let Some(ways) = link::came_from(frame)
+    {
+        tables.learn(F::words(packet.source), ways);
+    }
     let asked = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = walk::endpoint::<F, T>(tables, settings, packet.target, asked);
-    let given = Tuple::of(packet, &ports);
+    Some(Flow {
+        given: Tuple::of(packet, &ports),
+        service: walk::endpoint::<F, T>(tables, settings, packet.target, asked) as u64,
+    })
+}
+
+#[inline(always)]
+fn both<T: Tables>(tables: &T, flow: &Flow, server: &Server, id: u32) -> Word {
+    let given = &flow.given;
     let mut translation = Translation {
         to: given.turned(),
-        names: service as u64 | (id as u64) << 32,
-        time: tables.now() as u64 | flags::<T>(tables, service, server),
+        names: flow.service | (id as u64) << 32,
+        time: tables.now() as u64 | flags::<T>(tables, flow.service as u32, server),
         ..Translation::default()
     };
     let port = if server.port == 0 {
-        ports.target
+        given.target_port()
     } else {
         server.port
     };
-    // The key of the answers, from which the client's own address and port are the first choice.
+    // The key of the answers, of which the client's own address and port are the first choice.
     let mut answer = Tuple {
         source: server.address,
-        target: F::words(packet.source),
-        ends: ends(port, ports.source, packet.protocol, F::V6),
+        target: given.source,
+        ends: ends(port, given.source_port(), given.protocol(), given.is_v6()),
     };
     let found = if server.flags & server_flag::FULL_NAT == 0 {
         claim(tables, &answer, &translation)
     } else {
-        draw::<F, T>(tables, &mut answer, &translation)
+        draw(tables, &mut answer, &translation)
     };
     if found != entered::DONE {
         return Word::drop(Drop::refused(found));
     }
     translation.to = answer.turned();
     translation.time |= flag::FORWARD;
-    if F::route(tables, packet.source) & 0x3ff == 0
-        && let Some(ways) = link::came_from(frame)
-    {
-        tables.learn(F::words(packet.source), ways);
-    }
-    settle(tables, &given, &translation, server)
+    settle(tables, given, &answer, &translation, server)
 }
 
 #[inline(always)]
@@ -130,8 +140,9 @@ fn same<W: Words>(words: W, to: &Tuple) -> bool {
 
 /// Draws local addresses and ports until one is free at this server. `answer` then has it.
 #[inline(always)]
-fn draw<F: Family, T: Tables>(tables: &T, answer: &mut Tuple, translation: &Translation) -> u32 {
-    let count = tables.local(F::V6, 0).map_or(0, |first| first.count);
+fn draw<T: Tables>(tables: &T, answer: &mut Tuple, translation: &Translation) -> u32 {
+    let v6 = answer.is_v6();
+    let count = tables.local(v6, 0).map_or(0, |first| first.count);
     if count == NONE {
         return entered::THERE;
     }
@@ -141,7 +152,7 @@ fn draw<F: Family, T: Tables>(tables: &T, answer: &mut Tuple, translation: &Tran
     tables.repeat(TRIES, |_| {
         hash = endpoint_hash(answer.source, hash as u32, hash ^ seed);
         let number = ((hash & 0xffff_ffff).wrapping_mul(count as u64) >> 32) as u32;
-        let Some(local) = tables.local(F::V6, number) else {
+        let Some(local) = tables.local(v6, number) else {
             return false;
         };
         let within = (hash >> 32).wrapping_mul(local.ports as u64) >> 32;
@@ -160,6 +171,7 @@ fn draw<F: Family, T: Tables>(tables: &T, answer: &mut Tuple, translation: &Tran
 fn settle<T: Tables>(
     tables: &T,
     given: &Tuple,
+    answer: &Tuple,
     translation: &Translation,
     server: &Server,
 ) -> Word {
@@ -171,7 +183,7 @@ fn settle<T: Tables>(
             && super::leads_to(words, server, id)
         {
             if !same(words, &translation.to) {
-                tables.forget_translation(&translation.to.turned());
+                tables.forget_translation(answer);
             }
             return Word::server(id);
         }
@@ -179,7 +191,7 @@ fn settle<T: Tables>(
         done = tables.translate(given, translation, false);
     }
     if done != entered::DONE {
-        tables.forget_translation(&translation.to.turned());
+        tables.forget_translation(answer);
         return Word::drop(Drop::refused(done));
     }
     Word::server((translation.names >> 32) as u32)

@@ -15,7 +15,7 @@ use shunt_datapath::clamp::Change;
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::Ports;
+use shunt_datapath::packet::{self, Extensions, Ports};
 use shunt_datapath::tables::Tables;
 use shunt_datapath::verdict::{Drop, Word};
 
@@ -106,6 +106,17 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn segment(&self) -> usize {
         0
+    }
+
+    // The programs are so small that this needs no function of its own.
+    #[inline(always)]
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        packet::options(self, l3, header)
+    }
+
+    #[inline(always)]
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        packet::extensions(self, l3, first)
     }
 
     #[inline(always)]
@@ -226,6 +237,17 @@ impl Frame for SkbFrame {
     fn segment(&self) -> usize {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).gso_size as usize }
+    }
+
+    // The programs are so small that this needs no function of its own.
+    #[inline(always)]
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        packet::options(self, l3, header)
+    }
+
+    #[inline(always)]
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        packet::extensions(self, l3, first)
     }
 
     #[inline(always)]

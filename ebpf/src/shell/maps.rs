@@ -7,9 +7,9 @@ use core::arch::asm;
 use core::ffi::c_void;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
@@ -17,7 +17,8 @@ use shunt_datapath::entry::{
     Ways, locality, standing,
 };
 use shunt_datapath::schedule::Client;
-use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
+use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
+use shunt_datapath::translation::{Local, Translation, Tuple, place};
 use shunt_datapath::verdict::COUNTERS;
 
 use super::context::blur;
@@ -26,6 +27,9 @@ use super::words::MapWords;
 
 /// `BPF_F_MMAPABLE`.
 const MAPPED: usize = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
+const UNPREPARED: usize = 1;
 
 /// A bucket of flows: one cache line.
 #[repr(C, align(8))]
@@ -107,15 +111,20 @@ static COUNTERS_OF_OUTCOMES: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArr
 static ALLOWANCE: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub static HELD: RingBuf<Held, 262144> = RingBuf::new();
-/// The programs that each hook's first one goes on with, by their places below. The kernel binds
-/// such a map to one kind of program.
 #[btf_map]
-pub static PROGRAMS_XDP: ProgramArray<1> = ProgramArray::new();
+static TRANSLATIONS: HashMap<Tuple, Translation, 2048, UNPREPARED> = HashMap::new();
 #[btf_map]
-pub static PROGRAMS_TC: ProgramArray<1> = ProgramArray::new();
-
-/// The place of the program for [`shunt_datapath::walk::rest`].
-pub const REST: u32 = 0;
+static LOCALS: Array<Local, { 2 * shunt_datapath::translation::LOCALS as usize }, MAPPED> =
+    Array::new();
+/// What a program tells the one that it goes on with, on this CPU.
+#[btf_map]
+static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// The programs that each hook's first one goes on with, by their places ([`shunt_ebpf::REST`]).
+/// The kernel binds such a map to one kind of program.
+#[btf_map]
+pub static PROGRAMS_XDP: ProgramArray<2> = ProgramArray::new();
+#[btf_map]
+pub static PROGRAMS_TC: ProgramArray<2> = ProgramArray::new();
 
 // Set by the daemon before it loads; the verifier sees constants.
 #[unsafe(no_mangle)]
@@ -182,6 +191,24 @@ pub fn count(counter: u32) {
         unsafe { *value = (*value).wrapping_add(1) };
     }
 }
+
+/// Tells the next program.
+#[inline(always)]
+pub fn hand(word: u32) {
+    if let Some(value) = HANDED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        unsafe { *value = word.into() };
+    }
+}
+
+/// What the program before told.
+#[inline(always)]
+pub fn handed() -> u32 {
+    HANDED.get(0).map_or(0, |value| *value as u32)
+}
+
+/// `EEXIST` of `linux/errno.h`.
+const THERE: i32 = -17;
 
 /// The tables of the kernel's side.
 #[derive(Clone, Copy)]
@@ -366,6 +393,31 @@ impl Tables for Maps {
     #[inline(always)]
     fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue) {
         let _ = FRAGMENTS.insert(key, &value, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn translation(&self, tuple: &Tuple) -> Option<MapWords> {
+        words(TRANSLATIONS.get_ptr_mut(tuple))
+    }
+
+    #[inline(always)]
+    fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32 {
+        let flags = if anew { BPF_NOEXIST } else { BPF_ANY };
+        match TRANSLATIONS.insert(tuple, translation, flags.into()) {
+            Ok(()) => entered::DONE,
+            Err(THERE) => entered::THERE,
+            Err(_) => entered::FULL,
+        }
+    }
+
+    #[inline(always)]
+    fn forget_translation(&self, tuple: &Tuple) {
+        let _ = TRANSLATIONS.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn local(&self, v6: bool, number: u32) -> Option<&Local> {
+        LOCALS.get(place(v6, number))
     }
 
     #[inline(always)]

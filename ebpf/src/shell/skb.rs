@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::Ports;
+use shunt_datapath::packet::{Extensions, Ports};
 use shunt_datapath::tables::Tables;
 use shunt_datapath::verdict::Word;
 
@@ -207,6 +207,16 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn later<T: Tables>(&self, _tables: &T) -> Word {
         Word(parts::later_tc(self.0))
+    }
+
+    #[inline(always)]
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        sum::answer(parts::options_tc(self.0, l3 as u32, header as u32))
+    }
+
+    #[inline(always)]
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        Extensions(parts::extensions_tc(self.0, l3 as u32, first as u32))
     }
 
     #[inline(always)]

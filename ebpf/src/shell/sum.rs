@@ -11,9 +11,9 @@ use shunt_datapath::checksum;
 const PIECE: usize = 32;
 
 /// No sum: more than 32 bits.
-const MISSING: u64 = 1 << 32;
+pub const MISSING: u64 = 1 << 32;
 
-/// What [`of`] said.
+/// What a function of its own said.
 #[inline(always)]
 pub fn answer(said: u64) -> Option<u32> {
     if said >= MISSING {

@@ -7,7 +7,7 @@ use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::Ports;
+use shunt_datapath::packet::{Extensions, Ports};
 use shunt_datapath::tables::Tables;
 use shunt_datapath::verdict::Word;
 
@@ -150,6 +150,16 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn later<T: Tables>(&self, _tables: &T) -> Word {
         Word(parts::later_xdp(self.0))
+    }
+
+    #[inline(always)]
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        sum::answer(parts::options_xdp(self.0, l3 as u32, header as u32))
+    }
+
+    #[inline(always)]
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        Extensions(parts::extensions_xdp(self.0, l3 as u32, first as u32))
     }
 
     #[inline(always)]
