@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use shunt_model::api::{Change, ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, MarkRule, ServiceKey, Timeouts};
+use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Timeouts};
 
 pub mod socket;
 
@@ -23,6 +23,7 @@ pub trait Client {
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure>;
     fn timeouts(&mut self) -> Result<Timeouts, Failure>;
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure>;
+    fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure>;
     fn statistics(&mut self) -> Result<Statistics, Failure>;
     fn status(&mut self) -> Result<Status, Failure>;
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shunt_model::api::{Change, ConnectionCount, Done, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, MarkRule, ServiceKey, Timeouts};
+use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -139,6 +139,10 @@ impl Client for Socket {
 
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure> {
         self.get("/v1/marks")
+    }
+
+    fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure> {
+        self.get("/v1/locals")
     }
 
     fn statistics(&mut self) -> Result<Statistics, Failure> {

@@ -19,6 +19,7 @@ mod change;
 mod connection;
 mod import;
 mod iptables;
+mod local;
 mod mark;
 mod meaning;
 mod pages;
@@ -68,6 +69,9 @@ enum Noun {
     /// Show and change the rules that mark packets
     #[command(subcommand)]
     Mark(mark::Verb),
+    /// Show and change the addresses that servers of full NAT see in place of clients
+    #[command(subcommand)]
+    Local(local::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
     /// Write what a file of the kernel's IPVS in /proc/net would say, for programs that read it
@@ -187,6 +191,7 @@ impl Noun {
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
             Noun::Mark(verb) => verb.run(outside),
+            Noun::Local(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
             Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),

@@ -18,3 +18,4 @@ mod restart;
 mod size;
 mod spread;
 mod table;
+mod translated;

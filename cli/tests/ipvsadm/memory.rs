@@ -10,7 +10,9 @@ use shunt_control::table::{Limits, Table};
 use shunt_model::api::{
     Change, ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status,
 };
-use shunt_model::{Connection, Counters, MarkRule, Rates, ServerAddress, ServiceKey, Timeouts};
+use shunt_model::{
+    Connection, Counters, LocalAddress, MarkRule, Rates, ServerAddress, ServiceKey, Timeouts,
+};
 
 /// What traffic made of a service or a server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +103,10 @@ impl Client for Handle {
 
     fn timeouts(&mut self) -> Result<Timeouts, Failure> {
         Ok(self.0.borrow().table.timeouts())
+    }
+
+    fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure> {
+        Ok(self.0.borrow().table.locals().collect())
     }
 
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure> {

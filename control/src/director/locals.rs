@@ -56,11 +56,13 @@ impl Director {
                 return None;
             }
             let ports = locals.iter().map(|local| u64::from(local.ports.count()));
+            let ports = ports.sum();
             Some(LocalPool {
                 family,
                 addresses: u32::try_from(locals.len()).unwrap_or_default(),
-                ports: ports.sum(),
-                used,
+                ports,
+                // One that finds no port is a connection too.
+                used: used.min(ports),
                 fullest,
             })
         });

@@ -16,7 +16,7 @@ mod methods;
 pub mod packet;
 mod persistence;
 mod schedulers;
-mod translated;
+pub mod translated;
 pub mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
