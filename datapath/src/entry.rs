@@ -133,7 +133,8 @@ pub struct Service {
     pub granularity: [u64; 2],
     /// Ticks that a template lives after its last connection began.
     pub persistence: u32,
-    pub reserved: u32,
+    /// What [`LocalityKey`]s of it hold.
+    pub epoch: u32,
     pub reserved2: u64,
 }
 const _: () = assert!(size_of::<Service>() == 64);
@@ -283,7 +284,8 @@ pub struct LocalityKey {
     /// Wire order; IPv4 in the first four bytes.
     pub target: [u64; 2],
     pub service: u32,
-    pub reserved: u32,
+    /// A service whose scheduler begins anew has another one.
+    pub epoch: u32,
 }
 const _: () = assert!(size_of::<LocalityKey>() == 24);
 

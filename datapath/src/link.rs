@@ -47,7 +47,7 @@ pub fn parse<P: Frame, T: Tables>(frame: &P, tables: &T) -> Option<Link> {
 /// the compiler has put another copy of it aside.
 #[inline(always)]
 pub fn one_of_three<T: Tables>(tables: &T, l3: usize) -> usize {
-    HEADER.wrapping_add(tables.blur(l3.wrapping_sub(HEADER)) & (TAG | 2 * TAG))
+    HEADER.wrapping_add(tables.blur(l3.wrapping_sub(HEADER)) & (TAG | (2 * TAG)))
 }
 
 /// The same for programs so small that the verifier may know where the header is.

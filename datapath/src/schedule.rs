@@ -50,15 +50,16 @@ pub fn pick<T: Tables>(tables: &T, service: u32, client: Client) -> u32 {
         scheduler::FO | scheduler::OVF => priority::first(tables, pool),
         scheduler::EMPTY => NONE,
         scheduler::TWOS | scheduler::P2C => random::draw(tables, pool),
-        rule => by_load(tables, service, pool, rule, client),
+        rule => by_load(tables, service, entry, rule, client),
     }
 }
 
 /// lc, wlc, sed, nq, lblc, lblcr.
 #[inline(always)]
-fn by_load<T: Tables>(tables: &T, service: u32, pool: PoolWord, rule: u8, client: Client) -> u32 {
+fn by_load<T: Tables>(tables: &T, service: u32, entry: &Service, rule: u8, client: Client) -> u32 {
+    let pool = PoolWord(entry.pool);
     let local = rule == scheduler::LBLC || rule == scheduler::LBLCR;
-    let key = locality::key(service, client.target);
+    let key = locality::key(service, entry.epoch, client.target);
     if local {
         let known = locality::known(tables, pool, rule, &key);
         if known != NONE {

@@ -325,9 +325,13 @@ pub fn goes_on<W: flows::Words>(
     protocol != TCP || flags & flag::SYN == 0 || !is_reused(settings, meta)
 }
 
-/// `is_new_conn_expected` of the kernel: a SYN here begins another connection.
+/// `is_new_conn_expected` of the kernel: a SYN here begins another connection, if the client has
+/// no template that holds the old one.
 #[inline(always)]
 fn is_reused(settings: &Settings, meta: connection::Meta) -> bool {
+    if meta.has(connection::Meta::CONTROLLED) {
+        return false;
+    }
     match meta.state() {
         connection::TIME_WAIT | connection::CLOSE => settings.reuse_mode != 0,
         connection::FIN_WAIT => {

@@ -4,7 +4,7 @@
 //! before what is found by them; and the other way round when something goes.
 
 use shunt_datapath::entry::{self, PoolWord, counts};
-use shunt_model::{Server, ServerAddress, ServiceKey};
+use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
 use super::{Director, Running, Write, entries, pools};
 
@@ -18,13 +18,17 @@ pub(super) struct Standing {
 
 impl Director {
     pub(super) fn add_service(&mut self, key: &ServiceKey, running: &dyn Running) {
-        let (id, _) = self.ids.service(key);
-        let endpoint = self.name_wide(key, id);
-        if let Some(slot) = self.ids.services.get_mut(key) {
-            slot.present = true;
+        let (id, fresh) = self.ids.service(key);
+        if !fresh {
+            self.ids.forget_targets(key);
         }
+        let endpoint = self.name_wide(key, id);
+        let Some(slot) = self.ids.services.get_mut(key) else {
+            return;
+        };
+        slot.present = true;
         let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
-        let Some(entry) = entries::service(key, None, empty, entry::NONE, self.clock) else {
+        let Some(entry) = entries::service(key, None, empty, &slot.ids, self.clock) else {
             return;
         };
         self.write(Write::Service { id, entry });
@@ -44,6 +48,14 @@ impl Director {
                 });
             }
         }
+    }
+
+    pub(super) fn edit_service(&mut self, before: &Service, running: &dyn Running) {
+        let now = self.table.service(&before.key);
+        if now.is_some_and(|entry| entry.service.scheduler != before.scheduler) {
+            self.ids.forget_targets(&before.key);
+        }
+        self.renew_pool(&before.key, running);
     }
 
     /// Writes which service a stretch of ids belongs to, if the service has every port. The id by
@@ -70,7 +82,7 @@ impl Director {
             return;
         };
         slot.present = false;
-        let id = slot.ids.id;
+        let (id, ids) = (slot.ids.id, slot.ids);
         let servers: Vec<ServerAddress> = slot.servers.keys().copied().collect();
         if let Some(word) = self.pools.drop_service(id) {
             self.write(Write::Switch {
@@ -79,7 +91,7 @@ impl Director {
             });
         }
         let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
-        if let Some(entry) = entries::service(key, None, empty, entry::NONE, self.clock) {
+        if let Some(entry) = entries::service(key, None, empty, &ids, self.clock) {
             self.write(Write::Service { id, entry });
         }
         self.ids.doubt(key);
@@ -253,12 +265,19 @@ impl Director {
             }
             None => self.pools.word(id),
         };
-        let template = match service.persistence {
-            Some(_) => self.ids.template(key),
-            None => entry::NONE,
+        self.write_service(service, word);
+    }
+
+    pub(super) fn write_service(&mut self, service: &Service, pool: PoolWord) {
+        let key = &service.key;
+        if service.persistence.is_some() {
+            self.ids.template(key);
+        }
+        let Some(ids) = self.ids.services.get(key).map(|slot| slot.ids) else {
+            return;
         };
-        if let Some(entry) = entries::service(key, Some(service), word, template, self.clock) {
-            self.write(Write::Service { id, entry });
+        if let Some(entry) = entries::service(key, Some(service), pool, &ids, self.clock) {
+            self.write(Write::Service { id: ids.id, entry });
         }
     }
 }
@@ -269,6 +288,7 @@ mod tests {
 
     use shunt_datapath::entry::{SHORT_LENGTH, counts, standing};
     use shunt_model::api::Change;
+    use shunt_model::service::{Granularity, Persistence};
     use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
 
     use super::*;
@@ -325,15 +345,19 @@ mod tests {
             tick_ns: 1_000_000_000,
         };
         let mut director = Director::new(table, sizes, clock, Instant::now());
-        let service = Service {
+        let service = service(Scheduler::Wlc);
+        written(&mut director, &Change::AddService { service }, 0);
+        director
+    }
+
+    fn service(scheduler: Scheduler) -> Service {
+        Service {
             key: KEY,
-            scheduler: Scheduler::Wlc,
+            scheduler,
             flags: SchedulerFlags::default(),
             persistence: None,
             one_packet: false,
-        };
-        written(&mut director, &Change::AddService { service }, 0);
-        director
+        }
     }
 
     /// What a change writes while each server has so many connections.
@@ -396,6 +420,43 @@ mod tests {
             });
             assert_eq!(anew, Some(relieved), "{before:?} to {after:?} with {load}");
         }
+    }
+
+    // ip_vs_lblc_done_svc, ip_vs_lblcr_done_svc.
+    #[test]
+    fn a_scheduler_that_begins_anew_knows_no_targets() {
+        let mut director = director();
+        let mut epoch = |change: &Change| {
+            let service = |write: &Write| match write {
+                Write::Service { id, entry } => Some((*id, entry.epoch)),
+                _ => None,
+            };
+            let writes = written(&mut director, change, 0);
+            writes.iter().rev().find_map(service).unwrap()
+        };
+        let lblc = service(Scheduler::Lblc);
+        let mut persistent = lblc.clone();
+        persistent.persistence = Some(Persistence {
+            timeout_s: 300,
+            granularity: Granularity::Mask([255; 4].into()),
+            engine: None,
+        });
+
+        let edited = epoch(&Change::EditService {
+            service: lblc.clone(),
+        });
+        let same = epoch(&Change::EditService {
+            service: persistent,
+        });
+        let deleted = epoch(&Change::DeleteService { key: KEY });
+        let added = epoch(&Change::AddService { service: lblc });
+
+        assert_eq!(edited, same);
+        assert_eq!(edited.0, added.0);
+        assert_eq!(edited.1 + 1, added.1);
+        assert_eq!(deleted, edited);
+        let memory = director.memory();
+        assert_eq!(memory.services[&KEY].ids.epoch, added.1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use shunt_model::{Encapsulation, Family, Method, Server, Service, ServiceKey, Tu
 
 use super::Clock;
 use super::ids::{self, Ids};
+use super::slots::ServiceIds;
 use crate::network::{Network, Route};
 use crate::table::Table;
 
@@ -79,14 +80,13 @@ fn service_flags(service: &Service) -> u8 {
     flags
 }
 
-/// The entry of a service; without `asked` that of one that is no longer there. `template` is the
-/// id of its templates.
+/// The entry of a service; without `asked` that of one that is no longer there.
 #[must_use]
 pub fn service(
     key: &ServiceKey,
     asked: Option<&Service>,
     pool: PoolWord,
-    template: u32,
+    ids: &ServiceIds,
     clock: Clock,
 ) -> Option<entry::Service> {
     let (address, port, protocol) = match key {
@@ -108,10 +108,11 @@ pub fn service(
         port: port.to_be(),
         protocol,
         flags: asked.map_or(0, service_flags) | family,
+        epoch: ids.epoch,
         ..entry::Service::default()
     };
     if let Some(persistence) = asked.and_then(|service| service.persistence.as_ref()) {
-        entry.template = template;
+        entry.template = ids.template;
         entry.granularity = mask(persistence.granularity);
         // The clock goes round: IPVS's own limit of 31 days is below.
         let ticks = clock.ticks(persistence.timeout_s);

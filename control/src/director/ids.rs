@@ -132,8 +132,7 @@ impl Ids {
         self.used_services.take(id);
         let mut ids = ServiceIds {
             id,
-            template: 0,
-            wide: 0,
+            ..ServiceIds::default()
         };
         if is_wide(key) {
             let number = (0..).find(|number| !self.wide_services.contains_key(number));
@@ -169,6 +168,13 @@ impl Ids {
             self.used_services.take(slot.ids.template);
         }
         slot.ids.template
+    }
+
+    /// What the scheduler of a service knew of targets holds no longer (`done_svc` of lblc).
+    pub fn forget_targets(&mut self, key: &ServiceKey) {
+        if let Some(slot) = self.services.get_mut(key) {
+            slot.ids.epoch = slot.ids.epoch.wrapping_add(1);
+        }
     }
 
     pub fn slot_mut(&mut self, key: &ServiceKey, at: ServerAddress) -> Option<&mut ServerSlot> {

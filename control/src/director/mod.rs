@@ -312,7 +312,7 @@ impl Director {
     fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
         match applied {
             Applied::ServiceAdded { key } => self.add_service(key, running),
-            Applied::ServiceEdited { before } => self.renew_pool(&before.key, running),
+            Applied::ServiceEdited { before } => self.edit_service(before, running),
             Applied::ServiceDeleted { entry } => self.delete_service(&entry.service.key),
             Applied::Flushed { entries } => {
                 for entry in entries {

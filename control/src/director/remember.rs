@@ -341,14 +341,7 @@ impl Director {
         {
             self.renew_pool(key, running);
         }
-        let template = match entry.service.persistence {
-            Some(_) => self.ids.template(key),
-            None => entry::NONE,
-        };
-        let (pool, asked) = (self.pools.word(id), Some(&entry.service));
-        if let Some(entry) = entries::service(key, asked, pool, template, self.clock) {
-            self.write(Write::Service { id, entry });
-        }
+        self.write_service(&entry.service, self.pools.word(id));
     }
 
     /// What was deleted while flows had it: the entries are there, only the ids must stay taken.

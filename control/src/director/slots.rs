@@ -59,7 +59,7 @@ pub fn translates(service: &ServiceKey, at: ServerAddress, method: Method) -> bo
 }
 
 /// The ids of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceIds {
     pub id: u32,
     /// The id of its templates, since it first was persistent; 0 before.
@@ -68,6 +68,9 @@ pub struct ServiceIds {
     /// The id by which a service of every port is found; 0 for one with a port.
     #[serde(default)]
     pub wide: u32,
+    /// One more whenever its scheduler forgets what it knew of targets.
+    #[serde(default)]
+    pub epoch: u32,
 }
 
 impl ServiceIds {

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::*;
 use crate::entry::Ways;
 use crate::frame::{Edit, Room, Transport, View};
-use crate::packet::Ports;
+use crate::packet::{Extensions, Ports};
 use crate::realserver::Settings;
 use crate::tables::Tables;
 use crate::verdict::Word;
@@ -450,6 +450,14 @@ impl Frame for Bytes {
 
     fn later<T: Tables>(&self, _: &T) -> Word {
         unreachable!()
+    }
+
+    fn options(&self, l3: usize, header: usize) -> Option<u32> {
+        packet::options(self, l3, header)
+    }
+
+    fn extensions(&self, l3: usize, first: u8) -> Extensions {
+        packet::extensions(self, l3, first)
     }
 
     fn interface(&self) -> u32 {

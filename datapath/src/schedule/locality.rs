@@ -20,11 +20,11 @@ const EXPIRATION: u32 = 24 * 60 * 60;
 
 /// The entry's key for packets to this address.
 #[inline(always)]
-pub(super) fn key(service: u32, target: [u64; 2]) -> LocalityKey {
+pub(super) fn key(service: u32, epoch: u32, target: [u64; 2]) -> LocalityKey {
     LocalityKey {
         target,
         service,
-        reserved: 0,
+        epoch,
     }
 }
 

@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(follows_a_server_to_its_other_method(v6));
         cases.push(port_zero_is_no_template(v6));
         cases.push(is_assured(v6));
+        cases.push(closes_and_asks_again(v6));
     }
     cases
 }
@@ -202,6 +203,27 @@ fn is_assured(v6: bool) -> Case {
         .holds("a template that stays", move |tables| {
             assured(tables, v6) == (1, 1)
         })
+}
+
+fn closes_and_asks_again(v6: bool) -> Case {
+    let from = (at(v6, 1, 7), 1000);
+    let reset = tcp(from, virtual_end(v6), RST);
+    let out = reset.clone().macs(0x101, 3).ttl(63);
+    let ack = tcp(from, virtual_end(v6), ACK);
+    let ack_out = ack.clone().macs(0x101, 3).ttl(63);
+    let syn = opening(TCP, from, virtual_end(v6));
+    let out_again = syn.clone().macs(0x101, 3).ttl(63);
+    Story::begin("a SYN goes on with the client's closed connection", v6, TCP)
+        .opens((1, 7, 1000), 1)
+        .case
+        .turns(&ack, Verdict::Send(TO_SERVER), &ack_out)
+        .turns(&reset, Verdict::Send(TO_SERVER), &out)
+        .holds("which is inactive", |tables| live(tables, 1) == (0, 1))
+        .turns(&syn, Verdict::Send(TO_SERVER), &out_again)
+        .holds("one connection", |tables| {
+            tables.traffic.lock().unwrap()[1].connections == 1
+        })
+        .holds("which is active again", |tables| live(tables, 1) == (1, 0))
 }
 
 /// How many templates there are, and how many of them are assured.

@@ -36,6 +36,9 @@ pub struct Difference {
     pub step: usize,
     pub kernel: String,
     pub shunt: String,
+    /// What only one of them has; nothing if they differ in order.
+    pub only_kernel: String,
+    pub only_shunt: String,
 }
 
 /// The first difference that no name is known for; names that came up are counted.
@@ -54,6 +57,8 @@ pub fn first_difference(
         if kernel != shunt {
             return Some(Difference {
                 step,
+                only_kernel: kernel.without(&shunt).show(),
+                only_shunt: shunt.without(&kernel).show(),
                 kernel: kernel.show(),
                 shunt: shunt.show(),
             });
@@ -90,6 +95,20 @@ impl View {
         }
     }
 
+    /// What the other has not.
+    fn without(&self, other: &View) -> View {
+        let said = self.said.iter().filter(|line| !other.said.contains(line));
+        let mut frames = self.frames.clone();
+        for (side, seen) in &mut frames {
+            seen.retain(|one| other.frames.get(side).is_none_or(|all| !all.contains(one)));
+        }
+        View {
+            said: said.cloned().collect(),
+            frames,
+            elapsed_s: self.elapsed_s,
+        }
+    }
+
     fn show(&self) -> String {
         let mut text = String::new();
         for line in &self.said {
@@ -120,10 +139,17 @@ fn connections(lines: impl Iterator<Item = String>, slot: Slot) -> Vec<String> {
             .map_or(true, |address| slot.has_client(address))
     });
     rest.sort_by_key(|line| connection(line).unwrap_or_default());
-    // The kernel says a line twice where one of its pages ends.
-    rest.dedup();
+    // The kernel says a line twice where one of its pages ends, and a second may have gone by.
+    rest.dedup_by_key(|line| connection(line).map_or(line.clone(), |(text, _)| text));
     lines.extend(rest);
     lines
+}
+
+/// The connections of a scenario in a listing, without their times.
+pub fn of_slot(listing: &str, slot: Slot) -> Vec<String> {
+    let lines = connections(listing.lines().map(str::to_owned), slot);
+    let text = |line: &String| connection(line).map_or(line.clone(), |(text, _)| text);
+    lines.iter().map(text).collect()
 }
 
 /// A line of a connection without its time, or nothing if it is none.

@@ -10,12 +10,12 @@ use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
 use super::compare::{OWN_TTL, Seen, View, connection};
-use super::packet::{ETHERNET, ICMP, ICMP6, IPV6, Packet, UDP};
+use super::packet::{ETHERNET, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step};
 
 /// All of them.
 #[cfg(test)]
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     TIMERS,
     TIMEOUTS,
     OWN_ERRORS,
@@ -28,6 +28,7 @@ const NAMES: [&str; 12] = [
     LAST_SERVICE,
     ASSURED,
     SAVED_THRESHOLDS,
+    ONCE_ROUTED,
 ];
 const TIMERS: &str = "timers";
 const TIMEOUTS: &str = "changed timeouts";
@@ -41,6 +42,7 @@ const DELETED_SERVERS: &str = "errors about a deleted server";
 const LAST_SERVICE: &str = "the last service of a family";
 const ASSURED: &str = "when a template is assured";
 const SAVED_THRESHOLDS: &str = "saved thresholds";
+const ONCE_ROUTED: &str = "connections from before a tunnel";
 
 /// Seconds by which a clock that counts ticks may be off.
 const TICK: u64 = 2;
@@ -64,6 +66,7 @@ pub struct Known<'a> {
     fragments_sent: bool,
     errors_made: bool,
     servers_deleted: bool,
+    became_tunnels: bool,
     resets: u64,
     local_masqueraded: bool,
     /// Clients that spoke while their family had no service.
@@ -80,6 +83,7 @@ impl<'a> Known<'a> {
             fragments_sent: false,
             errors_made: false,
             servers_deleted: false,
+            became_tunnels: false,
             resets: 0,
             local_masqueraded: false,
             unseen: BTreeSet::new(),
@@ -118,6 +122,7 @@ impl<'a> Known<'a> {
         self.server_errors(step, kernel, shunt);
         self.own_errors(step, kernel, shunt);
         self.deleted_servers(step, kernel, shunt);
+        self.once_routed(kernel, shunt);
         self.last_service(step, kernel, shunt);
     }
 
@@ -137,6 +142,7 @@ impl<'a> Known<'a> {
             }
             let own = director_address(Family::V6).to_string();
             self.local_masqueraded |= line.contains(&own) && words.contains(&"-m");
+            self.became_tunnels |= words.first() == Some(&"-e") && words.contains(&"-i");
             self.servers_deleted |= matches!(words.first(), Some(&("-D" | "-C" | "-d")));
         }
     }
@@ -349,6 +355,20 @@ impl<'a> Known<'a> {
         if is_error && self.servers_deleted && is_silent(shunt) && !is_silent(kernel) {
             shunt.frames.clone_from(&kernel.frames);
             self.names.insert(DELETED_SERVERS);
+        }
+    }
+
+    /// IPVS keeps one route for a server, and that of a tunnel has no next hop for other packets.
+    fn once_routed(&mut self, kernel: &View, shunt: &mut View) {
+        let routed = |seen: &Seen| {
+            let packet = seen.packet();
+            packet.is_some_and(|packet| !matches!(packet.protocol, IPIP | IPV6))
+        };
+        let back = shunt.frames.get(&Side::Back);
+        let is_routed = back.is_some_and(|seen| !seen.is_empty() && seen.iter().all(routed));
+        if self.became_tunnels && is_silent(kernel) && is_routed {
+            shunt.frames.clone_from(&kernel.frames);
+            self.names.insert(ONCE_ROUTED);
         }
     }
 

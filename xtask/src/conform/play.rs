@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
+use super::compare;
 use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
 use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Scenario, Step};
 
@@ -36,6 +37,8 @@ pub type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
 /// The kernel's IPVS adds its counters up every two seconds. What shows or
 /// clears them waits.
 const SUMMED_UP: Duration = Duration::from_millis(2100);
+/// How often a listing of connections is asked for again at most.
+const LISTINGS: usize = 5;
 const OF_COUNTERS: [&str; 5] = ["--stats", "-Z", "-C", "-D", "-d"];
 
 struct Player<'a> {
@@ -95,7 +98,11 @@ impl Player<'_> {
                 if self.waits && OF_COUNTERS.iter().any(|word| line.contains(word)) {
                     thread::sleep(SUMMED_UP);
                 }
-                record = self.command(line, input)?;
+                record = if self.waits && line.contains("-Lnc") {
+                    self.listing(line)?
+                } else {
+                    self.command(line, input)?
+                };
             }
             Step::Client { flow, datagram } => self.client(*flow, *datagram)?,
             Step::Server { flow, datagram } => self.server(*flow, *datagram)?,
@@ -113,6 +120,22 @@ impl Player<'_> {
                 self.remember(*flow, &record.frames);
             }
             _ => {}
+        }
+        Ok(record)
+    }
+
+    /// The kernel writes its connections page by page, and finds its place again by counting. A
+    /// connection that expires meanwhile makes it leave out another, so two listings have to agree.
+    fn listing(&mut self, line: &str) -> Result<Record> {
+        let mut record = self.command(line, "")?;
+        for _ in 0..LISTINGS {
+            let again = self.command(line, "")?;
+            let agree = compare::of_slot(&record.output, self.scenario.slot)
+                == compare::of_slot(&again.output, self.scenario.slot);
+            record = again;
+            if agree {
+                break;
+            }
         }
         Ok(record)
     }

@@ -7,7 +7,9 @@ use super::scenario::Transport;
 
 pub const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
-pub const SCHEDULERS: [&str; 8] = ["rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq"];
+pub const SCHEDULERS: [&str; 13] = [
+    "rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq", "dh", "fo", "ovf", "lblc", "lblcr",
+];
 
 /// A forwarding method as it is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,14 +61,35 @@ impl Extra {
     }
 }
 
-pub const OF_SERVICES: [Extra; 4] = [
+pub const OF_SERVICES: [Extra; 7] = [
+    any("-p 300", "-p 300"),
+    any("-p 100 -M 255.255.255.0", "-p 100 -M 64"),
+    one_packet(),
     flags("sh", "-b sh-port"),
     flags("sh", "-b sh-fallback"),
     flags("mh", "-b mh-port"),
     flags("mh", "-b mh-fallback,mh-port"),
 ];
 
-pub const OF_SERVERS: [Extra; 0] = [];
+pub const OF_SERVERS: [Extra; 1] = [any("-x 4 -y 2", "-x 4 -y 2")];
+
+const fn any(v4: &'static str, v6: &'static str) -> Extra {
+    Extra {
+        words: [v4, v6],
+        scheduler: "",
+        transport: None,
+        once_in: 8,
+    }
+}
+
+const fn one_packet() -> Extra {
+    Extra {
+        words: ["-o"; 2],
+        scheduler: "",
+        transport: Some(Transport::Udp),
+        once_in: 8,
+    }
+}
 
 const fn flags(scheduler: &'static str, words: &'static str) -> Extra {
     Extra {
