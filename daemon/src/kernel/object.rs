@@ -253,7 +253,7 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
-    for name in [XDP, XDP_REST, CLOCK] {
+    for name in [XDP, CLOCK] {
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
     }
