@@ -1,9 +1,9 @@
 //! Packets of translated flows: full NAT, masquerade for firewall marks, and a port behind
 //! masquerade for a service of every port.
 //!
-//! The walk has found the flow and its server and leaves the packet here: in the kernel to a program
-//! of its own, so that nobody else pays for it. What a packet becomes is looked up by its own
-//! addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
+//! The walk has found the flow and its server and leaves the packet here: in the kernel to a
+//! program of its own, so that nobody else pays for it. What a packet becomes is looked up by its
+//! own addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
 //! ([`enter`]). ICMP errors go by [`error`].
 
 pub mod enter;

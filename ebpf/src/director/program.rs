@@ -1,8 +1,8 @@
 //! The entry points.
 //!
 //! Each hook has three programs, so that the kernel's verifier sees less at once and each has a
-//! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest and
-//! one for translated flows.
+//! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest
+//! and one for translated flows.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
