@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 31] = [
+const MEANINGS: [(&str, &str); 34] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -18,6 +18,10 @@ const MEANINGS: [(&str, &str); 31] = [
     ),
     ("pass-local", "for a server on the director itself"),
     ("pass-icmp", "ICMP, but no error about a connection"),
+    (
+        "pass-no-rest",
+        "the program for frames that are not plain is missing",
+    ),
     ("sent", "forwarded"),
     (
         "held",
@@ -60,6 +64,8 @@ const MEANINGS: [(&str, &str); 31] = [
         "a table entry is missing: a fault of ours, please report it",
     ),
     ("no-way-back", "no way back to the client is known"),
+    ("no-local-port", "no local address and port is free for it"),
+    ("no-translation", "no room for a translated connection"),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),
     (
