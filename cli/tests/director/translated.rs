@@ -103,6 +103,12 @@ fn cell(hook: &str, bytes: u64) -> Result<()> {
     );
     let listing = director.ipvsadm("-Ln")?;
     ensure!(listing.contains("FullNat 1"), "{listing}");
+    let saved = director.ask("ipvsadm", "-Sn")?;
+    let told = String::from_utf8_lossy(&saved.stderr);
+    ensure!(
+        told.lines().count() == 8 && told.contains("saved as masquerade"),
+        "{told}"
+    );
     Ok(())
 }
 
