@@ -27,6 +27,7 @@ pub fn carried(change: &Change) -> Result<(), Refusal> {
         | Change::DeleteServer { .. }
         | Change::Zero { .. }
         | Change::SetTimeouts { .. }
+        | Change::Set { .. }
         | Change::AddMark { .. }
         | Change::DeleteMark { .. }
         | Change::SetLocal { .. }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use shunt_model::api::{
     Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
 };
-use shunt_model::{LocalAddress, MarkRule, ServiceKey, Timeouts};
+use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::sync::{mpsc, oneshot};
 
 /// A question to the daemon's task, with where the answer goes.
@@ -27,6 +27,7 @@ pub enum Ask {
     Timeouts(oneshot::Sender<Timeouts>),
     Marks(oneshot::Sender<Vec<MarkRule>>),
     Locals(oneshot::Sender<Vec<LocalAddress>>),
+    Settings(oneshot::Sender<Settings>),
     Statistics(oneshot::Sender<Statistics>),
     Status(oneshot::Sender<Status>),
 }
@@ -66,6 +67,7 @@ fn router(asks: Asks) -> Router {
         .route("/v1/timeouts", get(timeouts))
         .route("/v1/marks", get(marks))
         .route("/v1/locals", get(locals))
+        .route("/v1/settings", get(settings))
         .route("/v1/statistics", get(statistics))
         .fallback(nothing)
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST))
@@ -147,6 +149,10 @@ async fn marks(State(asks): State<Asks>) -> Response {
 
 async fn locals(State(asks): State<Asks>) -> Response {
     told(&asks, Ask::Locals).await
+}
+
+async fn settings(State(asks): State<Asks>) -> Response {
+    told(&asks, Ask::Settings).await
 }
 
 async fn statistics(State(asks): State<Asks>) -> Response {

@@ -4,12 +4,15 @@
 mod answers;
 mod samples;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use shunt_control::carried::Gate;
+use shunt_control::director::fate::Fullness;
 use shunt_control::director::{Clock, Director, Memory, Output, Step};
 use shunt_control::network;
 use shunt_control::table::{Limits, Table};
@@ -23,9 +26,9 @@ use crate::journal::Journal;
 use crate::kernel::attach::Attachments;
 use crate::kernel::clock;
 use crate::kernel::grace;
-use crate::kernel::object::Object;
+use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
-use crate::kernel::scan::{Found, Look, Sweeper};
+use crate::kernel::scan::{Found, Look, Stretch, Sweeper};
 use crate::kernel::tables::{Shared, Tables};
 use crate::netlink::Prober;
 use crate::options::Options;
@@ -51,6 +54,9 @@ pub struct Shell {
     /// None after it could not be written, until it can.
     journal: Option<Journal>,
     waiting: Waiting,
+    /// When half-open connections were last taken out before their time, and how many were.
+    dropping: Instant,
+    dropped: u64,
 }
 
 /// What a thread beside the task needs to look at the flows.
@@ -58,6 +64,8 @@ struct Glance {
     shared: Arc<Shared>,
     settings: Settings,
     now: u32,
+    ended: BTreeSet<u32>,
+    stretch: Option<Stretch>,
 }
 
 impl Glance {
@@ -66,7 +74,24 @@ impl Glance {
             tables: &self.shared,
             settings: &self.settings,
             now: self.now,
+            ended: &self.ended,
+            stretch: self.stretch,
         }
+    }
+}
+
+/// How full the fuller one of both families' tables is.
+fn fullness(found: &Found, capacity: &Capacity) -> Fullness {
+    let of = |used, room: u32| Fullness {
+        used,
+        room: room.into(),
+    };
+    let narrow = of(found.used - found.used6, capacity.flows4);
+    let wide = of(found.used6, capacity.flows6);
+    if narrow.used * wide.room < wide.used * narrow.room {
+        wide
+    } else {
+        narrow
     }
 }
 
@@ -111,6 +136,8 @@ impl Shell {
             known: false,
             journal: None,
             waiting: Waiting::default(),
+            dropping: now,
+            dropped: 0,
         };
         shell.remember_all();
         Ok(shell)
@@ -238,12 +265,30 @@ impl Shell {
             shared: self.tables.shared.clone(),
             settings: self.settings(),
             now: self.tick(),
+            ended: BTreeSet::new(),
+            stretch: None,
         }
+    }
+
+    /// Where half-open connections are to be taken out, if they are.
+    fn stretch(&mut self) -> Option<Stretch> {
+        let seconds = self.dropping.elapsed().as_secs();
+        if !self.director.defences().drop_entry || seconds == 0 {
+            return None;
+        }
+        self.dropping = Instant::now();
+        let anywhere = RandomState::new().build_hasher().finish();
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        Some(Stretch::new(anywhere as u32, seconds.min(32)))
     }
 
     /// Begins a scan beside the task; the answer goes to [`Self::scanned`].
     pub fn scan(&mut self) -> tokio::task::JoinHandle<(Found, Sweeper)> {
-        let glance = self.glance();
+        let glance = Glance {
+            ended: self.director.ended(),
+            stretch: self.stretch(),
+            ..self.glance()
+        };
         let mut sweeper = std::mem::take(&mut self.sweeper);
         tokio::task::spawn_blocking(move || {
             let found = glance.look().scan(&mut sweeper);
@@ -256,6 +301,9 @@ impl Shell {
         self.director.unused(&found.services, &found.servers);
         self.director.unused_hops(&found.hops);
         self.director.pools_settled();
+        self.director
+            .filled(fullness(&found, &self.object.made.capacity));
+        self.dropped += found.dropped;
         self.found = found;
         match &mut self.journal {
             Some(journal) => journal.tend(),
@@ -289,6 +337,9 @@ impl Shell {
             Ask::Count(answer) => self.count(answer),
             Ask::Timeouts(answer) => {
                 let _ = answer.send(self.director.table().timeouts());
+            }
+            Ask::Settings(answer) => {
+                let _ = answer.send(self.director.table().settings());
             }
             Ask::Marks(answer) => {
                 let _ = answer.send(self.director.table().marks().copied().collect());

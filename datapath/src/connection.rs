@@ -167,6 +167,30 @@ pub fn next(state: State, direction: Direction, flags: u8) -> State {
     ((row >> ((state & 15).wrapping_mul(4))) & 15) as State
 }
 
+/// The same with `secure_tcp` (`tcp_states_dos`): a connection is established only when both sides
+/// have spoken, or where only the client is heard, when it has spoken twice. `to` is what [`next`]
+/// says; the two tables differ where `from` is half-open, and in how one begins.
+#[inline(always)]
+#[must_use]
+pub fn secured(from: State, to: State, direction: Direction, flags: u8) -> State {
+    if flags & (flag::RST | flag::SYN | flag::FIN | flag::ACK) == 0 {
+        return to;
+    }
+    match direction {
+        Direction::Input if from == SYNACK => {
+            if flags & flag::RST != 0 {
+                CLOSE
+            } else {
+                SYNACK
+            }
+        }
+        Direction::Input if from == SYN_RECV && to == ESTABLISHED => SYN_RECV,
+        Direction::Output if to == SYN_RECV => SYNACK,
+        Direction::InputOnly if to == SYN_RECV && from != SYN_RECV => SYNACK,
+        _ => to,
+    }
+}
+
 /// Whether a state counts as active (`tcp_state_active_table`). UDP flows never do.
 #[inline(always)]
 #[must_use]
@@ -353,6 +377,36 @@ mod tests {
                 wanted,
                 "{direction:?} {flags:#x}"
             );
+        }
+    }
+
+    // ip_vs_proto_tcp.c, tcp_states_dos[].
+    #[test]
+    fn secure_transitions_are_the_kernels() {
+        use Direction::*;
+        let table = [
+            (Input, flag::SYN, "SR ES ES SR SR SR SR SR SR SR SA"),
+            (Input, flag::FIN, "CL CW SS TW TW TW CL CW LA LI SA"),
+            (Input, flag::ACK, "ES ES SS SR FW TW CL CW CL LI SA"),
+            (Input, flag::RST, "CL CL CL SR CL CL CL CL LA LI CL"),
+            (Output, flag::SYN, "SS ES SS SA SS SS SS SS SS LI SA"),
+            (Output, flag::FIN, "TW FW SS TW FW TW CL TW LA LI TW"),
+            (Output, flag::ACK, "ES ES SS ES FW TW CL CW LA ES ES"),
+            (Output, flag::RST, "CL CL SS CL CL TW CL CL CL CL CL"),
+            (InputOnly, flag::SYN, "SA ES ES SR SA SA SA SA SA SA SA"),
+            (InputOnly, flag::FIN, "CL FW SS TW FW TW CL CW LA LI TW"),
+            (InputOnly, flag::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
+            (InputOnly, flag::RST, "CL CL CL SR CL CL CL CL LA LI CL"),
+            (Input, 0, "CL CL CL CL CL CL CL CL CL CL CL"),
+        ];
+        for (direction, flags, wanted) in table {
+            let names: Vec<_> = (0..11)
+                .map(|from| {
+                    let to = secured(from, next(from, direction, flags), direction, flags);
+                    NAMES[to as usize]
+                })
+                .collect();
+            assert_eq!(names.join(" "), wanted, "{direction:?} {flags:#x}");
         }
     }
 

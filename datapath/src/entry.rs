@@ -4,6 +4,8 @@
 //! elsewhere; no `Option`, `bool` or `enum`, explicit `reserved`. The layout is shared with maps
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
+pub use crate::switches::{fate, service_switch, switch};
+
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 3;
 
@@ -135,7 +137,9 @@ pub struct Service {
     pub persistence: u32,
     /// What [`LocalityKey`]s of it hold.
     pub epoch: u32,
-    pub reserved2: u64,
+    /// [`service_switch`].
+    pub switches: u32,
+    pub reserved2: u32,
 }
 const _: () = assert!(size_of::<Service>() == 64);
 
@@ -360,7 +364,8 @@ pub struct Server {
     pub outer_sum: u16,
     pub method: u8,
     pub flags: u8,
-    pub reserved: u16,
+    /// [`fate`].
+    pub fate: u16,
     pub service: u32,
     /// Tunnel: the outer source address.
     pub outer_source: [u64; 2],
@@ -437,16 +442,19 @@ pub const HOPS: u32 = 1024;
 pub struct Settings {
     /// Ticks that an entry lives in each state ([`crate::connection::State`]).
     pub timeouts: [u32; crate::connection::STATES],
-    /// `conn_reuse_mode` of IPVS: 0 never, 1 TIME_WAIT and CLOSE, 2 also FIN_WAIT without answers.
-    pub reuse_mode: u32,
+    /// [`switch`].
+    pub switches: u32,
     /// [`nat`]: not 0 if packets are also looked up by where they come from.
     pub masquerades: u32,
     /// ICMP errors that the director may send a tick and CPU.
     pub icmp_limit: u32,
     /// 1 if there are endpoints of every port.
     pub wide: u32,
+    /// One of so many new connections is dropped; 0 drops none.
+    pub drop_rate: u32,
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 144);
+const _: () = assert!(size_of::<Settings>() == 152);
 
 /// Bits of [`Settings::masquerades`].
 pub mod nat {

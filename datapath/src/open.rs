@@ -3,11 +3,12 @@
 //! The frame is read once more from the start: in the kernel this is a function of its own, which
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
-use crate::connection;
+use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Service, Settings, endpoint_word, kind, method, server_flag, with_port,
+    NONE, Server, Service, Settings, endpoint_word, fate, kind, method, server_flag, with_port,
 };
 use crate::family::{Family, V4, V6};
+use crate::fate as fates;
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
 use crate::link;
@@ -70,12 +71,39 @@ fn request<F: Family, P: Frame, T: Tables>(
     };
     if let Some(entry) = &stale {
         // The client asks again, or another CPU was faster with the same flow.
-        if walk::goes_on(settings, entry, packet.protocol, ports.flags, now) {
+        let (protocol, flags) = (packet.protocol, ports.flags);
+        if fates::lives(tables, settings, entry, protocol, flags, now)?.is_some() {
             mend::<F, P, T>(frame, tables, packet, &request, entry);
             return Ok(entry.target());
         }
+        if let Some(verdict) = end::<F, T>(tables, packet, &request, entry) {
+            return Err(verdict);
+        }
     }
     open(frame, tables, packet, &request, id)
+}
+
+/// Tells the client that its connection ended with its server, where the settings say so. A SYN and
+/// the datagram after that are as if there had been none.
+#[inline(always)]
+fn end<F: Family, T: Tables>(
+    tables: &T,
+    packet: &Packet<F>,
+    request: &Request<'_, T::Words>,
+    entry: &Entry<T::Words>,
+) -> Option<Word> {
+    let server = tables.server(entry.target())?;
+    let meta = entry.meta();
+    let opens = packet.protocol == TCP && request.ports.flags & flag::SYN != 0;
+    let is_over = meta.age(request.now) > track::limit(request.settings, meta.state());
+    let tells = !walk::is_present(server) && server.fate & fate::RESET != 0;
+    if !tells || opens || is_over {
+        return None;
+    }
+    if packet.protocol != TCP && entry.remove::<F::Layout>(&request.key) {
+        track::release::<F, T>(tables, request.key.first, entry.value);
+    }
+    Some(fates::told(packet.protocol, request.ports.flags))
 }
 
 /// Makes sure that a living connection has its way back, and that this and the client's template
@@ -205,25 +233,28 @@ fn enter<F: Family, P: Frame, T: Tables>(
         (None, Place::Nowhere) => None,
     };
     let Some(seat) = seat else { return false };
-    let state = if packet.protocol == TCP {
-        connection::next(
-            connection::NONE,
-            connection::Direction::Input,
-            request.ports.flags,
-        )
-    } else {
-        connection::UDP_FIRST
-    };
     let masquerade = server.method == method::MASQUERADE;
-    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet, state) {
-        seat.give_up();
-        return false;
-    }
     let answers = if masquerade || server.method == method::TRANSLATE {
         0
     } else {
         connection::Meta::NO_OUTPUT
     };
+    let state = if packet.protocol == TCP {
+        let none = connection::Meta::new(request.now, connection::NONE, answers);
+        track::follow(
+            request.settings,
+            none,
+            packet.protocol,
+            false,
+            request.ports.flags,
+        )
+    } else {
+        connection::UDP_FIRST
+    };
+    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet, state) {
+        seat.give_up();
+        return false;
+    }
     let meta = track::begin(tables, id, request.now, state, controlled | answers);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
     if server.flags & server_flag::LIMITED != 0 {

@@ -11,6 +11,7 @@ use crate::frame::{Frame, Room};
 use crate::link;
 use crate::method::set_ethertype;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part, TCP, UDP};
+use crate::reset;
 use crate::tables::Tables;
 use crate::verdict::{Bounce, Drop, Word};
 
@@ -36,13 +37,14 @@ pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mt
         Bounce::Unreachable => Drop::NoServer,
         Bounce::TooBig => Drop::TooBig,
         Bounce::TimeExceeded => Drop::Expired,
+        Bounce::Reset => Drop::ServerGone,
     };
     let Some(link) = link::parse(frame, tables) else {
         return Word::drop(silent);
     };
     let sent = if link.ethertype == link::IPV4 {
         let message = match bounce {
-            Bounce::Unreachable => Message {
+            Bounce::Unreachable | Bounce::Reset => Message {
                 head: 3 | 3 << 8,
                 rest: 0,
             },
@@ -54,12 +56,13 @@ pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mt
             Bounce::TimeExceeded => Message { head: 11, rest: 0 },
         };
         match packet::parse4(frame, link.l3) {
+            Ok(packet) if bounce == Bounce::Reset => reset::send(frame, &packet),
             Ok(packet) => send::<V4, P, T>(frame, tables, &packet, message),
             Err(_) => None,
         }
     } else {
         let message = match bounce {
-            Bounce::Unreachable => Message {
+            Bounce::Unreachable | Bounce::Reset => Message {
                 head: 1 | 4 << 8,
                 rest: 0,
             },
@@ -70,6 +73,7 @@ pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mt
             Bounce::TimeExceeded => Message { head: 3, rest: 0 },
         };
         match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) if bounce == Bounce::Reset => reset::send(frame, &packet),
             Ok(packet) => send::<V6, P, T>(frame, tables, &packet, message),
             Err(_) => None,
         }
@@ -144,25 +148,44 @@ fn send<F: Family, P: Frame, T: Tables>(
 #[inline(always)]
 fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, quote: u32) -> Option<u32> {
     let header = packet.l4.wrapping_sub(packet.l3);
-    let is_left = packet.part == Part::Whole && (packet.protocol == TCP || packet.protocol == UDP);
+    let may_be = packet.part == Part::Whole && (packet.protocol == TCP || packet.protocol == UDP);
     let field = match frame.view::<2>(packet::checksum_at(packet).field) {
-        Some(field) if is_left => field.u16::<0>(),
+        Some(field) if may_be => field.u16::<0>(),
         _ => return frame.sum(packet.l3, quote as usize),
     };
-    let length = packet.length.wrapping_sub(header as u32);
-    let addresses = checksum::add(F::sum(packet.source), F::sum(packet.target));
-    let rest = ((length as u16).to_be() as u32).wrapping_add((packet.protocol as u32) << 8);
-    let pseudo = checksum::add(addresses, rest);
-    if field != checksum::fold(pseudo) {
-        return frame.sum(packet.l3, quote as usize);
-    }
-    // One checksum in 65,536 looks like that though it is done: then the sum of it all says so.
-    let whole = frame.sum(packet.l4, length as usize)?;
-    if checksum::fold(checksum::add(whole, pseudo)) == 0xffff {
+    if !is_left_to_device::<F, P>(frame, packet, field)? {
         return frame.sum(packet.l3, quote as usize);
     }
     let head = frame.sum(packet.l3, header)?;
     Some(checksum::add(head, (!field) as u32))
+}
+
+/// Whether the sender of a whole packet left its checksum, which is `field`, to a device.
+#[inline(always)]
+pub fn is_left_to_device<F: Family, P: Frame>(
+    frame: &P,
+    packet: &Packet<F>,
+    field: u16,
+) -> Option<bool> {
+    let length = packet
+        .length
+        .wrapping_sub(packet.l4.wrapping_sub(packet.l3) as u32);
+    let pseudo = pseudo(packet, length);
+    if field != checksum::fold(pseudo) {
+        return Some(false);
+    }
+    // One checksum in 65,536 looks like that though it is done: then the sum of it all says so.
+    let whole = frame.sum(packet.l4, length as usize)?;
+    Some(checksum::fold(checksum::add(whole, pseudo)) != 0xffff)
+}
+
+/// The sum of the pseudo-header of a packet with so many bytes from its transport header on, and of
+/// its answer.
+#[inline(always)]
+pub fn pseudo<F: Family>(packet: &Packet<F>, length: u32) -> u32 {
+    let addresses = checksum::add(F::sum(packet.source), F::sum(packet.target));
+    let rest = ((length as u16).to_be() as u32).wrapping_add((packet.protocol as u32) << 8);
+    checksum::add(addresses, rest)
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 //! (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
 
 use crate::connection::{self, Meta, TEMPLATE, TEMPLATE_ASSURED};
-use crate::entry::{NONE, Service};
+use crate::entry::{NONE, Server, Service, fate};
 use crate::family::Family;
 use crate::flows::{self, Key};
 use crate::tables::Tables;
@@ -68,19 +68,26 @@ pub fn recall<F: Family, T: Tables>(
     server
 }
 
-/// The server that a template stands for, if it is there. A quiesced one is.
+/// The server that a template stands for, if it is there. A quiesced one is, unless its settings
+/// say that clients leave it.
 #[inline(always)]
 fn named<T: Tables>(tables: &T, id: u32) -> u32 {
     let Some(named) = tables.server(id) else {
         return NONE;
     };
     if named.successor == NONE {
-        return if walk::is_present(named) { id } else { NONE };
+        return if stands(named) { id } else { NONE };
     }
     match tables.server(named.successor) {
-        Some(successor) if walk::is_present(successor) => named.successor,
+        Some(successor) if stands(successor) => named.successor,
         _ => NONE,
     }
+}
+
+/// `ip_vs_check_template`.
+#[inline(always)]
+fn stands(server: &Server) -> bool {
+    walk::is_present(server) && server.fate & fate::LEFT_BY_TEMPLATES == 0
 }
 
 /// A connection of this client is established: its template no longer gives way.

@@ -11,8 +11,9 @@ pub mod error;
 
 use crate::checksum;
 use crate::connection::flag as tcp;
-use crate::entry::{NONE, Server};
+use crate::entry::{self, NONE, Server};
 use crate::family::{Family, V4, V6};
+use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::link;
@@ -123,9 +124,11 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     tuple: &Tuple,
 ) -> Word {
-    // Not a flow of ours: the server speaks for itself.
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
     let Some(words) = tables.translation(tuple) else {
-        return Word::pass(Pass::NotOurs);
+        return fate::unasked(settings, packet, ports);
     };
     let time = words.load(word::TIME);
     if time & flag::FORWARD != 0 {
@@ -134,19 +137,22 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let now = tables.now();
     let names = words.load(word::NAMES);
     let id = (names >> 32) as u32;
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
+    if !walk::is_present(server) && server.fate & entry::fate::RESET != 0 {
+        return fate::told(packet.protocol, ports.flags);
+    }
     let client = address::<F, T::Words>(words, word::TARGET);
     let telling = ports.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0;
     let must_tell = telling || time as u32 != now || packet.protocol != TCP;
     if must_tell && time & flag::ONE_PACKET == 0 {
         let port = (words.load(word::ENDS) >> 16) as u16;
         let key = F::key(client, port, names as u32);
-        let Some(settings) = tables.settings() else {
-            return Word::drop(Drop::Internal);
-        };
         let heard = walk::Heard::of(packet, ports);
         if walk::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
             // Its connection is gone: the daemon's scan takes this out.
-            return Word::pass(Pass::NotOurs);
+            return fate::unasked(settings, packet, ports);
         }
     }
     touch(words, now);

@@ -50,6 +50,9 @@ pub enum Pass {
     /// [`Verdict::Rest`], and the program that goes on with such frames was not there: our own
     /// fault.
     NoRest = 6,
+    /// To a mark's service that no server can take, and which the kernel's routes shall have then
+    /// (`cache_bypass`).
+    Bypassed = 7,
 }
 
 /// What kind of answer is sent.
@@ -62,6 +65,8 @@ pub enum Bounce {
     TooBig = 1,
     /// The packet has been under way for too long.
     TimeExceeded = 2,
+    /// The connection is no more: a TCP reset.
+    Reset = 3,
 }
 
 /// Why a packet is dropped.
@@ -94,10 +99,12 @@ pub enum Drop {
     Internal = 11,
     /// No way back to the client is known.
     NoWayBack = 12,
+    /// A new connection, one of so many that are dropped against a flood (`drop_packet`).
+    Defence = 13,
     /// No local address and port is free for a translated flow.
-    NoLocalPort = 13,
+    NoLocalPort = 14,
     /// The table of translations has no room.
-    NoTranslation = 14,
+    NoTranslation = 15,
 }
 
 /// Things worth a number that are no verdict.
@@ -120,21 +127,18 @@ pub enum Note {
     RouteAsked = 6,
 }
 
-const PASSES: u32 = 7;
-const BOUNCES: u32 = 3;
-const DROPS: u32 = 15;
+const PASSES: u32 = 8;
+const BOUNCES: u32 = 4;
+const DROPS: u32 = 16;
 const NOTES: u32 = 7;
 const SENT: u32 = PASSES;
-const HELD: u32 = 8;
-const BOUNCE_BASE: u32 = 9;
-const DROP_BASE: u32 = 12;
-const NOTE_BASE: u32 = 27;
+const HELD: u32 = SENT.saturating_add(1);
+const BOUNCE_BASE: u32 = HELD.saturating_add(1);
+const DROP_BASE: u32 = BOUNCE_BASE.saturating_add(BOUNCES);
+const NOTE_BASE: u32 = DROP_BASE.saturating_add(DROPS);
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 34;
-const _: () = assert!(BOUNCE_BASE + BOUNCES == DROP_BASE);
-const _: () = assert!(DROP_BASE + DROPS == NOTE_BASE);
-const _: () = assert!(NOTE_BASE + NOTES == COUNTERS);
+pub const COUNTERS: u32 = NOTE_BASE.saturating_add(NOTES);
 
 /// A verdict, or a server's id, in one word: what a function of its own in the kernel can return.
 /// The walk speaks in words throughout, since the compiler may leave the unused part of an enum
@@ -312,7 +316,8 @@ impl From<u32> for Pass {
             3 => Pass::NotOpening,
             4 => Pass::Local,
             5 => Pass::Icmp,
-            _ => Pass::NoRest,
+            6 => Pass::NoRest,
+            _ => Pass::Bypassed,
         }
     }
 }
@@ -323,7 +328,8 @@ impl From<u32> for Bounce {
         match value {
             0 => Bounce::Unreachable,
             1 => Bounce::TooBig,
-            _ => Bounce::TimeExceeded,
+            2 => Bounce::TimeExceeded,
+            _ => Bounce::Reset,
         }
     }
 }
@@ -344,8 +350,9 @@ impl From<u32> for Drop {
             9 => Drop::LostFragment,
             10 => Drop::BadFragment,
             12 => Drop::NoWayBack,
-            13 => Drop::NoLocalPort,
-            14 => Drop::NoTranslation,
+            13 => Drop::Defence,
+            14 => Drop::NoLocalPort,
+            15 => Drop::NoTranslation,
             _ => Drop::Internal,
         }
     }
@@ -390,11 +397,13 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Verdict, "pass-local"),
     (Class::Verdict, "pass-icmp"),
     (Class::Verdict, "pass-no-rest"),
+    (Class::Verdict, "pass-bypassed"),
     (Class::Verdict, "sent"),
     (Class::Verdict, "held"),
     (Class::Verdict, "answered-unreachable"),
     (Class::Verdict, "answered-too-big"),
     (Class::Verdict, "answered-time-exceeded"),
+    (Class::Verdict, "answered-reset"),
     (Class::Drop, "server-gone"),
     (Class::Drop, "no-next-hop"),
     (Class::Drop, "table-full"),
@@ -408,6 +417,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "bad-fragment"),
     (Class::Drop, "internal"),
     (Class::Drop, "no-way-back"),
+    (Class::Drop, "defence"),
     (Class::Drop, "no-local-port"),
     (Class::Drop, "no-translation"),
     (Class::Note, "opened"),

@@ -5,11 +5,11 @@
 
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, WIDE, Ways, endpoint_word, kind, nat, server_flag, service_flag,
+    NONE, Server, Settings, WIDE, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
     wide_number, with_port,
 };
 use crate::family::{Family, V4, V6};
-use crate::flows::{self, Entry};
+use crate::fate as fates;
 use crate::frame::Frame;
 use crate::icmp;
 use crate::link;
@@ -218,19 +218,22 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
-    let found = track::find::<F, T>(tables, &key, hash);
-    let (id, server) = match found {
-        Some(mut entry) if goes_on(settings, &entry, packet.protocol, ports.flags, now) => {
-            // Before the state: what a deleted server does not hear changes nothing (`ip_vs_in`).
-            let server = match present(tables, entry.target()) {
-                Ok(server) => server,
+    let known = match track::find::<F, T>(tables, &key, hash) {
+        None => None,
+        Some(entry) => {
+            match fates::lives(tables, settings, &entry, packet.protocol, ports.flags, now) {
+                Ok(server) => server.map(|server| (entry, server)),
                 Err(verdict) => return verdict,
-            };
+            }
+        }
+    };
+    let (id, server) = match known {
+        Some((mut entry, server)) => {
             let before = entry.meta();
             let state = match packet.part {
                 // A later fragment has no flags to tell.
                 Part::Later(_) => before.state(),
-                _ => track::follow(before, packet.protocol, false, ports.flags),
+                _ => track::follow(settings, before, packet.protocol, false, ports.flags),
             };
             track::note::<F, T>(tables, &mut entry, state, now);
             if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
@@ -240,7 +243,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             }
             (entry.target(), server)
         }
-        _ => {
+        None => {
             let opened = open(frame, tables, packet, ports, service);
             match opened.and_then(|id| Ok((id, present(tables, id)?))) {
                 Ok(opened) => opened,
@@ -279,7 +282,10 @@ fn open<F: Family, P: Frame, T: Tables>(
         return Err(Word::pass(Pass::NotOurs));
     }
     let mut id = NONE;
-    if packet.protocol != TCP || ports.flags & flag::SYN != 0 {
+    if packet.protocol != TCP || fates::opens(entry, ports.flags) {
+        if fates::is_unlucky(tables) {
+            return Err(Word::drop(Drop::Defence));
+        }
         if !F::may_be_client(packet.source) || packet.source == packet.target {
             return Err(Word::drop(Drop::BadSource));
         }
@@ -299,7 +305,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             }
         }
         if id == NONE {
-            return Err(Word::answer(Bounce::Unreachable, 0));
+            return Err(fates::unserved(entry));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol != TCP {
             count_connection(tables, id);
@@ -307,38 +313,6 @@ fn open<F: Family, P: Frame, T: Tables>(
         }
     }
     frame.begin(tables, ports, id).open()
-}
-
-/// Whether a found entry still stands for the connection that the packet belongs to.
-#[inline(always)]
-pub fn goes_on<W: flows::Words>(
-    settings: &Settings,
-    entry: &Entry<W>,
-    protocol: u8,
-    flags: u8,
-    now: u32,
-) -> bool {
-    let meta = entry.meta();
-    if meta.tick() != now && meta.age(now) > track::limit(settings, meta.state()) {
-        return false;
-    }
-    protocol != TCP || flags & flag::SYN == 0 || !is_reused(settings, meta)
-}
-
-/// `is_new_conn_expected` of the kernel: a SYN here begins another connection, if the client has
-/// no template that holds the old one.
-#[inline(always)]
-fn is_reused(settings: &Settings, meta: connection::Meta) -> bool {
-    if meta.has(connection::Meta::CONTROLLED) {
-        return false;
-    }
-    match meta.state() {
-        connection::TIME_WAIT | connection::CLOSE => settings.reuse_mode != 0,
-        connection::FIN_WAIT => {
-            settings.reuse_mode & 2 != 0 && meta.has(connection::Meta::NO_OUTPUT)
-        }
-        _ => false,
-    }
 }
 
 /// A packet from a masqueraded server, to a client if its flow is known.
@@ -359,13 +333,16 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         return if settings.masquerades & nat::TRANSLATES != 0 {
             Word::translate(NONE)
         } else {
-            Word::pass(Pass::NotOurs)
+            fates::unasked(settings, packet, ports)
         };
     };
     let id = entry.target();
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
+    if !is_present(server) && server.fate & fate::RESET != 0 {
+        return fates::told(packet.protocol, ports.flags);
+    }
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
         let service = with_port(server.service, ports.source);
@@ -373,7 +350,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let heard = Heard::of(packet, ports);
         let Some(state) = tell::<F, T>(tables, settings, &flow, id, heard) else {
             // Its connection is gone or just being made again: the daemon's scan takes it out.
-            return Word::pass(Pass::NotOurs);
+            return fates::unasked(settings, packet, ports);
         };
         let meta = track::way_back(settings, entry.meta(), state, now);
         if meta != entry.meta() {
@@ -417,7 +394,7 @@ impl Heard {
 pub fn tell<F: Family, T: Tables>(
     tables: &T,
     settings: &Settings,
-    key: &flows::Key,
+    key: &crate::flows::Key,
     id: u32,
     heard: Heard,
 ) -> Option<connection::State> {
@@ -430,7 +407,7 @@ pub fn tell<F: Family, T: Tables>(
     }
     let state = match heard.part {
         Part::Later(_) => meta.state(),
-        _ => track::follow(meta, heard.protocol, true, heard.flags),
+        _ => track::follow(settings, meta, heard.protocol, true, heard.flags),
     };
     track::note::<F, T>(tables, &mut entry, state, now);
     Some(state)

@@ -11,6 +11,7 @@
 //! | `GET /v1/marks` | | `[`[`MarkRule`]`]` |
 //! | `GET /v1/locals` | | `[`[`LocalAddress`]`]` |
 //! | `GET /v1/timeouts` | | [`Timeouts`] |
+//! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
 //!
 //! What is refused answers with status 409 (422 where the request itself makes no sense) and a
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Counters, Family, LocalAddress, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey,
-    Timeouts,
+    Setting, Settings, Timeouts,
 };
 
 /// One change of the table. The forms are those of IPVS's own commands.
@@ -61,6 +62,10 @@ pub enum Change {
     /// A zero leaves that timeout as it is.
     SetTimeouts {
         timeouts: Timeouts,
+    },
+    /// From here on this holds for the whole director, and for each service that has no other.
+    Set {
+        setting: Setting,
     },
     /// Packets to a target have this mark from here on.
     AddMark {
@@ -106,6 +111,7 @@ impl fmt::Display for Change {
             Change::DeleteServer { key, at } => write!(f, "server {at} of {key} deleted"),
             Change::Zero { key: Some(key) } => write!(f, "counters of {key} zeroed"),
             Change::Zero { key: None } => f.write_str("all counters zeroed"),
+            Change::Set { setting } => write!(f, "setting {setting}"),
             Change::AddMark { rule } => write!(f, "{rule} added"),
             Change::DeleteMark { rule } => write!(f, "{rule} deleted"),
             Change::SetLocal { local } => write!(f, "local address {local} set"),
@@ -221,6 +227,15 @@ pub struct Status {
     /// Whether this daemon found a packet path of an earlier one and went on with it.
     pub adopted: bool,
     pub devices: Vec<Device>,
+    #[serde(default)]
+    pub settings: Settings,
+    /// The defences against floods that are up at the moment.
+    #[serde(default)]
+    pub defences: Vec<String>,
+    /// Half-open connections that `drop_entry` took out before their time, since this daemon
+    /// started.
+    #[serde(default)]
+    pub dropped_entries: u64,
     pub flows_capacity: u64,
     pub flows_used: u64,
     pub services: u32,

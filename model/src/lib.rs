@@ -12,6 +12,7 @@ pub mod nearest;
 pub mod scheduler;
 pub mod server;
 pub mod service;
+pub mod settings;
 
 pub use connection::{Connection, State};
 pub use counters::{Counters, Rates};
@@ -20,3 +21,4 @@ pub use mark::MarkRule;
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};
 pub use service::{Family, Persistence, Protocol, Service, ServiceKey, Timeouts};
+pub use settings::{Defence, OnDown, ServiceSettings, Setting, Settings};

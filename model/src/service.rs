@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::nearest::proposal;
-use crate::{Scheduler, SchedulerFlags};
+use crate::{Scheduler, SchedulerFlags, ServiceSettings};
 
 /// The transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -222,6 +222,9 @@ pub struct Service {
     /// One-packet scheduling: each datagram is scheduled anew.
     #[serde(default)]
     pub one_packet: bool,
+    /// What it has otherwise than the director.
+    #[serde(default, skip_serializing_if = "ServiceSettings::is_empty")]
+    pub settings: ServiceSettings,
 }
 
 /// The three timeouts that `ipvsadm --set` knows, in seconds.

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shunt_model::api::{Change, ConnectionCount, Done, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Timeouts};
+use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -135,6 +135,10 @@ impl Client for Socket {
 
     fn timeouts(&mut self) -> Result<Timeouts, Failure> {
         self.get("/v1/timeouts")
+    }
+
+    fn settings(&mut self) -> Result<Settings, Failure> {
+        self.get("/v1/settings")
     }
 
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure> {

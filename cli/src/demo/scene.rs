@@ -149,6 +149,7 @@ impl Scene {
             flags: SchedulerFlags::default(),
             persistence: None,
             one_packet: false,
+            settings: Default::default(),
         };
         self.change(&Change::AddService { service })
     }

@@ -208,7 +208,12 @@ impl Face<'_> {
         let adds = arguments.command == Command::AddService;
         match service(&arguments.service, key) {
             Some(service) if adds => self.change(Change::AddService { service }, Subject::Service),
-            Some(service) => self.change(Change::EditService { service }, Subject::Service),
+            Some(mut service) => {
+                // It has no words for the settings, so they stay.
+                let known = self.find(&key)?;
+                service.settings = known.map_or(service.settings, |known| known.service.settings);
+                self.change(Change::EditService { service }, Subject::Service)
+            }
             None => {
                 // A name that nobody knows cannot be sent. The kernel, which can be sent any,
                 // looks for the service first.
@@ -376,6 +381,7 @@ fn service(words: &ServiceWords, key: ServiceKey) -> Option<Service> {
         flags: words.flags,
         persistence,
         one_packet: words.one_packet,
+        settings: Default::default(),
     })
 }
 

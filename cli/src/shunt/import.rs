@@ -2,11 +2,14 @@
 //!
 //! The daemon's own services and servers that the other one does not have are left alone.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use serde::Serialize;
 use shunt_model::api::{Change, Done, ServerStatus, ServiceStatus};
-use shunt_model::{Counters, Rates, Server, Service, Timeouts};
+use shunt_model::{Counters, Rates, Server, Service, Setting, Timeouts};
 
+use super::sysctl::{self, Meaning};
 use super::{Form, Halt, Outside, write_json};
 use crate::client::{Client, Failure};
 use crate::ipvs::{Entry, Ipvs, NotTaken};
@@ -23,12 +26,26 @@ pub enum Verb {
         #[arg(long)]
         apply: bool,
     },
+    /// Read IPVS's net.ipv4.vs.* as settings, as commands that set them
+    ///
+    /// A line that changes nothing here is named with the reason.
+    Sysctl {
+        /// sysctl.conf texts, or folders of them such as /etc/sysctl.d; what the kernel has if
+        /// left out
+        files: Vec<PathBuf>,
+        /// Set in the running daemon what differs
+        #[arg(long)]
+        apply: bool,
+    },
 }
 
 impl Verb {
     /// The exit status says whether all could be taken.
     pub fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
-        let Verb::Ipvs { apply } = self;
+        let apply = match self {
+            Verb::Ipvs { apply } => apply,
+            Verb::Sysctl { files, apply } => return sysctl(files, *apply, outside),
+        };
         let ipvs = (outside.kernel)()?;
         let not_taken = match apply {
             true => apply_to_daemon(ipvs, outside)?,
@@ -36,6 +53,79 @@ impl Verb {
         };
         Ok(u8::from(!not_taken.is_empty()))
     }
+}
+
+/// The settings of sysctl texts; the exit status says whether all could be taken.
+fn sysctl(files: &[PathBuf], apply: bool, outside: &mut Outside<'_>) -> Result<u8, Halt> {
+    let kernel = [PathBuf::from(sysctl::KERNEL)];
+    if files.is_empty() && !kernel[0].is_dir() {
+        let text = "this kernel has no IPVS (no /proc/sys/net/ipv4/vs): name files, such as \
+                    /etc/sysctl.conf";
+        return Err(Halt::Usage(text.to_owned()));
+    }
+    let mut lines = Vec::new();
+    for file in if files.is_empty() { &kernel } else { files } {
+        lines.extend(sysctl::read_path(file)?);
+    }
+    let mut settings: Vec<Setting> = Vec::new();
+    let mut is_whole = true;
+    for line in &lines {
+        let (at, name, value) = (&line.at, &line.name, &line.value);
+        match &line.meaning {
+            Meaning::Setting(setting) => {
+                // What is said later counts.
+                settings.retain(|other| other.name() != setting.name());
+                settings.push(*setting);
+            }
+            Meaning::Nothing(why) => writeln!(
+                outside.error,
+                "{at}: {name} = {value} changes nothing here: {why}"
+            )?,
+            Meaning::Wrong(why) => {
+                is_whole = false;
+                writeln!(outside.error, "{at}: not taken: {why}")?;
+            }
+        }
+    }
+    if apply {
+        set_all(&settings, outside)?;
+    } else if outside.json {
+        write_json(outside.out, &lines, Form::Json)?;
+    } else {
+        for setting in settings {
+            writeln!(outside.out, "shunt setting set {setting}")?;
+        }
+    }
+    Ok(u8::from(!is_whole))
+}
+
+fn set_all(settings: &[Setting], outside: &mut Outside<'_>) -> Result<(), Halt> {
+    let mut client = (outside.open)()?;
+    let known = client.settings()?.all();
+    let mut taking = Taking {
+        outcome: Outcome::default(),
+        client: client.as_mut(),
+    };
+    for setting in settings {
+        if known.contains(setting) {
+            taking.outcome.same += 1;
+        } else {
+            let change = Change::Set { setting: *setting };
+            taking.make(change, || setting.to_string())?;
+        }
+    }
+    let mut outcome = taking.outcome;
+    outcome.changed = !outcome.changes.is_empty();
+    if outside.json {
+        return write_json(outside.out, &outcome, Form::Json);
+    }
+    for change in &outcome.changes {
+        writeln!(outside.out, "{change}")?;
+    }
+    if !outcome.changed {
+        writeln!(outside.out, "nothing to do: all is so already")?;
+    }
+    say_not_taken(outside, &outcome.not_taken)
 }
 
 /// Writes the table and says what is not in it.
@@ -165,6 +255,12 @@ impl Taking<'_> {
         known: Option<&ServiceStatus>,
     ) -> Result<(), Failure> {
         let key = service.key;
+        // The kernel has none of its own for a service, so the daemon's stay.
+        let settings = known.map_or(service.settings, |known| known.service.settings);
+        let service = Service {
+            settings,
+            ..service
+        };
         let what = || format!("service {key}");
         match known {
             Some(known) if known.service == service => self.outcome.same += 1,

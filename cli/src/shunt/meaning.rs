@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 34] = [
+const MEANINGS: [(&str, &str); 37] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -20,7 +20,11 @@ const MEANINGS: [(&str, &str); 34] = [
     ("pass-icmp", "ICMP, but no error about a connection"),
     (
         "pass-no-rest",
-        "the program for frames that are not plain is missing",
+        "the program for frames that are not plain was not there: a fault of ours",
+    ),
+    (
+        "pass-bypassed",
+        "no server of its mark could take it; the kernel routes it",
     ),
     ("sent", "forwarded"),
     (
@@ -36,6 +40,10 @@ const MEANINGS: [(&str, &str); 34] = [
         "did not fit the way; the sender was told the MTU",
     ),
     ("answered-time-exceeded", "TTL used up; the sender was told"),
+    (
+        "answered-reset",
+        "its server is no longer in the pool; the sender was told by a reset",
+    ),
     ("server-gone", "its server is no longer in the pool"),
     (
         "no-next-hop",
@@ -64,6 +72,10 @@ const MEANINGS: [(&str, &str); 34] = [
         "a table entry is missing: a fault of ours, please report it",
     ),
     ("no-way-back", "no way back to the client is known"),
+    (
+        "defence",
+        "a new connection, dropped against a flood (drop_packet)",
+    ),
     ("no-local-port", "no local address and port is free for it"),
     ("no-translation", "no room for a translated connection"),
     ("opened", "a connection got an entry"),

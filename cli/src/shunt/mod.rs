@@ -27,8 +27,10 @@ mod persistence;
 mod proc;
 mod server;
 mod service;
+mod setting;
 mod stats;
 mod status;
+mod sysctl;
 pub mod table;
 pub mod watch;
 
@@ -72,6 +74,9 @@ enum Noun {
     /// Show and change the addresses that servers of full NAT see in place of clients
     #[command(subcommand)]
     Local(local::Verb),
+    /// Show and change what holds for the whole director
+    #[command(subcommand, visible_alias = "settings")]
+    Setting(setting::Verb),
     /// Show what became of packets, by verdict, drop reason, service and server
     Stats(stats::Options),
     /// Write what a file of the kernel's IPVS in /proc/net would say, for programs that read it
@@ -192,6 +197,7 @@ impl Noun {
             Noun::Connection(verb) => verb.run(outside),
             Noun::Mark(verb) => verb.run(outside),
             Noun::Local(verb) => verb.run(outside),
+            Noun::Setting(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
             Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),

@@ -147,6 +147,7 @@ mod tests {
             flags: SchedulerFlags::default(),
             persistence: None,
             one_packet: false,
+            settings: Default::default(),
         }
     }
 

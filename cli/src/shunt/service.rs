@@ -9,7 +9,9 @@ use shunt_model::{Scheduler, SchedulerFlags, Service, ServiceKey};
 use super::change::{Differences, Wanted, make};
 use super::table::{Side, Table, number};
 use super::watch::{self, Watch};
-use super::{Form, Halt, Outside, find_service, persistence, server, services, stats, write_json};
+use super::{
+    Form, Halt, Outside, find_service, persistence, server, services, setting, stats, write_json,
+};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +37,8 @@ pub enum Verb {
         flags: Flags,
         #[command(flatten)]
         words: persistence::Words,
+        #[command(flatten)]
+        settings: setting::Own,
     },
     /// Change what is said of a service; all else stays
     Edit {
@@ -42,13 +46,17 @@ pub enum Verb {
         service: ServiceKey,
         #[arg(
             long,
-            required_unless_present_any = ["flags", "persistence", "client_network", "one_packet"]
+            required_unless_present_any = [
+                "flags", "persistence", "client_network", "one_packet", "on_down", "set"
+            ]
         )]
         scheduler: Option<Scheduler>,
         #[command(flatten)]
         flags: Flags,
         #[command(flatten)]
         words: persistence::Words,
+        #[command(flatten)]
+        settings: setting::Own,
     },
     /// Delete a service with its servers
     Delete {
@@ -107,6 +115,7 @@ impl Verb {
                 scheduler,
                 flags,
                 words,
+                settings,
             } => {
                 let mut service = Service {
                     key: *key,
@@ -114,8 +123,10 @@ impl Verb {
                     flags: flags.bits().unwrap_or_default(),
                     persistence: None,
                     one_packet: false,
+                    settings: Default::default(),
                 };
                 words.put(&mut service).map_err(Halt::Usage)?;
+                settings.put(&mut service).map_err(Halt::Usage)?;
                 make(outside, |client| add(client, service))
             }
             Verb::Edit {
@@ -123,8 +134,17 @@ impl Verb {
                 scheduler,
                 flags,
                 words,
+                settings,
             } => make(outside, |client| {
-                edit(client, service, *scheduler, flags.bits(), words)
+                let before = find_service(client, service)?.service;
+                let mut after = Service {
+                    scheduler: scheduler.unwrap_or(before.scheduler),
+                    flags: flags.bits().unwrap_or(before.flags),
+                    ..before.clone()
+                };
+                words.put(&mut after).map_err(Halt::Usage)?;
+                settings.put(&mut after).map_err(Halt::Usage)?;
+                Ok(edit(&before, after))
             }),
             Verb::Delete { service, all: _ } => make(outside, |client| match service {
                 Some(key) => delete(client, key),
@@ -147,33 +167,21 @@ fn add(client: &mut dyn Client, service: Service) -> Result<Wanted, Halt> {
     Ok(Wanted::change(Change::AddService { service }, text))
 }
 
-fn edit(
-    client: &mut dyn Client,
-    key: &ServiceKey,
-    scheduler: Option<Scheduler>,
-    flags: Option<SchedulerFlags>,
-    words: &persistence::Words,
-) -> Result<Wanted, Halt> {
-    let before = find_service(client, key)?.service;
-    let mut service = Service {
-        scheduler: scheduler.unwrap_or(before.scheduler),
-        flags: flags.unwrap_or(before.flags),
-        ..before.clone()
-    };
-    words.put(&mut service).map_err(Halt::Usage)?;
+fn edit(before: &Service, service: Service) -> Wanted {
+    let key = service.key;
     let mut differences = Differences::default();
-    differences.add("scheduler", &spread(&before), &spread(&service));
+    differences.add("scheduler", &spread(before), &spread(&service));
     let text = persistence::text;
-    differences.add("persistence", &text(&before), &text(&service));
+    differences.add("persistence", &text(before), &text(&service));
     let one_packet = |service: &Service| if service.one_packet { "yes" } else { "no" };
-    differences.add("one-packet", &one_packet(&before), &one_packet(&service));
+    differences.add("one-packet", &one_packet(before), &one_packet(&service));
+    let text = setting::text;
+    differences.add("settings", &text(before), &text(&service));
     if differences.is_empty() {
-        return Ok(Wanted::nothing(&format!(
-            "service {key} is as asked already"
-        )));
+        return Wanted::nothing(&format!("service {key} is as asked already"));
     }
     let text = format!("changed service {key}: {}", differences.text());
-    Ok(Wanted::change(Change::EditService { service }, text))
+    Wanted::change(Change::EditService { service }, text)
 }
 
 fn delete(client: &mut dyn Client, key: &ServiceKey) -> Result<Wanted, Halt> {
@@ -274,6 +282,9 @@ fn draw_one(status: &ServiceStatus, out: &mut dyn Write, form: Form) -> Result<(
     }
     if service.one_packet {
         writeln!(out, "one-packet   each datagram is scheduled anew")?;
+    }
+    if !service.settings.is_empty() {
+        writeln!(out, "settings     {}", setting::text(service))?;
     }
     writeln!(out)?;
     let mut servers = server::table(false);

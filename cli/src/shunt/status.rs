@@ -6,7 +6,7 @@ use shunt_model::Family;
 use shunt_model::api::{LocalPool, Status};
 
 use super::table::{Side, Table, duration, number};
-use super::{Form, Halt, write_json};
+use super::{Form, Halt, setting, write_json};
 use crate::client::Client;
 
 pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
@@ -43,6 +43,17 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
     if status.translations_used > 0 {
         let (used, capacity) = (status.translations_used, status.translations_capacity);
         writeln!(out, "translations {used} of {capacity} entries")?;
+    }
+    if let Some(settings) = setting::different(&status.settings) {
+        writeln!(out, "settings     {settings}")?;
+    }
+    if !status.defences.is_empty() {
+        let dropped = status.dropped_entries;
+        writeln!(
+            out,
+            "defences     {}; {dropped} half-open connections taken out so far",
+            status.defences.join("; ")
+        )?;
     }
     for warning in &status.warnings {
         writeln!(out, "warning      {warning}")?;

@@ -15,6 +15,7 @@ mod persistence;
 mod reach;
 mod refusal;
 mod restart;
+mod settings;
 mod size;
 mod spread;
 mod table;

@@ -6,7 +6,7 @@
 
 use std::io::Cursor;
 
-use shunt_cli::client::Failure;
+use shunt_cli::client::{Client, Failure};
 use shunt_cli::ipvsadm::{Program, Streams, run};
 use shunt_cli::shunt::{self, Outside};
 use shunt_control::carried::Gate;
@@ -201,6 +201,23 @@ fn difference(file: &str, command: &str) -> Option<&'static Difference> {
 struct Stage {
     daemon: Handle,
     names: Fixture,
+}
+
+#[test]
+fn an_edit_leaves_the_settings_that_it_has_no_words_for() {
+    let mut stage = Stage::new(Gate::Carried, 0);
+    stage.run("ipvsadm -A -t 192.0.2.1:80 -s rr", "");
+    let mut service = stage.daemon.services().unwrap()[0].service.clone();
+    service.settings.on_down = Some(shunt_model::OnDown::Reset);
+    let change = shunt_model::api::Change::EditService { service };
+    stage.daemon.change(&change).unwrap();
+
+    let cell = stage.run("ipvsadm -E -t 192.0.2.1:80 -s sh", "");
+
+    assert_eq!(cell.status, 0);
+    let service = &stage.daemon.services().unwrap()[0].service;
+    assert_eq!(service.scheduler, shunt_model::Scheduler::Sh);
+    assert_eq!(service.settings.on_down, Some(shunt_model::OnDown::Reset));
 }
 
 impl Stage {

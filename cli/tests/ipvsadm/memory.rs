@@ -11,7 +11,8 @@ use shunt_model::api::{
     Change, ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status,
 };
 use shunt_model::{
-    Connection, Counters, LocalAddress, MarkRule, Rates, ServerAddress, ServiceKey, Timeouts,
+    Connection, Counters, LocalAddress, MarkRule, Rates, ServerAddress, ServiceKey, Settings,
+    Timeouts,
 };
 
 /// What traffic made of a service or a server.
@@ -107,6 +108,10 @@ impl Client for Handle {
 
     fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure> {
         Ok(self.0.borrow().table.locals().collect())
+    }
+
+    fn settings(&mut self) -> Result<Settings, Failure> {
+        Ok(self.0.borrow().table.settings())
     }
 
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure> {

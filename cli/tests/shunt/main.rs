@@ -19,6 +19,7 @@ mod import;
 #[path = "../ipvsadm/memory.rs"]
 mod memory;
 mod recording;
+mod settings;
 mod usage;
 
 const WEB: &str = "tcp/192.0.2.1:80";
@@ -128,6 +129,7 @@ fn status_says_who_runs_where_and_how_full_it_is() {
         translations_capacity: 262_144,
         translations_used: 102_000,
         warnings: vec!["the connection table is nearly full".into()],
+        ..Status::default()
     };
 
     assert_eq!(

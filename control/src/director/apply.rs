@@ -6,7 +6,7 @@
 use shunt_datapath::entry::{self, PoolWord, counts};
 use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
-use super::{Director, Running, Write, entries, pools};
+use super::{Director, Running, Write, entries, fate, pools};
 
 /// How a server stands in the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,9 @@ impl Director {
         };
         slot.present = true;
         let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
-        let Some(entry) = entries::service(key, None, empty, &slot.ids, self.clock) else {
+        let (ids, settings) = (slot.ids, self.table.settings());
+        let of = (empty, &ids);
+        let Some(entry) = entries::service(key, None, of, self.clock, &settings) else {
             return;
         };
         self.write(Write::Service { id, entry });
@@ -77,7 +79,8 @@ impl Director {
 
     /// The service is no longer there: its flows find their servers gone, new ones go to the
     /// kernel. The ids stay until no flow has them.
-    pub(super) fn delete_service(&mut self, key: &ServiceKey) {
+    pub(super) fn delete_service(&mut self, service: &Service) {
+        let key = &service.key;
         let Some(slot) = self.ids.services.get_mut(key) else {
             return;
         };
@@ -91,12 +94,14 @@ impl Director {
             });
         }
         let empty = PoolWord::new(0, 0, entry::scheduler::EMPTY);
-        if let Some(entry) = entries::service(key, None, empty, &ids, self.clock) {
+        let settings = self.table.settings().of(&service.settings);
+        let of = (empty, &ids);
+        if let Some(entry) = entries::service(key, None, of, self.clock, &settings) {
             self.write(Write::Service { id, entry });
         }
         self.ids.doubt(key);
         for at in servers {
-            self.absent(key, at);
+            self.absent(key, at, fate::of_gone(&settings));
         }
     }
 
@@ -177,24 +182,19 @@ impl Director {
         running: &dyn Running,
     ) {
         self.renew_pool(key, running);
-        self.absent(key, server.at);
+        let fate = fate::of_gone(&self.settings_of(key));
+        self.absent(key, server.at, fate);
     }
 
     /// Marks every entry of a server as gone.
-    pub(super) fn absent(&mut self, key: &ServiceKey, at: ServerAddress) {
+    pub(super) fn absent(&mut self, key: &ServiceKey, at: ServerAddress, fate: u16) {
         self.ids.doubt(key);
         self.unreached.remove(&(*key, at));
         let Some(slot) = self.ids.slot_mut(key, at) else {
             return;
         };
         slot.present = false;
-        for id in slot.all() {
-            if let Some(mut entry) = self.written.get(&id).copied() {
-                entry.flags &= !entry::server_flag::PRESENT;
-                self.written.insert(id, entry);
-                self.write(Write::Server { id, entry });
-            }
-        }
+        self.write_gone(key, at, fate);
     }
 
     /// Writes the entry of a server as it must be, if it is not so.
@@ -211,6 +211,7 @@ impl Director {
             service: service.ids.endpoint(),
             endpoint: self.ids.endpoint_of(key, server),
             before: self.written.get(&slot.id).copied(),
+            fate: fate::of_present(server, &self.settings_of(key)),
         };
         let Some(entry) = entries::server(key, server, &to) else {
             return;
@@ -232,8 +233,9 @@ impl Director {
             let before = old;
             old.ways = entry.ways;
             old.successor = entry_id;
+            old.fate = entry.fate;
             self.written.insert(id, old);
-            if before.successor != old.successor {
+            if before.successor != old.successor || before.fate != old.fate {
                 self.write(Write::Server { id, entry: old });
             } else if before != old {
                 self.write(Write::Way { id, ways: old.ways });
@@ -258,25 +260,27 @@ impl Director {
         if !self.pools.is_of(id, service.into(), &members) {
             self.crowded.insert(*key);
         }
-        let word = match switched {
-            Some(pools::Switched { base, words, word }) => {
-                self.write(Write::Pool { base, words });
-                word
-            }
-            None => self.pools.word(id),
-        };
-        self.write_service(service, word);
+        if let Some(pools::Switched { base, words, .. }) = switched {
+            self.write(Write::Pool { base, words });
+        }
+        self.write_service(key);
     }
 
-    pub(super) fn write_service(&mut self, service: &Service, pool: PoolWord) {
-        let key = &service.key;
-        if service.persistence.is_some() {
+    /// Writes the entry of a service, with its pool as it is; also of one that is gone.
+    pub(super) fn write_service(&mut self, key: &ServiceKey) {
+        let settings = self.settings_of(key);
+        let asked = self.table.service(key).map(|entry| entry.service.clone());
+        if asked
+            .as_ref()
+            .is_some_and(|asked| asked.persistence.is_some())
+        {
             self.ids.template(key);
         }
         let Some(ids) = self.ids.services.get(key).map(|slot| slot.ids) else {
             return;
         };
-        if let Some(entry) = entries::service(key, Some(service), pool, &ids, self.clock) {
+        let of = (self.pools.word(ids.id), &ids);
+        if let Some(entry) = entries::service(key, asked.as_ref(), of, self.clock, &settings) {
             self.write(Write::Service { id: ids.id, entry });
         }
     }
@@ -289,7 +293,7 @@ mod tests {
     use shunt_datapath::entry::{SHORT_LENGTH, counts, standing};
     use shunt_model::api::Change;
     use shunt_model::service::{Granularity, Persistence};
-    use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
+    use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags};
 
     use super::*;
     use crate::carried::Gate;
@@ -357,6 +361,7 @@ mod tests {
             flags: SchedulerFlags::default(),
             persistence: None,
             one_packet: false,
+            settings: Default::default(),
         }
     }
 
@@ -478,5 +483,38 @@ mod tests {
         assert_eq!(words.len(), 1 + SHORT_LENGTH as usize);
         // Of equals, the first of the list: the newest.
         assert_eq!(words[1] as u32, 257);
+    }
+
+    #[test]
+    fn a_setting_reaches_services_and_servers_that_are_gone() {
+        let mut director = director();
+        let (key, gone) = (KEY, server(1, 0, 0));
+        let at = gone.at;
+        written(&mut director, &Change::AddServer { key, server: gone }, 0);
+        let fate = |writes: &[Write]| {
+            writes.iter().find_map(|write| match write {
+                Write::Server { id: 1, entry } => Some((entry.flags & 1, entry.fate)),
+                _ => None,
+            })
+        };
+
+        let deleted = written(&mut director, &Change::DeleteServer { key, at }, 0);
+        let reused = entry::fate::REUSED;
+        let by_protocol = entry::fate::RESCHEDULED | entry::fate::UDP_ONLY | reused;
+        assert_eq!(fate(&deleted), Some((0, by_protocol)));
+
+        let setting = shunt_model::Setting::OnDown(shunt_model::OnDown::Reset);
+        let set = written(&mut director, &Change::Set { setting }, 0);
+        assert_eq!(fate(&set), Some((0, entry::fate::RESET | reused)));
+        let setting = shunt_model::Setting::SloppyTcp(true);
+        let set = written(&mut director, &Change::Set { setting }, 0);
+        let sloppy = entry::service_switch::SLOPPY_TCP;
+        assert!(set.iter().any(|write| {
+            matches!(write, Write::Service { id: 1, entry } if entry.switches == sloppy)
+        }));
+        assert_eq!(fate(&set), None, "nothing is different for it");
+
+        let changes = director.memory().changes;
+        assert!(changes.contains(&Change::Set { setting }), "{changes:?}");
     }
 }

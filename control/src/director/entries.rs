@@ -12,6 +12,7 @@ use shunt_model::service::Granularity;
 use shunt_model::{Encapsulation, Family, Method, Server, Service, ServiceKey, TunnelChecksum};
 
 use super::Clock;
+use super::fate::{self, Defences};
 use super::ids::{self, Ids};
 use super::slots::ServiceIds;
 use crate::network::{Network, Route};
@@ -85,9 +86,9 @@ fn service_flags(service: &Service) -> u8 {
 pub fn service(
     key: &ServiceKey,
     asked: Option<&Service>,
-    pool: PoolWord,
-    ids: &ServiceIds,
+    (pool, ids): (PoolWord, &ServiceIds),
     clock: Clock,
+    settings: &shunt_model::Settings,
 ) -> Option<entry::Service> {
     let (address, port, protocol) = match key {
         ServiceKey::Address {
@@ -108,6 +109,7 @@ pub fn service(
         port: port.to_be(),
         protocol,
         flags: asked.map_or(0, service_flags) | family,
+        switches: fate::switches(key, settings),
         epoch: ids.epoch,
         ..entry::Service::default()
     };
@@ -141,6 +143,8 @@ pub struct Surroundings<'a> {
     pub endpoint: u32,
     /// What the packet path says of this server.
     pub before: Option<entry::Server>,
+    /// What becomes of its connections.
+    pub fate: u16,
 }
 
 /// The entry of a server.
@@ -157,6 +161,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
         port: ids::port(key, server.at).to_be(),
         method: number(key, server, to.local),
         flags: server_flags(server),
+        fate: to.fate,
         service: to.service,
         endpoint: to.endpoint,
         virtual_address: words(*address),
@@ -288,7 +293,7 @@ pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) ->
 
 /// The settings that follow from the table.
 #[must_use]
-pub fn settings(table: &Table, clock: Clock, ids: &Ids) -> Settings {
+pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> Settings {
     let asked = table.timeouts();
     let mut timeouts = TIMEOUTS_S;
     let set = [
@@ -304,10 +309,12 @@ pub fn settings(table: &Table, clock: Clock, ids: &Ids) -> Settings {
     }
     Settings {
         timeouts: connection::complete(timeouts.map(|seconds| clock.ticks(seconds))),
-        reuse_mode: 1,
+        switches: fate::global(&table.settings(), defences),
         masquerades: ids.masquerades(),
         icmp_limit: ICMP_LIMIT,
         wide: u32::from(ids.has_wide()),
+        drop_rate: defences.drop_rate,
+        reserved: 0,
     }
 }
 

@@ -330,6 +330,12 @@ impl Ids {
         self.doubtful.insert(*key);
     }
 
+    /// Services of which something is deleted that flows may have.
+    pub fn doubtful(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceSlot)> {
+        let keys = self.doubtful.iter();
+        keys.filter_map(|key| Some((key, self.services.get(key)?)))
+    }
+
     /// Gives back the ids of what is neither present nor in use by a flow.
     ///
     /// A look at the flows takes time: one that began before something was deleted may have missed

@@ -130,6 +130,7 @@ mod tests {
                 engine: None,
             }),
             one_packet: false,
+            settings: Default::default(),
         }
     }
 

@@ -8,6 +8,7 @@
 mod admit;
 mod apply;
 mod entries;
+pub mod fate;
 mod hops;
 mod ids;
 mod locals;
@@ -182,6 +183,7 @@ pub struct Director {
     stale: BTreeSet<ServiceKey>,
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
+    fullness: fate::Fullness,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
     /// When the network was last heard of.
@@ -213,6 +215,7 @@ impl Director {
             stale: BTreeSet::new(),
             crowded: BTreeSet::new(),
             settings: None,
+            fullness: fate::Fullness::default(),
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
             seen: now,
@@ -312,11 +315,14 @@ impl Director {
     fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
         match applied {
             Applied::ServiceAdded { key } => self.add_service(key, running),
-            Applied::ServiceEdited { before } => self.edit_service(before, running),
-            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service.key),
+            Applied::ServiceEdited { before } => {
+                self.edit_service(before, running);
+                self.renew_fates(&before.key);
+            }
+            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service),
             Applied::Flushed { entries } => {
                 for entry in entries {
-                    self.delete_service(&entry.service.key);
+                    self.delete_service(&entry.service);
                 }
             }
             Applied::ServerAdded { key, at } => self.put_server(key, *at, running),
@@ -324,6 +330,7 @@ impl Director {
             Applied::ServerDeleted { key, server } => self.delete_server(key, server, running),
             Applied::Zeroed { .. } => {}
             Applied::TimeoutsSet { .. } => self.settle(),
+            Applied::SettingSet => self.renew_settings(),
             Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
             Applied::LocalsChanged { family } => self.renew_locals(*family),
         }
@@ -350,7 +357,7 @@ impl Director {
     /// The settings that are in force.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        entries::settings(&self.table, self.clock, &self.ids)
+        entries::settings(&self.table, self.clock, &self.ids, self.defences())
     }
 
     /// Writes again whoever is reached by way of this address.

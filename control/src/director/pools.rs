@@ -22,7 +22,6 @@ struct Present {
 pub struct Switched {
     pub base: u32,
     pub words: Vec<u64>,
-    pub word: PoolWord,
 }
 
 /// The places of all pools.
@@ -96,7 +95,6 @@ impl Pools {
             self.leave(&before);
         }
         let words = compiled.words().collect();
-        let word = word(base, &compiled);
         self.present.insert(
             service,
             Present {
@@ -106,7 +104,7 @@ impl Pools {
                 members,
             },
         );
-        Some(Switched { base, words, word })
+        Some(Switched { base, words })
     }
 
     /// Takes up a pool that is in force from an earlier life.

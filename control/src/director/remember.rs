@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_model::api::{Change, Refusal};
-use shunt_model::{Family, Server, ServerAddress, ServiceKey};
+use shunt_model::{Family, Server, ServerAddress, ServiceKey, Settings};
 
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
@@ -160,6 +160,10 @@ fn changes(table: &Table) -> Vec<Change> {
     let mut changes = vec![Change::SetTimeouts {
         timeouts: table.timeouts(),
     }];
+    let defaults = Settings::default().all();
+    let set = table.settings().all().into_iter();
+    let set = set.filter(|setting| !defaults.contains(setting));
+    changes.extend(set.map(|setting| Change::Set { setting }));
     changes.extend(table.marks().map(|rule| Change::AddMark { rule: *rule }));
     changes.extend(table.locals().map(|local| Change::SetLocal { local }));
     for entry in table.oldest_first() {
@@ -214,6 +218,7 @@ impl Director {
             | Applied::ServerDeleted { .. }
             | Applied::MarkDeleted { .. }
             | Applied::LocalsChanged { .. }
+            | Applied::SettingSet
             | Applied::TimeoutsSet { .. } => {}
         }
         if let Applied::ServiceAdded { key } = applied {
@@ -341,7 +346,7 @@ impl Director {
         {
             self.renew_pool(key, running);
         }
-        self.write_service(&entry.service, self.pools.word(id));
+        self.write_service(key);
     }
 
     /// What was deleted while flows had it: the entries are there, only the ids must stay taken.
@@ -506,6 +511,7 @@ mod tests {
             flags: SchedulerFlags::default(),
             persistence: None,
             one_packet: false,
+            settings: Default::default(),
         };
         let server = Server {
             at: "10.1.0.7:80".parse().unwrap(),

@@ -69,6 +69,7 @@ impl Director {
             | Applied::ServiceEdited { .. }
             | Applied::ServerEdited { .. }
             | Applied::Zeroed { .. }
+            | Applied::SettingSet
             | Applied::TimeoutsSet { .. }
             | Applied::MarkAdded { .. }
             | Applied::MarkDeleted { .. }

@@ -116,6 +116,7 @@ fn add_service(key: ServiceKey) -> Change {
         flags: SchedulerFlags::default(),
         persistence: None,
         one_packet: false,
+        settings: Default::default(),
     };
     Change::AddService { service }
 }

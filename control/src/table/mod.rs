@@ -9,7 +9,8 @@ use std::ops::Bound;
 
 use shunt_model::api::{Change, Reason, Refusal};
 use shunt_model::{
-    Family, LocalPorts, MarkRule, Server, ServerAddress, Service, ServiceKey, Timeouts,
+    Family, LocalPorts, MarkRule, Server, ServerAddress, Service, ServiceKey, Setting, Settings,
+    Timeouts,
 };
 
 use crate::carried::{Gate, carried};
@@ -94,6 +95,8 @@ pub enum Applied {
     TimeoutsSet {
         timeouts: Timeouts,
     },
+    /// A setting of the director is another.
+    SettingSet,
     MarkAdded {
         rule: MarkRule,
     },
@@ -116,6 +119,7 @@ pub struct Table {
     servers: usize,
     added: u64,
     timeouts: Timeouts,
+    settings: Settings,
     gate: Gate,
     limits: Limits,
     namespace: u8,
@@ -138,6 +142,7 @@ impl Table {
             servers: 0,
             added: 0,
             timeouts: Timeouts::default(),
+            settings: Settings::default(),
             gate,
             limits,
             namespace: order::NAMESPACE,
@@ -162,6 +167,7 @@ impl Table {
             Change::DeleteServer { key, at } => self.delete_server(key, *at),
             Change::Zero { key } => self.zero(*key),
             Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
+            Change::Set { setting } => Ok(self.set(*setting)),
             Change::AddMark { rule } => self.add_mark(rule),
             Change::DeleteMark { rule } => self.delete_mark(rule),
             Change::SetLocal { local } => self.set_local(local),
@@ -217,6 +223,16 @@ impl Table {
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    fn set(&mut self, setting: Setting) -> Applied {
+        self.settings.set(setting);
+        Applied::SettingSet
     }
 
     fn add_service(&mut self, change: &Change, service: &Service) -> Result<Applied, Refusal> {

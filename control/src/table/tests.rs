@@ -365,6 +365,7 @@ fn service(key: ServiceKey) -> Service {
         flags: SchedulerFlags::default(),
         persistence: None,
         one_packet: false,
+        settings: Default::default(),
     }
 }
 

@@ -73,6 +73,7 @@ fn add_service(number: u16, scheduler: Scheduler) -> Change {
         flags: SchedulerFlags::default(),
         persistence: None,
         one_packet: false,
+        settings: Default::default(),
     };
     Change::AddService { service }
 }

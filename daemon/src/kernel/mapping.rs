@@ -161,10 +161,12 @@ impl Default for SettingsWords {
     fn default() -> Self {
         Self(entry::Settings {
             timeouts: [0; shunt_datapath::connection::STATES],
-            reuse_mode: 0,
+            switches: 0,
             masquerades: 0,
             icmp_limit: 0,
             wide: 0,
+            drop_rate: 0,
+            reserved: 0,
         })
     }
 }

@@ -70,6 +70,14 @@ pub struct Capacity {
     pub sizes: Sizes,
 }
 
+impl Capacity {
+    /// Flows of both families.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        u64::from(self.flows4) + u64::from(self.flows6)
+    }
+}
+
 /// What is known of a packet path that is loaded: written down beside its pins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {

@@ -26,9 +26,13 @@ const IDLE: u32 = 2;
 pub struct Found {
     /// Entries of both kinds, the way back included.
     pub used: u64,
+    /// Those of IPv6.
+    pub used6: u64,
     pub connections: u64,
     pub by_state: [u64; connection::STATES],
     pub expired: u64,
+    /// Half-open ones that were taken out before their time.
+    pub dropped: u64,
     pub services: BTreeSet<u32>,
     pub servers: BTreeSet<u32>,
     /// Hops to clients that ways back remember.
@@ -53,6 +57,10 @@ pub struct Look<'a> {
     pub tables: &'a Shared,
     pub settings: &'a Settings,
     pub now: u32,
+    /// Servers that are gone, whose connections are no more.
+    pub ended: &'a BTreeSet<u32>,
+    /// Where half-open connections are taken out though their time is not over.
+    pub stretch: Option<Stretch>,
 }
 
 impl Look<'_> {
@@ -97,6 +105,7 @@ impl Look<'_> {
             };
             let words = BucketWords(words);
             let mut has_gone = false;
+            let dropped = self.stretch.is_some_and(|of| of.has(bucket, mask));
             for at in 0..L::SLOTS {
                 has_gone |= words.skip(at * L::STRIDE).load(0) == flows::GONE;
                 let Some((record, entry)) = flows::read::<L, _>(words, at) else {
@@ -109,7 +118,8 @@ impl Look<'_> {
                 {
                     *word |= 1 << (home % 64);
                 }
-                has_gone |= self.entry::<L>(mapping, mask, &record, &entry, meet);
+                let seen = (&record, &entry);
+                has_gone |= self.entry::<L>(mapping, mask, seen, dropped, meet);
             }
             if has_gone {
                 gone.push(bucket);
@@ -137,8 +147,8 @@ impl Look<'_> {
         self,
         mapping: &Mapping,
         mask: u32,
-        record: &Record,
-        entry: &Entry<BucketWords<'_>>,
+        (record, entry): (&Record, &Entry<BucketWords<'_>>),
+        dropped: bool,
         (found, templates): &mut (&mut Found, &mut Templates),
     ) -> bool {
         if record.key.is_back::<L>() {
@@ -146,6 +156,7 @@ impl Look<'_> {
                 return true;
             }
             found.used += 1;
+            found.used6 += u64::from(L::STRIDE == Wide::STRIDE);
             found.servers.insert(record.target);
             let hop = record.meta.low();
             if let Some(word) = found.hops.get_mut(hop as usize / 64) {
@@ -153,13 +164,17 @@ impl Look<'_> {
             }
             return false;
         }
-        let limit = self.limit(record.meta.state());
-        if record.meta.age(self.now) > limit && entry.remove::<L>(&record.key) {
+        let age = record.meta.age(self.now);
+        let expired = age > self.limit(record.meta.state()) || self.has_ended(record.target);
+        let dropped = !expired && dropped && is_dropped(record.meta.state(), age, self.minute());
+        if (expired || dropped) && entry.remove::<L>(&record.key) {
             self.release(record.target, record.meta);
-            found.expired += 1;
+            found.expired += u64::from(expired);
+            found.dropped += u64::from(dropped);
             return true;
         }
         found.used += 1;
+        found.used6 += u64::from(L::STRIDE == Wide::STRIDE);
         let endpoint = record.key.endpoint::<L>();
         found.services.insert(entry::with_port(endpoint, 0));
         found.servers.insert(record.target);
@@ -173,6 +188,18 @@ impl Look<'_> {
             *count += 1;
         }
         false
+    }
+
+    /// Whether connections of this server are no more: it may have come back since the look began.
+    fn has_ended(self, server: u32) -> bool {
+        let is_gone = |server: entry::Server| server.flags & entry::server_flag::PRESENT == 0;
+        self.ended.contains(&server) && self.tables.server(server).is_none_or(is_gone)
+    }
+
+    /// A minute in ticks.
+    fn minute(self) -> u32 {
+        let ticks = 60_000_000_000 / clock::tick_ns(self.tables.made.jiffies_rate).max(1);
+        u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
     fn limit(self, state: connection::State) -> u32 {
@@ -378,6 +405,41 @@ impl Look<'_> {
             expires_s: u32::try_from(expires_s).unwrap_or(u32::MAX),
             mark,
         })
+    }
+}
+
+/// A stretch of the connection table, as parts of 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: u32,
+    pub length: u32,
+}
+
+impl Stretch {
+    /// A 32nd for each second, as `ip_vs_random_dropentry` has it, from anywhere on.
+    #[must_use]
+    pub fn new(from: u32, seconds: u32) -> Self {
+        let length = u64::from(seconds) << 27;
+        Self {
+            from,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn has(self, bucket: u32, mask: u32) -> bool {
+        let place = (u64::from(bucket) << 32) / (u64::from(mask) + 1);
+        (place as u32).wrapping_sub(self.from) < self.length
+    }
+}
+
+/// Whether `drop_entry` takes out an entry of this state and age (`ip_vs_random_dropentry`): those
+/// that are half-open, datagrams that nothing followed for a minute, and templates of nobody.
+/// Established connections stay, which IPVS drops too if they had few packets.
+fn is_dropped(state: connection::State, age: u32, minute: u32) -> bool {
+    match state {
+        connection::SYN_RECV | connection::SYNACK | connection::TEMPLATE => true,
+        connection::UDP_FIRST => age >= minute,
+        _ => false,
     }
 }
 

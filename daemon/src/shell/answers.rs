@@ -165,7 +165,10 @@ impl Shell {
                     hook: device.hook.clone(),
                 })
                 .collect(),
-            flows_capacity: u64::from(capacity.flows4) + u64::from(capacity.flows6),
+            settings: self.director.table().settings(),
+            defences: self.director.defences().names(),
+            dropped_entries: self.dropped,
+            flows_capacity: capacity.flows(),
             flows_used: self.found.used,
             services: self.director.table().len() as u32,
             servers: self.director.table().servers() as u32,
@@ -191,7 +194,7 @@ impl Shell {
         warnings.extend(self.director.local_warnings(&self.tables));
         warnings.extend(ephemeral::warnings(self.director.table().locals()));
         let capacity = self.object.made.capacity;
-        let room = u64::from(capacity.flows4) + u64::from(capacity.flows6);
+        let room = capacity.flows();
         if self.found.used.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
             warnings.push(
                 "the connection table is nearly full: start shuntd with more --flows".to_owned(),

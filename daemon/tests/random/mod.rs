@@ -1,5 +1,7 @@
 //! Random tables and mutated frames, all from one number.
 
+#![allow(dead_code)] // Each of the two test programs uses its part.
+
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -53,7 +55,7 @@ impl Random {
 /// Both families, TCP and UDP, each with up to three servers of any method.
 pub fn tables(random: &mut Random) -> HostTables {
     let mut tables = HostTables::new(sizes());
-    tables.settings.reuse_mode = random.below(4) as u32;
+    tables.settings.switches = random.below(4) as u32;
     tables.settings.icmp_limit = random.one_of(&[0, 3, 1000]);
     let mut number = 0;
     for v6 in FAMILIES {
@@ -64,6 +66,7 @@ pub fn tables(random: &mut Random) -> HostTables {
             let flags = random.one_of(&[0, service_flag::PORT, service_flag::FALLBACK]);
             let (address, port) = virtual_end(v6);
             let service = tables.add_service(address, port, protocol, flags);
+            tables.services[service as usize].switches = random.below(16) as u32;
             let servers: Vec<_> = (0..random.below(4))
                 .map(|_| {
                     number += 1;
@@ -71,6 +74,9 @@ pub fn tables(random: &mut Random) -> HostTables {
                     let id = tables.add_server(service, &server);
                     if random.once_in(15) {
                         tables.servers[id as usize].flags &= !server_flag::PRESENT;
+                    }
+                    if random.once_in(3) {
+                        tables.servers[id as usize].fate = random.below(128) as u16;
                     }
                     if random.once_in(4) {
                         let upper = 1 + random.below(3) as u32;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
-    BACK, Hop, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word, kind,
+    BACK, Hop, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word, fate, kind,
     method, nat, pool_slot, server_flag, service_flag, standing, wide,
 };
 
@@ -126,6 +126,7 @@ impl HostTables {
             virtual_address: of.address,
             virtual_port: of.port,
             tunnel_port: server.tunnel_port.to_be(),
+            fate: fate::REUSED,
             ..Server::default()
         };
         if server.method == method::MASQUERADE {

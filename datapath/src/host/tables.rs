@@ -142,10 +142,12 @@ impl HostTables {
             },
             settings: Settings {
                 timeouts: TIMEOUTS_S,
-                reuse_mode: 1,
+                switches: 0,
                 masquerades: 0,
                 icmp_limit: 1000,
                 wide: 0,
+                drop_rate: 0,
+                reserved: 0,
             },
             clock: AtomicU32::new(0),
             endpoints4: vec![Bucket4::default(); sizes.endpoints],

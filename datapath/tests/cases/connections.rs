@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use shunt_datapath::entry::{method, scheduler, server_flag, service_flag};
+use shunt_datapath::entry::{fate, method, scheduler, server_flag, service_flag};
 use shunt_datapath::host::{HostTables, Sizes};
 use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
 
@@ -150,7 +150,7 @@ fn no_reuse_if_forbidden(v6: bool) -> Case {
         family_name(v6)
     );
     Flow::begin(sentence, v6, method::ROUTE, |tables| {
-        tables.settings.reuse_mode = 0
+        tables.servers[1].fate = 0
     })
     .there(SYN, (1, 0))
     .there(RST, (1, 0))
@@ -167,7 +167,7 @@ fn fin_wait_reused_in_mode_2(v6: bool) -> Case {
         family_name(v6)
     );
     Flow::begin(sentence, v6, method::ROUTE, |tables| {
-        tables.settings.reuse_mode = 2
+        tables.servers[1].fate |= fate::REUSED_FIN_WAIT
     })
     .there(SYN, (1, 0))
     .there(ACK, (1, 0))

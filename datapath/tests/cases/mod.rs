@@ -16,6 +16,7 @@ mod methods;
 pub mod packet;
 mod persistence;
 mod schedulers;
+mod settings;
 pub mod translated;
 pub mod tunnels;
 
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(icmp::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
+    cases.extend(settings::cases());
     cases.extend(translated::cases());
     cases.extend(tunnels::cases());
     cases

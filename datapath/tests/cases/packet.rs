@@ -20,6 +20,9 @@ enum Head {
     Tcp {
         ports: [u16; 2],
         flags: u8,
+        /// Sequence number, acknowledgement number.
+        numbers: [u32; 2],
+        window: u16,
     },
     Udp {
         ports: [u16; 2],
@@ -79,7 +82,13 @@ pub type End = (IpAddr, u16);
 
 pub fn tcp(source: End, target: End, flags: u8) -> Packet {
     let ports = [source.1, target.1];
-    packet(source.0, target.0, Head::Tcp { ports, flags })
+    let head = Head::Tcp {
+        ports,
+        flags,
+        numbers: [0x0102_0304, 0x0506_0708],
+        window: 0xfaf0,
+    };
+    packet(source.0, target.0, head)
 }
 
 pub fn udp(source: End, target: End) -> Packet {
@@ -268,6 +277,32 @@ impl Packet {
         self
     }
 
+    /// The reset that answers this segment (RFC 9293, 3.10.7.1).
+    pub fn reset(&self) -> Packet {
+        let Head::Tcp {
+            ports,
+            flags,
+            numbers: [sequence, acknowledgement],
+            ..
+        } = self.head
+        else {
+            panic!("only TCP has resets");
+        };
+        let length = self.payload.len() as u32 + u32::from(flags & FIN) + u32::from(flags >> 1 & 1);
+        let (numbers, flags) = if flags & ACK != 0 {
+            ([acknowledgement, 0], RST)
+        } else {
+            ([0, sequence + length], RST | ACK)
+        };
+        let head = Head::Tcp {
+            ports: [ports[1], ports[0]],
+            flags,
+            numbers,
+            window: 0,
+        };
+        self.copy_link(packet(self.target, self.source, head).macs(1, 2))
+    }
+
     /// The TTL that it has.
     pub fn hops(&self) -> u8 {
         self.ttl
@@ -391,9 +426,16 @@ impl Packet {
     fn transport(&self) -> Vec<u8> {
         let mut body = Vec::new();
         let field = match &self.head {
-            Head::Tcp { ports, flags } => {
+            Head::Tcp {
+                ports,
+                flags,
+                numbers,
+                window,
+            } => {
                 body.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
-                body.extend_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8, 0x50, *flags, 0xfa, 0xf0]);
+                body.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
+                body.extend_from_slice(&[0x50, *flags]);
+                body.extend_from_slice(&window.to_be_bytes());
                 body.extend_from_slice(&[0; 4]);
                 Some(16)
             }

@@ -348,6 +348,7 @@ fn changes(method: Method, farm: Farm) -> Vec<Change> {
                         flags: farm.flags,
                         persistence: None,
                         one_packet: false,
+                        settings: Default::default(),
                     },
                 });
                 changes.extend(servers.iter().map(|number| Change::AddServer {

@@ -1,0 +1,185 @@
+//! `shunt setting`: what holds for the whole director; and `--set`, what a service has otherwise.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use shunt_model::api::Change;
+use shunt_model::{OnDown, Service, Setting, Settings};
+
+use super::change::{Wanted, make};
+use super::table::{Side, Table};
+use super::watch::{self, Watch};
+use super::{Form, Halt, Outside, write_json};
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List the settings, what they are if nobody sets them, and what they mean
+    #[command(visible_alias = "show")]
+    List(Watch),
+    /// Set one, for the director and each service that has no other
+    Set {
+        /// Its name as in "setting list"; expire_nodest_conn is understood too
+        name: String,
+        /// A number as IPVS takes it, or a word
+        value: String,
+    },
+}
+
+impl Verb {
+    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+        match self {
+            Verb::List(watch) => watch::show(outside, *watch, &draw),
+            Verb::Set { name, value } => {
+                let setting = Setting::read(name, value);
+                let setting = setting.map_err(|error| Halt::Usage(error.to_string()))?;
+                make(outside, |client| set(client, setting))
+            }
+        }
+    }
+}
+
+fn set(client: &mut dyn Client, setting: Setting) -> Result<Wanted, Halt> {
+    let before = client.settings()?;
+    let mut after = before;
+    after.set(setting);
+    let name = setting.name();
+    if before == after {
+        return Ok(Wanted::nothing(&format!("{setting} is so already")));
+    }
+    let known = before.all().into_iter();
+    let value = known.filter(|known| known.name() == name);
+    let value = value.map(|known| known.value()).collect::<String>();
+    let text = format!("changed setting {name} {value} -> {}", setting.value());
+    Ok(Wanted::change(Change::Set { setting }, text))
+}
+
+fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
+    let settings = client.settings()?;
+    if form != Form::Text {
+        return write_json(out, &settings, form);
+    }
+    let mut table = Table::new(&[
+        ("SETTING", Side::Left),
+        ("VALUE", Side::Left),
+        ("DEFAULT", Side::Left),
+        ("MEANING", Side::Left),
+    ]);
+    for (setting, default) in settings.all().iter().zip(Settings::default().all()) {
+        table.row([
+            setting.name().to_owned(),
+            setting.value(),
+            default.value(),
+            meaning(setting).to_owned(),
+        ]);
+    }
+    Ok(table.write(out)?)
+}
+
+/// Those that are not as they are if nobody sets them, in a row.
+pub fn different(settings: &Settings) -> Option<String> {
+    let both = settings.all().into_iter().zip(Settings::default().all());
+    let different = both.filter(|(setting, default)| setting != default);
+    let texts: Vec<String> = different.map(|(setting, _)| setting.to_string()).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+/// What a value means, in a few words.
+fn meaning(setting: &Setting) -> &'static str {
+    match setting {
+        Setting::ConnReuseMode(0) => "a SYN never begins a closing connection anew",
+        Setting::ConnReuseMode(1) => "a SYN begins what is in TIME_WAIT or CLOSE anew",
+        Setting::ConnReuseMode(_) => "a SYN begins what is in TIME_WAIT, CLOSE or FIN_WAIT anew",
+        Setting::OnDown(OnDown::ByProtocol) => {
+            "connections of a deleted server: reschedule for UDP, keep for others"
+        }
+        Setting::OnDown(OnDown::Keep) => "connections of a deleted server are dropped",
+        Setting::OnDown(OnDown::Reschedule) => "connections of a deleted server open anew",
+        Setting::OnDown(OnDown::Reset) => "who sends to a deleted server is told so",
+        Setting::ExpireQuiescentTemplate(false) => "persistent clients stay with a quiesced server",
+        Setting::ExpireQuiescentTemplate(true) => "persistent clients leave a quiesced server",
+        Setting::CacheBypass(false) => "a mark's packets without a server are answered",
+        Setting::CacheBypass(true) => "a mark's packets without a server are routed",
+        Setting::ScheduleIcmp(false) => "ICMP opens nothing",
+        Setting::ScheduleIcmp(true) => "ICMP about no connection is scheduled",
+        Setting::SloppyTcp(false) => "only a SYN opens a TCP connection",
+        Setting::SloppyTcp(true) => "any segment opens a TCP connection",
+        Setting::SloppySctp(false) => "only INIT opens an SCTP association",
+        Setting::SloppySctp(true) => "any chunk opens an SCTP association",
+        Setting::NatIcmpSend(false) => "a masqueraded server speaks for itself, too",
+        Setting::NatIcmpSend(true) => "a masqueraded server hears that nobody listens",
+        Setting::DropEntry(_) => "take out half-open connections: 0 never, 1 if full, 3 always",
+        Setting::DropPacket(_) => "drop some new connections: 0 never, 1 if full, 3 always",
+        Setting::SecureTcp(_) => "states of TCP against floods: 0 never, 1 if full, 3 always",
+        Setting::AmDroprate(_) => "drop_packet 3 drops one of so many",
+        Setting::DefenceThreshold(_) => "full: less than so many percent of the table are free",
+    }
+}
+
+/// What a service has otherwise than the director.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Own {
+    /// What becomes of the connections of a server that is deleted: keep (they are dropped, until
+    /// it is back), reschedule, reset (who sends is told), by_protocol (reschedule for UDP), or
+    /// default for the director's
+    #[arg(long, value_name = "FATE")]
+    on_down: Option<String>,
+    /// A setting that this service has otherwise than the director, as in "setting list"; the
+    /// value "default" takes it away
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
+    set: Vec<Pair>,
+}
+
+#[derive(Clone, Debug)]
+struct Pair {
+    name: String,
+    value: String,
+}
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) => Ok(Self {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            }),
+            None => Err(format!(
+                "\"{text}\" is no setting and value; write NAME=VALUE, such as sloppy_tcp=1"
+            )),
+        }
+    }
+}
+
+impl Own {
+    /// Puts what was said into a service, or says what cannot be.
+    pub fn put(&self, service: &mut Service) -> Result<(), String> {
+        let on_down = self.on_down.iter().map(|value| Pair {
+            name: "on_down".to_owned(),
+            value: value.clone(),
+        });
+        for Pair { name, value } in on_down.chain(self.set.iter().cloned()) {
+            if value == "default" {
+                let unset = service.settings.unset(&name);
+                unset.map_err(|error| error.to_string())?;
+                continue;
+            }
+            let setting = Setting::read(&name, &value).map_err(|error| error.to_string())?;
+            let set = service.settings.set(setting);
+            set.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// `on_down reset, sloppy_tcp 1`, or `the director's`.
+pub fn text(service: &Service) -> String {
+    let own = service.settings.all();
+    if own.is_empty() {
+        return "the director's".to_owned();
+    }
+    let texts: Vec<String> = own.iter().map(Setting::to_string).collect();
+    texts.join(", ")
+}

@@ -1,0 +1,235 @@
+//! The `net.ipv4.vs.*` of a sysctl.conf text, of a folder of such texts, and of `/proc/sys`, as
+//! settings of ours (sysctl.conf(5), sysctl.d(5)).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use shunt_model::{OnDown, Setting};
+
+use super::Halt;
+
+/// Where the kernel has its own.
+pub const KERNEL: &str = "/proc/sys/net/ipv4/vs";
+
+/// One line, and what it comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// File and line, or the file of one value.
+    pub at: String,
+    pub name: String,
+    pub value: String,
+    #[serde(flatten)]
+    pub meaning: Meaning,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "meaning", content = "what", rename_all = "snake_case")]
+pub enum Meaning {
+    Setting(Setting),
+    /// It is one of IPVS's, and there is nothing here that it would change.
+    Nothing(&'static str),
+    /// It cannot be taken.
+    Wrong(String),
+}
+
+/// What of IPVS's has nothing to change here, and why (docs/standards.md has more).
+const NOTHING: [(&str, &str); 22] = [
+    (
+        "amemthresh",
+        "memory is fixed; automatic defences look at defence_threshold",
+    ),
+    (
+        "backup_only",
+        "there is no backup mode: connections are not synchronised yet",
+    ),
+    (
+        "conn_lfactor",
+        "the connection table has a fixed size, shuntd --flows",
+    ),
+    (
+        "conntrack",
+        "forwarded packets do not pass netfilter, which tracks none of them",
+    ),
+    ("debug_level", "what is logged, shuntd --log says"),
+    (
+        "est_cpulist",
+        "rates are measured by the daemon, on whatever processor it runs",
+    ),
+    (
+        "est_nice",
+        "rates are measured by the daemon, with its own priority",
+    ),
+    (
+        "ignore_tunneled",
+        "other protocols than TCP and UDP are never scheduled",
+    ),
+    (
+        "lblc_expiration",
+        "the server of a target is forgotten after a day without use",
+    ),
+    (
+        "lblcr_expiration",
+        "the servers of a target are forgotten after a day without use",
+    ),
+    (
+        "pmtu_disc",
+        "no packet is ever cut: what does not fit is answered",
+    ),
+    ("run_estimation", "rates are always measured"),
+    (
+        "snat_reroute",
+        "answers always go where the director's own routes lead",
+    ),
+    (
+        "svc_lfactor",
+        "the service table has a fixed size, shuntd --services",
+    ),
+    ("sync_persist_mode", NO_SYNC),
+    ("sync_ports", NO_SYNC),
+    ("sync_qlen_max", NO_SYNC),
+    ("sync_refresh_period", NO_SYNC),
+    ("sync_retries", NO_SYNC),
+    ("sync_sock_size", NO_SYNC),
+    ("sync_threshold", NO_SYNC),
+    ("sync_version", NO_SYNC),
+];
+
+const NO_SYNC: &str = "connections are not synchronised yet";
+
+/// Reads a file, a folder of `*.conf` files, or a folder with a file for each value.
+pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
+    let failed = |error: io::Error| Halt::Usage(format!("cannot read {}: {error}", path.display()));
+    if !path.is_dir() {
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        return Ok(read(&path.display().to_string(), &text));
+    }
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        files.push(entry.map_err(failed)?.path());
+    }
+    // sysctl.d(5): in the order of their names, and later ones win.
+    files.sort();
+    let is_text = |file: &PathBuf| file.extension().is_some_and(|end| end == "conf");
+    if files.iter().any(is_text) {
+        let texts = files.iter().filter(|file| is_text(file));
+        let lines: Result<Vec<_>, Halt> = texts.map(|file| read_path(file)).collect();
+        return Ok(lines?.into_iter().flatten().collect());
+    }
+    let mut lines = Vec::new();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // What cannot be read, such as what is only for writing, has nothing to say.
+        let Ok(value) = std::fs::read_to_string(&file) else {
+            continue;
+        };
+        lines.push(of_kernel(&file.display().to_string(), &name, value.trim()));
+    }
+    Ok(lines)
+}
+
+/// Reads a text. What is not IPVS's is somebody else's, and left alone.
+pub fn read(file: &str, text: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        // "-" before a name: sysctl(8) does not mind if it cannot be set.
+        let line = line.strip_prefix('-').unwrap_or(line);
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        let name = name.trim().replace('/', ".");
+        let Some(name) = name.strip_prefix("net.ipv4.vs.") else {
+            continue;
+        };
+        lines.push(one(&format!("{file}:{number}"), name, value.trim()));
+    }
+    lines
+}
+
+fn one(at: &str, name: &str, value: &str) -> Line {
+    let nothing = NOTHING.iter().find(|(known, _)| *known == name);
+    let meaning = match (nothing, Setting::read(name, value)) {
+        (Some((_, why)), _) => Meaning::Nothing(why),
+        // Names of our own are none of the kernel's.
+        (None, Ok(Setting::DefenceThreshold(_))) => unknown(name),
+        (None, Ok(Setting::OnDown(_))) if name == "on_down" => unknown(name),
+        (None, Ok(setting)) => Meaning::Setting(setting),
+        (None, Err(error)) => Meaning::Wrong(error.to_string()),
+    };
+    Line {
+        at: at.to_owned(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+        meaning,
+    }
+}
+
+fn unknown(name: &str) -> Meaning {
+    Meaning::Wrong(format!("IPVS has no net.ipv4.vs.{name}"))
+}
+
+/// One of the running kernel's values. That it has `expire_nodest_conn = 0` is nobody's choice, as
+/// the kernel begins with it.
+fn of_kernel(at: &str, name: &str, value: &str) -> Line {
+    let mut line = one(at, name, value);
+    if line.meaning == Meaning::Setting(Setting::OnDown(OnDown::Keep)) {
+        line.meaning = Meaning::Setting(Setting::OnDown(OnDown::ByProtocol));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(text: &str) -> Vec<String> {
+        let lines = read("vs.conf", text).into_iter();
+        let text = |line: Line| match line.meaning {
+            Meaning::Setting(setting) => format!("{} {setting}", line.at),
+            Meaning::Nothing(_) => format!("{} nothing", line.at),
+            Meaning::Wrong(why) => format!("{} {why}", line.at),
+        };
+        lines.map(text).collect()
+    }
+
+    #[test]
+    fn every_form_of_a_line_is_read() {
+        assert_eq!(
+            texts(
+                "# net.ipv4.vs.drop_entry = 3\n\
+                 ;net.ipv4.vs.drop_entry=3\n\
+                 net.ipv4.ip_forward = 1\n\n\
+                 net.ipv4.vs.conn_reuse_mode=0\n\
+                 -net/ipv4/vs/expire_nodest_conn = 1\n  \
+                 net.ipv4.vs.conntrack = 1\n\
+                 net.ipv4.vs.sync_threshold = 3 50\n"
+            ),
+            [
+                "vs.conf:5 conn_reuse_mode 0",
+                "vs.conf:6 on_down reschedule",
+                "vs.conf:7 nothing",
+                "vs.conf:8 nothing",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        assert_eq!(
+            texts(
+                "net.ipv4.vs.drop_packets = 1\n\
+                 net.ipv4.vs.drop_packet = 7\n\
+                 net.ipv4.vs.secure_tcp\n\
+                 net.ipv4.vs.on_down = keep\n"
+            ),
+            [
+                "vs.conf:1 there is no setting \"drop_packets\", did you mean \"drop_packet\"?",
+                "vs.conf:2 drop_packet is 0 (never), 1 (automatic) or 3 (always), not \"7\"",
+                "vs.conf:3 secure_tcp is 0 (never), 1 (automatic) or 3 (always), not \"\"",
+                "vs.conf:4 IPVS has no net.ipv4.vs.on_down",
+            ]
+        );
+    }
+}

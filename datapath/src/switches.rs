@@ -1,0 +1,42 @@
+//! The bits by which settings reach the walk: of the director, of a service, of a server.
+
+/// Bits of [`crate::entry::Service::switches`]: what only packets that open something ask for.
+pub mod service_switch {
+    /// Any segment opens a TCP connection.
+    pub const SLOPPY_TCP: u32 = 1;
+    /// Any chunk opens an SCTP association.
+    pub const SLOPPY_SCTP: u32 = 2;
+    /// ICMP to the virtual address is scheduled.
+    pub const SCHEDULE_ICMP: u32 = 4;
+    /// What no server can take is left to the kernel's routes.
+    pub const BYPASS: u32 = 8;
+}
+
+/// Bits of [`crate::entry::Server::fate`]: what becomes of the connections of a server. Here, and
+/// not with the service, so that the walk finds it where it looks anyway.
+pub mod fate {
+    /// A SYN of a connection that it has begins another one.
+    pub const LEFT_BY_SYN: u16 = 1;
+    /// It is gone, and so are its connections: their next packet is as if they were not.
+    pub const RESCHEDULED: u16 = 2;
+    /// It is gone, and who sends it something is told so.
+    pub const RESET: u16 = 4;
+    /// New connections of clients with a template leave it.
+    pub const LEFT_BY_TEMPLATES: u16 = 8;
+    /// With one of these: only UDP's.
+    pub const UDP_ONLY: u16 = 16;
+    /// A SYN begins a connection in TIME_WAIT or CLOSE anew.
+    pub const REUSED: u16 = 32;
+    /// One in FIN_WAIT too whose answers take another way.
+    pub const REUSED_FIN_WAIT: u16 = 64;
+    /// Of a server that is gone: its connections are no more.
+    pub const ENDED: u16 = RESCHEDULED | RESET;
+}
+
+/// Bits of [`crate::entry::Settings::switches`].
+pub mod switch {
+    /// A masqueraded server whose packets belong to no connection is told so.
+    pub const NAT_ICMP_SEND: u32 = 1;
+    /// The states of TCP are those of `secure_tcp`.
+    pub const SECURE_TCP: u32 = 2;
+}
