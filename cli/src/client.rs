@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use shunt_model::api::{Change, ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, MarkRule, ServiceKey, Settings, Timeouts};
+use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 
 pub mod socket;
 
@@ -24,6 +24,7 @@ pub trait Client {
     fn timeouts(&mut self) -> Result<Timeouts, Failure>;
     fn settings(&mut self) -> Result<Settings, Failure>;
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure>;
+    fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure>;
     fn statistics(&mut self) -> Result<Statistics, Failure>;
     fn status(&mut self) -> Result<Status, Failure>;
 }

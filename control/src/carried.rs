@@ -29,7 +29,9 @@ pub fn carried(change: &Change) -> Result<(), Refusal> {
         | Change::SetTimeouts { .. }
         | Change::Set { .. }
         | Change::AddMark { .. }
-        | Change::DeleteMark { .. } => None,
+        | Change::DeleteMark { .. }
+        | Change::SetLocal { .. }
+        | Change::DeleteLocal { .. } => None,
     };
     match missing {
         None => Ok(()),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use shunt_model::api::{
     Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
 };
-use shunt_model::{MarkRule, ServiceKey, Settings, Timeouts};
+use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::sync::{mpsc, oneshot};
 
 /// A question to the daemon's task, with where the answer goes.
@@ -26,6 +26,7 @@ pub enum Ask {
     Count(oneshot::Sender<ConnectionCount>),
     Timeouts(oneshot::Sender<Timeouts>),
     Marks(oneshot::Sender<Vec<MarkRule>>),
+    Locals(oneshot::Sender<Vec<LocalAddress>>),
     Settings(oneshot::Sender<Settings>),
     Statistics(oneshot::Sender<Statistics>),
     Status(oneshot::Sender<Status>),
@@ -65,6 +66,7 @@ fn router(asks: Asks) -> Router {
         .route("/v1/connections/count", get(count))
         .route("/v1/timeouts", get(timeouts))
         .route("/v1/marks", get(marks))
+        .route("/v1/locals", get(locals))
         .route("/v1/settings", get(settings))
         .route("/v1/statistics", get(statistics))
         .fallback(nothing)
@@ -143,6 +145,10 @@ async fn timeouts(State(asks): State<Asks>) -> Response {
 
 async fn marks(State(asks): State<Asks>) -> Response {
     told(&asks, Ask::Marks).await
+}
+
+async fn locals(State(asks): State<Asks>) -> Response {
+    told(&asks, Ask::Locals).await
 }
 
 async fn settings(State(asks): State<Asks>) -> Response {

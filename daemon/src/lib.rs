@@ -5,6 +5,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod api;
+mod ephemeral;
 mod journal;
 pub mod kernel;
 mod memory;

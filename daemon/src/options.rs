@@ -30,6 +30,12 @@ pub struct Options {
     #[arg(long, value_parser = flows)]
     pub flows6: Option<u32>,
 
+    /// Connections of full NAT, and of other NAT that is translated one by one, that the tables
+    /// have room for. Memory is taken as they come.
+    #[arg(long, default_value_t = 1 << 17)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1 << 10..=1 << 25))]
+    pub translations: u32,
+
     /// Services that the tables have room for.
     #[arg(long, default_value_t = 16_384)]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
@@ -109,6 +115,7 @@ impl Options {
         Capacity {
             flows4: self.flows,
             flows6: self.flows6.unwrap_or((self.flows / 4).max(1 << 16)),
+            translations: self.translations.saturating_mul(2),
             sizes: Sizes {
                 services: self.services,
                 servers: self.servers,

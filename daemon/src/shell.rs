@@ -344,6 +344,9 @@ impl Shell {
             Ask::Marks(answer) => {
                 let _ = answer.send(self.director.table().marks().copied().collect());
             }
+            Ask::Locals(answer) => {
+                let _ = answer.send(self.director.table().locals().collect());
+            }
             Ask::Statistics(answer) => {
                 let _ = answer.send(self.statistics());
             }

@@ -84,28 +84,31 @@ pub mod lookup {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OriginKey {
+    /// How many bits of what follows are asked for: all.
+    pub bits: u32,
     /// [`endpoint_word`].
     pub word: u32,
     /// The device by its index, 0 for any; [`OriginKey::V6`] is set for IPv6.
     pub interface: u32,
+    pub reserved: u32,
     /// Wire order; IPv4 in the first four bytes, as in the source.
     pub target: [u64; 2],
     pub source: [u64; 2],
 }
-const _: () = assert!(size_of::<OriginKey>() == 40);
+const _: () = assert!(size_of::<OriginKey>() == 4 + OriginKey::BYTES);
 
 impl OriginKey {
     pub const V6: u32 = 1 << 31;
     /// Bits before those of the source.
-    pub const FIXED: u32 = 192;
+    pub const FIXED: u32 = 224;
     /// All bits, as a packet has them.
-    pub const BITS: u32 = 320;
-    pub const BYTES: usize = size_of::<OriginKey>();
+    pub const BITS: u32 = 352;
+    pub const BYTES: usize = 44;
 
     /// As the kernel compares it: byte by byte from the first.
     #[must_use]
     pub fn bytes(&self) -> [u8; Self::BYTES] {
-        let fixed = [self.word, self.interface].into_iter();
+        let fixed = [self.word, self.interface, self.reserved].into_iter();
         let addresses = self.target.into_iter().chain(self.source);
         let all = fixed
             .flat_map(u32::to_ne_bytes)
@@ -126,12 +129,14 @@ impl OriginKey {
         interface: u32,
     ) -> Self {
         Self {
+            bits: Self::BITS,
             word,
             interface: if F::V6 {
                 interface | Self::V6
             } else {
                 interface
             },
+            reserved: 0,
             target: F::words(target),
             source: F::words(source),
         }
@@ -396,6 +401,8 @@ pub mod server_flag {
     pub const IPV6: u8 = 2;
     /// GUE, GRE: the tunnel's header has a checksum.
     pub const CHECKSUM: u8 = 4;
+    /// Translated flows: the server sees a local address in place of the client's.
+    pub const FULL_NAT: u8 = 8;
     /// Has thresholds ([`super::standing`]).
     pub const LIMITED: u8 = 128;
 }
@@ -411,6 +418,8 @@ pub mod method {
     /// Tunnels with a header of their own: [`crate::tunnel`].
     pub const GUE: u8 = 5;
     pub const GRE: u8 = 6;
+    /// Flows whose rewriting does not follow from the entry alone: [`crate::translate`].
+    pub const TRANSLATE: u8 = 7;
 }
 
 /// A real server of one service, with all that can be computed once. The first cache line is what
@@ -514,7 +523,7 @@ pub struct Settings {
     pub timeouts: [u32; crate::connection::STATES],
     /// [`switch`].
     pub switches: u32,
-    /// 1 if any service uses NAT: packets are then also looked up by where they come from.
+    /// [`nat`]: not 0 if packets are also looked up by where they come from.
     pub masquerades: u32,
     /// ICMP errors that the director may send a tick and CPU.
     pub icmp_limit: u32,
@@ -525,6 +534,14 @@ pub struct Settings {
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 152);
+
+/// Bits of [`Settings::masquerades`].
+pub mod nat {
+    /// A service uses NAT.
+    pub const MASQUERADES: u32 = 1;
+    /// And some of its answers belong to translated flows.
+    pub const TRANSLATES: u32 = 2;
+}
 
 /// What was carried for one server, on one CPU.
 #[repr(C, align(8))]

@@ -7,7 +7,7 @@ use crate::frame::Frame;
 use crate::link;
 use crate::packet::{self, Packet, Part, TCP};
 use crate::tables::{FragmentKey, FragmentValue, Tables};
-use crate::verdict::{Drop, Note, Pass, Word};
+use crate::verdict::{Drop, Pass, Word};
 use crate::walk;
 
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
@@ -130,7 +130,6 @@ fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
             if packet.protocol == TCP && offset < 20 {
                 return Word::drop(Drop::BadFragment);
             }
-            tables.count(Note::FragmentFollowed.counter());
             let [source, target] = value.ports;
             Word::server(source as u32 | (target as u32) << 16)
         }

@@ -6,7 +6,7 @@
 //! quoted header is trusted only as far as it names a flow that is in the table.
 
 use crate::checksum;
-use crate::entry::{NONE, Settings, endpoint_word, kind, lookup, method};
+use crate::entry::{NONE, Settings, endpoint_word, kind, lookup, method, nat};
 use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
 use crate::link;
@@ -19,14 +19,14 @@ use crate::walk;
 
 /// The quoted packet.
 #[derive(Clone, Copy, Debug)]
-struct Quote<F: Family> {
-    l3: usize,
-    l4: usize,
-    source: F::Address,
-    target: F::Address,
-    protocol: u8,
-    source_port: u16,
-    target_port: u16,
+pub struct Quote<F: Family> {
+    pub l3: usize,
+    pub l4: usize,
+    pub source: F::Address,
+    pub target: F::Address,
+    pub protocol: u8,
+    pub source_port: u16,
+    pub target_port: u16,
 }
 
 /// RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
@@ -104,17 +104,7 @@ pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 #[inline(always)]
 fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let not_ours = Word::pass(Pass::Icmp);
-    if packet.part != Part::Whole {
-        return not_ours;
-    }
-    let Some(header) = frame.view::<8>(packet.l4) else {
-        return not_ours;
-    };
-    if !is_error::<F>(header.u8::<0>()) {
-        return not_ours;
-    }
-    let end = packet.l3.wrapping_add(packet.length as usize);
-    let Some(quote) = quote::<F, P>(frame, packet.l4.wrapping_add(8), end) else {
+    let Some(quote) = quoted::<F, P>(frame, packet) else {
         return not_ours;
     };
     let Some(settings) = tables.settings() else {
@@ -130,9 +120,23 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     let word = endpoint_word(quote.target_port, quote.protocol, kind::MASQUERADED);
     let endpoint = walk::endpoint::<F, T>(tables, settings, quote.target, word);
     if endpoint != NONE && quote.source == packet.target {
-        return to_client(frame, tables, packet, &quote, endpoint);
+        return to_client(frame, tables, settings, packet, &quote, endpoint);
     }
     not_ours
+}
+
+/// What an ICMP error quotes; `None` if the packet is no error or quotes nothing to be known by.
+#[inline(always)]
+pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quote<F>> {
+    if packet.part != Part::Whole {
+        return None;
+    }
+    let header = frame.view::<8>(packet.l4)?;
+    if !is_error::<F>(header.u8::<0>()) {
+        return None;
+    }
+    let end = packet.l3.wrapping_add(packet.length as usize);
+    quote::<F, P>(frame, packet.l4.wrapping_add(8), end)
 }
 
 /// As [`walk::service`], for the client of the quoted answer.
@@ -177,6 +181,9 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     if !walk::is_present(server) {
         return Word::drop(Drop::ServerGone);
     }
+    if server.method == method::TRANSLATE {
+        return Word::translate(NONE);
+    }
     walk::count_in(tables, id, packet.length);
     tables.count(Note::IcmpRelated.counter());
     if server.method == method::MASQUERADE {
@@ -204,6 +211,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
 fn to_client<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
+    settings: &Settings,
     packet: &Packet<F>,
     quote: &Quote<F>,
     endpoint: u32,
@@ -211,7 +219,11 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let key = F::key(quote.source, quote.source_port, endpoint);
     let hash = track::hash(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Word::pass(Pass::Icmp);
+        return if settings.masquerades & nat::TRANSLATES != 0 {
+            Word::translate(NONE)
+        } else {
+            Word::pass(Pass::Icmp)
+        };
     };
     let id = entry.target();
     let Some(server) = tables.server(id) else {
@@ -233,7 +245,11 @@ fn to_client<F: Family, P: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn send<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, ways: &crate::entry::Ways) -> Word {
+pub fn send<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    ways: &crate::entry::Ways,
+) -> Word {
     if packet.ttl <= 1 {
         // RFC 1122, 3.2.2: no error about an error.
         return Word::drop(Drop::Expired);

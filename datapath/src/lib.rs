@@ -44,6 +44,8 @@ pub mod switches;
 pub mod tables;
 pub mod template;
 pub mod track;
+pub mod translate;
+pub mod translation;
 pub mod tunnel;
 pub mod verdict;
 pub mod walk;

@@ -22,6 +22,8 @@ pub fn forward<F: Family, P: Frame>(
     if server.method >= method::LOCAL {
         return if server.method == method::LOCAL {
             Word::pass(Pass::Local)
+        } else if server.method == method::TRANSLATE {
+            Word::translate(id)
         } else {
             Word::tunnel(id)
         };

@@ -200,8 +200,8 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
     let Some(server) = tables.server(id) else {
         return Err(Word::drop(Drop::TableFull));
     };
-    // The answers of a masqueraded server could not be told apart.
-    if id == NONE || server.method == method::MASQUERADE {
+    // The answers of a masqueraded or translated server could not be told apart.
+    if id == NONE || server.method == method::MASQUERADE || server.method == method::TRANSLATE {
         return Err(Word::drop(Drop::TableFull));
     }
     tables.count(Note::Untracked.counter());
@@ -237,7 +237,7 @@ fn enter<F: Family, P: Frame, T: Tables>(
     };
     let Some(seat) = seat else { return false };
     let masquerade = server.method == method::MASQUERADE;
-    let answers = if masquerade {
+    let answers = if masquerade || server.method == method::TRANSLATE {
         0
     } else {
         connection::Meta::NO_OUTPUT

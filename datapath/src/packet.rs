@@ -369,6 +369,15 @@ pub struct Ports {
     pub flags: u8,
 }
 
+impl Ports {
+    /// Both ports in a word, the source in the low half.
+    #[inline(always)]
+    #[must_use]
+    pub fn both(&self) -> u32 {
+        self.source as u32 | (self.target as u32) << 16
+    }
+}
+
 /// Reads the transport header of a whole packet or a first fragment.
 #[inline(always)]
 pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports> {

@@ -7,6 +7,7 @@ use crate::entry::{
 };
 use crate::flows::Words;
 use crate::schedule::Client;
+use crate::translation::{Local, Translation, Tuple};
 
 /// What is fixed when the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,15 @@ pub struct FragmentValue {
     /// Who got it, if no entry of a flow says so ([`crate::entry::service_flag::ONE_PACKET`]).
     pub server: u32,
     pub reserved: u32,
+}
+
+/// What became of entering a translation.
+pub mod entered {
+    pub const DONE: u32 = 0;
+    /// There is one with this key already.
+    pub const THERE: u32 = 1;
+    /// There is no room.
+    pub const FULL: u32 = 2;
 }
 
 pub trait Tables {
@@ -106,6 +116,14 @@ pub trait Tables {
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
     fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue);
+
+    /// What becomes of packets of this tuple: the words of a [`Translation`].
+    fn translation(&self, tuple: &Tuple) -> Option<Self::Words>;
+    /// Enters a translation; in place of one that is there unless `anew`. Says [`entered`].
+    fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32;
+    fn forget_translation(&self, tuple: &Tuple);
+    /// A local address, by its number within its family.
+    fn local(&self, v6: bool, number: u32) -> Option<&Local>;
 
     /// Counts for a server, on this CPU.
     fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic));

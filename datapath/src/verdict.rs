@@ -1,5 +1,7 @@
 //! What becomes of a packet. Each outcome has a counter, and each counter a name.
 
+use crate::packet::Ports;
+
 /// The outcome of the walk; the shell turns it into the hook's own action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -18,6 +20,12 @@ pub enum Verdict {
     Rest,
     /// A tunnel with a header of its own leads to this server: [`crate::tunnel::wrap`] makes it.
     Tunnel(u32),
+    /// A translated flow: [`crate::translate::carry`] takes the packet on to this server, or to a
+    /// client ([`crate::entry::NONE`]).
+    Translate(u32),
+    /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
+    /// gives it its translation, and [`Verdict::Translate`] comes again.
+    Enter(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -93,6 +101,10 @@ pub enum Drop {
     NoWayBack = 12,
     /// A new connection, one of so many that are dropped against a flood (`drop_packet`).
     Defence = 13,
+    /// No local address and port is free for a translated flow.
+    NoLocalPort = 14,
+    /// The table of translations has no room.
+    NoTranslation = 15,
 }
 
 /// Things worth a number that are no verdict.
@@ -117,7 +129,7 @@ pub enum Note {
 
 const PASSES: u32 = 8;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 14;
+const DROPS: u32 = 16;
 const NOTES: u32 = 7;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
@@ -186,6 +198,12 @@ impl Word {
 
     #[inline(always)]
     #[must_use]
+    pub const fn translate(server: u32) -> Self {
+        Self::new(10, server)
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn drop(why: Drop) -> Self {
         Self::new(7, why as u32)
     }
@@ -208,6 +226,36 @@ impl Word {
             return None;
         }
         Some(self.0 as u32)
+    }
+
+    /// The server to which a packet of a translated flow goes; [`crate::entry::NONE`] is a client.
+    #[inline(always)]
+    #[must_use]
+    pub fn translated(self) -> Option<u32> {
+        if self.0 >> 32 != 10 {
+            return None;
+        }
+        Some(self.0 as u32)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn enter(ports: Ports) -> Self {
+        Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
+    }
+
+    /// The ports of a translated flow that is to be entered.
+    #[inline(always)]
+    #[must_use]
+    pub fn entering(self) -> Option<Ports> {
+        if self.0 >> 32 != 11 {
+            return None;
+        }
+        Some(Ports {
+            source: self.0 as u16,
+            target: (self.0 >> 16) as u16,
+            flags: 0,
+        })
     }
 
     /// The answer that is due, with the MTU to tell.
@@ -235,6 +283,8 @@ impl Word {
             7 => Verdict::Drop(Drop::from(detail)),
             8 => Verdict::Tunnel(detail),
             9 => Verdict::Rest,
+            10 => Verdict::Translate(detail),
+            11 => Verdict::Enter(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }
@@ -301,7 +351,22 @@ impl From<u32> for Drop {
             10 => Drop::BadFragment,
             12 => Drop::NoWayBack,
             13 => Drop::Defence,
+            14 => Drop::NoLocalPort,
+            15 => Drop::NoTranslation,
             _ => Drop::Internal,
+        }
+    }
+}
+
+impl Drop {
+    /// Why a translation was not entered ([`crate::tables::entered`]).
+    #[inline(always)]
+    #[must_use]
+    pub fn refused(entered: u32) -> Self {
+        if entered == crate::tables::entered::THERE {
+            Drop::NoLocalPort
+        } else {
+            Drop::NoTranslation
         }
     }
 }
@@ -353,6 +418,8 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "internal"),
     (Class::Drop, "no-way-back"),
     (Class::Drop, "defence"),
+    (Class::Drop, "no-local-port"),
+    (Class::Drop, "no-translation"),
     (Class::Note, "opened"),
     (Class::Note, "untracked"),
     (Class::Note, "displaced"),

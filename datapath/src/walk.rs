@@ -5,7 +5,7 @@
 
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, WIDE, Ways, endpoint_word, fate, kind, lookup, server_flag,
+    NONE, Server, Settings, WIDE, Ways, endpoint_word, fate, kind, lookup, nat, server_flag,
     service_flag, wide_number, with_port,
 };
 use crate::family::{Family, V4, V6};
@@ -19,6 +19,7 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::track;
+use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 
@@ -34,6 +35,18 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
     if let Some(server) = verdict.tunnelled() {
         verdict = tunnel::wrap(frame, tables, server);
+    }
+    if let Some(server) = verdict.translated() {
+        verdict = translate::carry(frame, tables, server);
+        if let Some(ports) = verdict.entering() {
+            verdict = translate::enter::enter(frame, tables, ports, server);
+            if verdict.open().is_ok() {
+                verdict = translate::carry(frame, tables, server);
+            }
+        }
+        if verdict == Word::RELATED {
+            verdict = translate::error::follow(frame, tables);
+        }
     }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
@@ -111,6 +124,9 @@ fn transport<F: Family, P: Frame, T: Tables>(
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
+    if let Part::Later(_) = packet.part {
+        tables.count(Note::FragmentFollowed.counter());
+    }
     let Some(settings) = tables.settings() else {
         return Word::drop(Drop::Internal);
     };
@@ -341,8 +357,13 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
     let hash = track::hash(tables, &key);
+    // Not a flow that is masqueraded: a translated one maybe, else the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
-        return fates::unasked(settings, packet, ports);
+        return if settings.masquerades & nat::TRANSLATES != 0 {
+            Word::translate(NONE)
+        } else {
+            fates::unasked(settings, packet, ports)
+        };
     };
     let id = entry.target();
     let Some(server) = tables.server(id) else {
@@ -353,7 +374,10 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     }
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
-        let Some(state) = visit::<F, T>(tables, packet, ports, settings, server, id) else {
+        let service = with_port(server.service, ports.source);
+        let flow = F::key(packet.target, ports.target, service);
+        let heard = Heard::of(packet, ports);
+        let Some(state) = tell::<F, T>(tables, settings, &flow, id, heard) else {
             // Its connection is gone or just being made again: the daemon's scan takes it out.
             return fates::unasked(settings, packet, ports);
         };
@@ -375,28 +399,44 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
+/// What an answer tells of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    pub part: Part,
+    pub protocol: u8,
+    pub flags: u8,
+}
+
+impl Heard {
+    #[inline(always)]
+    pub fn of<F: Family>(packet: &Packet<F>, ports: Ports) -> Self {
+        Self {
+            part: packet.part,
+            protocol: packet.protocol,
+            flags: ports.flags,
+        }
+    }
+}
+
 /// Tells the connection of an answer, and says its state; `None` if there is none any more.
 #[inline(always)]
-fn visit<F: Family, T: Tables>(
+pub fn tell<F: Family, T: Tables>(
     tables: &T,
-    packet: &Packet<F>,
-    ports: Ports,
     settings: &Settings,
-    server: &Server,
+    key: &crate::flows::Key,
     id: u32,
+    heard: Heard,
 ) -> Option<connection::State> {
     let now = tables.now();
-    let service = with_port(server.service, ports.source);
-    let key = F::key(packet.target, ports.target, service);
-    let hash = track::hash(tables, &key);
-    let mut entry = track::find::<F, T>(tables, &key, hash)?;
+    let hash = track::hash(tables, key);
+    let mut entry = track::find::<F, T>(tables, key, hash)?;
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
         return None;
     }
-    let state = match packet.part {
+    let state = match heard.part {
         Part::Later(_) => meta.state(),
-        _ => track::follow(settings, meta, packet.protocol, true, ports.flags),
+        _ => track::follow(settings, meta, heard.protocol, true, heard.flags),
     };
     track::note::<F, T>(tables, &mut entry, state, now);
     Some(state)

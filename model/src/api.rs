@@ -9,6 +9,7 @@
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
 //! | `GET /v1/marks` | | `[`[`MarkRule`]`]` |
+//! | `GET /v1/locals` | | `[`[`LocalAddress`]`]` |
 //! | `GET /v1/timeouts` | | [`Timeouts`] |
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
@@ -18,12 +19,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Counters, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey, Setting, Settings,
-    Timeouts,
+    Counters, Family, LocalAddress, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey,
+    Setting, Settings, Timeouts,
 };
 
 /// One change of the table. The forms are those of IPVS's own commands.
@@ -72,6 +74,14 @@ pub enum Change {
     DeleteMark {
         rule: MarkRule,
     },
+    /// Full NAT may use these ports of this address from here on, and no others of it.
+    SetLocal {
+        local: LocalAddress,
+    },
+    /// No new connection gets this local address.
+    DeleteLocal {
+        address: IpAddr,
+    },
 }
 
 impl fmt::Display for Change {
@@ -104,6 +114,8 @@ impl fmt::Display for Change {
             Change::Set { setting } => write!(f, "setting {setting}"),
             Change::AddMark { rule } => write!(f, "{rule} added"),
             Change::DeleteMark { rule } => write!(f, "{rule} deleted"),
+            Change::SetLocal { local } => write!(f, "local address {local} set"),
+            Change::DeleteLocal { address } => write!(f, "local address {address} deleted"),
             Change::SetTimeouts { timeouts } => {
                 let Timeouts {
                     tcp_s,
@@ -234,9 +246,31 @@ pub struct Status {
     /// Answers for other clients, for whom the kernel's routes were asked.
     #[serde(default)]
     pub client_routes_asked: u64,
+    /// Local addresses of full NAT, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub local_pools: Vec<LocalPool>,
+    /// Entries of the table of translations; a translated connection has two.
+    #[serde(default)]
+    pub translations_capacity: u64,
+    #[serde(default)]
+    pub translations_used: u64,
     /// A sentence for each thing that an operator should look at today.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// The local addresses of a family, and how far they are used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPool {
+    pub family: Family,
+    pub addresses: u32,
+    /// Ports of all addresses: so many connections can each server have at once.
+    pub ports: u64,
+    /// Connections of the server that has the most.
+    pub used: u64,
+    /// That server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fullest: Option<ServerAddress>,
 }
 
 /// A device that the packet path listens on.

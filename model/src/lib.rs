@@ -6,6 +6,7 @@
 pub mod api;
 pub mod connection;
 pub mod counters;
+pub mod local;
 pub mod mark;
 pub mod nearest;
 pub mod origin;
@@ -16,6 +17,7 @@ pub mod settings;
 
 pub use connection::{Connection, State};
 pub use counters::{Counters, Rates};
+pub use local::{LocalAddress, LocalPorts};
 pub use mark::MarkRule;
 pub use origin::Origin;
 pub use scheduler::{Scheduler, SchedulerFlags};

@@ -57,6 +57,9 @@ pub struct UnreadableServer {
 pub enum Method {
     /// NAT: the destination is rewritten, and the source of the answers.
     Masquerade,
+    /// Full NAT: the source is rewritten too, to a local address and port, so that answers come
+    /// back without a route to the director.
+    FullNat,
     /// Direct routing: only the MAC addresses change.
     Route,
     /// The packet travels inside another one.
@@ -66,9 +69,17 @@ pub enum Method {
 }
 
 impl Method {
+    /// Whether the server gets packets at another address than the virtual one, and so maybe at
+    /// another port.
+    #[must_use]
+    pub fn rewrites(self) -> bool {
+        matches!(self, Method::Masquerade | Method::FullNat)
+    }
+
     /// Each method by its name. A tunnel without more words is IP in IP.
-    const NAMED: [(&'static str, Method); 4] = [
+    const NAMED: [(&'static str, Method); 5] = [
         ("masquerade", Method::Masquerade),
+        ("fullnat", Method::FullNat),
         ("route", Method::Route),
         ("tunnel", Method::Tunnel(Encapsulation::Ipip)),
         ("local", Method::Local),
@@ -79,6 +90,7 @@ impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Method::Masquerade => "masquerade",
+            Method::FullNat => "fullnat",
             Method::Route => "route",
             Method::Tunnel(Encapsulation::Ipip) => "tunnel",
             Method::Tunnel(Encapsulation::Gue { .. }) => "tunnel (gue)",

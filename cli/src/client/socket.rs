@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shunt_model::api::{Change, ConnectionCount, Done, ServiceStatus, Statistics, Status};
-use shunt_model::{Connection, MarkRule, ServiceKey, Settings, Timeouts};
+use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -143,6 +143,10 @@ impl Client for Socket {
 
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure> {
         self.get("/v1/marks")
+    }
+
+    fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure> {
+        self.get("/v1/locals")
     }
 
     fn statistics(&mut self) -> Result<Statistics, Failure> {

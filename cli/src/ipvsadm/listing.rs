@@ -307,6 +307,7 @@ pub fn granularity(granularity: Granularity) -> Option<String> {
 fn method(method: Method) -> &'static str {
     match method {
         Method::Masquerade => "Masq",
+        Method::FullNat => "FullNat",
         Method::Local => "Local",
         Method::Tunnel(_) => "Tunnel",
         Method::Route => "Route",
@@ -320,7 +321,7 @@ fn tunnel(method: Method) -> String {
         TunnelChecksum::Remote => "r+c",
     };
     match method {
-        Method::Masquerade | Method::Local | Method::Route => "n/a".into(),
+        Method::Masquerade | Method::FullNat | Method::Local | Method::Route => "n/a".into(),
         Method::Tunnel(Encapsulation::Ipip) => "ipip".into(),
         Method::Tunnel(Encapsulation::Gue { port, checksum }) => {
             format!("gue:{port}:{}", checksum_name(checksum))

@@ -317,6 +317,9 @@ impl Face<'_> {
     fn save(&mut self, numeric: bool) -> Result<u8, Halt> {
         let names = (!numeric).then_some(self.names);
         for status in order::sort_services(self.services()?) {
+            for sentence in save::unsaid(&status) {
+                writeln!(self.error, "{sentence}")?;
+            }
             save::write_service(self.out, status, names)?;
         }
         Ok(0)

@@ -33,6 +33,21 @@ pub fn write_service(
     Ok(())
 }
 
+/// What of a service its lines do not say, a sentence for each server.
+pub fn unsaid(status: &ServiceStatus) -> Vec<String> {
+    let key = status.service.key;
+    let servers = status.servers.iter().map(|status| &status.server);
+    let full = servers.filter(|server| server.method == Method::FullNat);
+    let sentence = |server: &Server| {
+        let at = server.at;
+        format!(
+            "server {at} of {key}: ipvsadm has no word for full NAT, so it is saved as masquerade; \
+             after a restore: shunt server edit {key} {at} --method fullnat"
+        )
+    };
+    full.map(sentence).collect()
+}
+
 fn service_words(key: &ServiceKey, names: Option<&dyn Names>) -> String {
     match *key {
         ServiceKey::Mark { mark, family } => {
@@ -80,7 +95,8 @@ fn options(service: &Service) -> String {
 
 fn server_words(server: &Server) -> String {
     let method = match server.method {
-        Method::Masquerade => "-m",
+        // The nearest that it has: see [`unsaid`].
+        Method::Masquerade | Method::FullNat => "-m",
         Method::Tunnel(_) => "-i",
         Method::Local | Method::Route => "-g",
     };

@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 35] = [
+const MEANINGS: [(&str, &str); 37] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -76,6 +76,8 @@ const MEANINGS: [(&str, &str); 35] = [
         "defence",
         "a new connection, dropped against a flood (drop_packet)",
     ),
+    ("no-local-port", "no local address and port is free for it"),
+    ("no-translation", "no room for a translated connection"),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),
     (

@@ -19,6 +19,7 @@ mod change;
 mod connection;
 mod import;
 mod iptables;
+mod local;
 mod mark;
 mod meaning;
 mod pages;
@@ -70,6 +71,9 @@ enum Noun {
     /// Show and change the rules that mark packets
     #[command(subcommand)]
     Mark(mark::Verb),
+    /// Show and change the addresses that servers of full NAT see in place of clients
+    #[command(subcommand)]
+    Local(local::Verb),
     /// Show and change what holds for the whole director
     #[command(subcommand, visible_alias = "settings")]
     Setting(setting::Verb),
@@ -192,6 +196,7 @@ impl Noun {
             Noun::Server(verb) => verb.run(outside),
             Noun::Connection(verb) => verb.run(outside),
             Noun::Mark(verb) => verb.run(outside),
+            Noun::Local(verb) => verb.run(outside),
             Noun::Setting(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
             Noun::Proc { file } => file.write(outside),

@@ -127,6 +127,7 @@ fn write_service(out: &mut dyn Write, status: &ServiceStatus) -> io::Result<()> 
         let at = AtPort(at.address, at.port);
         let method = match method {
             Method::Masquerade => "Masq",
+            Method::FullNat => "FullNat",
             Method::Local => "Local",
             Method::Tunnel(_) => "Tunnel",
             Method::Route => "Route",

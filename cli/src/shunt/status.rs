@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use shunt_model::api::Status;
+use shunt_model::Family;
+use shunt_model::api::{LocalPool, Status};
 
 use super::table::{Side, Table, duration, number};
 use super::{Form, Halt, setting, write_json};
@@ -36,6 +37,13 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         out,
         "hops         {hops} ways to clients prepared, {asked} answers asked the kernel for others"
     )?;
+    for pool in &status.local_pools {
+        writeln!(out, "local        {}", local_pool(pool))?;
+    }
+    if status.translations_used > 0 {
+        let (used, capacity) = (status.translations_used, status.translations_capacity);
+        writeln!(out, "translations {used} of {capacity} entries")?;
+    }
     if let Some(settings) = setting::different(&status.settings) {
         writeln!(out, "settings     {settings}")?;
     }
@@ -68,6 +76,24 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         ]);
     }
     Ok(table.write(out)?)
+}
+
+/// How far the local addresses of a family are used.
+fn local_pool(pool: &LocalPool) -> String {
+    let family = match pool.family {
+        Family::Ipv4 => "IPv4",
+        Family::Ipv6 => "IPv6",
+    };
+    let addresses = match pool.addresses {
+        1 => "1 address".to_owned(),
+        many => format!("{many} addresses"),
+    };
+    let ports = pool.ports;
+    let used = match pool.fullest {
+        Some(at) => format!("{} used at {at}", pool.used),
+        None => "none used".to_owned(),
+    };
+    format!("{family}: {addresses} with {ports} ports for each server, {used}")
 }
 
 /// Used of capacity, in tenths of a percent.

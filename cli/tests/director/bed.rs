@@ -159,6 +159,11 @@ impl Held {
 
     /// Asks on this connection who is there.
     pub fn ask(&mut self) -> Result<String> {
+        Ok(self.ask_client()?.0)
+    }
+
+    /// The same, and what client the server sees.
+    pub fn ask_client(&mut self) -> Result<(String, SocketAddr)> {
         self.stream
             .write_all(b"GET / HTTP/1.1\r\nHost: held\r\n\r\n")
             .context("send")?;
@@ -170,11 +175,12 @@ impl Held {
             answer.extend_from_slice(&piece[..length]);
             let text = String::from_utf8_lossy(&answer);
             // The body's last line is the address that was asked.
-            let server = text.lines().find_map(|line| line.strip_prefix("server "));
-            if let (Some(server), true) =
-                (server, text.contains("\naddress ") && text.ends_with('\n'))
+            let field = |name| text.lines().find_map(|line| line.strip_prefix(name));
+            let is_whole = text.contains("\naddress ") && text.ends_with('\n');
+            if let (Some(server), Some(client), true) =
+                (field("server "), field("client "), is_whole)
             {
-                return Ok(server.to_owned());
+                return Ok((server.to_owned(), client.parse()?));
             }
         }
     }

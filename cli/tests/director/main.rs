@@ -19,3 +19,4 @@ mod settings;
 mod size;
 mod spread;
 mod table;
+mod translated;

@@ -11,7 +11,8 @@ use shunt_model::api::{
     Change, ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status,
 };
 use shunt_model::{
-    Connection, Counters, MarkRule, Rates, ServerAddress, ServiceKey, Settings, Timeouts,
+    Connection, Counters, LocalAddress, MarkRule, Rates, ServerAddress, ServiceKey, Settings,
+    Timeouts,
 };
 
 /// What traffic made of a service or a server.
@@ -103,6 +104,10 @@ impl Client for Handle {
 
     fn timeouts(&mut self) -> Result<Timeouts, Failure> {
         Ok(self.0.borrow().table.timeouts())
+    }
+
+    fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure> {
+        Ok(self.0.borrow().table.locals().collect())
     }
 
     fn settings(&mut self) -> Result<Settings, Failure> {

@@ -188,3 +188,49 @@ fn a_refusal_in_json_has_a_reason_that_a_program_can_tell() {
     assert_eq!(refusal, json!({"reason": "no_such_service", "text": text}));
     assert_eq!((said.status, said.out.as_str()), (1, ""));
 }
+
+#[test]
+fn local_addresses_are_added_changed_and_deleted() {
+    let stage = Stage::new();
+    let dialogue = [
+        (
+            "local add 10.1.0.99",
+            "added local address 10.1.0.99 ports 1024-32767",
+        ),
+        (
+            "local add 10.1.0.99 --ports 1024-32767",
+            "nothing to do: local address 10.1.0.99 ports 1024-32767 is there already",
+        ),
+        (
+            "local add 10.1.0.99 --ports 2000-2999",
+            "changed local address 10.1.0.99 ports 1024-32767: ports 2000-2999",
+        ),
+        (
+            "local add 2001:db8:1::99",
+            "added local address 2001:db8:1::99 ports 1024-32767",
+        ),
+        (
+            "local delete 10.1.0.98",
+            "nothing to do: there is no local address 10.1.0.98",
+        ),
+    ];
+    for (line, answer) in dialogue {
+        assert_eq!(stage.says(line), format!("{answer}\n"), "{line}");
+    }
+    assert_eq!(
+        stage.says("local list"),
+        "\
+ADDRESS         PORTS
+10.1.0.99       2000-2999
+2001:db8:1::99  1024-32767
+"
+    );
+    assert_eq!(
+        stage.says("local delete 10.1.0.99"),
+        "deleted local address 10.1.0.99; connections that have it keep it\n"
+    );
+    assert_eq!(
+        stage.json("local list --json"),
+        json!([{"address": "2001:db8:1::99", "ports": {"first": 1024, "last": 32_767}}])
+    );
+}

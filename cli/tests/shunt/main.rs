@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use shunt_cli::client::{Client, Failure};
 use shunt_cli::shunt::{Outside, run};
 use shunt_control::carried::Gate;
-use shunt_model::api::{Device, Statistics, Status};
-use shunt_model::{Connection, Counters, Protocol, Rates, State};
+use shunt_model::api::{Device, LocalPool, Statistics, Status};
+use shunt_model::{Connection, Counters, Family, Protocol, Rates, State};
 
 use memory::{Handle, Numbers};
 
@@ -119,6 +119,15 @@ fn status_says_who_runs_where_and_how_full_it_is() {
         servers: 3,
         client_hops: 3,
         client_routes_asked: 17,
+        local_pools: vec![LocalPool {
+            family: Family::Ipv4,
+            addresses: 2,
+            ports: 63_488,
+            used: 51_000,
+            fullest: Some("10.1.0.11:80".parse().unwrap()),
+        }],
+        translations_capacity: 262_144,
+        translations_used: 102_000,
         warnings: vec!["the connection table is nearly full".into()],
         ..Status::default()
     };
@@ -130,6 +139,8 @@ daemon       0.1.0, process 812, up 12 min 5 s, adopted the packet path of an ea
 services     1 with 3 servers
 connections  12345 of 1048576 entries (1.1 %)
 hops         3 ways to clients prepared, 17 answers asked the kernel for others
+local        IPv4: 2 addresses with 63488 ports for each server, 51000 used at 10.1.0.11:80
+translations 102000 of 262144 entries
 warning      the connection table is nearly full
 
 DEVICE  INDEX  HOOK

@@ -77,33 +77,13 @@ impl Director {
     }
 
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
-        let ServiceKey::Address { port, .. } = key else {
-            if server.method != Method::Masquerade {
-                return Ok(());
-            }
-            return Err(Refusal {
-                reason: Reason::NotSupported,
-                text: format!(
-                    "server {}: masquerade is not carried for firewall marks by this version of \
-                     Shunt yet; use route or tunnel",
-                    server.at
-                ),
-            });
+        let asked = match key {
+            ServiceKey::Address { port, .. } => *port,
+            ServiceKey::Mark { .. } => 0,
         };
-        let masquerade = server.method == Method::Masquerade;
-        if *port == 0 && masquerade && server.at.port != 0 {
-            return Err(Refusal {
-                reason: Reason::NotSupported,
-                text: format!(
-                    "server {}: behind masquerade, a service of every port needs servers of every \
-                     port; leave the port out",
-                    server.at
-                ),
-            });
-        }
-        let moved = server.method == Method::Masquerade
+        let moved = server.method.rewrites()
             && self.local.contains(&server.at.address)
-            && ids::port(key, server.at) != *port;
+            && ids::port(key, server.at) != asked;
         if moved {
             return Err(Refusal {
                 reason: Reason::NotSupported,
@@ -125,7 +105,9 @@ fn wide_in(change: &Change) -> Option<(&'static str, ServiceKey)> {
             Some(("service", service.key))
         }
         Change::AddServer { key, server } | Change::EditServer { key, server }
-            if ids::is_wide(key) && server.method == Method::Masquerade =>
+            if ids::is_wide(key)
+                && server.method == Method::Masquerade
+                && !ids::translates(key, server.at, server.method) =>
         {
             Some(("a server of service", *key))
         }

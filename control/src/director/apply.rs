@@ -126,7 +126,7 @@ impl Director {
         }
         self.stand(put.id, &server, put.fresh, running);
         self.write_server(key, &server);
-        if let Some(nat) = put.endpoint {
+        for nat in put.endpoints {
             let word = entry::endpoint_word(
                 nat.key.port.to_be(),
                 nat.key.protocol,

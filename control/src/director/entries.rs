@@ -151,7 +151,7 @@ pub struct Surroundings<'a> {
 #[must_use]
 pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Option<entry::Server> {
     let at = server.at.address;
-    // A mark has no address of its own: its servers are not masqueraded, so nobody asks for it.
+    // A mark has no address of its own: its flows are translated one by one, so nobody asks for it.
     let (address, port) = match key {
         ServiceKey::Address { address, port, .. } => (address, port),
         ServiceKey::Mark { .. } => (&at, &0),
@@ -159,7 +159,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     let mut entry = entry::Server {
         address: words(at),
         port: ids::port(key, server.at).to_be(),
-        method: number(server, to.local),
+        method: number(key, server, to.local),
         flags: server_flags(server),
         fate: to.fate,
         service: to.service,
@@ -220,22 +220,34 @@ fn server_flags(server: &Server) -> u8 {
     if server.upper_threshold != 0 {
         flags |= server_flag::LIMITED;
     }
+    if server.method == Method::FullNat {
+        flags |= server_flag::FULL_NAT;
+    }
     flags
 }
 
 /// The method as the walk knows it. A server that is this machine gets its packets as they are.
-fn number(server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
-    if local.contains(&server.at.address) || server.at.address.is_loopback() {
+fn number(key: &ServiceKey, server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
+    if is_local(server, local) {
         return method::LOCAL;
     }
+    if ids::translates(key, server.at, server.method) {
+        return method::TRANSLATE;
+    }
     match server.method {
-        Method::Masquerade => method::MASQUERADE,
+        Method::Masquerade | Method::FullNat => method::MASQUERADE,
         Method::Route => method::ROUTE,
         Method::Tunnel(Encapsulation::Ipip) => method::TUNNEL,
         Method::Tunnel(Encapsulation::Gue { .. }) => method::GUE,
         Method::Tunnel(Encapsulation::Gre { .. }) => method::GRE,
         Method::Local => method::LOCAL,
     }
+}
+
+fn is_local(server: &Server, local: &BTreeSet<IpAddr>) -> bool {
+    local.contains(&server.at.address)
+        || server.at.address.is_loopback()
+        || server.method == Method::Local
 }
 
 fn is_tunnel(number: u8) -> bool {
@@ -260,7 +272,7 @@ fn outer(encapsulation: Encapsulation) -> (u16, u8) {
 /// How a server is reached, in words.
 #[must_use]
 pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> String {
-    if number(server, local) == method::LOCAL {
+    if is_local(server, local) {
         return "this machine".to_owned();
     }
     match network.next_hop(server.at.address) {
@@ -298,7 +310,7 @@ pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> S
     Settings {
         timeouts: connection::complete(timeouts.map(|seconds| clock.ticks(seconds))),
         switches: fate::global(&table.settings(), defences),
-        masquerades: u32::from(ids.masquerades()),
+        masquerades: ids.masquerades(),
         icmp_limit: ICMP_LIMIT,
         wide: if ids.has_wide() {
             lookup::EVERY_PORT
@@ -339,7 +351,8 @@ mod tests {
                 upper_threshold: 0,
                 lower_threshold: 0,
             };
-            number(&server, &BTreeSet::new())
+            let key = "tcp/192.0.2.1:80".parse().unwrap();
+            number(&key, &server, &BTreeSet::new())
         };
         let checksum = TunnelChecksum::Off;
         let kinds = [

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
-use shunt_model::{Method, Server, ServerAddress, ServiceKey};
+use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
-pub use super::slots::{NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port};
+pub use super::slots::{
+    NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
+};
 
 /// How large the packet path's tables are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +31,13 @@ pub struct NatEndpoint {
 }
 
 /// What putting a server came to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Put {
     pub id: u32,
     /// The id was nobody's before.
     pub fresh: bool,
-    /// A NAT endpoint that is not in the packet path yet.
-    pub endpoint: Option<NatEndpoint>,
+    /// NAT endpoints that are not in the packet path yet.
+    pub endpoints: Vec<NatEndpoint>,
 }
 
 /// What was given back.
@@ -80,6 +82,8 @@ pub struct Ids {
     addresses: BTreeMap<(IpAddr, u32), u32>,
     /// How many servers, deleted ones with an id included, answer from there.
     answering: BTreeMap<NatKey, u32>,
+    /// Endpoints from which translated flows are answered, those of every port first.
+    translating: BTreeSet<(bool, NatKey)>,
     /// Services of which something was deleted, or edited to another method, while flows may have
     /// it: all that [`Ids::release`] looks at.
     doubtful: BTreeSet<ServiceKey>,
@@ -99,6 +103,7 @@ impl Ids {
             wide_endpoints: BTreeSet::new(),
             addresses: BTreeMap::new(),
             answering: BTreeMap::new(),
+            translating: BTreeSet::new(),
             doubtful: BTreeSet::new(),
         }
     }
@@ -184,7 +189,7 @@ impl Ids {
             return Put {
                 id: 0,
                 fresh: false,
-                endpoint: None,
+                endpoints: Vec::new(),
             };
         };
         let (mut fresh, first) = (false, !service.servers.contains_key(&server.at));
@@ -212,27 +217,47 @@ impl Ids {
         let id = slot.id;
         self.idle.servers.remove(&id);
         if first {
-            let answers = NatKey::of(key, server.at);
-            *self.answering.entry(answers).or_default() += 1;
+            self.count_answering(key, server.at);
         }
         self.used_servers.take(id);
-        let endpoint = self.endpoint(key, server);
+        let endpoints = self.answers_from(key, server);
         Put {
             id,
             fresh,
-            endpoint,
+            endpoints,
         }
     }
 
-    fn endpoint(&mut self, service: &ServiceKey, server: &Server) -> Option<NatEndpoint> {
-        if server.method != Method::Masquerade {
+    fn count_answering(&mut self, key: &ServiceKey, at: ServerAddress) {
+        for answers in NatKey::of(key, at) {
+            *self.answering.entry(answers).or_default() += 1;
+        }
+    }
+
+    /// The endpoints that a server answers from, of those that have no id yet.
+    fn answers_from(&mut self, service: &ServiceKey, server: &Server) -> Vec<NatEndpoint> {
+        if !server.method.rewrites() {
+            return Vec::new();
+        }
+        let translated = translates(service, server.at, server.method);
+        let keys = NatKey::of(service, server.at).into_iter();
+        keys.filter_map(|key| self.endpoint(key, translated))
+            .collect()
+    }
+
+    /// Answers of translated flows are known by their whole tuple: all their endpoints have the
+    /// same id, until a server that is masqueraded by its entry alone answers from there too.
+    fn endpoint(&mut self, key: NatKey, translated: bool) -> Option<NatEndpoint> {
+        let before = self.endpoints.get(&key).copied();
+        if translated {
+            self.translating.insert((key.port != 0, key));
+        }
+        if before.is_some_and(|id| translated || id != BACK) {
             return None;
         }
-        let key = NatKey::of(service, server.at);
-        if self.endpoints.contains_key(&key) {
-            return None;
-        }
-        let id = if key.port == 0 {
+        let id = if translated {
+            0
+        } else if key.port == 0 {
             let mut numbers = 0..;
             let number = numbers.find(|number| !self.wide_endpoints.contains(number));
             let number = number.unwrap_or(0);
@@ -256,18 +281,29 @@ impl Ids {
 
     /// Whether packets must be looked for by address alone.
     pub fn has_wide(&self) -> bool {
-        !self.wide_services.is_empty() || !self.wide_endpoints.is_empty()
+        let translating = self.translating.first();
+        !self.wide_services.is_empty()
+            || !self.wide_endpoints.is_empty()
+            || translating.is_some_and(|(has_port, _)| !has_port)
     }
 
     /// The endpoint's id of a masqueraded server.
     pub fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
-        let key = NatKey::of(key, server.at);
-        self.endpoints.get(&key).copied().unwrap_or(0)
+        let keys = NatKey::of(key, server.at);
+        let endpoint = keys.first().and_then(|key| self.endpoints.get(key));
+        endpoint.copied().unwrap_or(0)
     }
 
-    /// Whether answers of any server must be looked for.
-    pub fn masquerades(&self) -> bool {
-        !self.endpoints.is_empty()
+    /// Whether answers of any server must be looked for, and how: [`entry::nat`].
+    pub fn masquerades(&self) -> u32 {
+        let mut nat = 0;
+        if !self.endpoints.is_empty() {
+            nat |= entry::nat::MASQUERADES;
+        }
+        if !self.translating.is_empty() {
+            nat |= entry::nat::TRANSLATES;
+        }
+        nat
     }
 
     /// Counts one more endpoint on an address; true if it is the first.
@@ -328,7 +364,9 @@ impl Ids {
             let different = released.different.into_iter();
             freed.slots.extend(different.map(|at| (key, at)));
             for at in released.gone {
-                self.release_endpoint(&key, at, &mut freed);
+                for answers in NatKey::of(&key, at) {
+                    self.release_endpoint(answers, &mut freed);
+                }
             }
             if !keep {
                 self.release_service(&key, &mut freed);
@@ -382,8 +420,7 @@ impl Ids {
     }
 
     /// The endpoint that a server answered from, if no other server answers from there.
-    fn release_endpoint(&mut self, key: &ServiceKey, at: ServerAddress, freed: &mut Freed) {
-        let key = NatKey::of(key, at);
+    fn release_endpoint(&mut self, key: NatKey, freed: &mut Freed) {
         if let Some(count) = self.answering.get_mut(&key) {
             *count -= 1;
             if *count != 0 {
@@ -391,10 +428,13 @@ impl Ids {
             }
         }
         self.answering.remove(&key);
+        self.translating.remove(&(key.port != 0, key));
         let Some(id) = self.endpoints.remove(&key) else {
             return;
         };
-        if id & entry::WIDE == 0 {
+        if id == BACK {
+            // Nobody's own.
+        } else if id & entry::WIDE == 0 {
             self.used_endpoints.give_back(id & !BACK);
         } else {
             self.wide_endpoints.remove(&entry::wide_number(id));
@@ -415,6 +455,9 @@ impl Ids {
         endpoints: BTreeMap<NatKey, u32>,
     ) {
         for (key, slot) in &services {
+            for (at, _) in slot.servers.iter() {
+                self.count_answering(key, *at);
+            }
             self.used_services.take(slot.ids.id);
             if slot.ids.template != 0 {
                 self.used_services.take(slot.ids.template);
@@ -427,13 +470,19 @@ impl Ids {
             }
             for (at, server) in &slot.servers {
                 server.all().for_each(|id| self.used_servers.take(id));
-                let answers = NatKey::of(key, *at);
-                *self.answering.entry(answers).or_default() += 1;
+                if translates(key, *at, server.method) {
+                    let keys = NatKey::of(key, *at).into_iter();
+                    self.translating
+                        .extend(keys.map(|key| (key.port != 0, key)));
+                }
             }
             // Which of them are present is seen later.
             self.doubtful.insert(*key);
         }
         for id in endpoints.values() {
+            if *id == BACK {
+                continue;
+            }
             if id & entry::WIDE == 0 {
                 self.used_endpoints.take(id & !BACK);
             } else {
@@ -447,7 +496,7 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
-    use shunt_model::Protocol;
+    use shunt_model::{Method, Protocol};
 
     use super::*;
 

@@ -238,27 +238,40 @@ mod tests {
     }
 
     #[test]
-    fn masquerade_is_refused_for_servers_of_a_mark() {
+    fn answers_of_a_masqueraded_server_of_a_mark_are_looked_for_by_tcp_and_udp() {
         let mut director = director(SMALL);
         let service = service();
         let key = service.key;
         change(&mut director, Change::AddService { service });
-        let server = |method| Server {
+        while director.poll().is_some() {}
+        let server = Server {
             at: ServerAddress {
                 address: [10, 1, 0, 7].into(),
                 port: 0,
             },
-            method,
+            method: Method::Masquerade,
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
         };
-        let add = |method| Change::AddServer {
-            key,
-            server: server(method),
-        };
-        let refused = director.change(&add(Method::Masquerade), &Empty, Instant::now());
-        assert!(refused.unwrap_err().text.contains("route or tunnel"));
-        change(&mut director, add(Method::Route));
+        change(&mut director, Change::AddServer { key, server });
+
+        let (mut words, mut methods, mut settings) = (Vec::new(), Vec::new(), None);
+        while let Some(output) = director.poll() {
+            match output {
+                Output::Write(Write::EndpointAdd { word, id, .. }) if id == entry::BACK => {
+                    words.push(word);
+                }
+                Output::Write(Write::Server { entry, .. }) => methods.push(entry.method),
+                Output::Write(Write::Settings(new)) => settings = Some(new),
+                _ => {}
+            }
+        }
+        let wanted = [6, 17].map(|protocol| endpoint_word(0, protocol, kind::MASQUERADED));
+        assert_eq!(words, wanted);
+        assert_eq!(methods, [entry::method::TRANSLATE]);
+        // Their port is the one that was asked, so they are looked for by address alone.
+        let settings = settings.unwrap();
+        assert_eq!((settings.masquerades, settings.wide), (3, 1));
     }
 }

@@ -11,6 +11,7 @@ mod entries;
 pub mod fate;
 mod hops;
 mod ids;
+mod locals;
 mod marks;
 mod names;
 mod numbers;
@@ -28,6 +29,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use shunt_datapath::entry::{self, OriginKey, Settings, Ways};
+use shunt_datapath::translation::Local;
 use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
@@ -91,6 +93,11 @@ pub enum Write {
     EndpointRemove {
         address: IpAddr,
         word: u32,
+    },
+    /// A local address: its place, and what stands there.
+    Local {
+        place: u32,
+        local: Local,
     },
     Settings(Settings),
     /// Every endpoint of packets from somewhere, with the bits of what it is found by: in place of
@@ -337,6 +344,7 @@ impl Director {
             Applied::TimeoutsSet { .. } => self.settle(),
             Applied::SettingSet => self.renew_settings(),
             Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
+            Applied::LocalsChanged { family } => self.renew_locals(*family),
         }
         if marks::are_touched(applied) {
             self.renew_marks();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_model::api::{Change, Refusal};
-use shunt_model::{Server, ServerAddress, ServiceKey, Settings};
+use shunt_model::{Family, Server, ServerAddress, ServiceKey, Settings};
 
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
@@ -165,6 +165,7 @@ fn changes(table: &Table) -> Vec<Change> {
     let set = set.filter(|setting| !defaults.contains(setting));
     changes.extend(set.map(|setting| Change::Set { setting }));
     changes.extend(table.marks().map(|rule| Change::AddMark { rule: *rule }));
+    changes.extend(table.locals().map(|local| Change::SetLocal { local }));
     for entry in table.oldest_first() {
         changes.push(Change::AddService {
             service: entry.service.clone(),
@@ -216,6 +217,7 @@ impl Director {
             | Applied::Flushed { .. }
             | Applied::ServerDeleted { .. }
             | Applied::MarkDeleted { .. }
+            | Applied::LocalsChanged { .. }
             | Applied::SettingSet
             | Applied::TimeoutsSet { .. } => {}
         }
@@ -243,9 +245,10 @@ impl Director {
         let service = self.ids.services.get(key);
         let slot = service.and_then(|slot| slot.servers.get(&at)).cloned();
         step.servers.push((*key, at, slot));
-        let answers = NatKey::of(key, at);
-        if let Some(id) = self.ids.endpoints.get(&answers) {
-            step.endpoints.push((answers, Some(*id)));
+        for answers in NatKey::of(key, at) {
+            if let Some(id) = self.ids.endpoints.get(&answers) {
+                step.endpoints.push((answers, Some(*id)));
+            }
         }
     }
 
@@ -302,6 +305,8 @@ impl Director {
         director.resume_ghosts();
         director.resume_endpoints();
         director.renew_marks();
+        director.renew_locals(Family::Ipv4);
+        director.renew_locals(Family::Ipv6);
         director.settle();
         director.watch(now);
         Ok(director)

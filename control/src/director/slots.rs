@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use shunt_model::{Method, ServerAddress, ServiceKey};
+use shunt_model::{Method, Protocol, ServerAddress, ServiceKey};
 
 use super::marks::Place;
 
@@ -15,14 +15,6 @@ pub struct NatKey {
     pub address: IpAddr,
     pub port: u16,
     pub protocol: u8,
-}
-
-/// The protocol that a service's endpoints have; 0 for a mark, which has none.
-pub fn protocol(key: &ServiceKey) -> u8 {
-    match key {
-        ServiceKey::Address { protocol, .. } => protocol.number(),
-        ServiceKey::Mark { .. } => 0,
-    }
 }
 
 /// Whether a service has every port of its address.
@@ -40,12 +32,29 @@ pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
 }
 
 impl NatKey {
-    pub fn of(service: &ServiceKey, at: ServerAddress) -> Self {
-        Self {
+    /// All that a server's answers may be known by: one of a mark may answer to TCP and to UDP.
+    pub fn of(service: &ServiceKey, at: ServerAddress) -> Vec<Self> {
+        let protocols = match service {
+            ServiceKey::Address { protocol, .. } => vec![*protocol],
+            ServiceKey::Mark { .. } => vec![Protocol::Tcp, Protocol::Udp],
+        };
+        let key = |protocol: Protocol| Self {
             address: at.address,
             port: port(service, at),
-            protocol: protocol(service),
-        }
+            protocol: protocol.number(),
+        };
+        protocols.into_iter().map(key).collect()
+    }
+}
+
+/// Whether the flows of a server are translated one by one: what an answer becomes does not follow
+/// from where it comes from.
+pub fn translates(service: &ServiceKey, at: ServerAddress, method: Method) -> bool {
+    match (method, service) {
+        (Method::FullNat, _) => true,
+        (Method::Masquerade, ServiceKey::Mark { .. }) => true,
+        (Method::Masquerade, ServiceKey::Address { port, .. }) => *port == 0 && at.port != 0,
+        (Method::Route | Method::Tunnel(_) | Method::Local, _) => false,
     }
 }
 

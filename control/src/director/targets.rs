@@ -72,7 +72,8 @@ impl Director {
             | Applied::SettingSet
             | Applied::TimeoutsSet { .. }
             | Applied::MarkAdded { .. }
-            | Applied::MarkDeleted { .. } => {}
+            | Applied::MarkDeleted { .. }
+            | Applied::LocalsChanged { .. } => {}
         }
     }
 

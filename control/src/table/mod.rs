@@ -4,17 +4,20 @@
 //! leaves everything as it was. Counters, connections and health are never in here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 
 use shunt_model::api::{Change, Reason, Refusal};
 use shunt_model::{
-    MarkRule, Server, ServerAddress, Service, ServiceKey, Setting, Settings, Timeouts,
+    Family, LocalPorts, MarkRule, Server, ServerAddress, Service, ServiceKey, Setting, Settings,
+    Timeouts,
 };
 
 use crate::carried::{Gate, carried};
 use order::Place;
 use rules::refuse;
 
+mod locals;
 mod marks;
 mod order;
 mod rules;
@@ -100,6 +103,10 @@ pub enum Applied {
     MarkDeleted {
         rule: MarkRule,
     },
+    /// The local addresses of this family are others.
+    LocalsChanged {
+        family: Family,
+    },
 }
 
 /// The services, their servers and the timeouts.
@@ -108,6 +115,7 @@ pub struct Table {
     entries: BTreeMap<ServiceKey, Entry>,
     places: BTreeMap<Place, ServiceKey>,
     marks: BTreeSet<MarkRule>,
+    locals: BTreeMap<IpAddr, LocalPorts>,
     servers: usize,
     added: u64,
     timeouts: Timeouts,
@@ -130,6 +138,7 @@ impl Table {
             entries: BTreeMap::new(),
             places: BTreeMap::new(),
             marks: BTreeSet::new(),
+            locals: BTreeMap::new(),
             servers: 0,
             added: 0,
             timeouts: Timeouts::default(),
@@ -161,6 +170,8 @@ impl Table {
             Change::Set { setting } => Ok(self.set(*setting)),
             Change::AddMark { rule } => self.add_mark(rule),
             Change::DeleteMark { rule } => self.delete_mark(rule),
+            Change::SetLocal { local } => self.set_local(local),
+            Change::DeleteLocal { address } => self.delete_local(*address),
         }
     }
 

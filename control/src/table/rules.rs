@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use shunt_model::api::{Reason, Refusal};
 use shunt_model::service::Granularity;
 use shunt_model::{
-    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, Server, Service, ServiceKey,
-    Timeouts,
+    Encapsulation, Family, LocalAddress, Method, Persistence, Protocol, Scheduler, Server, Service,
+    ServiceKey, Timeouts,
 };
 
 /// 31 days: ipvsadm takes no longer timeout.
@@ -124,12 +124,34 @@ pub(super) fn of_server(key: &ServiceKey, server: &Server) -> Result<(), Refusal
     }
     // Only NAT rewrites ports; to say another port would promise what does not happen.
     if let ServiceKey::Address { port, .. } = *key
-        && server.method != Method::Masquerade
+        && !server.method.rewrites()
         && at.port != port
     {
         return refuse(
             Reason::BadRequest,
             format!("server {at} of service {key}: without masquerading its port must be {port}"),
+        );
+    }
+    Ok(())
+}
+
+/// What an address must be to stand in place of clients.
+pub(super) fn of_local_address(local: &LocalAddress) -> Result<(), Refusal> {
+    let address = local.address;
+    let fits = match address {
+        IpAddr::V4(address) => is_unicast_v4(address) && !address.is_loopback(),
+        IpAddr::V6(address) => is_unicast_v6(address) && !address.is_loopback(),
+    };
+    if !fits {
+        return refuse(
+            Reason::BadAddress,
+            format!("local address {address} is none that a server could answer to"),
+        );
+    }
+    if local.ports.first == 0 || local.ports.first > local.ports.last {
+        return refuse(
+            Reason::OutOfRange,
+            format!("local address {local}: that is no range of ports from 1 to 65535"),
         );
     }
     Ok(())

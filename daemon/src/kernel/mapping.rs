@@ -148,6 +148,7 @@ plain!(
     entry::Bucket4,
     entry::Bucket6,
     entry::Hop,
+    shunt_datapath::translation::Local,
     SettingsWords
 );
 

@@ -2,6 +2,7 @@
 //! tables as memory.
 
 pub mod attach;
+pub mod batch;
 pub mod clock;
 pub mod grace;
 pub mod mapping;
@@ -15,3 +16,4 @@ pub mod shared;
 pub mod tables;
 pub mod templates;
 pub mod traffic;
+pub mod translations;

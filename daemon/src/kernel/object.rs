@@ -16,12 +16,13 @@ use aya::maps::{Map, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
+use shunt_ebpf::LATER;
 
 use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 24] = [
+pub const MAPS: [&str; 27] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -46,12 +47,13 @@ pub const MAPS: [&str; 24] = [
     "HELD",
     PROGRAMS_XDP,
     PROGRAMS_TC,
+    "TRANSLATIONS",
+    "LOCALS",
+    "HANDED",
 ];
 
 const XDP: &str = "director_xdp";
-const XDP_REST: &str = "director_xdp_rest";
 const TC: &str = "director_tc";
-const TC_REST: &str = "director_tc_rest";
 const CLOCK: &str = "director_clock";
 /// Where each hook's first program finds the one that it goes on with.
 const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
@@ -63,6 +65,9 @@ pub struct Capacity {
     /// IPv4 and IPv6 flows; a masqueraded connection takes two.
     pub flows4: u32,
     pub flows6: u32,
+    /// Entries of the table of translations; a translated connection takes two.
+    #[serde(default)]
+    pub translations: u32,
     pub sizes: Sizes,
 }
 
@@ -257,14 +262,17 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
-    for name in [XDP, XDP_REST, CLOCK] {
+    for name in [XDP, CLOCK] {
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
     }
-    let rest: &mut Xdp = program(&mut ebpf, XDP_REST)?;
-    let rest = rest.fd()?.try_clone()?;
-    let map = ebpf.map_mut(PROGRAMS_XDP).context("no map of programs")?;
-    go_on(ProgramArray::try_from(map)?, &rest)?;
+    for (name, place) in LATER {
+        let later: &mut Xdp = program(&mut ebpf, &behind(XDP, name))?;
+        later.load().map_err(explain)?;
+        let later = later.fd()?.try_clone()?;
+        let map = ebpf.map_mut(PROGRAMS_XDP).context("no map of programs")?;
+        go_on(ProgramArray::try_from(map)?, place, &later)?;
+    }
     Ok((ebpf, made))
 }
 
@@ -289,6 +297,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("STANDINGS", capacity.sizes.servers),
         ("TRAFFIC", capacity.sizes.servers),
         ("POOLS", capacity.sizes.pool_words),
+        ("TRANSLATIONS", capacity.translations),
     ];
     let mut loader = EbpfLoader::new();
     for (name, value) in &masks {
@@ -309,12 +318,18 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
 fn load(place: &Place, mut made: Made) -> Result<Object> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
-    for name in [XDP, XDP_REST, CLOCK] {
+    let later = |first: &'static str| LATER.map(|(name, _)| behind(first, name));
+    for name in [XDP.to_owned(), CLOCK.to_owned()]
+        .into_iter()
+        .chain(later(XDP))
+    {
+        let name = name.as_str();
         let program: &mut Xdp = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
-    for name in [TC, TC_REST] {
+    for name in [TC.to_owned()].into_iter().chain(later(TC)) {
+        let name = name.as_str();
         let program: &mut SchedClassifier = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
@@ -347,12 +362,15 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
     // Before anything is attached, and also where nothing changed: it costs nothing, and an array
     // that was emptied from outside is whole again. What hangs on the devices meanwhile goes on
     // with these: nothing is handed over but the frame, and the tables are of one layout.
-    let rest = Xdp::from_pin(path(XDP_REST), kind).context("cannot open a pinned program")?;
-    let programs = Map::ProgramArray(map(place, PROGRAMS_XDP)?);
-    go_on(ProgramArray::try_from(programs)?, rest.fd()?)?;
-    let rest = SchedClassifier::from_pin(path(TC_REST)).context("cannot open a pinned program")?;
-    let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
-    go_on(ProgramArray::try_from(programs)?, rest.fd()?)?;
+    for (name, at) in LATER {
+        let pinned = "cannot open a pinned program";
+        let later = Xdp::from_pin(path(&behind(XDP, name)), kind).context(pinned)?;
+        let programs = Map::ProgramArray(map(place, PROGRAMS_XDP)?);
+        go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
+        let later = SchedClassifier::from_pin(path(&behind(TC, name))).context(pinned)?;
+        let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
+        go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
+    }
     Ok(Object {
         made,
         adopted,
@@ -362,11 +380,20 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
     })
 }
 
-/// Puts the program for the rest in its place, in one step.
-fn go_on(mut programs: ProgramArray<impl BorrowMut<MapData>>, rest: &ProgramFd) -> Result<()> {
+/// The name of a program behind a hook's first one.
+fn behind(first: &str, name: &str) -> String {
+    format!("{first}_{name}")
+}
+
+/// Puts a later program in its place, in one step.
+fn go_on(
+    mut programs: ProgramArray<impl BorrowMut<MapData>>,
+    place: u32,
+    later: &ProgramFd,
+) -> Result<()> {
     programs
-        .set(shunt_ebpf::REST, rest, 0)
-        .context("cannot say which program goes on with the rest of the frames")
+        .set(place, later, 0)
+        .context("cannot say which program goes on")
 }
 
 /// The attach type of plain XDP programs.

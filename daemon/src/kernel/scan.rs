@@ -11,6 +11,7 @@ use shunt_datapath::connection::{self, Meta};
 use shunt_datapath::entry::{self, Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
 use shunt_model::{Connection, Family, Protocol, ServiceKey, State};
+use tracing::error;
 
 use super::clock;
 use super::mapping::{BucketWords, Mapping};
@@ -36,6 +37,8 @@ pub struct Found {
     pub servers: BTreeSet<u32>,
     /// Hops to clients that ways back remember.
     pub hops: Remembered,
+    /// Entries of the table of translations.
+    pub translations: u64,
 }
 
 /// What one scan tells the next: buckets that had a slot to sweep, and templates that end soon.
@@ -44,6 +47,8 @@ pub struct Sweeper {
     narrow: Vec<u32>,
     wide: Vec<u32>,
     templates: Templates,
+    /// How many scans there were.
+    turn: usize,
 }
 
 /// What a scan needs to know.
@@ -66,6 +71,7 @@ impl Look<'_> {
             narrow,
             wide,
             templates,
+            turn,
         } = sweeper;
         let mask = self.tables.made.flow4_mask();
         let mut meet = (&mut found, &mut *templates);
@@ -73,6 +79,14 @@ impl Look<'_> {
         let mask = self.tables.made.flow6_mask();
         self.table::<Wide>(&self.tables.flows6, mask, wide, &mut meet);
         templates.finish(self, clock::tick_ns(self.tables.made.jiffies_rate));
+        *turn = turn.wrapping_add(1);
+        match self.tables.translations.sweep(self, *turn) {
+            Ok(counted) => found.translations = counted.used,
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "translations not looked after"
+            ),
+        }
         found
     }
 

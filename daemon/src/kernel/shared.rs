@@ -8,6 +8,7 @@ use shunt_datapath::entry;
 
 use super::mapping::Mapping;
 use super::object::Made;
+use super::translations::Translations;
 
 /// The mappings of those tables.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Shared {
     pub flows6: Mapping,
     /// The map of [`super::traffic`].
     pub traffic: OwnedFd,
+    pub translations: Translations,
 }
 
 impl Shared {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,7 @@ use shunt_control::director::Write;
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
 use shunt_datapath::flows;
+use shunt_datapath::translation::Local;
 use shunt_datapath::verdict::{Class, NAMES};
 use shunt_model::Counters;
 use shunt_model::api::Statistics;
@@ -22,6 +23,7 @@ use super::object::{Made, map};
 use super::place::Place;
 use super::routes::{Origins, Routes};
 pub use super::shared::Shared;
+use super::translations::Translations;
 
 /// [`entry::Traffic`] as a map's value.
 #[repr(transparent)]
@@ -39,6 +41,7 @@ pub struct Tables {
     pub(super) standings: Mapping,
     settings: Mapping,
     hops: Mapping,
+    locals: Mapping,
     routes: Routes,
     origins: Origins,
     traffic: PerCpuArray<MapData, TrafficValue>,
@@ -72,6 +75,7 @@ impl Tables {
                 flows4: mapped("FLOWS4", 8)?,
                 flows6: mapped("FLOWS6", 8)?,
                 traffic: traffic.context("cannot hold the map TRAFFIC")?,
+                translations: Translations(held(&map("TRANSLATIONS")?)?),
             }),
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
@@ -79,6 +83,7 @@ impl Tables {
             standings: mapped("STANDINGS", entry::standing::WORDS)?,
             settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
+            locals: mapped("LOCALS", size_of::<Local>() / 8)?,
             routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
             origins: Origins::of(map("ORIGINS")?)?,
             traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
@@ -204,6 +209,7 @@ impl Tables {
                 self.origins.set_all(origins)?;
                 true
             }
+            Write::Local { place, local } => self.locals.write(*place as usize, *local),
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),
             Write::Forget { server } => {
                 self.forget(*server)?;
@@ -411,6 +417,12 @@ impl Tables {
             self.away.remove(&(first, name));
         }
     }
+}
+
+/// A map's descriptor, to ask by hand.
+fn held(map: &MapData) -> Result<OwnedFd> {
+    let held = map.fd().as_fd().try_clone_to_owned();
+    held.context("cannot hold a map")
 }
 
 /// An address as the tables have it.

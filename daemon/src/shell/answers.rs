@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::Shell;
+use crate::ephemeral;
 use crate::kernel::{clock, traffic};
 
 /// From this fullness on, in percent, an operator should look at the connection table.
@@ -173,6 +174,9 @@ impl Shell {
             servers: self.director.table().servers() as u32,
             client_hops: self.director.prepared_hops(),
             client_routes_asked: self.tables.note("route-asked"),
+            local_pools: self.director.local_pools(&self.tables),
+            translations_capacity: u64::from(capacity.translations),
+            translations_used: self.found.translations,
             warnings: self.warnings(),
         }
     }
@@ -187,11 +191,20 @@ impl Shell {
             ));
         }
         warnings.extend(self.director.warnings());
+        warnings.extend(self.director.local_warnings(&self.tables));
+        warnings.extend(ephemeral::warnings(self.director.table().locals()));
         let capacity = self.object.made.capacity;
         let room = capacity.flows();
         if self.found.used.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
             warnings.push(
                 "the connection table is nearly full: start shuntd with more --flows".to_owned(),
+            );
+        }
+        let room = u64::from(capacity.translations);
+        if self.found.translations.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
+            warnings.push(
+                "the table of translations is nearly full: start shuntd with more --translations"
+                    .to_owned(),
             );
         }
         warnings

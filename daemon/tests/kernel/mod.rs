@@ -23,8 +23,9 @@ use shunt_datapath::entry::{
 };
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
+use shunt_datapath::translation::{LOCALS, Local, Translation, Tuple};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
-use shunt_ebpf::REST;
+use shunt_ebpf::{LATER, REST};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -40,6 +41,8 @@ unsafe impl Pod for Plain<FragmentValue> {}
 unsafe impl Pod for Plain<LocalityKey> {}
 unsafe impl Pod for Plain<Locality> {}
 unsafe impl Pod for Plain<Traffic> {}
+unsafe impl Pod for Plain<Tuple> {}
+unsafe impl Pod for Plain<Translation> {}
 
 /// Why there can be no kernel test here, if there cannot.
 pub fn missing() -> Option<&'static str> {
@@ -115,7 +118,7 @@ const HOOKS: [(&str, &str); 2] = [
 ];
 
 /// Array maps, with how long an entry is and how many there are.
-fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 13] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
@@ -129,6 +132,7 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 12] {
         ("FLOWS6", 64, sizes.flows),
         ("HOPS_TO_CLIENTS", 24, 1024),
         ("SETTINGS", size_of::<Settings>(), 1),
+        ("LOCALS", size_of::<Local>(), 2 * LOCALS as usize),
     ]
 }
 
@@ -162,16 +166,19 @@ impl Kernel {
             .override_global("FLOW6_MASK", &flows, true)
             .override_global("SEED", &seed, true)
             .override_global("TICK_SHIFT", &shift, true)
-            .map_max_entries("TRAFFIC", sizes.servers as u32);
+            .map_max_entries("TRAFFIC", sizes.servers as u32)
+            .map_max_entries("TRANSLATIONS", sizes.translations as u32);
         for (name, _, entries) in arrays(&sizes) {
             loader.map_max_entries(name, entries as u32);
         }
         let mut ebpf = loader.load(&object)?;
         for (name, programs) in HOOKS {
             load(&mut ebpf, name)?;
-            let rest = load(&mut ebpf, &format!("{name}_rest"))?;
-            let map = ebpf.map_mut(programs).ok_or("no map")?;
-            ProgramArray::try_from(map)?.set(REST, &rest, 0)?;
+            for (later, place) in LATER {
+                let later = load(&mut ebpf, &format!("{name}_{later}"))?;
+                let map = ebpf.map_mut(programs).ok_or("no map")?;
+                ProgramArray::try_from(map)?.set(place, &later, 0)?;
+            }
         }
         let mut mappings = Vec::new();
         for (name, bytes, entries) in arrays(&sizes) {
@@ -233,6 +240,7 @@ impl Kernel {
         self.mapping("SERVERS").write(&tables.servers);
         self.mapping("HOPS_TO_CLIENTS").write(&tables.hops);
         self.mapping("SETTINGS").write(&[tables.settings]);
+        self.mapping("LOCALS").write(&tables.locals);
         self.mapping("POOLS").write_words(&tables.pools);
         self.mapping("COUNTS").write_words(&tables.counts);
         self.mapping("STANDINGS").write_words(&tables.standings);
@@ -269,6 +277,14 @@ impl Kernel {
         for (key, value) in tables.fragments.lock().unwrap().iter() {
             fragments.insert(Plain(*key), Plain(*value), 0)?;
         }
+        let mut translations = self.translations()?;
+        for key in translations.keys().collect::<Result<Vec<_>, _>>()? {
+            translations.remove(&key)?;
+        }
+        for (tuple, translation) in tables.all_translations() {
+            translations.insert(Plain(tuple), Plain(translation), 0)?;
+        }
+        self.upload_origins(tables)?;
         self.upload_routes(tables)
     }
 
@@ -319,6 +335,12 @@ impl Kernel {
         &mut self,
     ) -> Fallible<HashMap<&mut MapData, Plain<FragmentKey>, Plain<FragmentValue>>> {
         Ok(HashMap::try_from(self.map("FRAGMENTS")?)?)
+    }
+
+    fn translations(
+        &mut self,
+    ) -> Fallible<HashMap<&mut MapData, Plain<Tuple>, Plain<Translation>>> {
+        Ok(HashMap::try_from(self.map("TRANSLATIONS")?)?)
     }
 
     /// Runs a program over a frame: the hook's action, and the frame as it is then. `None` if the
@@ -448,6 +470,19 @@ impl Kernel {
                 .any(|(key, value)| host.get(&key.0) != Some(&value.0))
         {
             return Ok(Some(format!("fragments: host {host:?}, kernel {kernel:?}")));
+        }
+        let kernel = self.translations()?.iter().collect::<Result<Vec<_>, _>>()?;
+        let mut kernel: Vec<_> = kernel
+            .into_iter()
+            .map(|(key, value)| (key.0, value.0))
+            .collect();
+        let mut host = tables.all_translations();
+        kernel.sort_by_key(|(tuple, _)| *tuple);
+        host.sort_by_key(|(tuple, _)| *tuple);
+        if kernel != host {
+            return Ok(Some(format!(
+                "translations: host {host:?}, kernel {kernel:?}"
+            )));
         }
         Ok(None)
     }

@@ -10,6 +10,7 @@ use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 
 use crate::cases::farm::*;
 use crate::cases::packet::{TCP, UDP, mend};
+use crate::cases::translated;
 
 pub const SEED: u64 = 0x5eed;
 
@@ -90,7 +91,15 @@ pub fn tables(random: &mut Random) -> HostTables {
             }
         }
     }
-    tables.settings.masquerades = u32::from(!random.once_in(8));
+    if random.once_in(8) {
+        tables.settings.masquerades = 0;
+    }
+    for v6 in FAMILIES {
+        if !random.once_in(8) {
+            let ports = 1 + random.below(4) as u32;
+            tables.add_local(translated::local(v6), 5000, ports);
+        }
+    }
     any_routes(random, &mut tables);
     tables
 }
@@ -105,6 +114,8 @@ fn any_server(random: &mut Random, v6: bool, number: u16) -> NewServer {
         method::GUE,
         method::GRE,
         method::LOCAL,
+        method::TRANSLATE,
+        method::TRANSLATE,
     ];
     let method = random.one_of(&methods);
     let tunnels = [method::TUNNEL, method::GUE, method::GRE];
@@ -115,9 +126,11 @@ fn any_server(random: &mut Random, v6: bool, number: u16) -> NewServer {
     };
     let mut new = server(method, own);
     // Behind NAT one address may serve two services, but not one service twice.
-    if method == method::MASQUERADE && random.once_in(3) {
+    let rewrites = [method::MASQUERADE, method::TRANSLATE].contains(&method);
+    if rewrites && random.once_in(3) {
         new.port += number;
     }
+    new.full_nat = random.once_in(2);
     (new.tunnel_port, new.tunnel_checksum) = (6080, random.once_in(2));
     let mtu = random.one_of(&[1500, 1500, 1500, 1000, 100, 0]);
     new.ways = Ways::new(mac(0x200 + number), mac(3), random.one_of(&[1, 2, 3]), mtu);
@@ -230,14 +243,15 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
         4 | 5 => {
             let (source, bytes) = if v6 { (8, 16) } else { (12, 4) };
             let place = l3 + source + bytes * random.below(2);
-            let addresses = [client(v6).0, virtual_end(v6).0, server_end(v6).0];
+            let local = translated::local(v6);
+            let addresses = [client(v6).0, virtual_end(v6).0, server_end(v6).0, local];
             match random.one_of(&addresses) {
                 IpAddr::V4(address) => put(frame, place, &address.octets()),
                 IpAddr::V6(address) => put(frame, place, &address.octets()),
             }
         }
         6 | 7 => {
-            let port: u16 = random.one_of(&[80, 8080, 40_000, 40_001, 1000, 0]);
+            let port: u16 = random.one_of(&[80, 8080, 40_000, 40_001, 5000, 1000, 0]);
             put(frame, l4 + 2 * random.below(2), &port.to_be_bytes());
         }
         8 => put(frame, l4, &((1024 + random.below(16)) as u16).to_be_bytes()),

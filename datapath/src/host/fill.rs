@@ -7,8 +7,10 @@ use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
     BACK, Hop, OriginKey, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word,
-    fate, kind, lookup, method, pool_slot, server_flag, service_flag, standing, wide,
+    fate, kind, lookup, method, nat, pool_slot, server_flag, service_flag, standing, wide,
 };
+
+use crate::translation::place as place_of_local;
 
 use super::HostTables;
 
@@ -23,6 +25,8 @@ pub struct NewServer {
     /// Tunnel: the UDP port it ends at, and whether it has a checksum.
     pub tunnel_port: u16,
     pub tunnel_checksum: bool,
+    /// Translated: whether the server sees a local address.
+    pub full_nat: bool,
     pub ways: Ways,
 }
 
@@ -108,8 +112,10 @@ impl HostTables {
             (words(source), u32::from(length))
         });
         let key = OriginKey {
+            bits: OriginKey::BITS,
             word,
             interface: interface | family,
+            reserved: 0,
             target: words(target.0),
             source,
         };
@@ -162,10 +168,25 @@ impl HostTables {
             self.next[2] += 1;
             entry.address_delta = checksum::fold(checksum::change(sum(of.address), sum(address)));
             entry.port_delta = checksum::fold(checksum::change_u16(of.port, port));
-            self.settings.masquerades = 1;
+            self.settings.masquerades |= nat::MASQUERADES;
             let (kind, id) = (kind::MASQUERADED, entry.endpoint);
             self.add_endpoint(server.address, server.port, of.protocol, kind, id);
             self.add_endpoint(server.address, 0, of.protocol, kind::ADDRESS, id);
+        }
+        if server.method == method::TRANSLATE {
+            if server.full_nat {
+                entry.flags |= server_flag::FULL_NAT;
+            }
+            self.settings.masquerades = nat::MASQUERADES | nat::TRANSLATES;
+            self.settings.wide |= u32::from(server.port == 0);
+            self.add_endpoint(
+                server.address,
+                server.port,
+                of.protocol,
+                kind::MASQUERADED,
+                BACK,
+            );
+            self.add_endpoint(server.address, 0, of.protocol, kind::ADDRESS, BACK);
         }
         self.servers[id as usize] = entry;
         id
@@ -198,6 +219,18 @@ impl HostTables {
         self.services[service as usize].pool = pool.0;
     }
 
+    /// Adds a local address for full NAT, with as many ports from the first one on.
+    pub fn add_local(&mut self, address: IpAddr, first: u16, ports: u32) {
+        let v6 = address.is_ipv6();
+        let head = place_of_local(v6, 0) as usize;
+        let number = self.locals[head].count;
+        let at = place_of_local(v6, number) as usize;
+        self.locals[at].address = words(address);
+        self.locals[at].first = u32::from(first);
+        self.locals[at].ports = ports;
+        self.locals[head].count = number + 1;
+    }
+
     /// Prepares the way to clients in a network.
     pub fn add_route(&mut self, network: IpAddr, prefix: u8, hop: u32, ways: Ways) {
         self.hops[hop as usize] = Hop { ways };
@@ -218,6 +251,7 @@ impl Default for NewServer {
             outer_source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             tunnel_port: 0,
             tunnel_checksum: false,
+            full_nat: false,
             ways: Ways::new(mac(7), mac(2), 2, 1500),
         }
     }

@@ -14,7 +14,8 @@ use crate::entry::{
 use crate::family::{V4, V6};
 use crate::flows::{GONE, Layout, Narrow, Wide, Words};
 use crate::schedule::{self, Client};
-use crate::tables::{FragmentKey, FragmentValue, Shape, Tables};
+use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
+use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
 use crate::{origin, template, track, walk};
 
@@ -64,6 +65,7 @@ pub struct Sizes {
     pub services: usize,
     pub servers: usize,
     pub pool_words: usize,
+    pub translations: usize,
 }
 
 impl Default for Sizes {
@@ -74,6 +76,7 @@ impl Default for Sizes {
             services: 64,
             servers: 64,
             pool_words: 4096,
+            translations: 32,
         }
     }
 }
@@ -112,6 +115,10 @@ pub struct HostTables {
     pub traffic: Mutex<Vec<Traffic>>,
     pub counters: Vec<AtomicU64>,
     pub allowance: [AtomicU64; 1],
+    /// Where the words of each tuple's translation are: [`word::WORDS`] each.
+    pub translated: Mutex<HashMap<Tuple, usize>>,
+    pub translations: Vec<AtomicU64>,
+    pub locals: Vec<Local>,
     /// The next free id or word of each: services, servers, endpoints of NAT, pools.
     pub(super) next: [u32; 4],
 }
@@ -167,6 +174,9 @@ impl HostTables {
             traffic: Mutex::new(vec![Traffic::default(); sizes.servers]),
             counters: zeros(COUNTERS as usize),
             allowance: [AtomicU64::new(0)],
+            translated: Mutex::default(),
+            translations: zeros(sizes.translations * word::WORDS),
+            locals: vec![Local::default(); 2 * LOCALS as usize],
             next: [1, 1, 1, 0],
         }
     }
@@ -195,6 +205,34 @@ impl HostTables {
             value.tick = value.tick.wrapping_sub(ticks) & TICK_MASK;
         }
         self.allowance[0].store(0, Ordering::SeqCst);
+        for translation in self.translations.chunks(word::WORDS) {
+            let time = translation[word::TIME].load(Ordering::SeqCst);
+            let tick = (time as u32).wrapping_sub(ticks) & TICK_MASK;
+            let time = time & !0xffff_ffff | u64::from(tick);
+            translation[word::TIME].store(time, Ordering::SeqCst);
+        }
+    }
+
+    /// All translations, as they are.
+    #[must_use]
+    pub fn all_translations(&self) -> Vec<(Tuple, Translation)> {
+        let translated = self.translated.lock().expect("no panic in here");
+        let read = |at: usize| {
+            let words = &self.translations[at * word::WORDS..][..word::WORDS];
+            let at = |index: usize| words[index].load(Ordering::SeqCst);
+            Translation {
+                to: Tuple {
+                    source: [at(0), at(1)],
+                    target: [at(2), at(3)],
+                    ends: at(word::ENDS),
+                },
+                names: at(word::NAMES),
+                time: at(word::TIME),
+                reserved: [at(7), at(8), at(9)],
+            }
+        };
+        let all = translated.iter();
+        all.map(|(tuple, at)| (*tuple, read(*at))).collect()
     }
 }
 
@@ -399,6 +437,50 @@ impl<'a> Tables for &'a HostTables {
     fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue) {
         let mut fragments = self.fragments.lock().expect("no panic in here");
         fragments.insert(*key, value);
+    }
+
+    fn translation(&self, tuple: &Tuple) -> Option<HostWords<'a>> {
+        let translated = self.translated.lock().expect("no panic in here");
+        let at = *translated.get(tuple)?;
+        word_at(&self.translations, (at * word::WORDS) as u32)
+    }
+
+    fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32 {
+        let mut translated = self.translated.lock().expect("no panic in here");
+        let before = translated.get(tuple).copied();
+        if anew && before.is_some() {
+            return entered::THERE;
+        }
+        let room = self.translations.len() / word::WORDS;
+        let free = (0..room).find(|at| !translated.values().any(|used| used == at));
+        let Some(at) = before.or(free) else {
+            return entered::FULL;
+        };
+        translated.insert(*tuple, at);
+        let to = &translation.to;
+        let words = [
+            to.source[0],
+            to.source[1],
+            to.target[0],
+            to.target[1],
+            to.ends,
+            translation.names,
+            translation.time,
+        ];
+        let all = words.into_iter().chain(translation.reserved);
+        for (index, value) in all.enumerate() {
+            self.translations[at * word::WORDS + index].store(value, Ordering::SeqCst);
+        }
+        entered::DONE
+    }
+
+    fn forget_translation(&self, tuple: &Tuple) {
+        let mut translated = self.translated.lock().expect("no panic in here");
+        translated.remove(tuple);
+    }
+
+    fn local(&self, v6: bool, number: u32) -> Option<&Local> {
+        self.locals.get(place(v6, number) as usize)
     }
 
     fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic)) {

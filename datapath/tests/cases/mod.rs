@@ -18,6 +18,7 @@ pub mod packet;
 mod persistence;
 mod schedulers;
 mod settings;
+pub mod translated;
 pub mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
     cases.extend(settings::cases());
+    cases.extend(translated::cases());
     cases.extend(tunnels::cases());
     cases
 }

@@ -1,7 +1,8 @@
 //! The entry points.
 //!
-//! Each hook has two programs, so that the kernel's verifier sees less at once and each has a stack
-//! of its own: one for plain frames of TCP and UDP, and behind a tail call one for the rest.
+//! Each hook has three programs, so that the kernel's verifier sees less at once and each has a
+//! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest
+//! and one for translated flows.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
@@ -9,9 +10,9 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use shunt_datapath::frame::Frame;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
-use shunt_ebpf::REST;
+use shunt_ebpf::{RELATED, REST, TRANSLATE};
 
-use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count};
+use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
 use crate::shell::skb::SkbFrame;
 use crate::shell::xdp::XdpFrame;
@@ -41,7 +42,9 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame(context);
     let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
-        verdict = Word(parts::related_xdp(context));
+        // SAFETY: as above.
+        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), RELATED) };
+        verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
         verdict = Word::drop(Drop::LostFragment);
@@ -49,9 +52,48 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
     end_xdp(context, verdict)
 }
 
-/// The last steps, and the hook's own action.
+/// ICMP messages, which [`director_xdp_rest`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
+    end_xdp(context, Word(parts::related_xdp(context)))
+}
+
+/// Packets of translated flows, which the programs before leave.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
+    let server = handed();
+    let mut verdict = Word(parts::translate_xdp(context, server));
+    if let Some(ports) = verdict.entering() {
+        verdict = Word(parts::enter_xdp(context, ports.both(), server));
+        if verdict.open().is_ok() {
+            verdict = Word(parts::translate_xdp(context, server));
+        }
+    }
+    if verdict == Word::RELATED {
+        verdict = Word(parts::translate_error_xdp(context));
+    }
+    act_xdp(context, verdict)
+}
+
+/// The last steps, or the program for them.
 #[inline(always)]
 fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
+    let mut verdict = verdict;
+    if let Some(server) = verdict.translated() {
+        hand(server);
+        // SAFETY: as above.
+        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), TRANSLATE) };
+        // Not to the kernel: it would tell the client that nobody is there.
+        verdict = Word::drop(Drop::Internal);
+    }
+    act_xdp(context, verdict)
+}
+
+/// The hook's own action.
+#[inline(always)]
+fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
         verdict = Word(parts::tunnel_xdp(context, server));
@@ -91,7 +133,9 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
     let mut frame = SkbFrame(context);
     let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
-        verdict = Word(parts::related_tc(context));
+        // SAFETY: as above.
+        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), RELATED) };
+        verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
         verdict = Word::drop(Drop::LostFragment);
@@ -99,9 +143,48 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
     end_tc(context, verdict)
 }
 
-/// The last steps, and the hook's own action.
+/// ICMP messages, which [`director_tc_rest`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
+    end_tc(context, Word(parts::related_tc(context)))
+}
+
+/// Packets of translated flows, which the programs before leave.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
+    let server = handed();
+    let mut verdict = Word(parts::translate_tc(context, server));
+    if let Some(ports) = verdict.entering() {
+        verdict = Word(parts::enter_tc(context, ports.both(), server));
+        if verdict.open().is_ok() {
+            verdict = Word(parts::translate_tc(context, server));
+        }
+    }
+    if verdict == Word::RELATED {
+        verdict = Word(parts::translate_error_tc(context));
+    }
+    act_tc(context, verdict)
+}
+
+/// The last steps, or the program for them.
 #[inline(always)]
 fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
+    let mut verdict = verdict;
+    if let Some(server) = verdict.translated() {
+        hand(server);
+        // SAFETY: as above.
+        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), TRANSLATE) };
+        // Not to the kernel: it would tell the client that nobody is there.
+        verdict = Word::drop(Drop::Internal);
+    }
+    act_tc(context, verdict)
+}
+
+/// The hook's own action.
+#[inline(always)]
+fn act_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
         verdict = Word(parts::tunnel_tc(context, server));

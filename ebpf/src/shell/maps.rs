@@ -5,11 +5,12 @@
 
 use core::arch::asm;
 use core::ffi::c_void;
+use core::ptr;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
@@ -17,8 +18,10 @@ use shunt_datapath::entry::{
     Settings, Traffic, WIDES, Ways, locality, standing,
 };
 use shunt_datapath::schedule::Client;
-use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
+use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
+use shunt_datapath::translation::{Local, Translation, Tuple, place};
 use shunt_datapath::verdict::COUNTERS;
+use shunt_ebpf::LATER;
 
 use super::context::blur;
 use super::parts;
@@ -26,6 +29,9 @@ use super::words::MapWords;
 
 /// `BPF_F_MMAPABLE`.
 const MAPPED: usize = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
+const UNPREPARED: usize = 1;
 
 /// A bucket of flows: one cache line.
 #[repr(C, align(8))]
@@ -94,7 +100,7 @@ static ROUTES4: LpmTrie<[u8; 4], u32, 4096> = LpmTrie::new();
 #[btf_map]
 static ROUTES6: LpmTrie<[u8; 16], u32, 4096> = LpmTrie::new();
 #[btf_map]
-static ORIGINS: LpmTrie<OriginKey, u32, { entry::ORIGINS as usize }> = LpmTrie::new();
+static ORIGINS: LpmTrie<[u8; OriginKey::BYTES], u32, { entry::ORIGINS as usize }> = LpmTrie::new();
 #[btf_map]
 static LEARNED: LruHashMap<[u64; 2], Ways, 4096> = LruHashMap::new();
 #[btf_map]
@@ -109,12 +115,20 @@ static COUNTERS_OF_OUTCOMES: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArr
 static ALLOWANCE: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub static HELD: RingBuf<Held, 262144> = RingBuf::new();
+#[btf_map]
+static TRANSLATIONS: HashMap<Tuple, Translation, 2048, UNPREPARED> = HashMap::new();
+#[btf_map]
+static LOCALS: Array<Local, { 2 * shunt_datapath::translation::LOCALS as usize }, MAPPED> =
+    Array::new();
+/// What a program tells the one that it goes on with, on this CPU.
+#[btf_map]
+static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// The programs that each hook's first one goes on with, by their places ([`shunt_ebpf::REST`]).
 /// The kernel binds such a map to one kind of program.
 #[btf_map]
-pub static PROGRAMS_XDP: ProgramArray<1> = ProgramArray::new();
+pub static PROGRAMS_XDP: ProgramArray<{ LATER.len() }> = ProgramArray::new();
 #[btf_map]
-pub static PROGRAMS_TC: ProgramArray<1> = ProgramArray::new();
+pub static PROGRAMS_TC: ProgramArray<{ LATER.len() }> = ProgramArray::new();
 
 // Set by the daemon before it loads; the verifier sees constants.
 #[unsafe(no_mangle)]
@@ -181,6 +195,24 @@ pub fn count(counter: u32) {
         unsafe { *value = (*value).wrapping_add(1) };
     }
 }
+
+/// Tells the next program.
+#[inline(always)]
+pub fn hand(word: u32) {
+    if let Some(value) = HANDED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        unsafe { *value = word.into() };
+    }
+}
+
+/// What the program before told.
+#[inline(always)]
+pub fn handed() -> u32 {
+    HANDED.get(0).map_or(0, |value| *value as u32)
+}
+
+/// `EEXIST` of `linux/errno.h`.
+const THERE: i32 = -17;
 
 /// The tables of the kernel's side.
 #[derive(Clone, Copy)]
@@ -317,8 +349,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn origin(&self, key: &OriginKey) -> u32 {
-        let key = Key::new(OriginKey::BITS, *key);
-        ORIGINS.get(&key).copied().unwrap_or(NONE)
+        // As the trie's key, but with fields that the compiler lays on the stack by eight bytes.
+        // SAFETY: the same size (asserted there), no padding, and a lesser alignment.
+        let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; OriginKey::BYTES]>>() };
+        ORIGINS.get(key).copied().unwrap_or(NONE)
     }
 
     #[inline(always)]
@@ -382,6 +416,31 @@ impl Tables for Maps {
     #[inline(always)]
     fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue) {
         let _ = FRAGMENTS.insert(key, &value, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn translation(&self, tuple: &Tuple) -> Option<MapWords> {
+        words(TRANSLATIONS.get_ptr_mut(tuple))
+    }
+
+    #[inline(always)]
+    fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32 {
+        let flags = if anew { BPF_NOEXIST } else { BPF_ANY };
+        match TRANSLATIONS.insert(tuple, translation, flags.into()) {
+            Ok(()) => entered::DONE,
+            Err(THERE) => entered::THERE,
+            Err(_) => entered::FULL,
+        }
+    }
+
+    #[inline(always)]
+    fn forget_translation(&self, tuple: &Tuple) {
+        let _ = TRANSLATIONS.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn local(&self, v6: bool, number: u32) -> Option<&Local> {
+        LOCALS.get(place(v6, number))
     }
 
     #[inline(always)]

@@ -152,6 +152,7 @@ impl Director {
             pool_words: 1 << 19,
         };
         let capacity = Capacity {
+            translations: 2048,
             flows4: flows,
             flows6: flows,
             sizes,

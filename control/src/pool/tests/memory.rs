@@ -8,7 +8,8 @@ use shunt_datapath::entry::{
 };
 use shunt_datapath::flows::Words;
 use shunt_datapath::schedule::{Client, overload, pick};
-use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables};
+use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
+use shunt_datapath::translation::{Local, Translation, Tuple};
 use shunt_model::SchedulerFlags;
 
 use super::super::Compiled;
@@ -349,6 +350,20 @@ impl<'a> Tables for View<'a> {
     }
 
     fn remember_fragment(&self, _key: &FragmentKey, _value: FragmentValue) {}
+
+    fn translation(&self, _tuple: &Tuple) -> Option<Stretch<'a>> {
+        None
+    }
+
+    fn translate(&self, _tuple: &Tuple, _translation: &Translation, _anew: bool) -> u32 {
+        entered::FULL
+    }
+
+    fn forget_translation(&self, _tuple: &Tuple) {}
+
+    fn local(&self, _v6: bool, _number: u32) -> Option<&Local> {
+        None
+    }
 
     fn traffic(&self, _server: u32, _count: impl FnOnce(&mut Traffic)) {}
 

@@ -1,0 +1,158 @@
+//! The local addresses of full NAT: what the packet path is told of them, and what an operator is.
+
+use std::collections::BTreeMap;
+
+use shunt_datapath::entry::counts;
+use shunt_datapath::translation::{Local, place};
+use shunt_model::api::LocalPool;
+use shunt_model::{Family, LocalAddress, Method, Protocol, ServerAddress, ServiceKey};
+
+use super::{Director, Running, Write, entries};
+
+/// From this fullness on, in percent, an operator should look at the local addresses.
+const NEARLY_USED: u64 = 80;
+
+impl Director {
+    fn locals_of(&self, family: Family) -> Vec<LocalAddress> {
+        let locals = self.table.locals();
+        let same = |local: &LocalAddress| Family::from(local.address) == family;
+        locals.filter(same).collect()
+    }
+
+    /// Writes the local addresses of a family. The first says how many there are: last, so that
+    /// there are never more than were written.
+    pub(super) fn renew_locals(&mut self, family: Family) {
+        let locals = self.locals_of(family);
+        let v6 = family == Family::Ipv6;
+        let count = u32::try_from(locals.len()).unwrap_or_default();
+        let entries = (0..).zip(&locals).map(|(number, local)| {
+            let entry = Local {
+                address: entries::words(local.address),
+                first: u32::from(local.ports.first),
+                ports: local.ports.count(),
+                count: if number == 0 { count } else { 0 },
+                reserved: 0,
+            };
+            (number, entry)
+        });
+        let mut entries: Vec<(u32, Local)> = entries.collect();
+        if entries.is_empty() {
+            entries.push((0, Local::default()));
+        }
+        for (number, local) in entries.into_iter().rev() {
+            let place = place(v6, number);
+            self.write(Write::Local { place, local });
+        }
+    }
+
+    /// How far the local addresses are used. Each server can have every port once.
+    #[must_use]
+    pub fn local_pools(&self, running: &dyn Running) -> Vec<LocalPool> {
+        let families = [Family::Ipv4, Family::Ipv6].into_iter();
+        let pools = families.filter_map(|family| {
+            let locals = self.locals_of(family);
+            let (fullest, used) = self.fullest(family, running);
+            if locals.is_empty() {
+                return None;
+            }
+            let ports = locals.iter().map(|local| u64::from(local.ports.count()));
+            let ports = ports.sum();
+            Some(LocalPool {
+                family,
+                addresses: u32::try_from(locals.len()).unwrap_or_default(),
+                ports,
+                // One that finds no port is a connection too.
+                used: used.min(ports),
+                fullest,
+            })
+        });
+        pools.collect()
+    }
+
+    /// The server of a family that has the most connections by local addresses.
+    fn fullest(&self, family: Family, running: &dyn Running) -> (Option<ServerAddress>, u64) {
+        let mut used: BTreeMap<(Option<Protocol>, ServerAddress), u64> = BTreeMap::new();
+        for (key, at) in self.full_nat(family) {
+            let protocol = match key {
+                ServiceKey::Address { protocol, .. } => Some(protocol),
+                ServiceKey::Mark { .. } => None,
+            };
+            for id in self.server_ids(&key, at) {
+                let word = running.counts(id);
+                let count = u64::from(counts::active(word)) + u64::from(counts::inactive(word));
+                *used.entry((protocol, at)).or_default() += count;
+            }
+        }
+        let most = used.into_iter().max_by_key(|(_, count)| *count);
+        match most.filter(|(_, count)| *count > 0) {
+            Some(((_, at), count)) => (Some(at), count),
+            None => (None, 0),
+        }
+    }
+
+    /// Servers of full NAT.
+    fn full_nat(&self, family: Family) -> impl Iterator<Item = (ServiceKey, ServerAddress)> {
+        self.table.services().flat_map(move |entry| {
+            let key = entry.service.key;
+            let servers = entry.servers.iter();
+            let servers = servers.filter(move |server| {
+                server.method == Method::FullNat && Family::from(server.at.address) == family
+            });
+            servers.map(move |server| (key, server.at))
+        })
+    }
+
+    /// What an operator should look at, of local addresses.
+    #[must_use]
+    pub fn local_warnings(&self, running: &dyn Running) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (family, name) in [(Family::Ipv4, "IPv4"), (Family::Ipv6, "IPv6")] {
+            let none = self.locals_of(family).is_empty();
+            if let Some((key, at)) = self.full_nat(family).next().filter(|_| none) {
+                warnings.push(format!(
+                    "server {at} of {key}: there is no local address for {name}, so its \
+                     connections are dropped; shunt local add ADDRESS"
+                ));
+            }
+        }
+        for pool in self.local_pools(running) {
+            if let Some(at) = pool.fullest
+                && pool.used * 100 >= pool.ports * NEARLY_USED
+            {
+                warnings.push(format!(
+                    "the local addresses are nearly used up: {} of {} ports at server {at}; \
+                     shunt local add ADDRESS",
+                    pool.used, pool.ports
+                ));
+            }
+        }
+        for local in self.table.locals() {
+            let address = local.address;
+            if !self.local.contains(&address) {
+                warnings.push(format!(
+                    "local address {address} is on no device of this machine, so servers find \
+                     nobody to answer to; ip address add {address} dev DEVICE"
+                ));
+            }
+            if let Some(key) = self.service_at(local) {
+                warnings.push(format!(
+                    "local address {local}: service {key} has one of its ports, so answers to \
+                     that port are taken for questions; give one of them other ports"
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// A service on an address and port that full NAT may use.
+    fn service_at(&self, local: LocalAddress) -> Option<ServiceKey> {
+        let mut services = self.table.services().map(|entry| entry.service.key);
+        services.find(|key| match key {
+            ServiceKey::Address { address, port, .. } => {
+                let ports = local.ports.first..=local.ports.last;
+                *address == local.address && (*port == 0 || ports.contains(port))
+            }
+            ServiceKey::Mark { .. } => false,
+        })
+    }
+}

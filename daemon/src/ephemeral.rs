@@ -1,0 +1,91 @@
+//! The ports that the kernel gives to this machine's own connections: full NAT must not use them
+//! too, or an answer to one of those would be taken for a client's.
+
+use std::fs;
+
+use shunt_model::LocalAddress;
+
+/// A sentence for each local address that has such ports. The kernel has the same ones for both
+/// families.
+#[must_use]
+pub fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<String> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+    let (Ok(range), Ok(reserved)) = (read("ip_local_port_range"), read("ip_local_reserved_ports"))
+    else {
+        return Vec::new();
+    };
+    let Some(own) = Own::read(&range, &reserved) else {
+        return Vec::new();
+    };
+    locals.filter_map(|local| own.warning(local)).collect()
+}
+
+/// The ports of the machine's own connections.
+#[derive(Debug)]
+struct Own {
+    first: u16,
+    last: u16,
+    /// Those of them that the kernel gives to nobody.
+    reserved: Vec<(u16, u16)>,
+}
+
+impl Own {
+    /// `range` is two numbers, `reserved` ranges and numbers with commas between them.
+    fn read(range: &str, reserved: &str) -> Option<Self> {
+        let mut ends = range.split_whitespace().map(str::parse);
+        let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
+            return None;
+        };
+        let piece = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        let reserved = reserved.trim().split(',').filter_map(piece).collect();
+        Some(Self {
+            first,
+            last,
+            reserved,
+        })
+    }
+
+    fn warning(&self, local: LocalAddress) -> Option<String> {
+        let is_given = |port: &u16| {
+            let is_in = |(first, last): &(u16, u16)| (*first..=*last).contains(port);
+            !self.reserved.iter().any(is_in)
+        };
+        let from = local.ports.first.max(self.first);
+        let to = local.ports.last.min(self.last);
+        let given = (from..=to).find(is_given)?;
+        Some(format!(
+            "local address {local}: the kernel gives port {given} to this machine's own \
+             connections ({}-{}); use other ports, or reserve them: \
+             sysctl net.ipv4.ip_local_reserved_ports={from}-{to}",
+            self.first, self.last
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warned(ports: &str, reserved: &str) -> Option<String> {
+        let own = Own::read("32768\t60999\n", reserved).unwrap();
+        own.warning(LocalAddress {
+            address: [10, 1, 0, 99].into(),
+            ports: ports.parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn only_ports_that_the_kernel_gives_away_are_warned_of() {
+        assert_eq!(warned("1024-32767", "\n"), None);
+        assert_eq!(warned("61000-65535", "\n"), None);
+        let text = warned("1024-40000", "\n").unwrap();
+        assert!(text.contains("gives port 32768"), "{text}");
+        assert!(text.contains("reserved_ports=32768-40000"), "{text}");
+        assert_eq!(warned("1024-40000", "80,32768-40000\n"), None);
+        let text = warned("1024-40000", "32768-33000,33002\n").unwrap();
+        assert!(text.contains("gives port 33001"), "{text}");
+    }
+}

@@ -1,0 +1,229 @@
+//! Packets of translated flows: full NAT, masquerade for firewall marks, and a port behind
+//! masquerade for a service of every port.
+//!
+//! The walk has found the flow and its server and leaves the packet here: in the kernel to a
+//! program of its own, so that nobody else pays for it. What a packet becomes is looked up by its
+//! own addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
+//! ([`enter`]). ICMP errors go by [`error`].
+
+pub mod enter;
+pub mod error;
+
+use crate::checksum;
+use crate::connection::flag as tcp;
+use crate::entry::{self, NONE, Server};
+use crate::family::{Family, V4, V6};
+use crate::fate;
+use crate::flows::Words;
+use crate::frame::Frame;
+use crate::link;
+use crate::method as methods;
+use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
+use crate::tables::Tables;
+use crate::translation::{Tuple, flag, word};
+use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::walk;
+
+/// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
+/// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again;
+/// [`Word::RELATED`] leaves an ICMP message to [`error::follow`].
+#[inline(always)]
+pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => either::<V4, P, T>(frame, tables, &packet, server),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => either::<V6, P, T>(frame, tables, &packet, server),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    }
+}
+
+#[inline(always)]
+fn either<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    server: u32,
+) -> Word {
+    if packet.protocol != TCP && packet.protocol != UDP {
+        return Word::RELATED;
+    }
+    let ports = match walk::ports(frame, tables, packet) {
+        Ok(ports) => ports,
+        Err(verdict) => return verdict,
+    };
+    let tuple = Tuple::of(packet, &ports);
+    if server == NONE {
+        to_client(frame, tables, packet, ports, &tuple)
+    } else {
+        to_server(frame, tables, packet, ports, &tuple, server)
+    }
+}
+
+#[inline(always)]
+fn to_server<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    ports: Ports,
+    tuple: &Tuple,
+    id: u32,
+) -> Word {
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
+    if !server.ways.is_usable() {
+        return Word::drop(Drop::NoNextHop);
+    }
+    if packet.ttl <= 1 {
+        return Word::answer(Bounce::TimeExceeded, 0);
+    }
+    if methods::does_not_fit(frame, packet, server.ways.mtu(), 0) {
+        return Word::answer(Bounce::TooBig, server.ways.mtu());
+    }
+    let words = tables.translation(tuple);
+    let Some(words) = words.filter(|words| leads_to(*words, server, id)) else {
+        return Word::enter(ports);
+    };
+    touch(words, tables.now());
+    let done = rewrite::<F, P, T::Words>(frame, packet, words);
+    methods::finish(frame, done, &server.ways)
+}
+
+/// Whether a translation is one to this server. Its id may have been another server's before.
+#[inline(always)]
+fn leads_to<W: Words>(words: W, server: &Server, id: u32) -> bool {
+    let port = (words.load(word::ENDS) >> 16) as u16;
+    (words.load(word::NAMES) >> 32) as u32 == id
+        && words.load(word::TARGET) == server.address[0]
+        && words.load(word::TARGET.wrapping_add(1)) == server.address[1]
+        && (server.port == 0 || server.port == port)
+}
+
+/// Notes that a translation is in use.
+#[inline(always)]
+fn touch<W: Words>(words: W, now: u32) {
+    let before = words.load(word::TIME);
+    if before as u32 != now {
+        words.store(word::TIME, before & flag::ALL | now as u64);
+    }
+}
+
+#[inline(always)]
+fn to_client<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    ports: Ports,
+    tuple: &Tuple,
+) -> Word {
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
+    let Some(words) = tables.translation(tuple) else {
+        return fate::unasked(settings, packet, ports);
+    };
+    let time = words.load(word::TIME);
+    if time & flag::FORWARD != 0 {
+        return Word::pass(Pass::NotOurs);
+    }
+    let now = tables.now();
+    let names = words.load(word::NAMES);
+    let id = (names >> 32) as u32;
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
+    if !walk::is_present(server) && server.fate & entry::fate::RESET != 0 {
+        return fate::told(packet.protocol, ports.flags);
+    }
+    let client = address::<F, T::Words>(words, word::TARGET);
+    let telling = ports.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0;
+    let must_tell = telling || time as u32 != now || packet.protocol != TCP;
+    if must_tell && time & flag::ONE_PACKET == 0 {
+        let port = (words.load(word::ENDS) >> 16) as u16;
+        let key = F::key(client, port, names as u32);
+        let heard = walk::Heard::of(packet, ports);
+        if walk::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
+            // Its connection is gone: the daemon's scan takes this out.
+            return fate::unasked(settings, packet, ports);
+        }
+    }
+    touch(words, now);
+    let hop = F::route(tables, client) & 0x3ff;
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, client) else {
+        return Word::drop(Drop::NoWayBack);
+    };
+    if packet.ttl <= 1 {
+        return Word::answer(Bounce::TimeExceeded, 0);
+    }
+    if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
+        return Word::answer(Bounce::TooBig, ways.mtu());
+    }
+    walk::count_out(tables, id, packet.length);
+    let done = rewrite::<F, P, T::Words>(frame, packet, words);
+    methods::finish(frame, done, &ways)
+}
+
+/// An address of a translation.
+#[inline(always)]
+fn address<F: Family, W: Words>(words: W, at: usize) -> F::Address {
+    F::from_words([words.load(at), words.load(at.wrapping_add(1))])
+}
+
+/// Puts both addresses and ports in place, carries them into the checksums and counts the TTL
+/// down.
+#[inline(always)]
+fn rewrite<F: Family, P: Frame, W: Words>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    words: W,
+) -> Option<()> {
+    let source = address::<F, W>(words, word::SOURCE);
+    let target = address::<F, W>(words, word::TARGET);
+    let delta = checksum::add(
+        checksum::change(F::sum(packet.source), F::sum(source)),
+        checksum::change(F::sum(packet.target), F::sum(target)),
+    );
+    if !matches!(packet.part, Part::Later(_)) {
+        let ports = words.load(word::ENDS) as u32;
+        let mut header = frame.edit::<8>(packet.l4)?;
+        let before = header.view().u32::<0>();
+        header.set_u32::<0>(ports);
+        frame.carry(checksum_at(packet), delta, checksum::change(before, ports));
+    }
+    addresses::<F, P>(frame, packet.l3, source, target, delta)?;
+    methods::count_down::<F, P>(frame, packet.l3)
+}
+
+/// Puts both addresses into a network header. `delta` is what they add to its checksum.
+#[inline(always)]
+fn addresses<F: Family, P: Frame>(
+    frame: &mut P,
+    l3: usize,
+    source: F::Address,
+    target: F::Address,
+    delta: u32,
+) -> Option<()> {
+    let ([a, b], [c, d]) = (F::words(source), F::words(target));
+    if F::V6 {
+        let mut ip = frame.edit::<40>(l3)?;
+        ip.set_u64::<8>(a);
+        ip.set_u64::<16>(b);
+        ip.set_u64::<24>(c);
+        ip.set_u64::<32>(d);
+    } else {
+        let mut ip = frame.edit::<20>(l3)?;
+        ip.set_u32::<12>(a as u32);
+        ip.set_u32::<16>(c as u32);
+        let sum = checksum::update(ip.view().u16::<10>(), delta);
+        ip.set_u16::<10>(sum);
+    }
+    Some(())
+}

@@ -1,0 +1,198 @@
+//! The first packet of a translated flow: which local address and port it gets.
+//!
+//! The answer's key is entered where nobody has it, which no other packet can do at the same time.
+//! So the full tuple is what is unique, and the same local port serves one flow at each server.
+
+use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
+use crate::family::{Family, V4, V6, endpoint_hash};
+use crate::flows::Words;
+use crate::frame::Frame;
+use crate::link;
+use crate::packet::{self, Packet, Ports};
+use crate::tables::{Tables, entered};
+use crate::translation::{Translation, Tuple, ends, flag, word};
+use crate::verdict::{Drop, Word};
+use crate::walk;
+
+/// Local ports that are tried for a flow. With four of five in use, one flow in 1,200 finds none.
+pub const TRIES: u32 = 32;
+
+/// Enters both translations of a flow to this server, or says why not. The frame is read anew: in
+/// the kernel this is a function of its own.
+#[inline(always)]
+pub fn enter<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports, id: u32) -> Word {
+    let (Some(link), Some(server)) = (link::parse(frame, tables), tables.server(id)) else {
+        return Word::drop(Drop::Internal);
+    };
+    // One flow for both families from here on: each would have its own place on the stack.
+    let flow = if link.ethertype == link::IPV4 {
+        let packet = packet::parse4(frame, link.l3).ok();
+        packet.and_then(|packet| flow::<V4, P, T>(frame, tables, &packet, ports))
+    } else {
+        let packet = packet::parse6(frame, tables, link.l3).ok();
+        packet.and_then(|packet| flow::<V6, P, T>(frame, tables, &packet, ports))
+    };
+    match flow {
+        Some(flow) => both(tables, &flow, server, id),
+        None => Word::drop(Drop::Internal),
+    }
+}
+
+/// A flow that is to be entered: the tuple of its packets, and the id that its key has.
+struct Flow {
+    given: Tuple,
+    service: u64,
+}
+
+#[inline(always)]
+fn flow<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    ports: Ports,
+) -> Option<Flow> {
+    let settings = tables.settings()?;
+    if F::route(tables, packet.source) & 0x3ff == 0
+        && let Some(ways) = link::came_from(frame)
+    {
+        tables.learn(F::words(packet.source), ways);
+    }
+    let asked = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
+    Some(Flow {
+        given: Tuple::of(packet, &ports),
+        service: walk::endpoint::<F, T>(tables, settings, packet.target, asked) as u64,
+    })
+}
+
+#[inline(always)]
+fn both<T: Tables>(tables: &T, flow: &Flow, server: &Server, id: u32) -> Word {
+    let given = &flow.given;
+    let mut translation = Translation {
+        to: given.turned(),
+        names: flow.service | (id as u64) << 32,
+        time: tables.now() as u64 | flags::<T>(tables, flow.service as u32, server),
+        ..Translation::default()
+    };
+    let port = if server.port == 0 {
+        given.target_port()
+    } else {
+        server.port
+    };
+    // The key of the answers, of which the client's own address and port are the first choice.
+    let mut answer = Tuple {
+        source: server.address,
+        target: given.source,
+        ends: ends(port, given.source_port(), given.protocol(), given.is_v6()),
+    };
+    let found = if server.flags & server_flag::FULL_NAT == 0 {
+        claim(tables, &answer, &translation)
+    } else {
+        draw(tables, &mut answer, &translation)
+    };
+    if found != entered::DONE {
+        return Word::drop(Drop::refused(found));
+    }
+    translation.to = answer.turned();
+    translation.time |= flag::FORWARD;
+    settle(tables, given, &answer, &translation, server)
+}
+
+#[inline(always)]
+fn flags<T: Tables>(tables: &T, service: u32, server: &Server) -> u64 {
+    let mut flags = 0;
+    if server.flags & server_flag::FULL_NAT != 0 {
+        flags |= flag::LOCAL;
+    }
+    let service = tables.service(walk::service_of(tables, service));
+    if service.is_some_and(|service| service.flags & service_flag::ONE_PACKET != 0) {
+        flags |= flag::ONE_PACKET;
+    }
+    flags
+}
+
+/// Enters the translation of answers, unless another flow has this key.
+#[inline(always)]
+fn claim<T: Tables>(tables: &T, answer: &Tuple, translation: &Translation) -> u32 {
+    let done = tables.translate(answer, translation, true);
+    if done != entered::THERE {
+        return done;
+    }
+    let Some(words) = tables.translation(answer) else {
+        return entered::THERE;
+    };
+    // Its own, of a connection before, or by another CPU.
+    if same(words, &translation.to) {
+        words.store(word::NAMES, translation.names);
+        words.store(word::TIME, translation.time);
+        return entered::DONE;
+    }
+    entered::THERE
+}
+
+#[inline(always)]
+fn same<W: Words>(words: W, to: &Tuple) -> bool {
+    words.load(word::SOURCE) == to.source[0]
+        && words.load(word::SOURCE.wrapping_add(1)) == to.source[1]
+        && words.load(word::TARGET) == to.target[0]
+        && words.load(word::TARGET.wrapping_add(1)) == to.target[1]
+        && words.load(word::ENDS) == to.ends
+}
+
+/// Draws local addresses and ports until one is free at this server. `answer` then has it.
+#[inline(always)]
+fn draw<T: Tables>(tables: &T, answer: &mut Tuple, translation: &Translation) -> u32 {
+    let v6 = answer.is_v6();
+    let count = tables.local(v6, 0).map_or(0, |first| first.count);
+    if count == NONE {
+        return entered::THERE;
+    }
+    let seed = tables.shape().seed;
+    let mut hash = endpoint_hash(answer.target, answer.ends as u32, seed);
+    let (mut found, ends) = (entered::THERE, answer.ends & !0xffff_0000);
+    tables.repeat(TRIES, |_| {
+        hash = endpoint_hash(answer.source, hash as u32, hash ^ seed);
+        let number = ((hash & 0xffff_ffff).wrapping_mul(count as u64) >> 32) as u32;
+        let Some(local) = tables.local(v6, number) else {
+            return false;
+        };
+        let within = (hash >> 32).wrapping_mul(local.ports as u64) >> 32;
+        let port = (local.first as u16).wrapping_add(within as u16).to_be();
+        answer.target = local.address;
+        answer.ends = ends | (port as u64) << 16;
+        found = claim(tables, answer, translation);
+        found == entered::THERE
+    });
+    found
+}
+
+/// Enters the translation of the client's packets. Another CPU may have been faster with the same
+/// flow: then its choice stands.
+#[inline(always)]
+fn settle<T: Tables>(
+    tables: &T,
+    given: &Tuple,
+    answer: &Tuple,
+    translation: &Translation,
+    server: &Server,
+) -> Word {
+    let mut done = tables.translate(given, translation, true);
+    if done == entered::THERE {
+        let before = tables.translation(given);
+        let id = (translation.names >> 32) as u32;
+        if let Some(words) = before
+            && super::leads_to(words, server, id)
+        {
+            if !same(words, &translation.to) {
+                tables.forget_translation(answer);
+            }
+            return Word::server(id);
+        }
+        // That of a connection before, to another server. Its answers are the scan's to take out.
+        done = tables.translate(given, translation, false);
+    }
+    if done != entered::DONE {
+        tables.forget_translation(answer);
+        return Word::drop(Drop::refused(done));
+    }
+    Word::server((translation.names >> 32) as u32)
+}

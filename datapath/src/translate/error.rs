@@ -1,0 +1,122 @@
+//! ICMP errors about a translated flow: about what we sent on, from either side, to the other.
+//!
+//! The quoted packet turned round is what its receiver would have answered, so its translation is
+//! that of the answer: it says who sent the quoted packet, and what it was before.
+
+use crate::checksum;
+use crate::family::{Family, V4, V6};
+use crate::flows::Words;
+use crate::frame::{Frame, Transport};
+use crate::icmp::{self, Quote};
+use crate::link;
+use crate::packet::{self, Packet};
+use crate::tables::Tables;
+use crate::translation::{Tuple, ends, flag, turned, word};
+use crate::verdict::{Drop, Note, Pass, Word};
+use crate::walk;
+
+/// Says what becomes of an ICMP packet that [`crate::icmp`] left to us. The frame is read anew.
+#[inline(always)]
+pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    }
+}
+
+#[inline(always)]
+fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+    let not_ours = Word::pass(Pass::Icmp);
+    let Some(quote) = icmp::quoted::<F, P>(frame, packet) else {
+        return not_ours;
+    };
+    let answer = Tuple {
+        source: F::words(quote.target),
+        target: F::words(quote.source),
+        ends: ends(quote.target_port, quote.source_port, quote.protocol, F::V6),
+    };
+    let Some(words) = tables.translation(&answer) else {
+        return not_ours;
+    };
+    let (time, id) = (words.load(word::TIME), words.load(word::NAMES) >> 32);
+    let id = id as u32;
+    let target = super::address::<F, T::Words>(words, word::TARGET);
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
+    let ways = if time & flag::FORWARD != 0 {
+        if !walk::is_present(server) {
+            return Word::drop(Drop::ServerGone);
+        }
+        walk::count_in(tables, id, packet.length);
+        server.ways
+    } else {
+        let hop = F::route(tables, target) & 0x3ff;
+        let Some(ways) = walk::known_way::<F, T>(tables, hop, target) else {
+            return Word::drop(Drop::NoWayBack);
+        };
+        walk::count_out(tables, id, packet.length);
+        ways
+    };
+    tables.count(Note::IcmpRelated.counter());
+    match translate::<F, P, T::Words>(frame, packet, &quote, words, time) {
+        Some(()) => icmp::send(frame, packet, &ways),
+        None => Word::drop(Drop::NoRoom),
+    }
+}
+
+/// Rewrites the outer and the quoted header. The quoted transport checksum is left as it is, as in
+/// [`crate::icmp`].
+#[inline(always)]
+fn translate<F: Family, P: Frame, W: Words>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    words: W,
+    time: u64,
+) -> Option<()> {
+    let receiver = super::address::<F, W>(words, word::TARGET);
+    let partner = super::address::<F, W>(words, word::SOURCE);
+    let mut ports = frame.edit::<4>(quote.l4)?;
+    let before = ports.view().u32::<0>();
+    let after = turned(words.load(word::ENDS)) as u32;
+    ports.set_u32::<0>(after);
+    let port_delta = checksum::change(before, after);
+    let quote_delta = checksum::add(
+        checksum::change(F::sum(quote.source), F::sum(receiver)),
+        checksum::change(F::sum(quote.target), F::sum(partner)),
+    );
+    // A router's error about an answer goes to a server that knows the client's address under its
+    // own source. All others are the director's to speak for.
+    let source = if time & flag::FORWARD != 0 && time & flag::LOCAL == 0 {
+        packet.source
+    } else {
+        partner
+    };
+    let outer_delta = checksum::add(
+        checksum::change(F::sum(packet.source), F::sum(source)),
+        checksum::change(F::sum(packet.target), F::sum(receiver)),
+    );
+    let field = Transport {
+        field: packet.l4.wrapping_add(2),
+        optional: false,
+    };
+    super::addresses::<F, P>(frame, quote.l3, receiver, partner, quote_delta)?;
+    if F::V6 {
+        frame.carry(field, outer_delta, checksum::add(quote_delta, port_delta));
+    } else {
+        // The quoted header's checksum takes up the change, so that ICMP's sees nothing of it.
+        frame.carry(field, 0, port_delta);
+    }
+    super::addresses::<F, P>(frame, packet.l3, source, receiver, outer_delta)
+}
