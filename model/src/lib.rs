@@ -22,5 +22,5 @@ pub use mark::MarkRule;
 pub use origin::Origin;
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};
-pub use service::{Family, Persistence, Protocol, Service, ServiceKey, Timeouts};
+pub use service::{Announce, Family, Persistence, Protocol, Service, ServiceKey, Timeouts};
 pub use settings::{Defence, OnDown, ServiceSettings, Setting, Settings};

@@ -366,6 +366,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         }
     }
 

@@ -152,6 +152,7 @@ mod tests {
             }),
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         }
     }
 
