@@ -4,6 +4,7 @@
 //! elsewhere; no `Option`, `bool` or `enum`, explicit `reserved`. The layout is shared with maps
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
+pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.

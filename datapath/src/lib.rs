@@ -17,6 +17,7 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
+pub mod caller;
 pub mod checksum;
 pub mod clamp;
 pub mod connection;
@@ -35,6 +36,7 @@ pub mod link;
 pub mod method;
 pub mod open;
 pub mod packet;
+pub mod peer;
 pub mod realserver;
 pub mod reply;
 pub mod reset;

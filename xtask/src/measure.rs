@@ -119,6 +119,7 @@ fn load_program(program: &mut Program) -> Result<(u32, u32, u32), ProgramError> 
         Program::SocketFilter(program) => program.load()?,
         Program::SkLookup(program) => program.load()?,
         Program::CgroupSkb(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
         Program::RawTracePoint(program) => program.load()?,
         // A kind that is loaded some other way gets its line when an object has one.
         _ => return Err(ProgramError::UnexpectedProgramType),

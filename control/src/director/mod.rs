@@ -15,6 +15,7 @@ mod locals;
 mod marks;
 mod names;
 mod numbers;
+mod peers;
 mod pools;
 mod reach;
 mod remember;
@@ -92,6 +93,12 @@ pub enum Write {
     EndpointRemove {
         address: IpAddr,
         word: u32,
+    },
+    /// The address of a server whose frames may be what it forwards as a director; `None` if it is
+    /// none any more.
+    Peer {
+        key: entry::PeerKey,
+        address: Option<[u64; 2]>,
     },
     /// A local address: its place, and what stands there.
     Local {
@@ -184,6 +191,10 @@ pub struct Director {
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     fullness: fate::Fullness,
+    /// What the packet path knows of peers, by service, and services of which it may be another
+    /// thing.
+    peers: BTreeMap<u32, BTreeMap<entry::PeerKey, [u64; 2]>>,
+    mixed: BTreeSet<ServiceKey>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
     /// When the network was last heard of.
@@ -216,6 +227,8 @@ impl Director {
             crowded: BTreeSet::new(),
             settings: None,
             fullness: fate::Fullness::default(),
+            peers: BTreeMap::new(),
+            mixed: BTreeSet::new(),
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
             seen: now,
@@ -304,6 +317,12 @@ impl Director {
                 network::Output::AddressesChanged => self.addresses_changed(),
                 network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
             }
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+        }
+        while let Some(key) = self.mixed.pop_first() {
+            self.renew_peers(&key);
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
