@@ -1,6 +1,7 @@
-//! The command line: `shunt agent join|check|leave|run`.
+//! The command line: `shunt agent join|check|leave|run|toa`.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::member;
 use crate::options::{GUE_PORT, Hook, Kind, Options};
 use crate::report::Report;
+use crate::toa::{Believed, Toa};
 
 /// Make this machine a real server for direct routing or tunnels.
 #[derive(Clone, Debug, Parser)]
@@ -29,6 +31,16 @@ enum Verb {
     Check(Member),
     /// Restore what was there before.
     Leave,
+    /// Let servers of full NAT see the client where they ask for their peer, until asked to end
+    /// (SIGTERM, SIGINT). Needs a director that announces clients by TOA.
+    Toa {
+        /// Local addresses of directors, or networks of them. Nobody else is believed.
+        #[arg(value_name = "ADDRESS", required = true)]
+        directors: Vec<Believed>,
+        /// The cgroup (version 2) of the servers. Without it: all of this machine.
+        #[arg(long, value_name = "DIRECTORY")]
+        cgroup: Option<PathBuf>,
+    },
     /// Join, keep it so, and leave when asked to end (SIGTERM, SIGINT).
     Run {
         #[command(flatten)]
@@ -90,6 +102,10 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
         Verb::Join(member) => member::join(&member.into())?,
         Verb::Check(member) => member::check(&member.into())?,
         Verb::Leave => member::leave()?,
+        Verb::Toa { directors, cgroup } => {
+            toa(&directors, cgroup.as_deref())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Verb::Run { member, keep } => {
             member::run(&member.into(), keep, |report| show(report, json))?;
             return Ok(ExitCode::SUCCESS);
@@ -101,6 +117,14 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn toa(directors: &[Believed], cgroup: Option<&Path>) -> Result<()> {
+    let toa = Toa::start(directors, cgroup)?;
+    println!("programs in {} see clients", toa.cgroup().display());
+    member::until_asked_to_end()?;
+    println!("{} connections said who their client is", toa.told()?);
+    Ok(())
 }
 
 fn show(report: &Report, json: bool) {

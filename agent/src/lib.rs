@@ -18,6 +18,7 @@ mod options;
 mod program;
 mod report;
 mod setting;
+pub mod toa;
 mod wanted;
 
 pub use arguments::{Arguments, main};

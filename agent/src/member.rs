@@ -118,6 +118,23 @@ pub fn leave() -> Result<Report> {
     })
 }
 
+/// Waits for SIGTERM or SIGINT.
+pub fn until_asked_to_end() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(async {
+        let mut ended = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = ended.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+        Ok(())
+    })
+}
+
 /// Joins, keeps it so until a signal asks for the end, and leaves, unless `keep` is set. Says each
 /// change to `tell`.
 pub fn run(options: &Options, keep: bool, mut tell: impl FnMut(&Report)) -> Result<()> {

@@ -88,7 +88,8 @@ fn place(verdict: Verdict) -> usize {
         Verdict::Hold => 5,
         Verdict::Drop(_) => 6,
         // Steps on the way, which no frame ends in.
-        Verdict::Tunnel(_) | Verdict::Rest | Verdict::Translate(_) | Verdict::Enter(_) => 3,
+        Verdict::Tunnel(_) | Verdict::Rest => 3,
+        Verdict::Translate(_) | Verdict::Enter(_) | Verdict::Announce => 3,
     }
 }
 

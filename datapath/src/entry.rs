@@ -115,6 +115,8 @@ pub mod service_flag {
     pub const IPV6: u8 = 8;
     /// Each datagram is scheduled by itself, and nothing is remembered of it.
     pub const ONE_PACKET: u8 = 16;
+    /// Servers of full NAT are told the client's address, in an option of its SYN.
+    pub const TOA: u8 = 32;
 }
 
 /// A virtual service.

@@ -179,6 +179,10 @@ pub trait Frame {
     /// Cuts the frame to `length` bytes. False if it cannot be done: the frame is as it was.
     fn truncate(&mut self, length: usize) -> bool;
 
+    /// Makes the frame `length` bytes long, of which it may have some already; what is new is
+    /// undefined. False if it cannot be done: the frame is as it was.
+    fn extend(&mut self, length: usize) -> bool;
+
     /// Carries a change into a transport checksum. `pseudo` is the change of what the
     /// pseudo-header holds (addresses), `other` that of the rest, each a sum of 16-bit words in
     /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the

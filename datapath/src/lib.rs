@@ -44,6 +44,7 @@ pub mod schedule;
 pub mod switches;
 pub mod tables;
 pub mod template;
+pub mod toa;
 pub mod track;
 pub mod translate;
 pub mod translation;

@@ -6,6 +6,7 @@
 //! own addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
 //! ([`enter`]). ICMP errors go by [`error`].
 
+pub mod announce;
 pub mod enter;
 pub mod error;
 
@@ -24,8 +25,12 @@ use crate::translation::{Tuple, flag, word};
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
 
+/// Added to a server's id: the client's SYN has been through [`announce`].
+pub const ANNOUNCED: u32 = 1 << 31;
+
 /// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
-/// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again;
+/// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again,
+/// [`Word::ANNOUNCE`] for [`announce`], and to come again with [`ANNOUNCED`];
 /// [`Word::RELATED`] leaves an ICMP message to [`error::follow`].
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
@@ -76,6 +81,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     tuple: &Tuple,
     id: u32,
 ) -> Word {
+    let (id, announced) = (id & !ANNOUNCED, id & ANNOUNCED);
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
@@ -92,6 +98,10 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let Some(words) = words.filter(|words| leads_to(*words, server, id)) else {
         return Word::enter(ports);
     };
+    let opening = ports.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+    if opening && announced == 0 && words.load(word::TIME) & flag::TOA != 0 {
+        return Word::ANNOUNCE;
+    }
     touch(words, tables.now());
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
     methods::finish(frame, done, &server.ways)

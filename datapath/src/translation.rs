@@ -95,6 +95,8 @@ pub struct Translation {
     pub reserved: [u64; 3],
 }
 const _: () = assert!(size_of::<Translation>() == 80);
+// What makes one of the other in `translate::enter`.
+const _: () = assert!(flag::LOCAL << 2 == flag::TOA);
 
 /// The words of a [`Translation`].
 pub mod word {
@@ -114,6 +116,8 @@ pub mod flag {
     pub const LOCAL: u64 = 1 << 33;
     /// Each datagram is a flow of its own: there is no entry to tell of an answer.
     pub const ONE_PACKET: u64 = 1 << 34;
+    /// The server is told who the client is, in an option of the SYN.
+    pub const TOA: u64 = 1 << 35;
     pub const ALL: u64 = 0xffff_ffff << 32;
 }
 

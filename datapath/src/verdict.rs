@@ -26,6 +26,9 @@ pub enum Verdict {
     /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
     /// gives it its translation, and [`Verdict::Translate`] comes again.
     Enter(u32),
+    /// A SYN of a translated flow whose server is to be told who the client is:
+    /// [`crate::translate::announce`] does it, and [`Verdict::Translate`] comes again.
+    Announce,
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -153,6 +156,8 @@ impl Word {
     pub const HOLD: Word = Word::new(6, 0);
     /// [`Verdict::Related`].
     pub const RELATED: Word = Word::new(5, 0);
+    /// [`Verdict::Announce`].
+    pub const ANNOUNCE: Word = Word::new(12, 0);
     /// [`Verdict::Rest`].
     pub const REST: Word = Word::new(9, 0);
 
@@ -287,6 +292,7 @@ impl Word {
             9 => Verdict::Rest,
             10 => Verdict::Translate(detail),
             11 => Verdict::Enter(detail),
+            12 => Verdict::Announce,
             _ => Verdict::Drop(Drop::Internal),
         }
     }

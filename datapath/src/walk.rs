@@ -44,6 +44,12 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
                 verdict = translate::carry(frame, tables, server);
             }
         }
+        if verdict == Word::ANNOUNCE {
+            verdict = translate::announce::announce(frame, tables);
+            if verdict.open().is_ok() {
+                verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
+            }
+        }
         if verdict == Word::RELATED {
             verdict = translate::error::follow(frame, tables);
         }

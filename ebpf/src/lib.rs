@@ -25,7 +25,8 @@ pub static DIRECTOR: &[u8] = {
     &OBJECT.0
 };
 
-/// The real server's agent: `realserver_xdp`, `realserver_in`, `realserver_out`.
+/// The real server's agent: `realserver_xdp`, `realserver_in`, `realserver_out`; `realserver_hear`,
+/// `realserver_peer4`, `realserver_peer6`.
 #[cfg(not(target_arch = "bpf"))]
 pub static REALSERVER: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/realserver.o"));

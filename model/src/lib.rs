@@ -20,5 +20,5 @@ pub use local::{LocalAddress, LocalPorts};
 pub use mark::MarkRule;
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};
-pub use service::{Family, Persistence, Protocol, Service, ServiceKey, Timeouts};
+pub use service::{Announce, Family, Persistence, Protocol, Service, ServiceKey, Timeouts};
 pub use settings::{Defence, OnDown, ServiceSettings, Setting, Settings};

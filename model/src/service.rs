@@ -225,6 +225,25 @@ pub struct Service {
     /// What it has otherwise than the director.
     #[serde(default, skip_serializing_if = "ServiceSettings::is_empty")]
     pub settings: ServiceSettings,
+    /// How servers of full NAT are told who the client is, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<Announce>,
+}
+
+/// How a server of full NAT is told a client's address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Announce {
+    /// In an option of the SYN (TCP option address, kind 254), which `shunt agent toa` reads.
+    Toa,
+}
+
+impl fmt::Display for Announce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Announce::Toa => "toa",
+        })
+    }
 }
 
 /// The three timeouts that `ipvsadm --set` knows, in seconds.

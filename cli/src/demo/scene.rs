@@ -150,6 +150,7 @@ impl Scene {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         };
         self.change(&Change::AddService { service })
     }

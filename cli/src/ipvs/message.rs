@@ -217,6 +217,7 @@ fn service(attributes: &Attributes<'_>) -> Result<Found, Failure> {
             persistence,
             one_packet: has(ONE_PACKET),
             settings: Default::default(),
+            announce: None,
         }),
         // The kernel's word for a service whose scheduler was taken away.
         Err(_) if name == "none" => Err("it has no scheduler".to_owned()),

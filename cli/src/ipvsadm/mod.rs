@@ -211,7 +211,10 @@ impl Face<'_> {
             Some(mut service) => {
                 // It has no words for the settings, so they stay.
                 let known = self.find(&key)?;
-                service.settings = known.map_or(service.settings, |known| known.service.settings);
+                if let Some(known) = known {
+                    service.settings = known.service.settings;
+                    service.announce = known.service.announce;
+                }
                 self.change(Change::EditService { service }, Subject::Service)
             }
             None => {
@@ -382,6 +385,7 @@ fn service(words: &ServiceWords, key: ServiceKey) -> Option<Service> {
         persistence,
         one_packet: words.one_packet,
         settings: Default::default(),
+        announce: None,
     })
 }
 

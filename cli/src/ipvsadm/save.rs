@@ -45,7 +45,14 @@ pub fn unsaid(status: &ServiceStatus) -> Vec<String> {
              after a restore: shunt server edit {key} {at} --method fullnat"
         )
     };
-    full.map(sentence).collect()
+    let mut sentences: Vec<String> = full.map(sentence).collect();
+    if let Some(how) = status.service.announce {
+        sentences.push(format!(
+            "service {key}: ipvsadm has no word for announcing clients; after a restore: \
+             shunt service edit {key} --announce {how}"
+        ));
+    }
+    sentences
 }
 
 fn service_words(key: &ServiceKey, names: Option<&dyn Names>) -> String {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use shunt_model::service::{Granularity, Persistence};
-use shunt_model::{Family, Service};
+use shunt_model::{Announce, Family, Service};
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct Words {
@@ -19,6 +19,16 @@ pub struct Words {
     /// UDP: schedule each datagram by itself, and remember nothing
     #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes")]
     one_packet: Option<Answer>,
+    /// TCP: tell servers of full NAT who the client is: toa, in an option of the SYN, which "shunt
+    /// agent toa" reads; off: do not
+    #[arg(long, value_name = "toa|off")]
+    announce: Option<How>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    Toa,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +81,11 @@ impl Words {
     pub fn put(&self, service: &mut Service) -> Result<(), String> {
         if let Some(answer) = self.one_packet {
             service.one_packet = answer == Answer::Yes;
+        }
+        match self.announce {
+            None => {}
+            Some(How::Toa) => service.announce = Some(Announce::Toa),
+            Some(How::Off) => service.announce = None,
         }
         match self.persistence {
             None => {}
@@ -148,6 +163,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         }
     }
 
@@ -156,6 +172,7 @@ mod tests {
             persistence: Some(time.parse().unwrap()),
             client_network: Some(network.parse().unwrap()),
             one_packet: None,
+            announce: None,
         }
     }
 

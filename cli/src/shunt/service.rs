@@ -47,7 +47,7 @@ pub enum Verb {
         #[arg(
             long,
             required_unless_present_any = [
-                "flags", "persistence", "client_network", "one_packet", "on_down", "set"
+                "flags", "persistence", "client_network", "one_packet", "announce", "on_down", "set"
             ]
         )]
         scheduler: Option<Scheduler>,
@@ -124,6 +124,7 @@ impl Verb {
                     persistence: None,
                     one_packet: false,
                     settings: Default::default(),
+                    announce: None,
                 };
                 words.put(&mut service).map_err(Halt::Usage)?;
                 settings.put(&mut service).map_err(Halt::Usage)?;
@@ -175,6 +176,11 @@ fn edit(before: &Service, service: Service) -> Wanted {
     differences.add("persistence", &text(before), &text(&service));
     let one_packet = |service: &Service| if service.one_packet { "yes" } else { "no" };
     differences.add("one-packet", &one_packet(before), &one_packet(&service));
+    let announce = |service: &Service| match service.announce {
+        Some(how) => how.to_string(),
+        None => "off".to_owned(),
+    };
+    differences.add("announce", &announce(before), &announce(&service));
     let text = setting::text;
     differences.add("settings", &text(before), &text(&service));
     if differences.is_empty() {
@@ -282,6 +288,12 @@ fn draw_one(status: &ServiceStatus, out: &mut dyn Write, form: Form) -> Result<(
     }
     if service.one_packet {
         writeln!(out, "one-packet   each datagram is scheduled anew")?;
+    }
+    if let Some(how) = service.announce {
+        writeln!(
+            out,
+            "announce     {how}: servers of full NAT are told the client"
+        )?;
     }
     if !service.settings.is_empty() {
         writeln!(out, "settings     {}", setting::text(service))?;

@@ -21,4 +21,5 @@ mod settings;
 mod size;
 mod spread;
 mod table;
+mod toa;
 mod translated;

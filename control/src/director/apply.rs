@@ -367,6 +367,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         }
     }
 

@@ -9,7 +9,9 @@ use shunt_datapath::entry::{
     self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
 };
 use shunt_model::service::Granularity;
-use shunt_model::{Encapsulation, Family, Method, Server, Service, ServiceKey, TunnelChecksum};
+use shunt_model::{
+    Announce, Encapsulation, Family, Method, Server, Service, ServiceKey, TunnelChecksum,
+};
 
 use super::Clock;
 use super::fate::{self, Defences};
@@ -77,6 +79,9 @@ fn service_flags(service: &Service) -> u8 {
     }
     if service.one_packet {
         flags |= service_flag::ONE_PACKET;
+    }
+    if service.announce == Some(Announce::Toa) {
+        flags |= service_flag::TOA;
     }
     flags
 }

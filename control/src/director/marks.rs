@@ -131,6 +131,7 @@ mod tests {
             }),
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         }
     }
 

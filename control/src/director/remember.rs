@@ -513,6 +513,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            announce: None,
         };
         let server = Server {
             at: "10.1.0.7:80".parse().unwrap(),

@@ -117,6 +117,7 @@ fn add_service(key: ServiceKey) -> Change {
         persistence: None,
         one_packet: false,
         settings: Default::default(),
+        announce: None,
     };
     Change::AddService { service }
 }

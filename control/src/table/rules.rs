@@ -46,6 +46,12 @@ pub(super) fn of_service(service: &Service) -> Result<(), Refusal> {
                 format!("service {key} has port 0, which only a persistent service may have"),
             );
         }
+        if service.announce.is_some() && protocol != Protocol::Tcp {
+            return refuse(
+                Reason::BadRequest,
+                format!("service {key} is not TCP; only connections can tell who the client is"),
+            );
+        }
         if service.one_packet && protocol != Protocol::Udp {
             return refuse(
                 Reason::BadRequest,

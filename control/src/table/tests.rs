@@ -366,6 +366,7 @@ fn service(key: ServiceKey) -> Service {
         persistence: None,
         one_packet: false,
         settings: Default::default(),
+        announce: None,
     }
 }
 

@@ -63,7 +63,10 @@ pub fn tables(random: &mut Random) -> HostTables {
             if random.once_in(12) {
                 continue;
             }
-            let flags = random.one_of(&[0, service_flag::PORT, service_flag::FALLBACK]);
+            let mut flags = random.one_of(&[0, service_flag::PORT, service_flag::FALLBACK]);
+            if random.once_in(2) {
+                flags |= service_flag::TOA;
+            }
             let (address, port) = virtual_end(v6);
             let service = tables.add_service(address, port, protocol, flags);
             tables.services[service as usize].switches = random.below(16) as u32;

@@ -436,6 +436,10 @@ impl Frame for Bytes {
         false
     }
 
+    fn extend(&mut self, _: usize) -> bool {
+        unreachable!()
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let mut field = self.edit::<2>(transport.field).unwrap();
         let sum = field.view().u16::<0>();

@@ -102,6 +102,14 @@ impl Frame for HostFrame {
         true
     }
 
+    fn extend(&mut self, length: usize) -> bool {
+        let length = self.start + length;
+        if self.bytes.len() < length {
+            self.bytes.resize(length, 0);
+        }
+        true
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         match self.hook {
             Hook::Xdp => self.carry_one(transport, checksum::add(pseudo, other)),

@@ -104,8 +104,12 @@ fn flags<T: Tables>(tables: &T, service: u32, server: &Server) -> u64 {
         flags |= flag::LOCAL;
     }
     let service = tables.service(walk::service_of(tables, service));
-    if service.is_some_and(|service| service.flags & service_flag::ONE_PACKET != 0) {
+    let asked = service.map_or(0, |service| service.flags);
+    if asked & service_flag::ONE_PACKET != 0 {
         flags |= flag::ONE_PACKET;
+    }
+    if asked & service_flag::TOA != 0 {
+        flags |= (flags & flag::LOCAL) << 2;
     }
     flags
 }

@@ -52,6 +52,7 @@ pub struct Packet {
     /// Offset in bytes, and whether more follow.
     fragment: Option<(u16, bool)>,
     options: Vec<u8>,
+    tcp_options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     head: Head,
     payload: Vec<u8>,
@@ -70,6 +71,7 @@ fn packet(source: IpAddr, target: IpAddr, head: Head) -> Packet {
         dont_fragment: true,
         fragment: None,
         options: Vec::new(),
+        tcp_options: Vec::new(),
         extensions: Vec::new(),
         head,
         payload: Vec::new(),
@@ -172,6 +174,11 @@ impl Packet {
     }
 
     /// An extension header of this kind; `body` is what follows its first two bytes.
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
+        self
+    }
+
     pub fn extension(mut self, kind: u8, body: &[u8]) -> Self {
         self.extensions.push((kind, body.to_vec()));
         self
@@ -434,9 +441,11 @@ impl Packet {
             } => {
                 body.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
                 body.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
-                body.extend_from_slice(&[0x50, *flags]);
+                let words = 5 + self.tcp_options.len() as u8 / 4;
+                body.extend_from_slice(&[words << 4, *flags]);
                 body.extend_from_slice(&window.to_be_bytes());
                 body.extend_from_slice(&[0; 4]);
+                body.extend_from_slice(&self.tcp_options);
                 Some(16)
             }
             Head::Udp { ports, summed } => {

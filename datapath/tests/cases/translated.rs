@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use shunt_datapath::entry::{Ways, method, scheduler};
+use shunt_datapath::entry::{Ways, method, scheduler, service_flag};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 use shunt_datapath::verdict::{Bounce, Drop, Note, Pass, Verdict};
 
@@ -39,6 +39,9 @@ pub fn cases() -> Vec<Case> {
         cases.push(its_life_is_over(v6));
         cases.push(tagged(v6));
         cases.push(strangers(v6));
+        cases.push(announced(v6));
+        cases.push(announced_over_a_lie(v6));
+        cases.push(no_room_to_announce(v6));
     }
     cases
 }
@@ -363,6 +366,85 @@ fn tagged(v6: bool) -> Case {
     )
     .turns(&packet, SENT, &out.macs(7, 3).ttl(63))
     .turns(&answer, BACK, &back.macs(8, 4).ttl(63))
+}
+
+/// Tells servers of service 1 who the client is.
+fn announcing(v6: bool) -> HostTables {
+    let mut tables = pool(v6, TCP, 1);
+    tables.services[1].flags |= service_flag::TOA;
+    tables
+}
+
+/// The option that says who the client is.
+fn option(v6: bool) -> Vec<u8> {
+    let (address, port) = client(v6);
+    let mut option = vec![254, if v6 { 20 } else { 8 }];
+    option.extend(port.to_be_bytes());
+    match address {
+        IpAddr::V4(address) => option.extend(address.octets()),
+        IpAddr::V6(address) => option.extend(address.octets()),
+    }
+    option
+}
+
+fn announced(v6: bool) -> Case {
+    // As Linux sends it: segment size, SACK, time stamps, nothing, window scale.
+    let options = [
+        2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7,
+    ];
+    let mut all = case(
+        format!("full NAT {}: a SYN says who the client is", family_name(v6)),
+        announcing(v6),
+    );
+    for options in [&options[..], &options[..4], &[]] {
+        let packet = tcp(client(v6), virtual_end(v6), SYN).tcp_options(options);
+        let told = [&option(v6), options].concat();
+        let out = tcp(local_end(v6), server_end(v6), SYN).tcp_options(&told);
+        all = all.turns(&packet, SENT, &out.macs(7, 3).ttl(63));
+    }
+    // Only a SYN does.
+    for flags in [ACK, ACK | FIN, RST] {
+        let packet = tcp(client(v6), virtual_end(v6), flags).payload(b"data");
+        let out = packet.clone().from(local_end(v6)).to(server_end(v6));
+        all = all.turns(&packet, SENT, &out.macs(7, 3).ttl(63));
+    }
+    all
+}
+
+/// The client's own option comes behind ours; an Ethernet frame's padding is no room.
+fn announced_over_a_lie(v6: bool) -> Case {
+    let lie = [254, 8, 0, 9, 1, 2, 3, 4];
+    let packet = tcp(client(v6), virtual_end(v6), SYN).tcp_options(&lie);
+    let told = [&option(v6), &lie[..]].concat();
+    let out = tcp(local_end(v6), server_end(v6), SYN).tcp_options(&told);
+    let padding = 12;
+    let more = option(v6).len();
+    let out = out.padding(padding.max(more) - more);
+    case(
+        format!("full NAT {}: nobody is another client", family_name(v6)),
+        announcing(v6),
+    )
+    .turns(&packet.padding(padding), SENT, &out.macs(7, 3).ttl(63))
+}
+
+fn no_room_to_announce(v6: bool) -> Case {
+    let room = 40 - option(v6).len();
+    let full = vec![1; room];
+    let packet = tcp(client(v6), virtual_end(v6), SYN);
+    let told = [&option(v6), &full[..]].concat();
+    let out = tcp(local_end(v6), server_end(v6), SYN).tcp_options(&told);
+    let no_room = Verdict::Drop(Drop::NoRoom);
+    case(
+        format!("full NAT {}: a SYN without room", family_name(v6)),
+        announcing(v6),
+    )
+    .turns(
+        &packet.clone().tcp_options(&full),
+        SENT,
+        &out.macs(7, 3).ttl(63),
+    )
+    .leaves(&packet.clone().tcp_options(&vec![1; room + 4]), no_room)
+    .leaves(&packet.payload(b"early data"), no_room)
 }
 
 /// What no flow is known of is not ours.

@@ -8,6 +8,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use shunt_datapath::frame::Frame;
+use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
 use shunt_ebpf::{REST, TRANSLATE};
@@ -60,6 +61,12 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
         verdict = Word(parts::enter_xdp(context, ports.both(), server));
         if verdict.open().is_ok() {
             verdict = Word(parts::translate_xdp(context, server));
+        }
+    }
+    if verdict == Word::ANNOUNCE {
+        verdict = Word(parts::announce_xdp(context));
+        if verdict.open().is_ok() {
+            verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
         }
     }
     if verdict == Word::RELATED {
@@ -142,6 +149,12 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
         verdict = Word(parts::enter_tc(context, ports.both(), server));
         if verdict.open().is_ok() {
             verdict = Word(parts::translate_tc(context, server));
+        }
+    }
+    if verdict == Word::ANNOUNCE {
+        verdict = Word(parts::announce_tc(context));
+        if verdict.open().is_ok() {
+            verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
         }
     }
     if verdict == Word::RELATED {

@@ -77,6 +77,11 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
+        fn extend(&mut self, _: usize) -> bool {
+            false
+        }
+
+        #[inline(always)]
         fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
             None
         }

@@ -279,3 +279,17 @@ pub extern "C" fn translate_error_tc(context: *mut __sk_buff) -> u64 {
 pub extern "C" fn enter_tc(context: *mut __sk_buff, ports: u32, server: u32) -> u64 {
     translate::enter::enter(&SkbFrame(context), &Maps, both(ports, 0), server).0
 }
+
+/// Tells a server who the client is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn announce_xdp(context: *mut xdp_md) -> u64 {
+    translate::announce::announce(&mut XdpFrame(context), &Maps).0
+}
+
+/// Tells a server who the client is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn announce_tc(context: *mut __sk_buff) -> u64 {
+    translate::announce::announce(&mut SkbFrame(context), &Maps).0
+}

@@ -173,6 +173,16 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn extend(&mut self, length: usize) -> bool {
+        // SAFETY: the helper checks the length.
+        if self.length() < length && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
+            return false;
+        }
+        self.reach(HEADERS as usize);
+        true
+    }
+
+    #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let zero = if transport.optional {
             BPF_F_MARK_MANGLED_0

@@ -120,6 +120,16 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn extend(&mut self, length: usize) -> bool {
+        let now = self.length();
+        if length <= now {
+            return true;
+        }
+        // SAFETY: the helper checks the room behind.
+        unsafe { bpf_xdp_adjust_tail(self.0, length as i32 - now as i32) == 0 }
+    }
+
+    #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let Some(mut field) = self.edit::<2>(transport.field) else {
             return;

@@ -349,6 +349,7 @@ fn changes(method: Method, farm: Farm) -> Vec<Change> {
                         persistence: None,
                         one_packet: false,
                         settings: Default::default(),
+                        announce: None,
                     },
                 });
                 changes.extend(servers.iter().map(|number| Change::AddServer {

@@ -1,0 +1,173 @@
+//! Who the client is, for servers of full NAT: `shunt agent toa`.
+//!
+//! Directors say it in an option of the SYN. Three programs hear it and tell it to whoever asks a
+//! socket for its peer, by `accept` or `getpeername`. They hang on a cgroup for as long as this
+//! runs; nothing is left behind, whatever ends it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Map, PerCpuArray};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr};
+use aya::{Ebpf, EbpfLoader};
+
+const HEAR: &str = "realserver_hear";
+const PEERS: [&str; 2] = ["realserver_peer4", "realserver_peer6"];
+const DIRECTORS: &str = "DIRECTORS";
+const TOLD: &str = "TOLD";
+
+/// Local addresses of directors: one, or a network of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Believed {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+impl FromStr for Believed {
+    type Err = String;
+
+    /// `10.1.0.99`, `2001:db8:1::/64`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let most = |address: &IpAddr| if address.is_ipv4() { 32 } else { 128 };
+        let read = address.parse().ok().and_then(|address: IpAddr| {
+            let length = match length {
+                None => most(&address),
+                Some(length) => length.parse().ok().filter(|bits| *bits <= most(&address))?,
+            };
+            Some(Self { address, length })
+        });
+        read.ok_or_else(|| {
+            format!("\"{text}\" is no address and no network; write 10.1.0.99 or 10.1.0.0/24")
+        })
+    }
+}
+
+impl Believed {
+    /// As the programs have it: IPv4 mapped into IPv6.
+    fn key(self) -> Key<[u8; 16]> {
+        let length = u32::from(self.length);
+        match self.address {
+            IpAddr::V4(address) => Key::new(96 + length, address.to_ipv6_mapped().octets()),
+            IpAddr::V6(address) => Key::new(length, address.octets()),
+        }
+    }
+}
+
+/// The programs, which work as long as this lives.
+#[derive(Debug)]
+pub struct Toa {
+    ebpf: Ebpf,
+    cgroup: PathBuf,
+}
+
+impl Toa {
+    /// Begins to tell programs in this cgroup, or without one in all, who their clients are.
+    /// Nobody but these directors is believed.
+    pub fn start(believed: &[Believed], cgroup: Option<&Path>) -> Result<Toa> {
+        ensure!(
+            !believed.is_empty(),
+            "no director is named, and not everybody may say who he is; \
+             name the directors' local addresses"
+        );
+        let cgroup = match cgroup {
+            Some(cgroup) => cgroup.to_owned(),
+            None => root()?,
+        };
+        let held = fs::File::open(&cgroup)
+            .with_context(|| format!("cannot open the cgroup {}", cgroup.display()))?;
+        let mut ebpf = EbpfLoader::new()
+            .load(shunt_ebpf::REALSERVER)
+            .context("the kernel refuses the programs of a real server")?;
+        let map = ebpf.map_mut(DIRECTORS).context("the object lacks a map")?;
+        let mut directors: LpmTrie<_, [u8; 16], u32> = map.try_into()?;
+        for director in believed {
+            directors
+                .insert(&director.key(), 1, 0)
+                .context("cannot name a director to the programs")?;
+        }
+        // Who asks comes first, so that nothing that was heard is not told.
+        for name in PEERS {
+            let peer: &mut CgroupSockAddr = program(&mut ebpf, name)?;
+            peer.load()
+                .with_context(|| format!("the kernel refuses {name}"))?;
+            peer.attach(&held, CgroupAttachMode::Single)
+                .with_context(|| format!("cannot attach {name} to {}", cgroup.display()))?;
+        }
+        let hear: &mut CgroupSkb = program(&mut ebpf, HEAR)?;
+        hear.load()
+            .with_context(|| format!("the kernel refuses {HEAR}"))?;
+        hear.attach(
+            &held,
+            CgroupSkbAttachType::Ingress,
+            CgroupAttachMode::Single,
+        )
+        .with_context(|| format!("cannot attach {HEAR} to {}", cgroup.display()))?;
+        Ok(Toa { ebpf, cgroup })
+    }
+
+    /// Where the programs hang.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// How many connections said who their client is.
+    pub fn told(&self) -> Result<u64> {
+        let map: &Map = self.ebpf.map(TOLD).context("the object lacks a map")?;
+        let told: PerCpuArray<_, u64> = map.try_into()?;
+        Ok(told.get(&0, 0)?.iter().sum())
+    }
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    let program = ebpf.program_mut(name);
+    let program = program.with_context(|| format!("the object lacks {name}"))?;
+    Ok(program.try_into()?)
+}
+
+/// The root of the cgroups of version 2.
+fn root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+    let place = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let place = words.nth(1)?;
+        (words.next() == Some("cgroup2")).then(|| PathBuf::from(place))
+    });
+    place.context(
+        "no cgroup of version 2 is mounted; mount -t cgroup2 none DIRECTORY, or name one with \
+         --cgroup",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directors_are_addresses_and_networks() {
+        for (text, length) in [
+            ("10.1.0.99", 32),
+            ("10.1.0.0/24", 24),
+            ("2001:db8:1::99", 128),
+            ("2001:db8:1::/64", 64),
+        ] {
+            let believed: Believed = text.parse().unwrap();
+            assert_eq!(believed.length, length, "{text}");
+        }
+        for text in ["", "10.1.0", "10.1.0.0/33", "2001:db8::/129", "10.1.0.0/"] {
+            let told = text.parse::<Believed>().unwrap_err();
+            assert!(told.contains("no address and no network"), "{told}");
+        }
+    }
+}
