@@ -5,6 +5,7 @@
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
 use crate::family::Family;
+pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.

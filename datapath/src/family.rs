@@ -42,6 +42,8 @@ pub trait Family: Copy {
     /// Whether a client can have this address.
     fn may_be_client(address: Self::Address) -> bool;
     fn route<T: Tables>(tables: &T, address: Self::Address) -> u32;
+    /// The loopback address.
+    fn loopback() -> Self::Address;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +150,11 @@ impl Family for V4 {
     fn route<T: Tables>(tables: &T, address: u32) -> u32 {
         tables.route4(address)
     }
+
+    #[inline(always)]
+    fn loopback() -> u32 {
+        0x7f00_0001u32.to_be()
+    }
 }
 
 impl Family for V6 {
@@ -246,6 +253,11 @@ impl Family for V6 {
     #[inline(always)]
     fn route<T: Tables>(tables: &T, address: [u64; 2]) -> u32 {
         tables.route6(address)
+    }
+
+    #[inline(always)]
+    fn loopback() -> [u64; 2] {
+        [0, 1u64.to_be()]
     }
 }
 

@@ -192,6 +192,9 @@ pub trait Frame {
     /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
+    /// Runs [`crate::peer::forwarded`] on this frame; likewise.
+    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool;
+
     /// Runs [`crate::fragment::first`] on this frame; likewise.
     fn first<T: Tables>(&self, tables: &T);
 

@@ -17,6 +17,7 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
+pub mod caller;
 pub mod checksum;
 pub mod clamp;
 pub mod connection;
@@ -36,6 +37,7 @@ pub mod method;
 pub mod open;
 pub mod origin;
 pub mod packet;
+pub mod peer;
 pub mod realserver;
 pub mod reply;
 pub mod reset;

@@ -3,7 +3,8 @@
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
 use crate::entry::{
-    Bucket4, Bucket6, Hop, LocalityKey, OriginKey, Server, Service, Settings, Traffic, Ways,
+    Bucket4, Bucket6, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings, Traffic,
+    Ways,
 };
 use crate::flows::Words;
 use crate::schedule::Client;
@@ -83,6 +84,9 @@ pub trait Tables {
     fn counts(&self, server: u32) -> Option<Self::Words>;
     /// How a server stands: [`crate::entry::standing`].
     fn standing(&self, server: u32) -> Option<Self::Words>;
+    /// The address of a server of this service whose frames come from there, where such servers may
+    /// be directors. Wire order, IPv4 in the first four bytes.
+    fn peer(&self, key: &PeerKey) -> Option<[u64; 2]>;
     /// The servers of a target: [`crate::entry::locality`].
     fn locality(&self, key: &LocalityKey) -> Option<Self::Words>;
     /// Makes an entry without servers, in place of the one least recently used if there is no room.

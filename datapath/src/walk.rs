@@ -6,7 +6,7 @@
 use crate::connection::{self, flag};
 use crate::entry::{
     NONE, Server, Settings, WIDE, Ways, endpoint_word, fate, kind, lookup, nat, server_flag,
-    service_flag, wide_number, with_port,
+    service_flag, service_switch, wide_number, with_port,
 };
 use crate::family::{Family, V4, V6};
 use crate::fate as fates;
@@ -314,6 +314,11 @@ fn open<F: Family, P: Frame, T: Tables>(
         {
             // It goes where the first one went.
             return frame.one_packet(tables, NONE).open();
+        }
+        if entry.switches & service_switch::PEERS != 0
+            && frame.forwarded(tables, service, F::words(packet.source))
+        {
+            return Err(Word::pass(Pass::Local));
         }
         if fates::is_unlucky(tables) {
             return Err(Word::drop(Drop::Defence));

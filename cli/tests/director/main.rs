@@ -4,6 +4,7 @@
 //! Each test has a bed and a daemon of its own. Nothing sleeps; all waits have limits.
 
 mod bed;
+mod callers;
 mod cells;
 mod change;
 mod director;
@@ -11,6 +12,7 @@ mod hops;
 mod listing;
 mod marks;
 mod packets;
+mod peers;
 mod persistence;
 mod reach;
 mod refusal;

@@ -194,6 +194,7 @@ impl Director {
             return;
         };
         slot.present = false;
+        self.mixed.insert(*key);
         self.write_gone(key, at, fate);
     }
 
@@ -220,6 +221,7 @@ impl Director {
         if present && self.written.get(&id) != Some(&entry) {
             self.written.insert(id, entry);
             self.write(Write::Server { id, entry });
+            self.mixed.insert(*key);
         }
         if present {
             self.note_reach(key, server.at, &entry);
@@ -284,7 +286,10 @@ impl Director {
             return;
         };
         let of = (self.pools.word(ids.id), &ids);
-        if let Some(entry) = entries::service(key, asked.as_ref(), of, self.clock, &settings) {
+        if let Some(mut entry) = entries::service(key, asked.as_ref(), of, self.clock, &settings) {
+            if self.has_peers(ids.id) {
+                entry.switches |= entry::service_switch::PEERS;
+            }
             self.write(Write::Service { id: ids.id, entry });
         }
     }

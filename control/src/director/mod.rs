@@ -16,6 +16,7 @@ mod marks;
 mod names;
 mod numbers;
 pub mod origins;
+mod peers;
 mod pools;
 mod reach;
 mod remember;
@@ -93,6 +94,12 @@ pub enum Write {
     EndpointRemove {
         address: IpAddr,
         word: u32,
+    },
+    /// The address of a server whose frames may be what it forwards as a director; `None` if it is
+    /// none any more.
+    Peer {
+        key: entry::PeerKey,
+        address: Option<[u64; 2]>,
     },
     /// A local address: its place, and what stands there.
     Local {
@@ -190,6 +197,10 @@ pub struct Director {
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     fullness: fate::Fullness,
+    /// What the packet path knows of peers, by service, and services of which it may be another
+    /// thing.
+    peers: BTreeMap<u32, BTreeMap<entry::PeerKey, [u64; 2]>>,
+    mixed: BTreeSet<ServiceKey>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
     /// When the network was last heard of.
@@ -223,6 +234,8 @@ impl Director {
             crowded: BTreeSet::new(),
             settings: None,
             fullness: fate::Fullness::default(),
+            peers: BTreeMap::new(),
+            mixed: BTreeSet::new(),
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
             seen: now,
@@ -316,6 +329,12 @@ impl Director {
                     }
                 }
             }
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+        }
+        while let Some(key) = self.mixed.pop_first() {
+            self.renew_peers(&key);
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }

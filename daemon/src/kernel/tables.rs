@@ -20,6 +20,7 @@ use shunt_model::api::Statistics;
 
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
+use super::peers::Peers;
 use super::place::Place;
 use super::routes::{Origins, Routes};
 pub use super::shared::Shared;
@@ -44,6 +45,7 @@ pub struct Tables {
     locals: Mapping,
     routes: Routes,
     origins: Origins,
+    peers: Peers,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
     /// Every endpoint with its id.
@@ -86,6 +88,7 @@ impl Tables {
             locals: mapped("LOCALS", size_of::<Local>() / 8)?,
             routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
             origins: Origins::of(map("ORIGINS")?)?,
+            peers: Peers::of(map("PEERS")?)?,
             traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
@@ -207,6 +210,10 @@ impl Tables {
             }
             Write::Origins(origins) => {
                 self.origins.set_all(origins)?;
+                true
+            }
+            Write::Peer { key, address } => {
+                self.peers.set(*key, *address)?;
                 true
             }
             Write::Local { place, local } => self.locals.write(*place as usize, *local),

@@ -19,7 +19,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
 use shunt_datapath::entry::{
-    Locality, LocalityKey, OriginKey, Service, Settings, Traffic, Ways, locality,
+    Locality, LocalityKey, OriginKey, PeerKey, Service, Settings, Traffic, Ways, locality,
 };
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
@@ -41,6 +41,7 @@ unsafe impl Pod for Plain<FragmentValue> {}
 unsafe impl Pod for Plain<LocalityKey> {}
 unsafe impl Pod for Plain<Locality> {}
 unsafe impl Pod for Plain<Traffic> {}
+unsafe impl Pod for Plain<PeerKey> {}
 unsafe impl Pod for Plain<Tuple> {}
 unsafe impl Pod for Plain<Translation> {}
 
@@ -262,6 +263,14 @@ impl Kernel {
                 *word = host.load(Ordering::SeqCst);
             }
             targets.insert(Plain(*key), Plain(known), 0)?;
+        }
+        let peers = self.map("PEERS")?;
+        let mut peers = HashMap::<_, Plain<PeerKey>, [u64; 2]>::try_from(peers)?;
+        for key in peers.keys().collect::<Result<Vec<_>, _>>()? {
+            peers.remove(&key)?;
+        }
+        for (key, address) in &tables.peers {
+            peers.insert(Plain(*key), address, 0)?;
         }
         let mut learned = self.learned()?;
         for key in learned.keys().collect::<Result<Vec<_>, _>>()? {

@@ -450,6 +450,10 @@ impl Frame for Bytes {
         unreachable!()
     }
 
+    fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
+        false
+    }
+
     fn first<T: Tables>(&self, _: &T) {}
 
     fn later<T: Tables>(&self, _: &T) -> Word {

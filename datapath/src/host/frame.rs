@@ -9,7 +9,7 @@ use crate::frame::{Edit, Frame, Room, Transport, View};
 use crate::packet::{self, Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
-use crate::{fragment, link, open, origin};
+use crate::{fragment, link, open, origin, peer};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -123,6 +123,10 @@ impl Frame for HostFrame {
 
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         open::begin(self, tables, ports, server, service)
+    }
+
+    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {
+        peer::forwarded(self, tables, service, source)
     }
 
     fn first<T: Tables>(&self, tables: &T) {

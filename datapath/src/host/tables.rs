@@ -8,8 +8,8 @@ use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
 use crate::entry::{
-    Bucket4, Bucket6, HOPS, Hop, LocalityKey, NONE, OriginKey, Server, Service, Settings, Traffic,
-    WIDES, Ways, locality, standing,
+    Bucket4, Bucket6, HOPS, Hop, LocalityKey, NONE, OriginKey, PeerKey, Server, Service, Settings,
+    Traffic, WIDES, Ways, locality, standing,
 };
 use crate::family::{V4, V6};
 use crate::flows::{GONE, Layout, Narrow, Wide, Words};
@@ -101,6 +101,7 @@ pub struct HostTables {
     /// [`locality::WORDS`] a target, in the order in which they came.
     pub localities: Vec<AtomicU64>,
     pub targets: Mutex<Vec<LocalityKey>>,
+    pub peers: HashMap<PeerKey, [u64; 2]>,
     /// What [`Tables::random`] is drawn from.
     pub dice: AtomicU64,
     /// Eight words a bucket.
@@ -163,6 +164,7 @@ impl HostTables {
             standings: zeros(sizes.servers * standing::WORDS),
             localities: zeros(TARGETS * locality::WORDS),
             targets: Mutex::default(),
+            peers: HashMap::new(),
             dice: AtomicU64::new(0x5eed),
             flows4: zeros(sizes.flows * 8),
             flows6: zeros(sizes.flows * 8),
@@ -297,6 +299,10 @@ impl<'a> Tables for &'a HostTables {
 
     fn standing(&self, server: u32) -> Option<HostWords<'a>> {
         word_at(&self.standings, server * standing::WORDS as u32)
+    }
+
+    fn peer(&self, key: &PeerKey) -> Option<[u64; 2]> {
+        self.peers.get(key).copied()
     }
 
     fn locality(&self, key: &LocalityKey) -> Option<HostWords<'a>> {

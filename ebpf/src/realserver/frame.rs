@@ -93,6 +93,11 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
+        fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
+            false
+        }
+
+        #[inline(always)]
         fn first<T: Tables>(&self, _: &T) {}
 
         #[inline(always)]

@@ -14,8 +14,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Progr
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
-    self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, Server, Service,
-    Settings, Traffic, WIDES, Ways, locality, standing,
+    self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
+    Service, Settings, Traffic, WIDES, Ways, locality, standing,
 };
 use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
@@ -87,6 +87,8 @@ static POOLS: Array<u64, 65536, MAPPED> = Array::new();
 static COUNTS: Array<u64, 4096, MAPPED> = Array::new();
 #[btf_map]
 static STANDINGS: Array<Standing, 4096, MAPPED> = Array::new();
+#[btf_map]
+static PEERS: HashMap<PeerKey, [u64; 2], 4096> = HashMap::new();
 #[btf_map]
 static LOCALITIES: LruHashMap<LocalityKey, Locality, 65536> = LruHashMap::new();
 #[btf_map]
@@ -281,6 +283,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn standing(&self, server: u32) -> Option<MapWords> {
         words(STANDINGS.get_ptr_mut(server))
+    }
+
+    #[inline(always)]
+    fn peer(&self, key: &PeerKey) -> Option<[u64; 2]> {
+        // SAFETY: values are replaced, not changed in place.
+        unsafe { PEERS.get(key) }.copied()
     }
 
     #[inline(always)]

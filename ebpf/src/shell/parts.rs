@@ -11,7 +11,7 @@ use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    fragment, icmp, open, origin, packet, reply, template, track, translate, tunnel, walk,
+    fragment, icmp, open, origin, packet, peer, reply, template, track, translate, tunnel, walk,
 };
 
 use super::fib;
@@ -121,6 +121,13 @@ pub extern "C" fn begin_xdp(
     .0
 }
 
+/// Whether another director forwarded the frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forwarded_xdp(context: *mut xdp_md, service: u32, a: u64, b: u64) -> u32 {
+    peer::forwarded(&XdpFrame(context), &Maps, service, [a, b]) as u32
+}
+
 /// Remembers a first fragment.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -177,6 +184,13 @@ pub extern "C" fn begin_tc(
         service,
     )
     .0
+}
+
+/// Whether another director forwarded the frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forwarded_tc(context: *mut __sk_buff, service: u32, a: u64, b: u64) -> u32 {
+    peer::forwarded(&SkbFrame(context), &Maps, service, [a, b]) as u32
 }
 
 /// Remembers a first fragment.

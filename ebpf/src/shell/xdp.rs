@@ -154,6 +154,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
+        parts::forwarded_xdp(self.0, service, source[0], source[1]) != 0
+    }
+
+    #[inline(always)]
     fn first<T: Tables>(&self, _tables: &T) {
         parts::first_xdp(self.0);
     }

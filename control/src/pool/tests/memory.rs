@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, Hop, LocalityKey, NONE, OriginKey, POOL_HEAD, PoolWord, Server, Service,
-    Settings, Traffic, Ways, counts, locality, server_flag, service_flag, standing,
+    Bucket4, Bucket6, Hop, LocalityKey, NONE, OriginKey, POOL_HEAD, PeerKey, PoolWord, Server,
+    Service, Settings, Traffic, Ways, counts, locality, server_flag, service_flag, standing,
 };
 use shunt_datapath::flows::Words;
 use shunt_datapath::schedule::{Client, overload, pick};
@@ -324,6 +324,10 @@ impl<'a> Tables for View<'a> {
     }
 
     fn flows6(&self, _bucket: u32) -> Option<Stretch<'a>> {
+        None
+    }
+
+    fn peer(&self, _key: &PeerKey) -> Option<[u64; 2]> {
         None
     }
 
