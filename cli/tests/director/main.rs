@@ -8,6 +8,7 @@ mod callers;
 mod cells;
 mod change;
 mod director;
+mod ftp;
 mod hops;
 mod listing;
 mod marks;
