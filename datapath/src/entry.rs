@@ -4,15 +4,12 @@
 //! elsewhere; no `Option`, `bool` or `enum`, explicit `reserved`. The layout is shared with maps
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
-use crate::family::Family;
+pub use crate::origin::{ORIGINS, OriginKey, lookup};
 pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 3;
-
-/// Endpoints of packets from somewhere, at the most.
-pub const ORIGINS: u32 = 65_536;
 
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
@@ -67,81 +64,6 @@ pub mod kind {
 #[must_use]
 pub fn endpoint_word(port: u16, protocol: u8, kind: u8) -> u32 {
     (port as u32) | (protocol as u32) << 16 | (kind as u32) << 24
-}
-
-/// Where else a packet's endpoint is looked for, if there is none of just its address and port.
-pub mod lookup {
-    /// Among the endpoints of every port.
-    pub const EVERY_PORT: u32 = 1;
-    /// Among those of packets from somewhere, by their port.
-    pub const ORIGIN_PORT: u32 = 2;
-    /// And by no port.
-    pub const ORIGIN_EVERY_PORT: u32 = 4;
-    /// Some of these mind the device.
-    pub const ORIGIN_DEVICE: u32 = 8;
-}
-
-/// What an endpoint of packets from somewhere is found by: the longest prefix of the source.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OriginKey {
-    /// How many bits of what follows are asked for: all.
-    pub bits: u32,
-    /// [`endpoint_word`].
-    pub word: u32,
-    /// The device by its index, 0 for any; [`OriginKey::V6`] is set for IPv6.
-    pub interface: u32,
-    pub reserved: u32,
-    /// Wire order; IPv4 in the first four bytes, as in the source.
-    pub target: [u64; 2],
-    pub source: [u64; 2],
-}
-const _: () = assert!(size_of::<OriginKey>() == 4 + OriginKey::BYTES);
-
-impl OriginKey {
-    pub const V6: u32 = 1 << 31;
-    /// Bits before those of the source.
-    pub const FIXED: u32 = 224;
-    /// All bits, as a packet has them.
-    pub const BITS: u32 = 352;
-    pub const BYTES: usize = 44;
-
-    /// As the kernel compares it: byte by byte from the first.
-    #[must_use]
-    pub fn bytes(&self) -> [u8; Self::BYTES] {
-        let fixed = [self.word, self.interface, self.reserved].into_iter();
-        let addresses = self.target.into_iter().chain(self.source);
-        let all = fixed
-            .flat_map(u32::to_ne_bytes)
-            .chain(addresses.flat_map(u64::to_ne_bytes));
-        let mut bytes = [0; Self::BYTES];
-        for (place, byte) in bytes.iter_mut().zip(all) {
-            *place = byte;
-        }
-        bytes
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub fn new<F: Family>(
-        target: F::Address,
-        word: u32,
-        source: F::Address,
-        interface: u32,
-    ) -> Self {
-        Self {
-            bits: Self::BITS,
-            word,
-            interface: if F::V6 {
-                interface | Self::V6
-            } else {
-                interface
-            },
-            reserved: 0,
-            target: F::words(target),
-            source: F::words(source),
-        }
-    }
 }
 
 /// An IPv4 endpoint: one of four in a bucket of 64 bytes.

@@ -18,7 +18,7 @@ pub trait Family: Copy {
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
-    /// [`crate::walk::wide`].
+    /// [`crate::addressed::wide`].
     fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// [`crate::origin::find`].
     fn origin<T: Tables>(

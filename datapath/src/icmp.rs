@@ -5,6 +5,7 @@
 //! masqueraded server: it is addressed to the client and must speak of the virtual address. The
 //! quoted header is trusted only as far as it names a flow that is in the table.
 
+use crate::addressed;
 use crate::checksum;
 use crate::entry::{NONE, Settings, endpoint_word, kind, lookup, method, nat};
 use crate::family::{Family, V4, V6};
@@ -118,7 +119,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         }
     }
     let word = endpoint_word(quote.target_port, quote.protocol, kind::MASQUERADED);
-    let endpoint = walk::endpoint::<F, T>(tables, settings, quote.target, word);
+    let endpoint = addressed::endpoint::<F, T>(tables, settings, quote.target, word);
     if endpoint != NONE && quote.source == packet.target {
         return to_client(frame, tables, settings, packet, &quote, endpoint);
     }
@@ -139,7 +140,7 @@ pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quot
     quote::<F, P>(frame, packet.l4.wrapping_add(8), end)
 }
 
-/// As [`walk::service`], for the client of the quoted answer.
+/// As [`addressed::service`], for the client of the quoted answer.
 #[inline(always)]
 fn service<F: Family, P: Frame, T: Tables>(
     frame: &P,

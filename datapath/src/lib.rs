@@ -17,6 +17,7 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
+pub mod addressed;
 pub mod caller;
 pub mod checksum;
 pub mod clamp;

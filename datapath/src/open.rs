@@ -3,6 +3,7 @@
 //! The frame is read once more from the start: in the kernel this is a function of its own, which
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
+use crate::addressed;
 use crate::connection::{self, flag};
 use crate::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
 use crate::family::{Family, V4, V6};
@@ -123,7 +124,7 @@ fn mend<F: Family, P: Frame, T: Tables>(
     let state = entry.meta().state();
     if entry.meta().has(connection::Meta::CONTROLLED)
         && connection::gives_way(state) == 0
-        && let Some(service) = tables.service(walk::service_of(tables, request.service))
+        && let Some(service) = tables.service(addressed::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source);
     }
@@ -168,7 +169,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     id: u32,
 ) -> Result<u32, Word> {
     let service = tables
-        .service(walk::service_of(tables, request.service))
+        .service(addressed::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
     let place = match request.stale {
         None => track::place::<F, T>(tables, request.settings, request.hash, request.now),

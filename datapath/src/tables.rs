@@ -70,7 +70,7 @@ pub trait Tables {
     fn server(&self, id: u32) -> Option<&Server>;
     /// The service that has the endpoint of every port with this number.
     fn wide_service(&self, number: u32) -> u32;
-    /// Runs [`crate::walk::wide`]; in the kernel as a function of its own.
+    /// Runs [`crate::addressed::wide`]; in the kernel as a function of its own.
     fn wide4(&self, address: u32, word: u32) -> u32;
     fn wide6(&self, address: [u64; 2], word: u32) -> u32;
     /// Runs [`crate::origin::find`]; likewise.

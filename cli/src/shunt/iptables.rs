@@ -1,8 +1,8 @@
 //! The MARK rules of an `iptables-save` text, as rules of our own.
 //!
-//! Read are rules that say address, protocol, ports, source and device, as the recipes of Linux Virtual Server do
-//! (iptables-extensions(8): tcp, udp, sctp, multiport, MARK). What else a rule asks would make it
-//! narrower than ours, so it is left out, with the reason.
+//! Read are rules that say address, protocol, ports, source and device, as the recipes of Linux
+//! Virtual Server do (iptables-extensions(8): tcp, udp, sctp, multiport, MARK). What else a rule
+//! asks would make it narrower than ours, so it is left out, with the reason.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;

@@ -11,7 +11,8 @@ use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    fragment, icmp, open, origin, packet, peer, reply, template, track, translate, tunnel, walk,
+    addressed, fragment, icmp, open, origin, packet, peer, reply, template, track, translate,
+    tunnel,
 };
 
 use super::fib;
@@ -67,14 +68,14 @@ pub extern "C" fn recall6(service: u32, a: u64, b: u64, server: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide4(address: u32, word: u32) -> u32 {
-    walk::wide::<V4, Maps>(&Maps, address, word)
+    addressed::wide::<V4, Maps>(&Maps, address, word)
 }
 
 /// The same for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide6(a: u64, b: u64, word: u32) -> u32 {
-    walk::wide::<V6, Maps>(&Maps, [a, b], word)
+    addressed::wide::<V6, Maps>(&Maps, [a, b], word)
 }
 
 /// The endpoint of packets from somewhere to an IPv4 address.
