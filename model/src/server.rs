@@ -93,8 +93,7 @@ impl fmt::Display for Method {
             Method::FullNat => "fullnat",
             Method::Route => "route",
             Method::Tunnel(Encapsulation::Ipip) => "tunnel",
-            Method::Tunnel(Encapsulation::Gue { .. }) => "tunnel (gue)",
-            Method::Tunnel(Encapsulation::Gre { .. }) => "tunnel (gre)",
+            Method::Tunnel(tunnel) => return f.pad(&tunnel.to_string()),
             Method::Local => "local",
         })
     }
@@ -105,18 +104,71 @@ impl FromStr for Method {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let known = Method::NAMED.iter().find(|(known, _)| *known == name);
-        match known {
-            Some((_, method)) => Ok(*method),
-            None => Err(UnknownMethod {
-                name: name.to_owned(),
-            }),
+        let tunnel = || name.parse().ok().map(Method::Tunnel);
+        let method = known.map(|(_, method)| *method).or_else(tunnel);
+        method.ok_or_else(|| UnknownMethod {
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Encapsulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checksum = match self {
+            Encapsulation::Ipip => return f.write_str("tunnel"),
+            Encapsulation::Gue { port, checksum } => {
+                write!(f, "gue:{port}")?;
+                checksum
+            }
+            Encapsulation::Gre { checksum } => {
+                f.write_str("gre")?;
+                checksum
+            }
+        };
+        f.write_str(match checksum {
+            TunnelChecksum::Off => "",
+            TunnelChecksum::On => "+checksum",
+            TunnelChecksum::Remote => "+remote-checksum",
+        })
+    }
+}
+
+/// A tunnel as an operator writes it: `gre`, `gue:6080`, each with `+checksum`, and `gue:6080` with
+/// `+remote-checksum`.
+impl FromStr for Encapsulation {
+    type Err = UnknownMethod;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || UnknownMethod {
+            name: text.to_owned(),
+        };
+        let (name, more) = text.split_once('+').unwrap_or((text, ""));
+        let checksum = match more {
+            "" if !text.ends_with('+') => TunnelChecksum::Off,
+            "checksum" => TunnelChecksum::On,
+            "remote-checksum" => TunnelChecksum::Remote,
+            _ => return Err(unknown()),
+        };
+        match name.split_once(':') {
+            None if name == "gre" && checksum != TunnelChecksum::Remote => {
+                Ok(Encapsulation::Gre { checksum })
+            }
+            Some(("gue", port)) => {
+                let port = port.parse().ok().filter(|port| *port != 0);
+                let port = port.ok_or_else(unknown)?;
+                Ok(Encapsulation::Gue { port, checksum })
+            }
+            _ => Err(unknown()),
         }
     }
 }
 
 /// A name that is no forwarding method's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown method \"{name}\"{}", proposal(name, &Method::NAMED.map(|(name, _)| name)))]
+#[error(
+    "unknown method \"{name}\"{}; tunnels may be gre and gue:PORT too, with +checksum",
+    proposal(name, &Method::NAMED.map(|(name, _)| name))
+)]
 pub struct UnknownMethod {
     pub name: String,
 }
@@ -158,4 +210,43 @@ pub struct Server {
     /// upper one.
     #[serde(default)]
     pub lower_threshold: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_are_read_with_their_port_and_checksum() {
+        let read = |text: &str| text.parse::<Method>();
+        let gue = |checksum| {
+            Ok(Method::Tunnel(Encapsulation::Gue {
+                port: 6080,
+                checksum,
+            }))
+        };
+        let gre = |checksum| Ok(Method::Tunnel(Encapsulation::Gre { checksum }));
+        assert_eq!(read("gue:6080"), gue(TunnelChecksum::Off));
+        assert_eq!(read("gue:6080+checksum"), gue(TunnelChecksum::On));
+        assert_eq!(
+            read("gue:6080+remote-checksum"),
+            gue(TunnelChecksum::Remote)
+        );
+        assert_eq!(read("gre"), gre(TunnelChecksum::Off));
+        for text in ["gue:6080", "gue:6080+checksum", "gre+checksum", "tunnel"] {
+            assert_eq!(read(text).unwrap().to_string(), text);
+        }
+        assert_eq!(read("gre+checksum"), gre(TunnelChecksum::On));
+        for wrong in [
+            "gue",
+            "gue:0",
+            "gue:70000",
+            "gre+",
+            "gre+remote-checksum",
+            "gre:1",
+        ] {
+            let told = read(wrong).unwrap_err().to_string();
+            assert!(told.contains("gre and gue:PORT too"), "{wrong}: {told}");
+        }
+    }
 }

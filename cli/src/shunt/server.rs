@@ -26,7 +26,7 @@ pub enum Verb {
     Add {
         #[command(flatten)]
         place: Place,
-        /// How packets reach it: masquerade, fullnat, route, tunnel or local
+        /// How packets reach it: masquerade, fullnat, route, tunnel, gre, gue:PORT or local
         #[arg(long, default_value = "route")]
         method: Method,
         /// Its share of new connections; 0 quiesces
@@ -39,7 +39,7 @@ pub enum Verb {
     Edit {
         #[command(flatten)]
         place: Place,
-        /// How packets reach it: masquerade, fullnat, route, tunnel or local
+        /// How packets reach it: masquerade, fullnat, route, tunnel, gre, gue:PORT or local
         #[arg(long)]
         #[arg(required_unless_present_any = ["weight", "upper_threshold", "lower_threshold"])]
         method: Option<Method>,

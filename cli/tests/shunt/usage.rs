@@ -14,7 +14,8 @@ fn a_wrong_word_is_answered_with_the_nearest_known_one() {
         ),
         (
             "server add tcp/192.0.2.1:80 10.1.0.11:80 --method masqerade",
-            "unknown method \"masqerade\", did you mean \"masquerade\"?",
+            "unknown method \"masqerade\", did you mean \"masquerade\"?; tunnels may be gre and \
+             gue:PORT too, with +checksum",
         ),
         (
             "connection list --state estblished",
