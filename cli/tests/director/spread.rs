@@ -120,6 +120,11 @@ fn a_large_pool_says_that_it_decides_by_a_short_list() -> Result<()> {
     }
     // Twelve connections to it are still a shorter delay than the first one to any other.
     director.ipvsadm(&format!("-a -t {web} -r {server} -m -w 1000"))?;
+    // The answer does not wait for its MAC address after so many others that have none.
+    let way = format!("by {} mtu", bed.server_address(Family::V4, 0));
+    until("the server to be reached", LIMIT, || {
+        Ok(director.shunt("server list")?.contains(&way))
+    })?;
 
     let all = Held::open_all(bed.client(), web, 12)?;
 
