@@ -260,7 +260,9 @@ fn carry_out(mind: &mut Mind, tables: &mut Tables) -> Result<()> {
 
 fn take(ebpf: &RefCell<Ebpf>, name: &str) -> Result<MapData> {
     match ebpf.borrow_mut().take_map(name) {
-        Some(Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data)) => Ok(data),
+        Some(
+            Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data) | Map::HashMap(data),
+        ) => Ok(data),
         Some(_) => bail!("the map {name} is of another kind"),
         None => bail!("no map {name}"),
     }
