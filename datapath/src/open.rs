@@ -83,9 +83,9 @@ fn request<F: Family, P: Frame, T: Tables>(
     open(frame, tables, packet, &request, id)
 }
 
-/// Ends a connection whose server is gone, if it is no more. Where the settings say so the client is
-/// told: TCP each time, since more may be under way, UDP once. `id` is the server of a packet that
-/// opens another one, in place of this.
+/// Ends a connection whose server is gone, if it is no more. Where the settings say so the client
+/// is told: TCP each time, since more may be under way, UDP once. `id` is the server of a packet
+/// that opens another one, in place of this.
 #[inline(always)]
 fn end<F: Family, T: Tables>(
     tables: &T,
