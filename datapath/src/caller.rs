@@ -4,6 +4,7 @@
 //! speaks with that server by itself, whatever the service's method, and needs no entry. To
 //! schedulers and templates all of them are one client, the loopback address.
 
+use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, method, server_flag, service_flag};
 use crate::family::Family;
 use crate::schedule::Client;
@@ -22,11 +23,11 @@ pub fn server<F: Family, T: Tables>(
 ) -> Option<(F::Address, u16)> {
     let settings = tables.settings()?;
     let word = endpoint_word(port, protocol, kind::SERVICE);
-    let endpoint = walk::endpoint::<F, T>(tables, settings, target, word);
+    let endpoint = addressed::endpoint::<F, T>(tables, settings, target, word);
     if endpoint == NONE {
         return None;
     }
-    let id = choose::<F, T>(tables, walk::service_of(tables, endpoint), target);
+    let id = choose::<F, T>(tables, addressed::service_of(tables, endpoint), target);
     let (address, own) = place::<F>(tables.server(id)?)?;
     tables.count(Note::CallerServed.counter());
     // A server of every port has the one that was asked.

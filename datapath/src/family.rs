@@ -18,8 +18,16 @@ pub trait Family: Copy {
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
-    /// [`crate::walk::wide`].
+    /// [`crate::addressed::wide`].
     fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
+    /// [`crate::origin::find`].
+    fn origin<T: Tables>(
+        tables: &T,
+        target: Self::Address,
+        word: u32,
+        source: Self::Address,
+        interface: u32,
+    ) -> u32;
     /// [`crate::template::recall`].
     fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, server: u32) -> u32;
     /// The id of an endpoint, or [`NONE`].
@@ -83,6 +91,11 @@ impl Family for V4 {
     #[inline(always)]
     fn wide<T: Tables>(tables: &T, address: u32, word: u32) -> u32 {
         tables.wide4(address, word)
+    }
+
+    #[inline(always)]
+    fn origin<T: Tables>(tables: &T, target: u32, word: u32, source: u32, interface: u32) -> u32 {
+        tables.origin4(target, word, source, interface)
     }
 
     #[inline(always)]
@@ -173,6 +186,17 @@ impl Family for V6 {
     #[inline(always)]
     fn wide<T: Tables>(tables: &T, address: [u64; 2], word: u32) -> u32 {
         tables.wide6(address, word)
+    }
+
+    #[inline(always)]
+    fn origin<T: Tables>(
+        tables: &T,
+        target: [u64; 2],
+        word: u32,
+        source: [u64; 2],
+        interface: u32,
+    ) -> u32 {
+        tables.origin6(target, word, source, interface)
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
+pub mod addressed;
 pub mod caller;
 pub mod checksum;
 pub mod clamp;
@@ -35,6 +36,7 @@ pub mod icmp;
 pub mod link;
 pub mod method;
 pub mod open;
+pub mod origin;
 pub mod packet;
 pub mod peer;
 pub mod realserver;

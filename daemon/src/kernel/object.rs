@@ -23,7 +23,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 28] = [
+pub const MAPS: [&str; 29] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -38,6 +38,7 @@ pub const MAPS: [&str; 28] = [
     "HOPS_TO_CLIENTS",
     "ROUTES4",
     "ROUTES6",
+    "ORIGINS",
     "LEARNED",
     "FRAGMENTS",
     "SETTINGS",

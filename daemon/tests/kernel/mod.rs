@@ -19,7 +19,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
 use shunt_datapath::entry::{
-    Locality, LocalityKey, PeerKey, Service, Settings, Traffic, Ways, locality,
+    Locality, LocalityKey, OriginKey, PeerKey, Service, Settings, Traffic, Ways, locality,
 };
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
@@ -293,7 +293,21 @@ impl Kernel {
         for (tuple, translation) in tables.all_translations() {
             translations.insert(Plain(tuple), Plain(translation), 0)?;
         }
+        self.upload_origins(tables)?;
         self.upload_routes(tables)
+    }
+
+    fn upload_origins(&mut self, tables: &HostTables) -> Fallible<()> {
+        let map = self.map("ORIGINS")?;
+        let mut origins = LpmTrie::<_, [u8; OriginKey::BYTES], u32>::try_from(map)?;
+        for key in origins.keys().collect::<Result<Vec<_>, _>>()? {
+            origins.remove(&key)?;
+        }
+        for (key, length, id) in &tables.origins {
+            let key = Key::new(OriginKey::FIXED + length, key.bytes());
+            origins.insert(&key, id, 0)?;
+        }
+        Ok(())
     }
 
     fn upload_routes(&mut self, tables: &HostTables) -> Fallible<()> {

@@ -13,6 +13,7 @@ mod fragments;
 mod hostile;
 mod icmp;
 mod methods;
+mod origins;
 pub mod packet;
 mod persistence;
 mod schedulers;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(fragments::cases());
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
+    cases.extend(origins::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
     cases.extend(settings::cases());
