@@ -276,7 +276,7 @@ impl Shell {
             shared: self.tables.shared.clone(),
             settings: self.settings(),
             now: self.tick(),
-            ended: BTreeSet::new(),
+            ended: self.director.ended(),
             stretch: None,
         }
     }
@@ -296,7 +296,6 @@ impl Shell {
     /// Begins a scan beside the task; the answer goes to [`Self::scanned`].
     pub fn scan(&mut self) -> tokio::task::JoinHandle<(Found, Sweeper)> {
         let glance = Glance {
-            ended: self.director.ended(),
             stretch: self.stretch(),
             ..self.glance()
         };

@@ -68,7 +68,7 @@ pub fn unserved(service: &Service) -> Word {
 
 /// Whether the connections of a server that is gone are no more.
 #[inline(always)]
-fn has_ended(server: &Server, protocol: u8) -> bool {
+pub fn has_ended(server: &Server, protocol: u8) -> bool {
     server.fate & fate::ENDED != 0 && (server.fate & fate::UDP_ONLY == 0 || protocol == UDP)
 }
 

@@ -80,32 +80,42 @@ fn request<F: Family, P: Frame, T: Tables>(
             mend::<F, P, T>(frame, tables, packet, &request, entry);
             return Ok(entry.target());
         }
-        if let Some(verdict) = end::<F, T>(tables, packet, &request, entry) {
+        if let Some(verdict) = end::<F, T>(tables, packet, &request, entry, id) {
             return Err(verdict);
         }
     }
     open(frame, tables, packet, &request, id)
 }
 
-/// Tells the client that its connection ended with its server, where the settings say so. A SYN and
-/// the datagram after that are as if there had been none.
+/// Ends a connection whose server is gone, if it is no more. Where the settings say so the client
+/// is told: TCP each time, since more may be under way, UDP once. `id` is the server of a packet
+/// that opens another one, in place of this.
 #[inline(always)]
 fn end<F: Family, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
     request: &Request<'_, T::Words>,
     entry: &Entry<T::Words>,
+    id: u32,
 ) -> Option<Word> {
     let server = tables.server(entry.target())?;
     let meta = entry.meta();
     let opens = packet.protocol == TCP && request.ports.flags & flag::SYN != 0;
     let is_over = meta.age(request.now) > track::limit(request.settings, meta.state());
-    let tells = !walk::is_present(server) && server.fate & fate::RESET != 0;
-    if !tells || opens || is_over {
+    if walk::is_present(server) || opens || is_over {
         return None;
     }
-    if packet.protocol != TCP && entry.remove::<F::Layout>(&request.key) {
+    let tells = server.fate & fate::RESET != 0;
+    let leaves = if tells {
+        packet.protocol != TCP
+    } else {
+        id == NONE && fates::has_ended(server, packet.protocol)
+    };
+    if leaves && entry.remove::<F::Layout>(&request.key) {
         track::release::<F, T>(tables, request.key.first, entry.value);
+    }
+    if !tells {
+        return None;
     }
     Some(fates::told(packet.protocol, request.ports.flags))
 }

@@ -1,6 +1,7 @@
 //! Processes on the director itself use its services.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -153,4 +154,41 @@ fn only_the_directors_own_processes_are_given_servers() -> Result<()> {
     ensure!(report.failed() == 1, "{report:?}");
     flawless(&ask(bed.client())?)?;
     Ok(())
+}
+
+/// Neither a kill nor a daemon of another build leaves a process without a server for a moment.
+#[test]
+fn local_clients_are_served_over_kills_and_builds() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(2).offloads().build()?;
+    let _members = Method::Route.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Route, 2)?;
+    let load = HttpLoad::to(web).workers(2).connection_per_request();
+    let load = load.start(bed.director())?;
+    for round in 0..6 {
+        director.kill()?;
+        if round % 2 == 1 {
+            let notes = director.place()?.runtime.join("path.json");
+            let mut made: serde_json::Value = serde_json::from_slice(&fs::read(&notes)?)?;
+            made["build"] = round.into();
+            fs::write(&notes, serde_json::to_vec(&made)?)?;
+        }
+        director.restart()?;
+        let before = load.so_far().ok;
+        load.wait_for("answers of the next daemon", LIMIT, |now| {
+            now.ok > before + 20
+        })?;
+        let pins = fs::read_dir(director.place()?.pins)?;
+        let names: Vec<_> = pins
+            .map(|pin| Ok(pin?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        let links = |start: &str| names.iter().filter(|name| name.starts_with(start)).count();
+        ensure!(links("group-") == 6, "round {round}: {names:?}");
+        ensure!(links("former-") == 0, "round {round}: {names:?}");
+    }
+    flawless(&load.stop()?)
 }

@@ -363,6 +363,9 @@ impl Look<'_> {
         if record.key.is_back::<L>() {
             return None;
         }
+        if self.has_ended(record.target) {
+            return None;
+        }
         let limit = self.limit(record.meta.state());
         let left = limit.checked_sub(record.meta.age(self.now))?;
         let (key, asked) = names.service(record.key.endpoint::<L>())?;

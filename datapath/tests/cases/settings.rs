@@ -137,6 +137,7 @@ fn segments_leave(v6: bool, method: u8) -> Case {
     .turns(&ack, SENT, &at(&ack, 1, method))
     .changes(|tables| delete(tables, fate::RESCHEDULED))
     .leaves(&ack, NOT_OPENING)
+    .holds("nothing is left of it", |tables| live(tables, 1) == (0, 0))
     .turns(&syn, SENT, &at(&syn, 2, method))
     .turns(&ack, SENT, &at(&ack, 2, method))
     .holds("the other server has it", |tables| {

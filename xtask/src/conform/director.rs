@@ -78,14 +78,10 @@ impl Director {
             ensure!(process.is_running()?, "shuntd ended early:\n{}", read());
             Ok(read().lines().any(|line| line.ends_with(" ready")))
         })?;
-        let director = Director {
+        Ok(Director {
             host: host.clone(),
             process: Some(process),
-        };
-        // As a kernel has it whose `expire_nodest_conn` nobody set.
-        let mut set = host.command(program);
-        process::output(set.args(["setting", "set", "expire_nodest_conn", "0"]))?;
-        Ok(director)
+        })
     }
 }
 

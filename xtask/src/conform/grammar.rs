@@ -11,7 +11,7 @@ use super::random::Random;
 use super::scenario::{Flow, SERVERS, Scenario, Slot, Step, Transport, VIRTUALS};
 use super::traffic::Phase;
 use super::vocabulary::{
-    Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, TIMEOUTS,
+    Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, SETTINGS, TIMEOUTS,
     TRANSPORTS, WEIGHTS,
 };
 
@@ -50,8 +50,47 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
         seed,
         slot,
         flows: writer.flows,
-        steps: writer.steps,
+        steps: with_settings(seed, writer.steps),
     }
+}
+
+/// One scenario in two has settings other than those that it begins with, from any step on.
+fn with_settings(seed: u64, mut steps: Vec<Step>) -> Vec<Step> {
+    // Numbers of its own: what a scenario does otherwise does not depend on them.
+    let mut random = Random::new(seed ^ 0x5e77_1965);
+    if random.once_in(2) {
+        return steps;
+    }
+    for _ in 0..1 + random.below(3) {
+        let (name, values) = random.one_of(&SETTINGS);
+        // "a server that comes back" in standards.md.
+        if name == "expire_nodest_conn" && comes_back(&steps) {
+            continue;
+        }
+        let setting = Step::Setting {
+            name: name.to_owned(),
+            value: random.one_of(values),
+        };
+        let at = random.below(steps.len() / 2);
+        steps.insert(at, setting);
+    }
+    steps
+}
+
+/// Whether a server is added twice, in between perhaps deleted.
+fn comes_back(steps: &[Step]) -> bool {
+    let mut added = BTreeSet::new();
+    let mut lines = steps.iter().flat_map(|step| match step {
+        Step::Command { line, input } => [line.as_str(), input.as_str()],
+        _ => ["", ""],
+    });
+    lines.any(|text| {
+        let mut adds = text.lines().filter(|line| line.starts_with("-a "));
+        adds.any(|line| {
+            let words: Vec<&str> = line.split_whitespace().take(5).collect();
+            !added.insert(words.join(" "))
+        })
+    })
 }
 
 /// A service as it was asked for; whether the director took it does not matter.

@@ -402,7 +402,7 @@ impl<'a> Known<'a> {
     /// Without a service IPVS is not asked, and the director's own stack has the packets.
     fn last_service(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
         let flow = match step {
-            Step::Command { .. } => return,
+            Step::Command { .. } | Step::Setting { .. } => return,
             Step::Client { flow, .. }
             | Step::Server { flow, .. }
             | Step::ServerError { flow, .. }

@@ -1,8 +1,10 @@
 //! Plays a scenario on a bed, and writes down what the director said and sent.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +16,8 @@ use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
 use super::compare;
 use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
 use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Scenario, Step};
+use super::vocabulary::SETTINGS;
+use crate::process;
 
 /// The identification of the first packet that a scenario sends; each has one more.
 pub const FIRST: u16 = 0x4000;
@@ -84,6 +88,9 @@ fn play(bed: &mut Bed, ipvsadm: Ipvsadm, waits: bool, scenario: &Scenario) -> Re
     for line in CLEAN {
         player.command(line, "")?;
     }
+    for (name, values) in SETTINGS {
+        player.set(name, values[0])?;
+    }
     player.bed.settle()?;
     let steps = scenario.steps.iter();
     let played = |step: &Step| player.step(step).with_context(|| scenario.describe(step));
@@ -104,13 +111,14 @@ impl Player<'_> {
                     self.command(line, input)?
                 };
             }
+            Step::Setting { name, value } => self.set(name, *value)?,
             Step::Client { flow, datagram } => self.client(*flow, *datagram)?,
             Step::Server { flow, datagram } => self.server(*flow, *datagram)?,
             Step::ServerError { flow, error } => self.server_error(*flow, *error)?,
             Step::ClientError { flow, error } => self.client_error(*flow, *error)?,
         }
         // A command sends nothing; if something comes late, the next packet's record has it.
-        if !matches!(step, Step::Command { .. }) {
+        if !matches!(step, Step::Command { .. } | Step::Setting { .. }) {
             record.frames = self.bed.settle()?;
         }
         record.elapsed_ms = self.begun.elapsed().as_millis() as u64;
@@ -160,6 +168,18 @@ impl Player<'_> {
             error: String::from_utf8_lossy(&output.stderr).into_owned(),
             ..Record::default()
         })
+    }
+
+    /// The kernel's switch of this name, or where there is none, a setting of Shunt.
+    fn set(&mut self, name: &str, value: u8) -> Result<()> {
+        if self.waits {
+            let file = format!("/proc/sys/net/ipv4/vs/{name}");
+            return fs::write(&file, value.to_string())
+                .with_context(|| format!("cannot write {file}"));
+        }
+        let mut shunt = (self.ipvsadm)();
+        shunt.arg0("shunt").args(["setting", "set", name]);
+        process::output(shunt.arg(value.to_string())).map(drop)
     }
 
     fn client(&mut self, flow: usize, datagram: Datagram) -> Result<()> {

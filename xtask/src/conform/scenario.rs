@@ -81,6 +81,8 @@ pub struct Flow {
 pub enum Step {
     /// `ipvsadm` with these words, and what it reads.
     Command { line: String, input: String },
+    /// A switch of IPVS (`net.ipv4.vs.*`), a setting of Shunt.
+    Setting { name: String, value: u8 },
     /// The flow's client sends.
     Client { flow: usize, datagram: Datagram },
     /// The masqueraded server of the flow answers.
@@ -156,6 +158,7 @@ impl Scenario {
         match step {
             Step::Command { line, input } if input.is_empty() => format!("ipvsadm {line}"),
             Step::Command { line, input } => format!("ipvsadm {line}, reading {input:?}"),
+            Step::Setting { name, value } => format!("setting {name} {value}"),
             Step::Client { flow: at, datagram } => format!("{}: {datagram}", flow(at)),
             Step::Server { flow: at, datagram } => format!("answer to {}: {datagram}", flow(at)),
             Step::ServerError { flow: at, error } => {

@@ -11,6 +11,16 @@ pub const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq", "dh", "fo", "ovf", "lblc", "lblcr",
 ];
 
+/// Switches of IPVS, each with its values; the first is what a scenario begins with.
+pub const SETTINGS: [(&str, &[u8]); 6] = [
+    ("conn_reuse_mode", &[1, 0, 2]),
+    ("expire_nodest_conn", &[0, 1]),
+    ("expire_quiescent_template", &[0, 1]),
+    ("sloppy_tcp", &[0, 1]),
+    ("secure_tcp", &[0, 3]),
+    ("nat_icmp_send", &[0, 1]),
+];
+
 /// A forwarding method as it is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Method {
