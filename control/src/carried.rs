@@ -4,7 +4,7 @@
 //! that wants the table without a packet path under it says [`Gate::Open`].
 
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{Protocol, Service, ServiceKey};
+use shunt_model::{Service, ServiceKey};
 
 /// Whether a table takes only what is carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,10 +45,6 @@ pub fn carried(change: &Change) -> Result<(), Refusal> {
 /// The first thing a service asks for that is not carried, with its verb.
 fn of_service(service: &Service) -> Option<String> {
     match service.key {
-        ServiceKey::Address {
-            protocol: Protocol::Sctp,
-            ..
-        } => return Some("SCTP is".into()),
         ServiceKey::Address { .. } | ServiceKey::Mark { .. } => {}
     }
     let engine = service.persistence.as_ref().and_then(|p| p.engine.as_ref());

@@ -1,8 +1,11 @@
 //! Connection states as seen by a director, which may hear only one side.
 //!
 //! Pure: a state and what was seen give the next state. The tables are those of the kernel's
-//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1), row for row. What an entry
-//! remembers besides its key is a [`Meta`]: the state, a few flags, and when it was last seen.
+//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1), row for row; those of SCTP are
+//! in [`crate::sctp`]. What an entry remembers besides its key is a [`Meta`]: the state, a few
+//! flags, and when it was last seen.
+
+use crate::sctp;
 
 /// The state of a connection. The first eleven have IPVS's numbers.
 pub type State = u32;
@@ -36,14 +39,27 @@ pub const TEMPLATE_ASSURED: State = 16;
 /// Ticks that a template could live at most: more than IPVS's 31 days. Each has a time of its own,
 /// so it is entered as much older as it lives shorter: see [`Meta::template`].
 pub const TEMPLATE_LIVES: u32 = 2_700_000;
-/// How many states there may be.
+/// How many states there may be: 17 to 29 are [`crate::sctp`]'s.
 pub const STATES: usize = 32;
 
-/// Seconds that an entry lives in each state: `tcp_timeouts` and `udp_timeouts` of the kernel.
-pub const TIMEOUTS_S: [u32; STATES] = complete([
+/// Seconds that an entry lives in each state: `tcp_timeouts`, `udp_timeouts` and `sctp_timeouts` of
+/// the kernel.
+pub const TIMEOUTS_S: [u32; STATES] = complete(with_sctp([
     2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300, 300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     0, 0, 0, 0, 0, 0, 0,
-]);
+]));
+
+/// Puts the times of SCTP's states in their place.
+// Every index is below the length, and nothing here runs for a packet.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+const fn with_sctp(mut timeouts: [u32; STATES]) -> [u32; STATES] {
+    let mut at = 0;
+    while at < sctp::TIMEOUTS_S.len() {
+        timeouts[sctp::INIT1 as usize + at] = sctp::TIMEOUTS_S[at];
+        at += 1;
+    }
+    timeouts
+}
 
 /// Puts the times of templates and ways back after those of the connections.
 // Every index is below the length, and nothing here runs for a packet.
@@ -191,11 +207,13 @@ pub fn secured(from: State, to: State, direction: Direction, flags: u8) -> State
     }
 }
 
-/// Whether a state counts as active (`tcp_state_active_table`). UDP flows never do.
+/// Whether a state counts as active (`tcp_state_active_table`; of SCTP only established). UDP flows
+/// never do.
 #[inline(always)]
 #[must_use]
 pub fn is_active(state: State) -> bool {
-    const ACTIVE: u32 = 1 << ESTABLISHED | 1 << SYN_SENT | 1 << SYN_RECV | 1 << SYNACK;
+    const ACTIVE: u32 =
+        1 << ESTABLISHED | 1 << SYN_SENT | 1 << SYN_RECV | 1 << SYNACK | 1 << sctp::ESTABLISHED;
     ACTIVE >> (state & 31) & 1 != 0
 }
 
@@ -219,7 +237,8 @@ pub const fn gives_way(state: State) -> u32 {
         | 1 << TIME_WAIT
         | 1 << LISTEN
         | 1 << UDP_FIRST
-        | 1 << TEMPLATE;
+        | 1 << TEMPLATE
+        | sctp::YIELDING;
     MAY >> (state & 31) & 1
 }
 

@@ -6,6 +6,7 @@ use crate::entry::{Server, Service, Settings, fate, service_switch, switch};
 use crate::family::Family;
 use crate::flows::{Entry, Words};
 use crate::packet::{Packet, Ports, TCP, UDP};
+use crate::sctp;
 use crate::tables::Tables;
 use crate::track;
 use crate::verdict::{Bounce, Drop, Pass, Word};
@@ -29,7 +30,7 @@ pub fn lives<'a, W: Words, T: Tables>(
     let server = tables
         .server(entry.target())
         .ok_or(Word::drop(Drop::Internal))?;
-    if protocol == TCP && flags & flag::SYN != 0 && is_reused(meta, server) {
+    if protocol != UDP && flags & flag::SYN != 0 && is_reused(meta, server) {
         return Ok(None);
     }
     // Before the state: what a deleted server does not hear changes nothing (`ip_vs_in`).
@@ -42,11 +43,27 @@ pub fn lives<'a, W: Words, T: Tables>(
     }
 }
 
-/// Whether a TCP segment opens a connection (`tcp_conn_schedule`).
+/// Whether a packet opens a connection (`tcp_conn_schedule`, `sctp_conn_schedule`). Every datagram
+/// of UDP does.
 #[inline(always)]
-pub fn opens(service: &Service, flags: u8) -> bool {
-    flags & flag::RST == 0
-        && (flags & flag::SYN != 0 || service.switches & service_switch::SLOPPY_TCP != 0)
+pub fn opens<F: Family>(service: &Service, packet: &Packet<F>, flags: u8) -> bool {
+    let sloppy = if packet.is_sctp() {
+        service_switch::SLOPPY_SCTP
+    } else {
+        service_switch::SLOPPY_TCP
+    };
+    packet.protocol == UDP
+        || !ends(packet, flags) && (flags & flag::SYN != 0 || service.switches & sloppy != 0)
+}
+
+/// Whether a packet does nothing but end a connection at once.
+#[inline(always)]
+fn ends<F: Family>(packet: &Packet<F>, flags: u8) -> bool {
+    if packet.is_sctp() {
+        sctp::is_abort(flags)
+    } else {
+        packet.protocol == TCP && flags & flag::RST != 0
+    }
 }
 
 /// Whether this new connection is the one of so many that is dropped (`ip_vs_todrop`).
@@ -72,8 +89,8 @@ pub fn has_ended(server: &Server, protocol: u8) -> bool {
     server.fate & fate::ENDED != 0 && (server.fate & fate::UDP_ONLY == 0 || protocol == UDP)
 }
 
-/// Whether a SYN here begins another connection: `is_new_conn_expected` of the kernel, and what
-/// `ip_vs_in_hook` asks before.
+/// Whether a SYN or an INIT here begins another connection: `is_new_conn_expected` of the kernel,
+/// and what `ip_vs_in_hook` asks before.
 #[inline(always)]
 fn is_reused(meta: connection::Meta, server: &Server) -> bool {
     if server.fate & fate::RESET != 0 {
@@ -84,7 +101,7 @@ fn is_reused(meta: connection::Meta, server: &Server) -> bool {
         return false;
     }
     let reused = match meta.state() {
-        connection::TIME_WAIT | connection::CLOSE => fate::REUSED,
+        connection::TIME_WAIT | connection::CLOSE | sctp::CLOSED => fate::REUSED,
         connection::FIN_WAIT if meta.has(connection::Meta::NO_OUTPUT) => fate::REUSED_FIN_WAIT,
         _ => 0,
     };
@@ -108,8 +125,7 @@ pub fn told(protocol: u8, flags: u8) -> Word {
 /// listens (`ip_vs_out_hook`, `nat_icmp_send`).
 #[inline(always)]
 pub fn unasked<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports) -> Word {
-    let is_reset = packet.protocol == TCP && ports.flags & flag::RST != 0;
-    if settings.switches & switch::NAT_ICMP_SEND == 0 || is_reset {
+    if settings.switches & switch::NAT_ICMP_SEND == 0 || ends(packet, ports.flags) {
         Word::pass(Pass::NotOurs)
     } else {
         Word::answer(Bounce::Unreachable, 0)

@@ -6,6 +6,7 @@ use crate::family::Family;
 use crate::frame::Frame;
 use crate::link;
 use crate::packet::{self, Packet, Part, TCP};
+use crate::sctp;
 use crate::tables::{FragmentKey, FragmentValue, Tables};
 use crate::verdict::{Drop, Pass, Word};
 use crate::walk;
@@ -127,7 +128,10 @@ fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
     match tables.fragment(&key(packet)) {
         Some(value) if age(value.tick, now) <= LIFE => {
             // RFC 1858, 3; RFC 3128: a later fragment must not reach into the TCP header.
-            if packet.protocol == TCP && offset < 20 {
+            // Nor into SCTP's, of which the first chunk says what is meant.
+            if packet.protocol == TCP && offset < 20
+                || packet.is_sctp() && offset < sctp::LEAST as u32
+            {
                 return Word::drop(Drop::BadFragment);
             }
             let [source, target] = value.ports;

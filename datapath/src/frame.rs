@@ -189,6 +189,11 @@ pub trait Frame {
     /// device is kept so that the device still gets it right.
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
 
+    /// Carries a change of two bytes into the CRC32c at `field`: `changed` are the bits of them
+    /// that differ, as they lie in memory, and `behind` bytes follow them. A checksum that the
+    /// sender left to the device stays as it is: the device computes it of what it sends.
+    fn carry_crc(&mut self, field: usize, changed: u16, behind: u32);
+
     /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
@@ -212,6 +217,9 @@ pub trait Frame {
 
     /// Runs [`crate::packet::extensions`] on this frame; likewise.
     fn extensions(&self, l3: usize, first: u8) -> Extensions;
+
+    /// Runs [`crate::sctp::read`] on this frame; likewise.
+    fn association(&self, l4: usize, end: usize) -> u64;
 
     /// The interface that the frame came by.
     fn interface(&self) -> u32;

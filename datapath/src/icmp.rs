@@ -12,7 +12,7 @@ use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
 use crate::link;
 use crate::method as methods;
-use crate::packet::{self, Packet, Part, TCP, UDP};
+use crate::packet::{self, Packet, Part, SCTP, TCP, UDP};
 use crate::tables::Tables;
 use crate::track;
 use crate::verdict::{Drop, Note, Pass, Word};
@@ -66,7 +66,7 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<
         target = F::from_words([ip.u32::<16>() as u64, 0]);
         protocol = ip.u8::<9>();
     }
-    if (protocol != TCP && protocol != UDP) || l4.wrapping_add(4) > end {
+    if (protocol != TCP && protocol != UDP && protocol != SCTP) || l4.wrapping_add(4) > end {
         return None;
     }
     let ports = frame.view::<4>(l4)?;

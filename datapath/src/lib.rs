@@ -5,8 +5,9 @@
 //! machines only: words are read as they lie in memory.
 //!
 //! A packet's way: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
-//! [`connection`]) or, for a new connection, [`open`] and [`schedule`]; then [`method`], and out as
-//! a [`verdict`]. ICMP errors go by [`icmp`]; what the director itself answers is in [`reply`].
+//! [`connection`], [`sctp`]) or, for a new connection, [`open`] and [`schedule`]; then [`method`],
+//! and out as a [`verdict`]. ICMP errors go by [`icmp`]; what the director itself answers is in
+//! [`reply`].
 
 #![no_std]
 // Casts between integers of known widths are what this crate is made of.
@@ -22,6 +23,7 @@ pub mod caller;
 pub mod checksum;
 pub mod clamp;
 pub mod connection;
+pub mod crc;
 pub mod decap;
 pub mod endpoint;
 pub mod entry;
@@ -43,6 +45,7 @@ pub mod realserver;
 pub mod reply;
 pub mod reset;
 pub mod schedule;
+pub mod sctp;
 pub mod switches;
 pub mod tables;
 pub mod template;

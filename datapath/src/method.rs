@@ -9,6 +9,7 @@ use crate::family::Family;
 use crate::frame::{Frame, Over, Room, Transport};
 use crate::link;
 use crate::packet::{Packet, Part, TCP, checksum_at};
+use crate::sctp;
 use crate::verdict::{Bounce, Drop, Pass, Word};
 
 /// Forwards a packet from a client to its server, whose id is `id`.
@@ -39,6 +40,9 @@ pub fn forward<F: Family, P: Frame>(
         let mtu = server.ways.mtu().saturating_sub(overhead);
         return Word::answer(Bounce::TooBig, mtu);
     }
+    if server.method == method::MASQUERADE && is_cut(packet, server) {
+        return Word::drop(Drop::CutChecksum);
+    }
     let done = match server.method {
         method::MASQUERADE => masquerade::<F, P>(frame, packet, server),
         method::TUNNEL if server.flags & server_flag::IPV6 != 0 => tunnel6(frame, packet, server),
@@ -56,6 +60,9 @@ pub fn back<F: Family, P: Frame>(
     server: &Server,
     ways: &Ways,
 ) -> Word {
+    if is_cut(packet, server) {
+        return Word::drop(Drop::CutChecksum);
+    }
     let from = F::from_words(server.virtual_address);
     let delta = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
@@ -67,6 +74,13 @@ pub fn back<F: Family, P: Frame>(
         port,
     );
     finish(frame, done, ways)
+}
+
+/// Whether a packet's checksum would have to be carried on and cannot: that of SCTP covers all of
+/// the packet, of which a fragment does not say how long it is. It does not cover the addresses.
+#[inline(always)]
+fn is_cut<F: Family>(packet: &Packet<F>, server: &Server) -> bool {
+    packet.is_sctp() && packet.part != Part::Whole && server.port != server.virtual_port
 }
 
 /// Puts the way's MAC addresses in place of the frame's.
@@ -109,6 +123,10 @@ pub fn does_not_fit<F: Family, P: Frame>(
     let segment = frame.segment() as u32;
     if segment == 0 {
         return true;
+    }
+    if packet.is_sctp() {
+        // `GSO_BY_FRAGS`: it is put together of packets that its sender has cut to fit.
+        return false;
     }
     let network = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
     let transport = if packet.protocol == TCP {
@@ -178,7 +196,18 @@ fn rewrite<F: Family, P: Frame>(
     address_delta: u32,
     port_delta: u32,
 ) -> Option<()> {
-    if !matches!(packet.part, Part::Later(_)) {
+    if packet.is_sctp() {
+        // Of a fragment's the port does not change: see [`is_cut`].
+        if packet.part == Part::Whole {
+            let given = frame.view::<4>(packet.l4)?.u32::<0>();
+            let ports = match side {
+                Side::Source(_, 0) | Side::Target(_, 0) => given,
+                Side::Source(_, port) => given & 0xffff_0000 | port as u32,
+                Side::Target(_, port) => given & 0xffff | (port as u32) << 16,
+            };
+            associate::<F, P>(frame, packet, ports)?;
+        }
+    } else if !matches!(packet.part, Part::Later(_)) {
         match side {
             // Port 0 stands for a server of every port: it has the client's.
             Side::Source(_, 0) | Side::Target(_, 0) => {}
@@ -219,6 +248,26 @@ fn rewrite<F: Family, P: Frame>(
         let sum = checksum::update(ip.view().u16::<10>(), delta);
         ip.set_u16::<8>(new);
         ip.set_u16::<10>(sum);
+    }
+    Some(())
+}
+
+/// Puts both ports into a whole SCTP packet, and carries what changed into the checksum, which has
+/// no pseudo-header (RFC 9260, 6.8).
+#[inline(always)]
+pub fn associate<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, ports: u32) -> Option<()> {
+    let mut header = frame.edit::<{ sctp::LEAST }>(packet.l4)?;
+    let changed = header.view().u32::<0>() ^ ports;
+    header.set_u32::<0>(ports);
+    let length = (packet.length as usize)
+        .wrapping_add(packet.l3)
+        .wrapping_sub(packet.l4) as u32;
+    let field = packet.l4.wrapping_add(8);
+    if changed as u16 != 0 {
+        frame.carry_crc(field, changed as u16, length.wrapping_sub(2));
+    }
+    if changed >> 16 != 0 {
+        frame.carry_crc(field, (changed >> 16) as u16, length.wrapping_sub(4));
     }
     Some(())
 }

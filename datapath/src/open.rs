@@ -11,8 +11,9 @@ use crate::fate as fates;
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
 use crate::link;
-use crate::packet::{self, Packet, Ports, TCP};
+use crate::packet::{self, Packet, Ports, UDP};
 use crate::schedule;
+use crate::sctp;
 use crate::tables::Tables;
 use crate::template;
 use crate::track::{self, Place};
@@ -100,14 +101,14 @@ fn end<F: Family, T: Tables>(
 ) -> Option<Word> {
     let server = tables.server(entry.target())?;
     let meta = entry.meta();
-    let opens = packet.protocol == TCP && request.ports.flags & flag::SYN != 0;
+    let opens = packet.protocol != UDP && request.ports.flags & flag::SYN != 0;
     let is_over = meta.age(request.now) > track::limit(request.settings, meta.state());
     if walk::is_present(server) || opens || is_over {
         return None;
     }
     let tells = server.fate & fate::RESET != 0;
     let leaves = if tells {
-        packet.protocol != TCP
+        packet.protocol == UDP
     } else {
         id == NONE && fates::has_ended(server, packet.protocol)
     };
@@ -253,17 +254,20 @@ fn enter<F: Family, P: Frame, T: Tables>(
     } else {
         connection::Meta::NO_OUTPUT
     };
-    let state = if packet.protocol == TCP {
-        let none = connection::Meta::new(request.now, connection::NONE, answers);
-        track::follow(
+    let state = if packet.protocol == UDP {
+        connection::UDP_FIRST
+    } else {
+        let sctp = packet.is_sctp();
+        let none = if sctp { sctp::NONE } else { connection::NONE };
+        let none = connection::Meta::new(request.now, none, answers);
+        track::advance(
+            tables,
             request.settings,
             none,
-            packet.protocol,
+            sctp,
             false,
             request.ports.flags,
         )
-    } else {
-        connection::UDP_FIRST
     };
     if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet, state) {
         seat.give_up();

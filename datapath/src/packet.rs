@@ -7,12 +7,14 @@ use crate::checksum;
 use crate::family::{Family, V4, V6};
 use crate::frame::Frame;
 use crate::link;
+use crate::sctp;
 use crate::tables::Tables;
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
 
 /// Which part of a datagram a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,16 @@ pub struct Packet<F: Family> {
     pub ttl: u8,
     pub part: Part,
     pub fragment: u32,
+    /// Known to be TCP or UDP, to the compiler too: what is for others costs such a packet nothing.
+    pub plain: bool,
+}
+
+impl<F: Family> Packet<F> {
+    #[inline(always)]
+    #[must_use]
+    pub fn is_sctp(&self) -> bool {
+        !self.plain && self.protocol == SCTP
+    }
 }
 
 /// Why a packet could not be read.
@@ -109,6 +121,7 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
             Part::Whole
         },
         fragment: ip.u16::<4>() as u32,
+        plain: false,
     })
 }
 
@@ -157,6 +170,7 @@ pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
         ttl: ip.u8::<{ L3.saturating_add(8) }>(),
         part: Part::Whole,
         fragment: 0,
+        plain: true,
     })
 }
 
@@ -229,6 +243,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         ttl: ip.u8::<7>(),
         part: Part::Whole,
         fragment: 0,
+        plain: false,
     };
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
         let extensions = frame.extensions(l3, packet.protocol);
@@ -276,6 +291,7 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
         ttl: ip.u8::<{ L3.saturating_add(7) }>(),
         part: Part::Whole,
         fragment: 0,
+        plain: true,
     })
 }
 
@@ -365,7 +381,7 @@ pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
 pub struct Ports {
     pub source: u16,
     pub target: u16,
-    /// TCP flags; 0 for UDP.
+    /// TCP flags; 0 for UDP; what the chunks tell for SCTP ([`sctp::flags`]).
     pub flags: u8,
 }
 
@@ -394,6 +410,8 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
             target: tcp.u16::<2>(),
             flags: tcp.u8::<13>(),
         })
+    } else if packet.is_sctp() {
+        sctp::ports(frame, packet)
     } else {
         let udp = frame.view::<8>(packet.l4)?;
         if behind.wrapping_add(8) > packet.length {
@@ -407,7 +425,7 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
     }
 }
 
-/// Where the transport checksum is.
+/// Where the transport checksum of a TCP or UDP packet is.
 #[inline(always)]
 pub fn checksum_at<F: Family>(packet: &Packet<F>) -> crate::frame::Transport {
     if packet.protocol == TCP {

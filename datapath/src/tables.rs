@@ -106,6 +106,9 @@ pub trait Tables {
     fn recall4(&self, service: u32, client: u32, server: u32) -> u32;
     fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32;
 
+    /// Runs [`crate::sctp::next`]; likewise.
+    fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32;
+
     /// Runs [`crate::schedule::pick`] for this service; in the kernel as a function of its own.
     fn schedule(&self, service: u32, client: Client) -> u32;
 

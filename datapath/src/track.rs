@@ -5,7 +5,7 @@ use crate::connection::{self, Direction, Meta, State};
 use crate::entry::{Settings, counts, switch};
 use crate::family::Family;
 use crate::flows::{self, Entry, GONE, Key, Layout, Offer, Price, Seat, Words};
-use crate::packet::TCP;
+use crate::packet::{Packet, Part, Ports, TCP};
 use crate::tables::Tables;
 use crate::verdict::Note;
 
@@ -144,14 +144,60 @@ pub fn release<F: Family, T: Tables>(tables: &T, first: u64, value: u64) {
     }
 }
 
+/// What a packet tells of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    part: Part,
+    protocol: u8,
+    flags: u8,
+    sctp: bool,
+}
+
+impl Heard {
+    #[inline(always)]
+    pub fn of<F: Family>(packet: &Packet<F>, ports: Ports) -> Self {
+        Self {
+            part: packet.part,
+            protocol: packet.protocol,
+            flags: ports.flags,
+            sctp: packet.is_sctp(),
+        }
+    }
+}
+
 /// The state of a flow after a packet.
 #[inline(always)]
 #[must_use]
-pub fn follow(settings: &Settings, meta: Meta, protocol: u8, output: bool, flags: u8) -> State {
-    if protocol != TCP {
+pub fn follow<T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    meta: Meta,
+    heard: Heard,
+    output: bool,
+) -> State {
+    let flags = heard.flags;
+    if let Part::Later(_) = heard.part {
+        // A later fragment has no flags to tell.
+        return meta.state();
+    }
+    if heard.protocol != TCP && !heard.sctp {
         // A second packet, or an answer: no longer half-open.
         return connection::UDP;
     }
+    advance(tables, settings, meta, heard.sctp, output, flags)
+}
+
+/// The state of a TCP connection or an SCTP association after flags.
+#[inline(always)]
+#[must_use]
+pub fn advance<T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    meta: Meta,
+    sctp: bool,
+    output: bool,
+    flags: u8,
+) -> State {
     let direction = if output {
         Direction::Output
     } else if meta.has(Meta::NO_OUTPUT) {
@@ -159,6 +205,9 @@ pub fn follow(settings: &Settings, meta: Meta, protocol: u8, output: bool, flags
     } else {
         Direction::Input
     };
+    if sctp {
+        return tables.association_next(meta.state(), direction as u32, flags as u32);
+    }
     let (from, to) = (
         meta.state(),
         connection::next(meta.state(), direction, flags),

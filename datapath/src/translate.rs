@@ -21,6 +21,7 @@ use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
 use crate::tables::Tables;
+use crate::track::Heard;
 use crate::translation::{Tuple, flag, word};
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
@@ -57,7 +58,7 @@ fn either<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     server: u32,
 ) -> Word {
-    if packet.protocol != TCP && packet.protocol != UDP {
+    if packet.protocol != TCP && packet.protocol != UDP && !packet.is_sctp() {
         return Word::RELATED;
     }
     let ports = match walk::ports(frame, tables, packet) {
@@ -101,6 +102,9 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let opening = ports.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     if opening && announced == 0 && words.load(word::TIME) & flag::TOA != 0 {
         return Word::ANNOUNCE;
+    }
+    if is_cut(packet, ports, words) {
+        return Word::drop(Drop::CutChecksum);
     }
     touch(words, tables.now());
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
@@ -159,7 +163,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if must_tell && time & flag::ONE_PACKET == 0 {
         let port = (words.load(word::ENDS) >> 16) as u16;
         let key = F::key(client, port, names as u32);
-        let heard = walk::Heard::of(packet, ports);
+        let heard = Heard::of(packet, ports);
         if walk::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
             // Its connection is gone: the daemon's scan takes this out.
             return fate::unasked(settings, packet, ports);
@@ -176,6 +180,9 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
         return Word::answer(Bounce::TooBig, ways.mtu());
     }
+    if is_cut(packet, ports, words) {
+        return Word::drop(Drop::CutChecksum);
+    }
     walk::count_out(tables, id, packet.length);
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
     methods::finish(frame, done, &ways)
@@ -185,6 +192,13 @@ fn to_client<F: Family, P: Frame, T: Tables>(
 #[inline(always)]
 fn address<F: Family, W: Words>(words: W, at: usize) -> F::Address {
     F::from_words([words.load(at), words.load(at.wrapping_add(1))])
+}
+
+/// Whether a packet is a piece of one whose checksum would have to be carried on
+/// ([`methods::is_cut`]).
+#[inline(always)]
+fn is_cut<F: Family, W: Words>(packet: &Packet<F>, ports: Ports, words: W) -> bool {
+    packet.is_sctp() && packet.part != Part::Whole && words.load(word::ENDS) as u32 != ports.both()
 }
 
 /// Puts both addresses and ports in place, carries them into the checksums and counts the TTL
@@ -201,8 +215,12 @@ fn rewrite<F: Family, P: Frame, W: Words>(
         checksum::change(F::sum(packet.source), F::sum(source)),
         checksum::change(F::sum(packet.target), F::sum(target)),
     );
-    if !matches!(packet.part, Part::Later(_)) {
-        let ports = words.load(word::ENDS) as u32;
+    let ports = words.load(word::ENDS) as u32;
+    if packet.is_sctp() {
+        if packet.part == Part::Whole {
+            methods::associate::<F, P>(frame, packet, ports)?;
+        }
+    } else if !matches!(packet.part, Part::Later(_)) {
         let mut header = frame.edit::<8>(packet.l4)?;
         let before = header.view().u32::<0>();
         header.set_u32::<0>(ports);

@@ -282,8 +282,8 @@ fn known_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u32> 
 #[inline(always)]
 fn source_port<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, packet: &Packet<F>) -> u16 {
     // All pieces of a datagram take the same way, and later ones have no ports.
-    let has_ports =
-        packet.part == Part::Whole && (packet.protocol == TCP || packet.protocol == UDP);
+    let has_ports = packet.part == Part::Whole
+        && (packet.protocol == TCP || packet.protocol == UDP || packet.is_sctp());
     let ports = match frame.view::<4>(packet.l4) {
         Some(ports) if has_ports => ports.u32::<0>(),
         _ => 0,

@@ -44,7 +44,7 @@ pub enum Pass {
     NotOurs = 1,
     /// Headers that contradict themselves, or end too early, or go on beyond our bound.
     NotUnderstood = 2,
-    /// A segment that opens nothing, of a connection that is not known.
+    /// A segment or chunk that opens nothing, of a connection that is not known.
     NotOpening = 3,
     /// For a server on the director itself.
     Local = 4,
@@ -108,6 +108,8 @@ pub enum Drop {
     NoLocalPort = 14,
     /// The table of translations has no room.
     NoTranslation = 15,
+    /// A fragment of an SCTP packet whose port must be rewritten: its checksum covers the whole.
+    CutChecksum = 16,
 }
 
 /// Things worth a number that are no verdict.
@@ -134,7 +136,7 @@ pub enum Note {
 
 const PASSES: u32 = 8;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 16;
+const DROPS: u32 = 17;
 const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
@@ -361,6 +363,7 @@ impl From<u32> for Drop {
             13 => Drop::Defence,
             14 => Drop::NoLocalPort,
             15 => Drop::NoTranslation,
+            16 => Drop::CutChecksum,
             _ => Drop::Internal,
         }
     }
@@ -428,6 +431,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "defence"),
     (Class::Drop, "no-local-port"),
     (Class::Drop, "no-translation"),
+    (Class::Drop, "cut-checksum"),
     (Class::Note, "opened"),
     (Class::Note, "untracked"),
     (Class::Note, "displaced"),

@@ -19,7 +19,7 @@ use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
-use crate::track;
+use crate::track::{self, Heard};
 use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
@@ -112,7 +112,7 @@ fn unread(why: Unread) -> Word {
 #[inline(always)]
 fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let icmp = if F::V6 { ICMPV6 } else { ICMP };
-    if packet.protocol == TCP || packet.protocol == UDP {
+    if packet.protocol == TCP || packet.protocol == UDP || packet.is_sctp() {
         transport(frame, tables, packet)
     } else if packet.protocol == icmp {
         Word::RELATED
@@ -201,13 +201,11 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     let (id, server) = match known {
         Some((mut entry, server)) => {
             let before = entry.meta();
-            let state = match packet.part {
-                // A later fragment has no flags to tell.
-                Part::Later(_) => before.state(),
-                _ => track::follow(settings, before, packet.protocol, false, ports.flags),
-            };
+            let state = track::follow(tables, settings, before, Heard::of(packet, ports), false);
             track::note::<F, T>(tables, &mut entry, state, now);
-            if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
+            if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0
+                || may_have_settled(packet, before, now)
+            {
                 // The client asks again, or its connection no longer gives way: way back and
                 // template are made sure of.
                 frame.begin(tables, ports, entry.target(), service);
@@ -224,6 +222,13 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     };
     count_in(tables, id, packet.length);
     methods::forward(frame, packet, server, id)
+}
+
+/// Whether a template may be due that only an answer has proved: that of a server which accepts an
+/// association. It is looked after once a tick.
+#[inline(always)]
+fn may_have_settled<F: Family>(packet: &Packet<F>, before: connection::Meta, now: u32) -> bool {
+    packet.is_sctp() && before.has(connection::Meta::CONTROLLED) && before.tick() != now
 }
 
 /// A server that is in its pool.
@@ -253,7 +258,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         return Err(Word::pass(Pass::NotOurs));
     }
     let mut id = NONE;
-    if packet.protocol != TCP || fates::opens(entry, ports.flags) {
+    if fates::opens(entry, packet, ports.flags) {
         if let Part::Later(_) = packet.part
             && entry.flags & service_flag::ONE_PACKET != 0
         {
@@ -289,7 +294,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         if id == NONE {
             return Err(fates::unserved(entry));
         }
-        if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol != TCP {
+        if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol == UDP {
             if packet.part == Part::First {
                 return frame.one_packet(tables, id).open();
             }
@@ -355,25 +360,6 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
-/// What an answer tells of its connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Heard {
-    pub part: Part,
-    pub protocol: u8,
-    pub flags: u8,
-}
-
-impl Heard {
-    #[inline(always)]
-    pub fn of<F: Family>(packet: &Packet<F>, ports: Ports) -> Self {
-        Self {
-            part: packet.part,
-            protocol: packet.protocol,
-            flags: ports.flags,
-        }
-    }
-}
-
 /// Tells the connection of an answer, and says its state; `None` if there is none any more.
 #[inline(always)]
 pub fn tell<F: Family, T: Tables>(
@@ -390,10 +376,7 @@ pub fn tell<F: Family, T: Tables>(
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
         return None;
     }
-    let state = match heard.part {
-        Part::Later(_) => meta.state(),
-        _ => track::follow(settings, meta, heard.protocol, true, heard.flags),
-    };
+    let state = track::follow(tables, settings, meta, heard, true);
     track::note::<F, T>(tables, &mut entry, state, now);
     Some(state)
 }

@@ -25,14 +25,32 @@ pub enum State {
     Listen,
     Synack,
     Udp,
-    /// SCTP only.
+    /// From here on of SCTP, which has `Established` too.
+    Init1,
+    Init,
+    #[serde(rename = "C-SENT")]
+    CookieSent,
+    #[serde(rename = "C-REPLIED")]
+    CookieReplied,
+    #[serde(rename = "C-WAIT")]
+    CookieWait,
+    Cookie,
+    #[serde(rename = "C-ECHOED")]
+    CookieEchoed,
+    #[serde(rename = "S-SENT")]
+    ShutdownSent,
+    #[serde(rename = "S-RECEIVED")]
+    ShutdownReceived,
+    #[serde(rename = "S-ACK-SENT")]
+    ShutdownAckSent,
+    Rejected,
     Closed,
     /// A persistence template whose client has proved that it is there.
     Assured,
 }
 
 impl State {
-    pub const ALL: [State; 14] = [
+    pub const ALL: [State; 25] = [
         State::None,
         State::Established,
         State::SynSent,
@@ -45,6 +63,17 @@ impl State {
         State::Listen,
         State::Synack,
         State::Udp,
+        State::Init1,
+        State::Init,
+        State::CookieSent,
+        State::CookieReplied,
+        State::CookieWait,
+        State::Cookie,
+        State::CookieEchoed,
+        State::ShutdownSent,
+        State::ShutdownReceived,
+        State::ShutdownAckSent,
+        State::Rejected,
         State::Closed,
         State::Assured,
     ];
@@ -64,6 +93,17 @@ impl State {
             State::Listen => "LISTEN",
             State::Synack => "SYNACK",
             State::Udp => "UDP",
+            State::Init1 => "INIT1",
+            State::Init => "INIT",
+            State::CookieSent => "C-SENT",
+            State::CookieReplied => "C-REPLIED",
+            State::CookieWait => "C-WAIT",
+            State::Cookie => "COOKIE",
+            State::CookieEchoed => "C-ECHOED",
+            State::ShutdownSent => "S-SENT",
+            State::ShutdownReceived => "S-RECEIVED",
+            State::ShutdownAckSent => "S-ACK-SENT",
+            State::Rejected => "REJECTED",
             State::Closed => "CLOSED",
             State::Assured => "ASSURED",
         }
@@ -81,9 +121,9 @@ impl FromStr for State {
 
     /// In large or small letters, with `_` or `-` between words.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let written = name.to_uppercase().replace('-', "_");
+        let as_one = |name: &str| name.to_uppercase().replace('-', "_");
         let mut all = State::ALL.into_iter();
-        all.find(|state| state.name() == written)
+        all.find(|state| as_one(state.name()) == as_one(name))
             .ok_or_else(|| UnknownState {
                 name: name.to_owned(),
             })

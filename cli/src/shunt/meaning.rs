@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 38] = [
+const MEANINGS: [(&str, &str); 39] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -65,7 +65,7 @@ const MEANINGS: [(&str, &str); 38] = [
     ),
     (
         "bad-fragment",
-        "a later fragment that reaches into the TCP header",
+        "a later fragment that reaches into the TCP or SCTP header",
     ),
     (
         "internal",
@@ -78,6 +78,10 @@ const MEANINGS: [(&str, &str); 38] = [
     ),
     ("no-local-port", "no local address and port is free for it"),
     ("no-translation", "no room for a translated connection"),
+    (
+        "cut-checksum",
+        "a fragment of SCTP whose port would change: its checksum covers the whole",
+    ),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),
     (

@@ -18,6 +18,7 @@ mod persistence;
 mod reach;
 mod refusal;
 mod restart;
+mod sctp;
 mod settings;
 mod size;
 mod spread;

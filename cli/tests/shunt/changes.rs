@@ -137,10 +137,6 @@ fn what_is_refused_is_said_on_standard_error_and_changes_nothing() {
             "service tcp 192.0.2.1:80 exists already",
         ),
         (
-            "service add sctp 192.0.2.2:80",
-            "SCTP is not carried by this version of Shunt yet",
-        ),
-        (
             "mark add 7 tcp/192.0.2.1:80",
             "mark 7 for tcp 192.0.2.1:80: service tcp 192.0.2.1:80 has that address and port; \
              delete it first",

@@ -276,19 +276,13 @@ fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
         })
     };
     let add_service = |service| Change::AddService { service };
-    let cases = [
-        (
-            add_service(service(service_key(Protocol::Sctp, 80))),
-            "SCTP is",
-        ),
-        (
-            add_service(Service {
-                persistence: persistent(Some("sip")),
-                ..web(83)
-            }),
-            "the persistence engine sip is",
-        ),
-    ];
+    let cases = [(
+        add_service(Service {
+            persistence: persistent(Some("sip")),
+            ..web(83)
+        }),
+        "the persistence engine sip is",
+    )];
 
     for (change, what) in cases {
         let refused = table_with(web(80)).apply(&change).unwrap_err();

@@ -10,6 +10,7 @@ use shunt_control::director::{Names, Remembered};
 use shunt_datapath::connection::{self, Meta};
 use shunt_datapath::entry::{self, Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
+use shunt_datapath::sctp;
 use shunt_model::{Connection, Family, Protocol, ServiceKey, State};
 use tracing::error;
 
@@ -244,7 +245,7 @@ impl Look<'_> {
         }
         match self.flow_of::<L>(mapping, mask, record) {
             None => entry.remove::<L>(&record.key),
-            Some(connection::TIME_WAIT | connection::CLOSE) if age <= lives => {
+            Some(state) if is_over(state) && age <= lives => {
                 let mut entry = *entry;
                 entry.update::<L>(record.meta.yielding(self.now, lives));
                 false
@@ -455,6 +456,12 @@ fn address_of(mark: u32, family: Family) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
+/// Whether a connection in this state is closed for good.
+fn is_over(state: connection::State) -> bool {
+    let closed = [connection::TIME_WAIT, connection::CLOSE];
+    closed.contains(&state) || [sctp::CLOSED, sctp::REJECTED].contains(&state)
+}
+
 /// A server without a port has the one that the client asked.
 fn port_of(port: u16, asked: u16) -> u16 {
     if port == 0 { asked } else { port }
@@ -478,6 +485,19 @@ pub fn state(protocol: Protocol, state: connection::State) -> State {
         connection::LISTEN => State::Listen,
         connection::SYNACK => State::Synack,
         connection::UDP | connection::UDP_FIRST => State::Udp,
+        sctp::INIT1 => State::Init1,
+        sctp::INIT => State::Init,
+        sctp::COOKIE_SENT => State::CookieSent,
+        sctp::COOKIE_REPLIED => State::CookieReplied,
+        sctp::COOKIE_WAIT => State::CookieWait,
+        sctp::COOKIE => State::Cookie,
+        sctp::COOKIE_ECHOED => State::CookieEchoed,
+        sctp::ESTABLISHED => State::Established,
+        sctp::SHUTDOWN_SENT => State::ShutdownSent,
+        sctp::SHUTDOWN_RECEIVED => State::ShutdownReceived,
+        sctp::SHUTDOWN_ACK_SENT => State::ShutdownAckSent,
+        sctp::REJECTED => State::Rejected,
+        sctp::CLOSED => State::Closed,
         _ => State::None,
     }
 }

@@ -9,7 +9,7 @@ use shunt_datapath::entry::{Ways, method, scheduler, server_flag, service_flag};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 
 use crate::cases::farm::*;
-use crate::cases::packet::{TCP, UDP, mend};
+use crate::cases::packet::{SCTP, TCP, UDP, mend};
 use crate::cases::translated;
 
 pub const SEED: u64 = 0x5eed;
@@ -52,14 +52,14 @@ impl Random {
     }
 }
 
-/// Both families, TCP and UDP, each with up to three servers of any method.
+/// Both families, TCP, UDP and SCTP, each with up to three servers of any method.
 pub fn tables(random: &mut Random) -> HostTables {
     let mut tables = HostTables::new(sizes());
     tables.settings.switches = random.below(4) as u32;
     tables.settings.icmp_limit = random.one_of(&[0, 3, 1000]);
     let mut number = 0;
     for v6 in FAMILIES {
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             if random.once_in(12) {
                 continue;
             }

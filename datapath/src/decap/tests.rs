@@ -440,6 +440,15 @@ impl Frame for Bytes {
         unreachable!()
     }
 
+    fn association(&self, _l4: usize, _end: usize) -> u64 {
+        // A real server reads no ports of SCTP.
+        0
+    }
+
+    fn carry_crc(&mut self, _field: usize, _changed: u16, _behind: u32) {
+        // A real server rewrites no port.
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let mut field = self.edit::<2>(transport.field).unwrap();
         let sum = field.view().u16::<0>();

@@ -9,7 +9,7 @@ use crate::frame::{Edit, Frame, Room, Transport, View};
 use crate::packet::{self, Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
-use crate::{fragment, link, open, origin, peer};
+use crate::{crc, fragment, link, open, origin, peer, sctp};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -33,6 +33,8 @@ pub struct HostFrame {
     pub interface: u32,
     /// Bytes of payload a packet, if it stands for many (GSO).
     pub segment: usize,
+    /// The transport checksum is left to the device (CHECKSUM_PARTIAL).
+    pub left_to_device: bool,
     /// What the kernel's own routes and neighbours say: IPv6 or not, address, way.
     pub routes: Vec<(bool, [u64; 2], Ways)>,
 }
@@ -48,6 +50,7 @@ impl HostFrame {
             hook,
             interface: 1,
             segment: 0,
+            left_to_device: false,
             routes: Vec::new(),
         }
     }
@@ -121,6 +124,16 @@ impl Frame for HostFrame {
         }
     }
 
+    fn carry_crc(&mut self, field: usize, changed: u16, behind: u32) {
+        if self.left_to_device {
+            return;
+        }
+        if let Some(mut field) = self.edit::<4>(field) {
+            let old = field.view().u32::<0>();
+            field.set_u32::<0>(old ^ crc::change(changed, behind));
+        }
+    }
+
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         open::begin(self, tables, ports, server, service)
     }
@@ -151,6 +164,10 @@ impl Frame for HostFrame {
 
     fn extensions(&self, l3: usize, first: u8) -> Extensions {
         packet::extensions(self, l3, first)
+    }
+
+    fn association(&self, l4: usize, end: usize) -> u64 {
+        sctp::read(self, l4, end)
     }
 
     fn interface(&self) -> u32 {

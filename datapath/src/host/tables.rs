@@ -17,7 +17,7 @@ use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::{addressed, origin, template, track, walk};
+use crate::{addressed, origin, sctp, template, track, walk};
 
 use super::{HostFrame, HostWords, origins};
 
@@ -350,6 +350,10 @@ impl<'a> Tables for &'a HostTables {
 
     fn origin(&self, key: &OriginKey) -> u32 {
         origins::longest(&self.origins, key)
+    }
+
+    fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32 {
+        sctp::next(state, direction, flags)
     }
 
     fn schedule(&self, service: u32, client: Client) -> u32 {

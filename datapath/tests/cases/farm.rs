@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use shunt_datapath::entry::{Ways, counts, method, scheduler};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 
-use super::packet::{End, UDP};
+use super::packet::{End, SCTP, UDP};
 
 pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 9));
 pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9));
@@ -86,7 +86,11 @@ pub fn live(tables: &HostTables, server: usize) -> (u32, u32) {
 }
 
 pub fn protocol_name(protocol: u8) -> &'static str {
-    if protocol == UDP { "UDP" } else { "TCP" }
+    match protocol {
+        UDP => "UDP",
+        SCTP => "SCTP",
+        _ => "TCP",
+    }
 }
 
 pub fn family_name(v6: bool) -> &'static str {

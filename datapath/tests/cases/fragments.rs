@@ -14,12 +14,14 @@ const SENT: Verdict = Verdict::Send(TO_SERVER);
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
-        for protocol in [TCP, UDP] {
-            cases.push(in_order(v6, protocol, method::MASQUERADE));
+        for protocol in [TCP, UDP, SCTP] {
+            if protocol != SCTP {
+                cases.push(in_order(v6, protocol, method::MASQUERADE));
+                cases.push(answers(v6, protocol));
+            }
             cases.push(in_order(v6, protocol, method::ROUTE));
             cases.push(in_order(v6, protocol, method::TUNNEL));
             cases.push(before_the_first(v6, protocol));
-            cases.push(answers(v6, protocol));
         }
         cases.push(one_packet(v6));
         cases.push(overlapping(v6));

@@ -17,7 +17,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         cases.push(echo(v6));
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             for (kind, code, rest) in errors(v6) {
                 cases.push(to_a_masqueraded_server(v6, protocol, kind, code, rest));
                 cases.push(to_the_client(v6, protocol, kind, code, rest));
@@ -103,8 +103,12 @@ fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
 fn keep_sum(before: &Packet, after: &Packet) -> Vec<u8> {
     let (old, mut new) = (before.network(), after.network());
     let l4 = if before.ends().0.is_ipv6() { 40 } else { 20 };
-    let at = l4 + if before.is_tcp() { 16 } else { 6 };
-    new[at..at + 2].copy_from_slice(&old[at..at + 2]);
+    let sum = match before.protocol() {
+        TCP => l4 + 16..l4 + 18,
+        SCTP => l4 + 8..l4 + 12,
+        _ => l4 + 6..l4 + 8,
+    };
+    new[sum.clone()].copy_from_slice(&old[sum]);
     new
 }
 

@@ -13,7 +13,7 @@ const SENT: Verdict = Verdict::Send(TO_SERVER);
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             for shape in shapes(v6, protocol) {
                 cases.extend(all_methods(v6, protocol, &shape));
             }
@@ -125,11 +125,7 @@ fn nat(v6: bool, protocol: u8, what: &str, packet: &Packet) -> Case {
         .from(server_end(v6))
         .to(client(v6))
         .macs(3, 7);
-    let answer = if protocol == TCP {
-        answer.flags(SYN | ACK)
-    } else {
-        answer
-    };
+    let answer = answer.flags(SYN | ACK).kind(chunk::INIT_ACK);
     let back = answer
         .clone()
         .from(virtual_end(v6))
@@ -202,6 +198,7 @@ fn whole_service_is_needed(v6: bool, protocol: u8) -> Case {
     .leaves(&packet.clone().to((address, port + 1)), not_ours)
     .leaves(&packet.clone().to((server_end(v6).0, port)), not_ours)
     .leaves(&opening(other, client(v6), (address, port)), not_ours)
+    .leaves(&opening(SCTP, client(v6), (address, port + 1)), not_ours)
     .leaves(&bare(client(v6).0, address, 47).payload(&[0; 40]), not_ours)
 }
 

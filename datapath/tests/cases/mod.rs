@@ -17,6 +17,7 @@ mod origins;
 pub mod packet;
 mod persistence;
 mod schedulers;
+mod sctp;
 mod settings;
 pub mod translated;
 pub mod tunnels;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(origins::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
+    cases.extend(sctp::cases());
     cases.extend(settings::cases());
     cases.extend(translated::cases());
     cases.extend(tunnels::cases());

@@ -11,6 +11,20 @@ pub const ACK: u8 = 0x10;
 const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
+
+/// Chunk types (RFC 9260, 3.2).
+pub mod chunk {
+    pub const DATA: u8 = 0;
+    pub const INIT: u8 = 1;
+    pub const INIT_ACK: u8 = 2;
+    pub const ABORT: u8 = 6;
+    pub const SHUTDOWN: u8 = 7;
+    pub const SHUTDOWN_ACK: u8 = 8;
+    pub const COOKIE_ECHO: u8 = 10;
+    pub const COOKIE_ACK: u8 = 11;
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
 const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
 
@@ -27,6 +41,12 @@ enum Head {
     Udp {
         ports: [u16; 2],
         summed: bool,
+    },
+    /// With a chunk whose value is the payload, up to another one if that is not all.
+    Sctp {
+        ports: [u16; 2],
+        kind: u8,
+        value: Option<u16>,
     },
     Icmp {
         kind: u8,
@@ -98,10 +118,21 @@ pub fn udp(source: End, target: End) -> Packet {
     packet(source.0, target.0, Head::Udp { ports, summed })
 }
 
-/// A TCP SYN or a UDP datagram.
+/// A packet of SCTP with one chunk.
+pub fn sctp(source: End, target: End, kind: u8) -> Packet {
+    let head = Head::Sctp {
+        ports: [source.1, target.1],
+        kind,
+        value: None,
+    };
+    packet(source.0, target.0, head)
+}
+
+/// A TCP SYN, an INIT of SCTP, or a UDP datagram.
 pub fn opening(protocol: u8, source: End, target: End) -> Packet {
     match protocol {
         TCP => tcp(source, target, SYN),
+        SCTP => sctp(source, target, chunk::INIT).payload(&[7; 16]),
         _ => udp(source, target).payload(b"hello"),
     }
 }
@@ -129,7 +160,7 @@ impl Packet {
 
     pub fn from(mut self, source: End) -> Self {
         self.source = source.0;
-        if let Head::Tcp { ports, .. } | Head::Udp { ports, .. } = &mut self.head {
+        if let Some(ports) = self.ports_mut() {
             ports[0] = source.1;
         }
         self
@@ -137,8 +168,33 @@ impl Packet {
 
     pub fn to(mut self, target: End) -> Self {
         self.target = target.0;
-        if let Head::Tcp { ports, .. } | Head::Udp { ports, .. } = &mut self.head {
+        if let Some(ports) = self.ports_mut() {
             ports[1] = target.1;
+        }
+        self
+    }
+
+    fn ports_mut(&mut self) -> Option<&mut [u16; 2]> {
+        match &mut self.head {
+            Head::Tcp { ports, .. } | Head::Udp { ports, .. } | Head::Sctp { ports, .. } => {
+                Some(ports)
+            }
+            Head::Icmp { .. } | Head::None { .. } => None,
+        }
+    }
+
+    /// Of another chunk, as the first one.
+    pub fn kind(mut self, wanted: u8) -> Self {
+        if let Head::Sctp { kind, .. } = &mut self.head {
+            *kind = wanted;
+        }
+        self
+    }
+
+    /// The first chunk's value has so many bytes; the rest of the payload is another chunk.
+    pub fn value(mut self, bytes: u16) -> Self {
+        if let Head::Sctp { value, .. } = &mut self.head {
+            *value = Some(bytes);
         }
         self
     }
@@ -265,7 +321,7 @@ impl Packet {
     /// The ports, as they lie in the header.
     pub fn ports(&self) -> u32 {
         match self.head {
-            Head::Tcp { ports, .. } | Head::Udp { ports, .. } => {
+            Head::Tcp { ports, .. } | Head::Udp { ports, .. } | Head::Sctp { ports, .. } => {
                 u32::from(ports[0].to_be()) | u32::from(ports[1].to_be()) << 16
             }
             Head::Icmp { .. } | Head::None { .. } => 0,
@@ -424,6 +480,7 @@ impl Packet {
         match self.head {
             Head::Tcp { .. } => TCP,
             Head::Udp { .. } => UDP,
+            Head::Sctp { .. } => SCTP,
             Head::Icmp { .. } if self.source.is_ipv6() => ICMPV6,
             Head::Icmp { .. } => ICMP,
             Head::None { protocol } => protocol,
@@ -454,6 +511,13 @@ impl Packet {
                 body.extend_from_slice(&[0; 2]);
                 summed.then_some(6)
             }
+            Head::Sctp { ports, kind, value } => {
+                body.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+                body.extend_from_slice(&[9, 8, 7, 6, 0, 0, 0, 0, *kind, 0]);
+                let value = value.unwrap_or(self.payload.len() as u16);
+                body.extend_from_slice(&(4 + value).to_be_bytes());
+                None
+            }
             Head::Icmp { kind, code, rest } => {
                 body.extend_from_slice(&[*kind, *code, 0, 0]);
                 body.extend_from_slice(&rest.to_be_bytes());
@@ -472,6 +536,10 @@ impl Packet {
             let is_none = matches!(self.head, Head::Udp { .. }) && sum == 0;
             let sum = if is_none { 0xffff } else { sum };
             body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        if matches!(self.head, Head::Sctp { .. }) {
+            let crc = crc32c(&body);
+            body[8..12].copy_from_slice(&crc.to_le_bytes());
         }
         body
     }
@@ -504,6 +572,22 @@ pub fn mend(header: &mut [u8]) {
     header[10..12].fill(0);
     let sum = checksum(header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// RFC 9260, appendix A, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 != 0 {
+                crc >> 1 ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            };
+        }
+    }
+    !crc
 }
 
 /// RFC 1071, word by word.

@@ -19,7 +19,7 @@ const LIVES: u32 = 300;
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             cases.push(comes_again(v6, protocol));
         }
         cases.push(neighbours(v6));
@@ -30,6 +30,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(port_zero_is_no_template(v6));
         cases.push(is_assured(v6));
         cases.push(closes_and_asks_again(v6));
+        cases.push(is_assured_by_an_answer(v6));
     }
     cases
 }
@@ -224,6 +225,37 @@ fn closes_and_asks_again(v6: bool) -> Case {
             tables.traffic.lock().unwrap()[1].connections == 1
         })
         .holds("which is active again", |tables| live(tables, 1) == (1, 0))
+}
+
+// `set_sctp_state`: behind NAT it is the server that makes an association established.
+fn is_assured_by_an_answer(v6: bool) -> Case {
+    let mut tables = one(v6, SCTP, &server(method::MASQUERADE, v6));
+    tables.services[1].template = TEMPLATES;
+    tables.services[1].persistence = LIVES;
+    tables.services[1].granularity = [u64::MAX; 2];
+    let there = |kind| sctp(client(v6), virtual_end(v6), kind).payload(&[1; 4]);
+    let to = |packet: &Packet| packet.clone().to(server_end(v6)).macs(7, 3).ttl(63);
+    let answer = sctp(server_end(v6), client(v6), chunk::COOKIE_ACK);
+    let back = answer.clone().from(virtual_end(v6)).macs(8, 4).ttl(63);
+    let (open, echo, data) = (
+        there(chunk::INIT),
+        there(chunk::COOKIE_ECHO),
+        there(chunk::DATA),
+    );
+    let sent = Verdict::Send(TO_SERVER);
+    let sentence = "an association that the server accepted assures its template";
+    case(format!("SCTP {}: {sentence}", family_name(v6)), tables)
+        .turns(&open, sent, &to(&open))
+        .turns(&echo, sent, &to(&echo))
+        .turns(&answer, Verdict::Send(TO_CLIENT), &back)
+        .holds("a template that gives way", move |tables| {
+            assured(tables, v6) == (1, 0)
+        })
+        .waits(1)
+        .turns(&data, sent, &to(&data))
+        .holds("a template that stays", move |tables| {
+            assured(tables, v6) == (1, 1)
+        })
 }
 
 /// How many templates there are, and how many of them are assured.

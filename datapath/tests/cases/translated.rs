@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
                 cases.push(error_keeps_its_source(v6, protocol, (kind, code, rest)));
             }
         }
+        cases.push(an_association(v6));
         cases.push(a_port_each(v6));
         cases.push(one_port_at_two_servers(v6));
         cases.push(fixed_port(v6));
@@ -120,6 +121,32 @@ fn full_nat(v6: bool, protocol: u8) -> Case {
         let (active, inactive) = live(tables, 1);
         tables.all_translations().len() == 2 && active + inactive == 1
     })
+}
+
+fn an_association(v6: bool) -> Case {
+    let sentence = "both ends of an association are rewritten, of its fragments none";
+    let mut all = open(
+        format!("full NAT {}: {sentence}", family_name(v6)),
+        v6,
+        SCTP,
+    );
+    for (answer, question) in [
+        (chunk::INIT_ACK, chunk::COOKIE_ECHO),
+        (chunk::COOKIE_ACK, chunk::DATA),
+    ] {
+        let packet = sctp(server_end(v6), local_end(v6), answer).payload(b"an answer...");
+        let out = packet.clone().from(virtual_end(v6)).to(client(v6));
+        all = all.turns(&packet, BACK, &out.macs(8, 4).ttl(63));
+        let packet = sctp(client(v6), virtual_end(v6), question).payload(b"a question!!");
+        let out = packet.clone().from(local_end(v6)).to(server_end(v6));
+        all = all.turns(&packet, SENT, &out.macs(7, 3).ttl(63));
+    }
+    let first = sctp(client(v6), virtual_end(v6), chunk::DATA).payload(&[1; 112]);
+    let later = bare(client(v6).0, virtual_end(v6).0, SCTP).payload(&[2; 64]);
+    let cut = Verdict::Drop(Drop::CutChecksum);
+    all.holds("which is established", |tables| live(tables, 1) == (1, 0))
+        .leaves(&first.fragment(9, 0, true), cut)
+        .leaves(&later.fragment(9, 128, false), cut)
 }
 
 /// A server of every port behind a translating service has the port that was asked.

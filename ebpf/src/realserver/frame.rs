@@ -158,6 +158,17 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn association(&self, _l4: usize, _end: usize) -> u64 {
+        // A real server reads no ports of SCTP.
+        0
+    }
+
+    #[inline(always)]
+    fn carry_crc(&mut self, _field: usize, _changed: u16, _behind: u32) {
+        // A real server rewrites no port.
+    }
+
+    #[inline(always)]
     fn length(&self) -> usize {
         // SAFETY: the kernel hands in a valid context.
         unsafe { bpf_xdp_get_buff_len(self.0) as usize }
@@ -290,6 +301,17 @@ impl Frame for SkbFrame {
                 bpf_l4_csum_replace(self.0, field, 0, other.into(), zero.into());
             }
         }
+    }
+
+    #[inline(always)]
+    fn association(&self, _l4: usize, _end: usize) -> u64 {
+        // A real server reads no ports of SCTP.
+        0
+    }
+
+    #[inline(always)]
+    fn carry_crc(&mut self, _field: usize, _changed: u16, _behind: u32) {
+        // A real server rewrites no port.
     }
 
     #[inline(always)]

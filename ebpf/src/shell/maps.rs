@@ -374,6 +374,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32 {
+        parts::association_next(state, direction, flags)
+    }
+
+    #[inline(always)]
     fn schedule(&self, service: u32, client: Client) -> u32 {
         let [a, b] = client.target;
         parts::schedule(service, client.address, client.port as u32, a, b)

@@ -11,8 +11,8 @@ use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, fragment, icmp, open, origin, packet, peer, reply, template, track, translate,
-    tunnel,
+    addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
+    translate, tunnel,
 };
 
 use super::fib;
@@ -92,6 +92,33 @@ pub extern "C" fn origin4(target: u32, word: u32, source: u32, interface: u32) -
 pub extern "C" fn origin6(a: u64, b: u64, source_a: u64, source_b: u64, both: u64) -> u32 {
     let (word, interface) = (both as u32, (both >> 32) as u32);
     origin::find::<V6, Maps>(&Maps, [a, b], word, [source_a, source_b], interface)
+}
+
+/// Ports and events of an SCTP packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn association_xdp(context: *mut xdp_md, l4: u32, end: u32) -> u64 {
+    sctp::read(&XdpFrame(context), (l4 & 1023) as usize, end as usize)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn association_tc(context: *mut __sk_buff, l4: u32, end: u32) -> u64 {
+    sctp::read(&SkbFrame(context), (l4 & 1023) as usize, end as usize)
+}
+
+/// The next state of an SCTP association.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn association_next(state: u32, direction: u32, flags: u32) -> u32 {
+    sctp::next(state, direction, flags)
+}
+
+/// What a change of two bytes changes of a CRC32c.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn crc_change(changed: u32, behind: u32) -> u32 {
+    crc::change(changed as u16, behind)
 }
 
 #[inline(always)]

@@ -71,6 +71,17 @@ impl SkbFrame {
         }
     }
 
+    /// Whether the checksum at `field`, which is 0, is left to the device. No field of the context
+    /// says so, but the kernel carries what is no pseudo-header's into a finished checksum only.
+    /// What it writes there is for the caller to write over.
+    #[inline(always)]
+    fn leaves(&mut self, field: usize) -> bool {
+        // SAFETY: the helper checks the offset.
+        unsafe { bpf_l4_csum_replace(self.0, field as u32, 0, 1, 0) };
+        self.view::<4>(field)
+            .is_none_or(|field| field.u32::<0>() == 0)
+    }
+
     /// Copies the frame to where the daemon finds it. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
@@ -200,6 +211,25 @@ impl Frame for SkbFrame {
             if other != 0 {
                 bpf_l4_csum_replace(self.0, field, 0, other.into(), zero.into());
             }
+        }
+    }
+
+    #[inline(always)]
+    fn association(&self, l4: usize, end: usize) -> u64 {
+        parts::association_tc(self.0, l4 as u32, end as u32)
+    }
+
+    #[inline(always)]
+    fn carry_crc(&mut self, field: usize, changed: u16, behind: u32) {
+        let Some(before) = self.view::<4>(field).map(|field| field.u32::<0>()) else {
+            return;
+        };
+        if before == 0 && self.leaves(field) {
+            return;
+        }
+        let change = parts::crc_change(changed.into(), behind);
+        if let Some(mut field) = self.edit::<4>(field) {
+            field.set_u32::<0>(before ^ change);
         }
     }
 

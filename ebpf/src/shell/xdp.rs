@@ -147,6 +147,20 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn association(&self, l4: usize, end: usize) -> u64 {
+        parts::association_xdp(self.0, l4 as u32, end as u32)
+    }
+
+    #[inline(always)]
+    fn carry_crc(&mut self, field: usize, changed: u16, behind: u32) {
+        let change = parts::crc_change(changed.into(), behind);
+        if let Some(mut field) = self.edit::<4>(field) {
+            let old = field.view().u32::<0>();
+            field.set_u32::<0>(old ^ change);
+        }
+    }
+
+    #[inline(always)]
     fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         let both = ports.source as u32 | (ports.target as u32) << 16;
         let flags = ports.flags as u32;

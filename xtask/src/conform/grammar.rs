@@ -102,6 +102,7 @@ pub struct Service {
     scheduler: &'static str,
     method: Method,
     servers: Vec<(SocketAddr, Method)>,
+    one_packet: bool,
 }
 
 /// A scenario that is being written.
@@ -155,10 +156,15 @@ impl Writer {
             scheduler: self.random.one_of(&SCHEDULERS),
             method: self.random.one_of(&METHODS),
             servers: Vec::new(),
+            one_packet: false,
         };
         let extra = match port {
             0 => EVERY_PORT.to_owned(),
             _ => self.extra(&OF_SERVICES, &service),
+        };
+        let service = Service {
+            one_packet: extra.contains("-o"),
+            ..service
         };
         self.command(format!(
             "-A {} -s {}{extra}",
@@ -213,8 +219,10 @@ impl Writer {
         };
         let number = self.random.below(usize::from(SERVERS)) as u8;
         let address = self.slot.server(family, number);
-        // How its TCP connections end is not seen: "answers of a local server" in standards.md.
-        if service.transport == Transport::Udp && self.random.once_in(15) {
+        // How its other connections end is not seen: "answers of a local server" in standards.md.
+        // Nor is an error of one told where a packet is all that there is of a connection.
+        let is_seen = service.transport == Transport::Udp && !service.one_packet;
+        if is_seen && self.random.once_in(15) {
             let own = bed::director_address(family);
             return (SocketAddr::new(own, service.at.port()), method);
         }
@@ -340,6 +348,7 @@ impl Service {
         let option = match self.transport {
             Transport::Tcp => "-t",
             Transport::Udp => "-u",
+            Transport::Sctp => "--sctp-service",
         };
         format!("{option} {}", self.at)
     }
@@ -385,6 +394,8 @@ mod tests {
             "-Z",
             "--set",
             "[2001:",
+            "chunk 1",
+            "answer to sctp",
         ];
         for kind in kinds {
             assert!(has(kind), "{kind}");

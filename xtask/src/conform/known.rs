@@ -11,7 +11,7 @@ use shunt_lab::Family;
 use super::bed::{Side, director_address};
 use super::compare::{OWN_TTL, Seen, View, connection, innermost};
 use super::packet::{ETHERNET, GRE, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
-use super::scenario::{RST, Scenario, Step};
+use super::scenario::{RST, Scenario, Step, Transport};
 
 /// All of them.
 #[cfg(test)]
@@ -119,9 +119,11 @@ impl<'a> Known<'a> {
                     self.counts(kernel, shunt);
                 }
             }
-            Step::Client { datagram, .. } | Step::Server { datagram, .. } => {
+            Step::Client { flow, datagram } | Step::Server { flow, datagram } => {
                 self.fragments_sent |= datagram.pieces > 1;
-                self.resets += u64::from(datagram.flags & RST != 0);
+                let transport = self.scenario.flows[*flow].transport;
+                let is_reset = transport == Transport::Tcp && datagram.flags & RST != 0;
+                self.resets += u64::from(is_reset);
             }
             _ => {}
         }
@@ -157,13 +159,14 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// A UDP client's template is assured by the client's second packet, IPVS's by an answer.
+    /// A UDP client's template is assured by the client's second packet, IPVS's by an answer; an
+    /// SCTP client's a tick later than IPVS's.
     fn templates(&mut self, kernel: &mut View, shunt: &mut View) {
         let states = |view: &mut View| {
             let mut states = BTreeSet::new();
             for line in &mut view.said {
                 let words: Vec<&str> = line.split_whitespace().collect();
-                let is_template = words.first() == Some(&"UDP")
+                let is_template = matches!(words.first(), Some(&"UDP" | &"SCTP"))
                     && words.get(3).is_some_and(|client| client.ends_with(":0"));
                 if let (true, Some(state @ (&"NONE" | &"ASSURED"))) = (is_template, words.get(2)) {
                     states.insert((words[3].to_owned(), (*state).to_owned()));

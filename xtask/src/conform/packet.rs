@@ -7,6 +7,7 @@ use super::scenario::{Datagram, Error, Flow, SYN, Transport};
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
 pub const IPIP: u8 = 4;
 pub const GRE: u8 = 47;
 /// The port that servers of scenarios take GUE at.
@@ -46,12 +47,22 @@ pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<
         payload.extend([(5 + options.len() as u8 / 4) << 4, datagram.flags]);
         payload.extend([0x20, 0, 0, 0, 0, 0]);
         payload.extend(options);
+    } else if header.protocol == SCTP {
+        payload.extend(0x3000_0000_u32.to_be_bytes());
+        payload.extend([0, 0, 0, 0, datagram.flags, 0]);
+        payload.extend((4 + datagram.payload).to_be_bytes());
     } else {
         payload.extend((8 + datagram.payload).to_be_bytes());
         payload.extend([0, 0]);
     }
     payload.extend(body);
-    sum_up(&header, &mut payload);
+    if header.protocol == SCTP {
+        payload.resize(payload.len().next_multiple_of(4), 0);
+        let sum = crc32c(&payload);
+        payload[8..12].copy_from_slice(&sum.to_le_bytes());
+    } else {
+        sum_up(&header, &mut payload);
+    }
     packets(header, &payload, usize::from(datagram.pieces.max(1)))
 }
 
@@ -107,6 +118,7 @@ impl Flow {
         match self.transport {
             Transport::Tcp => TCP,
             Transport::Udp => UDP,
+            Transport::Sctp => SCTP,
         }
     }
 }
@@ -183,7 +195,7 @@ impl<'a> Packet<'a> {
 
     /// The two ports, if it has them.
     pub fn ports(&self) -> Option<[u16; 2]> {
-        let has_ports = matches!(self.protocol, TCP | UDP);
+        let has_ports = matches!(self.protocol, TCP | UDP | SCTP);
         if !has_ports || self.fragment.is_some_and(|fragment| fragment.offset != 0) {
             return None;
         }
@@ -299,6 +311,14 @@ fn sum_up(header: &Header, payload: &mut [u8]) {
         sum = 0xffff; // RFC 768: zero would say that there is none.
     }
     payload[place..place + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// RFC 9260, appendix A, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let one = |crc: u32| crc >> 1 ^ if crc & 1 == 0 { 0 } else { 0x82f6_3b78 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| one(crc))
+    })
 }
 
 /// RFC 1071. All pieces but the last must be even.

@@ -67,6 +67,7 @@ pub fn groups(scenarios: &[Scenario]) -> impl Iterator<Item = &[Scenario]> {
 pub enum Transport {
     Tcp,
     Udp,
+    Sctp,
 }
 
 /// A client's port and the service it speaks to.
@@ -93,10 +94,10 @@ pub enum Step {
     ClientError { flow: usize, error: Error },
 }
 
-/// What a TCP segment or UDP datagram has besides addresses and ports.
+/// What a packet has besides addresses and ports.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Datagram {
-    /// TCP's flags; nothing to UDP.
+    /// TCP's flags; the type of SCTP's chunk; nothing to UDP.
     pub flags: u8,
     pub payload: u16,
     pub ttl: u8,
@@ -112,6 +113,32 @@ pub const RST: u8 = 4;
 pub const PUSH: u8 = 8;
 pub const ACK: u8 = 16;
 
+/// Types of SCTP's chunks (RFC 9260, 3.2).
+pub mod chunk {
+    pub const DATA: u8 = 0;
+    pub const INIT: u8 = 1;
+    pub const INIT_ACK: u8 = 2;
+    pub const ABORT: u8 = 6;
+    pub const SHUTDOWN: u8 = 7;
+    pub const SHUTDOWN_ACK: u8 = 8;
+    pub const ERROR: u8 = 9;
+    pub const COOKIE_ECHO: u8 = 10;
+    pub const COOKIE_ACK: u8 = 11;
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+    pub const ALL: [u8; 10] = [
+        DATA,
+        INIT,
+        INIT_ACK,
+        ABORT,
+        SHUTDOWN,
+        SHUTDOWN_ACK,
+        ERROR,
+        COOKIE_ECHO,
+        COOKIE_ACK,
+        SHUTDOWN_COMPLETE,
+    ];
+}
+
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Error {
     PortUnreachable,
@@ -125,8 +152,26 @@ impl fmt::Display for Flow {
         let transport = match self.transport {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
         };
         write!(f, "{transport} {} to {}", self.client, self.service)
+    }
+}
+
+impl Flow {
+    fn said(&self, datagram: &Datagram) -> String {
+        match self.transport {
+            Transport::Sctp => {
+                let Datagram {
+                    flags,
+                    payload,
+                    ttl,
+                    ..
+                } = datagram;
+                format!("chunk {flags}, {payload} bytes, ttl {ttl}")
+            }
+            Transport::Tcp | Transport::Udp => datagram.to_string(),
+        }
     }
 }
 
@@ -159,8 +204,12 @@ impl Scenario {
             Step::Command { line, input } if input.is_empty() => format!("ipvsadm {line}"),
             Step::Command { line, input } => format!("ipvsadm {line}, reading {input:?}"),
             Step::Setting { name, value } => format!("setting {name} {value}"),
-            Step::Client { flow: at, datagram } => format!("{}: {datagram}", flow(at)),
-            Step::Server { flow: at, datagram } => format!("answer to {}: {datagram}", flow(at)),
+            Step::Client { flow: at, datagram } => {
+                format!("{}: {}", flow(at), flow(at).said(datagram))
+            }
+            Step::Server { flow: at, datagram } => {
+                format!("answer to {}: {}", flow(at), flow(at).said(datagram))
+            }
             Step::ServerError { flow: at, error } => {
                 format!("{error:?} from {}'s server", flow(at))
             }

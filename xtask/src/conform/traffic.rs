@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use super::grammar::{Service, Writer};
-use super::scenario::{ACK, CLIENTS, Datagram, Error, FIN, Flow, PUSH, RST, SYN, Step, Transport};
+use super::scenario::{
+    ACK, CLIENTS, Datagram, Error, FIN, Flow, PUSH, RST, SYN, Step, Transport, chunk,
+};
 use super::vocabulary::{PAYLOADS, TRAFFIC_CLASSES, TRANSPORTS, TTLS};
 
 /// What fits a device of 1500 bytes behind the headers of IPv6 and TCP.
@@ -58,6 +60,9 @@ impl Writer {
 
     /// The first packet, and often the rest of the handshake.
     fn open(&mut self, flow: usize) {
+        if self.is_sctp(flow) {
+            return self.associate(flow);
+        }
         let datagram = self.datagram(SYN);
         self.client(flow, datagram);
         if self.random.once_in(3) {
@@ -79,6 +84,9 @@ impl Writer {
             return self.clients_come();
         }
         let flow = self.random.below(self.flows.len());
+        if self.is_sctp(flow) {
+            return self.talk_in_chunks(flow);
+        }
         if self.flows[flow].transport == Transport::Udp || self.random.once_in(8) {
             return self.say_anything(flow);
         }
@@ -107,6 +115,61 @@ impl Writer {
             (Phase::Closing, 2) => self.says(flow, [FIN | ACK, ACK]),
             (Phase::Closing, 3) => self.says(flow, [0, FIN | ACK]),
             (Phase::Closing, _) => self.says(flow, [ACK, ACK]),
+        }
+    }
+
+    fn is_sctp(&self, flow: usize) -> bool {
+        self.flows[flow].transport == Transport::Sctp
+    }
+
+    /// An INIT, and often all of the handshake.
+    fn associate(&mut self, flow: usize) {
+        self.says_chunk(flow, chunk::INIT, true);
+        // What nobody answers is over after four seconds, if it was asked only once: some
+        // scenarios take longer.
+        if self.random.once_in(3) {
+            return self.says_chunk(flow, chunk::INIT, true);
+        }
+        self.says_chunk(flow, chunk::INIT_ACK, false);
+        self.says_chunk(flow, chunk::COOKIE_ECHO, true);
+        self.says_chunk(flow, chunk::COOKIE_ACK, false);
+    }
+
+    /// Data mostly, or an end, or any chunk from either side.
+    fn talk_in_chunks(&mut self, flow: usize) {
+        let by_client = self.random.once_in(2);
+        match self.random.below(8) {
+            0 => self.associate(flow),
+            1 => {
+                self.says_chunk(flow, chunk::SHUTDOWN, by_client);
+                self.says_chunk(flow, chunk::SHUTDOWN_ACK, !by_client);
+                self.says_chunk(flow, chunk::SHUTDOWN_COMPLETE, by_client);
+            }
+            2..=4 => self.says_chunk(flow, chunk::DATA, by_client),
+            _ => {
+                // What a client aborts of a server's own opening is over as soon.
+                let kind = match self.random.one_of(&chunk::ALL) {
+                    chunk::INIT if !by_client => chunk::DATA,
+                    kind => kind,
+                };
+                self.says_chunk(flow, kind, by_client);
+            }
+        }
+    }
+
+    /// Never in fragments: see "fragments of SCTP" in standards.md.
+    fn says_chunk(&mut self, flow: usize, kind: u8, by_client: bool) {
+        let plain = self.datagram(if kind == chunk::DATA { ACK | PUSH } else { ACK });
+        let datagram = Datagram {
+            flags: kind,
+            payload: plain.payload & !3,
+            pieces: 1,
+            ..plain
+        };
+        if by_client {
+            self.client(flow, datagram);
+        } else {
+            self.server_sends(flow, datagram);
         }
     }
 
@@ -153,6 +216,7 @@ impl Writer {
             datagram.pieces = 1;
         }
         match datagram.flags & (SYN | RST | FIN | ACK) {
+            _ if self.is_sctp(flow) => false,
             flags if flags & SYN != 0 => self.half_open.insert(flow),
             _ => self.half_open.remove(&flow),
         };
@@ -170,7 +234,7 @@ impl Writer {
             datagram.flags |= SYN;
         }
         // IPVS does not see what the stack does not forward: "answers that expire".
-        if datagram.flags & (SYN | FIN | RST) != 0 {
+        if self.is_sctp(flow) || datagram.flags & (SYN | FIN | RST) != 0 {
             datagram.ttl = datagram.ttl.max(2);
         }
         self.steps.push(Step::Server { flow, datagram });
@@ -243,6 +307,12 @@ impl Writer {
             client: SocketAddr::new(self.slot.client(service.family, client), port),
             service: at,
         });
+        if self.is_sctp(flow) {
+            return match self.random.one_of(&chunk::ALL) {
+                chunk::INIT => self.associate(flow),
+                kind => self.says_chunk(flow, kind, true),
+            };
+        }
         let flags = self
             .random
             .one_of(&[SYN, ACK, FIN | ACK, RST, SYN | ACK, 0]);

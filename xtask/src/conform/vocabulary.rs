@@ -5,7 +5,14 @@ use shunt_lab::Family;
 
 use super::scenario::Transport;
 
-pub const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+/// SCTP is rarer than the others.
+pub const TRANSPORTS: [Transport; 5] = [
+    Transport::Tcp,
+    Transport::Udp,
+    Transport::Tcp,
+    Transport::Udp,
+    Transport::Sctp,
+];
 
 pub const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq", "dh", "fo", "ovf", "lblc", "lblcr",
@@ -141,7 +148,7 @@ pub const LISTINGS: [&str; 7] = [
 ];
 
 /// What is refused, or should be: each line has room for a service and a server of its own family.
-pub const ODD: [&str; 22] = [
+pub const ODD: [&str; 24] = [
     "-A -t {service} -s nosuch",
     "-A -t {service} -s rr",
     "-E -t {service} -s wlc",
@@ -156,6 +163,8 @@ pub const ODD: [&str; 22] = [
     "-a -t {service} -r {server} -m -w -1",
     "-a -t {service} -r 0.0.0.0:80 -m",
     "-a -t {service}",
+    "-A --sctp-service {service} -o",
+    "-d --sctp-service {service} -r {server}",
     "-A",
     "-A -t {service} -u {service}",
     "-A -t {service} -r {server}",

@@ -283,6 +283,10 @@ impl<'a> Tables for View<'a> {
         self.0.now.get()
     }
 
+    fn association_next(&self, state: u32, _direction: u32, _flags: u32) -> u32 {
+        state
+    }
+
     fn schedule(&self, service: u32, client: Client) -> u32 {
         pick(self, service, client)
     }
