@@ -8,6 +8,7 @@ mod cells;
 mod change;
 mod director;
 mod hops;
+mod introduced;
 mod listing;
 mod marks;
 mod packets;

@@ -110,6 +110,12 @@ impl Frame for HostFrame {
         true
     }
 
+    fn shift(&mut self, from: usize, bytes: usize, length: usize) -> bool {
+        let from = self.start + from;
+        self.bytes.copy_within(from..from + length, from + bytes);
+        true
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         match self.hook {
             Hook::Xdp => self.carry_one(transport, checksum::add(pseudo, other)),

@@ -12,6 +12,7 @@ pub mod farm;
 mod fragments;
 mod hostile;
 mod icmp;
+mod introduced;
 mod methods;
 pub mod packet;
 mod persistence;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(fragments::cases());
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
+    cases.extend(introduced::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
     cases.extend(settings::cases());
