@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use shunt_lab::{
@@ -102,7 +103,9 @@ http {{
     }
 
     fn start(self, host: &Host) -> Result<Running> {
-        let name = format!("shunt-{}-{}", self.name(), std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("shunt-{}-{}-{number}", self.name(), std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder)?;
         let text = folder.to_string_lossy().into_owned();

@@ -436,7 +436,7 @@ impl Frame for Bytes {
         false
     }
 
-    fn shift(&mut self, _: usize, _: usize, _: usize) -> bool {
+    fn insert(&mut self, _: usize, _: usize) -> bool {
         unreachable!()
     }
 

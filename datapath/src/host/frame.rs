@@ -110,9 +110,9 @@ impl Frame for HostFrame {
         true
     }
 
-    fn shift(&mut self, from: usize, bytes: usize, length: usize) -> bool {
-        let from = self.start + from;
-        self.bytes.copy_within(from..from + length, from + bytes);
+    fn insert(&mut self, at: usize, bytes: usize) -> bool {
+        let at = self.start + at;
+        self.bytes.splice(at..at, vec![0; bytes]);
         true
     }
 

@@ -199,10 +199,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
     let mut other = 0;
     let end = at.wrapping_add(bytes as usize).wrapping_add(kept as usize);
     if kept == payload {
-        if !frame.extend(end) {
-            return None;
-        }
-        if payload != 0 && !frame.shift(at, bytes as usize, payload as usize) {
+        if !frame.insert(at, bytes as usize) {
             return None;
         }
     } else {

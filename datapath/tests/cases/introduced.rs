@@ -114,7 +114,7 @@ fn with_the_first_acknowledgement(v6: bool) -> Case {
     .turns(
         &question(v6, ACK, [FIRST, 5001], b"").padding(6),
         SENT,
-        &at_server(v6, ACK, [FIRST, 5001], &header),
+        &at_server(v6, ACK, [FIRST, 5001], &header).padding(6),
     )
     .turns(
         &answer(v6, ACK, [5001, there], b"welcome"),

@@ -77,7 +77,7 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
-        fn shift(&mut self, _: usize, _: usize, _: usize) -> bool {
+        fn insert(&mut self, _: usize, _: usize) -> bool {
             false
         }
 

@@ -1,4 +1,4 @@
-//! Moving a stretch of a frame towards its end, in reach or not.
+//! Moving a stretch of a frame, in reach or not.
 
 use core::ffi::c_void;
 
@@ -16,14 +16,15 @@ pub trait Stores: Bytes {
     fn store(&self, to: u32, from: *const c_void, length: u32) -> i64;
 }
 
-/// Moves `length` bytes at `from` by so many bytes; 0 if they are not there. For a function of its
-/// own in the kernel.
+/// Moves `length` bytes at `from` by so many bytes towards the end, or less than none towards the
+/// front; 0 if they are not there. For a function of its own in the kernel.
 #[inline(always)]
 pub fn by<B: Stores>(frame: &B, from: u32, bytes: u32, length: u32) -> u32 {
     let mut job = Job {
         frame,
         from: u64::from(from),
         bytes: u64::from(bytes),
+        forth: u64::from(bytes >> 31),
         left: u64::from(length),
         failed: 0,
     };
@@ -41,11 +42,13 @@ struct Job<'a, B> {
     // Words, since the compiler may write two halves at once at a place that is none of a word's.
     from: u64,
     bytes: u64,
+    /// 1: towards the front.
+    forth: u64,
     left: u64,
     failed: u64,
 }
 
-/// One turn, from the end, since both places overlap; 1 ends it.
+/// One turn; 1 ends it. Both places overlap, so it goes from the end, or from the front.
 unsafe extern "C" fn step<B: Stores>(_: u32, job: *mut c_void) -> i64 {
     // SAFETY: `by` passes its own job.
     let job = unsafe { &mut *job.cast::<Job<'_, B>>() };
@@ -55,7 +58,12 @@ unsafe extern "C" fn step<B: Stores>(_: u32, job: *mut c_void) -> i64 {
     let rest = if rest < last { rest } else { last };
     let length = (opaque(rest) & last) + 1;
     let mut piece = [0u64; PIECE / 8];
-    let at = (job.from as u32).wrapping_add((job.left as u32).wrapping_sub(length));
+    let last = (job.from as u32).wrapping_add((job.left as u32).wrapping_sub(length));
+    let at = if job.forth == 0 {
+        last
+    } else {
+        job.from as u32
+    };
     let to = at.wrapping_add(job.bytes as u32);
     let place = (&raw mut piece).cast::<c_void>();
     let done = job.frame.load(at, place, length) >= 0;
@@ -63,6 +71,9 @@ unsafe extern "C" fn step<B: Stores>(_: u32, job: *mut c_void) -> i64 {
         job.failed = 1;
         return 1;
     }
+    job.from = job
+        .from
+        .wrapping_add(u64::from(length).wrapping_mul(job.forth));
     // The verifier would else see another range each turn, and never an end.
     // SAFETY: the helper takes nothing.
     job.left = blur(job.left - u64::from(length), unsafe { bpf_jiffies64() });

@@ -184,8 +184,16 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn shift(&mut self, from: usize, bytes: usize, length: usize) -> bool {
-        parts::shift_tc(self.0, from as u32, bytes as u32, length as u32) != 0
+    fn insert(&mut self, at: usize, bytes: usize) -> bool {
+        let before = self.length();
+        if before < at || !self.extend(before + bytes) {
+            return false;
+        }
+        // Towards the end, so that what a device is to sum begins where it began.
+        let rest = (before - at) as u32;
+        let done = parts::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
+        self.reach(HEADERS as usize);
+        done
     }
 
     #[inline(always)]

@@ -133,8 +133,14 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn shift(&mut self, from: usize, bytes: usize, length: usize) -> bool {
-        parts::shift_xdp(self.0, from as u32, bytes as u32, length as u32) != 0
+    fn insert(&mut self, at: usize, bytes: usize) -> bool {
+        // Room in front is always there; behind, the kernel's own buffers may have none.
+        // SAFETY: the helper checks the room in front.
+        if unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } != 0 {
+            return false;
+        }
+        let bytes = bytes as u32;
+        parts::shift_xdp(self.0, bytes, 0u32.wrapping_sub(bytes), at as u32) != 0
     }
 
     #[inline(always)]
