@@ -21,6 +21,10 @@ pub struct Options {
     #[arg(long = "device", value_name = "NAME=HOW", value_parser = device)]
     pub devices: Vec<(String, Attach)>,
 
+    /// Whether processes on this machine that ask for a virtual address are given a server.
+    #[arg(long, value_enum, default_value_t = Callers::On)]
+    pub callers: Callers,
+
     /// IPv4 flows that the table has room for (65536 to 67108864); a masqueraded connection takes
     /// two.
     #[arg(long, default_value_t = 1 << 20, value_parser = flows)]
@@ -68,6 +72,12 @@ pub enum Attach {
     XdpNative,
     XdpGeneric,
     Tc,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Callers {
+    On,
     Off,
 }
 

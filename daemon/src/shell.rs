@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::api::Ask;
 use crate::journal::Journal;
 use crate::kernel::attach::Attachments;
+use crate::kernel::callers;
 use crate::kernel::clock;
 use crate::kernel::grace;
 use crate::kernel::object::{Capacity, Object};
@@ -31,7 +32,7 @@ use crate::kernel::place::Place;
 use crate::kernel::scan::{Found, Look, Stretch, Sweeper};
 use crate::kernel::tables::{Shared, Tables};
 use crate::netlink::Prober;
-use crate::options::Options;
+use crate::options::{Callers, Options};
 use crate::waiting::{self, Waiting};
 use samples::Samples;
 
@@ -57,6 +58,8 @@ pub struct Shell {
     /// When half-open connections were last taken out before their time, and how many were.
     dropping: Instant,
     dropped: u64,
+    /// Why processes on this machine are given no servers, though they shall be.
+    callers: Option<String>,
 }
 
 /// What a thread beside the task needs to look at the flows.
@@ -120,6 +123,13 @@ impl Shell {
             None => Director::new(table, sizes, clock, now),
         };
         let attachments = Attachments::new(place.clone());
+        let callers = callers::settle(&place, options.callers == Callers::On).err();
+        if let Some(error) = &callers {
+            warn!(
+                why = format!("{error:#}"),
+                "processes on this machine are given no servers"
+            );
+        }
         let mut shell = Self {
             options,
             place,
@@ -138,6 +148,7 @@ impl Shell {
             waiting: Waiting::default(),
             dropping: now,
             dropped: 0,
+            callers: callers.map(|error| format!("{error:#}")),
         };
         shell.remember_all();
         Ok(shell)

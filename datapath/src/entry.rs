@@ -4,6 +4,8 @@
 //! elsewhere; no `Option`, `bool` or `enum`, explicit `reserved`. The layout is shared with maps
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
+pub use crate::origin::{ORIGINS, OriginKey, lookup};
+pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
@@ -452,7 +454,7 @@ pub struct Settings {
     pub masquerades: u32,
     /// ICMP errors that the director may send a tick and CPU.
     pub icmp_limit: u32,
-    /// 1 if there are endpoints of every port.
+    /// [`lookup`].
     pub wide: u32,
     /// One of so many new connections is dropped; 0 drops none.
     pub drop_rate: u32,

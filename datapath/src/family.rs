@@ -18,8 +18,16 @@ pub trait Family: Copy {
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
-    /// [`crate::walk::wide`].
+    /// [`crate::addressed::wide`].
     fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
+    /// [`crate::origin::find`].
+    fn origin<T: Tables>(
+        tables: &T,
+        target: Self::Address,
+        word: u32,
+        source: Self::Address,
+        interface: u32,
+    ) -> u32;
     /// [`crate::template::recall`].
     fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, server: u32) -> u32;
     /// The id of an endpoint, or [`NONE`].
@@ -34,6 +42,8 @@ pub trait Family: Copy {
     /// Whether a client can have this address.
     fn may_be_client(address: Self::Address) -> bool;
     fn route<T: Tables>(tables: &T, address: Self::Address) -> u32;
+    /// The loopback address.
+    fn loopback() -> Self::Address;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +91,11 @@ impl Family for V4 {
     #[inline(always)]
     fn wide<T: Tables>(tables: &T, address: u32, word: u32) -> u32 {
         tables.wide4(address, word)
+    }
+
+    #[inline(always)]
+    fn origin<T: Tables>(tables: &T, target: u32, word: u32, source: u32, interface: u32) -> u32 {
+        tables.origin4(target, word, source, interface)
     }
 
     #[inline(always)]
@@ -135,6 +150,11 @@ impl Family for V4 {
     fn route<T: Tables>(tables: &T, address: u32) -> u32 {
         tables.route4(address)
     }
+
+    #[inline(always)]
+    fn loopback() -> u32 {
+        0x7f00_0001u32.to_be()
+    }
 }
 
 impl Family for V6 {
@@ -166,6 +186,17 @@ impl Family for V6 {
     #[inline(always)]
     fn wide<T: Tables>(tables: &T, address: [u64; 2], word: u32) -> u32 {
         tables.wide6(address, word)
+    }
+
+    #[inline(always)]
+    fn origin<T: Tables>(
+        tables: &T,
+        target: [u64; 2],
+        word: u32,
+        source: [u64; 2],
+        interface: u32,
+    ) -> u32 {
+        tables.origin6(target, word, source, interface)
     }
 
     #[inline(always)]
@@ -222,6 +253,11 @@ impl Family for V6 {
     #[inline(always)]
     fn route<T: Tables>(tables: &T, address: [u64; 2]) -> u32 {
         tables.route6(address)
+    }
+
+    #[inline(always)]
+    fn loopback() -> [u64; 2] {
+        [0, 1u64.to_be()]
     }
 }
 

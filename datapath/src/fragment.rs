@@ -8,6 +8,7 @@ use crate::link;
 use crate::packet::{self, Packet, Part, TCP};
 use crate::tables::{FragmentKey, FragmentValue, Tables};
 use crate::verdict::{Drop, Pass, Word};
+use crate::walk;
 
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
 const LIFE: u32 = 32;
@@ -34,21 +35,66 @@ pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
     };
     if link.ethertype == link::IPV4 {
         if let Ok(packet) = packet::parse4(frame, link.l3) {
-            remember(frame, tables, &packet);
+            remember(frame, tables, &packet, NONE);
         }
     } else if let Ok(packet) = packet::parse6(frame, tables, link.l3) {
-        remember(frame, tables, &packet);
+        remember(frame, tables, &packet, NONE);
     }
 }
 
 #[inline(always)]
-fn remember<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, packet: &Packet<F>) {
+fn remember<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    server: u32,
+) {
     if let Some(ports) = packet::ports(frame, packet) {
         let value = FragmentValue {
             ports: [ports.source, ports.target],
             tick: tables.now(),
+            server,
+            reserved: 0,
         };
         tables.remember_fragment(&key(packet), value);
+    }
+}
+
+/// A fragment of a datagram that gets no entry: the first one's server is remembered, later ones
+/// get it. A function of its own, as [`first`].
+#[inline(always)]
+pub fn one_packet<P: Frame, T: Tables>(frame: &P, tables: &T, server: u32) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => go_together(frame, tables, &packet, server),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => go_together(frame, tables, &packet, server),
+            Err(_) => Word::pass(Pass::NotUnderstood),
+        }
+    }
+}
+
+#[inline(always)]
+fn go_together<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    server: u32,
+) -> Word {
+    if packet.part == Part::First {
+        remember(frame, tables, packet, server);
+        walk::count_connection(tables, server);
+        return Word::server(server);
+    }
+    match tables.fragment(&key(packet)) {
+        Some(value) if value.server != NONE => Word::server(value.server),
+        _ => Word::drop(Drop::LostFragment),
     }
 }
 

@@ -194,13 +194,22 @@ pub trait Frame {
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
 
     /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
-    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word;
+    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
+
+    /// Runs [`crate::peer::forwarded`] on this frame; likewise.
+    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool;
 
     /// Runs [`crate::fragment::first`] on this frame; likewise.
     fn first<T: Tables>(&self, tables: &T);
 
     /// Runs [`crate::fragment::later`] on this frame; likewise.
     fn later<T: Tables>(&self, tables: &T) -> Word;
+
+    /// Runs [`crate::origin::of_frame`] on this frame; likewise.
+    fn origin<T: Tables>(&self, tables: &T, word: u32) -> u32;
+
+    /// Runs [`crate::fragment::one_packet`] on this frame; likewise.
+    fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word;
 
     /// Runs [`crate::packet::options`] on this frame; likewise.
     fn options(&self, l3: usize, header: usize) -> Option<u32>;

@@ -5,8 +5,9 @@
 //! masqueraded server: it is addressed to the client and must speak of the virtual address. The
 //! quoted header is trusted only as far as it names a flow that is in the table.
 
+use crate::addressed;
 use crate::checksum;
-use crate::entry::{NONE, Settings, endpoint_word, kind, method, nat};
+use crate::entry::{NONE, Settings, endpoint_word, kind, lookup, method, nat};
 use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
 use crate::link;
@@ -112,13 +113,13 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     };
     if quote.source == packet.target {
         let word = endpoint_word(quote.source_port, quote.protocol, kind::SERVICE);
-        let service = walk::endpoint::<F, T>(tables, settings, quote.source, word);
+        let service = service::<F, P, T>(frame, tables, settings, &quote, word);
         if service != NONE {
             return to_server(frame, tables, packet, &quote, service);
         }
     }
     let word = endpoint_word(quote.target_port, quote.protocol, kind::MASQUERADED);
-    let endpoint = walk::endpoint::<F, T>(tables, settings, quote.target, word);
+    let endpoint = addressed::endpoint::<F, T>(tables, settings, quote.target, word);
     if endpoint != NONE && quote.source == packet.target {
         return to_client(frame, tables, settings, packet, &quote, endpoint);
     }
@@ -137,6 +138,28 @@ pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quot
     }
     let end = packet.l3.wrapping_add(packet.length as usize);
     quote::<F, P>(frame, packet.l4.wrapping_add(8), end)
+}
+
+/// As [`addressed::service`], for the client of the quoted answer.
+#[inline(always)]
+fn service<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    settings: &Settings,
+    quote: &Quote<F>,
+    word: u32,
+) -> u32 {
+    let id = F::endpoint(tables, quote.source, word);
+    if id != NONE || settings.wide == 0 {
+        return id;
+    }
+    if settings.wide & !lookup::EVERY_PORT != 0 {
+        let id = F::origin(tables, quote.source, word, quote.target, frame.interface());
+        if id != NONE {
+            return id;
+        }
+    }
+    F::wide(tables, quote.source, word)
 }
 
 #[inline(always)]

@@ -17,6 +17,8 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
+pub mod addressed;
+pub mod caller;
 pub mod checksum;
 pub mod clamp;
 pub mod connection;
@@ -34,7 +36,9 @@ pub mod icmp;
 pub mod link;
 pub mod method;
 pub mod open;
+pub mod origin;
 pub mod packet;
+pub mod peer;
 pub mod realserver;
 pub mod reply;
 pub mod reset;

@@ -3,10 +3,9 @@
 //! The frame is read once more from the start: in the kernel this is a function of its own, which
 //! the verifier sees alone, and only the first packet of a connection pays for it.
 
+use crate::addressed;
 use crate::connection::{self, flag};
-use crate::entry::{
-    NONE, Server, Service, Settings, endpoint_word, fate, kind, method, server_flag, with_port,
-};
+use crate::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
 use crate::family::{Family, V4, V6};
 use crate::fate as fates;
 use crate::flows::{self, Entry, Key};
@@ -22,20 +21,26 @@ use crate::walk;
 
 /// Begins a connection with the server that was chosen: says which server has it from now on, or
 /// the verdict. Without a server ([`NONE`]) the packet opens nothing; it goes on only if its
-/// connection could have no entry.
+/// connection could have no entry. `service` is the endpoint by which the packet was found.
 #[inline(always)]
-pub fn begin<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports, id: u32) -> Word {
+pub fn begin<P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    ports: Ports,
+    id: u32,
+    service: u32,
+) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
     let begun = if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
-            Ok(packet) => request::<V4, P, T>(frame, tables, &packet, ports, id),
+            Ok(packet) => request::<V4, P, T>(frame, tables, &packet, ports, id, service),
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     } else {
         match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => request::<V6, P, T>(frame, tables, &packet, ports, id),
+            Ok(packet) => request::<V6, P, T>(frame, tables, &packet, ports, id, service),
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     };
@@ -52,10 +57,9 @@ fn request<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     ports: Ports,
     id: u32,
+    service: u32,
 ) -> Result<u32, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
-    let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = walk::endpoint::<F, T>(tables, settings, packet.target, word);
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash(tables, &key);
@@ -120,7 +124,7 @@ fn mend<F: Family, P: Frame, T: Tables>(
     let state = entry.meta().state();
     if entry.meta().has(connection::Meta::CONTROLLED)
         && connection::gives_way(state) == 0
-        && let Some(service) = tables.service(walk::service_of(tables, request.service))
+        && let Some(service) = tables.service(addressed::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source);
     }
@@ -165,7 +169,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     id: u32,
 ) -> Result<u32, Word> {
     let service = tables
-        .service(walk::service_of(tables, request.service))
+        .service(addressed::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
     let place = match request.stale {
         None => track::place::<F, T>(tables, request.settings, request.hash, request.now),

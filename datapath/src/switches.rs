@@ -10,6 +10,8 @@ pub mod service_switch {
     pub const SCHEDULE_ICMP: u32 = 4;
     /// What no server can take is left to the kernel's routes.
     pub const BYPASS: u32 = 8;
+    /// The director itself is a server beside others by route: these may be directors too.
+    pub const PEERS: u32 = 16;
 }
 
 /// Bits of [`crate::entry::Server::fate`]: what becomes of the connections of a server. Here, and

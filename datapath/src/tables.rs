@@ -2,7 +2,10 @@
 //!
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
-use crate::entry::{Bucket4, Bucket6, Hop, LocalityKey, Server, Service, Settings, Traffic, Ways};
+use crate::entry::{
+    Bucket4, Bucket6, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings, Traffic,
+    Ways,
+};
 use crate::flows::Words;
 use crate::schedule::Client;
 use crate::translation::{Local, Translation, Tuple};
@@ -39,6 +42,9 @@ pub struct FragmentValue {
     /// Wire order: source and target port.
     pub ports: [u16; 2],
     pub tick: u32,
+    /// Who got it, if no entry of a flow says so ([`crate::entry::service_flag::ONE_PACKET`]).
+    pub server: u32,
+    pub reserved: u32,
 }
 
 /// What became of entering a translation.
@@ -64,15 +70,23 @@ pub trait Tables {
     fn server(&self, id: u32) -> Option<&Server>;
     /// The service that has the endpoint of every port with this number.
     fn wide_service(&self, number: u32) -> u32;
-    /// Runs [`crate::walk::wide`]; in the kernel as a function of its own.
+    /// Runs [`crate::addressed::wide`]; in the kernel as a function of its own.
     fn wide4(&self, address: u32, word: u32) -> u32;
     fn wide6(&self, address: [u64; 2], word: u32) -> u32;
+    /// Runs [`crate::origin::find`]; likewise.
+    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32;
+    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32;
+    /// The endpoint of the longest prefix that this key has, or [`crate::entry::NONE`].
+    fn origin(&self, key: &OriginKey) -> u32;
     /// A word of the pools.
     fn pool(&self, at: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`crate::entry::counts`].
     fn counts(&self, server: u32) -> Option<Self::Words>;
     /// How a server stands: [`crate::entry::standing`].
     fn standing(&self, server: u32) -> Option<Self::Words>;
+    /// The address of a server of this service whose frames come from there, where such servers may
+    /// be directors. Wire order, IPv4 in the first four bytes.
+    fn peer(&self, key: &PeerKey) -> Option<[u64; 2]>;
     /// The servers of a target: [`crate::entry::locality`].
     fn locality(&self, key: &LocalityKey) -> Option<Self::Words>;
     /// Makes an entry without servers, in place of the one least recently used if there is no room.

@@ -134,12 +134,14 @@ pub enum Note {
     FragmentFollowed = 5,
     /// The way to a client was not prepared, so the kernel's routes were asked.
     RouteAsked = 6,
+    /// A process of the director itself was given a server.
+    CallerServed = 7,
 }
 
 const PASSES: u32 = 8;
 const BOUNCES: u32 = 4;
 const DROPS: u32 = 16;
-const NOTES: u32 = 7;
+const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
 const BOUNCE_BASE: u32 = HELD.saturating_add(1);
@@ -459,4 +461,5 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Note, "icmp-related"),
     (Class::Note, "fragment-followed"),
     (Class::Note, "route-asked"),
+    (Class::Note, "caller-served"),
 ];

@@ -3,10 +3,11 @@
 //! Read this file to know what becomes of a packet; the others say how. IPv4 and IPv6 are one
 //! walk with a type parameter.
 
+use crate::addressed;
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, WIDE, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
-    wide_number, with_port,
+    NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
+    service_switch, with_port,
 };
 use crate::family::{Family, V4, V6};
 use crate::fate as fates;
@@ -150,7 +151,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = endpoint::<F, T>(tables, settings, packet.target, word);
+    let service = addressed::service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
         if packet.part == Part::First {
             frame.first(tables);
@@ -159,7 +160,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
     }
     if settings.masquerades != 0 {
         let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
-        let endpoint = endpoint::<F, T>(tables, settings, packet.source, word);
+        let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
         if endpoint != NONE {
             if packet.part == Part::First {
                 frame.first(tables);
@@ -168,42 +169,6 @@ fn transport<F: Family, P: Frame, T: Tables>(
         }
     }
     Word::pass(Pass::NotOurs)
-}
-
-/// The endpoint of an address and [`endpoint_word`], or [`NONE`]. One of every port is looked for
-/// where there is none of just this port, as IPVS does (`ip_vs_service_find`).
-#[inline(always)]
-pub fn endpoint<F: Family, T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    address: F::Address,
-    word: u32,
-) -> u32 {
-    let id = F::endpoint(tables, address, word);
-    if id != NONE || settings.wide == 0 {
-        return id;
-    }
-    F::wide(tables, address, word)
-}
-
-/// The endpoint of every port of an address, made whole with the port of this word.
-#[inline(always)]
-pub fn wide<F: Family, T: Tables>(tables: &T, address: F::Address, word: u32) -> u32 {
-    let id = F::endpoint(tables, address, word & !0xffff);
-    if id == NONE {
-        return NONE;
-    }
-    with_port(id, word as u16)
-}
-
-/// The service that an endpoint belongs to.
-#[inline(always)]
-pub fn service_of<T: Tables>(tables: &T, endpoint: u32) -> u32 {
-    if endpoint & WIDE == 0 {
-        endpoint
-    } else {
-        tables.wide_service(wide_number(endpoint))
-    }
 }
 
 /// The ports of a packet, by its own header or by its first fragment's.
@@ -258,7 +223,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0 {
                 // The client asks again, or its connection no longer gives way: way back and
                 // template are made sure of.
-                frame.begin(tables, ports, entry.target());
+                frame.begin(tables, ports, entry.target(), service);
             }
             (entry.target(), server)
         }
@@ -295,13 +260,24 @@ fn open<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     endpoint: u32,
 ) -> Result<u32, Word> {
-    let service = service_of(tables, endpoint);
+    let service = addressed::service_of(tables, endpoint);
     let entry = tables.service(service).ok_or(Word::drop(Drop::Internal))?;
     if entry.flags & service_flag::PRESENT == 0 {
         return Err(Word::pass(Pass::NotOurs));
     }
     let mut id = NONE;
     if packet.protocol != TCP || fates::opens(entry, ports.flags) {
+        if let Part::Later(_) = packet.part
+            && entry.flags & service_flag::ONE_PACKET != 0
+        {
+            // It goes where the first one went.
+            return frame.one_packet(tables, NONE).open();
+        }
+        if entry.switches & service_switch::PEERS != 0
+            && frame.forwarded(tables, service, F::words(packet.source))
+        {
+            return Err(Word::pass(Pass::Local));
+        }
         if fates::is_unlucky(tables) {
             return Err(Word::drop(Drop::Defence));
         }
@@ -327,11 +303,14 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(fates::unserved(entry));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol != TCP {
+            if packet.part == Part::First {
+                return frame.one_packet(tables, id).open();
+            }
             count_connection(tables, id);
             return Ok(id);
         }
     }
-    frame.begin(tables, ports, id).open()
+    frame.begin(tables, ports, id, endpoint).open()
 }
 
 /// A packet from a masqueraded server, to a client if its flow is known.

@@ -10,8 +10,10 @@ pub mod traffic;
 pub const REST: u32 = 0;
 /// That of the program for translated flows.
 pub const TRANSLATE: u32 = 1;
+/// The place of the program for ICMP messages.
+pub const RELATED: u32 = 2;
 /// The programs behind each hook's first one, by what their names end with.
-pub const LATER: [(&str, u32); 2] = [("rest", REST), ("translate", TRANSLATE)];
+pub const LATER: [(&str, u32); 3] = [("rest", REST), ("translate", TRANSLATE), ("icmp", RELATED)];
 
 /// Bytes at a place where an ELF header may be read.
 #[cfg(not(target_arch = "bpf"))]

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::nearest::proposal;
-use crate::{Family, Protocol, ServiceKey};
+use crate::{Family, Origin, Protocol, ServiceKey};
 
 /// The most ports of one rule; more are said as every port.
 pub const MOST_PORTS: u16 = 1024;
@@ -51,6 +51,8 @@ pub struct Target {
 pub struct MarkRule {
     pub mark: NonZeroU32,
     pub target: Target,
+    #[serde(default, skip_serializing_if = "Origin::is_anywhere")]
+    pub origin: Origin,
 }
 
 impl MarkRule {
@@ -81,7 +83,11 @@ impl fmt::Display for Target {
 
 impl fmt::Display for MarkRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mark {} for {}", self.mark, self.target)
+        write!(f, "mark {} for {}", self.mark, self.target)?;
+        if self.origin.is_anywhere() {
+            return Ok(());
+        }
+        write!(f, " from {}", self.origin)
     }
 }
 

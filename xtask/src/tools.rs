@@ -12,12 +12,22 @@ pub struct Package {
 }
 
 /// For the checks and tests.
-pub const FOR_TESTS: [Package; 1] = [
+pub const FOR_TESTS: [Package; 4] = [
     // Unpacks the sources of core.
     Package {
         name: "xz-utils",
         program: "xz",
     },
+    // A real server and a real client of FTP, and the rule that its active form needs behind NAT.
+    Package {
+        name: "vsftpd",
+        program: "vsftpd",
+    },
+    Package {
+        name: "curl",
+        program: "curl",
+    },
+    NFTABLES,
 ];
 
 /// For loading programs into other kernels.

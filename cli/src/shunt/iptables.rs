@@ -1,14 +1,15 @@
 //! The MARK rules of an `iptables-save` text, as rules of our own.
 //!
-//! Read are rules that say address, protocol and ports, as the recipes of Linux Virtual Server do
-//! (iptables-extensions(8): tcp, udp, sctp, multiport, MARK). What else a rule asks would make it
-//! narrower than ours, so it is left out, with the reason.
+//! Read are rules that say address, protocol, ports, source and device, as the recipes of Linux
+//! Virtual Server do (iptables-extensions(8): tcp, udp, sctp, multiport, MARK). What else a rule
+//! asks would make it narrower than ours, so it is left out, with the reason.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
-use shunt_model::Protocol;
 use shunt_model::mark::{MarkRule, Ports, Target};
+use shunt_model::origin::{Network, UnreadableOrigin};
+use shunt_model::{Origin, Protocol};
 
 use super::mark::read_mark;
 
@@ -50,6 +51,7 @@ struct Rule {
     address: Option<IpAddr>,
     ports: Vec<Ports>,
     mark: Option<NonZeroU32>,
+    origin: Origin,
 }
 
 fn read(words: &[&str]) -> Result<Vec<MarkRule>, String> {
@@ -88,6 +90,7 @@ fn read(words: &[&str]) -> Result<Vec<MarkRule>, String> {
     let rules = ports.map(|ports| MarkRule {
         mark,
         target: target(ports),
+        origin: rule.origin,
     });
     Ok(rules.collect())
 }
@@ -105,6 +108,14 @@ fn option(rule: &mut Rule, word: &str, value: &str) -> Result<(), String> {
             }
         }
         "-d" | "--destination" => rule.address = Some(one_address(value)?),
+        "-s" | "--source" => rule.origin.network = Some(network(value)?),
+        "-i" | "--in-interface" if value.ends_with('+') => {
+            return Err(format!("{word} {value} means many devices"));
+        }
+        "-i" | "--in-interface" => {
+            let device = value.parse().map_err(|_| format!("{value} is no device"))?;
+            rule.origin.device = Some(device);
+        }
         "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
             for piece in value.split(',') {
                 rule.ports.push(ports(piece)?);
@@ -138,6 +149,21 @@ fn one_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// A network as iptables writes it, with a length or a mask.
+fn network(text: &str) -> Result<Network, String> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+    let mask: Option<Ipv4Addr> = bits.parse().ok();
+    let text = match mask.map(u32::from) {
+        Some(mask) if mask.leading_ones() + mask.trailing_zeros() >= 32 => {
+            format!("{address}/{}", mask.leading_ones())
+        }
+        Some(_) => return Err(format!("{text} is no network of one length")),
+        None => text.to_owned(),
+    };
+    text.parse()
+        .map_err(|error: UnreadableOrigin| error.to_string())
+}
+
 fn ports(text: &str) -> Result<Ports, String> {
     let (first, last) = text.split_once(':').unwrap_or((text, text));
     match (first.parse(), last.parse()) {
@@ -163,6 +189,8 @@ mod tests {
              -A PREROUTING -d 192.0.2.1/32 -p tcp -m multiport --dports 443,8000:8010 -j MARK --set-xmark 0x7/0xffffffff\n\
              iptables -t mangle -A PREROUTING -p udp -d 192.0.2.2 -j MARK --set-mark 8\n\
              -A PREROUTING -d 2001:db8::1/128 -p tcp -m tcp --dport 21 -j MARK --set-mark 9\n\
+             -A PREROUTING -s 10.0.0.0/8 -d 192.0.2.3/32 -i eth0 -p tcp -m tcp --dport 80 -j MARK --set-mark 1\n\
+             iptables -t mangle -A PREROUTING -p udp -s 10.9.0.0/255.255.0.0 -d 192.0.2.3 -j MARK --set-mark 2\n\
              -A PREROUTING -j ACCEPT\n\
              COMMIT\n",
         );
@@ -174,6 +202,8 @@ mod tests {
                 "mark 7 for tcp 192.0.2.1:8000-8010",
                 "mark 8 for udp 192.0.2.2",
                 "mark 9 for tcp [2001:db8::1]:21",
+                "mark 1 for tcp 192.0.2.3:80 from 10.0.0.0/8 by eth0",
+                "mark 2 for udp 192.0.2.3 from 10.9.0.0/16",
             ]
         );
         assert_eq!(found.left, []);
@@ -191,8 +221,12 @@ mod tests {
             "192.0.2.0/24 is a network, and a rule is for one address"
         );
         assert_eq!(
-            why("-A PREROUTING -i eth0 -d 192.0.2.1 -p tcp -j MARK --set-mark 1"),
-            "-i eth0 has no equal here"
+            why("-A PREROUTING -i eth+ -d 192.0.2.1 -p tcp -j MARK --set-mark 1"),
+            "-i eth+ means many devices"
+        );
+        assert_eq!(
+            why("-A PREROUTING -d 192.0.2.1 -p tcp --sport 53 -j MARK --set-mark 1"),
+            "--sport 53 has no equal here"
         );
         assert_eq!(
             why("-A OUTPUT -d 192.0.2.1 -p tcp -j MARK --set-mark 1"),

@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use clap::Subcommand;
-use shunt_model::MarkRule;
+use clap::{Args, Subcommand};
 use shunt_model::api::Change;
 use shunt_model::mark::Targets;
+use shunt_model::origin::{Device, Network};
+use shunt_model::{MarkRule, Origin};
 
 use super::change::{Wanted, make};
 use super::iptables;
@@ -28,6 +29,8 @@ pub enum Verb {
         /// Protocol, address and ports: tcp/192.0.2.1:80,443,8000-8010; no port is every port
         #[arg(required = true)]
         targets: Vec<Targets>,
+        #[command(flatten)]
+        origin: FromWhere,
     },
     /// Delete rules as they are listed
     Delete {
@@ -35,12 +38,34 @@ pub enum Verb {
         mark: NonZeroU32,
         #[arg(required = true)]
         targets: Vec<Targets>,
+        #[command(flatten)]
+        origin: FromWhere,
     },
     /// Take over the MARK rules of an iptables-save text
     Import {
         /// The text of iptables-save or ip6tables-save; - is standard input
         file: PathBuf,
     },
+}
+
+/// Only packets from there; of several rules that fit, the narrowest counts.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct FromWhere {
+    /// Only packets of clients in this network, such as 10.0.0.0/8
+    #[arg(long, value_name = "NETWORK")]
+    from: Option<Network>,
+    /// Only packets that came in by this device
+    #[arg(long, value_name = "NAME")]
+    device: Option<Device>,
+}
+
+impl FromWhere {
+    fn origin(self) -> Origin {
+        Origin {
+            network: self.from,
+            device: self.device,
+        }
+    }
 }
 
 /// A mark in decimal or hexadecimal.
@@ -57,14 +82,22 @@ impl Verb {
     pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List(watch) => watch::show(outside, *watch, &draw),
-            Verb::Add { mark, targets } => {
-                for rule in rules(*mark, targets) {
+            Verb::Add {
+                mark,
+                targets,
+                origin,
+            } => {
+                for rule in rules(*mark, targets, origin.origin()) {
                     make(outside, |client| add(client, rule))?;
                 }
                 Ok(())
             }
-            Verb::Delete { mark, targets } => {
-                for rule in rules(*mark, targets) {
+            Verb::Delete {
+                mark,
+                targets,
+                origin,
+            } => {
+                for rule in rules(*mark, targets, origin.origin()) {
                     make(outside, |client| delete(client, rule))?;
                 }
                 Ok(())
@@ -74,11 +107,12 @@ impl Verb {
     }
 }
 
-fn rules(mark: NonZeroU32, targets: &[Targets]) -> Vec<MarkRule> {
+fn rules(mark: NonZeroU32, targets: &[Targets], origin: Origin) -> Vec<MarkRule> {
     let targets = targets.iter().flat_map(|targets| &targets.0);
     let rule = |target: &_| MarkRule {
         mark,
         target: *target,
+        origin,
     };
     targets.map(rule).collect()
 }
@@ -132,6 +166,7 @@ fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), 
     let mut table = Table::new(&[
         ("MARK", Side::Right),
         ("TARGET", Side::Left),
+        ("FROM", Side::Left),
         ("SERVICE", Side::Left),
     ]);
     for rule in &rules {
@@ -140,6 +175,7 @@ fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), 
         table.row([
             rule.mark.to_string(),
             rule.target.to_string(),
+            rule.origin.to_string(),
             match is_there {
                 true => key.to_string(),
                 false => "none: packets are not ours".to_owned(),

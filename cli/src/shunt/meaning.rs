@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 37] = [
+const MEANINGS: [(&str, &str); 38] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -96,6 +96,10 @@ const MEANINGS: [(&str, &str); 37] = [
     (
         "route-asked",
         "the kernel was asked for the way to a client, as none is prepared",
+    ),
+    (
+        "caller-served",
+        "a process of the director itself was given a server",
     ),
 ];
 

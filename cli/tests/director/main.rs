@@ -4,14 +4,17 @@
 //! Each test has a bed and a daemon of its own. Nothing sleeps; all waits have limits.
 
 mod bed;
+mod callers;
 mod cells;
 mod change;
 mod director;
+mod ftp;
 mod hops;
 mod introduced;
 mod listing;
 mod marks;
 mod packets;
+mod peers;
 mod persistence;
 mod reach;
 mod refusal;

@@ -83,3 +83,57 @@ fn a_client_of_a_mark_has_one_server_on_all_its_ports() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_rule_of_a_network_comes_before_one_for_everybody() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder()
+        .clients(2)
+        .servers(2)
+        .offloads()
+        .build()?;
+    let _members = Method::Route.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let names = |index: usize| bed.servers[index].name().to_owned();
+    for (family, marks, kind) in [(Family::V4, [1, 2], ""), (Family::V6, [3, 4], " -6")] {
+        let web = bed.service(family, 1, 80);
+        let target = at(web.ip(), 80);
+        let only = bed.client_address(family, 1);
+        for (index, mark) in marks.into_iter().enumerate() {
+            director.ipvsadm(&format!("-A -f {mark}{kind} -s rr"))?;
+            let server = at(bed.server_address(family, index), 0);
+            director.ipvsadm(&format!("-a -f {mark}{kind} -r {server} -g"))?;
+        }
+        director.shunt(&format!("mark add {} tcp/{target}", marks[0]))?;
+        ensure!(servers(&bed, 1, web)? == [names(0)], "not by the only rule");
+
+        director.shunt(&format!("mark add {} tcp/{target} --from {only}", marks[1]))?;
+        ensure!(servers(&bed, 1, web)? == [names(1)], "not by its own rule");
+        ensure!(servers(&bed, 0, web)? == [names(0)], "by a rule of another");
+
+        director.kill()?;
+        ensure!(
+            servers(&bed, 1, web)? == [names(1)],
+            "moved without a daemon"
+        );
+        director.restart()?;
+        ensure!(servers(&bed, 1, web)? == [names(1)], "moved by a restart");
+
+        // No client comes by the director's loopback, and every one by some other device.
+        director.shunt(&format!(
+            "mark delete {} tcp/{target} --from {only}",
+            marks[1]
+        ))?;
+        director.shunt(&format!("mark add {} tcp/{target} --device lo", marks[1]))?;
+        ensure!(servers(&bed, 1, web)? == [names(0)], "by a rule for lo");
+    }
+    let rules = director.shunt("mark list")?;
+    ensure!(
+        rules.contains("anywhere") && rules.contains(" lo "),
+        "{rules}"
+    );
+    Ok(())
+}

@@ -146,7 +146,7 @@ impl Director {
                 });
             }
         }
-        self.renew_pool(key, running);
+        self.renew_edited(key, true, running);
     }
 
     /// Writes how a server stands. `__ip_vs_update_dest`: one whose upper threshold rises or goes
@@ -194,6 +194,7 @@ impl Director {
             return;
         };
         slot.present = false;
+        self.mixed.insert(*key);
         self.write_gone(key, at, fate);
     }
 
@@ -220,6 +221,7 @@ impl Director {
         if present && self.written.get(&id) != Some(&entry) {
             self.written.insert(id, entry);
             self.write(Write::Server { id, entry });
+            self.mixed.insert(*key);
         }
         if present {
             self.note_reach(key, server.at, &entry);
@@ -245,6 +247,10 @@ impl Director {
 
     /// Compiles the pool of a service anew and switches to it, if it differs.
     pub(super) fn renew_pool(&mut self, key: &ServiceKey, running: &dyn Running) {
+        self.renew_edited(key, false, running);
+    }
+
+    fn renew_edited(&mut self, key: &ServiceKey, edited: bool, running: &dyn Running) {
         let Some(entry) = self.table.service(key) else {
             return;
         };
@@ -256,7 +262,7 @@ impl Director {
         self.stale.remove(key);
         let switched = self
             .pools
-            .renew(id, service.into(), members.clone(), running);
+            .renew(id, service.into(), members.clone(), edited, running);
         if !self.pools.is_of(id, service.into(), &members) {
             self.crowded.insert(*key);
         }
@@ -280,7 +286,10 @@ impl Director {
             return;
         };
         let of = (self.pools.word(ids.id), &ids);
-        if let Some(entry) = entries::service(key, asked.as_ref(), of, self.clock, &settings) {
+        if let Some(mut entry) = entries::service(key, asked.as_ref(), of, self.clock, &settings) {
+            if self.has_peers(ids.id) {
+                entry.switches |= entry::service_switch::PEERS;
+            }
             self.write(Write::Service { id: ids.id, entry });
         }
     }
@@ -425,6 +434,29 @@ mod tests {
                 _ => None,
             });
             assert_eq!(anew, Some(relieved), "{before:?} to {after:?} with {load}");
+        }
+    }
+
+    // ip_vs_wrr_dest_changed; the others have no upd_dest that moves anything.
+    #[test]
+    fn an_edit_that_changes_nothing_moves_wrr_alone() {
+        for (scheduler, moves) in [(Scheduler::Wrr, true), (Scheduler::Rr, false)] {
+            let mut director = director();
+            let edited = service(scheduler);
+            written(&mut director, &Change::EditService { service: edited }, 0);
+            let (key, server) = (KEY, server(1, 0, 0));
+            let add = Change::AddServer {
+                key,
+                server: server.clone(),
+            };
+            written(&mut director, &add, 0);
+
+            let writes = written(&mut director, &Change::EditServer { key, server }, 0);
+
+            let moved = writes
+                .iter()
+                .any(|write| matches!(write, Write::Pool { .. }));
+            assert_eq!(moved, moves, "{scheduler:?}");
         }
     }
 

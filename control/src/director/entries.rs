@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use shunt_datapath::checksum;
 use shunt_datapath::connection::{self, TIMEOUTS_S};
 use shunt_datapath::entry::{
-    self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
+    self, PoolWord, Settings, Ways, endpoint_word, kind, lookup, method, server_flag, service_flag,
 };
 use shunt_model::service::Granularity;
 use shunt_model::{
@@ -319,7 +319,11 @@ pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> S
         switches: fate::global(&table.settings(), defences),
         masquerades: ids.masquerades(),
         icmp_limit: ICMP_LIMIT,
-        wide: u32::from(ids.has_wide()),
+        wide: if ids.has_wide() {
+            lookup::EVERY_PORT
+        } else {
+            0
+        },
         drop_rate: defences.drop_rate,
         reserved: 0,
     }

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, endpoint_word, kind};
-use shunt_model::ServiceKey;
 use shunt_model::mark::{MarkRule, Ports};
+use shunt_model::{Origin, ServiceKey};
 
+use super::origins::{self, Origins, Places};
 use super::{Director, Write};
 use crate::table::Applied;
 
@@ -21,7 +22,7 @@ pub type Place = (u8, IpAddr);
 impl Director {
     /// Makes the endpoints what rules and services of marks say.
     pub(super) fn renew_marks(&mut self) {
-        let wanted = self.wanted_marks();
+        let (wanted, origins) = self.wanted_marks();
         let before = std::mem::replace(&mut self.marked, wanted.clone());
         for ((address, word), id) in &wanted {
             if before.get(&(*address, *word)) != Some(id) {
@@ -32,6 +33,14 @@ impl Director {
                 });
             }
         }
+        // What minds the origin is looked at before the ordinary endpoint of a place goes.
+        if self.origins != origins {
+            self.origins = origins;
+            let origins = self.origins.iter();
+            let entries = origins.map(|((key, length), id)| (*key, *length, *id));
+            self.write(Write::Origins(entries.collect()));
+            self.settle();
+        }
         for (address, word) in before.into_keys() {
             if !wanted.contains_key(&(address, word)) {
                 self.write(Write::EndpointRemove { address, word });
@@ -39,9 +48,11 @@ impl Director {
         }
     }
 
-    fn wanted_marks(&mut self) -> BTreeMap<(IpAddr, u32), u32> {
+    /// The ordinary endpoints, and those of places where a rule minds the origin.
+    fn wanted_marks(&mut self) -> (BTreeMap<(IpAddr, u32), u32>, Origins) {
         let rules: Vec<MarkRule> = self.table.marks().copied().collect();
         let mut wanted = BTreeMap::new();
+        let mut places = Places::new();
         for rule in rules {
             let (key, target) = (rule.service(), rule.target);
             if self.table.service(&key).is_none() {
@@ -54,13 +65,22 @@ impl Director {
             let Ports { first, last } = target.ports;
             for port in first..=last {
                 let word = endpoint_word(port.to_be(), protocol, kind::SERVICE);
-                wanted.insert((target.address, word), base | u32::from(port));
+                let place = places.entry((target.address, word)).or_default();
+                place.push((rule.origin, base | u32::from(port)));
             }
             // Fragments that come before their first one wait only for known addresses.
             let word = endpoint_word(0, protocol, kind::ADDRESS);
             wanted.insert((target.address, word), 1);
         }
-        wanted
+        let is_plain = |rules: &[(Origin, u32)]| rules.iter().all(|(from, _)| from.is_anywhere());
+        for (place, rules) in &places {
+            if let ([(_, id), ..], true) = (&rules[..], is_plain(rules)) {
+                wanted.insert(*place, *id);
+            }
+        }
+        let minding = places.iter().filter(|(_, rules)| !is_plain(rules));
+        let origins = origins::of_places(minding, &self.network);
+        (wanted, origins)
     }
 
     /// The stretch of ids that a mark's service has for a place, with its owner written.
@@ -114,6 +134,7 @@ mod tests {
         let rule = |target| MarkRule {
             mark: 7.try_into().unwrap(),
             target,
+            origin: Origin::default(),
         };
         let change = |target| Change::AddMark { rule: rule(target) };
         targets.0.into_iter().map(change).collect()

@@ -15,6 +15,8 @@ mod locals;
 mod marks;
 mod names;
 mod numbers;
+pub mod origins;
+mod peers;
 mod pools;
 mod reach;
 mod remember;
@@ -22,17 +24,16 @@ mod slots;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use shunt_datapath::entry::{self, Settings, Ways};
-use shunt_datapath::translation::Local;
+use shunt_datapath::entry::{self, Settings};
 use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
-use crate::network::routes::Prefix;
 use crate::network::{self, Network, attach};
 use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
@@ -42,80 +43,7 @@ pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use names::Names;
 pub use remember::{Memory, Recollection, Step};
-
-/// One step towards what the packet path's tables must say.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Write {
-    /// A whole server entry. The way comes with it.
-    Server {
-        id: u32,
-        entry: entry::Server,
-    },
-    /// How a server stands: [`entry::standing`]. If `anew`, it is not overloaded.
-    Standing {
-        id: u32,
-        bounds: u64,
-        weight: u32,
-        anew: bool,
-    },
-    /// Only the way to a server.
-    Way {
-        id: u32,
-        ways: Ways,
-    },
-    /// A whole service entry; the pool word comes with it.
-    Service {
-        id: u32,
-        entry: entry::Service,
-    },
-    /// Words of a pool that nobody uses yet.
-    Pool {
-        base: u32,
-        words: Vec<u64>,
-    },
-    /// From here on the service uses that pool: one store.
-    Switch {
-        service: u32,
-        pool: u64,
-    },
-    /// An endpoint is to be found, by [`entry::endpoint_word`].
-    EndpointAdd {
-        address: IpAddr,
-        word: u32,
-        id: u32,
-    },
-    /// The service that has the endpoint of every port with this number.
-    Wide {
-        number: u32,
-        service: u32,
-    },
-    EndpointRemove {
-        address: IpAddr,
-        word: u32,
-    },
-    /// A local address: its place, and what stands there.
-    Local {
-        place: u32,
-        local: Local,
-    },
-    Settings(Settings),
-    /// The way to a gateway that leads to clients; one that may not be used says so itself.
-    Hop {
-        number: u32,
-        ways: Ways,
-    },
-    /// Every network of clients, with the number of its gateway or 0: in place of all before.
-    Routes(Vec<(Prefix, u32)>),
-    /// One client of its own, or no longer.
-    Route {
-        prefix: Prefix,
-        number: Option<u32>,
-    },
-    /// The counters of a server begin anew: the id has another owner.
-    Forget {
-        server: u32,
-    },
-}
+pub use write::Write;
 
 /// What the caller must do.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,6 +103,8 @@ pub struct Director {
     written: BTreeMap<u32, entry::Server>,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
+    /// Those of packets from somewhere.
+    origins: origins::Origins,
     /// Likewise how each stands, as its upper threshold and its entry's words.
     standings: BTreeMap<u32, apply::Standing>,
     /// Servers to which no next hop is known.
@@ -184,6 +114,10 @@ pub struct Director {
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     fullness: fate::Fullness,
+    /// What the packet path knows of peers, by service, and services of which it may be another
+    /// thing.
+    peers: BTreeMap<u32, BTreeMap<entry::PeerKey, [u64; 2]>>,
+    mixed: BTreeSet<ServiceKey>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
     /// When the network was last heard of.
@@ -210,12 +144,15 @@ impl Director {
             clock,
             written: BTreeMap::new(),
             marked: BTreeMap::new(),
+            origins: origins::Origins::new(),
             standings: BTreeMap::new(),
             unreached: BTreeSet::new(),
             stale: BTreeSet::new(),
             crowded: BTreeSet::new(),
             settings: None,
             fullness: fate::Fullness::default(),
+            peers: BTreeMap::new(),
+            mixed: BTreeSet::new(),
             outputs: VecDeque::new(),
             local: BTreeSet::new(),
             seen: now,
@@ -302,8 +239,19 @@ impl Director {
                 network::Output::WaysChanged => self.renew_clients(),
                 network::Output::NeighbourChanged { neighbour } => self.renew_client(neighbour),
                 network::Output::AddressesChanged => self.addresses_changed(),
-                network::Output::LinksChanged => self.outputs.push_back(Output::Devices),
+                network::Output::LinksChanged => {
+                    self.outputs.push_back(Output::Devices);
+                    if self.minds_devices() {
+                        self.renew_marks();
+                    }
+                }
             }
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+        }
+        while let Some(key) = self.mixed.pop_first() {
+            self.renew_peers(&key);
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
@@ -357,7 +305,10 @@ impl Director {
     /// The settings that are in force.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        entries::settings(&self.table, self.clock, &self.ids, self.defences())
+        let defences = self.defences();
+        let mut settings = entries::settings(&self.table, self.clock, &self.ids, defences);
+        settings.wide |= origins::lookups(&self.origins);
+        settings
     }
 
     /// Writes again whoever is reached by way of this address.

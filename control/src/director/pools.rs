@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use shunt_datapath::entry::{POOL_HEAD, PoolWord, scheduler, slot_is_limited, slot_server};
 
+use shunt_model::Scheduler;
+
 use super::Running;
 use crate::pool::{self, Compiled, Member, Rule, Turn};
 
@@ -66,12 +68,14 @@ impl Pools {
         present.is_some_and(|present| present.rule == rule && present.members == members)
     }
 
-    /// Compiles a pool and finds a place for it. `None` if the one in force says the same.
+    /// Compiles a pool and finds a place for it. `None` if the one in force says the same, unless a
+    /// server was edited and the scheduler minds.
     pub fn renew(
         &mut self,
         service: u32,
         rule: Rule,
         members: Vec<Member>,
+        edited: bool,
         running: &dyn Running,
     ) -> Option<Switched> {
         let before = self.present.get(&service);
@@ -86,7 +90,9 @@ impl Pools {
         if let Some(before) = before {
             let same = before.compiled.slots == compiled.slots
                 && before.compiled.scheduler == compiled.scheduler;
-            if same && before.members == members {
+            // ip_vs_wrr_dest_changed: an edit that changes nothing leads back to the list's head.
+            let moves = edited && rule.scheduler == Scheduler::Wrr;
+            if same && before.members == members && !moves {
                 return None;
             }
         }

@@ -347,6 +347,7 @@ impl Director {
             self.renew_pool(key, running);
         }
         self.write_service(key);
+        self.mixed.insert(*key);
     }
 
     /// What was deleted while flows had it: the entries are there, only the ids must stay taken.

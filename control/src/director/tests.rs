@@ -6,7 +6,7 @@ use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
 use super::*;
 use crate::carried::Gate;
 use crate::network::neighbours::State;
-use crate::network::routes::{Entry, Kind, Path};
+use crate::network::routes::{Entry, Kind, Path, Prefix};
 use crate::network::{Input, Link, Neighbour};
 use crate::table::Limits;
 

@@ -1,9 +1,10 @@
-//! The rules that mark packets. No two rules have a place in common, nor has a rule and a service:
-//! a packet to it would belong to both.
+//! The rules that mark packets. No two rules of the same origin have a place in common, nor has a
+//! rule and a service: a packet to it would belong to both. Of rules that differ in origin, the
+//! narrower is the one that counts.
 
 use shunt_model::api::{Reason, Refusal};
 use shunt_model::mark::{MOST_PORTS, MarkRule, Ports, Target};
-use shunt_model::{Service, ServiceKey};
+use shunt_model::{Family, Service, ServiceKey};
 
 use super::rules::refuse;
 use super::{Applied, Table};
@@ -28,9 +29,17 @@ impl Table {
                 ),
             );
         }
+        let family = Family::from(target.address);
+        if rule.origin.family().is_some_and(|other| other != family) {
+            return refuse(
+                Reason::OutOfRange,
+                format!("{rule}: the network and the target are not of one family"),
+            );
+        }
         let overlaps = |other: &&MarkRule| {
-            let same = (other.target.protocol, other.target.address);
-            same == (target.protocol, target.address) && other.target.ports.overlaps(target.ports)
+            let same = (other.target.protocol, other.target.address, other.origin);
+            same == (target.protocol, target.address, rule.origin)
+                && other.target.ports.overlaps(target.ports)
         };
         if let Some(other) = self.marks.iter().find(overlaps) {
             return refuse(

@@ -3,10 +3,12 @@
 
 pub mod attach;
 pub mod batch;
+pub mod callers;
 pub mod clock;
 pub mod grace;
 pub mod mapping;
 pub mod object;
+mod peers;
 pub mod place;
 pub mod replay;
 mod routes;

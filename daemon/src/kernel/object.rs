@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 use shunt_ebpf::LATER;
 
+use super::callers;
 use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 26] = [
+pub const MAPS: [&str; 29] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -37,6 +38,7 @@ pub const MAPS: [&str; 26] = [
     "HOPS_TO_CLIENTS",
     "ROUTES4",
     "ROUTES6",
+    "ORIGINS",
     "LEARNED",
     "FRAGMENTS",
     "SETTINGS",
@@ -44,6 +46,8 @@ pub const MAPS: [&str; 26] = [
     "COUNTERS_OF_OUTCOMES",
     "ALLOWANCE",
     "HELD",
+    "CALLERS",
+    "PEERS",
     PROGRAMS_XDP,
     PROGRAMS_TC,
     "TRANSLATIONS",
@@ -217,7 +221,7 @@ fn probe_clock() -> Result<u64> {
     clock::rate(clock::jiffies(clock)?)
 }
 
-fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
+pub(super) fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
@@ -231,7 +235,7 @@ where
 }
 
 /// What the kernel said, and what to do about it.
-fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+pub(super) fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -303,6 +307,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         loader.override_global(name, value, true);
     }
     loader.override_global("SEED", &made.seed, true);
+    loader.override_global("NAMESPACE", &made.namespace_cookie, true);
     for (name, count) in entries {
         loader.map_max_entries(name, count);
     }
@@ -333,10 +338,11 @@ fn load(place: &Place, mut made: Made) -> Result<Object> {
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
+    callers::load(&mut ebpf, place)?;
     programs(place, made, false)
 }
 
-fn pin_over<E>(path: &Path, pin: impl FnOnce(&Path) -> Result<(), E>) -> Result<()>
+pub(super) fn pin_over<E>(path: &Path, pin: impl FnOnce(&Path) -> Result<(), E>) -> Result<()>
 where
     E: std::error::Error + Send + Sync + 'static,
 {

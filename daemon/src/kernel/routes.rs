@@ -8,6 +8,7 @@ use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError};
 use shunt_control::network::routes::Prefix;
+use shunt_datapath::entry::OriginKey;
 
 /// Both families.
 pub struct Routes {
@@ -46,6 +47,25 @@ impl Routes {
             IpAddr::V6(address) => put(&mut self.v6, length, address.octets(), number),
         };
         set.with_context(|| format!("cannot write the route to the client {prefix}"))
+    }
+}
+
+/// The endpoints of packets from somewhere.
+pub struct Origins(LpmTrie<MapData, [u8; OriginKey::BYTES], u32>);
+
+impl Origins {
+    pub fn of(map: MapData) -> Result<Self> {
+        let trie = LpmTrie::try_from(Map::LpmTrie(map)).context("the map ORIGINS")?;
+        Ok(Self(trie))
+    }
+
+    /// In place of all that were there. What stays is never missing.
+    pub fn set_all(&mut self, origins: &[(OriginKey, u32, u32)]) -> Result<()> {
+        let mut wanted = BTreeMap::new();
+        for (key, length, id) in origins {
+            wanted.insert((*length, key.bytes()), *id);
+        }
+        replace(&mut self.0, &wanted).context("cannot write who may ask for marked packets")
     }
 }
 

@@ -20,8 +20,9 @@ use shunt_model::api::Statistics;
 
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
+use super::peers::Peers;
 use super::place::Place;
-use super::routes::Routes;
+use super::routes::{Origins, Routes};
 pub use super::shared::Shared;
 use super::translations::Translations;
 
@@ -43,6 +44,8 @@ pub struct Tables {
     hops: Mapping,
     locals: Mapping,
     routes: Routes,
+    origins: Origins,
+    peers: Peers,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
     /// Every endpoint with its id.
@@ -84,6 +87,8 @@ impl Tables {
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
             locals: mapped("LOCALS", size_of::<Local>() / 8)?,
             routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
+            origins: Origins::of(map("ORIGINS")?)?,
+            peers: Peers::of(map("PEERS")?)?,
             traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
@@ -201,6 +206,14 @@ impl Tables {
             }
             Write::Route { prefix, number } => {
                 self.routes.set(*prefix, *number)?;
+                true
+            }
+            Write::Origins(origins) => {
+                self.origins.set_all(origins)?;
+                true
+            }
+            Write::Peer { key, address } => {
+                self.peers.set(*key, *address)?;
                 true
             }
             Write::Local { place, local } => self.locals.write(*place as usize, *local),

@@ -191,6 +191,11 @@ impl Shell {
             ));
         }
         warnings.extend(self.director.warnings());
+        if let Some(why) = &self.callers {
+            warnings.push(format!(
+                "processes on this machine are given no servers: {why}"
+            ));
+        }
         warnings.extend(self.director.local_warnings(&self.tables));
         warnings.extend(ephemeral::warnings(self.director.table().locals()));
         let capacity = self.object.made.capacity;

@@ -18,7 +18,9 @@ use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun, TestRunOptions
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
-use shunt_datapath::entry::{Locality, LocalityKey, Service, Settings, Traffic, Ways, locality};
+use shunt_datapath::entry::{
+    Locality, LocalityKey, OriginKey, PeerKey, Service, Settings, Traffic, Ways, locality,
+};
 use shunt_datapath::host::{Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
 use shunt_datapath::translation::{LOCALS, Local, Translation, Tuple};
@@ -39,6 +41,7 @@ unsafe impl Pod for Plain<FragmentValue> {}
 unsafe impl Pod for Plain<LocalityKey> {}
 unsafe impl Pod for Plain<Locality> {}
 unsafe impl Pod for Plain<Traffic> {}
+unsafe impl Pod for Plain<PeerKey> {}
 unsafe impl Pod for Plain<Tuple> {}
 unsafe impl Pod for Plain<Translation> {}
 
@@ -261,6 +264,14 @@ impl Kernel {
             }
             targets.insert(Plain(*key), Plain(known), 0)?;
         }
+        let peers = self.map("PEERS")?;
+        let mut peers = HashMap::<_, Plain<PeerKey>, [u64; 2]>::try_from(peers)?;
+        for key in peers.keys().collect::<Result<Vec<_>, _>>()? {
+            peers.remove(&key)?;
+        }
+        for (key, address) in &tables.peers {
+            peers.insert(Plain(*key), address, 0)?;
+        }
         let mut learned = self.learned()?;
         for key in learned.keys().collect::<Result<Vec<_>, _>>()? {
             learned.remove(&key)?;
@@ -282,7 +293,21 @@ impl Kernel {
         for (tuple, translation) in tables.all_translations() {
             translations.insert(Plain(tuple), Plain(translation), 0)?;
         }
+        self.upload_origins(tables)?;
         self.upload_routes(tables)
+    }
+
+    fn upload_origins(&mut self, tables: &HostTables) -> Fallible<()> {
+        let map = self.map("ORIGINS")?;
+        let mut origins = LpmTrie::<_, [u8; OriginKey::BYTES], u32>::try_from(map)?;
+        for key in origins.keys().collect::<Result<Vec<_>, _>>()? {
+            origins.remove(&key)?;
+        }
+        for (key, length, id) in &tables.origins {
+            let key = Key::new(OriginKey::FIXED + length, key.bytes());
+            origins.insert(&key, id, 0)?;
+        }
+        Ok(())
     }
 
     fn upload_routes(&mut self, tables: &HostTables) -> Fallible<()> {

@@ -450,13 +450,25 @@ impl Frame for Bytes {
         field.set_u16::<0>(checksum::update(sum, checksum::add(pseudo, other)));
     }
 
-    fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32) -> Word {
+    fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
         unreachable!()
+    }
+
+    fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
+        false
     }
 
     fn first<T: Tables>(&self, _: &T) {}
 
     fn later<T: Tables>(&self, _: &T) -> Word {
+        unreachable!()
+    }
+
+    fn origin<T: Tables>(&self, _: &T, _: u32) -> u32 {
+        unreachable!()
+    }
+
+    fn one_packet<T: Tables>(&self, _: &T, _: u32) -> Word {
         unreachable!()
     }
 

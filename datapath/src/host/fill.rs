@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
-    BACK, Hop, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word, fate, kind,
-    method, nat, pool_slot, server_flag, service_flag, standing, wide,
+    BACK, Hop, OriginKey, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word,
+    fate, kind, lookup, method, nat, pool_slot, server_flag, service_flag, standing, wide,
 };
 
 use crate::translation::place as place_of_local;
@@ -74,7 +74,7 @@ impl HostTables {
         // The service with every port has the stretch of ids that has its own number.
         let endpoint = if port == 0 { wide(id) } else { id };
         if port == 0 {
-            self.settings.wide = 1;
+            self.settings.wide |= lookup::EVERY_PORT;
             self.wide_services[id as usize] = id;
         }
         self.add_endpoint(address, port, protocol, kind::SERVICE, endpoint);
@@ -95,6 +95,39 @@ impl HostTables {
             IpAddr::V6(_) => place(&mut self.endpoints6, seed, endpoint),
         };
         placed.expect("the table of endpoints is large enough");
+    }
+
+    /// Puts an endpoint for packets from a network, of this length, and by a device; 0 is any.
+    pub fn add_origin(
+        &mut self,
+        target: (IpAddr, u16),
+        protocol: u8,
+        network: Option<(IpAddr, u8)>,
+        interface: u32,
+        id: u32,
+    ) {
+        let word = endpoint_word(target.1.to_be(), protocol, kind::SERVICE);
+        let family = if target.0.is_ipv6() { OriginKey::V6 } else { 0 };
+        let (source, length) = network.map_or(([0, 0], 0), |(source, length)| {
+            (words(source), u32::from(length))
+        });
+        let key = OriginKey {
+            bits: OriginKey::BITS,
+            word,
+            interface: interface | family,
+            reserved: 0,
+            target: words(target.0),
+            source,
+        };
+        self.origins.push((key, length, id));
+        self.settings.wide |= match target.1 {
+            0 => lookup::ORIGIN_EVERY_PORT,
+            _ => lookup::ORIGIN_PORT,
+        };
+        if interface != 0 {
+            self.settings.wide |= lookup::ORIGIN_DEVICE;
+        }
+        self.add_endpoint(target.0, 0, protocol, kind::ADDRESS, 1);
     }
 
     /// Adds a server to a service; it takes nothing before it is in the pool.

@@ -9,7 +9,7 @@ use crate::frame::{Edit, Frame, Room, Transport, View};
 use crate::packet::{self, Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
-use crate::{fragment, link, open};
+use crate::{fragment, link, open, origin, peer};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -127,8 +127,12 @@ impl Frame for HostFrame {
         }
     }
 
-    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32) -> Word {
-        open::begin(self, tables, ports, server)
+    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
+        open::begin(self, tables, ports, server, service)
+    }
+
+    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {
+        peer::forwarded(self, tables, service, source)
     }
 
     fn first<T: Tables>(&self, tables: &T) {
@@ -137,6 +141,14 @@ impl Frame for HostFrame {
 
     fn later<T: Tables>(&self, tables: &T) -> Word {
         fragment::later(self, tables)
+    }
+
+    fn origin<T: Tables>(&self, tables: &T, word: u32) -> u32 {
+        origin::of_frame(self, tables, word)
+    }
+
+    fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word {
+        fragment::one_packet(self, tables, server)
     }
 
     fn options(&self, l3: usize, header: usize) -> Option<u32> {

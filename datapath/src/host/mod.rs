@@ -6,8 +6,11 @@
 
 mod fill;
 mod frame;
+mod origins;
 mod tables;
+mod words;
 
+pub use self::words::HostWords;
 pub use fill::{NewServer, mac, words};
 pub use frame::{Hook, HostFrame};
-pub use tables::{HELD_BYTES, HostTables, HostWords, Sizes};
+pub use tables::{HELD_BYTES, HostTables, Sizes};

@@ -8,53 +8,21 @@ use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
 use crate::entry::{
-    Bucket4, Bucket6, HOPS, Hop, LocalityKey, Server, Service, Settings, Traffic, WIDES, Ways,
-    locality, standing,
+    Bucket4, Bucket6, HOPS, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings,
+    Traffic, WIDES, Ways, locality, standing,
 };
 use crate::family::{V4, V6};
-use crate::flows::{GONE, Layout, Narrow, Wide, Words};
+use crate::flows::{GONE, Layout, Narrow, Wide};
 use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::{template, track, walk};
+use crate::{addressed, origin, template, track, walk};
 
-use super::HostFrame;
+use super::{HostFrame, HostWords, origins};
 
 /// The longest frame that the kernel's side sets aside (`ebpf/src/shell/maps.rs`).
 pub const HELD_BYTES: usize = 2040;
-
-/// Words in plain memory.
-#[derive(Clone, Copy, Debug)]
-pub struct HostWords<'a>(pub &'a [AtomicU64]);
-
-impl Words for HostWords<'_> {
-    fn skip(self, count: usize) -> Self {
-        Self(&self.0[count..])
-    }
-
-    fn pick<L: Layout>(self, index: usize) -> Self {
-        self.skip(index * L::STRIDE)
-    }
-
-    fn load(self, at: usize) -> u64 {
-        self.0[at].load(Ordering::SeqCst)
-    }
-
-    fn store(self, at: usize, value: u64) {
-        self.0[at].store(value, Ordering::SeqCst);
-    }
-
-    fn swap(self, at: usize, from: u64, to: u64) -> bool {
-        let word = &self.0[at];
-        word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-    }
-
-    fn add(self, at: usize, value: u64) -> u64 {
-        self.0[at].fetch_add(value, Ordering::SeqCst)
-    }
-}
 
 /// How large the tables are.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +59,8 @@ pub struct HostTables {
     pub endpoints6: Vec<Bucket6>,
     pub services: Vec<Service>,
     pub wide_services: Vec<u32>,
+    /// What packets from somewhere are found by, bits of prefix, endpoint.
+    pub origins: Vec<(OriginKey, u32, u32)>,
     pub servers: Vec<Server>,
     pub pools: Vec<AtomicU64>,
     pub counts: Vec<AtomicU64>,
@@ -99,6 +69,7 @@ pub struct HostTables {
     /// [`locality::WORDS`] a target, in the order in which they came.
     pub localities: Vec<AtomicU64>,
     pub targets: Mutex<Vec<LocalityKey>>,
+    pub peers: HashMap<PeerKey, [u64; 2]>,
     /// What [`Tables::random`] is drawn from.
     pub dice: AtomicU64,
     /// Eight words a bucket.
@@ -154,12 +125,14 @@ impl HostTables {
             endpoints6: vec![Bucket6::default(); sizes.endpoints],
             services: vec![Service::default(); sizes.services],
             wide_services: vec![0; WIDES as usize],
+            origins: Vec::new(),
             servers: vec![Server::default(); sizes.servers],
             pools: zeros(sizes.pool_words),
             counts: zeros(sizes.servers),
             standings: zeros(sizes.servers * standing::WORDS),
             localities: zeros(TARGETS * locality::WORDS),
             targets: Mutex::default(),
+            peers: HashMap::new(),
             dice: AtomicU64::new(0x5eed),
             flows4: zeros(sizes.flows * 8),
             flows6: zeros(sizes.flows * 8),
@@ -296,6 +269,10 @@ impl<'a> Tables for &'a HostTables {
         word_at(&self.standings, server * standing::WORDS as u32)
     }
 
+    fn peer(&self, key: &PeerKey) -> Option<[u64; 2]> {
+        self.peers.get(key).copied()
+    }
+
     fn locality(&self, key: &LocalityKey) -> Option<HostWords<'a>> {
         let targets = self.targets.lock().expect("no panic in here");
         let at = targets.iter().position(|other| other == key)?;
@@ -356,11 +333,23 @@ impl<'a> Tables for &'a HostTables {
     }
 
     fn wide4(&self, address: u32, word: u32) -> u32 {
-        walk::wide::<V4, _>(self, address, word)
+        addressed::wide::<V4, _>(self, address, word)
     }
 
     fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
-        walk::wide::<V6, _>(self, address, word)
+        addressed::wide::<V6, _>(self, address, word)
+    }
+
+    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
+        origin::find::<V4, _>(self, target, word, source, interface)
+    }
+
+    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
+        origin::find::<V6, _>(self, target, word, source, interface)
+    }
+
+    fn origin(&self, key: &OriginKey) -> u32 {
+        origins::longest(&self.origins, key)
     }
 
     fn schedule(&self, service: u32, client: Client) -> u32 {

@@ -7,6 +7,7 @@
 
 use super::least::Loaded;
 use super::overload;
+use crate::addressed;
 use crate::connection::TICK_MASK;
 use crate::entry::{LOCALITY_SERVERS, LocalityKey, locality as word};
 use crate::entry::{
@@ -73,7 +74,7 @@ fn weight_of<T: Tables>(tables: &T, service: u32, server: u32) -> (u32, bool) {
         return (0, false);
     };
     // The id may have been given to a server of another service.
-    if entry.service != service {
+    if addressed::service_of(tables, entry.service) != service {
         return (0, false);
     }
     let present = entry.flags & server_flag::PRESENT != 0;

@@ -3,6 +3,7 @@
 //! The answer's key is entered where nobody has it, which no other packet can do at the same time.
 //! So the full tuple is what is unique, and the same local port serves one flow at each server.
 
+use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
 use crate::family::{Family, V4, V6, endpoint_hash};
 use crate::flows::Words;
@@ -12,7 +13,6 @@ use crate::packet::{self, Packet, Ports};
 use crate::tables::{Tables, entered};
 use crate::translation::{Translation, Tuple, ends, flag, word};
 use crate::verdict::{Drop, Word};
-use crate::walk;
 
 /// Local ports that are tried for a flow. With four of five in use, one flow in 1,200 finds none.
 pub const TRIES: u32 = 32;
@@ -60,7 +60,7 @@ fn flow<F: Family, P: Frame, T: Tables>(
     let asked = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     Some(Flow {
         given: Tuple::of(packet, &ports),
-        service: walk::endpoint::<F, T>(tables, settings, packet.target, asked) as u64,
+        service: addressed::endpoint::<F, T>(tables, settings, packet.target, asked) as u64,
     })
 }
 
@@ -103,7 +103,7 @@ fn flags<T: Tables>(tables: &T, service: u32, server: &Server) -> u64 {
     if server.flags & server_flag::FULL_NAT != 0 {
         flags |= flag::LOCAL;
     }
-    let service = tables.service(walk::service_of(tables, service));
+    let service = tables.service(addressed::service_of(tables, service));
     let asked = service.map_or(0, |service| service.flags);
     if asked & service_flag::ONE_PACKET != 0 {
         flags |= flag::ONE_PACKET;

@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(masqueraded(v6, protocol));
         }
         cases.push(a_service_of_the_port_comes_first(v6));
+        cases.push(local_to_a_server(v6));
         cases.push(persistent(v6));
         cases.push(error_to_the_server(v6));
         cases.push(error_to_the_client(v6));
@@ -57,6 +58,22 @@ fn own(first: IpAddr, number: u16) -> IpAddr {
         IpAddr::V4(a) => Ipv4Addr::from(u32::from(a) + u32::from(more)).into(),
         IpAddr::V6(a) => Ipv6Addr::from(u128::from(a) + u128::from(more)).into(),
     }
+}
+
+/// lblc knows the server of an address by the service, which has another id than its endpoint.
+fn local_to_a_server(v6: bool) -> Case {
+    let mut tables = farm(v6, UDP, method::ROUTE);
+    tables.set_pool(1, scheduler::LBLC, &[(1, 1), (2, 1)]);
+    let mut all = case(
+        format!("{}: lblc keeps an address with its server", family_name(v6)),
+        tables,
+    );
+    for port in [21, 5000, 80] {
+        let packet = opening(UDP, client(v6), (virtual_end(v6).0, port));
+        let out = packet.clone().macs(0x101, 3).ttl(63);
+        all = all.turns(&packet, Verdict::Send(TO_SERVER), &out);
+    }
+    all
 }
 
 /// The same client port to two ports is two flows.

@@ -1,6 +1,7 @@
 //! Fragments: the first, those that follow, and those that come too early or lie.
 
-use shunt_datapath::entry::method;
+use shunt_datapath::entry::{Ways, method, scheduler, service_flag};
+use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
 
 use super::connections::noted;
@@ -20,6 +21,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(before_the_first(v6, protocol));
             cases.push(answers(v6, protocol));
         }
+        cases.push(one_packet(v6));
         cases.push(overlapping(v6));
         cases.push(tiny(v6));
         cases.push(forgotten(v6));
@@ -36,6 +38,45 @@ fn first(v6: bool, protocol: u8, id: u32) -> Packet {
 fn later(v6: bool, protocol: u8, id: u32, offset: u16, more: bool) -> Packet {
     let packet = bare(client(v6).0, virtual_end(v6).0, protocol).payload(&[2; 64]);
     packet.fragment(id, offset, more)
+}
+
+/// Without an entry of its flow a datagram is one datagram all the same.
+fn one_packet(v6: bool) -> Case {
+    let mut tables = HostTables::new(Sizes::default());
+    let (address, port) = virtual_end(v6);
+    tables.add_service(address, port, UDP, service_flag::ONE_PACKET);
+    for number in 1..=2 {
+        let ways = Ways::new(mac(0x100 + number), mac(3), TO_SERVER, 1500);
+        let server = NewServer {
+            ways,
+            ..server(method::ROUTE, v6)
+        };
+        tables.add_server(1, &server);
+    }
+    tables.set_pool(1, scheduler::RING, &[(1, 1), (2, 1)]);
+    let whole = opening(UDP, client(v6), virtual_end(v6));
+    let packets = [
+        (whole.clone(), 1),
+        (first(v6, UDP, 9), 2),
+        (first(v6, UDP, 10), 1),
+        (later(v6, UDP, 9, 128, true), 2),
+        (whole, 2),
+        (later(v6, UDP, 10, 128, false), 1),
+        (later(v6, UDP, 9, 192, false), 2),
+    ];
+    let sentence = format!(
+        "{}: fragments of one packet have one server",
+        family_name(v6)
+    );
+    let mut all = case(sentence, tables);
+    for (packet, number) in packets {
+        let out = packet.clone().macs(0x100 + number, 3).ttl(63);
+        all = all.turns(&packet, SENT, &out);
+    }
+    all.holds("four datagrams, and no entry", |tables| {
+        let count = |server: usize| tables.traffic.lock().unwrap()[server].connections;
+        count(1) + count(2) == 4 && live(tables, 1) == (0, 0)
+    })
 }
 
 fn in_order(v6: bool, protocol: u8, method: u8) -> Case {

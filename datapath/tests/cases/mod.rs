@@ -14,6 +14,7 @@ mod hostile;
 mod icmp;
 mod introduced;
 mod methods;
+mod origins;
 pub mod packet;
 mod persistence;
 mod schedulers;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
     cases.extend(introduced::cases());
+    cases.extend(origins::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
     cases.extend(settings::cases());

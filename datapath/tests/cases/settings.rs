@@ -2,7 +2,9 @@
 //! and what is done against floods.
 
 use shunt_datapath::connection::{ESTABLISHED, SYN_RECV, SYNACK};
-use shunt_datapath::entry::{Ways, fate, method, scheduler, server_flag, service_switch, switch};
+use shunt_datapath::entry::{
+    PeerKey, Ways, fate, method, scheduler, server_flag, service_switch, switch,
+};
 use shunt_datapath::flows::{self, Layout, Narrow, Wide};
 use shunt_datapath::host::{HostTables, HostWords, NewServer, mac};
 use shunt_datapath::verdict::{Bounce, Drop, Note, Pass, Verdict};
@@ -33,6 +35,9 @@ pub fn cases() -> Vec<Case> {
         cases.push(resets_of_every_kind(v6));
         cases.push(a_syn_leaves_a_quiesced_server(v6));
         cases.push(templates_leave_a_quiesced_server(v6));
+        for protocol in [TCP, UDP] {
+            cases.push(peers_forward_no_more(v6, protocol));
+        }
         cases.push(passed_by(v6));
         cases.push(any_segment_opens(v6));
         cases.push(servers_hear_that_nobody_listens(v6));
@@ -279,6 +284,43 @@ fn templates_leave_a_quiesced_server(v6: bool) -> Case {
         SENT,
         &at(&first.flags(ACK), 1, method::ROUTE),
     )
+}
+
+/// Server 1 is the director itself, server 2 another director.
+fn peers_forward_no_more(v6: bool, protocol: u8) -> Case {
+    let mut tables = two(v6, protocol, method::ROUTE);
+    tables.servers[1].method = method::LOCAL;
+    tables.services[1].switches |= service_switch::PEERS;
+    let key = PeerKey {
+        mac: tables.servers[2].ways.target & 0xffff_ffff_ffff,
+        service: 1,
+        reserved: 0,
+    };
+    tables.peers.insert(key, tables.servers[2].address);
+    tables.set_pool(1, scheduler::RING, &[(2, 1)]);
+    let packet = opening(protocol, client(v6), virtual_end(v6));
+    let forwarded = packet.clone().macs(3, 0x102);
+    let own = packet
+        .clone()
+        .from((server_end(v6).0, 50_000))
+        .macs(3, 0x102);
+    let local = Verdict::Pass(Pass::Local);
+    case(
+        format!(
+            "{} {}: what a peer forwards stays here, what it asks itself does not",
+            protocol_name(protocol),
+            family_name(v6)
+        ),
+        tables,
+    )
+    .leaves(&forwarded, local)
+    .leaves(&forwarded, local)
+    .leaves(&forwarded.clone().tags(&[0x8100]), local)
+    .holds("nothing remembers it", |tables| {
+        live(tables, 1) == (0, 0) && live(tables, 2) == (0, 0)
+    })
+    .turns(&own, SENT, &at(&own, 2, method::ROUTE))
+    .turns(&packet, SENT, &at(&packet, 2, method::ROUTE))
 }
 
 fn passed_by(v6: bool) -> Case {

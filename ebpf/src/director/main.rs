@@ -7,6 +7,8 @@
 #![allow(internal_features)]
 
 #[cfg(target_arch = "bpf")]
+mod caller;
+#[cfg(target_arch = "bpf")]
 mod program;
 #[cfg(target_arch = "bpf")]
 #[path = "../shell/mod.rs"]

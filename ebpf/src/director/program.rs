@@ -12,7 +12,7 @@ use shunt_datapath::frame::Frame;
 use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
-use shunt_ebpf::{REST, TRANSLATE};
+use shunt_ebpf::{RELATED, REST, TRANSLATE};
 
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
@@ -44,12 +44,21 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame(context);
     let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
-        verdict = Word(parts::related_xdp(context));
+        // SAFETY: as above.
+        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), RELATED) };
+        verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
         verdict = Word::drop(Drop::LostFragment);
     }
     end_xdp(context, verdict)
+}
+
+/// ICMP messages, which [`director_xdp_rest`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
+    end_xdp(context, Word(parts::related_xdp(context)))
 }
 
 /// Packets of translated flows, which the programs before leave.
@@ -144,12 +153,21 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
     let mut frame = SkbFrame(context);
     let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
-        verdict = Word(parts::related_tc(context));
+        // SAFETY: as above.
+        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), RELATED) };
+        verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
         verdict = Word::drop(Drop::LostFragment);
     }
     end_tc(context, verdict)
+}
+
+/// ICMP messages, which [`director_tc_rest`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
+    end_tc(context, Word(parts::related_tc(context)))
 }
 
 /// Packets of translated flows, which the programs before leave.

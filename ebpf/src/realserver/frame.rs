@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{
 };
 use shunt_datapath::checksum;
 use shunt_datapath::clamp::Change;
-use shunt_datapath::entry::Ways;
+use shunt_datapath::entry::{NONE, Ways};
 use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
 use shunt_datapath::packet::{self, Extensions, Ports};
@@ -92,9 +92,14 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
-        fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32) -> Word {
+        fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
             // A real server schedules nothing.
             Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
+            false
         }
 
         #[inline(always)]
@@ -102,6 +107,16 @@ macro_rules! bytes {
 
         #[inline(always)]
         fn later<T: Tables>(&self, _: &T) -> Word {
+            Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn origin<T: Tables>(&self, _: &T, _: u32) -> u32 {
+            NONE
+        }
+
+        #[inline(always)]
+        fn one_packet<T: Tables>(&self, _: &T, _: u32) -> Word {
             Word::drop(Drop::Internal)
         }
     };

@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 use core::ffi::c_void;
+use core::ptr;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
@@ -13,13 +14,14 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Progr
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, Server, Service, Settings, Traffic, WIDES,
-    Ways, locality, standing,
+    self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
+    Service, Settings, Traffic, WIDES, Ways, locality, standing,
 };
 use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use shunt_datapath::translation::{Local, Translation, Tuple, place};
 use shunt_datapath::verdict::COUNTERS;
+use shunt_ebpf::LATER;
 
 use super::context::blur;
 use super::parts;
@@ -86,6 +88,8 @@ static COUNTS: Array<u64, 4096, MAPPED> = Array::new();
 #[btf_map]
 static STANDINGS: Array<Standing, 4096, MAPPED> = Array::new();
 #[btf_map]
+static PEERS: HashMap<PeerKey, [u64; 2], 4096> = HashMap::new();
+#[btf_map]
 static LOCALITIES: LruHashMap<LocalityKey, Locality, 65536> = LruHashMap::new();
 #[btf_map]
 static FLOWS4: Array<FlowBucket, 16384, MAPPED> = Array::new();
@@ -97,6 +101,8 @@ static HOPS_TO_CLIENTS: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
 static ROUTES4: LpmTrie<[u8; 4], u32, 4096> = LpmTrie::new();
 #[btf_map]
 static ROUTES6: LpmTrie<[u8; 16], u32, 4096> = LpmTrie::new();
+#[btf_map]
+static ORIGINS: LpmTrie<[u8; OriginKey::BYTES], u32, { entry::ORIGINS as usize }> = LpmTrie::new();
 #[btf_map]
 static LEARNED: LruHashMap<[u64; 2], Ways, 4096> = LruHashMap::new();
 #[btf_map]
@@ -122,9 +128,9 @@ static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// The programs that each hook's first one goes on with, by their places ([`shunt_ebpf::REST`]).
 /// The kernel binds such a map to one kind of program.
 #[btf_map]
-pub static PROGRAMS_XDP: ProgramArray<2> = ProgramArray::new();
+pub static PROGRAMS_XDP: ProgramArray<{ LATER.len() }> = ProgramArray::new();
 #[btf_map]
-pub static PROGRAMS_TC: ProgramArray<2> = ProgramArray::new();
+pub static PROGRAMS_TC: ProgramArray<{ LATER.len() }> = ProgramArray::new();
 
 // Set by the daemon before it loads; the verifier sees constants.
 #[unsafe(no_mangle)]
@@ -280,6 +286,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn peer(&self, key: &PeerKey) -> Option<[u64; 2]> {
+        // SAFETY: values are replaced, not changed in place.
+        unsafe { PEERS.get(key) }.copied()
+    }
+
+    #[inline(always)]
     fn locality(&self, key: &LocalityKey) -> Option<MapWords> {
         words(LOCALITIES.get_ptr_mut(key))
     }
@@ -330,6 +342,25 @@ impl Tables for Maps {
         WIDE_SERVICES
             .get(number)
             .map_or(0, |service| *service as u32)
+    }
+
+    #[inline(always)]
+    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
+        parts::origin4(target, word, source, interface)
+    }
+
+    #[inline(always)]
+    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
+        let both = word as u64 | (interface as u64) << 32;
+        parts::origin6(target[0], target[1], source[0], source[1], both)
+    }
+
+    #[inline(always)]
+    fn origin(&self, key: &OriginKey) -> u32 {
+        // As the trie's key, but with fields that the compiler lays on the stack by eight bytes.
+        // SAFETY: the same size (asserted there), no padding, and a lesser alignment.
+        let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; OriginKey::BYTES]>>() };
+        ORIGINS.get(key).copied().unwrap_or(NONE)
     }
 
     #[inline(always)]

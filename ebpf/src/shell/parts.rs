@@ -11,7 +11,8 @@ use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    fragment, icmp, open, packet, reply, template, track, translate, tunnel, walk,
+    addressed, fragment, icmp, open, origin, packet, peer, reply, template, track, translate,
+    tunnel,
 };
 
 use super::fib;
@@ -68,14 +69,30 @@ pub extern "C" fn recall6(service: u32, a: u64, b: u64, server: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide4(address: u32, word: u32) -> u32 {
-    walk::wide::<V4, Maps>(&Maps, address, word)
+    addressed::wide::<V4, Maps>(&Maps, address, word)
 }
 
 /// The same for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide6(a: u64, b: u64, word: u32) -> u32 {
-    walk::wide::<V6, Maps>(&Maps, [a, b], word)
+    addressed::wide::<V6, Maps>(&Maps, [a, b], word)
+}
+
+/// The endpoint of packets from somewhere to an IPv4 address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn origin4(target: u32, word: u32, source: u32, interface: u32) -> u32 {
+    origin::find::<V4, Maps>(&Maps, target, word, source, interface)
+}
+
+/// The same for IPv6; the word and the interface are in one number, for a function of the kernel
+/// has five at the most.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn origin6(a: u64, b: u64, source_a: u64, source_b: u64, both: u64) -> u32 {
+    let (word, interface) = (both as u32, (both >> 32) as u32);
+    origin::find::<V6, Maps>(&Maps, [a, b], word, [source_a, source_b], interface)
 }
 
 #[inline(always)]
@@ -89,8 +106,28 @@ fn both(ports: u32, flags: u32) -> Ports {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin_xdp(context: *mut xdp_md, ports: u32, flags: u32, server: u32) -> u64 {
-    open::begin(&XdpFrame(context), &Maps, both(ports, flags), server).0
+pub extern "C" fn begin_xdp(
+    context: *mut xdp_md,
+    ports: u32,
+    flags: u32,
+    server: u32,
+    service: u32,
+) -> u64 {
+    open::begin(
+        &XdpFrame(context),
+        &Maps,
+        both(ports, flags),
+        server,
+        service,
+    )
+    .0
+}
+
+/// Whether another director forwarded the frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forwarded_xdp(context: *mut xdp_md, service: u32, a: u64, b: u64) -> u32 {
+    peer::forwarded(&XdpFrame(context), &Maps, service, [a, b]) as u32
 }
 
 /// Remembers a first fragment.
@@ -107,6 +144,20 @@ pub extern "C" fn later_xdp(context: *mut xdp_md) -> u64 {
     fragment::later(&XdpFrame(context), &Maps).0
 }
 
+/// The endpoint of a frame from somewhere.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn origin_xdp(context: *mut xdp_md, word: u32) -> u32 {
+    origin::of_frame(&XdpFrame(context), &Maps, word)
+}
+
+/// A fragment of a datagram that gets no entry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn one_packet_xdp(context: *mut xdp_md, server: u32) -> u64 {
+    fragment::one_packet(&XdpFrame(context), &Maps, server).0
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn route_xdp(context: *mut xdp_md, v6: u32, a: u64, b: u64) -> u32 {
@@ -120,8 +171,28 @@ pub extern "C" fn route_xdp(context: *mut xdp_md, v6: u32, a: u64, b: u64) -> u3
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin_tc(context: *mut __sk_buff, ports: u32, flags: u32, server: u32) -> u64 {
-    open::begin(&SkbFrame(context), &Maps, both(ports, flags), server).0
+pub extern "C" fn begin_tc(
+    context: *mut __sk_buff,
+    ports: u32,
+    flags: u32,
+    server: u32,
+    service: u32,
+) -> u64 {
+    open::begin(
+        &SkbFrame(context),
+        &Maps,
+        both(ports, flags),
+        server,
+        service,
+    )
+    .0
+}
+
+/// Whether another director forwarded the frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forwarded_tc(context: *mut __sk_buff, service: u32, a: u64, b: u64) -> u32 {
+    peer::forwarded(&SkbFrame(context), &Maps, service, [a, b]) as u32
 }
 
 /// Remembers a first fragment.
@@ -136,6 +207,20 @@ pub extern "C" fn first_tc(context: *mut __sk_buff) -> u32 {
 #[inline(never)]
 pub extern "C" fn later_tc(context: *mut __sk_buff) -> u64 {
     fragment::later(&SkbFrame(context), &Maps).0
+}
+
+/// The endpoint of a frame from somewhere.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn origin_tc(context: *mut __sk_buff, word: u32) -> u32 {
+    origin::of_frame(&SkbFrame(context), &Maps, word)
+}
+
+/// A fragment of a datagram that gets no entry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn one_packet_tc(context: *mut __sk_buff, server: u32) -> u64 {
+    fragment::one_packet(&SkbFrame(context), &Maps, server).0
 }
 
 #[unsafe(no_mangle)]

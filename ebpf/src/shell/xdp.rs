@@ -161,9 +161,15 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32) -> Word {
+    fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         let both = ports.source as u32 | (ports.target as u32) << 16;
-        Word(parts::begin_xdp(self.0, both, ports.flags as u32, server))
+        let flags = ports.flags as u32;
+        Word(parts::begin_xdp(self.0, both, flags, server, service))
+    }
+
+    #[inline(always)]
+    fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
+        parts::forwarded_xdp(self.0, service, source[0], source[1]) != 0
     }
 
     #[inline(always)]
@@ -174,6 +180,16 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn later<T: Tables>(&self, _tables: &T) -> Word {
         Word(parts::later_xdp(self.0))
+    }
+
+    #[inline(always)]
+    fn origin<T: Tables>(&self, _tables: &T, word: u32) -> u32 {
+        parts::origin_xdp(self.0, word)
+    }
+
+    #[inline(always)]
+    fn one_packet<T: Tables>(&self, _tables: &T, server: u32) -> Word {
+        Word(parts::one_packet_xdp(self.0, server))
     }
 
     #[inline(always)]

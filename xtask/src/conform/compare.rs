@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use super::bed::{Out, Side};
 use super::known;
-use super::packet::{self, ETHERNET, ICMP, ICMP6, IPIP, IPV6, Packet, TCP};
+use super::packet::{self, ETHERNET, GRE, GUE_PORT, ICMP, ICMP6, IPIP, IPV6, Packet, TCP, UDP};
 use super::play::{FIRST, Record};
 use super::scenario::{Scenario, Slot, Step};
 
@@ -189,11 +189,21 @@ fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
 }
 
 /// Where the IP header begins that is behind those of tunnels.
-fn innermost(frame: &[u8]) -> usize {
+pub fn innermost(frame: &[u8]) -> usize {
     let outer = frame.get(ETHERNET..).unwrap_or_default();
     match Packet::read(outer) {
-        Some(packet) if matches!(packet.protocol, IPIP | IPV6) && packet.fragment.is_none() => {
-            frame.len() - packet.payload.len()
+        Some(packet) if packet.fragment.is_none() => {
+            let at = frame.len() - packet.payload.len();
+            match packet.protocol {
+                IPIP | IPV6 => at,
+                // RFC 2784: a checksum and two reserved bytes, or none.
+                GRE => at + if packet.payload[0] & 0x80 == 0 { 4 } else { 8 },
+                // draft-ietf-intarea-gue: the length of the optional fields in words.
+                UDP if gue(frame).is_some() => {
+                    at + 8 + 4 + 4 * usize::from(packet.payload.get(8).unwrap_or(&0) & 0x1f)
+                }
+                _ => ETHERNET,
+            }
         }
         _ => ETHERNET,
     }
@@ -217,15 +227,50 @@ fn put_together(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
         frame[place..place + 2].copy_from_slice(&length.to_be_bytes());
         packet::sum_up_header(&mut frame[start..]);
     }
+    renew_tunnel(&mut frame);
     frame
+}
+
+/// The length and the checksum of a tunnel's own header, which were those of one fragment.
+fn renew_tunnel(frame: &mut [u8]) {
+    if let Some(at) = gue(frame) {
+        let length = (frame.len() - at) as u16;
+        frame[at + 4..at + 6].copy_from_slice(&length.to_be_bytes());
+    }
+    if let Some(at) = gre_sum(frame) {
+        frame[at..at + 2].fill(0);
+        let sum = !packet::folded(&[&frame[at - 4..]]);
+        frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// Where the checksum of a GRE header is, if it has one.
+fn gre_sum(frame: &[u8]) -> Option<usize> {
+    let packet = Packet::read(frame.get(ETHERNET..)?)?;
+    let has_sum = packet.protocol == GRE && packet.payload.first()? & 0x80 != 0;
+    has_sum.then(|| frame.len() - packet.payload.len() + 4)
+}
+
+/// Where the UDP header of a tunnel begins.
+fn gue(frame: &[u8]) -> Option<usize> {
+    let packet = Packet::read(frame.get(ETHERNET..)?)?;
+    let is_whole = packet.fragment.is_none() && packet.payload.len() >= 8;
+    let to_it = packet.protocol == UDP && packet.ports()?[1] == GUE_PORT;
+    (is_whole && to_it).then(|| frame.len() - packet.payload.len())
 }
 
 impl Seen {
     /// What numbers a packet that a director made itself is drawn by lot, and is taken out.
     fn of(mut frame: Vec<u8>) -> Seen {
+        let is_gue = gue(&frame).is_some();
+        if let Some(at) = gue(&frame) {
+            // The source port is a hash with a seed, and the checksum has it.
+            frame[at..at + 2].fill(0);
+            frame[at + 6..at + 8].fill(0);
+        }
         if frame.get(ETHERNET).is_some_and(|byte| byte >> 4 == 4) && frame.len() >= ETHERNET + 20 {
             let header = &mut frame[ETHERNET..ETHERNET + 20];
-            let is_tunnel = matches!(header[9], IPIP | IPV6);
+            let is_tunnel = matches!(header[9], IPIP | IPV6 | GRE) || is_gue;
             let is_error = header[9] == ICMP && header[8] == OWN_TTL;
             if is_tunnel
                 || is_error

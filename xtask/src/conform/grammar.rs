@@ -20,6 +20,8 @@ const ACTS: [usize; 2] = [8, 28];
 /// Closed connections last ten seconds, and should outlive a scenario.
 const MOST_SLOW: usize = 1;
 const SERVICE_PORTS: [u16; 3] = [80, 443, 53];
+/// A service of every port is persistent.
+const EVERY_PORT: &str = " -p 300";
 const SERVER_PORTS: [u16; 3] = [80, 8080, 8081];
 
 /// The scenario of a seed, with the addresses of a slot.
@@ -103,7 +105,10 @@ impl Writer {
     fn add_service(&mut self) {
         let family = self.random.one_of(&Family::BOTH);
         let number = self.random.below(usize::from(VIRTUALS)) as u8;
-        let port = self.random.one_of(&SERVICE_PORTS);
+        let port = match self.random.once_in(12) {
+            true => 0,
+            false => self.random.one_of(&SERVICE_PORTS),
+        };
         let service = Service {
             transport: self.random.one_of(&TRANSPORTS),
             family,
@@ -112,7 +117,10 @@ impl Writer {
             method: self.random.one_of(&METHODS),
             servers: Vec::new(),
         };
-        let extra = self.extra(&OF_SERVICES, &service);
+        let extra = match port {
+            0 => EVERY_PORT.to_owned(),
+            _ => self.extra(&OF_SERVICES, &service),
+        };
         self.command(format!(
             "-A {} -s {}{extra}",
             service.name(),
@@ -171,7 +179,7 @@ impl Writer {
             let own = bed::director_address(family);
             return (SocketAddr::new(own, service.at.port()), method);
         }
-        let port = match method.any_port {
+        let port = match method.any_port && service.at.port() != 0 {
             true => self.random.one_of(&SERVER_PORTS),
             false => service.at.port(),
         };

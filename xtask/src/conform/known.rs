@@ -9,13 +9,13 @@ use std::net::IpAddr;
 use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
-use super::compare::{OWN_TTL, Seen, View, connection};
-use super::packet::{ETHERNET, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
+use super::compare::{OWN_TTL, Seen, View, connection, innermost};
+use super::packet::{ETHERNET, GRE, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step};
 
 /// All of them.
 #[cfg(test)]
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     TIMERS,
     TIMEOUTS,
     OWN_ERRORS,
@@ -29,6 +29,8 @@ const NAMES: [&str; 13] = [
     ASSURED,
     SAVED_THRESHOLDS,
     ONCE_ROUTED,
+    ONE_PACKET,
+    ZEROED,
 ];
 const TIMERS: &str = "timers";
 const TIMEOUTS: &str = "changed timeouts";
@@ -42,6 +44,8 @@ const DELETED_SERVERS: &str = "errors about a deleted server";
 const LAST_SERVICE: &str = "the last service of a family";
 const ASSURED: &str = "when a template is assured";
 const SAVED_THRESHOLDS: &str = "saved thresholds";
+const ONE_PACKET: &str = "errors of a local server and one packet";
+const ZEROED: &str = "zeroed while a server is deleted";
 const ONCE_ROUTED: &str = "connections from before a tunnel";
 
 /// Seconds by which a clock that counts ticks may be off.
@@ -67,6 +71,8 @@ pub struct Known<'a> {
     errors_made: bool,
     servers_deleted: bool,
     became_tunnels: bool,
+    one_packet: bool,
+    zeroed: bool,
     resets: u64,
     local_masqueraded: bool,
     /// Clients that spoke while their family had no service.
@@ -84,6 +90,8 @@ impl<'a> Known<'a> {
             errors_made: false,
             servers_deleted: false,
             became_tunnels: false,
+            one_packet: false,
+            zeroed: false,
             resets: 0,
             local_masqueraded: false,
             unseen: BTreeSet::new(),
@@ -142,6 +150,8 @@ impl<'a> Known<'a> {
             }
             let own = director_address(Family::V6).to_string();
             self.local_masqueraded |= line.contains(&own) && words.contains(&"-m");
+            self.one_packet |= words.contains(&"-o");
+            self.zeroed |= words.first() == Some(&"-Z") && self.servers_deleted;
             self.became_tunnels |= words.first() == Some(&"-e") && words.contains(&"-i");
             self.servers_deleted |= matches!(words.first(), Some(&("-D" | "-C" | "-d")));
         }
@@ -249,6 +259,12 @@ impl<'a> Known<'a> {
             if theirs == ours || name != other_name {
                 continue;
             }
+            let is_server = name.first() == Some(&"->");
+            if self.zeroed && is_server && one.iter().zip(&other).all(|(one, other)| one >= other) {
+                self.names.insert(ZEROED);
+                ours.clone_from(theirs);
+                continue;
+            }
             let differ = |columns: [usize; 2]| columns.iter().any(|&at| one[at] != other[at]);
             if one[0] != other[0]
                 || (differ(IN) && !self.fragments_sent)
@@ -284,6 +300,15 @@ impl<'a> Known<'a> {
                 {
                     *other = one.clone();
                     self.names.insert(OWN_ERRORS);
+                } else if self.one_packet
+                    && side == Side::Front
+                    && one != other
+                    && is_own_error(one)
+                    && is_own_error(other)
+                    && error_kind(one) == error_kind(other)
+                {
+                    *other = one.clone();
+                    self.names.insert(ONE_PACKET);
                 }
             }
         }
@@ -298,7 +323,9 @@ impl<'a> Known<'a> {
             return;
         };
         for (one, other) in theirs.iter().zip(ours) {
-            let is_it = |packet: Packet| packet.source.is_ipv4() && packet.protocol == IPV6;
+            let is_it = |packet: Packet| {
+                packet.source.is_ipv4() && other.frame[innermost(&other.frame)] >> 4 == 6
+            };
             let word = ETHERNET + 6..ETHERNET + 8;
             if one != other
                 && other.packet().is_some_and(is_it)
@@ -362,7 +389,7 @@ impl<'a> Known<'a> {
     fn once_routed(&mut self, kernel: &View, shunt: &mut View) {
         let routed = |seen: &Seen| {
             let packet = seen.packet();
-            packet.is_some_and(|packet| !matches!(packet.protocol, IPIP | IPV6))
+            packet.is_some_and(|packet| !matches!(packet.protocol, IPIP | IPV6 | GRE))
         };
         let back = shunt.frames.get(&Side::Back);
         let is_routed = back.is_some_and(|seen| !seen.is_empty() && seen.iter().all(routed));

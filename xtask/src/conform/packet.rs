@@ -8,6 +8,9 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const IPIP: u8 = 4;
+pub const GRE: u8 = 47;
+/// The port that servers of scenarios take GUE at.
+pub const GUE_PORT: u16 = 6080;
 pub const IPV6: u8 = 41;
 pub const FRAGMENT: u8 = 44;
 pub const ICMP6: u8 = 58;
@@ -299,7 +302,7 @@ fn sum_up(header: &Header, payload: &mut [u8]) {
 }
 
 /// RFC 1071. All pieces but the last must be even.
-fn folded(pieces: &[&[u8]]) -> u16 {
+pub fn folded(pieces: &[&[u8]]) -> u16 {
     let mut sum: u32 = 0;
     for pair in pieces.iter().flat_map(|piece| piece.chunks(2)) {
         let low = pair.get(1).copied().unwrap_or(0);

@@ -8,6 +8,8 @@ use super::vocabulary::{PAYLOADS, TRAFFIC_CLASSES, TRANSPORTS, TTLS};
 
 /// What fits a device of 1500 bytes behind the headers of IPv6 and TCP.
 const MOST_OF_IPV6: u16 = 1440;
+/// Ports that clients of a service of every port ask for.
+const ASKED: [u16; 4] = [21, 80, 443, 50000];
 
 /// How far a flow is, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,11 +34,20 @@ impl Writer {
             let flow = Flow {
                 transport: service.transport,
                 client: SocketAddr::new(self.slot.client(service.family, number), port),
-                service: service.at,
+                service: self.asked(&service),
             };
             let flow = self.flow(flow);
             self.open(flow);
         }
+    }
+
+    /// What a client of a service asks for.
+    fn asked(&mut self, service: &Service) -> SocketAddr {
+        let mut at = service.at;
+        if at.port() == 0 {
+            at.set_port(self.random.one_of(&ASKED));
+        }
+        at
     }
 
     fn flow(&mut self, flow: Flow) -> usize {
@@ -134,7 +145,10 @@ impl Writer {
             transport, service, ..
         } = self.flows[flow];
         // Fragments for the director's own stack are late: "fragments for nobody" in standards.md.
-        let is_it = |other: &Service| other.transport == transport && other.at == service;
+        let is_it = |other: &Service| {
+            let has_port = other.at.port() == 0 || other.at == service;
+            other.transport == transport && other.at.ip() == service.ip() && has_port
+        };
         if !self.services.iter().any(is_it) {
             datagram.pieces = 1;
         }
@@ -219,7 +233,7 @@ impl Writer {
         let service = self.any_service();
         let client = self.random.below(usize::from(CLIENTS)) as u8;
         let port = 1024 + self.random.below(64000) as u16;
-        let mut at = service.at;
+        let mut at = self.asked(&service);
         if self.random.once_in(2) {
             at.set_port(7);
         }

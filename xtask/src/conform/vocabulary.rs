@@ -21,23 +21,42 @@ pub struct Method {
     pub any_family: bool,
 }
 
-pub const METHODS: [Method; 3] = [
+pub const METHODS: [Method; 10] = [
+    masqueraded(),
+    masqueraded(),
+    routed(),
+    routed(),
+    tunnel("-i"),
+    tunnel("-i"),
+    tunnel("-i --tun-type gue --tun-port 6080"),
+    tunnel("-i --tun-type gue --tun-port 6080 --tun-csum"),
+    tunnel("-i --tun-type gre"),
+    tunnel("-i --tun-type gre --tun-csum"),
+];
+
+const fn masqueraded() -> Method {
     Method {
         option: "-m",
         any_port: true,
         any_family: false,
-    },
+    }
+}
+
+const fn routed() -> Method {
     Method {
         option: "-g",
         any_port: false,
         any_family: false,
-    },
+    }
+}
+
+const fn tunnel(option: &'static str) -> Method {
     Method {
-        option: "-i",
+        option,
         any_port: false,
         any_family: true,
-    },
-];
+    }
+}
 
 /// Words that a service or a server may have besides.
 pub struct Extra {

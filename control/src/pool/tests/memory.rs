@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use shunt_datapath::entry::{
-    Bucket4, Bucket6, Hop, LocalityKey, NONE, POOL_HEAD, PoolWord, Server, Service, Settings,
-    Traffic, Ways, counts, locality, server_flag, service_flag, standing,
+    Bucket4, Bucket6, Hop, LocalityKey, NONE, OriginKey, POOL_HEAD, PeerKey, PoolWord, Server,
+    Service, Settings, Traffic, Ways, counts, locality, server_flag, service_flag, standing,
 };
 use shunt_datapath::flows::Words;
 use shunt_datapath::schedule::{Client, overload, pick};
@@ -236,6 +236,18 @@ impl<'a> Tables for View<'a> {
         unreachable!("no endpoint is looked up here")
     }
 
+    fn origin4(&self, _target: u32, _word: u32, _source: u32, _interface: u32) -> u32 {
+        NONE
+    }
+
+    fn origin6(&self, _target: [u64; 2], _word: u32, _source: [u64; 2], _interface: u32) -> u32 {
+        NONE
+    }
+
+    fn origin(&self, _key: &OriginKey) -> u32 {
+        NONE
+    }
+
     fn wide4(&self, _address: u32, _word: u32) -> u32 {
         unreachable!("no endpoint is looked up here")
     }
@@ -312,6 +324,10 @@ impl<'a> Tables for View<'a> {
     }
 
     fn flows6(&self, _bucket: u32) -> Option<Stretch<'a>> {
+        None
+    }
+
+    fn peer(&self, _key: &PeerKey) -> Option<[u64; 2]> {
         None
     }
 

@@ -1,0 +1,146 @@
+//! Endpoints of marks whose packets must come from somewhere: from a network of clients, or by a
+//! device.
+//!
+//! A place with such a rule has all of its rules here, those for everybody too, and no ordinary
+//! endpoint: the walk finds that first and would look no further.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use shunt_datapath::entry::{ORIGINS, OriginKey, lookup};
+use shunt_datapath::family::{V4, V6};
+use shunt_model::Origin;
+use shunt_model::api::{Change, Reason, Refusal};
+use shunt_model::mark::MarkRule;
+
+use super::Director;
+use super::entries::words;
+use crate::network::Network;
+
+/// Bits of prefix, and the endpoint, by what it is found by.
+pub type Origins = BTreeMap<(OriginKey, u32), u32>;
+
+/// The places of all rules, each with who may ask and the endpoint for them.
+pub(super) type Places = BTreeMap<(IpAddr, u32), Vec<(Origin, u32)>>;
+
+/// What the packet path finds these by. A rule for a device that is not there finds nobody.
+pub(super) fn of_places<'a>(
+    places: impl Iterator<Item = (&'a (IpAddr, u32), &'a Vec<(Origin, u32)>)>,
+    network: &Network,
+) -> Origins {
+    let mut origins = Origins::new();
+    for ((target, word), rules) in places {
+        for (origin, id) in rules {
+            if let Some(key) = key(*target, *word, *origin, network) {
+                origins.insert(key, *id);
+            }
+        }
+    }
+    origins
+}
+
+fn key(target: IpAddr, word: u32, origin: Origin, network: &Network) -> Option<(OriginKey, u32)> {
+    let interface = match origin.device {
+        None => 0,
+        Some(device) => {
+            let mut links = network.links();
+            links.find(|link| link.name == device.name())?.index
+        }
+    };
+    let (source, length) = match origin.network {
+        None => ([0, 0], 0),
+        Some(network) => (words(network.address()), network.length()),
+    };
+    let target_words = words(target);
+    let key = match target {
+        IpAddr::V4(_) => {
+            OriginKey::new::<V4>(target_words[0] as u32, word, source[0] as u32, interface)
+        }
+        IpAddr::V6(_) => OriginKey::new::<V6>(target_words, word, source, interface),
+    };
+    Some((key, OriginKey::FIXED + u32::from(length)))
+}
+
+/// Where else the walk has to look for these: [`lookup`].
+pub(super) fn lookups(origins: &Origins) -> u32 {
+    let of_one = |(key, _): &(OriginKey, u32)| {
+        let port = match key.word as u16 {
+            0 => lookup::ORIGIN_EVERY_PORT,
+            _ => lookup::ORIGIN_PORT,
+        };
+        let device = match key.interface & !OriginKey::V6 {
+            0 => 0,
+            _ => lookup::ORIGIN_DEVICE,
+        };
+        port | device
+    };
+    origins.keys().map(of_one).fold(0, |all, one| all | one)
+}
+
+impl Director {
+    /// Refuses a rule for which there is no room among these.
+    pub(super) fn admit_origin(&self, rule: &MarkRule) -> Result<(), Refusal> {
+        let place = |rule: &MarkRule| (rule.target.protocol, rule.target.address);
+        let rules = || self.table.marks().chain([rule]);
+        let is_here = |one: &&MarkRule| {
+            let mut same = rules().filter(|other| place(other) == place(one));
+            same.any(|other| !other.origin.is_anywhere())
+        };
+        if rules().all(|rule| rule.origin.is_anywhere()) {
+            return Ok(());
+        }
+        let ports =
+            |rule: &MarkRule| 1 + u64::from(rule.target.ports.last - rule.target.ports.first);
+        let needed: u64 = rules().filter(is_here).map(ports).sum();
+        if needed <= u64::from(ORIGINS) {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: Reason::NoRoom,
+            text: format!(
+                "{rule}: rules for places where some mind the origin would have {needed} ports, \
+                 and there is room for {ORIGINS}; leave ports out for every port"
+            ),
+        })
+    }
+
+    /// Refuses what would have masqueraded servers behind rules that mind the origin: the program
+    /// of translated flows does not look at origins.
+    pub(super) fn admit_translated(&self, change: &Change) -> Result<(), Refusal> {
+        let (new, server) = match change {
+            Change::AddMark { rule } => (Some(rule), None),
+            Change::AddServer { key, server } | Change::EditServer { key, server } => {
+                (None, Some((key, server)))
+            }
+            _ => return Ok(()),
+        };
+        let place = |rule: &MarkRule| (rule.target.protocol, rule.target.address);
+        let rules = || self.table.marks().chain(new);
+        let minding = rules().filter(|rule| !rule.origin.is_anywhere());
+        let places: BTreeSet<_> = minding.map(place).collect();
+        for rule in rules().filter(|rule| places.contains(&place(rule))) {
+            let key = rule.service();
+            let present = self.table.service(&key).into_iter();
+            let servers = present.flat_map(|entry| &entry.servers);
+            let added = server
+                .filter(|(of, _)| **of == key)
+                .map(|(_, server)| server);
+            if let Some(server) = servers.chain(added).find(|one| one.method.rewrites()) {
+                return Err(Refusal {
+                    reason: Reason::NotSupported,
+                    text: format!(
+                        "server {} of {key} is masqueraded, which is not carried where a rule \
+                         minds the origin ({rule}); use route or tunnel",
+                        server.at
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the endpoints of marks depend on which devices there are.
+    pub(super) fn minds_devices(&self) -> bool {
+        self.table.marks().any(|rule| rule.origin.device.is_some())
+    }
+}

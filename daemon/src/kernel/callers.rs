@@ -1,0 +1,103 @@
+//! Gives processes of the director itself a server when they ask for a virtual address: programs on
+//! the machine's root control group, which look at sockets of the director's namespace only.
+//!
+//! Programs and links are pinned, as those of devices are. Where it cannot be done, all else works.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+use aya_obj::programs::CgroupSockAddrAttachType as Moment;
+
+use super::object;
+use super::place::Place;
+
+/// The programs, and when each is run.
+const PROGRAMS: [(&str, Moment); 6] = [
+    ("caller_connect4", Moment::Connect4),
+    ("caller_connect6", Moment::Connect6),
+    ("caller_sendmsg4", Moment::UDPSendMsg4),
+    ("caller_sendmsg6", Moment::UDPSendMsg6),
+    ("caller_recvmsg4", Moment::UDPRecvMsg4),
+    ("caller_recvmsg6", Moment::UDPRecvMsg6),
+];
+
+/// Loads the programs and pins them. What hangs on the group is that of an earlier build.
+pub fn load(ebpf: &mut Ebpf, place: &Place) -> Result<()> {
+    for (name, _) in PROGRAMS {
+        let program: &mut CgroupSockAddr = object::program(ebpf, name)?;
+        program.load().map_err(object::explain)?;
+        object::pin_over(&place.pins.join(name), |path| program.pin(path))?;
+        // The next that hangs them finds no link, and makes one. Until then the one in the kernel
+        // goes on: only its pin has another name.
+        let link = link(place, name);
+        if link.exists() {
+            fs::rename(&link, former(place, name)).context("cannot put a link aside")?;
+        }
+    }
+    Ok(())
+}
+
+/// Hangs the programs on the group, or takes them off.
+pub fn settle(place: &Place, wanted: bool) -> Result<()> {
+    if !wanted {
+        for (name, _) in PROGRAMS {
+            let _ = fs::remove_file(former(place, name));
+            let _ = fs::remove_file(link(place, name));
+        }
+        return Ok(());
+    }
+    let group = group().context(
+        "no cgroup2 file system is mounted; try: mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+    )?;
+    for (name, moment) in PROGRAMS {
+        hang(place, &group, name, moment)?;
+    }
+    Ok(())
+}
+
+fn hang(place: &Place, group: &Path, name: &str, moment: Moment) -> Result<()> {
+    let path = link(place, name);
+    if !path.exists() {
+        let group =
+            File::open(group).with_context(|| format!("cannot open {}", group.display()))?;
+        let mut program = CgroupSockAddr::from_pin(place.pins.join(name), moment)
+            .context("cannot open a pinned program")?;
+        // A link shares the group with others, whatever the mode.
+        let id = program
+            .attach(group, CgroupAttachMode::Single)
+            .map_err(object::explain)?;
+        let held = FdLink::try_from(program.take_link(id)?)?;
+        held.pin(&path).context("cannot pin a link")?;
+    }
+    // For a moment both were there: what one gave a server, the other leaves alone.
+    let _ = fs::remove_file(former(place, name));
+    Ok(())
+}
+
+fn link(place: &Place, name: &str) -> PathBuf {
+    place.pins.join(format!("group-{name}"))
+}
+
+/// Where the link of an earlier build is until ours is there.
+fn former(place: &Place, name: &str) -> PathBuf {
+    place.pins.join(format!("former-group-{name}"))
+}
+
+/// The root of the control groups: ours, or where a namespace of mounts hides it (`ip netns exec`),
+/// that of the first process.
+fn group() -> Option<PathBuf> {
+    let mounted = |mounts: &str, root: &str| {
+        let text = fs::read_to_string(mounts).ok()?;
+        let mut paths = text.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(format!("{root}{path}")))
+        });
+        paths.find(|path| path.is_dir())
+    };
+    mounted("/proc/self/mounts", "").or_else(|| mounted("/proc/1/mounts", "/proc/1/root"))
+}

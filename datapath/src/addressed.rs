@@ -1,0 +1,62 @@
+//! Which service or masqueraded server an address and port belong to.
+
+use crate::entry::{NONE, Settings, WIDE, lookup, wide_number, with_port};
+use crate::family::Family;
+use crate::frame::Frame;
+use crate::tables::Tables;
+
+/// The endpoint of this frame's service: [`endpoint`], and where rules ask for an origin, what they
+/// say.
+#[inline(always)]
+pub fn service<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    settings: &Settings,
+    target: F::Address,
+    word: u32,
+) -> u32 {
+    let id = F::endpoint(tables, target, word);
+    if id != NONE || settings.wide == 0 {
+        return id;
+    }
+    if settings.wide & !lookup::EVERY_PORT != 0 {
+        return frame.origin(tables, word);
+    }
+    F::wide(tables, target, word)
+}
+
+/// The endpoint of an address and [`endpoint_word`], or [`NONE`]. One of every port is looked for
+/// where there is none of just this port, as IPVS does (`ip_vs_service_find`).
+#[inline(always)]
+pub fn endpoint<F: Family, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    address: F::Address,
+    word: u32,
+) -> u32 {
+    let id = F::endpoint(tables, address, word);
+    if id != NONE || settings.wide == 0 {
+        return id;
+    }
+    F::wide(tables, address, word)
+}
+
+/// The endpoint of every port of an address, made whole with the port of this word.
+#[inline(always)]
+pub fn wide<F: Family, T: Tables>(tables: &T, address: F::Address, word: u32) -> u32 {
+    let id = F::endpoint(tables, address, word & !0xffff);
+    if id == NONE {
+        return NONE;
+    }
+    with_port(id, word as u16)
+}
+
+/// The service that an endpoint belongs to.
+#[inline(always)]
+pub fn service_of<T: Tables>(tables: &T, endpoint: u32) -> u32 {
+    if endpoint & WIDE == 0 {
+        endpoint
+    } else {
+        tables.wide_service(wide_number(endpoint))
+    }
+}

@@ -1,0 +1,173 @@
+//! Rules that mind where packets come from: the narrowest counts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use shunt_datapath::entry::{Ways, kind, method, scheduler, wide};
+use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
+use shunt_datapath::verdict::{Pass, Verdict};
+
+use super::farm::*;
+use super::packet::*;
+use super::{Case, case};
+
+/// The device that frames of cases come by, and one that they do not.
+const HERE: u32 = 1;
+const ELSEWHERE: u32 = 9;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            cases.push(by_network(v6, protocol));
+            cases.push(by_device(v6, protocol));
+            cases.push(every_port(v6, protocol));
+        }
+        cases.push(nobody_else(v6));
+        cases.push(fragments(v6));
+        cases.push(errors(v6));
+    }
+    cases
+}
+
+/// Services 1 to 4, each with one server, told apart by its MAC address; none is found yet.
+fn farm(v6: bool, protocol: u8) -> HostTables {
+    let mut tables = HostTables::new(Sizes::default());
+    let (address, _) = virtual_end(v6);
+    for number in 1..=4u16 {
+        // By this port nobody asks.
+        tables.add_service(address, 60_000 + number, protocol, 0);
+        let ways = Ways::new(mac(0x100 + number), mac(3), TO_SERVER, 1500);
+        let server = NewServer {
+            ways,
+            ..server(method::ROUTE, v6)
+        };
+        let id = tables.add_server(number.into(), &server);
+        tables.set_pool(number.into(), scheduler::RING, &[(id, 1)]);
+    }
+    tables
+}
+
+/// Address `host` of network number `network`.
+fn at(v6: bool, network: u8, host: u8) -> IpAddr {
+    match v6 {
+        false => Ipv4Addr::new(198, 51, network, host).into(),
+        true => Ipv6Addr::new(0x2001, 0xdb8, 0xc, network.into(), 0, 0, 0, host.into()).into(),
+    }
+}
+
+/// The prefix of a network and of all networks.
+fn lengths(v6: bool) -> (u8, u8) {
+    if v6 { (64, 48) } else { (24, 16) }
+}
+
+fn goes(all: Case, packet: &Packet, number: u16) -> Case {
+    let out = packet.clone().macs(0x100 + number, 3).ttl(63);
+    all.turns(packet, Verdict::Send(TO_SERVER), &out)
+}
+
+fn by_network(v6: bool, protocol: u8) -> Case {
+    let mut tables = farm(v6, protocol);
+    let (target, (one, all)) = (virtual_end(v6), lengths(v6));
+    tables.add_origin(target, protocol, Some((at(v6, 0, 0), all)), 0, 1);
+    tables.add_origin(target, protocol, Some((at(v6, 7, 0), one)), 0, 2);
+    tables.add_origin(target, protocol, None, 0, 3);
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let sentence = format!("{name} {family}: the longest prefix of the client counts");
+    let outside = if v6 { "2001:db8:d::1" } else { "203.0.113.200" };
+    let clients = [
+        (at(v6, 7, 1), 2),
+        (at(v6, 8, 1), 1),
+        (outside.parse().unwrap(), 3),
+        (at(v6, 7, 2), 2),
+    ];
+    let mut story = case(sentence, tables);
+    for (client, number) in clients {
+        let packet = opening(protocol, (client, 4000), target);
+        story = goes(story, &packet, number);
+        story = goes(story, &packet, number);
+    }
+    story
+}
+
+fn by_device(v6: bool, protocol: u8) -> Case {
+    let mut tables = farm(v6, protocol);
+    let (target, (one, all)) = (virtual_end(v6), lengths(v6));
+    tables.add_origin(target, protocol, Some((at(v6, 0, 0), all)), HERE, 1);
+    tables.add_origin(target, protocol, Some((at(v6, 7, 0), one)), ELSEWHERE, 2);
+    tables.add_origin(target, protocol, Some((at(v6, 7, 0), one)), 0, 3);
+    tables.add_origin(target, protocol, None, 0, 4);
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let sentence = format!("{name} {family}: a rule for the device comes before one for any");
+    let outside: IpAddr = match v6 {
+        true => "2001:db8:d::1".parse().unwrap(),
+        false => "203.0.113.200".parse().unwrap(),
+    };
+    let inside = opening(protocol, (at(v6, 7, 1), 4000), target);
+    let story = goes(case(sentence, tables), &inside, 1);
+    goes(story, &opening(protocol, (outside, 4000), target), 4)
+}
+
+fn every_port(v6: bool, protocol: u8) -> Case {
+    let mut tables = farm(v6, protocol);
+    let ((address, port), (one, _)) = (virtual_end(v6), lengths(v6));
+    let network = Some((at(v6, 7, 0), one));
+    tables.wide_services[5] = 2;
+    tables.add_origin((address, 0), protocol, network, 0, wide(5));
+    tables.add_origin((address, port), protocol, network, 0, 1);
+    tables.add_endpoint(address, 443, protocol, kind::SERVICE, 3);
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let sentence = format!("{name} {family}: the port comes before every port");
+    let client = (at(v6, 7, 1), 4000);
+    let other = opening(protocol, (at(v6, 8, 1), 4000), (address, 5000));
+    let mut story = case(sentence, tables);
+    for (port, number) in [(port, 1), (5000, 2), (5001, 2), (443, 3), (5000, 2)] {
+        story = goes(story, &opening(protocol, client, (address, port)), number);
+    }
+    story
+        .leaves(&other, Verdict::Pass(Pass::NotOurs))
+        .holds("a flow for each port", |tables| {
+            let (active, inactive) = live(tables, 2);
+            active + inactive == 2
+        })
+}
+
+fn nobody_else(v6: bool) -> Case {
+    let mut tables = farm(v6, TCP);
+    let (target, (one, _)) = (virtual_end(v6), lengths(v6));
+    tables.add_origin(target, TCP, Some((at(v6, 7, 0), one)), 0, 1);
+    let sentence = format!("{}: who is not asked for is not ours", family_name(v6));
+    let other = opening(TCP, (at(v6, 8, 1), 4000), target);
+    let packet = opening(TCP, (at(v6, 7, 1), 4000), target);
+    let udp = opening(UDP, (at(v6, 7, 1), 4000), target);
+    goes(case(sentence, tables), &packet, 1)
+        .leaves(&other, Verdict::Pass(Pass::NotOurs))
+        .leaves(&udp, Verdict::Pass(Pass::NotOurs))
+}
+
+fn fragments(v6: bool) -> Case {
+    let mut tables = farm(v6, UDP);
+    let (target, (one, _)) = (virtual_end(v6), lengths(v6));
+    tables.add_origin(target, UDP, Some((at(v6, 7, 0), one)), 0, 2);
+    let client = at(v6, 7, 1);
+    let first = opening(UDP, (client, 4000), target).payload(&[1; 120]);
+    let later = bare(client, target.0, UDP).payload(&[2; 64]);
+    let sentence = format!("{}: fragments come from somewhere too", family_name(v6));
+    let story = goes(case(sentence, tables), &first.fragment(9, 0, true), 2);
+    goes(story, &later.fragment(9, 128, false), 2)
+}
+
+fn errors(v6: bool) -> Case {
+    let mut tables = farm(v6, TCP);
+    let (target, (one, _)) = (virtual_end(v6), lengths(v6));
+    tables.add_origin(target, TCP, Some((at(v6, 7, 0), one)), 0, 1);
+    let client = (at(v6, 7, 1), 4000);
+    let sentence = format!("{}: a client's errors find its flow", family_name(v6));
+    let answer = tcp(target, client, SYN | ACK);
+    let (kind, code) = if v6 { (1, 4) } else { (3, 3) };
+    let error = icmp(client.0, target.0, kind, code, 0).payload(&answer.network());
+    goes(
+        goes(case(sentence, tables), &opening(TCP, client, target), 1),
+        &error,
+        1,
+    )
+}
