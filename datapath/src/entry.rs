@@ -118,6 +118,8 @@ pub mod service_flag {
     pub const ONE_PACKET: u8 = 16;
     /// Servers of full NAT are told the client's address, in an option of its SYN.
     pub const TOA: u8 = 32;
+    /// Likewise by the PROXY protocol, in a header before a connection's first byte.
+    pub const PROXY: u8 = 64;
 }
 
 /// A virtual service.

@@ -183,6 +183,10 @@ pub trait Frame {
     /// undefined. False if it cannot be done: the frame is as it was.
     fn extend(&mut self, length: usize) -> bool;
 
+    /// Opens `bytes` of room at `at`, which lies behind the headers or within them. What the room
+    /// holds is undefined. False if it cannot be done. Slow.
+    fn insert(&mut self, at: usize, bytes: usize) -> bool;
+
     /// Carries a change into a transport checksum. `pseudo` is the change of what the
     /// pseudo-header holds (addresses), `other` that of the rest, each a sum of 16-bit words in
     /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the

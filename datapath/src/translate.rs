@@ -9,6 +9,7 @@
 pub mod announce;
 pub mod enter;
 pub mod error;
+pub mod proxy;
 
 use crate::checksum;
 use crate::connection::flag as tcp;
@@ -26,12 +27,13 @@ use crate::translation::{Tuple, flag, word};
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
 
-/// Added to a server's id: the client's SYN has been through [`announce`].
+/// Added to a server's id: the packet has been through [`announce`] or [`proxy`].
 pub const ANNOUNCED: u32 = 1 << 31;
 
 /// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
 /// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again,
-/// [`Word::ANNOUNCE`] for [`announce`], and to come again with [`ANNOUNCED`];
+/// [`Word::ANNOUNCE`] for [`announce`] and [`Word::INTRODUCE`] for [`proxy`], and to come again
+/// with [`ANNOUNCED`];
 /// [`Word::RELATED`] leaves an ICMP message to [`error::follow`].
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
@@ -66,8 +68,8 @@ fn either<F: Family, P: Frame, T: Tables>(
         Err(verdict) => return verdict,
     };
     let tuple = Tuple::of(packet, &ports);
-    if server == NONE {
-        to_client(frame, tables, packet, ports, &tuple)
+    if server & !ANNOUNCED == NONE {
+        to_client(frame, tables, packet, ports, &tuple, server)
     } else {
         to_server(frame, tables, packet, ports, &tuple, server)
     }
@@ -100,11 +102,15 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         return Word::enter(ports);
     };
     let opening = ports.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
-    if opening && announced == 0 && words.load(word::TIME) & flag::TOA != 0 {
+    let time = words.load(word::TIME);
+    if opening && announced == 0 && time & flag::TOA != 0 {
         return Word::ANNOUNCE;
     }
     if is_cut(packet, ports, words) {
         return Word::drop(Drop::CutChecksum);
+    }
+    if announced == 0 && time & flag::PROXY != 0 {
+        return Word::INTRODUCE;
     }
     touch(words, tables.now());
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
@@ -137,6 +143,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     ports: Ports,
     tuple: &Tuple,
+    announced: u32,
 ) -> Word {
     let Some(settings) = tables.settings() else {
         return Word::drop(Drop::Internal);
@@ -147,6 +154,9 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let time = words.load(word::TIME);
     if time & flag::FORWARD != 0 {
         return Word::pass(Pass::NotOurs);
+    }
+    if announced == 0 && time & flag::PROXY != 0 {
+        return Word::INTRODUCE;
     }
     let now = tables.now();
     let names = words.load(word::NAMES);

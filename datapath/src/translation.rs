@@ -96,7 +96,7 @@ pub struct Translation {
 }
 const _: () = assert!(size_of::<Translation>() == 80);
 // What makes one of the other in `translate::enter`.
-const _: () = assert!(flag::LOCAL << 2 == flag::TOA);
+const _: () = assert!(flag::LOCAL << 2 == flag::TOA && flag::LOCAL << 3 == flag::PROXY);
 
 /// The words of a [`Translation`].
 pub mod word {
@@ -105,6 +105,8 @@ pub mod word {
     pub const ENDS: usize = 4;
     pub const NAMES: usize = 5;
     pub const TIME: usize = 6;
+    /// How far the client was introduced: [`crate::translate::proxy`].
+    pub const PROXY: usize = 7;
     pub const WORDS: usize = 10;
 }
 
@@ -118,6 +120,8 @@ pub mod flag {
     pub const ONE_PACKET: u64 = 1 << 34;
     /// The server is told who the client is, in an option of the SYN.
     pub const TOA: u64 = 1 << 35;
+    /// The server is told who the client is, in a header before the first byte.
+    pub const PROXY: u64 = 1 << 36;
     pub const ALL: u64 = 0xffff_ffff << 32;
 }
 

@@ -29,6 +29,12 @@ pub enum Verdict {
     /// A SYN of a translated flow whose server is to be told who the client is:
     /// [`crate::translate::announce`] does it, and [`Verdict::Translate`] comes again.
     Announce,
+    /// A packet of a connection whose client is introduced by a header: [`crate::translate::proxy`]
+    /// sees to it, and [`Verdict::Translate`] comes again.
+    Introduce,
+    /// The header of such a client is due, before the payload (1) or in place of it (0):
+    /// [`crate::translate::proxy::put`] writes it.
+    Put(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -158,6 +164,8 @@ impl Word {
     pub const HOLD: Word = Word::new(6, 0);
     /// [`Verdict::Related`].
     pub const RELATED: Word = Word::new(5, 0);
+    /// [`Verdict::Introduce`].
+    pub const INTRODUCE: Word = Word::new(13, 0);
     /// [`Verdict::Announce`].
     pub const ANNOUNCE: Word = Word::new(12, 0);
     /// [`Verdict::Rest`].
@@ -249,6 +257,22 @@ impl Word {
 
     #[inline(always)]
     #[must_use]
+    pub const fn put(keeps: bool) -> Self {
+        Self::new(14, keeps as u32)
+    }
+
+    /// Whether the payload stays behind a header that is due: 1 or 0.
+    #[inline(always)]
+    #[must_use]
+    pub fn putting(self) -> Option<u32> {
+        if self.0 >> 32 != 14 {
+            return None;
+        }
+        Some(self.0 as u32 & 1)
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn enter(ports: Ports) -> Self {
         Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
     }
@@ -295,6 +319,8 @@ impl Word {
             10 => Verdict::Translate(detail),
             11 => Verdict::Enter(detail),
             12 => Verdict::Announce,
+            13 => Verdict::Introduce,
+            14 => Verdict::Put(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }

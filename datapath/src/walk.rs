@@ -51,6 +51,19 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
                 verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
             }
         }
+        if verdict == Word::INTRODUCE {
+            verdict = if server == NONE {
+                translate::proxy::acknowledge(frame, tables)
+            } else {
+                translate::proxy::introduce(frame, tables)
+            };
+            if let Some(keeps) = verdict.putting() {
+                verdict = translate::proxy::put(frame, tables, keeps);
+            }
+            if verdict.open().is_ok() {
+                verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
+            }
+        }
         if verdict == Word::RELATED {
             verdict = translate::error::follow(frame, tables);
         }

@@ -236,12 +236,16 @@ pub struct Service {
 pub enum Announce {
     /// In an option of the SYN (TCP option address, kind 254), which `shunt agent toa` reads.
     Toa,
+    /// In a header before the first byte (PROXY protocol, version 2), which HAProxy, nginx and many
+    /// others read.
+    Proxy,
 }
 
 impl fmt::Display for Announce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Announce::Toa => "toa",
+            Announce::Proxy => "proxy",
         })
     }
 }

@@ -20,14 +20,16 @@ pub struct Words {
     #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes")]
     one_packet: Option<Answer>,
     /// TCP: tell servers of full NAT who the client is: toa, in an option of the SYN, which "shunt
-    /// agent toa" reads; off: do not
-    #[arg(long, value_name = "toa|off")]
+    /// agent toa" reads; proxy, in a header of the PROXY protocol, version 2, which the servers must
+    /// read; off: do not
+    #[arg(long, value_name = "toa|proxy|off")]
     announce: Option<How>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum How {
     Toa,
+    Proxy,
     Off,
 }
 
@@ -85,6 +87,7 @@ impl Words {
         match self.announce {
             None => {}
             Some(How::Toa) => service.announce = Some(Announce::Toa),
+            Some(How::Proxy) => service.announce = Some(Announce::Proxy),
             Some(How::Off) => service.announce = None,
         }
         match self.persistence {

@@ -10,6 +10,7 @@ mod change;
 mod director;
 mod ftp;
 mod hops;
+mod introduced;
 mod listing;
 mod marks;
 mod packets;

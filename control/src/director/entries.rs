@@ -80,9 +80,11 @@ fn service_flags(service: &Service) -> u8 {
     if service.one_packet {
         flags |= service_flag::ONE_PACKET;
     }
-    if service.announce == Some(Announce::Toa) {
-        flags |= service_flag::TOA;
-    }
+    flags |= match service.announce {
+        None => 0,
+        Some(Announce::Toa) => service_flag::TOA,
+        Some(Announce::Proxy) => service_flag::PROXY,
+    };
     flags
 }
 

@@ -436,6 +436,10 @@ impl Frame for Bytes {
         false
     }
 
+    fn insert(&mut self, _: usize, _: usize) -> bool {
+        unreachable!()
+    }
+
     fn extend(&mut self, _: usize) -> bool {
         unreachable!()
     }

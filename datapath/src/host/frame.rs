@@ -113,6 +113,12 @@ impl Frame for HostFrame {
         true
     }
 
+    fn insert(&mut self, at: usize, bytes: usize) -> bool {
+        let at = self.start + at;
+        self.bytes.splice(at..at, vec![0; bytes]);
+        true
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         match self.hook {
             Hook::Xdp => self.carry_one(transport, checksum::add(pseudo, other)),

@@ -142,7 +142,12 @@ fn write<F: Family, P: Frame>(
 
 /// Says the packet's length in its network header.
 #[inline(always)]
-fn length<F: Family, P: Frame>(frame: &mut P, l3: usize, length: u32, grown: u32) -> Option<()> {
+pub fn length<F: Family, P: Frame>(
+    frame: &mut P,
+    l3: usize,
+    length: u32,
+    grown: u32,
+) -> Option<()> {
     if F::V6 {
         let payload = (length as u16).wrapping_sub(40);
         frame.edit::<8>(l3)?.set_u16::<4>(payload.to_be());

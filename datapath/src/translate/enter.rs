@@ -111,6 +111,9 @@ fn flags<T: Tables>(tables: &T, service: u32, server: &Server) -> u64 {
     if asked & service_flag::TOA != 0 {
         flags |= (flags & flag::LOCAL) << 2;
     }
+    if asked & service_flag::PROXY != 0 {
+        flags |= (flags & flag::LOCAL) << 3;
+    }
     flags
 }
 

@@ -12,6 +12,7 @@ pub mod farm;
 mod fragments;
 mod hostile;
 mod icmp;
+mod introduced;
 mod methods;
 mod origins;
 pub mod packet;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(fragments::cases());
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
+    cases.extend(introduced::cases());
     cases.extend(origins::cases());
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());

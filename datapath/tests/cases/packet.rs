@@ -230,6 +230,14 @@ impl Packet {
     }
 
     /// An extension header of this kind; `body` is what follows its first two bytes.
+    /// The numbers of a segment: its own, and what it acknowledges.
+    pub fn numbers(mut self, own: u32, acknowledged: u32) -> Self {
+        if let Head::Tcp { numbers, .. } = &mut self.head {
+            *numbers = [own, acknowledged];
+        }
+        self
+    }
+
     pub fn tcp_options(mut self, options: &[u8]) -> Self {
         self.tcp_options = options.to_vec();
         self

@@ -7,6 +7,7 @@
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
 use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
@@ -74,6 +75,18 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
     }
     if verdict == Word::ANNOUNCE {
         verdict = Word(parts::announce_xdp(context));
+        if verdict.open().is_ok() {
+            verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
+        }
+    }
+    if verdict == Word::INTRODUCE {
+        verdict = Word(match server {
+            NONE => parts::acknowledge_xdp(context),
+            _ => parts::introduce_xdp(context),
+        });
+        if let Some(keeps) = verdict.putting() {
+            verdict = Word(parts::put_xdp(context, keeps));
+        }
         if verdict.open().is_ok() {
             verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
         }
@@ -171,6 +184,18 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
     }
     if verdict == Word::ANNOUNCE {
         verdict = Word(parts::announce_tc(context));
+        if verdict.open().is_ok() {
+            verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
+        }
+    }
+    if verdict == Word::INTRODUCE {
+        verdict = Word(match server {
+            NONE => parts::acknowledge_tc(context),
+            _ => parts::introduce_tc(context),
+        });
+        if let Some(keeps) = verdict.putting() {
+            verdict = Word(parts::put_tc(context, keeps));
+        }
         if verdict.open().is_ok() {
             verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
         }

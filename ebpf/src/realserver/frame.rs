@@ -77,6 +77,11 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
+        fn insert(&mut self, _: usize, _: usize) -> bool {
+            false
+        }
+
+        #[inline(always)]
         fn extend(&mut self, _: usize) -> bool {
             false
         }

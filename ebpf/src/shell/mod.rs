@@ -4,6 +4,7 @@ pub mod context;
 pub mod fib;
 pub mod maps;
 pub mod parts;
+pub mod shift;
 pub mod skb;
 pub mod sum;
 pub mod words;

@@ -17,6 +17,7 @@ use shunt_datapath::{
 
 use super::fib;
 use super::maps::Maps;
+use super::shift;
 use super::skb::SkbFrame;
 use super::sum;
 use super::xdp::XdpFrame;
@@ -390,4 +391,54 @@ pub extern "C" fn announce_xdp(context: *mut xdp_md) -> u64 {
 #[inline(never)]
 pub extern "C" fn announce_tc(context: *mut __sk_buff) -> u64 {
     translate::announce::announce(&mut SkbFrame(context), &Maps).0
+}
+
+/// Brings a client's packet to a server that is told of it by a header.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn introduce_xdp(context: *mut xdp_md) -> u64 {
+    translate::proxy::introduce(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn acknowledge_xdp(context: *mut xdp_md) -> u64 {
+    translate::proxy::acknowledge(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn shift_xdp(context: *mut xdp_md, from: u32, bytes: u32, length: u32) -> u32 {
+    shift::by(&XdpFrame(context), from, bytes, length)
+}
+
+/// Brings a client's packet to a server that is told of it by a header.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn introduce_tc(context: *mut __sk_buff) -> u64 {
+    translate::proxy::introduce(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn acknowledge_tc(context: *mut __sk_buff) -> u64 {
+    translate::proxy::acknowledge(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn shift_tc(context: *mut __sk_buff, from: u32, bytes: u32, length: u32) -> u32 {
+    shift::by(&SkbFrame(context), from, bytes, length)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn put_xdp(context: *mut xdp_md, keeps: u32) -> u64 {
+    translate::proxy::put(&mut XdpFrame(context), &Maps, keeps & 1).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn put_tc(context: *mut __sk_buff, keeps: u32) -> u64 {
+    translate::proxy::put(&mut SkbFrame(context), &Maps, keeps & 1).0
 }

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
@@ -22,6 +22,7 @@ use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
 use super::parts;
+use super::shift::Stores;
 use super::sum::{self, Bytes};
 use super::xdp::move_link;
 
@@ -194,6 +195,19 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn insert(&mut self, at: usize, bytes: usize) -> bool {
+        let before = self.length();
+        if before < at || !self.extend(before + bytes) {
+            return false;
+        }
+        // Towards the end, so that what a device is to sum begins where it began.
+        let rest = (before - at) as u32;
+        let done = parts::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
+        self.reach(HEADERS as usize);
+        done
+    }
+
+    #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let zero = if transport.optional {
             BPF_F_MARK_MANGLED_0
@@ -298,6 +312,14 @@ impl Bytes for SkbFrame {
     fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
         // SAFETY: the helper checks the place in the frame, the verifier that in memory.
         unsafe { bpf_skb_load_bytes(self.0.cast(), from, to, length) }
+    }
+}
+
+impl Stores for SkbFrame {
+    #[inline(always)]
+    fn store(&self, to: u32, from: *const c_void, length: u32) -> i64 {
+        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        unsafe { bpf_skb_store_bytes(self.0, to, from, length, 0) }
     }
 }
 

@@ -89,7 +89,7 @@ unsafe extern "C" fn step<B: Bytes>(_: u32, job: *mut c_void) -> i64 {
 /// The same number, of which the compiler knows nothing: it would else leave out the bound that
 /// the verifier asks for.
 #[inline(always)]
-fn opaque(value: u32) -> u32 {
+pub fn opaque(value: u32) -> u32 {
     let mut value = u64::from(value);
     // SAFETY: a move of a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };

@@ -1,7 +1,9 @@
 //! A frame of the XDP hook.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+};
 use core::ffi::c_void;
 use shunt_datapath::checksum;
 use shunt_datapath::entry::Ways;
@@ -15,6 +17,7 @@ use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
 use super::parts;
+use super::shift::Stores;
 use super::sum::{self, Bytes};
 
 pub struct XdpFrame(pub *mut xdp_md);
@@ -130,6 +133,17 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn insert(&mut self, at: usize, bytes: usize) -> bool {
+        // Room in front is always there; behind, the kernel's own buffers may have none.
+        // SAFETY: the helper checks the room in front.
+        if unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } != 0 {
+            return false;
+        }
+        let bytes = bytes as u32;
+        parts::shift_xdp(self.0, bytes, 0u32.wrapping_sub(bytes), at as u32) != 0
+    }
+
+    #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let Some(mut field) = self.edit::<2>(transport.field) else {
             return;
@@ -225,6 +239,14 @@ impl Bytes for XdpFrame {
     fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
         // SAFETY: the helper checks the place in the frame, the verifier that in memory.
         unsafe { bpf_xdp_load_bytes(self.0, from, to, length) }
+    }
+}
+
+impl Stores for XdpFrame {
+    #[inline(always)]
+    fn store(&self, to: u32, from: *const c_void, length: u32) -> i64 {
+        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        unsafe { bpf_xdp_store_bytes(self.0, to, from.cast_mut(), length) }
     }
 }
 
