@@ -120,6 +120,8 @@ pub mod service_flag {
     pub const TOA: u8 = 32;
     /// Likewise by the PROXY protocol, in a header before a connection's first byte.
     pub const PROXY: u8 = 64;
+    /// Its templates are [`crate::call`]s.
+    pub const CALLS: u8 = 128;
 }
 
 /// A virtual service.
@@ -468,6 +470,8 @@ pub mod nat {
     pub const MASQUERADES: u32 = 1;
     /// And some of its answers belong to translated flows.
     pub const TRANSLATES: u32 = 2;
+    /// And a service with NAT has calls, which its servers may begin.
+    pub const CALLS: u32 = 4;
 }
 
 /// What was carried for one server, on one CPU.

@@ -201,6 +201,16 @@ pub trait Frame {
     /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
+    /// Runs [`crate::open::start`] on this frame; likewise.
+    fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
+
+    /// Runs [`crate::call::choose`] on this frame; likewise.
+    fn choose<T: Tables>(&self, tables: &T, endpoint: u32) -> Word;
+
+    /// Runs [`crate::call::id::find`] on `length` bytes at `from`, or as many of them as the desk
+    /// has room for; likewise.
+    fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32;
+
     /// Runs [`crate::peer::forwarded`] on this frame; likewise.
     fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool;
 

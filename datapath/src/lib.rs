@@ -19,6 +19,7 @@
 extern crate std;
 
 pub mod addressed;
+pub mod call;
 pub mod caller;
 pub mod checksum;
 pub mod clamp;

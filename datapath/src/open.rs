@@ -31,17 +31,52 @@ pub fn begin<P: Frame, T: Tables>(
     id: u32,
     service: u32,
 ) -> Word {
+    by::<P, T, false>(frame, tables, ports, id, service)
+}
+
+/// The same with a packet of this server, which begins a connection to its client by itself.
+#[inline(always)]
+pub fn start<P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    ports: Ports,
+    id: u32,
+    service: u32,
+) -> Word {
+    let ports = Ports {
+        source: ports.target,
+        target: ports.source,
+        ..ports
+    };
+    by::<P, T, true>(frame, tables, ports, id, service)
+}
+
+/// Begins a connection with a packet of the client, or of the server.
+#[inline(always)]
+fn by<P: Frame, T: Tables, const SERVER: bool>(
+    frame: &P,
+    tables: &T,
+    ports: Ports,
+    id: u32,
+    service: u32,
+) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
     let begun = if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
-            Ok(packet) => request::<V4, P, T>(frame, tables, &packet, ports, id, service),
+            Ok(packet) => {
+                let packet = of_client::<V4, SERVER>(packet);
+                request::<V4, P, T, SERVER>(frame, tables, &packet, ports, id, service)
+            }
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     } else {
         match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => request::<V6, P, T>(frame, tables, &packet, ports, id, service),
+            Ok(packet) => {
+                let packet = of_client::<V6, SERVER>(packet);
+                request::<V6, P, T, SERVER>(frame, tables, &packet, ports, id, service)
+            }
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     };
@@ -51,8 +86,21 @@ pub fn begin<P: Frame, T: Tables>(
     }
 }
 
+/// A packet as if its client had sent it.
 #[inline(always)]
-fn request<F: Family, P: Frame, T: Tables>(
+fn of_client<F: Family, const SERVER: bool>(packet: Packet<F>) -> Packet<F> {
+    if !SERVER {
+        return packet;
+    }
+    Packet {
+        source: packet.target,
+        target: packet.source,
+        ..packet
+    }
+}
+
+#[inline(always)]
+fn request<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -78,14 +126,14 @@ fn request<F: Family, P: Frame, T: Tables>(
         // The client asks again, or another CPU was faster with the same flow.
         let (protocol, flags) = (packet.protocol, ports.flags);
         if fates::lives(tables, settings, entry, protocol, flags, now)?.is_some() {
-            mend::<F, P, T>(frame, tables, packet, &request, entry);
+            mend::<F, P, T, SERVER>(frame, tables, packet, &request, entry);
             return Ok(entry.target());
         }
         if let Some(verdict) = end::<F, T>(tables, packet, &request, entry, id) {
             return Err(verdict);
         }
     }
-    open(frame, tables, packet, &request, id)
+    open::<F, P, T, SERVER>(frame, tables, packet, &request, id)
 }
 
 /// Ends a connection whose server is gone, if it is no more. Where the settings say so the client
@@ -124,7 +172,7 @@ fn end<F: Family, T: Tables>(
 /// Makes sure that a living connection has its way back, and that this and the client's template
 /// give way no more easily than the connection.
 #[inline(always)]
-fn mend<F: Family, P: Frame, T: Tables>(
+fn mend<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -149,7 +197,7 @@ fn mend<F: Family, P: Frame, T: Tables>(
     let hash = track::hash(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
         None => {
-            enter_back::<F, P, T>(frame, tables, request, server, id, packet, state);
+            enter_back::<F, P, T, SERVER>(frame, tables, request, server, id, packet, state);
         }
         Some(mut way) => {
             let meta = track::way_back(request.settings, way.meta(), state, request.now);
@@ -172,7 +220,7 @@ struct Request<'a, W> {
 
 /// Enters a new connection; says which server has it.
 #[inline(always)]
-fn open<F: Family, P: Frame, T: Tables>(
+fn open<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -199,7 +247,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     } else {
         connection::Meta::CONTROLLED
     };
-    match enter::<F, P, T>(frame, tables, request, place, id, packet, controlled) {
+    match enter::<F, P, T, SERVER>(frame, tables, request, place, id, packet, controlled) {
         true => Ok(id),
         false => without_entry(tables, service, request.hash),
     }
@@ -223,7 +271,7 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
 /// Puts a connection into the table, with its way back if its answers come through here. False
 /// if there is no room.
 #[inline(always)]
-fn enter<F: Family, P: Frame, T: Tables>(
+fn enter<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
@@ -269,7 +317,9 @@ fn enter<F: Family, P: Frame, T: Tables>(
             request.ports.flags,
         )
     };
-    if masquerade && !enter_back::<F, P, T>(frame, tables, request, server, id, packet, state) {
+    if masquerade
+        && !enter_back::<F, P, T, SERVER>(frame, tables, request, server, id, packet, state)
+    {
         seat.give_up();
         return false;
     }
@@ -292,7 +342,7 @@ fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Pa
 /// The entry of the way back: from the server's endpoint to the client, with the hop that leads
 /// there where one is prepared.
 #[inline(always)]
-fn enter_back<F: Family, P: Frame, T: Tables>(
+fn enter_back<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
@@ -305,6 +355,7 @@ fn enter_back<F: Family, P: Frame, T: Tables>(
     let hash = track::hash(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
     if hop == 0
+        && !SERVER
         && let Some(ways) = link::came_from(frame)
     {
         tables.learn(F::words(packet.source), ways);

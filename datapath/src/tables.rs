@@ -106,6 +106,17 @@ pub trait Tables {
     fn recall4(&self, service: u32, client: u32, server: u32) -> u32;
     fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32;
 
+    /// Runs [`crate::call::recall`]; likewise.
+    fn recall_call(&self, service: u32, server: u32) -> u32;
+    /// The words of a [`crate::call::Desk`], where this CPU reads a datagram.
+    fn desk(&self) -> Option<Self::Words>;
+    /// The words of the [`crate::call::Call`] whose key is on the desk.
+    fn call(&self) -> Option<Self::Words>;
+    /// Enters the call whose key is on the desk, if there is room.
+    fn enter_call(&self, value: u64);
+    /// The server that answers from a NAT endpoint, if its service has calls.
+    fn answerer(&self, endpoint: u32) -> u32;
+
     /// Runs [`crate::sctp::next`]; likewise.
     fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32;
 

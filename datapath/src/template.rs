@@ -16,9 +16,19 @@ use crate::walk;
 /// The key of a client's template.
 #[inline(always)]
 pub fn key<F: Family>(service: &Service, client: F::Address) -> Key {
+    F::key(
+        F::from_words(masked::<F>(service, client)),
+        0,
+        service.template,
+    )
+}
+
+/// As much of a client's address as counts.
+#[inline(always)]
+pub fn masked<F: Family>(service: &Service, client: F::Address) -> [u64; 2] {
     let [a, b] = F::words(client);
     let [mask_a, mask_b] = service.granularity;
-    F::key(F::from_words([a & mask_a, b & mask_b]), 0, service.template)
+    [a & mask_a, b & mask_b]
 }
 
 /// The server of a client's template, for a new connection: [`NONE`] if it has none that stands.
@@ -71,7 +81,7 @@ pub fn recall<F: Family, T: Tables>(
 /// The server that a template stands for, if it is there. A quiesced one is, unless its settings
 /// say that clients leave it.
 #[inline(always)]
-fn named<T: Tables>(tables: &T, id: u32) -> u32 {
+pub fn named<T: Tables>(tables: &T, id: u32) -> u32 {
     let Some(named) = tables.server(id) else {
         return NONE;
     };

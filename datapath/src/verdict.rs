@@ -23,6 +23,9 @@ pub enum Verdict {
     /// A translated flow: [`crate::translate::carry`] takes the packet on to this server, or to a
     /// client ([`crate::entry::NONE`]).
     Translate(u32),
+    /// A packet that opens something with a service that has calls, by its endpoint, or that a
+    /// masqueraded server of one may begin a call with: [`crate::call::carry`] takes it on.
+    Call(u32),
     /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
     /// gives it its translation, and [`Verdict::Translate`] comes again.
     Enter(u32),
@@ -116,6 +119,8 @@ pub enum Drop {
     NoTranslation = 15,
     /// A fragment of an SCTP packet whose port must be rewritten: its checksum covers the whole.
     CutChecksum = 16,
+    /// A packet for a service with calls that has no Call-ID.
+    NoCallId = 17,
 }
 
 /// Things worth a number that are no verdict.
@@ -142,7 +147,7 @@ pub enum Note {
 
 const PASSES: u32 = 8;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 17;
+const DROPS: u32 = 18;
 const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
@@ -219,6 +224,14 @@ impl Word {
         Self::new(10, server)
     }
 
+    /// [`Verdict::Call`]. Its tag ends as that of a translated flow does, so that whoever is neither
+    /// is asked once ([`Word::onward`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn call(endpoint: u32) -> Self {
+        Self::new(26, endpoint)
+    }
+
     #[inline(always)]
     #[must_use]
     pub const fn drop(why: Drop) -> Self {
@@ -250,6 +263,26 @@ impl Word {
     #[must_use]
     pub fn translated(self) -> Option<u32> {
         if self.0 >> 32 != 10 {
+            return None;
+        }
+        Some(self.0 as u32)
+    }
+
+    /// The endpoint with which something is opened that may be a call.
+    #[inline(always)]
+    #[must_use]
+    pub fn calling(self) -> Option<u32> {
+        if self.0 >> 32 != 26 {
+            return None;
+        }
+        Some(self.0 as u32)
+    }
+
+    /// Whether it goes on with a program of its own, to which the detail is handed.
+    #[inline(always)]
+    #[must_use]
+    pub fn onward(self) -> Option<u32> {
+        if self.0 >> 32 & 15 != 10 {
             return None;
         }
         Some(self.0 as u32)
@@ -321,6 +354,7 @@ impl Word {
             12 => Verdict::Announce,
             13 => Verdict::Introduce,
             14 => Verdict::Put(detail),
+            26 => Verdict::Call(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }
@@ -390,6 +424,7 @@ impl From<u32> for Drop {
             14 => Drop::NoLocalPort,
             15 => Drop::NoTranslation,
             16 => Drop::CutChecksum,
+            17 => Drop::NoCallId,
             _ => Drop::Internal,
         }
     }
@@ -458,6 +493,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "no-local-port"),
     (Class::Drop, "no-translation"),
     (Class::Drop, "cut-checksum"),
+    (Class::Drop, "no-call-id"),
     (Class::Note, "opened"),
     (Class::Note, "untracked"),
     (Class::Note, "displaced"),

@@ -4,6 +4,7 @@
 //! walk with a type parameter.
 
 use crate::addressed;
+use crate::call;
 use crate::connection::{self, flag};
 use crate::entry::{
     NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
@@ -33,6 +34,9 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
     if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
+    }
+    if let Some(endpoint) = verdict.calling() {
+        verdict = call::carry(frame, tables, endpoint);
     }
     if let Some(server) = verdict.tunnelled() {
         verdict = tunnel::wrap(frame, tables, server);
@@ -246,7 +250,7 @@ fn may_have_settled<F: Family>(packet: &Packet<F>, before: connection::Meta, now
 
 /// A server that is in its pool.
 #[inline(always)]
-fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
+pub fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
     let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
     if is_present(server) {
         Ok(server)
@@ -288,6 +292,9 @@ fn open<F: Family, P: Frame, T: Tables>(
         }
         if !F::may_be_client(packet.source) || packet.source == packet.target {
             return Err(Word::drop(Drop::BadSource));
+        }
+        if entry.flags & service_flag::CALLS != 0 {
+            return Err(Word::call(endpoint));
         }
         let port = u16::from_be(ports.source);
         if entry.template != NONE {
@@ -333,7 +340,9 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let hash = track::hash(tables, &key);
     // Not a flow that is masqueraded: a translated one maybe, else the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
-        return if settings.masquerades & nat::TRANSLATES != 0 {
+        return if settings.masquerades & nat::CALLS != 0 && packet.protocol == UDP {
+            Word::call(endpoint)
+        } else if settings.masquerades & nat::TRANSLATES != 0 {
             Word::translate(NONE)
         } else {
             fates::unasked(settings, packet, ports)

@@ -12,8 +12,15 @@ pub const REST: u32 = 0;
 pub const TRANSLATE: u32 = 1;
 /// The place of the program for ICMP messages.
 pub const RELATED: u32 = 2;
+/// The place of the program for what may be a call.
+pub const CALL: u32 = 3;
 /// The programs behind each hook's first one, by what their names end with.
-pub const LATER: [(&str, u32); 3] = [("rest", REST), ("translate", TRANSLATE), ("icmp", RELATED)];
+pub const LATER: [(&str, u32); 4] = [
+    ("rest", REST),
+    ("translate", TRANSLATE),
+    ("icmp", RELATED),
+    ("call", CALL),
+];
 
 /// Bytes at a place where an ELF header may be read.
 #[cfg(not(target_arch = "bpf"))]

@@ -463,6 +463,18 @@ impl Frame for Bytes {
         unreachable!()
     }
 
+    fn start<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
+        unreachable!()
+    }
+
+    fn choose<T: Tables>(&self, _: &T, _: u32) -> Word {
+        unreachable!()
+    }
+
+    fn identify<T: Tables>(&self, _: &T, _: usize, _: u32) -> u32 {
+        unreachable!()
+    }
+
     fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
         false
     }

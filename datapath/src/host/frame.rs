@@ -5,11 +5,12 @@ use std::vec::Vec;
 
 use crate::checksum;
 use crate::entry::Ways;
+use crate::flows::Words;
 use crate::frame::{Edit, Frame, Room, Transport, View};
 use crate::packet::{self, Extensions, Ports};
 use crate::tables::Tables;
 use crate::verdict::Word;
-use crate::{crc, fragment, link, open, origin, peer, sctp};
+use crate::{call, crc, fragment, link, open, origin, peer, sctp};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -142,6 +143,28 @@ impl Frame for HostFrame {
 
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         open::begin(self, tables, ports, server, service)
+    }
+
+    fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
+        open::start(self, tables, ports, server, service)
+    }
+
+    fn choose<T: Tables>(&self, tables: &T, endpoint: u32) -> Word {
+        call::choose(self, tables, endpoint)
+    }
+
+    fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32 {
+        let length = (length as usize).min(call::TEXT);
+        let (Some(text), Some(desk)) = (self.bytes().get(from..from + length), tables.desk())
+        else {
+            return 0;
+        };
+        for (number, chunk) in text.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            desk.store(call::desk::TEXT + number, u64::from_le_bytes(word));
+        }
+        call::id::find(tables, length as u32)
     }
 
     fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {

@@ -4,6 +4,7 @@
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 #![allow(clippy::expect_used)]
 
+mod calls;
 mod fill;
 mod frame;
 mod origins;
@@ -11,6 +12,7 @@ mod tables;
 mod words;
 
 pub use self::words::HostWords;
+pub use calls::{CALLS, Calls};
 pub use fill::{NewServer, mac, words};
 pub use frame::{Hook, HostFrame};
 pub use tables::{HELD_BYTES, HostTables, Sizes};

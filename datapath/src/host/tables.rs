@@ -17,9 +17,9 @@ use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::{addressed, origin, sctp, template, track, walk};
+use crate::{addressed, call, origin, sctp, template, track, walk};
 
-use super::{HostFrame, HostWords, origins};
+use super::{Calls, HostFrame, HostWords, origins};
 
 /// The longest frame that the kernel's side sets aside (`ebpf/src/shell/maps.rs`).
 pub const HELD_BYTES: usize = 2040;
@@ -88,6 +88,7 @@ pub struct HostTables {
     pub translated: Mutex<HashMap<Tuple, usize>>,
     pub translations: Vec<AtomicU64>,
     pub locals: Vec<Local>,
+    pub calls: Calls,
     /// The next free id or word of each: services, servers, endpoints of NAT, pools.
     pub(super) next: [u32; 4],
 }
@@ -147,6 +148,7 @@ impl HostTables {
             translated: Mutex::default(),
             translations: zeros(sizes.translations * word::WORDS),
             locals: vec![Local::default(); 2 * LOCALS as usize],
+            calls: Calls::new(sizes.servers),
             next: [1, 1, 1, 0],
         }
     }
@@ -175,6 +177,7 @@ impl HostTables {
             value.tick = value.tick.wrapping_sub(ticks) & TICK_MASK;
         }
         self.allowance[0].store(0, Ordering::SeqCst);
+        self.calls.age(ticks);
         for translation in self.translations.chunks(word::WORDS) {
             let time = translation[word::TIME].load(Ordering::SeqCst);
             let tick = (time as u32).wrapping_sub(ticks) & TICK_MASK;
@@ -323,6 +326,27 @@ impl<'a> Tables for &'a HostTables {
 
     fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
         template::recall::<V6, _>(self, service, client, server)
+    }
+
+    fn recall_call(&self, service: u32, server: u32) -> u32 {
+        call::recall(self, service, server)
+    }
+
+    fn desk(&self) -> Option<HostWords<'a>> {
+        Some(HostWords(&self.calls.desk))
+    }
+
+    fn call(&self) -> Option<HostWords<'a>> {
+        self.calls.find()
+    }
+
+    fn enter_call(&self, value: u64) {
+        self.calls.enter(value);
+    }
+
+    fn answerer(&self, endpoint: u32) -> u32 {
+        let answerers = &self.calls.answerers;
+        answerers.get(endpoint as usize).copied().unwrap_or(0)
     }
 
     fn wide_service(&self, number: u32) -> u32 {

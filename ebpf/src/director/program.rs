@@ -1,18 +1,19 @@
 //! The entry points.
 //!
-//! Each hook has three programs, so that the kernel's verifier sees less at once and each has a
-//! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest
-//! and one for translated flows.
+//! Each hook has five programs, so that the kernel's verifier sees less at once and each has a
+//! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest,
+//! one for ICMP, one for translated flows and one for calls.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use shunt_datapath::call;
 use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
 use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
-use shunt_ebpf::{RELATED, REST, TRANSLATE};
+use shunt_ebpf::{CALL, RELATED, REST, TRANSLATE};
 
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
@@ -97,14 +98,27 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
     act_xdp(context, verdict)
 }
 
+/// What may be a call, which the programs before leave.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
+    let verdict = call::carry(&mut XdpFrame(context), &Maps, handed());
+    end_xdp(context, verdict)
+}
+
 /// The last steps, or the program for them.
 #[inline(always)]
 fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     let mut verdict = verdict;
-    if let Some(server) = verdict.translated() {
-        hand(server);
+    if let Some(detail) = verdict.onward() {
+        hand(detail);
+        let place = if verdict.calling().is_some() {
+            CALL
+        } else {
+            TRANSLATE
+        };
         // SAFETY: as above.
-        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), TRANSLATE) };
+        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), place) };
         // Not to the kernel: it would tell the client that nobody is there.
         verdict = Word::drop(Drop::Internal);
     }
@@ -206,14 +220,27 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
     act_tc(context, verdict)
 }
 
+/// What may be a call, which the programs before leave.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
+    let verdict = call::carry(&mut SkbFrame(context), &Maps, handed());
+    end_tc(context, verdict)
+}
+
 /// The last steps, or the program for them.
 #[inline(always)]
 fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     let mut verdict = verdict;
-    if let Some(server) = verdict.translated() {
-        hand(server);
+    if let Some(detail) = verdict.onward() {
+        hand(detail);
+        let place = if verdict.calling().is_some() {
+            CALL
+        } else {
+            TRANSLATE
+        };
         // SAFETY: as above.
-        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), TRANSLATE) };
+        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), place) };
         // Not to the kernel: it would tell the client that nobody is there.
         verdict = Word::drop(Drop::Internal);
     }

@@ -98,6 +98,21 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
+        fn start<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
+            Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn choose<T: Tables>(&self, _: &T, _: u32) -> Word {
+            Word::drop(Drop::Internal)
+        }
+
+        #[inline(always)]
+        fn identify<T: Tables>(&self, _: &T, _: usize, _: u32) -> u32 {
+            0
+        }
+
+        #[inline(always)]
         fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
             false
         }

@@ -13,6 +13,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
+use shunt_datapath::call::{Call, CallKey, Desk, TEXT, id};
 use shunt_datapath::entry::{
     self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
     Service, Settings, Traffic, WIDES, Ways, locality, standing,
@@ -25,6 +26,7 @@ use shunt_ebpf::LATER;
 
 use super::context::blur;
 use super::parts;
+use super::sum::{self, Bytes};
 use super::words::MapWords;
 
 /// `BPF_F_MMAPABLE`.
@@ -122,6 +124,13 @@ static TRANSLATIONS: HashMap<Tuple, Translation, 2048, UNPREPARED> = HashMap::ne
 #[btf_map]
 static LOCALS: Array<Local, { 2 * shunt_datapath::translation::LOCALS as usize }, MAPPED> =
     Array::new();
+#[btf_map]
+static CALLS: HashMap<CallKey, Call, 1024, UNPREPARED> = HashMap::new();
+/// Which server answers from a NAT endpoint, where its service has calls.
+#[btf_map]
+static ANSWERERS: Array<u64, 4096, MAPPED> = Array::new();
+#[btf_map]
+static DESKS: PerCpuArray<Desk, 1> = PerCpuArray::new();
 /// What a program tells the one that it goes on with, on this CPU.
 #[btf_map]
 static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -196,6 +205,39 @@ pub fn count(counter: u32) {
         // SAFETY: the pointer is this CPU's own value; a program is not preempted by itself.
         unsafe { *value = (*value).wrapping_add(1) };
     }
+}
+
+/// Where this CPU reads a datagram.
+#[inline(always)]
+pub fn desk() -> Option<*mut Desk> {
+    DESKS.get_ptr_mut(0)
+}
+
+/// The key on the desk.
+#[inline(always)]
+fn key_on_desk() -> Option<&'static CallKey> {
+    // SAFETY: the beginning of this CPU's own value, which only this program writes.
+    desk().map(|desk| unsafe { &(*desk).key })
+}
+
+/// Copies what of a datagram there is room for on the desk, and looks for its Call-ID: how long
+/// that is.
+#[inline(always)]
+pub fn identify<B: Bytes>(frame: &B, from: u32, length: u32) -> u32 {
+    let Some(desk) = desk() else {
+        return 0;
+    };
+    // Less one, so that one more is at least one: the verifier wants to see that.
+    let last = TEXT as u32 - 1;
+    let rest = length.wrapping_sub(1);
+    let rest = if rest < last { rest } else { last };
+    let length = (sum::opaque(rest) & last) + 1;
+    // SAFETY: this CPU's own value, which has room for as many bytes.
+    let text = unsafe { (&raw mut (*desk).text).cast() };
+    if frame.load(from, text, length) < 0 {
+        return 0;
+    }
+    id::find(&Maps, length)
 }
 
 /// Tells the next program.
@@ -335,6 +377,39 @@ impl Tables for Maps {
     #[inline(always)]
     fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
         parts::recall6(service, client[0], client[1], server)
+    }
+
+    #[inline(always)]
+    fn recall_call(&self, service: u32, server: u32) -> u32 {
+        parts::recall_call(service, server)
+    }
+
+    #[inline(always)]
+    fn desk(&self) -> Option<MapWords> {
+        words(desk())
+    }
+
+    #[inline(always)]
+    fn call(&self) -> Option<MapWords> {
+        words(CALLS.get_ptr_mut(key_on_desk()?))
+    }
+
+    #[inline(always)]
+    fn enter_call(&self, value: u64) {
+        let call = Call {
+            value,
+            ..Call::default()
+        };
+        if let Some(key) = key_on_desk() {
+            let _ = CALLS.insert(key, &call, BPF_ANY.into());
+        }
+    }
+
+    #[inline(always)]
+    fn answerer(&self, endpoint: u32) -> u32 {
+        ANSWERERS
+            .get(endpoint)
+            .map_or(NONE, |server| *server as u32)
     }
 
     #[inline(always)]

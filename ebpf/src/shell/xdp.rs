@@ -182,6 +182,21 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn start<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
+        Word(parts::start_xdp(self.0, ports.both(), server, service))
+    }
+
+    #[inline(always)]
+    fn choose<T: Tables>(&self, _tables: &T, endpoint: u32) -> Word {
+        Word(parts::choose_xdp(self.0, endpoint))
+    }
+
+    #[inline(always)]
+    fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
+        parts::identify_xdp(self.0, from as u32, length)
+    }
+
+    #[inline(always)]
     fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
         parts::forwarded_xdp(self.0, service, source[0], source[1]) != 0
     }

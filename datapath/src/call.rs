@@ -1,0 +1,359 @@
+//! Calls: templates of the persistence engine of SIP, each of a client and a Call-ID.
+//!
+//! Only datagrams that open something come here, and only those of a service that asks for it; in
+//! the kernel by a program of their own. What a Call-ID is, is in [`id`]. A call names the server
+//! that has it, and lives as a template does (`ip_vs_sched_persist`, `ip_vs_sip_ct_match`). Without
+//! a Call-ID a datagram is dropped, as IPVS drops it. What a masqueraded server begins by itself
+//! goes out from the virtual address, and is a call of that server (`ip_vs_new_conn_out`).
+
+pub mod id;
+
+use crate::addressed;
+use crate::connection::{self, Meta, TEMPLATE};
+use crate::entry::{BACK, NONE, Server, Service, Settings, nat, service_flag};
+use crate::family::{Family, V4, V6};
+use crate::fate as fates;
+use crate::flows::{self, Key, Words};
+use crate::frame::Frame;
+use crate::link;
+use crate::method as methods;
+use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::schedule::Client;
+use crate::tables::Tables;
+use crate::template;
+use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::walk;
+
+/// The longest Call-ID (`IP_VS_PEDATA_MAXLEN`).
+pub const LONGEST: u32 = 255;
+/// Bytes of a datagram among which a Call-ID is looked for.
+pub const TEXT: usize = 4096;
+
+/// What a call is found by. Unused bytes of the Call-ID are 0.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey {
+    /// As much of the client's address as counts, wire order; IPv4 in the first four bytes.
+    pub client: [u64; 2],
+    /// The id that templates of the service have.
+    pub service: u32,
+    /// Bytes of the Call-ID.
+    pub length: u32,
+    pub id: [u64; 32],
+}
+const _: () = assert!(size_of::<CallKey>() == 280);
+
+/// What is known of a call.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// As the last word of a template: [`flows::value`].
+    pub value: u64,
+    /// The key of the last connection that it gave a server, for which it lives on; all 0 if none
+    /// was entered.
+    pub connection: [u64; 4],
+}
+const _: () = assert!(size_of::<Call>() == 40);
+
+/// Words of a [`Call`].
+pub mod word {
+    pub const VALUE: usize = 0;
+    pub const CONNECTION: usize = 1;
+    pub const WORDS: usize = 5;
+}
+
+/// Where a datagram is read: a CPU's own.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct Desk {
+    pub key: CallKey,
+    pub text: [u64; TEXT / 8],
+}
+const _: () = assert!(size_of::<Desk>() == desk::WORDS * 8);
+
+/// Words of a [`Desk`].
+pub mod desk {
+    pub const CLIENT: usize = 0;
+    /// The service in the low half, the length in the high one.
+    pub const NAMES: usize = 2;
+    pub const ID: usize = 3;
+    pub const TEXT: usize = 35;
+    pub const WORDS: usize = TEXT + super::TEXT / 8;
+}
+
+/// What becomes of a packet that opens something with this service; with [`BACK`], of one that a
+/// masqueraded server sends and no connection is known of.
+#[inline(always)]
+pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32) -> Word {
+    let id = match frame.choose(tables, endpoint).open() {
+        Ok(id) => id,
+        Err(verdict) => return verdict,
+    };
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => go_on::<V4, P, T>(frame, tables, &packet, endpoint, id),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => go_on::<V6, P, T>(frame, tables, &packet, endpoint, id),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    }
+}
+
+#[inline(always)]
+fn go_on<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    endpoint: u32,
+    id: u32,
+) -> Word {
+    let Some(ports) = packet::ports(frame, packet) else {
+        return Word::drop(Drop::Internal);
+    };
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
+    let Some(service) = tables.service(addressed::service_of(tables, server.service)) else {
+        return Word::drop(Drop::Internal);
+    };
+    let once = service.flags & service_flag::ONE_PACKET != 0;
+    if endpoint & BACK != 0 {
+        return to_client(frame, tables, packet, ports, server, id, once);
+    }
+    let opened = if once && packet.part == Part::First {
+        frame.one_packet(tables, id).open()
+    } else if once {
+        walk::count_connection(tables, id);
+        Ok(id)
+    } else {
+        let opened = frame.begin(tables, ports, id, endpoint).open();
+        remember(tables, F::key(packet.source, ports.source, endpoint));
+        opened
+    };
+    let server = opened.and_then(|id| Ok((id, walk::present(tables, id)?)));
+    match server {
+        Ok((id, server)) => {
+            walk::count_in(tables, id, packet.length);
+            methods::forward(frame, packet, server, id)
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// The first packet of a call that a server began.
+#[inline(always)]
+fn to_client<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    ports: Ports,
+    server: &Server,
+    id: u32,
+    once: bool,
+) -> Word {
+    if once {
+        walk::count_connection(tables, id);
+    } else {
+        if let Err(verdict) = frame.start(tables, ports, id, server.service).open() {
+            return verdict;
+        }
+        remember(tables, F::key(packet.target, ports.target, server.service));
+    }
+    let hop = F::route(tables, packet.target) & 0x3ff;
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, packet.target) else {
+        return Word::drop(Drop::NoWayBack);
+    };
+    if packet.ttl <= 1 {
+        return Word::answer(Bounce::TimeExceeded, 0);
+    }
+    if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
+        return Word::answer(Bounce::TooBig, ways.mtu());
+    }
+    walk::count_out(tables, id, packet.length);
+    methods::back(frame, packet, server, &ways)
+}
+
+/// Remembers the last connection of the call that was read.
+#[inline(always)]
+fn remember<T: Tables>(tables: &T, key: Key) {
+    let Some(words) = tables.call() else {
+        return;
+    };
+    let [a, b] = key.address;
+    words.store(word::CONNECTION, key.first);
+    words.store(word::CONNECTION.wrapping_add(1), a);
+    words.store(word::CONNECTION.wrapping_add(2), b);
+    words.store(word::CONNECTION.wrapping_add(3), key.tag);
+}
+
+/// The server of a packet's call, or what becomes of the packet without. The frame is read anew: in
+/// the kernel this is a function of its own.
+#[inline(always)]
+pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    let chosen = if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => of_packet::<V4, P, T>(frame, tables, &packet, endpoint),
+            Err(_) => Err(Word::drop(Drop::Internal)),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => of_packet::<V6, P, T>(frame, tables, &packet, endpoint),
+            Err(_) => Err(Word::drop(Drop::Internal)),
+        }
+    };
+    match chosen {
+        Ok(id) => Word::server(id),
+        Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn of_packet<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    endpoint: u32,
+) -> Result<u32, Word> {
+    let ports = packet::ports(frame, packet).ok_or(Word::drop(Drop::LostFragment))?;
+    let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
+    if endpoint & BACK != 0 {
+        let id = started::<F, P, T>(frame, tables, packet, endpoint);
+        return if id == NONE {
+            Err(not_started(settings, packet, ports))
+        } else {
+            Ok(id)
+        };
+    }
+    let id = addressed::service_of(tables, endpoint);
+    let service = tables.service(id).ok_or(Word::drop(Drop::Internal))?;
+    if !is_read::<F, P, T>(frame, tables, packet, service, packet.source) {
+        return Err(Word::drop(Drop::NoCallId));
+    }
+    let known = tables.recall_call(id, NONE);
+    if known != NONE {
+        return Ok(known);
+    }
+    let client = Client {
+        address: F::folded(packet.source),
+        port: u16::from_be(ports.source),
+        target: F::words(packet.target),
+    };
+    let server = tables.schedule(id, client);
+    if server == NONE {
+        return Err(fates::unserved(service));
+    }
+    Ok(tables.recall_call(id, server))
+}
+
+/// The server that sent a packet by itself, if its service has calls and the packet is of one.
+#[inline(always)]
+fn started<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    endpoint: u32,
+) -> u32 {
+    let id = tables.answerer(endpoint & !BACK);
+    let Some(server) = tables.server(id) else {
+        return NONE;
+    };
+    let number = addressed::service_of(tables, server.service);
+    let Some(service) = tables.service(number) else {
+        return NONE;
+    };
+    if id == NONE || !walk::is_present(server) || service.flags & service_flag::CALLS == 0 {
+        return NONE;
+    }
+    if !is_read::<F, P, T>(frame, tables, packet, service, packet.target) {
+        return NONE;
+    }
+    if tables.recall_call(number, NONE) != id {
+        tables.recall_call(number, id);
+    }
+    id
+}
+
+/// What becomes of an answer that is of nothing known: as [`walk`] has it.
+#[inline(always)]
+fn not_started<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports) -> Word {
+    if settings.masquerades & nat::TRANSLATES != 0 {
+        Word::translate(NONE)
+    } else {
+        fates::unasked(settings, packet, ports)
+    }
+}
+
+/// Puts the key of a packet's call on the desk; false if it has no Call-ID.
+#[inline(always)]
+fn is_read<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    service: &Service,
+    client: F::Address,
+) -> bool {
+    let Some(desk) = tables.desk() else {
+        return false;
+    };
+    if packet.protocol != UDP || matches!(packet.part, Part::Later(_)) {
+        return false;
+    }
+    let from = packet.l4.wrapping_add(8);
+    let before = from.wrapping_sub(packet.l3) as u32;
+    if packet.length <= before {
+        return false;
+    }
+    let length = frame.identify(tables, from, packet.length.wrapping_sub(before));
+    let [a, b] = template::masked::<F>(service, client);
+    desk.store(desk::CLIENT, a);
+    desk.store(desk::CLIENT.wrapping_add(1), b);
+    desk.store(desk::NAMES, service.template as u64 | (length as u64) << 32);
+    length != 0
+}
+
+/// The server of the call on the desk, [`NONE`] if it has none that stands. With a `server` that
+/// was chosen since, the call is entered, and names it. As [`template::recall`], and like it a
+/// function of its own in the kernel.
+#[inline(always)]
+pub fn recall<T: Tables>(tables: &T, service: u32, server: u32) -> u32 {
+    let Some(entry) = tables.service(service) else {
+        return NONE;
+    };
+    let now = tables.now();
+    let found = tables.call();
+    if server != NONE {
+        let value = flows::value(server, 0, Meta::template(now, entry.persistence, TEMPLATE));
+        match found {
+            Some(words) => {
+                words.swap(word::VALUE, words.load(word::VALUE), value);
+            }
+            // Without room the datagram goes on, and the call's next one is scheduled again.
+            None => tables.enter_call(value),
+        }
+        return server;
+    }
+    let Some(words) = found else {
+        return NONE;
+    };
+    let before = words.load(word::VALUE);
+    let meta = Meta((before >> 32) as u32);
+    if meta.age(now) > connection::TEMPLATE_LIVES {
+        return NONE;
+    }
+    let id = template::named(tables, before as u32 & 0xff_ffff);
+    let value =
+        before & 0xffff_ffff | (Meta::template(now, entry.persistence, TEMPLATE).0 as u64) << 32;
+    if id != NONE && value != before {
+        words.swap(word::VALUE, before, value);
+    }
+    id
+}

@@ -1,0 +1,313 @@
+//! The Call-ID of a datagram: what `ct_sip_get_header` (net/netfilter/nf_conntrack_sip.c) finds
+//! when `ip_vs_pe_sip.c` asks it, byte for byte.
+//!
+//! A header begins behind the end of a line, the first line's too, and the Call-ID is a word, or
+//! two with an "@" between (RFC 3261, 25.1), with the end of the line right behind. Its name may be
+//! short, as "i". What is odd here is so in the kernel: a byte that follows an end of line and
+//! begins no header is not looked at again, so that after an empty line of a lone LF a header is
+//! missed.
+
+use crate::call::{LONGEST, TEXT, desk};
+use crate::flows::Words;
+use crate::tables::Tables;
+
+/// Looks for the Call-ID in the first `length` bytes of the text on the desk, and puts it into the
+/// key there: how long it is, 0 if there is none.
+#[inline(always)]
+pub fn find<T: Tables>(tables: &T, length: u32) -> u32 {
+    let Some(desk) = tables.desk() else {
+        return 0;
+    };
+    let mut scan = Scan::default();
+    tables.repeat(length, |at| {
+        let word = desk
+            .skip(desk::TEXT.wrapping_add((at >> 3) as usize & (TEXT / 8 - 1)))
+            .load(0);
+        scan.hear(at as u64, word >> ((at & 7) << 3) & 0xff)
+    });
+    let length = if scan.phase == phase::FOUND {
+        scan.length as u32
+    } else {
+        0
+    };
+    let from = scan.value as u32;
+    // Word by word, each from two that it lies across; 0 behind the end.
+    tables.repeat(32, |number| {
+        let at = from.wrapping_add(number << 3);
+        let (first, shift) = ((at >> 3) as usize, (at & 7) << 3);
+        let low = desk.skip(desk::TEXT.wrapping_add(first & (TEXT / 8 - 1)));
+        let next = first.wrapping_add(1) & (TEXT / 8 - 1);
+        let high = desk.skip(desk::TEXT.wrapping_add(next));
+        // In two steps: a shift by all 64 bits is none.
+        let word = low.load(0) >> shift | high.load(0) << 1 << (63u32.wrapping_sub(shift) & 63);
+        let left = length.saturating_sub(number << 3);
+        let kept = if left >= 8 {
+            u64::MAX
+        } else {
+            (1u64 << (left << 3 & 63)).wrapping_sub(1)
+        };
+        desk.skip(desk::ID.wrapping_add(number as usize & 31))
+            .store(0, word & kept);
+        true
+    });
+    length
+}
+
+/// Where a scan is.
+mod phase {
+    /// In a line, which is of no interest.
+    pub const LINE: u64 = 0;
+    /// Behind a CR or LF, which may be the first half of an end of line.
+    pub const AFTER_CR: u64 = 1;
+    /// At the begin of a line.
+    pub const BEGIN: u64 = 2;
+    /// Within "Call-ID", of which so many letters were there.
+    pub const NAME: u64 = 3;
+    /// Behind "i" at the begin of a line.
+    pub const SHORT: u64 = 4;
+    /// Before the colon.
+    pub const COLON: u64 = 5;
+    /// Behind the colon.
+    pub const VALUE: u64 = 6;
+    /// Behind a CR before colon or value: the line may go on.
+    pub const FOLDED_CR: u64 = 7;
+    /// At the begin of a line that must go on the one before.
+    pub const FOLDED: u64 = 8;
+    /// Among the blanks that such a line begins with.
+    pub const BLANKS: u64 = 9;
+    pub const FIRST_WORD: u64 = 10;
+    pub const SECOND_WORD: u64 = 11;
+    pub const FOUND: u64 = 12;
+    pub const FAILED: u64 = 13;
+}
+
+/// A scan, byte by byte. Words, since what the kernel's side has on its stack is kept in those.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scan {
+    phase: u64,
+    /// Letters of the name that were there; 1 once the colon was, in a folded line.
+    count: u64,
+    /// Where the value begins.
+    value: u64,
+    length: u64,
+    /// Bytes of the second word.
+    domain: u64,
+    /// Before this byte no line is looked at, and what was added to make it.
+    resume: u64,
+}
+
+const CR: u64 = b'\r' as u64;
+const LF: u64 = b'\n' as u64;
+
+impl Scan {
+    /// Takes in the next byte; false if it knows enough.
+    #[inline(always)]
+    fn hear(&mut self, at: u64, byte: u64) -> bool {
+        match self.phase {
+            phase::LINE => self.line(at, byte),
+            phase::AFTER_CR if byte == LF => self.phase = phase::BEGIN,
+            phase::AFTER_CR | phase::BEGIN => self.begin(byte),
+            phase::NAME => self.name(byte, at),
+            phase::SHORT if is_letter(byte) => self.line(at, byte),
+            phase::SHORT | phase::COLON => self.colon(byte),
+            phase::VALUE => self.value(at, byte),
+            phase::FOLDED_CR if byte == LF => self.phase = phase::FOLDED,
+            phase::FOLDED_CR | phase::FOLDED if is_blank(byte) => self.phase = phase::BLANKS,
+            phase::BLANKS if is_blank(byte) => {}
+            phase::BLANKS if self.count == 0 => self.at_colon(byte),
+            phase::BLANKS => self.first(at, byte),
+            phase::FIRST_WORD => self.first_word(at, byte),
+            phase::SECOND_WORD => self.second_word(at, byte),
+            _ => self.phase = phase::FAILED,
+        }
+        self.phase < phase::FOUND
+    }
+
+    #[inline(always)]
+    fn line(&mut self, at: u64, byte: u64) {
+        self.phase = if at < self.resume {
+            phase::LINE
+        } else if byte == CR {
+            phase::AFTER_CR
+        } else if byte == LF {
+            phase::BEGIN
+        } else {
+            phase::LINE
+        };
+    }
+
+    #[inline(always)]
+    fn begin(&mut self, byte: u64) {
+        self.count = 1;
+        self.phase = match small(byte) {
+            0x63 => phase::NAME,
+            0x69 => phase::SHORT,
+            _ => phase::LINE,
+        };
+    }
+
+    /// What was there was letters, so that a line that is none of this name has not ended before.
+    #[inline(always)]
+    fn name(&mut self, byte: u64, at: u64) {
+        // "call-id", the first letter lowest.
+        const NAME: u64 = u64::from_le_bytes(*b"call-id\0");
+        if small(byte) != NAME >> (self.count << 3 & 63) & 0xff {
+            self.line(at, byte);
+            return;
+        }
+        self.count = self.count.wrapping_add(1);
+        if self.count == 7 {
+            self.phase = phase::COLON;
+        }
+    }
+
+    #[inline(always)]
+    fn colon(&mut self, byte: u64) {
+        self.count = 0;
+        if is_blank(byte) {
+            self.phase = phase::COLON;
+        } else if !self.folds(byte) {
+            self.at_colon(byte);
+        }
+    }
+
+    #[inline(always)]
+    fn at_colon(&mut self, byte: u64) {
+        self.phase = if byte == b':' as u64 {
+            phase::VALUE
+        } else {
+            phase::FAILED
+        };
+    }
+
+    #[inline(always)]
+    fn value(&mut self, at: u64, byte: u64) {
+        self.count = 1;
+        if !is_blank(byte) && !self.folds(byte) {
+            self.first(at, byte);
+        }
+    }
+
+    /// Whether the line ends here, and may go on in the next.
+    #[inline(always)]
+    fn folds(&mut self, byte: u64) -> bool {
+        if byte == CR {
+            self.phase = phase::FOLDED_CR;
+        } else if byte == LF {
+            self.phase = phase::FOLDED;
+        }
+        byte == CR || byte == LF
+    }
+
+    /// The value begins here.
+    #[inline(always)]
+    fn first(&mut self, at: u64, byte: u64) {
+        self.value = at;
+        self.length = 0;
+        self.domain = 0;
+        self.first_word(at, byte);
+    }
+
+    #[inline(always)]
+    fn first_word(&mut self, at: u64, byte: u64) {
+        self.phase = phase::FIRST_WORD;
+        if is_word(byte) {
+            self.length = self.length.wrapping_add(1);
+        } else if self.length == 0 {
+            self.go_on(at, byte);
+        } else if byte == b'@' as u64 {
+            self.length = self.length.wrapping_add(1);
+            self.phase = phase::SECOND_WORD;
+        } else {
+            self.end(byte);
+        }
+    }
+
+    #[inline(always)]
+    fn second_word(&mut self, at: u64, byte: u64) {
+        if is_word(byte) {
+            self.length = self.length.wrapping_add(1);
+            self.domain = 1;
+        } else if self.domain == 0 {
+            self.go_on(at, byte);
+        } else {
+            self.end(byte);
+        }
+    }
+
+    /// Behind the Call-ID the line must end.
+    #[inline(always)]
+    fn end(&mut self, byte: u64) {
+        self.phase = if self.length <= LONGEST as u64 && (byte == CR || byte == LF) {
+            phase::FOUND
+        } else {
+            phase::FAILED
+        };
+    }
+
+    /// There is no Call-ID in this line: `get_callid` adds where it should be to where the search
+    /// began, and begins there.
+    #[inline(always)]
+    fn go_on(&mut self, at: u64, byte: u64) {
+        self.resume = self.resume.wrapping_add(self.value);
+        self.line(at, byte);
+    }
+}
+
+#[inline(always)]
+fn is_blank(byte: u64) -> bool {
+    byte == b' ' as u64 || byte == b'\t' as u64
+}
+
+/// A capital letter as a small one. Of other bytes none becomes a letter of a header's name.
+#[inline(always)]
+fn small(byte: u64) -> u64 {
+    if byte >= b'A' as u64 && byte <= b'Z' as u64 {
+        byte | 0x20
+    } else {
+        byte
+    }
+}
+
+/// `isalpha` of the kernel, which speaks Latin-1.
+#[inline(always)]
+fn is_letter(byte: u64) -> bool {
+    let ascii = small(byte);
+    ascii >= b'a' as u64 && ascii <= b'z' as u64 || is_latin(byte)
+}
+
+#[inline(always)]
+fn is_latin(byte: u64) -> bool {
+    byte >= 0xc0 && byte != 0xd7 && byte != 0xf7
+}
+
+/// `iswordc`: RFC 3261, 25.1, and the letters of Latin-1.
+#[inline(always)]
+fn is_word(byte: u64) -> bool {
+    const LOW: u64 = bits(b"0123456789!\"%'()*+-./:<>?", 0);
+    const HIGH: u64 = bits(
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz[\\]_`{}~",
+        64,
+    );
+    if byte < 64 {
+        LOW >> (byte & 63) & 1 != 0
+    } else if byte < 128 {
+        HIGH >> (byte & 63) & 1 != 0
+    } else {
+        is_latin(byte)
+    }
+}
+
+// Constant evaluation: what could go wrong does not compile.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+const fn bits(bytes: &[u8], from: u8) -> u64 {
+    let (mut bits, mut at) = (0, 0);
+    while at < bytes.len() {
+        bits |= 1 << (bytes[at] - from);
+        at += 1;
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Calls in plain memory, and the desk where a datagram is read.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::vec::Vec;
+
+use crate::call::{Call, CallKey, desk, word};
+use crate::connection::{Meta, TICK_MASK};
+
+use super::HostWords;
+
+/// Calls that there is room for.
+pub const CALLS: usize = 8;
+
+/// What a test sees of them; the desk is that of the only CPU.
+#[derive(Debug)]
+pub struct Calls {
+    pub desk: Vec<AtomicU64>,
+    places: Mutex<HashMap<CallKey, usize>>,
+    words: Vec<AtomicU64>,
+    /// By NAT endpoint, the server that answers from there.
+    pub answerers: Vec<u32>,
+}
+
+fn zeros(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Calls {
+    pub(super) fn new(servers: usize) -> Self {
+        Self {
+            desk: zeros(desk::WORDS),
+            places: Mutex::default(),
+            words: zeros(CALLS * word::WORDS),
+            answerers: std::vec![0; servers],
+        }
+    }
+
+    /// The key on the desk.
+    fn key(&self) -> CallKey {
+        let at = |index: usize| self.desk[index].load(Ordering::SeqCst);
+        let names = at(desk::NAMES);
+        CallKey {
+            client: [at(desk::CLIENT), at(desk::CLIENT + 1)],
+            service: names as u32,
+            length: (names >> 32) as u32,
+            id: std::array::from_fn(|index| at(desk::ID + index)),
+        }
+    }
+
+    pub(super) fn find(&self) -> Option<HostWords<'_>> {
+        let places = self.places.lock().expect("no panic in here");
+        let at = *places.get(&self.key())?;
+        Some(HostWords(&self.words[at * word::WORDS..]))
+    }
+
+    pub(super) fn enter(&self, value: u64) {
+        let mut places = self.places.lock().expect("no panic in here");
+        let at = places.len();
+        if at < CALLS {
+            places.insert(self.key(), at);
+            self.words[at * word::WORDS].store(value, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn age(&self, ticks: u32) {
+        for call in self.words.chunks(word::WORDS) {
+            let value = call[word::VALUE].load(Ordering::SeqCst);
+            let meta = Meta((value >> 32) as u32);
+            let aged = meta.seen(meta.tick().wrapping_sub(ticks) & TICK_MASK);
+            let value = value & 0xffff_ffff | u64::from(aged.0) << 32;
+            call[word::VALUE].store(value, Ordering::SeqCst);
+        }
+    }
+
+    /// All calls, as they are.
+    #[must_use]
+    pub fn all(&self) -> Vec<(CallKey, Call)> {
+        let places = self.places.lock().expect("no panic in here");
+        let read = |at: usize| {
+            let at = |index: usize| self.words[at * word::WORDS + index].load(Ordering::SeqCst);
+            Call {
+                value: at(word::VALUE),
+                connection: std::array::from_fn(|index| at(word::CONNECTION + index)),
+            }
+        };
+        let all = places.iter();
+        all.map(|(key, at)| (*key, read(*at))).collect()
+    }
+}
