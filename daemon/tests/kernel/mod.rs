@@ -18,10 +18,11 @@ use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun, TestRunOptions
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
+use shunt_datapath::call::{Call, CallKey};
 use shunt_datapath::entry::{
     Locality, LocalityKey, OriginKey, PeerKey, Service, Settings, Traffic, Ways, locality,
 };
-use shunt_datapath::host::{Hook, HostTables, Sizes};
+use shunt_datapath::host::{CALLS, Hook, HostTables, Sizes};
 use shunt_datapath::tables::{FragmentKey, FragmentValue};
 use shunt_datapath::translation::{LOCALS, Local, Translation, Tuple};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
@@ -44,6 +45,8 @@ unsafe impl Pod for Plain<Traffic> {}
 unsafe impl Pod for Plain<PeerKey> {}
 unsafe impl Pod for Plain<Tuple> {}
 unsafe impl Pod for Plain<Translation> {}
+unsafe impl Pod for Plain<CallKey> {}
+unsafe impl Pod for Plain<Call> {}
 
 /// Why there can be no kernel test here, if there cannot.
 pub fn missing() -> Option<&'static str> {
@@ -119,7 +122,7 @@ const HOOKS: [(&str, &str); 2] = [
 ];
 
 /// Array maps, with how long an entry is and how many there are.
-fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 13] {
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 14] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
@@ -134,6 +137,7 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 13] {
         ("HOPS_TO_CLIENTS", 24, 1024),
         ("SETTINGS", size_of::<Settings>(), 1),
         ("LOCALS", size_of::<Local>(), 2 * LOCALS as usize),
+        ("ANSWERERS", 8, sizes.servers),
     ]
 }
 
@@ -168,6 +172,7 @@ impl Kernel {
             .override_global("SEED", &seed, true)
             .override_global("TICK_SHIFT", &shift, true)
             .map_max_entries("TRAFFIC", sizes.servers as u32)
+            .map_max_entries("CALLS", CALLS as u32)
             .map_max_entries("TRANSLATIONS", sizes.translations as u32);
         for (name, _, entries) in arrays(&sizes) {
             loader.map_max_entries(name, entries as u32);
@@ -293,6 +298,16 @@ impl Kernel {
         for (tuple, translation) in tables.all_translations() {
             translations.insert(Plain(tuple), Plain(translation), 0)?;
         }
+        let mut calls = self.calls()?;
+        for key in calls.keys().collect::<Result<Vec<_>, _>>()? {
+            calls.remove(&key)?;
+        }
+        for (key, call) in tables.calls.all() {
+            calls.insert(Plain(key), Plain(call), 0)?;
+        }
+        let answerers = tables.calls.answerers.iter();
+        let answerers: Vec<u64> = answerers.map(|id| (*id).into()).collect();
+        self.mapping("ANSWERERS").write(&answerers);
         self.upload_origins(tables)?;
         self.upload_routes(tables)
     }
@@ -350,6 +365,10 @@ impl Kernel {
         &mut self,
     ) -> Fallible<HashMap<&mut MapData, Plain<Tuple>, Plain<Translation>>> {
         Ok(HashMap::try_from(self.map("TRANSLATIONS")?)?)
+    }
+
+    fn calls(&mut self) -> Fallible<HashMap<&mut MapData, Plain<CallKey>, Plain<Call>>> {
+        Ok(HashMap::try_from(self.map("CALLS")?)?)
     }
 
     /// Runs a program over a frame: the hook's action, and the frame as it is then. `None` if the
@@ -492,6 +511,17 @@ impl Kernel {
             return Ok(Some(format!(
                 "translations: host {host:?}, kernel {kernel:?}"
             )));
+        }
+        let kernel = self.calls()?.iter().collect::<Result<Vec<_>, _>>()?;
+        let mut kernel: Vec<_> = kernel
+            .into_iter()
+            .map(|(key, value)| (key.0, value.0))
+            .collect();
+        let mut host = tables.calls.all();
+        kernel.sort_by_key(|(key, _)| *key);
+        host.sort_by_key(|(key, _)| *key);
+        if kernel != host {
+            return Ok(Some(format!("calls: host {host:?}, kernel {kernel:?}")));
         }
         Ok(None)
     }

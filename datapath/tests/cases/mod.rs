@@ -6,6 +6,7 @@
 #![allow(dead_code)] // Each of the two test programs uses its part.
 
 mod answers;
+mod calls;
 mod connections;
 mod every_port;
 pub mod farm;
@@ -60,6 +61,7 @@ pub struct Given {
 pub fn all() -> Vec<Case> {
     let mut cases = methods::cases();
     cases.extend(answers::cases());
+    cases.extend(calls::cases());
     cases.extend(connections::cases());
     cases.extend(every_port::cases());
     cases.extend(fragments::cases());
