@@ -2,7 +2,6 @@
 //!
 //! Nothing here opens a socket, reads a clock or touches the system; the daemon does that.
 
-pub mod carried;
 pub mod director;
 pub mod network;
 pub mod pool;

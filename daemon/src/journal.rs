@@ -18,7 +18,6 @@ use std::thread::JoinHandle;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shunt_control::carried::Gate;
 use shunt_control::director::{Memory, Recollection, Step};
 use shunt_control::table::{Limits, Table};
 use tracing::warn;
@@ -57,7 +56,7 @@ pub fn read(text: &[u8]) -> Result<Told, Unreadable> {
     let Some(memory) = records.next::<Memory>()? else {
         return Err(records.broken("the memory that it begins with is not there"));
     };
-    let table = Table::new(Gate::Carried, Limits::default());
+    let table = Table::new(Limits::default());
     let mut recollection =
         Recollection::new(memory, table).map_err(|refusal| records.broken(&refusal.text))?;
     while let Some(step) = records.next::<Step>()? {

@@ -40,6 +40,12 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1 << 10..=1 << 25))]
     pub translations: u32,
 
+    /// Calls of services with a persistence engine that the tables have room for. Memory is taken as
+    /// they come.
+    #[arg(long, default_value_t = 1 << 16)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1 << 10..=1 << 24))]
+    pub calls: u32,
+
     /// Services that the tables have room for.
     #[arg(long, default_value_t = 16_384)]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
@@ -126,6 +132,7 @@ impl Options {
             flows4: self.flows,
             flows6: self.flows6.unwrap_or((self.flows / 4).max(1 << 16)),
             translations: self.translations.saturating_mul(2),
+            calls: self.calls,
             sizes: Sizes {
                 services: self.services,
                 servers: self.servers,

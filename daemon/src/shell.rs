@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use shunt_control::carried::Gate;
 use shunt_control::director::fate::Fullness;
 use shunt_control::director::{Clock, Director, Memory, Output, Step};
 use shunt_control::network;
@@ -113,7 +112,7 @@ impl Shell {
         let clock = Clock {
             tick_ns: clock::tick_ns(object.made.jiffies_rate),
         };
-        let table = Table::new(Gate::Carried, Limits::default());
+        let table = Table::new(Limits::default());
         let director = match memory {
             Some(memory) => {
                 let pool = |service| tables.pool_of(service);

@@ -10,7 +10,7 @@ pub mod id;
 
 use crate::addressed;
 use crate::connection::{self, Meta, TEMPLATE};
-use crate::entry::{BACK, NONE, Server, Service, Settings, nat, service_flag};
+use crate::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
 use crate::family::{Family, V4, V6};
 use crate::fate as fates;
 use crate::flows::{self, Key, Words};
@@ -81,14 +81,11 @@ pub mod desk {
     pub const WORDS: usize = TEXT + super::TEXT / 8;
 }
 
-/// What becomes of a packet that opens something with this service; with [`BACK`], of one that a
-/// masqueraded server sends and no connection is known of.
+/// Opens something at the server that was [chosen](choose) for a packet; with [`BACK`], the packet
+/// is that server's own. In the kernel these are two functions, one after the other: one within the
+/// other would be more stack than Linux 6.1 has.
 #[inline(always)]
-pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32) -> Word {
-    let id = match frame.choose(tables, endpoint).open() {
-        Ok(id) => id,
-        Err(verdict) => return verdict,
-    };
+pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32, id: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
@@ -192,8 +189,9 @@ fn remember<T: Tables>(tables: &T, key: Key) {
     words.store(word::CONNECTION.wrapping_add(3), key.tag);
 }
 
-/// The server of a packet's call, or what becomes of the packet without. The frame is read anew: in
-/// the kernel this is a function of its own.
+/// The server of a packet's call, or what becomes of the packet without. `endpoint` is what it opens
+/// something with; with [`BACK`], what a masqueraded server answers from, which sends it though no
+/// connection is known.
 #[inline(always)]
 pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {
@@ -270,7 +268,12 @@ fn started<F: Family, P: Frame, T: Tables>(
     let Some(service) = tables.service(number) else {
         return NONE;
     };
-    if id == NONE || !walk::is_present(server) || service.flags & service_flag::CALLS == 0 {
+    // What is written of a server that is gone, or is another one since, is not looked after.
+    let answers = server.method == method::MASQUERADE && server.endpoint == endpoint;
+    if id == NONE || !answers || !walk::is_present(server) {
+        return NONE;
+    }
+    if service.flags & service_flag::CALLS == 0 {
         return NONE;
     }
     if !is_read::<F, P, T>(frame, tables, packet, service, packet.target) {

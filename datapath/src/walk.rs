@@ -36,7 +36,10 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
         verdict = icmp::follow(frame, tables);
     }
     if let Some(endpoint) = verdict.calling() {
-        verdict = call::carry(frame, tables, endpoint);
+        verdict = call::choose(frame, tables, endpoint);
+        if let Ok(server) = verdict.open() {
+            verdict = call::carry(frame, tables, endpoint, server);
+        }
     }
     if let Some(server) = verdict.tunnelled() {
         verdict = tunnel::wrap(frame, tables, server);

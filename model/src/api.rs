@@ -254,6 +254,11 @@ pub struct Status {
     pub translations_capacity: u64,
     #[serde(default)]
     pub translations_used: u64,
+    /// Calls of services with a persistence engine.
+    #[serde(default)]
+    pub calls_capacity: u64,
+    #[serde(default)]
+    pub calls_used: u64,
     /// A sentence for each thing that an operator should look at today.
     #[serde(default)]
     pub warnings: Vec<String>,

@@ -151,4 +151,27 @@ pub struct Connection {
     /// place of the virtual address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<u32>,
+    /// What a persistence engine knows a template by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineData>,
+}
+
+/// What a persistence engine knows a template by, beside the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineData {
+    /// The engine, such as `sip`.
+    pub name: String,
+    /// The Call-ID, each byte as the character of Latin-1.
+    pub data: String,
+}
+
+impl EngineData {
+    /// The data as it came.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let bytes = self.data.chars();
+        bytes
+            .map(|byte| u8::try_from(byte).unwrap_or(b'?'))
+            .collect()
+    }
 }

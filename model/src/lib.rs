@@ -15,7 +15,7 @@ pub mod server;
 pub mod service;
 pub mod settings;
 
-pub use connection::{Connection, State};
+pub use connection::{Connection, EngineData, State};
 pub use counters::{Counters, Rates};
 pub use local::{LocalAddress, LocalPorts};
 pub use mark::MarkRule;

@@ -16,8 +16,9 @@ use crate::{deb, guest, initramfs, place, process, tools};
 
 /// The kernels of the two Debian releases that we support.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
-/// A machine takes ten seconds; one that takes this many is stuck.
-const PATIENCE_SECONDS: &str = "180";
+/// A machine takes twenty seconds, and some minutes where others work too; one that takes this many
+/// is stuck.
+const PATIENCE_SECONDS: &str = "900";
 
 /// Boots each kernel and measures there.
 pub fn measure() -> Result<Vec<Measurement>> {

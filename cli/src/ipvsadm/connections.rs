@@ -20,11 +20,12 @@ pub fn write_title(out: &mut dyn Write, with_engines: bool) -> io::Result<()> {
     writeln!(out, "destination")
 }
 
-/// One entry. A persistence engine's columns would follow; no entry has an engine yet.
+/// One entry; with engines also what its engine knows it by, if it has one.
 pub fn write(
     out: &mut dyn Write,
     connection: &Connection,
     names: Option<&dyn Names>,
+    with_engines: bool,
 ) -> io::Result<()> {
     let protocol = connection.protocol;
     let at = |address: std::net::SocketAddr| {
@@ -35,9 +36,9 @@ pub fn write(
         connection.expires_s / 60,
         connection.expires_s % 60
     );
-    writeln!(
+    write!(
         out,
-        "{:<3} {expires:<6} {:<11} {:<18} {:<18} {}",
+        "{:<3} {expires:<6} {:<11} {:<18} {:<18} ",
         match connection.mark {
             Some(_) => "IP".to_owned(),
             None => protocol.to_string(),
@@ -45,6 +46,14 @@ pub fn write(
         connection.state,
         at(connection.client),
         at(connection.virtual_address),
-        at(connection.server),
-    )
+    )?;
+    let server = at(connection.server);
+    match connection.engine.as_ref().filter(|_| with_engines) {
+        None => write!(out, "{server}")?,
+        Some(engine) => {
+            write!(out, "{server:<16} {:<18} ", engine.name)?;
+            out.write_all(&engine.bytes())?;
+        }
+    }
+    writeln!(out)
 }

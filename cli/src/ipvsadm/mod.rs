@@ -312,7 +312,8 @@ impl Face<'_> {
         let entries = self.client.connections().map_err(failed)?;
         connections::write_title(self.out, with_engines)?;
         for entry in entries {
-            connections::write(self.out, &entry.map_err(failed)?, listing.names)?;
+            let entry = entry.map_err(failed)?;
+            connections::write(self.out, &entry, listing.names, with_engines)?;
         }
         Ok(0)
     }

@@ -112,6 +112,7 @@ fn draw_list(
             [
                 "PROTOCOL", "CLIENT", "SERVICE", "SERVER", "STATE", "EXPIRES",
             ],
+            None,
         )?;
     }
     let mut left = limit;
@@ -137,7 +138,11 @@ fn draw_list(
             connection.state.name(),
             &format!("{} s", connection.expires_s),
         ];
-        lines.write(out, cells)?;
+        let call = connection
+            .engine
+            .as_ref()
+            .map(|engine| engine.data.as_str());
+        lines.write(out, cells, call)?;
     }
     Ok(())
 }
@@ -159,16 +164,27 @@ impl Default for Lines {
 }
 
 impl Lines {
-    fn write(&mut self, out: &mut dyn Write, cells: [&str; 6]) -> Result<(), Halt> {
+    /// Behind the last column may stand a Call-ID, which only templates of calls have.
+    fn write(
+        &mut self,
+        out: &mut dyn Write,
+        cells: [&str; 6],
+        call: Option<&str>,
+    ) -> Result<(), Halt> {
         for (width, cell) in self.widths.iter_mut().zip(cells) {
             *width = cell.len().max(*width);
         }
         let [a, b, c, d, e, f] = self.widths;
         let [protocol, client, service, server, state, expires] = cells;
-        writeln!(
+        write!(
             out,
             "{protocol:<a$}  {client:<b$}  {service:<c$}  {server:<d$}  {state:<e$}  {expires:>f$}"
         )?;
+        match call {
+            // Printable by what it is made of, but for letters beyond ASCII.
+            Some(call) => writeln!(out, "  Call-ID {call}")?,
+            None => writeln!(out)?,
+        }
         Ok(())
     }
 }

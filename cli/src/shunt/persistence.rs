@@ -13,9 +13,13 @@ pub struct Words {
     /// Seconds that a client keeps its server after its last connection; off ends persistence
     #[arg(long, value_name = "SECONDS|off")]
     persistence: Option<Time>,
-    /// How much of a client's address counts: bits, or a mask for IPv4. All of it if left out
+    /// How much of a client's address counts: bits, or a mask for IPv4. All of it if left out; with
+    /// 0 all IPv4 clients are one, which only an engine tells apart
     #[arg(long, value_name = "BITS|MASK")]
     client_network: Option<Network>,
+    /// What else a client is known by: sip, by the Call-ID of its datagrams; off, by nothing
+    #[arg(long, value_name = "sip|off")]
+    persistence_engine: Option<Engine>,
     /// UDP: schedule each datagram by itself, and remember nothing
     #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes")]
     one_packet: Option<Answer>,
@@ -30,6 +34,12 @@ pub struct Words {
 enum How {
     Toa,
     Proxy,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    Sip,
     Off,
 }
 
@@ -69,11 +79,9 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, String> {
         let bits = text.strip_prefix('/').unwrap_or(text).parse();
         match (bits, text.parse()) {
-            (Ok(bits), _) if (1..=128).contains(&bits) => Ok(Network::Bits(bits)),
-            (_, Ok(mask)) if mask != Ipv4Addr::UNSPECIFIED => Ok(Network::Mask(mask)),
-            _ => {
-                Err("it is a number of bits from 1 on, or a mask such as 255.255.255.0".to_owned())
-            }
+            (Ok(bits), _) if bits <= 128 => Ok(Network::Bits(bits)),
+            (_, Ok(mask)) => Ok(Network::Mask(mask)),
+            _ => Err("it is a number of bits, or a mask such as 255.255.255.0".to_owned()),
         }
     }
 }
@@ -103,6 +111,14 @@ impl Words {
                 });
             }
         }
+        if let Some(engine) = self.persistence_engine {
+            let engine = (engine == Engine::Sip).then(|| "sip".to_owned());
+            match &mut service.persistence {
+                Some(persistence) => persistence.engine = engine,
+                None if engine.is_none() => {}
+                None => return Err("--persistence-engine needs --persistence SECONDS".to_owned()),
+            }
+        }
         let Some(network) = self.client_network else {
             return Ok(());
         };
@@ -128,6 +144,9 @@ fn granularity(network: Network, family: Family) -> Result<Granularity, String> 
         (Network::Mask(mask), Family::Ipv6) => Err(format!(
             "--client-network {mask} is a mask for IPv4; write bits, such as 64"
         )),
+        (Network::Bits(0), Family::Ipv6) => Err(
+            "--client-network 0 is for IPv4; of an IPv6 address at least 1 bit counts".to_owned(),
+        ),
         (Network::Bits(bits), Family::Ipv6) => Ok(Granularity::Prefix(bits)),
         (Network::Bits(bits @ ..=32), Family::Ipv4) => {
             let host = u32::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
@@ -139,16 +158,23 @@ fn granularity(network: Network, family: Family) -> Result<Granularity, String> 
     }
 }
 
-/// `300 s`, `300 s for a network of 255.255.255.0`, `off`.
+/// `300 s`, `300 s by 255.255.255.0`, `300 s by sip`, `300 s by sip and 64 bits`, `off`.
 pub fn text(service: &Service) -> String {
     let Some(persistence) = &service.persistence else {
         return "off".to_owned();
     };
-    let time = format!("{} s", persistence.timeout_s);
+    let time = match &persistence.engine {
+        None => format!("{} s", persistence.timeout_s),
+        Some(engine) => format!("{} s by {engine}", persistence.timeout_s),
+    };
+    let joint = match persistence.engine {
+        None => " by ",
+        Some(_) => " and ",
+    };
     match persistence.granularity {
         granularity if granularity == whole(service.key.family()) => time,
-        Granularity::Mask(mask) => format!("{time} by {mask}"),
-        Granularity::Prefix(bits) => format!("{time} by {bits} bits"),
+        Granularity::Mask(mask) => format!("{time}{joint}{mask}"),
+        Granularity::Prefix(bits) => format!("{time}{joint}{bits} bits"),
     }
 }
 
@@ -174,6 +200,7 @@ mod tests {
         Words {
             persistence: Some(time.parse().unwrap()),
             client_network: Some(network.parse().unwrap()),
+            persistence_engine: None,
             one_packet: None,
             announce: None,
         }
@@ -194,6 +221,26 @@ mod tests {
             mask,
             "--client-network 255.0.0.0 is a mask for IPv4; write bits, such as 64"
         );
+    }
+
+    #[test]
+    fn an_engine_needs_persistence_and_stays_with_another_time() {
+        let mut phones = service("udp/192.0.2.1:5060");
+        let engine = |engine| Words {
+            persistence_engine: Some(engine),
+            ..Words::default()
+        };
+        let alone = engine(Engine::Sip).put(&mut phones).unwrap_err();
+        assert_eq!(alone, "--persistence-engine needs --persistence SECONDS");
+        words("300", "0").put(&mut phones).unwrap();
+        engine(Engine::Sip).put(&mut phones).unwrap();
+        words("60", "0").put(&mut phones).unwrap();
+        assert_eq!(text(&phones), "60 s by sip and 0.0.0.0");
+        engine(Engine::Off).put(&mut phones).unwrap();
+        assert_eq!(text(&phones), "60 s by 0.0.0.0");
+        let mut phones = service("udp/[2001:db8::1]:5060");
+        let none = words("300", "0").put(&mut phones).unwrap_err();
+        assert!(none.ends_with("at least 1 bit counts"), "{none}");
     }
 
     #[test]

@@ -198,6 +198,7 @@ fn write_connections(
             state,
             expires_s,
             mark,
+            engine,
         } = connection?;
         let protocol = match mark {
             Some(_) => "IP".to_owned(),
@@ -207,10 +208,15 @@ fn write_connections(
         let [client, service, server] = ends;
         // None comes from another director.
         let origin = if with_origin { "LOCAL  " } else { "" };
-        writeln!(
+        write!(
             out,
             "{protocol:<3} {client} {service} {server} {state:<11} {origin}{expires_s:>7}"
         )?;
+        if let Some(engine) = engine.filter(|_| !with_origin) {
+            write!(out, " {} ", engine.name)?;
+            out.write_all(&engine.bytes())?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

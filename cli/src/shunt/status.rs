@@ -40,6 +40,10 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
     for pool in &status.local_pools {
         writeln!(out, "local        {}", local_pool(pool))?;
     }
+    if status.calls_used > 0 {
+        let (used, capacity) = (status.calls_used, status.calls_capacity);
+        writeln!(out, "calls        {used} of {capacity}")?;
+    }
     if status.translations_used > 0 {
         let (used, capacity) = (status.translations_used, status.translations_capacity);
         writeln!(out, "translations {used} of {capacity} entries")?;

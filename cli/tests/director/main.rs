@@ -5,6 +5,7 @@
 
 mod bed;
 mod callers;
+mod calls;
 mod cells;
 mod change;
 mod director;

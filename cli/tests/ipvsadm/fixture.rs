@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use shunt_cli::ipvsadm::names::Names;
 use shunt_model::{
-    Connection, Counters, Family, Protocol, Rates, ServerAddress, ServiceKey, State,
+    Connection, Counters, EngineData, Family, Protocol, Rates, ServerAddress, ServiceKey, State,
 };
 
 use crate::memory::{Numbers, Traffic};
@@ -238,9 +238,18 @@ fn connection(line: &str, names: &Fixture) -> Option<Connection> {
         client,
         virtual_address,
         server,
+        ref engine @ ..,
     ] = words[..]
     else {
         return None;
+    };
+    let engine = match *engine {
+        [] => None,
+        [name, data] => Some(EngineData {
+            name: name.to_owned(),
+            data: data.to_owned(),
+        }),
+        _ => return None,
     };
     // The template of a mark's client is for every protocol.
     let is_marked = protocol_name == "IP";
@@ -262,6 +271,7 @@ fn connection(line: &str, names: &Fixture) -> Option<Connection> {
             .into_iter()
             .find(|known| known.to_string() == state)?,
         expires_s: minutes.parse::<u32>().ok()? * 60 + seconds.parse::<u32>().ok()?,
+        engine,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Replays what ipvsadm 1.31 was recorded to say, and compares byte for byte.
 //!
-//! The face is the real one, and so is the table behind it, with the gate open; only the socket
+//! The face is the real one, and so is the table behind it, and only the socket
 //! between them is left out. Where the kernel's files were read, `shunt proc` answers. Nothing is
 //! skipped in silence: every command is counted.
 
@@ -9,7 +9,6 @@ use std::io::Cursor;
 use shunt_cli::client::{Client, Failure};
 use shunt_cli::ipvsadm::{Program, Streams, run};
 use shunt_cli::shunt::{self, Outside};
-use shunt_control::carried::Gate;
 
 use fixture::Fixture;
 use memory::Handle;
@@ -87,15 +86,6 @@ fn says_what_the_original_says() {
     }
     replay_matrix(&mut report);
     report.close();
-}
-
-#[test]
-fn says_in_one_sentence_what_is_not_carried() {
-    let closed = Stage::new(Gate::Carried, NAMESPACE);
-    let said = closed.run("ipvsadm -A -u 192.0.2.1:80 -p 300 --pe sip", "");
-    let sentence = "the persistence engine sip is not carried by this version of Shunt yet\n";
-    assert_eq!((said.error.as_str(), said.status), (sentence, 255));
-    assert_eq!(closed.run("ipvsadm -S -n", "").out, "");
 }
 
 #[test]
@@ -181,7 +171,7 @@ impl Report {
                 out: recorded.out.replace(theirs, ours),
                 ..recorded.clone()
             }),
-            Some(How::LeftOut | How::CannotBeListed) | None => false,
+            Some(How::LeftOut) | None => false,
         };
         match known {
             Some(known) if as_known => self.different.push(known),
@@ -205,7 +195,7 @@ struct Stage {
 
 #[test]
 fn an_edit_leaves_the_settings_that_it_has_no_words_for() {
-    let mut stage = Stage::new(Gate::Carried, 0);
+    let mut stage = Stage::new(0);
     stage.run("ipvsadm -A -t 192.0.2.1:80 -s rr", "");
     let mut service = stage.daemon.services().unwrap()[0].service.clone();
     service.settings.on_down = Some(shunt_model::OnDown::Reset);
@@ -221,9 +211,9 @@ fn an_edit_leaves_the_settings_that_it_has_no_words_for() {
 }
 
 impl Stage {
-    fn new(gate: Gate, namespace: u8) -> Self {
+    fn new(namespace: u8) -> Self {
         Self {
-            daemon: Handle::new(gate, namespace),
+            daemon: Handle::new(namespace),
             names: Fixture::new(),
         }
     }
@@ -295,7 +285,7 @@ fn replay(file: &'static str, text: &str, with_traffic: bool, report: &mut Repor
         "lines" | "connections" => OTHER_NAMESPACE,
         _ => NAMESPACE,
     };
-    let mut stage = Stage::new(Gate::Open, namespace);
+    let mut stage = Stage::new(namespace);
     if WITH_EVERYTHING.contains(&file) {
         stage.prepare(everything());
     }
@@ -351,10 +341,7 @@ fn replay_cell(
         return;
     }
     if with_traffic && let Err(line) = set_traffic(cell, stage) {
-        match difference(file, &cell.command) {
-            Some(known) if known.how == How::CannotBeListed => report.different.push(known),
-            _ => report.wrong.push(format!("{file}: cannot be said: {line}")),
-        }
+        report.wrong.push(format!("{file}: cannot be said: {line}"));
         return;
     }
     let mut said = stage.run(command, &cell.input);
@@ -391,7 +378,7 @@ fn set_recorded_numbers(cell: &Cell, stage: &Stage) {
 
 fn replay_matrix(report: &mut Report) {
     for cell in transcript::read_matrix(MATRIX_TRANSCRIPT) {
-        let stage = Stage::new(Gate::Open, NAMESPACE);
+        let stage = Stage::new(NAMESPACE);
         stage.prepare(MATRIX.iter().copied());
         let said = stage.run(&cell.command, "");
         let error = said.error.lines().next().unwrap_or_default().to_owned();

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use shunt_cli::client::{Client, Connections, Failure};
-use shunt_control::carried::Gate;
 use shunt_control::table::{Limits, Table};
 use shunt_model::api::{
     Change, ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status,
@@ -42,9 +41,9 @@ pub struct Memory {
 pub struct Handle(pub Rc<RefCell<Memory>>);
 
 impl Handle {
-    pub fn new(gate: Gate, namespace: u8) -> Self {
+    pub fn new(namespace: u8) -> Self {
         Self(Rc::new(RefCell::new(Memory {
-            table: Table::new(gate, Limits::default()).in_namespace(namespace),
+            table: Table::new(Limits::default()).in_namespace(namespace),
             traffic: Traffic::new(),
             connections: Vec::new(),
             statistics: Statistics::default(),

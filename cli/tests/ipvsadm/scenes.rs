@@ -55,8 +55,6 @@ pub enum How {
     },
     /// The command is left out, because what follows would differ too.
     LeftOut,
-    /// The daemon has no words for the entries that were listed.
-    CannotBeListed,
 }
 
 /// Commands that we answer differently, how often, and why.
@@ -126,6 +124,4 @@ pub const DIFFERENCES: &[Difference] = &[
         how: How::Says("ip_vs_stats_percpu: the daemon gives counters of all processors together; \
             ask for ip_vs_stats\n"),
         why: "the daemon adds the counters of all processors up" },
-    Difference { file: "connections", command: "ipvsadm -Lcn --persistent-conn | grep", times: 1,
-        how: How::CannotBeListed, why: "persistence engines, which are not carried" },
 ];

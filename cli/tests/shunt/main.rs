@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shunt_cli::client::{Client, Failure};
 use shunt_cli::shunt::{Outside, run};
-use shunt_control::carried::Gate;
 use shunt_model::api::{Device, LocalPool, Statistics, Status};
 use shunt_model::{Connection, Counters, Family, Protocol, Rates, State};
 
@@ -340,7 +339,7 @@ struct Said {
 impl Stage {
     fn new() -> Self {
         Self {
-            handle: Handle::new(Gate::Carried, 0),
+            handle: Handle::new(0),
             away: 0..0,
             kernel: recording::WITHOUT_IPVS.to_owned(),
         }
@@ -389,6 +388,7 @@ impl Stage {
             state,
             expires_s: 900,
             mark: None,
+            engine: None,
         };
         let (tcp, web) = (Protocol::Tcp, "192.0.2.1:80");
         let dns = ("[2001:db8::1]:53", "[2001:db8:1::11]:53");

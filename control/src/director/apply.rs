@@ -305,7 +305,6 @@ mod tests {
     use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags};
 
     use super::*;
-    use crate::carried::Gate;
     use crate::director::{Clock, Output, Sizes};
     use crate::table::{Limits, Table};
 
@@ -353,7 +352,7 @@ mod tests {
             servers: 512,
             pool_words: 1 << 18,
         };
-        let table = Table::new(Gate::Carried, Limits::default());
+        let table = Table::new(Limits::default());
         let clock = Clock {
             tick_ns: 1_000_000_000,
         };

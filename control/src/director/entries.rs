@@ -80,6 +80,10 @@ fn service_flags(service: &Service) -> u8 {
     if service.one_packet {
         flags |= service_flag::ONE_PACKET;
     }
+    let engine = service.persistence.as_ref().and_then(|p| p.engine.as_ref());
+    if engine.is_some() {
+        flags |= service_flag::CALLS;
+    }
     flags |= match service.announce {
         None => 0,
         Some(Announce::Toa) => service_flag::TOA,

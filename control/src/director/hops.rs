@@ -322,7 +322,6 @@ mod tests {
 
     use super::super::{Clock, Sizes};
     use super::*;
-    use crate::carried::Gate;
     use crate::network::neighbours::State;
     use crate::network::routes::{Entry, Kind, Path, Prefix};
     use crate::network::{Input, Link, Neighbour};
@@ -368,7 +367,7 @@ mod tests {
             servers: 16,
             pool_words: 1024,
         };
-        let table = Table::new(Gate::Carried, Limits::default());
+        let table = Table::new(Limits::default());
         let clock = Clock {
             tick_ns: 1_000_000_000,
         };

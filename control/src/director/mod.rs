@@ -7,6 +7,7 @@
 
 mod admit;
 mod apply;
+mod calls;
 mod entries;
 pub mod fate;
 mod hops;
@@ -98,6 +99,7 @@ pub struct Director {
     pools: Pools,
     hops: hops::Hops,
     targets: targets::Targets,
+    calls: calls::Calls,
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
@@ -141,6 +143,7 @@ impl Director {
             pools: Pools::new(sizes.pool_words),
             hops: hops::Hops::default(),
             targets: targets::Targets::default(),
+            calls: calls::Calls::default(),
             clock,
             written: BTreeMap::new(),
             marked: BTreeMap::new(),
@@ -191,6 +194,7 @@ impl Director {
         self.admit(change)?;
         let applied = self.table.apply(change)?;
         self.follow_targets(&applied);
+        self.follow_calls(&applied);
         let place = self.outputs.len();
         let notes = self.carry_out(&applied, running);
         if let Some(step) = self.step(change, &applied) {
@@ -285,6 +289,7 @@ impl Director {
         if marks::are_touched(applied) {
             self.renew_marks();
         }
+        self.renew_answerers();
         self.settle();
         Vec::new()
     }
@@ -308,6 +313,9 @@ impl Director {
         let defences = self.defences();
         let mut settings = entries::settings(&self.table, self.clock, &self.ids, defences);
         settings.wide |= origins::lookups(&self.origins);
+        if self.calls.are_begun() {
+            settings.masquerades |= entry::nat::CALLS;
+        }
         settings
     }
 

@@ -305,6 +305,8 @@ impl Director {
         director.resume_ghosts();
         director.resume_endpoints();
         director.renew_marks();
+        director.find_calls();
+        director.renew_answerers();
         director.renew_locals(Family::Ipv4);
         director.renew_locals(Family::Ipv6);
         director.settle();
@@ -449,7 +451,6 @@ impl Director {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carried::Gate;
     use crate::table::Limits;
     use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service, Timeouts};
 
@@ -483,7 +484,7 @@ mod tests {
     };
 
     fn table() -> Table {
-        Table::new(Gate::Carried, Limits::default())
+        Table::new(Limits::default())
     }
 
     /// The settings that a director writes, in order.

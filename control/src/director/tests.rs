@@ -4,7 +4,6 @@ use shunt_datapath::entry::{POOL_HEAD, PoolWord};
 use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
 
 use super::*;
-use crate::carried::Gate;
 use crate::network::neighbours::State;
 use crate::network::routes::{Entry, Kind, Path, Prefix};
 use crate::network::{Input, Link, Neighbour};
@@ -38,7 +37,7 @@ fn now() -> Instant {
 }
 
 pub fn director(sizes: Sizes) -> Director {
-    let table = Table::new(Gate::Carried, Limits::default());
+    let table = Table::new(Limits::default());
     let tick_ns = 1_000_000_000;
     let mut director = Director::new(table, sizes, Clock { tick_ns }, now());
     for input in link() {

@@ -68,6 +68,11 @@ pub enum Write {
         place: u32,
         local: Local,
     },
+    /// The server that answers from a NAT endpoint, if its service has calls; 0 if none has.
+    Answerer {
+        endpoint: u32,
+        server: u32,
+    },
     Settings(Settings),
     /// Every endpoint of packets from somewhere, with the bits of what it is found by: in place of
     /// all before.

@@ -13,7 +13,6 @@ use shunt_model::{
     Timeouts,
 };
 
-use crate::carried::{Gate, carried};
 use order::Place;
 use rules::refuse;
 
@@ -120,20 +119,19 @@ pub struct Table {
     added: u64,
     timeouts: Timeouts,
     settings: Settings,
-    gate: Gate,
     limits: Limits,
     namespace: u8,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self::new(Gate::default(), Limits::default())
+        Self::new(Limits::default())
     }
 }
 
 impl Table {
     #[must_use]
-    pub fn new(gate: Gate, limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
             entries: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -143,7 +141,6 @@ impl Table {
             added: 0,
             timeouts: Timeouts::default(),
             settings: Settings::default(),
-            gate,
             limits,
             namespace: order::NAMESPACE,
         }
@@ -158,12 +155,12 @@ impl Table {
     /// Does the whole change or nothing of it.
     pub fn apply(&mut self, change: &Change) -> Result<Applied, Refusal> {
         match change {
-            Change::AddService { service } => self.add_service(change, service),
-            Change::EditService { service } => self.edit_service(change, service),
+            Change::AddService { service } => self.add_service(service),
+            Change::EditService { service } => self.edit_service(service),
             Change::DeleteService { key } => self.delete_service(key),
             Change::Flush => Ok(self.flush()),
-            Change::AddServer { key, server } => self.add_server(change, key, server),
-            Change::EditServer { key, server } => self.edit_server(change, key, server),
+            Change::AddServer { key, server } => self.add_server(key, server),
+            Change::EditServer { key, server } => self.edit_server(key, server),
             Change::DeleteServer { key, at } => self.delete_server(key, *at),
             Change::Zero { key } => self.zero(*key),
             Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
@@ -235,7 +232,7 @@ impl Table {
         Applied::SettingSet
     }
 
-    fn add_service(&mut self, change: &Change, service: &Service) -> Result<Applied, Refusal> {
+    fn add_service(&mut self, service: &Service) -> Result<Applied, Refusal> {
         let key = service.key;
         if self.entries.contains_key(&key) {
             return refuse(
@@ -245,7 +242,6 @@ impl Table {
         }
         rules::of_service(service)?;
         self.unmarked(service)?;
-        self.pass(change)?;
         if self.entries.len() >= self.limits.services {
             let most = self.limits.services;
             return refuse(Reason::NoRoom, format!("there are {most} services already"));
@@ -263,10 +259,9 @@ impl Table {
     }
 
     /// Everything of the service is replaced; its servers and its place stay.
-    fn edit_service(&mut self, change: &Change, service: &Service) -> Result<Applied, Refusal> {
+    fn edit_service(&mut self, service: &Service) -> Result<Applied, Refusal> {
         self.entry(&service.key)?;
         rules::of_service(service)?;
-        self.pass(change)?;
         let entry = self.entry(&service.key)?;
         let before = std::mem::replace(&mut entry.service, service.clone());
         Ok(Applied::ServiceEdited { before })
@@ -291,12 +286,7 @@ impl Table {
         Applied::Flushed { entries }
     }
 
-    fn add_server(
-        &mut self,
-        change: &Change,
-        key: &ServiceKey,
-        server: &Server,
-    ) -> Result<Applied, Refusal> {
+    fn add_server(&mut self, key: &ServiceKey, server: &Server) -> Result<Applied, Refusal> {
         let at = server.at;
         let entry = self.entry(key)?;
         rules::of_server(key, server)?;
@@ -307,7 +297,6 @@ impl Table {
             );
         }
         rules::of_server_address(at.address)?;
-        self.pass(change)?;
         if self.servers >= self.limits.servers {
             let most = self.limits.servers;
             return refuse(Reason::NoRoom, format!("there are {most} servers already"));
@@ -318,16 +307,10 @@ impl Table {
     }
 
     /// Everything of the server is replaced; its place stays.
-    fn edit_server(
-        &mut self,
-        change: &Change,
-        key: &ServiceKey,
-        server: &Server,
-    ) -> Result<Applied, Refusal> {
+    fn edit_server(&mut self, key: &ServiceKey, server: &Server) -> Result<Applied, Refusal> {
         self.entry(key)?;
         rules::of_server(key, server)?;
         let index = self.server_index(key, server.at)?;
-        self.pass(change)?;
         let known = &mut self.entry(key)?.servers[index];
         let before = std::mem::replace(known, server.clone());
         Ok(Applied::ServerEdited { key: *key, before })
@@ -358,14 +341,6 @@ impl Table {
         Ok(Applied::TimeoutsSet {
             timeouts: self.timeouts,
         })
-    }
-
-    /// The last question before a change is done.
-    fn pass(&self, change: &Change) -> Result<(), Refusal> {
-        match self.gate {
-            Gate::Carried => carried(change),
-            Gate::Open => Ok(()),
-        }
     }
 
     fn entry(&mut self, key: &ServiceKey) -> Result<&mut Entry, Refusal> {

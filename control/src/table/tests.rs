@@ -45,7 +45,7 @@ fn servers_stand_newest_first_and_an_edit_keeps_the_place() {
 // ip_vs_ctl.c, ip_vs_svc_hashkey; the order is that of a recording of `ipvsadm -Ln --nosort`.
 #[test]
 fn services_stand_in_the_order_of_the_kernels_hash_table() {
-    let mut table = Table::new(Gate::Open, Limits::default());
+    let mut table = Table::new(Limits::default());
     for port in (1000..=1012).chain([80]) {
         apply_add(&mut table, web(port)).unwrap();
     }
@@ -60,7 +60,7 @@ fn services_stand_in_the_order_of_the_kernels_hash_table() {
 
 #[test]
 fn services_of_one_bucket_stand_newest_first() {
-    let mut table = Table::new(Gate::Open, Limits::default());
+    let mut table = Table::new(Limits::default());
     // 0x0001 and 0x0100 fold to the same bucket.
     apply_add(&mut table, web(0x0001)).unwrap();
     apply_add(&mut table, web(0x0100)).unwrap();
@@ -72,7 +72,7 @@ fn services_of_one_bucket_stand_newest_first() {
 
 #[test]
 fn services_by_mark_stand_after_services_by_address() {
-    let mut table = Table::new(Gate::Open, Limits::default());
+    let mut table = Table::new(Limits::default());
     apply_add(&mut table, marked(1)).unwrap();
     apply_add(&mut table, web(80)).unwrap();
 
@@ -228,7 +228,7 @@ fn a_full_table_refuses_and_takes_again_after_a_deletion() {
         services: 1,
         servers: 1,
     };
-    let mut table = Table::new(Gate::Carried, limits);
+    let mut table = Table::new(limits);
     apply_add(&mut table, web(80)).unwrap();
     add(&mut table, web_key(80), masqueraded(1)).unwrap();
     let service = Change::AddService { service: web(81) };
@@ -254,7 +254,7 @@ fn a_large_table_is_for_mh_alone() {
         },
         ..web(80)
     };
-    let mut table = Table::new(Gate::Carried, Limits::default());
+    let mut table = Table::new(Limits::default());
 
     let refused = apply_add(&mut table, large(Scheduler::Sh)).unwrap_err();
     apply_add(&mut table, large(Scheduler::Mh)).unwrap();
@@ -264,35 +264,6 @@ fn a_large_table_is_for_mh_alone() {
             .text
             .ends_with("only mh has a large table; sh has none")
     );
-}
-
-#[test]
-fn what_is_not_carried_is_refused_with_a_sentence_and_taken_by_an_open_table() {
-    let persistent = |engine: Option<&str>| {
-        Some(Persistence {
-            timeout_s: 300,
-            granularity: Granularity::Mask([255; 4].into()),
-            engine: engine.map(str::to_owned),
-        })
-    };
-    let add_service = |service| Change::AddService { service };
-    let cases = [(
-        add_service(Service {
-            persistence: persistent(Some("sip")),
-            ..web(83)
-        }),
-        "the persistence engine sip is",
-    )];
-
-    for (change, what) in cases {
-        let refused = table_with(web(80)).apply(&change).unwrap_err();
-        assert_eq!(refused.reason, Reason::NotSupported, "{change:?}");
-        let sentence = format!("{what} not carried by this version of Shunt yet");
-        assert_eq!(refused.text, sentence);
-        let mut open = Table::new(Gate::Open, Limits::default());
-        apply_add(&mut open, web(80)).unwrap();
-        open.apply(&change).unwrap();
-    }
 }
 
 fn table_with(service: Service) -> Table {

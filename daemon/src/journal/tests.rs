@@ -35,7 +35,7 @@ impl Running for Empty {
 }
 
 fn table() -> Table {
-    Table::new(Gate::Carried, Limits::default())
+    Table::new(Limits::default())
 }
 
 const SIZES: Sizes = Sizes {

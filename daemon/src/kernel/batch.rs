@@ -13,6 +13,8 @@ const DELETE: libc::c_long = 3;
 const LOOKUP_BATCH: libc::c_long = 24;
 /// `BPF_NOEXIST`.
 const NEW: u64 = 1;
+/// `BPF_EXIST`.
+const THERE: u64 = 2;
 
 /// Plain data that the kernel may write: any bytes are a value.
 ///
@@ -139,6 +141,18 @@ pub fn enter<K: Plain, V: Plain>(map: &OwnedFd, key: &K, value: &V) -> bool {
         key: (&raw const *key) as u64,
         value: (&raw const *value) as u64,
         flags: NEW,
+        ..Element::default()
+    };
+    call(UPDATE, &mut question).is_ok()
+}
+
+/// Puts another value in place of one that is there. False if there is none.
+pub fn replace<K: Plain, V: Plain>(map: &OwnedFd, key: &K, value: &V) -> bool {
+    let mut question = Element {
+        map: map.as_raw_fd() as u32,
+        key: (&raw const *key) as u64,
+        value: (&raw const *value) as u64,
+        flags: THERE,
         ..Element::default()
     };
     call(UPDATE, &mut question).is_ok()

@@ -4,6 +4,7 @@
 pub mod attach;
 pub mod batch;
 pub mod callers;
+pub mod calls;
 pub mod clock;
 pub mod grace;
 pub mod mapping;

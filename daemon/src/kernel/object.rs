@@ -23,7 +23,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 29] = [
+pub const MAPS: [&str; 32] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -53,6 +53,9 @@ pub const MAPS: [&str; 29] = [
     "TRANSLATIONS",
     "LOCALS",
     "HANDED",
+    "CALLS",
+    "ANSWERERS",
+    "DESKS",
 ];
 
 const XDP: &str = "director_xdp";
@@ -71,6 +74,9 @@ pub struct Capacity {
     /// Entries of the table of translations; a translated connection takes two.
     #[serde(default)]
     pub translations: u32,
+    /// Calls of services with a persistence engine.
+    #[serde(default)]
+    pub calls: u32,
     pub sizes: Sizes,
 }
 
@@ -301,6 +307,9 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("TRAFFIC", capacity.sizes.servers),
         ("POOLS", capacity.sizes.pool_words),
         ("TRANSLATIONS", capacity.translations),
+        ("CALLS", capacity.calls),
+        // A server that is gone keeps its endpoint for a while, and another may come.
+        ("ANSWERERS", capacity.sizes.servers.saturating_mul(2)),
     ];
     let mut loader = EbpfLoader::new();
     for (name, value) in &masks {

@@ -40,6 +40,8 @@ pub struct Found {
     pub hops: Remembered,
     /// Entries of the table of translations.
     pub translations: u64,
+    /// Calls.
+    pub calls: u64,
 }
 
 /// What one scan tells the next: buckets that had a slot to sweep, and templates that end soon.
@@ -87,6 +89,9 @@ impl Look<'_> {
                 error = format!("{error:#}"),
                 "translations not looked after"
             ),
+        }
+        if let Err(error) = self.tables.calls.sweep(self, &mut found) {
+            error!(error = format!("{error:#}"), "calls not looked after");
         }
         found
     }
@@ -192,7 +197,7 @@ impl Look<'_> {
     }
 
     /// Whether connections of this server are no more: it may have come back since the look began.
-    fn has_ended(self, server: u32) -> bool {
+    pub(super) fn has_ended(self, server: u32) -> bool {
         let is_gone = |server: entry::Server| server.flags & entry::server_flag::PRESENT == 0;
         self.ended.contains(&server) && self.tables.server(server).is_none_or(is_gone)
     }
@@ -295,6 +300,13 @@ impl Look<'_> {
             self.tables.made.flow6_mask(),
             &mut counts,
         );
+        match self.tables.calls.states(self) {
+            Ok([none, assured]) => {
+                counts[connection::TEMPLATE as usize] += none;
+                counts[connection::TEMPLATE_ASSURED as usize] += assured;
+            }
+            Err(error) => error!(error = format!("{error:#}"), "calls not counted"),
+        }
         let mut states: Vec<(State, u64)> = Vec::new();
         for (state, number) in (0u32..).zip(counts) {
             let state = self::state(Protocol::Tcp, state);
@@ -327,7 +339,7 @@ impl Look<'_> {
         }
     }
 
-    /// Calls `each` with every connection, until it says false.
+    /// Calls `each` with every connection, and then every call, until it says false.
     pub fn list(self, names: &Names, tick_ns: u64, each: &mut dyn FnMut(Connection) -> bool) {
         let both: [(&Mapping, u32, bool); 2] = [
             (&self.tables.flows4, self.tables.made.flow4_mask(), false),
@@ -357,6 +369,9 @@ impl Look<'_> {
                 }
             }
         }
+        if let Err(error) = self.tables.calls.list(self, names, tick_ns, each) {
+            error!(error = format!("{error:#}"), "calls not listed");
+        }
     }
 
     /// An entry in the operator's words; `None` for the way back and for what expired.
@@ -369,7 +384,43 @@ impl Look<'_> {
         }
         let limit = self.limit(record.meta.state());
         let left = limit.checked_sub(record.meta.age(self.now))?;
-        let (key, asked) = names.service(record.key.endpoint::<L>())?;
+        let [a, b] = record.key.address;
+        let client = match L::STRIDE {
+            2 => [record.key.first >> 32, 0],
+            _ => [a, b],
+        };
+        let told = Told {
+            service: record.key.endpoint::<L>(),
+            server: record.target,
+            client,
+            left,
+        };
+        let connection = told.tell(names, tick_ns)?;
+        let client = SocketAddr::new(connection.client.ip(), u16::from_be(record.key.port::<L>()));
+        Some(Connection {
+            client,
+            state: state(connection.protocol, record.meta.state()),
+            ..connection
+        })
+    }
+}
+
+/// What is told of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// By which endpoint it was found.
+    pub service: u32,
+    pub server: u32,
+    /// In wire order.
+    pub client: [u64; 2],
+    /// Ticks that it has left.
+    pub left: u32,
+}
+
+impl Told {
+    /// In the operator's words, as if it were a client's template.
+    pub fn tell(self, names: &Names, tick_ns: u64) -> Option<Connection> {
+        let (key, asked) = names.service(self.service)?;
         let (protocol, at, mark) = match key {
             ServiceKey::Address {
                 protocol,
@@ -388,26 +439,23 @@ impl Look<'_> {
                 Some(mark.get()),
             ),
         };
-        let (_, server) = names.servers.get(&record.target)?;
-        let client = if L::STRIDE == 2 {
-            IpAddr::V4(Ipv4Addr::from(
-                ((record.key.first >> 32) as u32).to_ne_bytes(),
-            ))
-        } else {
-            let [a, b] = record.key.address;
-            IpAddr::from((u128::from(a) | u128::from(b) << 64).to_ne_bytes())
+        let (_, server) = names.servers.get(&self.server)?;
+        let [a, b] = self.client;
+        let client = match key.family() {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::from((a as u32).to_ne_bytes())),
+            Family::Ipv6 => IpAddr::from((u128::from(a) | u128::from(b) << 64).to_ne_bytes()),
         };
-        let client = SocketAddr::new(client, u16::from_be(record.key.port::<L>()));
         // The clock's tick is a little longer than a second: never more is shown than was asked.
-        let expires_s = u64::from(left) * tick_ns / 1_000_000_000;
+        let expires_s = u64::from(self.left) * tick_ns / 1_000_000_000;
         Some(Connection {
             protocol,
-            client,
+            client: SocketAddr::new(client, 0),
             virtual_address: at,
             server: SocketAddr::new(server.address, port_of(server.port, at.port())),
-            state: state(protocol, record.meta.state()),
+            state: State::None,
             expires_s: u32::try_from(expires_s).unwrap_or(u32::MAX),
             mark,
+            engine: None,
         })
     }
 }
@@ -430,7 +478,7 @@ impl Stretch {
         }
     }
 
-    fn has(self, bucket: u32, mask: u32) -> bool {
+    pub(super) fn has(self, bucket: u32, mask: u32) -> bool {
         let place = (u64::from(bucket) << 32) / (u64::from(mask) + 1);
         (place as u32).wrapping_sub(self.from) < self.length
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use shunt_datapath::entry;
 
+use super::calls::Calls;
 use super::mapping::Mapping;
 use super::object::Made;
 use super::translations::Translations;
@@ -23,6 +24,7 @@ pub struct Shared {
     /// The map of [`super::traffic`].
     pub traffic: OwnedFd,
     pub translations: Translations,
+    pub calls: Calls,
 }
 
 impl Shared {

@@ -18,6 +18,7 @@ use shunt_datapath::verdict::{Class, NAMES};
 use shunt_model::Counters;
 use shunt_model::api::Statistics;
 
+use super::calls::Calls;
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
 use super::peers::Peers;
@@ -43,6 +44,7 @@ pub struct Tables {
     settings: Mapping,
     hops: Mapping,
     locals: Mapping,
+    answerers: Mapping,
     routes: Routes,
     origins: Origins,
     peers: Peers,
@@ -78,6 +80,7 @@ impl Tables {
                 flows6: mapped("FLOWS6", 8)?,
                 traffic: traffic.context("cannot hold the map TRAFFIC")?,
                 translations: Translations(held(&map("TRANSLATIONS")?)?),
+                calls: Calls(held(&map("CALLS")?)?),
             }),
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
@@ -86,6 +89,7 @@ impl Tables {
             settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
             hops: mapped("HOPS_TO_CLIENTS", 3)?,
             locals: mapped("LOCALS", size_of::<Local>() / 8)?,
+            answerers: mapped("ANSWERERS", 1)?,
             routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
             origins: Origins::of(map("ORIGINS")?)?,
             peers: Peers::of(map("PEERS")?)?,
@@ -215,6 +219,9 @@ impl Tables {
             Write::Peer { key, address } => {
                 self.peers.set(*key, *address)?;
                 true
+            }
+            Write::Answerer { endpoint, server } => {
+                store(&self.answerers, *endpoint, u64::from(*server))
             }
             Write::Local { place, local } => self.locals.write(*place as usize, *local),
             Write::Settings(settings) => self.settings.write(0, SettingsWords(*settings)),

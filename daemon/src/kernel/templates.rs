@@ -10,13 +10,15 @@ use shunt_datapath::family::{V4, V6};
 use shunt_datapath::flows::{self, Key, Layout, Narrow, Record, Wide};
 use shunt_datapath::template;
 
+use tracing::error;
+
 use super::mapping::{BucketWords, Mapping};
 use super::scan::Look;
 
 /// Ticks before its end from which a template is looked after: several scans.
-const SOON: u32 = 8;
+pub(super) const SOON: u32 = 8;
 /// Seconds that a template gets whose client has connections.
-const AGAIN_S: u64 = 60;
+pub(super) const AGAIN_S: u64 = 60;
 
 /// Which table a template is in, and its key.
 type Named = (bool, Key);
@@ -104,6 +106,9 @@ impl Look<'_> {
         self.count_templates::<Narrow>(&self.tables.flows4, mask, &mut counts);
         let mask = self.tables.made.flow6_mask();
         self.count_templates::<Wide>(&self.tables.flows6, mask, &mut counts);
+        if let Err(error) = self.tables.calls.templates(self, &mut counts) {
+            error!(error = format!("{error:#}"), "calls not counted");
+        }
         counts
     }
 

@@ -130,10 +130,21 @@ fn has_flow(look: Look<'_>, tuple: &Tuple, translation: &Translation) -> bool {
 }
 
 fn is_in<L: Layout>(mapping: &Mapping, mask: u32, seed: u64, key: &Key) -> bool {
+    value_in::<L>(mapping, mask, seed, key).is_some()
+}
+
+/// The last word of a flow's entry, if it is in the table of flows.
+pub(super) fn value_in<L: Layout>(
+    mapping: &Mapping,
+    mask: u32,
+    seed: u64,
+    key: &Key,
+) -> Option<u64> {
     let hash = flows::hash(key, seed);
     let places = [flows::first(hash, mask), flows::second(hash, mask)];
-    places.into_iter().any(|bucket| {
+    places.into_iter().find_map(|bucket| {
         let words = mapping.value(bucket as usize).unwrap_or_default();
-        flows::find::<L, _>(BucketWords(words), key).0.is_some()
+        let (entry, _) = flows::find::<L, _>(BucketWords(words), key);
+        entry.map(|entry| entry.value)
     })
 }

@@ -177,6 +177,8 @@ impl Shell {
             local_pools: self.director.local_pools(&self.tables),
             translations_capacity: u64::from(capacity.translations),
             translations_used: self.found.translations,
+            calls_capacity: u64::from(capacity.calls),
+            calls_used: self.found.calls,
             warnings: self.warnings(),
         }
     }
@@ -210,6 +212,12 @@ impl Shell {
             warnings.push(
                 "the table of translations is nearly full: start shuntd with more --translations"
                     .to_owned(),
+            );
+        }
+        let room = u64::from(capacity.calls);
+        if self.found.calls.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
+            warnings.push(
+                "the table of calls is nearly full: start shuntd with more --calls".to_owned(),
             );
         }
         warnings

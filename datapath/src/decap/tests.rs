@@ -467,10 +467,6 @@ impl Frame for Bytes {
         unreachable!()
     }
 
-    fn choose<T: Tables>(&self, _: &T, _: u32) -> Word {
-        unreachable!()
-    }
-
     fn identify<T: Tables>(&self, _: &T, _: usize, _: u32) -> u32 {
         unreachable!()
     }

@@ -149,10 +149,6 @@ impl Frame for HostFrame {
         open::start(self, tables, ports, server, service)
     }
 
-    fn choose<T: Tables>(&self, tables: &T, endpoint: u32) -> Word {
-        call::choose(self, tables, endpoint)
-    }
-
     fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32 {
         let length = (length as usize).min(call::TEXT);
         let (Some(text), Some(desk)) = (self.bytes().get(from..from + length), tables.desk())

@@ -7,7 +7,6 @@
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use shunt_datapath::call;
 use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
 use shunt_datapath::translate::ANNOUNCED;
@@ -102,7 +101,11 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
-    let verdict = call::carry(&mut XdpFrame(context), &Maps, handed());
+    let endpoint = handed();
+    let mut verdict = Word(parts::choose_xdp(context, endpoint));
+    if let Ok(server) = verdict.open() {
+        verdict = Word(parts::call_xdp(context, endpoint, server));
+    }
     end_xdp(context, verdict)
 }
 
@@ -224,7 +227,11 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
-    let verdict = call::carry(&mut SkbFrame(context), &Maps, handed());
+    let endpoint = handed();
+    let mut verdict = Word(parts::choose_tc(context, endpoint));
+    if let Ok(server) = verdict.open() {
+        verdict = Word(parts::call_tc(context, endpoint, server));
+    }
     end_tc(context, verdict)
 }
 

@@ -103,11 +103,6 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
-        fn choose<T: Tables>(&self, _: &T, _: u32) -> Word {
-            Word::drop(Drop::Internal)
-        }
-
-        #[inline(always)]
         fn identify<T: Tables>(&self, _: &T, _: usize, _: u32) -> u32 {
             0
         }

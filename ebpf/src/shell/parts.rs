@@ -464,6 +464,13 @@ pub extern "C" fn choose_xdp(context: *mut xdp_md, endpoint: u32) -> u64 {
     call::choose(&XdpFrame(context), &Maps, endpoint).0
 }
 
+/// Opens something at the server of a packet's call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn call_xdp(context: *mut xdp_md, endpoint: u32, server: u32) -> u64 {
+    call::carry(&mut XdpFrame(context), &Maps, endpoint, server).0
+}
+
 /// How long a datagram's Call-ID is.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -483,6 +490,13 @@ pub extern "C" fn start_tc(context: *mut __sk_buff, ports: u32, server: u32, ser
 #[inline(never)]
 pub extern "C" fn choose_tc(context: *mut __sk_buff, endpoint: u32) -> u64 {
     call::choose(&SkbFrame(context), &Maps, endpoint).0
+}
+
+/// Opens something at the server of a packet's call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn call_tc(context: *mut __sk_buff, endpoint: u32, server: u32) -> u64 {
+    call::carry(&mut SkbFrame(context), &Maps, endpoint, server).0
 }
 
 /// How long a datagram's Call-ID is.

@@ -260,11 +260,6 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn choose<T: Tables>(&self, _tables: &T, endpoint: u32) -> Word {
-        Word(parts::choose_tc(self.0, endpoint))
-    }
-
-    #[inline(always)]
     fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
         parts::identify_tc(self.0, from as u32, length)
     }

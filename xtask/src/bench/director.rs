@@ -153,6 +153,7 @@ impl Director {
         };
         let capacity = Capacity {
             translations: 2048,
+            calls: 1024,
             flows4: flows,
             flows6: flows,
             sizes,
