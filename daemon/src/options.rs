@@ -40,8 +40,8 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1 << 10..=1 << 25))]
     pub translations: u32,
 
-    /// Calls of services with a persistence engine that the tables have room for. Memory is taken as
-    /// they come.
+    /// Calls of services with a persistence engine that the tables have room for. Memory is taken
+    /// as they come.
     #[arg(long, default_value_t = 1 << 16)]
     #[arg(value_parser = clap::value_parser!(u32).range(1 << 10..=1 << 24))]
     pub calls: u32,

@@ -189,9 +189,9 @@ fn remember<T: Tables>(tables: &T, key: Key) {
     words.store(word::CONNECTION.wrapping_add(3), key.tag);
 }
 
-/// The server of a packet's call, or what becomes of the packet without. `endpoint` is what it opens
-/// something with; with [`BACK`], what a masqueraded server answers from, which sends it though no
-/// connection is known.
+/// The server of a packet's call, or what becomes of the packet without. `endpoint` is what it
+/// opens something with; with [`BACK`], what a masqueraded server answers from, which sends it
+/// though no connection is known.
 #[inline(always)]
 pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {

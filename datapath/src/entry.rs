@@ -6,7 +6,7 @@
 
 pub use crate::origin::{ORIGINS, OriginKey, lookup};
 pub use crate::peer::PeerKey;
-pub use crate::switches::{fate, service_switch, switch};
+pub use crate::switches::{fate, nat, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 3;
@@ -463,16 +463,6 @@ pub struct Settings {
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 152);
-
-/// Bits of [`Settings::masquerades`].
-pub mod nat {
-    /// A service uses NAT.
-    pub const MASQUERADES: u32 = 1;
-    /// And some of its answers belong to translated flows.
-    pub const TRANSLATES: u32 = 2;
-    /// And a service with NAT has calls, which its servers may begin.
-    pub const CALLS: u32 = 4;
-}
 
 /// What was carried for one server, on one CPU.
 #[repr(C, align(8))]

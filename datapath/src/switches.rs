@@ -42,3 +42,13 @@ pub mod switch {
     /// The states of TCP are those of `secure_tcp`.
     pub const SECURE_TCP: u32 = 2;
 }
+
+/// Bits of [`crate::entry::Settings::masquerades`].
+pub mod nat {
+    /// A service uses NAT.
+    pub const MASQUERADES: u32 = 1;
+    /// And some of its answers belong to translated flows.
+    pub const TRANSLATES: u32 = 2;
+    /// And a service with NAT has calls, which its servers may begin.
+    pub const CALLS: u32 = 4;
+}

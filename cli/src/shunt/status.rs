@@ -62,6 +62,10 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
     for warning in &status.warnings {
         writeln!(out, "warning      {warning}")?;
     }
+    draw_devices(&status, out)
+}
+
+fn draw_devices(status: &Status, out: &mut dyn Write) -> Result<(), Halt> {
     if status.devices.is_empty() {
         writeln!(out, "devices      none")?;
         return Ok(());

@@ -2,10 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use shunt_model::service::Granularity;
-use shunt_model::{
-    Encapsulation, Family, Method, Persistence, Protocol, Scheduler, SchedulerFlags,
-};
+use shunt_model::{Encapsulation, Family, Method, Protocol, Scheduler, SchedulerFlags};
 
 use super::*;
 

@@ -17,8 +17,9 @@ use shunt_model::{Connection, EngineData, State};
 
 use super::batch::{self, Batches, Plain};
 use super::clock;
-use super::scan::{self, Found, Look};
+use super::scan::{Found, Look};
 use super::templates::{AGAIN_S, SOON};
+use super::told::Told;
 use super::translations::value_in;
 
 /// Entries of one call of the kernel.
@@ -217,7 +218,7 @@ fn tell(
         return None;
     }
     let left = connection::TEMPLATE_LIVES.checked_sub(meta(call).age(look.now))?;
-    let template = scan::Told {
+    let template = Told {
         service: key.service,
         server: server(call),
         client: key.client,

@@ -18,5 +18,6 @@ pub mod scan;
 pub mod shared;
 pub mod tables;
 pub mod templates;
+pub mod told;
 pub mod traffic;
 pub mod translations;

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use shunt_datapath::entry::{Ways, method, scheduler, server_flag, service_flag};
+use shunt_datapath::entry::{BACK, Ways, method, nat, scheduler, server_flag, service_flag};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 
 use crate::cases::farm::*;
@@ -67,8 +67,17 @@ pub fn tables(random: &mut Random) -> HostTables {
             if random.once_in(2) {
                 flags |= service_flag::TOA;
             }
+            let calls = protocol == UDP && random.once_in(2);
+            if calls {
+                flags |= service_flag::CALLS | random.one_of(&[0, service_flag::ONE_PACKET]);
+            }
             let (address, port) = virtual_end(v6);
             let service = tables.add_service(address, port, protocol, flags);
+            if calls {
+                let entry = &mut tables.services[service as usize];
+                (entry.template, entry.persistence) = (60 + service, 300);
+                entry.granularity = random.one_of(&[[u64::MAX; 2], [0; 2]]);
+            }
             tables.services[service as usize].switches = random.below(16) as u32;
             let servers: Vec<_> = (0..random.below(4))
                 .map(|_| {
@@ -88,6 +97,14 @@ pub fn tables(random: &mut Random) -> HostTables {
                     (id, random.below(4) as u32)
                 })
                 .collect();
+            for (id, _) in servers.iter().filter(|_| calls) {
+                let server = tables.servers[*id as usize];
+                if server.method == method::MASQUERADE && !random.once_in(5) {
+                    let endpoint = server.endpoint & !BACK;
+                    tables.calls.answerers[endpoint as usize] = *id;
+                    tables.settings.masquerades |= nat::CALLS;
+                }
+            }
             any_pool(random, &mut tables, service, &servers);
             if random.once_in(15) {
                 tables.services[service as usize].flags &= !service_flag::PRESENT;

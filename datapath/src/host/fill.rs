@@ -177,7 +177,7 @@ impl HostTables {
             if server.full_nat {
                 entry.flags |= server_flag::FULL_NAT;
             }
-            self.settings.masquerades = nat::MASQUERADES | nat::TRANSLATES;
+            self.settings.masquerades |= nat::MASQUERADES | nat::TRANSLATES;
             self.settings.wide |= u32::from(server.port == 0);
             self.add_endpoint(
                 server.address,

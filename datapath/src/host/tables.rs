@@ -19,6 +19,7 @@ use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
 use crate::{addressed, call, origin, sctp, template, track, walk};
 
+use super::words::word_at;
 use super::{Calls, HostFrame, HostWords, origins};
 
 /// The longest frame that the kernel's side sets aside (`ebpf/src/shell/maps.rs`).
@@ -220,13 +221,6 @@ fn age_flows<L: Layout>(flows: &[AtomicU64], ticks: u32) {
             last.store(value, Ordering::SeqCst);
         }
     }
-}
-
-fn word_at(words: &[AtomicU64], at: u32) -> Option<HostWords<'_>> {
-    words
-        .get(at as usize..)
-        .filter(|words| !words.is_empty())
-        .map(HostWords)
 }
 
 impl<'a> Tables for &'a HostTables {

@@ -35,3 +35,11 @@ impl Words for HostWords<'_> {
         self.0[at].fetch_add(value, Ordering::SeqCst)
     }
 }
+
+/// The words from this place on, if there are any.
+pub(super) fn word_at(words: &[AtomicU64], at: u32) -> Option<HostWords<'_>> {
+    words
+        .get(at as usize..)
+        .filter(|words| !words.is_empty())
+        .map(HostWords)
+}

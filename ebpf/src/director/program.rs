@@ -14,6 +14,7 @@ use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
 use shunt_ebpf::{CALL, RELATED, REST, TRANSLATE};
 
+use crate::shell::calls;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
 use crate::shell::skb::SkbFrame;
@@ -102,9 +103,9 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
     let endpoint = handed();
-    let mut verdict = Word(parts::choose_xdp(context, endpoint));
+    let mut verdict = Word(calls::choose_xdp(context, endpoint));
     if let Ok(server) = verdict.open() {
-        verdict = Word(parts::call_xdp(context, endpoint, server));
+        verdict = Word(calls::call_xdp(context, endpoint, server));
     }
     end_xdp(context, verdict)
 }
@@ -228,9 +229,9 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
     let endpoint = handed();
-    let mut verdict = Word(parts::choose_tc(context, endpoint));
+    let mut verdict = Word(calls::choose_tc(context, endpoint));
     if let Ok(server) = verdict.open() {
-        verdict = Word(parts::call_tc(context, endpoint, server));
+        verdict = Word(calls::call_tc(context, endpoint, server));
     }
     end_tc(context, verdict)
 }

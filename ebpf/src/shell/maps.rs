@@ -3,7 +3,6 @@
 //! Sizes here are the least; the daemon sets those of a running director before it loads. Array
 //! maps that the daemon reads and writes through a mapping carry `MAPPED`.
 
-use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr;
 
@@ -13,7 +12,6 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
-use shunt_datapath::call::{Call, CallKey, Desk, TEXT, id};
 use shunt_datapath::entry::{
     self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
     Service, Settings, Traffic, WIDES, Ways, locality, standing,
@@ -24,16 +22,17 @@ use shunt_datapath::translation::{Local, Translation, Tuple, place};
 use shunt_datapath::verdict::COUNTERS;
 use shunt_ebpf::LATER;
 
+use super::calls;
+use super::constants::{constant, long_constant};
 use super::context::blur;
 use super::parts;
-use super::sum::{self, Bytes};
 use super::words::MapWords;
 
 /// `BPF_F_MMAPABLE`.
-const MAPPED: usize = 1 << 10;
+pub const MAPPED: usize = 1 << 10;
 
 /// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
-const UNPREPARED: usize = 1;
+pub const UNPREPARED: usize = 1;
 
 /// A bucket of flows: one cache line.
 #[repr(C, align(8))]
@@ -124,13 +123,6 @@ static TRANSLATIONS: HashMap<Tuple, Translation, 2048, UNPREPARED> = HashMap::ne
 #[btf_map]
 static LOCALS: Array<Local, { 2 * shunt_datapath::translation::LOCALS as usize }, MAPPED> =
     Array::new();
-#[btf_map]
-static CALLS: HashMap<CallKey, Call, 1024, UNPREPARED> = HashMap::new();
-/// Which server answers from a NAT endpoint, where its service has calls.
-#[btf_map]
-static ANSWERERS: Array<u64, 4096, MAPPED> = Array::new();
-#[btf_map]
-static DESKS: PerCpuArray<Desk, 1> = PerCpuArray::new();
 /// What a program tells the one that it goes on with, on this CPU.
 #[btf_map]
 static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -156,40 +148,6 @@ static SEED: Global<u64> = Global::new(0x5eed);
 #[unsafe(no_mangle)]
 static TICK_SHIFT: Global<u32> = Global::new(8);
 
-/// What the daemon has put into a word before it loaded us. Unlike `Global::load` this is left out
-/// where nobody uses it, and done once where it is used twice: the three shapes that an
-/// established packet asks for are 30 instructions otherwise.
-#[inline(always)]
-fn constant(global: &'static Global<u32>) -> u32 {
-    let value: u64;
-    // SAFETY: a load of the word itself; `Global` is nothing but its value.
-    unsafe {
-        asm!(
-            "{value} = *(u32 *)({from} + 0)",
-            value = out(reg) value,
-            from = in(reg) global,
-            options(pure, readonly, nostack)
-        );
-    }
-    value as u32
-}
-
-/// As [`constant`].
-#[inline(always)]
-fn long_constant(global: &'static Global<u64>) -> u64 {
-    let value: u64;
-    // SAFETY: as above.
-    unsafe {
-        asm!(
-            "{value} = *(u64 *)({from} + 0)",
-            value = out(reg) value,
-            from = in(reg) global,
-            options(pure, readonly, nostack)
-        );
-    }
-    value
-}
-
 /// The clock of the walk.
 #[inline(always)]
 pub fn now() -> u32 {
@@ -205,39 +163,6 @@ pub fn count(counter: u32) {
         // SAFETY: the pointer is this CPU's own value; a program is not preempted by itself.
         unsafe { *value = (*value).wrapping_add(1) };
     }
-}
-
-/// Where this CPU reads a datagram.
-#[inline(always)]
-pub fn desk() -> Option<*mut Desk> {
-    DESKS.get_ptr_mut(0)
-}
-
-/// The key on the desk.
-#[inline(always)]
-fn key_on_desk() -> Option<&'static CallKey> {
-    // SAFETY: the beginning of this CPU's own value, which only this program writes.
-    desk().map(|desk| unsafe { &(*desk).key })
-}
-
-/// Copies what of a datagram there is room for on the desk, and looks for its Call-ID: how long
-/// that is.
-#[inline(always)]
-pub fn identify<B: Bytes>(frame: &B, from: u32, length: u32) -> u32 {
-    let Some(desk) = desk() else {
-        return 0;
-    };
-    // Less one, so that one more is at least one: the verifier wants to see that.
-    let last = TEXT as u32 - 1;
-    let rest = length.wrapping_sub(1);
-    let rest = if rest < last { rest } else { last };
-    let length = (sum::opaque(rest) & last) + 1;
-    // SAFETY: this CPU's own value, which has room for as many bytes.
-    let text = unsafe { (&raw mut (*desk).text).cast() };
-    if frame.load(from, text, length) < 0 {
-        return 0;
-    }
-    id::find(&Maps, length)
 }
 
 /// Tells the next program.
@@ -381,35 +306,27 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn recall_call(&self, service: u32, server: u32) -> u32 {
-        parts::recall_call(service, server)
+        calls::recall_call(service, server)
     }
 
     #[inline(always)]
     fn desk(&self) -> Option<MapWords> {
-        words(desk())
+        words(calls::desk())
     }
 
     #[inline(always)]
     fn call(&self) -> Option<MapWords> {
-        words(CALLS.get_ptr_mut(key_on_desk()?))
+        words(calls::found())
     }
 
     #[inline(always)]
     fn enter_call(&self, value: u64) {
-        let call = Call {
-            value,
-            ..Call::default()
-        };
-        if let Some(key) = key_on_desk() {
-            let _ = CALLS.insert(key, &call, BPF_ANY.into());
-        }
+        calls::enter(value);
     }
 
     #[inline(always)]
     fn answerer(&self, endpoint: u32) -> u32 {
-        ANSWERERS
-            .get(endpoint)
-            .map_or(NONE, |server| *server as u32)
+        calls::answerer(endpoint)
     }
 
     #[inline(always)]

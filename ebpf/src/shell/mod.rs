@@ -1,5 +1,7 @@
 //! The shell of packets: frames of both hooks, the maps, the helpers. Decides nothing.
 
+pub mod calls;
+pub mod constants;
 pub mod context;
 pub mod fib;
 pub mod maps;

@@ -11,12 +11,12 @@ use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, call, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
+    addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
     translate, tunnel,
 };
 
 use super::fib;
-use super::maps::{Maps, identify};
+use super::maps::Maps;
 use super::shift;
 use super::skb::SkbFrame;
 use super::sum;
@@ -63,13 +63,6 @@ pub extern "C" fn recall4(service: u32, client: u32, server: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn recall6(service: u32, a: u64, b: u64, server: u32) -> u32 {
     template::recall::<V6, Maps>(&Maps, service, [a, b], server)
-}
-
-/// The server of the call on the desk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn recall_call(service: u32, server: u32) -> u32 {
-    call::recall(&Maps, service, server)
 }
 
 /// The endpoint of every port of an IPv4 address.
@@ -130,7 +123,7 @@ pub extern "C" fn crc_change(changed: u32, behind: u32) -> u32 {
 }
 
 #[inline(always)]
-fn both(ports: u32, flags: u32) -> Ports {
+pub fn both(ports: u32, flags: u32) -> Ports {
     Ports {
         source: ports as u16,
         target: (ports >> 16) as u16,
@@ -448,60 +441,4 @@ pub extern "C" fn put_xdp(context: *mut xdp_md, keeps: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn put_tc(context: *mut __sk_buff, keeps: u32) -> u64 {
     translate::proxy::put(&mut SkbFrame(context), &Maps, keeps & 1).0
-}
-
-/// Begins a connection with a packet of its server.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn start_xdp(context: *mut xdp_md, ports: u32, server: u32, service: u32) -> u64 {
-    open::start(&XdpFrame(context), &Maps, both(ports, 0), server, service).0
-}
-
-/// The server of a packet's call.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn choose_xdp(context: *mut xdp_md, endpoint: u32) -> u64 {
-    call::choose(&XdpFrame(context), &Maps, endpoint).0
-}
-
-/// Opens something at the server of a packet's call.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn call_xdp(context: *mut xdp_md, endpoint: u32, server: u32) -> u64 {
-    call::carry(&mut XdpFrame(context), &Maps, endpoint, server).0
-}
-
-/// How long a datagram's Call-ID is.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn identify_xdp(context: *mut xdp_md, from: u32, length: u32) -> u32 {
-    identify(&XdpFrame(context), from, length)
-}
-
-/// Begins a connection with a packet of its server.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn start_tc(context: *mut __sk_buff, ports: u32, server: u32, service: u32) -> u64 {
-    open::start(&SkbFrame(context), &Maps, both(ports, 0), server, service).0
-}
-
-/// The server of a packet's call.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn choose_tc(context: *mut __sk_buff, endpoint: u32) -> u64 {
-    call::choose(&SkbFrame(context), &Maps, endpoint).0
-}
-
-/// Opens something at the server of a packet's call.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn call_tc(context: *mut __sk_buff, endpoint: u32, server: u32) -> u64 {
-    call::carry(&mut SkbFrame(context), &Maps, endpoint, server).0
-}
-
-/// How long a datagram's Call-ID is.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn identify_tc(context: *mut __sk_buff, from: u32, length: u32) -> u32 {
-    identify(&SkbFrame(context), from, length)
 }

@@ -18,6 +18,7 @@ use shunt_datapath::packet::{Extensions, Ports};
 use shunt_datapath::tables::Tables;
 use shunt_datapath::verdict::Word;
 
+use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES};
@@ -256,12 +257,12 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn start<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        Word(parts::start_tc(self.0, ports.both(), server, service))
+        Word(calls::start_tc(self.0, ports.both(), server, service))
     }
 
     #[inline(always)]
     fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
-        parts::identify_tc(self.0, from as u32, length)
+        calls::identify_tc(self.0, from as u32, length)
     }
 
     #[inline(always)]

@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use shunt_lab::Family;
 
 use super::bed;
+use super::packet::CALL_BYTES;
 use super::random::Random;
 use super::scenario::{Flow, SERVERS, Scenario, Slot, Step, Transport, VIRTUALS};
 use super::traffic::Phase;
 use super::vocabulary::{
-    Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, SETTINGS, TIMEOUTS,
-    TRANSPORTS, WEIGHTS,
+    Extra, LISTINGS, METHODS, Method, ODD, OF_CALLS, OF_SERVERS, OF_SERVICES, SCHEDULERS, SETTINGS,
+    TIMEOUTS, TRANSPORTS, WEIGHTS,
 };
 
 /// How many things happen between the beginning and the last look.
@@ -49,9 +50,39 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
     Scenario {
         seed,
         slot,
+        steps: with_settings(seed, with_calls(seed, &writer.flows, writer.steps)),
         flows: writer.flows,
-        steps: with_settings(seed, writer.steps),
     }
+}
+
+/// In one scenario of three, services of UDP have calls: all that are added without a template of
+/// their own. Most datagrams to them name one then.
+fn with_calls(seed: u64, flows: &[Flow], mut steps: Vec<Step>) -> Vec<Step> {
+    // Numbers of its own, as below.
+    let mut random = Random::new(seed ^ 0x0ca1_1ed5);
+    if !random.once_in(3) {
+        return steps;
+    }
+    let mut with = BTreeSet::new();
+    for step in &mut steps {
+        match step {
+            Step::Command { line, .. } if line.starts_with("-A -u ") && !line.contains(" -p ") => {
+                with.extend(line.split_whitespace().nth(2).map(str::to_owned));
+                *line += random.one_of(&OF_CALLS);
+            }
+            Step::Client { flow, datagram } | Step::Server { flow, datagram } => {
+                let to = flows
+                    .get(*flow)
+                    .filter(|flow| flow.transport == Transport::Udp);
+                let named = to.is_some_and(|flow| with.contains(&flow.service.to_string()));
+                if named && datagram.payload < CALL_BYTES && !random.once_in(6) {
+                    datagram.payload = 60;
+                }
+            }
+            _ => {}
+        }
+    }
+    steps
 }
 
 /// One scenario in two has settings other than those that it begins with, from any step on.

@@ -26,8 +26,8 @@ const MODULES: [&str; 4] = [
     "kernel/net/netfilter/ipvs/ip_vs.ko",
     "kernel/net/netfilter/ipvs/ip_vs_",
 ];
-/// Of the last, those that are no schedulers.
-const NOT_LOADED: [&str; 2] = ["ip_vs_ftp.ko", "ip_vs_pe_sip.ko"];
+/// Of the last, those that no scenario needs.
+const NOT_LOADED: [&str; 1] = ["ip_vs_ftp.ko"];
 /// A scenario takes half a second where nothing else runs.
 const PATIENCE: Duration = Duration::from_secs(20);
 

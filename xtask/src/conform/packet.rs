@@ -31,9 +31,18 @@ pub struct Header {
     pub identification: u16,
 }
 
+/// Payload that a Call-ID has room in, with what a scan of it needs behind.
+pub const CALL_BYTES: u16 = 40;
+
 /// The IP packets of a datagram from one end of a flow: one, or its fragments in order.
 pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<u8>> {
-    let body: Vec<u8> = (0..datagram.payload).map(|at| at as u8 ^ 0x5a).collect();
+    let body = (0..datagram.payload).map(|at| at as u8 ^ 0x5a);
+    // A datagram of UDP says a call where there is room: one of eight, by what are flags otherwise.
+    let call = match header.protocol == UDP && datagram.payload >= CALL_BYTES {
+        true => format!("ACK\r\nCall-ID: {}@x\r\n", datagram.flags & 7),
+        false => String::new(),
+    };
+    let body: Vec<u8> = call.bytes().chain(body.skip(call.len())).collect();
     let mut payload = Vec::new();
     payload.extend(ports[0].to_be_bytes());
     payload.extend(ports[1].to_be_bytes());

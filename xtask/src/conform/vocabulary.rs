@@ -1,5 +1,5 @@
 //! The words that scenarios are made of. What a director learns to carry is switched on by a line
-//! here; what this version refuses is in `control/src/carried.rs`.
+//! here.
 
 use shunt_lab::Family;
 
@@ -105,6 +105,13 @@ pub const OF_SERVICES: [Extra; 7] = [
     flags("sh", "-b sh-fallback"),
     flags("mh", "-b mh-port"),
     flags("mh", "-b mh-fallback,mh-port"),
+];
+
+/// What makes the templates of a UDP service calls.
+pub const OF_CALLS: [&str; 3] = [
+    " -p 100 --pe sip",
+    " -p 300 --pe sip",
+    " -p 300 --pe sip -o",
 ];
 
 pub const OF_SERVERS: [Extra; 1] = [any("-x 4 -y 2", "-x 4 -y 2")];

@@ -232,6 +232,26 @@ impl<'a> Tables for View<'a> {
         unreachable!("no template is asked here")
     }
 
+    fn recall_call(&self, _service: u32, _server: u32) -> u32 {
+        unreachable!()
+    }
+
+    fn desk(&self) -> Option<Stretch<'a>> {
+        unreachable!()
+    }
+
+    fn call(&self) -> Option<Stretch<'a>> {
+        unreachable!()
+    }
+
+    fn enter_call(&self, _value: u64) {
+        unreachable!()
+    }
+
+    fn answerer(&self, _endpoint: u32) -> u32 {
+        unreachable!()
+    }
+
     fn wide_service(&self, _number: u32) -> u32 {
         unreachable!("no endpoint is looked up here")
     }

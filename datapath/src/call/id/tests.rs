@@ -1,3 +1,5 @@
+//! What the kernel takes for a Call-ID: as it was seen, and any text against its own code.
+
 use proptest::prelude::*;
 use std::string::String;
 use std::vec::Vec;

@@ -1,0 +1,55 @@
+//! What the counters of outcomes are called.
+
+use super::COUNTERS;
+
+/// What a counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Verdict,
+    Drop,
+    Note,
+}
+
+/// The name of each counter, in its place.
+pub const NAMES: [(Class, &str); COUNTERS as usize] = [
+    (Class::Verdict, "pass-not-ip"),
+    (Class::Verdict, "pass-not-ours"),
+    (Class::Verdict, "pass-not-understood"),
+    (Class::Verdict, "pass-not-opening"),
+    (Class::Verdict, "pass-local"),
+    (Class::Verdict, "pass-icmp"),
+    (Class::Verdict, "pass-no-rest"),
+    (Class::Verdict, "pass-bypassed"),
+    (Class::Verdict, "sent"),
+    (Class::Verdict, "held"),
+    (Class::Verdict, "answered-unreachable"),
+    (Class::Verdict, "answered-too-big"),
+    (Class::Verdict, "answered-time-exceeded"),
+    (Class::Verdict, "answered-reset"),
+    (Class::Drop, "server-gone"),
+    (Class::Drop, "no-next-hop"),
+    (Class::Drop, "table-full"),
+    (Class::Drop, "no-server"),
+    (Class::Drop, "expired"),
+    (Class::Drop, "too-big"),
+    (Class::Drop, "bad-checksum"),
+    (Class::Drop, "bad-source"),
+    (Class::Drop, "no-room"),
+    (Class::Drop, "lost-fragment"),
+    (Class::Drop, "bad-fragment"),
+    (Class::Drop, "internal"),
+    (Class::Drop, "no-way-back"),
+    (Class::Drop, "defence"),
+    (Class::Drop, "no-local-port"),
+    (Class::Drop, "no-translation"),
+    (Class::Drop, "cut-checksum"),
+    (Class::Drop, "no-call-id"),
+    (Class::Note, "opened"),
+    (Class::Note, "untracked"),
+    (Class::Note, "displaced"),
+    (Class::Note, "reused"),
+    (Class::Note, "icmp-related"),
+    (Class::Note, "fragment-followed"),
+    (Class::Note, "route-asked"),
+    (Class::Note, "caller-served"),
+];
