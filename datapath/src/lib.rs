@@ -37,6 +37,7 @@ pub mod frame;
 pub mod host;
 pub mod icmp;
 pub mod link;
+pub mod localities;
 pub mod method;
 pub mod open;
 pub mod origin;

@@ -17,9 +17,9 @@ use shunt_model::{Connection, EngineData, State};
 
 use super::batch::{self, Batches, Plain};
 use super::clock;
+use super::listing::Told;
 use super::scan::{Found, Look};
 use super::templates::{AGAIN_S, SOON};
-use super::told::Told;
 use super::translations::value_in;
 
 /// Entries of one call of the kernel.

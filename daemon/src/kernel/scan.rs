@@ -1,4 +1,4 @@
-//! Goes over the table of flows: takes out what expired, counts what is there, and lists it.
+//! Goes over the table of flows: takes out what expired and counts what is there.
 //!
 //! This is where expiry happens: the packet path only ever replaces. An entry that this takes out
 //! gives back what it counted for, exactly once, since only one can swap its key away.
@@ -10,14 +10,12 @@ use shunt_datapath::connection::{self, Meta};
 use shunt_datapath::entry::{self, Settings, counts};
 use shunt_datapath::flows::{self, Entry, Key, Layout, Narrow, Record, Wide, Words};
 use shunt_datapath::sctp;
-use shunt_model::{Protocol, State};
 use tracing::error;
 
 use super::clock;
 use super::mapping::{BucketWords, Mapping};
 use super::tables::Shared;
 use super::templates::Templates;
-use super::told;
 
 /// Ticks after which a way back without its connection is taken out.
 const IDLE: u32 = 2;
@@ -284,59 +282,6 @@ impl Look<'_> {
             let entry = entry.filter(|entry| entry.target() == record.target)?;
             Some(entry.meta().state())
         })
-    }
-
-    /// How many connections are in each state; changes nothing.
-    #[must_use]
-    pub fn states(self) -> Vec<(State, u64)> {
-        let mut counts = [0u64; 32];
-        self.count::<Narrow>(
-            &self.tables.flows4,
-            self.tables.made.flow4_mask(),
-            &mut counts,
-        );
-        self.count::<Wide>(
-            &self.tables.flows6,
-            self.tables.made.flow6_mask(),
-            &mut counts,
-        );
-        match self.tables.calls.states(self) {
-            Ok([none, assured]) => {
-                counts[connection::TEMPLATE as usize] += none;
-                counts[connection::TEMPLATE_ASSURED as usize] += assured;
-            }
-            Err(error) => error!(error = format!("{error:#}"), "calls not counted"),
-        }
-        let mut states: Vec<(State, u64)> = Vec::new();
-        for (state, number) in (0u32..).zip(counts) {
-            let state = told::state(Protocol::Tcp, state);
-            match states.iter_mut().find(|(other, _)| *other == state) {
-                Some((_, sum)) => *sum += number,
-                None => states.push((state, number)),
-            }
-        }
-        states
-    }
-
-    fn count<L: Layout>(self, mapping: &Mapping, mask: u32, counts: &mut [u64; 32]) {
-        for bucket in 0..=mask {
-            let Some(words) = mapping.value(bucket as usize) else {
-                break;
-            };
-            for at in 0..L::SLOTS {
-                let Some((record, _)) = flows::read::<L, _>(BucketWords(words), at) else {
-                    continue;
-                };
-                let state = record.meta.state();
-                let alive = record.meta.age(self.now) <= self.limit(state);
-                if alive
-                    && !record.key.is_back::<L>()
-                    && let Some(count) = counts.get_mut(state as usize)
-                {
-                    *count += 1;
-                }
-            }
-        }
     }
 }
 

@@ -64,9 +64,7 @@ pub fn tables(random: &mut Random) -> HostTables {
                 continue;
             }
             let mut flags = random.one_of(&[0, service_flag::PORT, service_flag::FALLBACK]);
-            if random.once_in(2) {
-                flags |= service_flag::TOA;
-            }
+            flags |= random.one_of(&[0, service_flag::TOA, service_flag::PROXY]);
             let calls = protocol == UDP && random.once_in(2);
             if calls {
                 flags |= service_flag::CALLS | random.one_of(&[0, service_flag::ONE_PACKET]);

@@ -1,4 +1,4 @@
-//! Entries of the connection table in the operator's words.
+//! Connections in the operator's words: their listing, and how many are in each state.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -13,6 +13,59 @@ use super::mapping::{BucketWords, Mapping};
 use super::scan::Look;
 
 impl Look<'_> {
+    /// How many connections are in each state; changes nothing.
+    #[must_use]
+    pub fn states(self) -> Vec<(State, u64)> {
+        let mut counts = [0u64; 32];
+        self.count::<Narrow>(
+            &self.tables.flows4,
+            self.tables.made.flow4_mask(),
+            &mut counts,
+        );
+        self.count::<Wide>(
+            &self.tables.flows6,
+            self.tables.made.flow6_mask(),
+            &mut counts,
+        );
+        match self.tables.calls.states(self) {
+            Ok([none, assured]) => {
+                counts[connection::TEMPLATE as usize] += none;
+                counts[connection::TEMPLATE_ASSURED as usize] += assured;
+            }
+            Err(error) => error!(error = format!("{error:#}"), "calls not counted"),
+        }
+        let mut states: Vec<(State, u64)> = Vec::new();
+        for (state, number) in (0u32..).zip(counts) {
+            let state = self::state(Protocol::Tcp, state);
+            match states.iter_mut().find(|(other, _)| *other == state) {
+                Some((_, sum)) => *sum += number,
+                None => states.push((state, number)),
+            }
+        }
+        states
+    }
+
+    fn count<L: Layout>(self, mapping: &Mapping, mask: u32, counts: &mut [u64; 32]) {
+        for bucket in 0..=mask {
+            let Some(words) = mapping.value(bucket as usize) else {
+                break;
+            };
+            for at in 0..L::SLOTS {
+                let Some((record, _)) = flows::read::<L, _>(BucketWords(words), at) else {
+                    continue;
+                };
+                let state = record.meta.state();
+                let alive = record.meta.age(self.now) <= self.limit(state);
+                if alive
+                    && !record.key.is_back::<L>()
+                    && let Some(count) = counts.get_mut(state as usize)
+                {
+                    *count += 1;
+                }
+            }
+        }
+    }
+
     /// Calls `each` with every connection, and then every call, until it says false.
     pub fn list(self, names: &Names, tick_ns: u64, each: &mut dyn FnMut(Connection) -> bool) {
         let both: [(&Mapping, u32, bool); 2] = [
