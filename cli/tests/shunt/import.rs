@@ -68,7 +68,7 @@ fn applying_adds_all_that_a_kernel_has() {
     assert_eq!((said.status, said.error.as_str()), (0, ""));
     let line = "server 10.1.0.12:8080 added to tcp 192.0.2.1:80, masquerade, weight 3\n";
     assert!(said.out.contains(line), "{}", said.out);
-    let last = "21 changed, 0 were so already";
+    let last = "21 changed, 0 were so already, 0 not taken";
     assert_eq!(said.out.lines().last(), Some(last));
 }
 
