@@ -7,7 +7,9 @@
 
 use crate::addressed;
 use crate::checksum;
-use crate::entry::{NONE, Settings, endpoint_word, kind, lookup, method, nat};
+use crate::entry::{
+    NONE, Settings, endpoint_word, kind, lookup, method, nat, service_flag, service_switch,
+};
 use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Transport};
 use crate::link;
@@ -173,9 +175,67 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let key = F::key(quote.target, quote.target_port, service);
     let hash = track::hash(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
-        return Word::pass(Pass::Icmp);
+        return if is_scheduled(tables, quote, service) {
+            Word::quoted(service)
+        } else {
+            Word::pass(Pass::Icmp)
+        };
     };
-    let id = entry.target();
+    bring(frame, tables, packet, quote, entry.target())
+}
+
+/// Whether an error about no known connection of a service opens one. Not of a mark: its rules are
+/// for what has ports (`ip_vs_service_find`, with the mark of the error).
+#[inline(always)]
+fn is_scheduled<F: Family, T: Tables>(tables: &T, quote: &Quote<F>, endpoint: u32) -> bool {
+    let Some(service) = tables.service(addressed::service_of(tables, endpoint)) else {
+        return false;
+    };
+    service.switches & service_switch::SCHEDULE_ICMP != 0
+        && service.flags & service_flag::PRESENT != 0
+        && service.protocol == quote.protocol
+}
+
+/// Brings an error to the server that [`crate::quoted`] found for it. The frame is read anew.
+#[inline(always)]
+pub fn bring_to<P: Frame, T: Tables>(frame: &mut P, tables: &T, id: u32) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => bring_packet::<V4, P, T>(frame, tables, &packet, id),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => bring_packet::<V6, P, T>(frame, tables, &packet, id),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    }
+}
+
+#[inline(always)]
+fn bring_packet<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    id: u32,
+) -> Word {
+    match quoted::<F, P>(frame, packet) {
+        Some(quote) => bring(frame, tables, packet, &quote, id),
+        None => Word::drop(Drop::Internal),
+    }
+}
+
+#[inline(always)]
+fn bring<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    id: u32,
+) -> Word {
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };

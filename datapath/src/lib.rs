@@ -43,6 +43,7 @@ pub mod open;
 pub mod origin;
 pub mod packet;
 pub mod peer;
+pub mod quoted;
 pub mod realserver;
 pub mod reply;
 pub mod reset;

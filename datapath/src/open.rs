@@ -31,7 +31,7 @@ pub fn begin<P: Frame, T: Tables>(
     id: u32,
     service: u32,
 ) -> Word {
-    by::<P, T, false>(frame, tables, ports, id, service)
+    of_frame::<P, T, { by::CLIENT }>(frame, tables, ports, id, service)
 }
 
 /// The same with a packet of this server, which begins a connection to its client by itself.
@@ -48,12 +48,20 @@ pub fn start<P: Frame, T: Tables>(
         target: ports.source,
         ..ports
     };
-    by::<P, T, true>(frame, tables, ports, id, service)
+    of_frame::<P, T, { by::SERVER }>(frame, tables, ports, id, service)
+}
+
+/// Who says that there is a connection.
+pub mod by {
+    pub const CLIENT: u8 = 0;
+    pub const SERVER: u8 = 1;
+    /// An ICMP error about an answer.
+    pub const ERROR: u8 = 2;
 }
 
 /// Begins a connection with a packet of the client, or of the server.
 #[inline(always)]
-fn by<P: Frame, T: Tables, const SERVER: bool>(
+fn of_frame<P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     ports: Ports,
@@ -66,16 +74,16 @@ fn by<P: Frame, T: Tables, const SERVER: bool>(
     let begun = if link.ethertype == link::IPV4 {
         match packet::parse4(frame, link.l3) {
             Ok(packet) => {
-                let packet = of_client::<V4, SERVER>(packet);
-                request::<V4, P, T, SERVER>(frame, tables, &packet, ports, id, service)
+                let packet = of_client::<V4, BY>(packet);
+                request::<V4, P, T, BY>(frame, tables, &packet, ports, id, service)
             }
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
     } else {
         match packet::parse6(frame, tables, link.l3) {
             Ok(packet) => {
-                let packet = of_client::<V6, SERVER>(packet);
-                request::<V6, P, T, SERVER>(frame, tables, &packet, ports, id, service)
+                let packet = of_client::<V6, BY>(packet);
+                request::<V6, P, T, BY>(frame, tables, &packet, ports, id, service)
             }
             Err(_) => Err(Word::drop(Drop::Internal)),
         }
@@ -88,8 +96,8 @@ fn by<P: Frame, T: Tables, const SERVER: bool>(
 
 /// A packet as if its client had sent it.
 #[inline(always)]
-fn of_client<F: Family, const SERVER: bool>(packet: Packet<F>) -> Packet<F> {
-    if !SERVER {
+fn of_client<F: Family, const BY: u8>(packet: Packet<F>) -> Packet<F> {
+    if BY != by::SERVER {
         return packet;
     }
     Packet {
@@ -99,8 +107,9 @@ fn of_client<F: Family, const SERVER: bool>(packet: Packet<F>) -> Packet<F> {
     }
 }
 
+/// Begins a connection with a packet as its client would have sent it.
 #[inline(always)]
-fn request<F: Family, P: Frame, T: Tables, const SERVER: bool>(
+pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -126,14 +135,14 @@ fn request<F: Family, P: Frame, T: Tables, const SERVER: bool>(
         // The client asks again, or another CPU was faster with the same flow.
         let (protocol, flags) = (packet.protocol, ports.flags);
         if fates::lives(tables, settings, entry, protocol, flags, now)?.is_some() {
-            mend::<F, P, T, SERVER>(frame, tables, packet, &request, entry);
+            mend::<F, P, T, BY>(frame, tables, packet, &request, entry);
             return Ok(entry.target());
         }
         if let Some(verdict) = end::<F, T>(tables, packet, &request, entry, id) {
             return Err(verdict);
         }
     }
-    open::<F, P, T, SERVER>(frame, tables, packet, &request, id)
+    open::<F, P, T, BY>(frame, tables, packet, &request, id)
 }
 
 /// Ends a connection whose server is gone, if it is no more. Where the settings say so the client
@@ -172,7 +181,7 @@ fn end<F: Family, T: Tables>(
 /// Makes sure that a living connection has its way back, and that this and the client's template
 /// give way no more easily than the connection.
 #[inline(always)]
-fn mend<F: Family, P: Frame, T: Tables, const SERVER: bool>(
+fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -197,7 +206,7 @@ fn mend<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     let hash = track::hash(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
         None => {
-            enter_back::<F, P, T, SERVER>(frame, tables, request, server, id, packet, state);
+            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
         }
         Some(mut way) => {
             let meta = track::way_back(request.settings, way.meta(), state, request.now);
@@ -220,7 +229,7 @@ struct Request<'a, W> {
 
 /// Enters a new connection; says which server has it.
 #[inline(always)]
-fn open<F: Family, P: Frame, T: Tables, const SERVER: bool>(
+fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -247,7 +256,7 @@ fn open<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     } else {
         connection::Meta::CONTROLLED
     };
-    match enter::<F, P, T, SERVER>(frame, tables, request, place, id, packet, controlled) {
+    match enter::<F, P, T, BY>(frame, tables, request, place, id, packet, controlled) {
         true => Ok(id),
         false => without_entry(tables, service, request.hash),
     }
@@ -271,7 +280,7 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
 /// Puts a connection into the table, with its way back if its answers come through here. False
 /// if there is no room.
 #[inline(always)]
-fn enter<F: Family, P: Frame, T: Tables, const SERVER: bool>(
+fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
@@ -302,7 +311,10 @@ fn enter<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     } else {
         connection::Meta::NO_OUTPUT
     };
-    let state = if packet.protocol == UDP {
+    let state = if BY == by::ERROR {
+        // Nobody has said anything yet (`ip_vs_conn_new`).
+        quoted(packet)
+    } else if packet.protocol == UDP {
         connection::UDP_FIRST
     } else {
         let sctp = packet.is_sctp();
@@ -317,9 +329,7 @@ fn enter<F: Family, P: Frame, T: Tables, const SERVER: bool>(
             request.ports.flags,
         )
     };
-    if masquerade
-        && !enter_back::<F, P, T, SERVER>(frame, tables, request, server, id, packet, state)
-    {
+    if masquerade && !enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state) {
         seat.give_up();
         return false;
     }
@@ -332,6 +342,16 @@ fn enter<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     true
 }
 
+/// The state of a connection that only an ICMP error speaks of.
+#[inline(always)]
+fn quoted<F: Family>(packet: &Packet<F>) -> connection::State {
+    if packet.is_sctp() {
+        sctp::NONE
+    } else {
+        connection::NONE
+    }
+}
+
 /// The key of the way back. A server of every port answers from the port that it was asked on.
 #[inline(always)]
 fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Packet<F>) -> Key {
@@ -342,7 +362,7 @@ fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Pa
 /// The entry of the way back: from the server's endpoint to the client, with the hop that leads
 /// there where one is prepared.
 #[inline(always)]
-fn enter_back<F: Family, P: Frame, T: Tables, const SERVER: bool>(
+fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
@@ -355,7 +375,7 @@ fn enter_back<F: Family, P: Frame, T: Tables, const SERVER: bool>(
     let hash = track::hash(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
     if hop == 0
-        && !SERVER
+        && BY == by::CLIENT
         && let Some(ways) = link::came_from(frame)
     {
         tables.learn(F::words(packet.source), ways);

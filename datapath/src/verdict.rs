@@ -30,6 +30,9 @@ pub enum Verdict {
     /// A packet that opens something with a service that has calls, by its endpoint, or that a
     /// masqueraded server of one may begin a call with: [`crate::call::carry`] takes it on.
     Call(u32),
+    /// An ICMP error about an answer of no known connection, by the endpoint of its service:
+    /// [`crate::quoted::schedule`] opens one.
+    Quoted(u32),
     /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
     /// gives it its translation, and [`Verdict::Translate`] comes again.
     Enter(u32),
@@ -236,6 +239,13 @@ impl Word {
         Self::new(26, endpoint)
     }
 
+    /// [`Verdict::Quoted`]; likewise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn quoted(endpoint: u32) -> Self {
+        Self::new(42, endpoint)
+    }
+
     #[inline(always)]
     #[must_use]
     pub const fn drop(why: Drop) -> Self {
@@ -277,6 +287,16 @@ impl Word {
     #[must_use]
     pub fn calling(self) -> Option<u32> {
         if self.0 >> 32 != 26 {
+            return None;
+        }
+        Some(self.0 as u32)
+    }
+
+    /// The endpoint of the service that an ICMP error may open something with.
+    #[inline(always)]
+    #[must_use]
+    pub fn quoting(self) -> Option<u32> {
+        if self.0 >> 32 != 42 {
             return None;
         }
         Some(self.0 as u32)
@@ -359,6 +379,7 @@ impl Word {
             13 => Verdict::Introduce,
             14 => Verdict::Put(detail),
             26 => Verdict::Call(detail),
+            42 => Verdict::Quoted(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }

@@ -17,6 +17,7 @@ use crate::icmp;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
+use crate::quoted;
 use crate::reply;
 use crate::schedule::Client;
 use crate::tables::Tables;
@@ -34,6 +35,12 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
     if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
+    }
+    if let Some(endpoint) = verdict.quoting() {
+        verdict = quoted::schedule(frame, tables, endpoint);
+        if let Ok(server) = verdict.open() {
+            verdict = icmp::bring_to(frame, tables, server);
+        }
     }
     if let Some(endpoint) = verdict.calling() {
         verdict = call::choose(frame, tables, endpoint);

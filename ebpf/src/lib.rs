@@ -14,12 +14,15 @@ pub const TRANSLATE: u32 = 1;
 pub const RELATED: u32 = 2;
 /// The place of the program for what may be a call.
 pub const CALL: u32 = 3;
+/// The place of the program for ICMP errors that open something.
+pub const QUOTED: u32 = 4;
 /// The programs behind each hook's first one, by what their names end with.
-pub const LATER: [(&str, u32); 4] = [
+pub const LATER: [(&str, u32); 5] = [
     ("rest", REST),
     ("translate", TRANSLATE),
     ("icmp", RELATED),
     ("call", CALL),
+    ("quoted", QUOTED),
 ];
 
 /// Bytes at a place where an ELF header may be read.

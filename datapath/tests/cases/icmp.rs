@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use shunt_datapath::entry::method;
+use shunt_datapath::entry::{method, scheduler, service_flag, service_switch};
+use shunt_datapath::host::HostTables;
 use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
 
 use super::connections::noted;
@@ -26,6 +27,14 @@ pub fn cases() -> Vec<Case> {
                 cases.push(to_another_server(v6, protocol, method));
             }
         }
+        for protocol in [TCP, UDP, SCTP] {
+            for method in [method::MASQUERADE, method::ROUTE, method::TUNNEL] {
+                cases.push(schedules(v6, protocol, method));
+            }
+            cases.push(schedules_nowhere(v6, protocol));
+        }
+        cases.push(schedules_once(v6));
+        cases.push(schedules_a_client(v6));
         cases.push(foreign_quotes(v6));
         cases.push(cut_quotes(v6));
         cases.push(life_is_over(v6));
@@ -157,6 +166,122 @@ fn to_the_client(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32) -> Case 
         );
     }
     all.holds("both are noted", noted(Note::IcmpRelated, 2))
+}
+
+/// An error about an answer of the virtual address that nobody knows.
+fn unasked(v6: bool, protocol: u8) -> Packet {
+    let (kind, code, rest) = errors(v6)[0];
+    let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest);
+    error.payload(&answer(v6, protocol).network())
+}
+
+fn scheduling(v6: bool, protocol: u8, method: u8) -> HostTables {
+    let mut tables = one(v6, protocol, &server(method, v6));
+    tables.services[1].switches = service_switch::SCHEDULE_ICMP;
+    tables
+}
+
+// ip_vs_in_icmp, schedule_icmp.
+fn schedules(v6: bool, protocol: u8, method: u8) -> Case {
+    let to = server(method, v6);
+    let error = unasked(v6, protocol);
+    let quote = answer(v6, protocol);
+    let there = match method {
+        method::MASQUERADE => {
+            let there = error.clone().to(server_end(v6));
+            there.payload(&quoted_from(&quote, server_end(v6))).ttl(63)
+        }
+        method::TUNNEL => error.clone().ttl(63).inside(to.outer_source, to.address),
+        _ => error.clone().ttl(63),
+    };
+    let (family, name) = (family_name(v6), protocol_name(protocol));
+    let sentence = format!("{name} {family}: an error opens a connection (method {method})");
+    let mut all = case(sentence, scheduling(v6, protocol, method))
+        .turns(&error, SENT, &there.clone().macs(7, 3))
+        .turns(&error, SENT, &there.macs(7, 3))
+        .holds("one connection, which is not active", |tables| {
+            live(tables, 1) == (0, 1) && tables.traffic.lock().unwrap()[1].connections == 1
+        })
+        .waits(3)
+        .changes(|tables| tables.services[1].switches = 0);
+    // It is over, and nothing else is scheduled.
+    if protocol != UDP {
+        let segment = tcp(client(v6), virtual_end(v6), ACK);
+        if protocol == TCP {
+            all = all.leaves(&segment, Verdict::Pass(Pass::NotOpening));
+        }
+    }
+    if !v6 {
+        let problem = icmp(router(v6), virtual_end(v6).0, 12, 0, 0);
+        let other = opening(protocol, virtual_end(v6), (client(v6).0, 7)).payload(b"an answer");
+        all = all
+            .changes(|tables| tables.services[1].switches = service_switch::SCHEDULE_ICMP)
+            .leaves(&problem.payload(&other.network()), PASSES);
+    }
+    all
+}
+
+fn schedules_nowhere(v6: bool, protocol: u8) -> Case {
+    let mut tables = scheduling(v6, protocol, method::ROUTE);
+    tables.set_pool(1, scheduler::EMPTY, &[]);
+    let sentence = format!("{}: an error that no server gets", family_name(v6));
+    case(sentence, tables)
+        .leaves(&unasked(v6, protocol), Verdict::Drop(Drop::NoServer))
+        .changes(|tables| tables.services[1].switches = 0)
+        .leaves(&unasked(v6, protocol), PASSES)
+        .changes(|tables| {
+            tables.services[1].switches = service_switch::SCHEDULE_ICMP;
+            tables.services[1].flags &= !service_flag::PRESENT;
+        })
+        .leaves(&unasked(v6, protocol), PASSES)
+        // A mark's rule is for packets of a protocol with ports, which ICMP is not.
+        .changes(|tables| {
+            tables.services[1].flags |= service_flag::PRESENT;
+            tables.services[1].protocol = 0;
+        })
+        .leaves(&unasked(v6, protocol), PASSES)
+}
+
+fn schedules_once(v6: bool) -> Case {
+    let mut tables = scheduling(v6, UDP, method::ROUTE);
+    tables.services[1].flags |= service_flag::ONE_PACKET;
+    let error = unasked(v6, UDP);
+    let out = error.clone().macs(7, 3).ttl(63);
+    let sentence = format!(
+        "{}: of single datagrams no connection is made",
+        family_name(v6)
+    );
+    case(sentence, tables)
+        .turns(&error, SENT, &out)
+        .turns(&error, SENT, &out)
+        .holds("two datagrams", |tables| {
+            live(tables, 1) == (0, 0) && tables.traffic.lock().unwrap()[1].connections == 2
+        })
+        .changes(|tables| tables.services[1].flags |= service_flag::CALLS)
+        .leaves(&error, Verdict::Drop(Drop::NoCallId))
+}
+
+fn schedules_a_client(v6: bool) -> Case {
+    let mut tables = scheduling(v6, TCP, method::ROUTE);
+    let second = server(method::ROUTE, v6);
+    let id = tables.add_server(1, &second);
+    tables.set_pool(1, scheduler::RING, &[(1, 1), (id, 1)]);
+    tables.services[1].template = 40;
+    tables.services[1].persistence = 300;
+    tables.services[1].granularity = [u64::MAX; 2];
+    let error = unasked(v6, TCP);
+    let open = opening(TCP, (client(v6).0, 7), virtual_end(v6));
+    let out = |packet: &Packet| packet.clone().macs(7, 3).ttl(63);
+    let sentence = format!(
+        "{}: an error gives a persistent client its server",
+        family_name(v6)
+    );
+    case(sentence, tables)
+        .turns(&error, SENT, &out(&error))
+        .turns(&open, SENT, &out(&open))
+        .holds("both have the first one", |tables| {
+            live(tables, 1) == (1, 1)
+        })
 }
 
 fn to_another_server(v6: bool, protocol: u8, method: u8) -> Case {

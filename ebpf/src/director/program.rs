@@ -1,8 +1,8 @@
 //! The entry points.
 //!
-//! Each hook has five programs, so that the kernel's verifier sees less at once and each has a
+//! Each hook has six programs, so that the kernel's verifier sees less at once and each has a
 //! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest,
-//! one for ICMP, one for translated flows and one for calls.
+//! one for ICMP, one for ICMP that opens something, one for translated flows and one for calls.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
@@ -12,7 +12,7 @@ use shunt_datapath::frame::Frame;
 use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
-use shunt_ebpf::{CALL, RELATED, REST, TRANSLATE};
+use shunt_ebpf::{CALL, QUOTED, RELATED, REST, TRANSLATE};
 
 use crate::shell::calls;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
@@ -110,6 +110,17 @@ pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
     end_xdp(context, verdict)
 }
 
+/// ICMP errors that open something, which [`director_xdp_icmp`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_quoted(context: *mut xdp_md) -> u32 {
+    let mut verdict = Word(parts::quoted_xdp(context, handed()));
+    if let Ok(server) = verdict.open() {
+        verdict = Word(parts::bring_xdp(context, server));
+    }
+    end_xdp(context, verdict)
+}
+
 /// The last steps, or the program for them.
 #[inline(always)]
 fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
@@ -118,6 +129,8 @@ fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
         hand(detail);
         let place = if verdict.calling().is_some() {
             CALL
+        } else if verdict.quoting().is_some() {
+            QUOTED
         } else {
             TRANSLATE
         };
@@ -236,6 +249,17 @@ pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
     end_tc(context, verdict)
 }
 
+/// ICMP errors that open something, which [`director_tc_icmp`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_quoted(context: *mut __sk_buff) -> i32 {
+    let mut verdict = Word(parts::quoted_tc(context, handed()));
+    if let Ok(server) = verdict.open() {
+        verdict = Word(parts::bring_tc(context, server));
+    }
+    end_tc(context, verdict)
+}
+
 /// The last steps, or the program for them.
 #[inline(always)]
 fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
@@ -244,6 +268,8 @@ fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
         hand(detail);
         let place = if verdict.calling().is_some() {
             CALL
+        } else if verdict.quoting().is_some() {
+            QUOTED
         } else {
             TRANSLATE
         };

@@ -11,8 +11,8 @@ use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
-    translate, tunnel,
+    addressed, crc, fragment, icmp, open, origin, packet, peer, quoted, reply, sctp, template,
+    track, translate, tunnel,
 };
 
 use super::fib;
@@ -273,10 +273,36 @@ pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
     icmp::follow(&mut SkbFrame(context), &Maps).0
 }
 
+/// The server for what an ICMP error speaks of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn quoted_xdp(context: *mut xdp_md, endpoint: u32) -> u64 {
+    quoted::schedule(&XdpFrame(context), &Maps, endpoint).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bring_xdp(context: *mut xdp_md, server: u32) -> u64 {
+    icmp::bring_to(&mut XdpFrame(context), &Maps, server).0
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
     sum::of(&XdpFrame(context), from, length)
+}
+
+/// The server for what an ICMP error speaks of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn quoted_tc(context: *mut __sk_buff, endpoint: u32) -> u64 {
+    quoted::schedule(&SkbFrame(context), &Maps, endpoint).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bring_tc(context: *mut __sk_buff, server: u32) -> u64 {
+    icmp::bring_to(&mut SkbFrame(context), &Maps, server).0
 }
 
 #[unsafe(no_mangle)]

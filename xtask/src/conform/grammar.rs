@@ -9,11 +9,11 @@ use shunt_lab::Family;
 use super::bed;
 use super::packet::CALL_BYTES;
 use super::random::Random;
-use super::scenario::{Flow, MARKED, Rule, SERVERS, Scenario, Slot, Step, Transport};
+use super::scenario::{Error, Flow, MARKED, Rule, SERVERS, Scenario, Slot, Step, Transport};
 use super::traffic::Phase;
 use super::vocabulary::{
-    Extra, LISTINGS, METHODS, Method, ODD, OF_CALLS, OF_SERVERS, OF_SERVICES, SCHEDULERS, SETTINGS,
-    TIMEOUTS, TRANSPORTS, WEIGHTS,
+    Extra, LAST, LISTINGS, METHODS, Method, ODD, OF_CALLS, OF_SERVERS, OF_SERVICES, SCHEDULERS,
+    SETTINGS, TIMEOUTS, TRANSPORTS, WEIGHTS,
 };
 
 /// How many things happen between the beginning and the last look.
@@ -47,12 +47,42 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
     for line in ["-Ln", "-Lnc", "-Sn", "-Ln --stats --exact"] {
         writer.command(line);
     }
+    let steps = with_calls(seed, &writer.flows, writer.steps);
+    let steps = with_errors(seed, &mut writer.flows, with_settings(seed, steps));
     Scenario {
         seed,
         slot,
-        steps: with_settings(seed, with_calls(seed, &writer.flows, writer.steps)),
+        steps,
         flows: writer.flows,
     }
+}
+
+/// One scenario in three ends with errors about connections that nobody has opened, where ICMP opens
+/// them.
+fn with_errors(seed: u64, flows: &mut Vec<Flow>, mut steps: Vec<Step>) -> Vec<Step> {
+    let mut random = Random::new(seed ^ 0x1c3b_0e44);
+    if flows.is_empty() || !random.once_in(3) {
+        return steps;
+    }
+    steps.push(Step::Setting {
+        name: LAST.to_owned(),
+        value: 1,
+    });
+    for _ in 0..3 + random.below(5) {
+        let known = flows[random.below(flows.len())];
+        let mut client = known.client;
+        client.set_port(1024 + random.below(64000) as u16);
+        flows.push(Flow { client, ..known });
+        let error = random.one_of(&[
+            Error::PortUnreachable,
+            Error::HostUnreachable,
+            Error::TimeExceeded,
+            Error::TooBig { mtu: 1400 },
+        ]);
+        let flow = flows.len() - 1;
+        steps.push(Step::ClientError { flow, error });
+    }
+    steps
 }
 
 /// In one scenario of three, services of UDP have calls: all that are added without a template of

@@ -16,7 +16,7 @@ use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
 use super::compare;
 use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
 use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Rule, Scenario, Step};
-use super::vocabulary::SETTINGS;
+use super::vocabulary::{LAST, SETTINGS};
 use crate::process;
 
 /// The identification of the first packet that a scenario sends; each has one more.
@@ -94,6 +94,7 @@ fn play(bed: &mut Bed, ipvsadm: Ipvsadm, waits: bool, scenario: &Scenario) -> Re
     for (name, values) in SETTINGS {
         player.set(name, values[0])?;
     }
+    player.set(LAST, 0)?;
     player.bed.settle()?;
     let steps = scenario.steps.iter();
     let played = |step: &Step| player.step(step).with_context(|| scenario.describe(step));

@@ -1,0 +1,114 @@
+//! ICMP errors about answers of a connection that is not known, where they are scheduled
+//! (`schedule_icmp`): as `ip_vs_in_icmp` does it, the quoted packet opens the connection the other
+//! way round, and the error goes to the server that gets it.
+
+use crate::addressed;
+use crate::entry::{NONE, service_flag};
+use crate::family::{Family, V4, V6};
+use crate::fate as fates;
+use crate::frame::Frame;
+use crate::icmp::{self, Quote};
+use crate::link;
+use crate::open::{self, by};
+use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::schedule::Client;
+use crate::tables::Tables;
+use crate::verdict::{Drop, Pass, Word};
+use crate::walk;
+
+/// RFC 792: parameter problem, with which IPVS does nothing.
+const PARAMETER_PROBLEM: u8 = 12;
+
+/// The server that gets the connection of the quoted answer, or what becomes of the error without.
+/// `endpoint` is that of the service. The frame is read anew.
+#[inline(always)]
+pub fn schedule<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    let opened = if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => of_packet::<V4, P, T>(frame, tables, &packet, endpoint),
+            Err(_) => Err(Word::drop(Drop::Internal)),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => of_packet::<V6, P, T>(frame, tables, &packet, endpoint),
+            Err(_) => Err(Word::drop(Drop::Internal)),
+        }
+    };
+    match opened {
+        Ok(id) => Word::server(id),
+        Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn of_packet<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+    endpoint: u32,
+) -> Result<u32, Word> {
+    let kind = frame.view::<1>(packet.l4).map_or(0, |kind| kind.u8::<0>());
+    let quote = icmp::quoted::<F, P>(frame, packet).ok_or(Word::drop(Drop::Internal))?;
+    if !F::V6 && kind == PARAMETER_PROBLEM {
+        return Err(Word::pass(Pass::Icmp));
+    }
+    let number = addressed::service_of(tables, endpoint);
+    let service = tables.service(number).ok_or(Word::drop(Drop::Internal))?;
+    if fates::is_unlucky(tables) {
+        return Err(Word::drop(Drop::Defence));
+    }
+    if !F::may_be_client(quote.target) || quote.target == quote.source {
+        return Err(Word::drop(Drop::BadSource));
+    }
+    // What an engine reads is no ICMP.
+    if service.flags & service_flag::CALLS != 0 {
+        return Err(Word::drop(Drop::NoCallId));
+    }
+    let mut id = NONE;
+    if service.template != NONE {
+        id = F::recall(tables, number, quote.target, NONE);
+    }
+    if id == NONE {
+        let client = Client {
+            address: F::folded(quote.target),
+            port: u16::from_be(quote.target_port),
+            // dh, lblc and lblcr of IPVS take the quoted target as it is.
+            target: F::words(quote.target),
+        };
+        id = tables.schedule(number, client);
+        if id != NONE && service.template != NONE {
+            id = F::recall(tables, number, quote.target, id);
+        }
+    }
+    if id == NONE {
+        // ip_vs_leave: no error about an error.
+        return Err(Word::drop(Drop::NoServer));
+    }
+    if service.flags & service_flag::ONE_PACKET != 0 && quote.protocol == UDP {
+        walk::count_connection(tables, id);
+        return Ok(id);
+    }
+    let (packet, ports) = turned(packet, &quote);
+    open::request::<F, P, T, { by::ERROR }>(frame, tables, &packet, ports, id, endpoint)
+}
+
+/// The quoted answer as if its client had sent it.
+#[inline(always)]
+fn turned<F: Family>(packet: &Packet<F>, quote: &Quote<F>) -> (Packet<F>, Ports) {
+    let packet = Packet {
+        source: quote.target,
+        target: quote.source,
+        protocol: quote.protocol,
+        part: Part::Whole,
+        ..*packet
+    };
+    let ports = Ports {
+        source: quote.target_port,
+        target: quote.source_port,
+        flags: 0,
+    };
+    (packet, ports)
+}
