@@ -4,6 +4,7 @@
 //! same `bed`: the kernel in a `machine` that runs as a process, Shunt in namespaces of this one.
 //! `compare` looks at each step, and `known` has the differences that we stand by.
 
+mod additions;
 mod bed;
 mod compare;
 mod director;

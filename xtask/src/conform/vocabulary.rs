@@ -28,7 +28,8 @@ pub const SETTINGS: [(&str, &[u8]); 6] = [
     ("nat_icmp_send", &[0, 1]),
 ];
 
-/// What some scenarios end with. What it opens lasts three seconds, so that nothing is listed after.
+/// What some scenarios end with. What it opens lasts three seconds, so that nothing is listed
+/// after.
 pub const LAST: &str = "schedule_icmp";
 
 /// A forwarding method as it is asked for.
