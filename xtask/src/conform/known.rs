@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
-use super::compare::{OWN_TTL, Seen, View, connection, innermost};
+use super::compare::{OWN_TTL, Seen, View, innermost};
 use super::packet::{ETHERNET, GRE, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step, Transport};
+use connections::CLOSED;
 
 /// All of them.
 #[cfg(test)]

@@ -10,7 +10,7 @@ const TICK: u64 = 2;
 /// The states whose time `--set` changes.
 const SET: [&str; 3] = ["ESTABLISHED", "FIN_WAIT", "UDP"];
 /// A closed connection lasts ten seconds, less what a timer's wheel takes off.
-const CLOSED: u64 = 8;
+pub(super) const CLOSED: u64 = 8;
 /// The ports of a template that IPVS made invalid.
 const NOWHERE: (&str, &str) = ("65535", "65535");
 
