@@ -22,7 +22,7 @@ use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
 use crate::tables::Tables;
 use crate::track::Heard;
 use crate::translation::{Tuple, flag, word};
-use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::verdict::{Bounce, Drop, Word};
 use crate::walk;
 
 use header::{BYTES4, BYTES6, FRAGMENT6, Header, WHOLE};
@@ -257,7 +257,7 @@ fn network<F: Family, P: Frame, T: Tables>(
         header::write4(frame, l3, &header, a as u32, c as u32)
     } else {
         let is_cut = packet.part != Part::Whole;
-        header::write6(frame, l3, &header, ([a, b], [c, d]), is_cut).map(|_| ())
+        header::write6(frame, l3, &header, ([a, b], [c, d]), is_cut)
     }
 }
 

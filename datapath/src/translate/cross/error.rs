@@ -94,16 +94,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         walk::count_out(tables, id, packet.length);
     }
     tables.count(Note::IcmpRelated.counter());
-    let check = head.u16::<2>();
-    let done = write::<F, P, T>(
-        frame,
-        tables,
-        packet,
-        &quote,
-        words,
-        &plan,
-        (given, said, check),
-    );
+    let done = write::<F, P, T>(frame, tables, packet, &quote, words, &plan, said);
     methods::finish(frame, done, &ways)
 }
 
@@ -243,54 +234,74 @@ fn write<F: Family, P: Frame, T: Tables>(
     quote: &Quote<F>,
     words: T::Words,
     plan: &Plan,
-    (given, said, check): (Message, Message, u16),
+    said: Message,
 ) -> Option<()> {
-    let outer = said_by::<F, P>(frame, packet.l3, (plan.length, 1))?;
     let inner = said_by::<F, P>(frame, quote.l3, (quoted_length::<F, P>(frame, quote)?, 0))?;
+    let check = check::<F, P, T::Words>(frame, packet, quote, words, plan, (said, &inner))?;
+    let outer = said_by::<F, P>(frame, packet.l3, (plan.length, 1))?;
+    let old = quote.l4.wrapping_sub(packet.l3);
+    let new = (plan.new << 1).wrapping_add(MESSAGE) as usize;
+    let l3 = header::refit(frame, tables, packet.l3, (old, new), !F::V6)?;
+    let at = l3.wrapping_add(if F::V6 { 20 } else { 40 });
+    let mut head = frame.edit::<8>(at)?;
+    head.set_u16::<0>(said.head);
+    head.set_u16::<2>(check);
+    head.set_u32::<4>(said.rest);
+    let ([a, b], [c, d]) = both(words);
+    let quoted = at.wrapping_add(MESSAGE as usize);
+    if F::V6 {
+        header::write4(frame, l3, &outer, a as u32, c as u32)?;
+        header::write4(frame, quoted, &inner, c as u32, a as u32)
+    } else {
+        header::write6(frame, l3, &outer, ([a, b], [c, d]), false)?;
+        header::write6(frame, quoted, &inner, ([c, d], [a, b]), false)
+    }
+}
+
+/// Where a translated packet comes from and goes.
+#[inline(always)]
+fn both<W: Words>(words: W) -> ([u64; 2], [u64; 2]) {
+    let at = |place: usize| [words.load(place), words.load(place.wrapping_add(1))];
+    (at(word::SOURCE), at(word::TARGET))
+}
+
+/// Puts the quoted ports in place, and says what the message's checksum is then: that of before,
+/// with all that has changed.
+#[inline(always)]
+fn check<F: Family, P: Frame, W: Words>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    words: W,
+    plan: &Plan,
+    (said, inner): (Message, &Header),
+) -> Option<u16> {
     let mut ports = frame.edit::<4>(quote.l4)?;
-    let before = ports.view().u32::<0>();
     let after = turned(words.load(word::ENDS)) as u32;
+    let mut delta = checksum::change(ports.view().u32::<0>(), after);
     ports.set_u32::<0>(after);
-    let [a, b, c, d] = [
-        words.load(word::SOURCE),
-        words.load(word::SOURCE.wrapping_add(1)),
-        words.load(word::TARGET),
-        words.load(word::TARGET.wrapping_add(1)),
-    ];
-    let mut old = frame.sum(quote.l3, plan.quoted as usize)?;
-    old = checksum::add(old, checksum::add(given.head as u32, given.rest));
-    old = checksum::add(old, before);
-    let mut new = checksum::add(checksum::add(said.head as u32, said.rest), after);
+    let head = frame.view::<8>(packet.l4)?;
+    let check = head.u16::<2>();
+    delta = checksum::add(delta, checksum::change(head.u32::<4>(), said.rest));
+    delta = checksum::add(delta, checksum::change_u16(head.u16::<0>(), said.head));
+    let quoted = frame.sum(quote.l3, plan.quoted as usize)?;
+    delta = checksum::add(delta, !quoted);
     if F::V6 {
         let length = packet.length.wrapping_add(packet.l3 as u32);
         let length = length.wrapping_sub(packet.l4 as u32);
         let addresses = checksum::add(F::sum(packet.source), F::sum(packet.target));
-        old = checksum::add(old, checksum::add(addresses, pseudo(length)));
+        delta = checksum::add(delta, !checksum::add(addresses, pseudo(length)));
     } else {
+        let ([a, b], [c, d]) = both(words);
         let source = checksum::add(checksum::of_u64(a), checksum::of_u64(b));
         let target = checksum::add(checksum::of_u64(c), checksum::of_u64(d));
-        new = checksum::add(new, checksum::add(source, target));
-        new = checksum::add(new, pseudo(plan.length));
+        // In the pseudo-header, and in the quoted header: that of IPv4 sums to nothing.
+        let addresses = checksum::add(source, target);
+        delta = checksum::add(delta, checksum::add(addresses, addresses));
+        delta = checksum::add(delta, pseudo(plan.length));
+        delta = checksum::add(delta, header::fixed6(inner));
     }
-    let stretch = (quote.l4.wrapping_sub(packet.l3), {
-        (plan.new << 1).wrapping_add(MESSAGE) as usize
-    });
-    let l3 = header::refit(frame, tables, packet.l3, stretch, !F::V6)?;
-    let at = l3.wrapping_add(if F::V6 { 20 } else { 40 });
-    if F::V6 {
-        header::write4(frame, l3, &outer, a as u32, c as u32)?;
-        header::write4(frame, at.wrapping_add(8), &inner, c as u32, a as u32)?;
-    } else {
-        header::write6(frame, l3, &outer, ([a, b], [c, d]), false)?;
-        let ends = ([c, d], [a, b]);
-        let quoted = header::write6(frame, at.wrapping_add(8), &inner, ends, false)?;
-        new = checksum::add(new, quoted);
-    }
-    let mut head = frame.edit::<8>(at)?;
-    head.set_u16::<0>(said.head);
-    head.set_u16::<2>(checksum::update(check, checksum::change(old, new)));
-    head.set_u32::<4>(said.rest);
-    Some(())
+    Some(checksum::update(check, delta))
 }
 
 /// The pseudo-header's words of ICMPv6 besides the addresses.

@@ -82,7 +82,7 @@ pub fn write4<P: Frame>(
     Some(())
 }
 
-/// Writes an IPv6 header, and a fragment's behind it if `is_cut`; says what the first sums to.
+/// Writes an IPv6 header, and a fragment's behind it if `is_cut`.
 #[inline(always)]
 pub fn write6<P: Frame>(
     frame: &mut P,
@@ -90,8 +90,7 @@ pub fn write6<P: Frame>(
     header: &Header,
     (source, target): ([u64; 2], [u64; 2]),
     is_cut: bool,
-) -> Option<u32> {
-    let first = (0x6000_0000u32 | (header.service as u32) << 20).to_be();
+) -> Option<()> {
     let (length, next) = if is_cut {
         (header.length.wrapping_add(FRAGMENT6), FRAGMENT)
     } else {
@@ -101,7 +100,7 @@ pub fn write6<P: Frame>(
     let life = next as u16 | (header.ttl as u16) << 8;
     let ([a, b], [c, d]) = (source, target);
     let mut ip = frame.edit::<40>(at)?;
-    ip.set_u32::<0>(first);
+    ip.set_u32::<0>(first6(header));
     ip.set_u16::<4>(length);
     ip.set_u16::<6>(life);
     ip.set_u64::<8>(a);
@@ -114,10 +113,20 @@ pub fn write6<P: Frame>(
         fragment.set_u16::<2>(cut6(header.cut));
         fragment.set_u32::<4>(header.identification);
     }
-    let fixed = checksum::add(first, (length as u32).wrapping_add(life as u32));
-    let source = checksum::add(checksum::of_u64(a), checksum::of_u64(b));
-    let target = checksum::add(checksum::of_u64(c), checksum::of_u64(d));
-    Some(checksum::add(fixed, checksum::add(source, target)))
+    Some(())
+}
+
+#[inline(always)]
+fn first6(header: &Header) -> u32 {
+    (0x6000_0000u32 | (header.service as u32) << 20).to_be()
+}
+
+/// What an IPv6 header sums to besides the addresses.
+#[inline(always)]
+pub fn fixed6(header: &Header) -> u32 {
+    let life = header.protocol as u16 | (header.ttl as u16) << 8;
+    let length = (header.length as u16).to_be();
+    checksum::add(first6(header), (length as u32).wrapping_add(life as u32))
 }
 
 /// Where a fragment belongs, and whether more follow: IPv6 has it the other way round (RFC 8200,
