@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(both_ways(v6, protocol));
             cases.push(tagged(v6, protocol));
         }
+        cases.push(an_error_about_a_fragment(v6));
         for protocol in [TCP, UDP] {
             cases.push(fragments(v6, protocol));
             cases.push(errors_to_the_client(v6, protocol));
@@ -85,7 +86,15 @@ fn question(v6: bool, protocol: u8, flags: u8) -> Packet {
     let (from, to) = (client(v6), virtual_end(v6));
     match protocol {
         TCP => tcp(from, to, flags),
-        SCTP => sctp(from, to, if flags == SYN { chunk::INIT } else { chunk::DATA }),
+        SCTP => sctp(
+            from,
+            to,
+            if flags == SYN {
+                chunk::INIT
+            } else {
+                chunk::DATA
+            },
+        ),
         _ => udp(from, to),
     }
     .payload(&[b'q'; LONG])
@@ -121,7 +130,10 @@ fn open_with(sentence: String, v6: bool, protocol: u8, tables: HostTables) -> Ca
 
 fn both_ways(v6: bool, protocol: u8) -> Case {
     let mut all = open(
-        format!("{}: each gets packets of its own family", name(v6, protocol)),
+        format!(
+            "{}: each gets packets of its own family",
+            name(v6, protocol)
+        ),
         v6,
         protocol,
     );
@@ -264,10 +276,7 @@ fn its_life_is_over(v6: bool) -> Case {
         TCP,
     )
     .changes(|tables| tables.settings.icmp_limit = 0)
-    .leaves(
-        &question(v6, TCP, ACK).ttl(1),
-        Verdict::Drop(Drop::Expired),
-    )
+    .leaves(&question(v6, TCP, ACK).ttl(1), Verdict::Drop(Drop::Expired))
     .leaves(&answer(v6, TCP, ACK).ttl(1), Verdict::Drop(Drop::Expired))
 }
 
@@ -478,6 +487,27 @@ fn errors_to_the_server(v6: bool, protocol: u8) -> Case {
         all = all.turns(&error.options(&[1; 40]), SENT, &out.macs(7, 3).ttl(63));
     }
     all
+}
+
+/// A header that says of what a packet is a fragment is not told of, but its room is.
+fn an_error_about_a_fragment(v6: bool) -> Case {
+    let about = opening(UDP, virtual_end(v6), client(v6)).payload(&[6; 200]);
+    let (kind, code, told) = if v6 {
+        (3, 4, 1300 - 28)
+    } else {
+        (2, 0, 1300 + 20)
+    };
+    let (asked, rest) = if v6 { ((2, 0), 1300) } else { ((3, 4), 1300) };
+    let cut = about.clone().fragment(77, 0, true);
+    let error = icmp(router(v6), virtual_end(v6).0, asked.0, asked.1, rest);
+    let out = icmp(local(!v6), server_end(!v6).0, kind, code, told);
+    let out = out.payload(&quoted(&about, server_end(!v6), local_end(v6)));
+    let sentence = format!("{}: an error about a fragment", name(v6, UDP));
+    open(sentence, v6, UDP).turns(
+        &error.payload(&cut.network()),
+        SENT,
+        &out.macs(7, 3).ttl(63),
+    )
 }
 
 fn errors_that_nobody_understands(v6: bool) -> Case {

@@ -5,8 +5,8 @@
 
 #![allow(dead_code)] // Each of the two test programs uses its part.
 
-mod answers;
 mod across;
+mod answers;
 mod connections;
 mod every_port;
 pub mod farm;

@@ -72,8 +72,9 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         head: head.u16::<0>(),
         rest: head.u32::<4>(),
     };
+    let plan = Plan::of(packet, &quote);
     let said = if F::V6 {
-        in4(given, ways.mtu())
+        in4(given, ways.mtu(), plan.quoted)
     } else {
         in6(given, ways.mtu())
     };
@@ -84,7 +85,6 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         head: said as u16,
         rest: (said >> 32) as u32,
     };
-    let plan = Plan::of(packet, &quote);
     if plan.new.wrapping_add(plan.length) > ways.mtu() {
         return Word::drop(Drop::TooBig);
     }
@@ -170,9 +170,10 @@ fn longer(told: u32, mtu: u32) -> u32 {
     if told < LEAST6 { LEAST6 } else { told }
 }
 
-/// An ICMPv6 message in the words of ICMP (RFC 7915, 5.2).
+/// An ICMPv6 message in the words of ICMP (RFC 7915, 5.2) about a packet whose headers of IPv6 had
+/// so many bytes.
 #[inline(always)]
-fn in4(given: Message, mtu: u32) -> u64 {
+fn in4(given: Message, mtu: u32, headers: u32) -> u64 {
     let (kind, code) = (given.head as u8, (given.head >> 8) as u8);
     let rest = u32::from_be(given.rest);
     match (kind, code) {
@@ -180,7 +181,7 @@ fn in4(given: Message, mtu: u32) -> u64 {
         (1, 1) => message(3, 10, 0),
         (1, 4) => message(3, 3, 0),
         (2, _) => {
-            let told = rest.saturating_sub(BYTES6.wrapping_sub(BYTES4));
+            let told = rest.saturating_sub(headers.wrapping_sub(BYTES4));
             message(3, 4, if told < mtu { told } else { mtu })
         }
         (3, 0 | 1) => message(11, code, 0),
@@ -236,9 +237,11 @@ fn write<F: Family, P: Frame, T: Tables>(
     plan: &Plan,
     said: Message,
 ) -> Option<()> {
-    let inner = said_by::<F, P>(frame, quote.l3, (quoted_length::<F, P>(frame, quote)?, 0))?;
+    let length = quoted_length::<F, P>(frame, quote)?;
+    let inner = said_by::<F, P>(frame, quote.l3, quote.protocol, (length, 0))?;
     let check = check::<F, P, T::Words>(frame, packet, quote, words, plan, (said, &inner))?;
-    let outer = said_by::<F, P>(frame, packet.l3, (plan.length, 1))?;
+    let icmp = if F::V6 { ICMP } else { ICMPV6 };
+    let outer = said_by::<F, P>(frame, packet.l3, icmp, (plan.length, 1))?;
     let old = quote.l4.wrapping_sub(packet.l3);
     let new = (plan.new << 1).wrapping_add(MESSAGE) as usize;
     let l3 = header::refit(frame, tables, packet.l3, (old, new), !F::V6)?;
@@ -314,28 +317,29 @@ fn pseudo(length: u32) -> u32 {
 #[inline(always)]
 fn quoted_length<F: Family, P: Frame>(frame: &P, quote: &Quote<F>) -> Option<u32> {
     let head = frame.view::<20>(quote.l3)?;
-    if F::V6 {
-        return Some(u16::from_be(head.u16::<4>()) as u32);
-    }
-    let header = (quote.l4 as u32).wrapping_sub(quote.l3 as u32);
-    Some((u16::from_be(head.u16::<2>()) as u32).saturating_sub(header))
+    let length = if F::V6 {
+        (u16::from_be(head.u16::<4>()) as u32).wrapping_add(BYTES6)
+    } else {
+        u16::from_be(head.u16::<2>()) as u32
+    };
+    let headers = (quote.l4 as u32).wrapping_sub(quote.l3 as u32);
+    Some(length.saturating_sub(headers))
 }
 
 /// What the header of the message, or the quoted one, says; `hops` are those that it has gone.
 #[inline(always)]
-fn said_by<F: Family, P: Frame>(frame: &P, l3: usize, (length, hops): (u32, u8)) -> Option<Header> {
+fn said_by<F: Family, P: Frame>(
+    frame: &P,
+    l3: usize,
+    protocol: u8,
+    (length, hops): (u32, u8),
+) -> Option<Header> {
     let ip = frame.view::<20>(l3)?;
-    let (service, ttl, protocol) = if F::V6 {
+    let (service, ttl) = if F::V6 {
         let first = u16::from_be(ip.u16::<0>());
-        ((first >> 4) as u8, ip.u8::<7>(), ip.u8::<6>())
+        ((first >> 4) as u8, ip.u8::<7>())
     } else {
-        (ip.u8::<1>(), ip.u8::<8>(), ip.u8::<9>())
-    };
-    // The quoted one has a transport protocol, which is the same in both.
-    let protocol = match (hops, F::V6) {
-        (0, _) => protocol,
-        (_, true) => ICMP,
-        (_, false) => ICMPV6,
+        (ip.u8::<1>(), ip.u8::<8>())
     };
     Some(Header {
         service,

@@ -4,14 +4,13 @@ use crate::checksum;
 use crate::frame::Frame;
 use crate::link;
 use crate::method::set_ethertype;
+use crate::packet::FRAGMENT;
 use crate::tables::Tables;
 
 /// A lone IPv6 header, and the one that says of what a packet is a fragment.
 pub const BYTES6: u32 = 40;
 pub const FRAGMENT6: u32 = 8;
 pub const BYTES4: u32 = 20;
-/// IPv6: the next header is the one of a fragment.
-const FRAGMENT: u8 = 44;
 
 /// What both families say in words of their own.
 #[derive(Clone, Copy, Debug)]
