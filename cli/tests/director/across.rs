@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use shunt_lab::{
-    Family, HttpLoad, Process, ReplyVia, Topology, UdpEcho, get, skipped,
-    transfer_down, transfer_up, udp_ask, until,
+    Family, HttpLoad, Process, ReplyVia, Topology, UdpEcho, get, skipped, transfer_down,
+    transfer_up, udp_ask, until,
 };
 
 use crate::bed::{Held, LIMIT, at, flawless, web_servers};
@@ -280,6 +280,18 @@ fn without_a_local_address_of_the_servers_family_the_operator_is_told_what_to_ad
         director.shunt(&format!("service delete tcp/{web}"))?;
         director.shunt(&format!("local delete {}", local(family)))?;
     }
+    // ipvsadm has no word for it.
+    let web = bed.service(Family::V4, 1, 80);
+    let server = at(bed.server_address(Family::V6, 0), 8080);
+    director.shunt(&format!("service add tcp/{web}"))?;
+    let words = format!("server add tcp/{web} {server} --method fullnat --weight 7");
+    director.shunt(&words)?;
+    let saved = director.ask("ipvsadm", "-Sn")?;
+    let told = String::from_utf8_lossy(&saved.stderr);
+    ensure!(told.contains(&words), "{told}");
+    let saved = String::from_utf8_lossy(&saved.stdout);
+    ensure!(saved.lines().count() == 1, "{saved}");
+    director.shunt(&format!("service delete tcp/{web}"))?;
     // Other methods cannot do it, and say what can.
     let web = bed.service(Family::V4, 1, 80);
     let server = at(bed.server_address(Family::V6, 0), 80);
