@@ -4,7 +4,7 @@
 //! The walk has found the flow and its server and leaves the packet here: in the kernel to a
 //! program of its own, so that nobody else pays for it. What a packet becomes is looked up by its
 //! own addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
-//! ([`enter`]). ICMP errors go by [`error`].
+//! ([`enter`]). ICMP errors go by [`error`], and what leads to the other family by [`cross`].
 
 pub mod announce;
 pub mod cross;
@@ -34,9 +34,8 @@ pub const ANNOUNCED: u32 = 1 << 31;
 /// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
 /// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again,
 /// [`Word::ANNOUNCE`] for [`announce`] and [`Word::INTRODUCE`] for [`proxy`], and to come again
-/// with [`ANNOUNCED`];
-/// [`Word::RELATED`] leaves an ICMP message to [`error::follow`], and [`Word::cross`] a packet whose
-/// other end is of the other family to [`cross`].
+/// with [`ANNOUNCED`]; [`Word::RELATED`] leaves an ICMP message to [`error::follow`], and
+/// [`Word::cross`] a packet whose other end is of the other family to [`cross`].
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {

@@ -10,6 +10,7 @@ use shunt_lab::{
 
 use crate::bed::{Held, LIMIT, at, flawless, web_servers};
 use crate::director::{Director, called};
+use crate::sctp::{self, End};
 
 const MB: u64 = 1_000_000;
 
@@ -337,6 +338,43 @@ fn a_server_of_ipv6_is_told_of_a_client_of_ipv4_by_the_syn() -> Result<()> {
             flawless(&load.requests(50).run(bed.client())?)?;
         }
         agent.stop(LIMIT)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_association_leads_from_one_family_to_the_other() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    for (hook, offloads) in [("tc", true), ("xdp-native", false)] {
+        let bed = Topology::builder().servers(1);
+        let bed = if offloads { bed.offloads() } else { bed };
+        let bed = bed.build()?;
+        prepare(&bed)?;
+        let director = Director::start_with(bed.director(), &["--attach", hook])?;
+        for family in Family::BOTH {
+            let seen = SocketAddr::new(local(other(family)), 5000);
+            director.shunt(&format!("local add {} --ports 5000-5000", seen.ip()))?;
+            let service = serve(&bed, &director, family, "sctp", 3868, "")?;
+            let own = SocketAddr::new(bed.client_address(family, 0), 41_000);
+            let client = End::open(bed.client(), own)?;
+            let at_server = SocketAddr::new(bed.server_address(other(family), 0), 3868);
+            let server = End::open(&bed.servers[0], at_server)?;
+            let case = || format!("{family:?} {hook}");
+            for (asked, answered) in [
+                (sctp::INIT, sctp::INIT_ACK),
+                (sctp::COOKIE_ECHO, sctp::COOKIE_ACK),
+                (sctp::DATA, sctp::DATA),
+            ] {
+                client.says(service, asked)?;
+                let heard = server.hears(seen.ip(), [5000, 3868], asked);
+                heard.with_context(case)?;
+                server.says(seen, answered)?;
+                let heard = client.hears(service.ip(), [3868, 41_000], answered);
+                heard.with_context(case)?;
+            }
+        }
     }
     Ok(())
 }
