@@ -4,6 +4,7 @@
 //! elsewhere; no `Option`, `bool` or `enum`, explicit `reserved`. The layout is shared with maps
 //! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
 
+pub use crate::localities::{LOCALITY_SERVERS, Locality, LocalityKey, locality};
 pub use crate::origin::{ORIGINS, OriginKey, lookup};
 pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, service_switch, switch};
@@ -285,39 +286,6 @@ pub mod standing {
             upper as u64 | below << 32
         }
     }
-}
-
-/// What lblc and lblcr know their servers by.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct LocalityKey {
-    /// Wire order; IPv4 in the first four bytes.
-    pub target: [u64; 2],
-    pub service: u32,
-    /// A service whose scheduler begins anew has another one.
-    pub epoch: u32,
-}
-const _: () = assert!(size_of::<LocalityKey>() == 24);
-
-/// The servers of a target.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Locality {
-    pub words: [u64; locality::WORDS],
-}
-
-/// The most servers of a target.
-pub const LOCALITY_SERVERS: u32 = 16;
-
-/// The words of a [`Locality`].
-pub mod locality {
-    /// The tick of its last use in the low half, that of its last change in the high one.
-    pub const TIMES: usize = 0;
-    /// How many servers there are.
-    pub const COUNT: usize = 1;
-    /// Their ids, the newest last.
-    pub const SERVERS: usize = 2;
-    pub const WORDS: usize = 18;
 }
 
 /// Bits of [`Server::flags`].

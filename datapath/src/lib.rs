@@ -36,6 +36,7 @@ pub mod frame;
 pub mod host;
 pub mod icmp;
 pub mod link;
+pub mod localities;
 pub mod method;
 pub mod open;
 pub mod origin;

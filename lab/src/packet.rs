@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, setsockopt, socket, sockopt,
+};
 
 use crate::host::Host;
 
@@ -50,6 +52,12 @@ impl PacketSocket {
             device: device.to_owned(),
             buffer: vec![0; FRAME_BYTES],
         })
+    }
+
+    /// What is sent from here on has this firewall mark, as far as it stays in the namespace.
+    pub fn mark(&self, mark: u32) -> Result<()> {
+        setsockopt(&self.socket, sockopt::Mark, &mark)
+            .with_context(|| format!("cannot mark frames on {}", self.device))
     }
 
     pub fn send(&self, frame: &[u8]) -> Result<()> {

@@ -12,7 +12,7 @@ pub struct Package {
 }
 
 /// For the checks and tests.
-pub const FOR_TESTS: [Package; 4] = [
+pub const FOR_TESTS: [Package; 6] = [
     // Unpacks the sources of core.
     Package {
         name: "xz-utils",
@@ -28,6 +28,12 @@ pub const FOR_TESTS: [Package; 4] = [
         program: "curl",
     },
     NFTABLES,
+    // Servers that read the PROXY protocol.
+    HAPROXY,
+    Package {
+        name: "nginx",
+        program: "nginx",
+    },
 ];
 
 /// For loading programs into other kernels.
@@ -36,7 +42,7 @@ pub const FOR_KERNELS: [Package; 1] = [Package {
     program: "qemu-system-x86_64",
 }];
 
-/// What `bench --http` compares with.
+/// Also what `bench --http` compares with.
 pub const HAPROXY: Package = Package {
     name: "haproxy",
     program: "haproxy",

@@ -202,23 +202,11 @@ impl Scene {
         found.context("the director does not know the service")
     }
 
-    /// What the packet path dropped so far, by reason.
-    pub fn drops(&self) -> Result<String> {
-        let statistics = self.client()?.statistics().map_err(anyhow::Error::from)?;
-        let some = statistics
-            .drops
-            .into_iter()
-            .chain(statistics.verdicts)
-            .chain(statistics.notes)
-            .filter(|(_, count)| *count != 0);
-        let text: Vec<String> = some
-            .map(|(name, count)| format!("{name} {count}"))
-            .collect();
-        Ok(if text.is_empty() {
-            "none".to_owned()
-        } else {
-            text.join(", ")
-        })
+    /// What the packet path dropped so far, by reason, and what it did with all else.
+    pub fn counted(&self) -> Result<(String, String)> {
+        let counted = self.client()?.statistics().map_err(anyhow::Error::from)?;
+        let others = counted.verdicts.into_iter().chain(counted.notes);
+        Ok((said(counted.drops), said(others)))
     }
 
     pub fn adopted(&self) -> Result<bool> {
@@ -281,3 +269,17 @@ pub const METHODS: [(&str, Method); 3] = [
     ("DR", Method::Route),
     ("TUN", Method::Tunnel(Encapsulation::Ipip)),
 ];
+
+/// Counters that are not zero, in one line.
+fn said(counters: impl IntoIterator<Item = (String, u64)>) -> String {
+    let some: Vec<_> = counters
+        .into_iter()
+        .filter(|(_, count)| *count != 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if some.is_empty() {
+        "none".to_owned()
+    } else {
+        some.join(", ")
+    }
+}

@@ -116,9 +116,10 @@ pub fn play(scene: &mut Scene, stage: &mut Stage) -> Result<()> {
     play.add()?;
     play.methods()?;
     play.kill()?;
-    let drops = play.scene.drops()?;
-    play.stage
-        .tell(&format!("packets dropped by the director: {drops}"));
+    let (drops, others) = play.scene.counted()?;
+    play.stage.tell(&format!(
+        "packets dropped by the director: {drops}; what else it counted: {others}"
+    ));
     Ok(())
 }
 

@@ -20,8 +20,8 @@ pub struct Words {
     #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes")]
     one_packet: Option<Answer>,
     /// TCP: tell servers of full NAT who the client is: toa, in an option of the SYN, which "shunt
-    /// agent toa" reads; proxy, in a header of the PROXY protocol, version 2, which the servers must
-    /// read; off: do not
+    /// agent toa" reads; proxy, in a header of the PROXY protocol, version 2, which the servers
+    /// must read; off: do not
     #[arg(long, value_name = "toa|proxy|off")]
     announce: Option<How>,
 }

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_a_masqueraded_server_of_a_mark_are_looked_for_by_tcp_and_udp() {
+    fn answers_of_a_masqueraded_server_of_a_mark_are_looked_for_by_every_protocol() {
         let mut director = director(SMALL);
         let service = service();
         let key = service.key;
@@ -268,7 +268,7 @@ mod tests {
                 _ => {}
             }
         }
-        let wanted = [6, 17].map(|protocol| endpoint_word(0, protocol, kind::MASQUERADED));
+        let wanted = [6, 17, 132].map(|protocol| endpoint_word(0, protocol, kind::MASQUERADED));
         assert_eq!(words, wanted);
         assert_eq!(methods, [entry::method::TRANSLATE]);
         // Their port is the one that was asked, so they are looked for by address alone.

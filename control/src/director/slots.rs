@@ -32,11 +32,11 @@ pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
 }
 
 impl NatKey {
-    /// All that a server's answers may be known by: one of a mark may answer to TCP and to UDP.
+    /// All that a server's answers may be known by: one of a mark may answer by every protocol.
     pub fn of(service: &ServiceKey, at: ServerAddress) -> Vec<Self> {
         let protocols = match service {
             ServiceKey::Address { protocol, .. } => vec![*protocol],
-            ServiceKey::Mark { .. } => vec![Protocol::Tcp, Protocol::Udp],
+            ServiceKey::Mark { .. } => vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp],
         };
         let key = |protocol: Protocol| Self {
             address: at.address,

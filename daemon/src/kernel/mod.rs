@@ -6,6 +6,7 @@ pub mod batch;
 pub mod callers;
 pub mod clock;
 pub mod grace;
+pub mod listing;
 pub mod mapping;
 pub mod object;
 mod peers;

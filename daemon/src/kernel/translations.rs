@@ -92,17 +92,22 @@ impl Translations {
         if !batch::delete(&self.0, &TupleKey(*tuple)) {
             return true;
         }
-        // A client that came back in this moment found its translation and goes on with it.
-        if has_flow(look, tuple, translation) {
-            batch::enter(&self.0, &TupleKey(*tuple), &Value(*translation));
-            return false;
+        let answer = TupleKey(translation.to.turned());
+        let other: Option<Value> = batch::lookup(&self.0, &answer);
+        let other = other.filter(|Value(other)| other.to == tuple.turned());
+        if other.is_some() {
+            batch::delete(&self.0, &answer);
         }
-        let answer = translation.to.turned();
-        let other: Option<Value> = batch::lookup(&self.0, &TupleKey(answer));
-        if other.is_some_and(|Value(other)| other.to == tuple.turned()) {
-            batch::delete(&self.0, &TupleKey(answer));
+        // A client that came back in this moment found one or both, and goes on with them: its flow
+        // was there before it looked. What it entered itself meanwhile stays.
+        if !has_flow(look, tuple, translation) {
+            return true;
         }
-        true
+        batch::enter(&self.0, &TupleKey(*tuple), &Value(*translation));
+        if let Some(other) = other {
+            batch::enter(&self.0, &answer, &other);
+        }
+        false
     }
 
     /// Takes out an answer's entry to which no client's belongs.
@@ -112,7 +117,15 @@ impl Translations {
         }
         let other: Option<Value> = batch::lookup(&self.0, &TupleKey(translation.to.turned()));
         let belongs = other.is_some_and(|Value(other)| other.to.turned() == *tuple);
-        !belongs && batch::delete(&self.0, &TupleKey(*tuple))
+        if belongs || !batch::delete(&self.0, &TupleKey(*tuple)) {
+            return false;
+        }
+        // As above: a client that took this for its own has its flow already.
+        if !has_flow(look, &translation.to.turned(), translation) {
+            return true;
+        }
+        batch::enter(&self.0, &TupleKey(*tuple), &Value(*translation));
+        false
     }
 }
 

@@ -64,7 +64,7 @@ pub fn tables(random: &mut Random) -> HostTables {
                 continue;
             }
             let mut flags = random.one_of(&[0, service_flag::PORT, service_flag::FALLBACK]);
-            flags |= random.one_of(&[0, 0, service_flag::TOA, service_flag::PROXY]);
+            flags |= random.one_of(&[0, service_flag::TOA, service_flag::PROXY]);
             let (address, port) = virtual_end(v6);
             let service = tables.add_service(address, port, protocol, flags);
             tables.services[service as usize].switches = random.below(16) as u32;

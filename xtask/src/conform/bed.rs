@@ -95,7 +95,9 @@ pub fn director_address(family: Family) -> IpAddr {
 }
 
 impl Bed {
-    pub fn new() -> Result<Bed> {
+    /// Marks of packets survive a device pair only where both of its ends are in one namespace
+    /// (`skb_scrub_packet`).
+    pub fn new(keeps_marks: bool) -> Result<Bed> {
         let (director, outside) = (Host::new("director")?, Host::new("outside")?);
         outside.sysctls(&[
             ("net.ipv6.conf.all.disable_ipv6", "1"),
@@ -105,11 +107,19 @@ impl Bed {
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
         ])?;
+        let far = |side: Side| match (side, keeps_marks) {
+            (Side::Front, true) => (&director, "far"),
+            _ => (&outside, side.device()),
+        };
         for side in Side::BOTH {
-            veth(&director, side.device(), &outside, side.device())?;
+            let (host, device) = far(side);
+            veth(&director, side.device(), host, device)?;
             director.wire(side.device())?;
-            outside.wire(side.device())?;
+            host.wire(device)?;
             director.set_mac(side.device(), side.director())?;
+        }
+        if keeps_marks {
+            director.sysctl("net.ipv6.conf.far.disable_ipv6", "1")?;
         }
         for family in Family::BOTH {
             address(&director, family)?;
@@ -117,7 +127,10 @@ impl Bed {
         until("the director's addresses to be usable", LIMIT, || {
             usable(&director)
         })?;
-        let open = |side: Side| PacketSocket::open(&outside, side.device());
+        let open = |side: Side| {
+            let (host, device) = far(side);
+            PacketSocket::open(host, device)
+        };
         let ends = [open(Side::Front)?, open(Side::Back)?];
         let mut bed = Bed {
             director,
@@ -138,8 +151,10 @@ impl Bed {
         Ok(())
     }
 
-    pub fn send(&self, side: Side, frame: &[u8]) -> Result<()> {
-        self.ends[side as usize].send(frame)
+    pub fn send(&self, side: Side, frame: &[u8], mark: u32) -> Result<()> {
+        let end = &self.ends[side as usize];
+        end.mark(mark)?;
+        end.send(frame)
     }
 
     /// What has come out, when all that went in has been seen.
@@ -164,7 +179,7 @@ impl Bed {
             };
             let echo = packet::echo(header, number);
             let source = [2, 0, 0, 0, side as u8, side.stranger()];
-            self.send(side, &packet::frame(side.director(), source, &echo))?;
+            self.send(side, &packet::frame(side.director(), source, &echo), 0)?;
             let end = &mut self.ends[side as usize];
             end.receive(LIMIT, |captured| {
                 let frame = &captured.frame;

@@ -50,7 +50,7 @@ pub fn play_all(program: &Path, hook: &str, scenarios: &[Scenario]) -> Result<Ve
     };
     let mut played = Vec::new();
     for group in groups(scenarios) {
-        let mut bed = Bed::new()?;
+        let mut bed = Bed::new(false)?;
         if hook == "xdp-native" {
             bed.pass_xdp()?;
         }

@@ -8,7 +8,7 @@ use shunt_lab::Family;
 
 use super::bed;
 use super::random::Random;
-use super::scenario::{Flow, SERVERS, Scenario, Slot, Step, Transport, VIRTUALS};
+use super::scenario::{Flow, MARKED, Rule, SERVERS, Scenario, Slot, Step, Transport};
 use super::traffic::Phase;
 use super::vocabulary::{
     Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, SETTINGS, TIMEOUTS,
@@ -103,6 +103,11 @@ pub struct Service {
     method: Method,
     servers: Vec<(SocketAddr, Method)>,
     one_packet: bool,
+    /// A firewall mark, and what has it.
+    mark: Option<u32>,
+    rules: Vec<Rule>,
+    /// Masqueraded servers may have ports of their own.
+    maps: bool,
 }
 
 /// A scenario that is being written.
@@ -143,8 +148,11 @@ impl Writer {
     }
 
     fn add_service(&mut self) {
+        if self.random.once_in(6) {
+            return self.add_marked();
+        }
         let family = self.random.one_of(&Family::BOTH);
-        let number = self.random.below(usize::from(VIRTUALS)) as u8;
+        let number = self.random.below(usize::from(MARKED)) as u8;
         let port = match self.random.once_in(12) {
             true => 0,
             false => self.random.one_of(&SERVICE_PORTS),
@@ -157,6 +165,9 @@ impl Writer {
             method: self.random.one_of(&METHODS),
             servers: Vec::new(),
             one_packet: false,
+            mark: None,
+            rules: Vec::new(),
+            maps: port != 0,
         };
         let extra = match port {
             0 => EVERY_PORT.to_owned(),
@@ -166,6 +177,48 @@ impl Writer {
             one_packet: extra.contains("-o"),
             ..service
         };
+        self.enter(service, &extra);
+    }
+
+    /// A service of a firewall mark: one port, or two that belong together.
+    fn add_marked(&mut self) {
+        let family = self.random.one_of(&Family::BOTH);
+        let transport = self.random.one_of(&TRANSPORTS);
+        let mark = u32::from(self.slot.0) * 8 + 1 + self.random.below(2) as u32;
+        let first = self.random.below(SERVICE_PORTS.len());
+        let mut ports = vec![SERVICE_PORTS[first]];
+        if self.random.once_in(2) {
+            ports.push(SERVICE_PORTS[(first + 1) % SERVICE_PORTS.len()]);
+        }
+        let address = self.slot.virtual_address(family, MARKED);
+        let rule = |port: u16| Rule {
+            transport,
+            at: SocketAddr::new(address, port),
+        };
+        let is_it = |other: &Service| other.mark.is_some() && other.family == family;
+        if self.services.iter().any(is_it) {
+            return;
+        }
+        let service = Service {
+            transport,
+            family,
+            at: rule(ports[0]).at,
+            scheduler: self.random.one_of(&SCHEDULERS),
+            method: self.random.one_of(&METHODS),
+            servers: Vec::new(),
+            one_packet: false,
+            mark: Some(mark),
+            rules: ports.into_iter().map(rule).collect(),
+            maps: self.random.once_in(2),
+        };
+        for rule in service.rules.clone() {
+            self.steps.push(Step::Mark { mark, rule });
+        }
+        let extra = self.extra(&OF_SERVICES, &service);
+        self.enter(service, &extra);
+    }
+
+    fn enter(&mut self, service: Service, extra: &str) {
         self.command(format!(
             "-A {} -s {}{extra}",
             service.name(),
@@ -224,17 +277,20 @@ impl Writer {
         let is_seen = service.transport == Transport::Udp && !service.one_packet;
         if is_seen && self.random.once_in(15) {
             let own = bed::director_address(family);
-            return (SocketAddr::new(own, service.at.port()), method);
+            return (SocketAddr::new(own, service.port()), method);
         }
-        let port = match method.any_port && service.at.port() != 0 {
+        let port = match method.any_port && service.maps {
             true => self.random.one_of(&SERVER_PORTS),
-            false => service.at.port(),
+            false => service.port(),
         };
         (SocketAddr::new(address, port), method)
     }
 
     fn extra(&mut self, of: &[Extra], service: &Service) -> String {
-        let fits = |extra: &&Extra| extra.fits(service.scheduler, service.transport);
+        let fits = |extra: &&Extra| {
+            extra.fits(service.scheduler, service.transport)
+                && service.takes(extra.words(service.family))
+        };
         let mut words = String::new();
         for extra in of.iter().filter(fits) {
             if words.is_empty() && self.random.once_in(extra.once_in) {
@@ -335,6 +391,9 @@ impl Writer {
 
     fn odd_command(&mut self) {
         let index = self.random.below(self.services.len());
+        if self.services[index].mark.is_some() {
+            return self.change();
+        }
         let (server, _) = self.server(index);
         let line = self.random.one_of(&ODD);
         let at = self.services[index].at.to_string();
@@ -344,7 +403,41 @@ impl Writer {
 }
 
 impl Service {
+    /// Whether what is sent there belongs to it.
+    pub fn has(&self, flow: &Flow) -> bool {
+        if self.mark.is_some() {
+            return self.rules.iter().any(|rule| rule.has(flow));
+        }
+        let has_port = self.at.port() == 0 || self.at == flow.service;
+        self.transport == flow.transport && self.at.ip() == flow.service.ip() && has_port
+    }
+
+    /// What clients ask for.
+    pub fn ends(&self) -> Vec<SocketAddr> {
+        match self.mark {
+            Some(_) => self.rules.iter().map(|rule| rule.at).collect(),
+            None => vec![self.at],
+        }
+    }
+
+    /// Datagrams of a mark are not scheduled one by one here, and "ports of a persistent mark" is a
+    /// known difference.
+    fn takes(&self, words: &str) -> bool {
+        let is_port_lost = words.contains("-p") && self.maps;
+        self.mark.is_none() || !(words.contains("-o") || is_port_lost)
+    }
+
+    /// A mark has none.
+    fn port(&self) -> u16 {
+        self.mark.map_or(self.at.port(), |_| 0)
+    }
+
     fn name(&self) -> String {
+        match (self.mark, self.family) {
+            (Some(mark), Family::V4) => return format!("-f {mark}"),
+            (Some(mark), Family::V6) => return format!("-f {mark} -6"),
+            (None, _) => {}
+        }
         let option = match self.transport {
             Transport::Tcp => "-t",
             Transport::Udp => "-u",
@@ -395,6 +488,8 @@ mod tests {
             "--set",
             "[2001:",
             "chunk 1",
+            "mark 1 for",
+            "-A -f 1 -6",
             "answer to sctp",
         ];
         for kind in kinds {

@@ -97,7 +97,7 @@ fn all(scenarios: &[Scenario]) -> Result<Vec<Vec<Record>>> {
     thread::scope(|scope| {
         let lane = || -> Result<()> {
             while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut bed = Bed::new()?;
+                let mut bed = Bed::new(true)?;
                 let records = play_group(&mut bed, &ipvsadm, true, group)?;
                 let mut played = played.lock().unwrap_or_else(PoisonError::into_inner);
                 played.extend(group.iter().map(|scenario| scenario.seed).zip(records));

@@ -144,6 +144,8 @@ impl<'a> Known<'a> {
         for line in input.lines().chain([line]) {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
+                ["-A", _, service, "-6", ..] => drop(self.services.insert(format!("[{service}"))),
+                ["-D", _, service, "-6", ..] => drop(self.services.remove(&format!("[{service}"))),
                 ["-A", _, service, ..] => drop(self.services.insert((*service).to_owned())),
                 ["-D", _, service, ..] => drop(self.services.remove(*service)),
                 ["-C"] => self.services.clear(),
@@ -166,7 +168,7 @@ impl<'a> Known<'a> {
             let mut states = BTreeSet::new();
             for line in &mut view.said {
                 let words: Vec<&str> = line.split_whitespace().collect();
-                let is_template = matches!(words.first(), Some(&"UDP" | &"SCTP"))
+                let is_template = matches!(words.first(), Some(&"UDP" | &"SCTP" | &"IP"))
                     && words.get(3).is_some_and(|client| client.ends_with(":0"));
                 if let (true, Some(state @ (&"NONE" | &"ASSURED"))) = (is_template, words.get(2)) {
                     states.insert((words[3].to_owned(), (*state).to_owned()));
@@ -405,7 +407,7 @@ impl<'a> Known<'a> {
     /// Without a service IPVS is not asked, and the director's own stack has the packets.
     fn last_service(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
         let flow = match step {
-            Step::Command { .. } | Step::Setting { .. } => return,
+            Step::Command { .. } | Step::Setting { .. } | Step::Mark { .. } => return,
             Step::Client { flow, .. }
             | Step::Server { flow, .. }
             | Step::ServerError { flow, .. }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
 use super::compare;
 use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
-use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Scenario, Step};
+use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Rule, Scenario, Step};
 use super::vocabulary::SETTINGS;
 use crate::process;
 
@@ -52,6 +52,8 @@ struct Player<'a> {
     scenario: &'a Scenario,
     /// The last packet that a server got, by flow.
     delivered: BTreeMap<usize, Vec<u8>>,
+    /// Firewall marks, where they come with the packets.
+    marks: Vec<(u32, Rule)>,
     sent: u16,
     begun: Instant,
 }
@@ -82,6 +84,7 @@ fn play(bed: &mut Bed, ipvsadm: Ipvsadm, waits: bool, scenario: &Scenario) -> Re
         waits,
         scenario,
         delivered: BTreeMap::new(),
+        marks: Vec::new(),
         sent: 0,
         begun: Instant::now(),
     };
@@ -112,13 +115,18 @@ impl Player<'_> {
                 };
             }
             Step::Setting { name, value } => self.set(name, *value)?,
+            Step::Mark { mark, rule } => self.mark(*mark, *rule)?,
             Step::Client { flow, datagram } => self.client(*flow, *datagram)?,
             Step::Server { flow, datagram } => self.server(*flow, *datagram)?,
             Step::ServerError { flow, error } => self.server_error(*flow, *error)?,
             Step::ClientError { flow, error } => self.client_error(*flow, *error)?,
         }
         // A command sends nothing; if something comes late, the next packet's record has it.
-        if !matches!(step, Step::Command { .. } | Step::Setting { .. }) {
+        let is_said = matches!(
+            step,
+            Step::Command { .. } | Step::Setting { .. } | Step::Mark { .. }
+        );
+        if !is_said {
             record.frames = self.bed.settle()?;
         }
         record.elapsed_ms = self.begun.elapsed().as_millis() as u64;
@@ -182,13 +190,27 @@ impl Player<'_> {
         process::output(shunt.arg(value.to_string())).map(drop)
     }
 
+    /// IPVS takes marks of packets, whoever gave them; Shunt gives its own.
+    fn mark(&mut self, mark: u32, rule: Rule) -> Result<()> {
+        if self.waits {
+            self.marks.push((mark, rule));
+            return Ok(());
+        }
+        let mut shunt = (self.ipvsadm)();
+        shunt.arg0("shunt").args(["mark", "add"]);
+        process::output(shunt.args([mark.to_string(), rule.to_string()])).map(drop)
+    }
+
     fn client(&mut self, flow: usize, datagram: Datagram) -> Result<()> {
+        let sent = self.scenario.flows[flow];
         let Flow {
             client, service, ..
-        } = self.scenario.flows[flow];
+        } = sent;
         let header = self.header(flow, client.ip(), service.ip(), datagram);
         let packets = packet::datagram(header, [client.port(), service.port()], datagram);
-        self.send(Side::Front, ROUTER_MAC, &packets)
+        let rule = self.marks.iter().find(|(_, rule)| rule.has(&sent));
+        let mark = rule.map_or(0, |(mark, _)| *mark);
+        self.send_marked(Side::Front, ROUTER_MAC, &packets, mark)
     }
 
     /// Only a masqueraded server answers by the director, and only if it has heard something.
@@ -255,10 +277,14 @@ impl Player<'_> {
     }
 
     fn send(&self, side: Side, from: [u8; 6], packets: &[Vec<u8>]) -> Result<()> {
+        self.send_marked(side, from, packets, 0)
+    }
+
+    fn send_marked(&self, side: Side, from: [u8; 6], packets: &[Vec<u8>], mark: u32) -> Result<()> {
         let frame = |packet: &Vec<u8>| packet::frame(side.director(), from, packet);
         packets
             .iter()
-            .try_for_each(|packet| self.bed.send(side, &frame(packet)))
+            .try_for_each(|packet| self.bed.send(side, &frame(packet), mark))
     }
 
     fn header(&mut self, flow: usize, from: IpAddr, to: IpAddr, datagram: Datagram) -> Header {
@@ -279,6 +305,11 @@ impl Player<'_> {
         let is_it = |packet: &Packet| {
             packet.source == sent.client.ip() && packet.protocol == sent.protocol()
         };
+        if frames.iter().any(|out| out.side == Side::Back) {
+            // A client that opens anew may get a server that answers by another way. IPVS ends the
+            // old connection by a timer, so what its server said now would be heard or not.
+            self.delivered.remove(&flow);
+        }
         for out in frames.iter().filter(|out| out.side == Side::Back) {
             let packet = out.frame.get(ETHERNET..).unwrap_or_default();
             match Packet::read(packet) {

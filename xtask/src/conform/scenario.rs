@@ -15,7 +15,9 @@ const SPAN: u8 = 16;
 /// How many scenarios share a bed. The first slot has the addresses of the bed itself.
 pub const SLOTS: u8 = 5;
 /// How many of each kind of address a scenario uses.
-pub const VIRTUALS: u8 = 3;
+pub const VIRTUALS: u8 = 4;
+/// The one of them whose services are those of firewall marks: an address is of one kind only.
+pub const MARKED: u8 = 3;
 pub const SERVERS: u8 = 5;
 pub const CLIENTS: u8 = 6;
 
@@ -70,6 +72,26 @@ pub enum Transport {
     Sctp,
 }
 
+/// The packets of a firewall mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    pub transport: Transport,
+    pub at: SocketAddr,
+}
+
+impl Rule {
+    pub fn has(&self, flow: &Flow) -> bool {
+        self.transport == flow.transport && self.at == flow.service
+    }
+}
+
+/// As `shunt mark add` reads it.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.transport.name(), self.at)
+    }
+}
+
 /// A client's port and the service it speaks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
@@ -84,6 +106,8 @@ pub enum Step {
     Command { line: String, input: String },
     /// A switch of IPVS (`net.ipv4.vs.*`), a setting of Shunt.
     Setting { name: String, value: u8 },
+    /// What clients send here has this firewall mark.
+    Mark { mark: u32, rule: Rule },
     /// The flow's client sends.
     Client { flow: usize, datagram: Datagram },
     /// The masqueraded server of the flow answers.
@@ -147,13 +171,19 @@ pub enum Error {
     TooBig { mtu: u16 },
 }
 
-impl fmt::Display for Flow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = match self.transport {
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
             Transport::Sctp => "sctp",
-        };
+        }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = self.transport.name();
         write!(f, "{transport} {} to {}", self.client, self.service)
     }
 }
@@ -204,6 +234,7 @@ impl Scenario {
             Step::Command { line, input } if input.is_empty() => format!("ipvsadm {line}"),
             Step::Command { line, input } => format!("ipvsadm {line}, reading {input:?}"),
             Step::Setting { name, value } => format!("setting {name} {value}"),
+            Step::Mark { mark, rule } => format!("mark {mark} for {rule}"),
             Step::Client { flow: at, datagram } => {
                 format!("{}: {}", flow(at), flow(at).said(datagram))
             }

@@ -45,7 +45,7 @@ impl Writer {
 
     /// What a client of a service asks for.
     fn asked(&mut self, service: &Service) -> SocketAddr {
-        let mut at = service.at;
+        let mut at = self.random.one_of(&service.ends());
         if at.port() == 0 {
             at.set_port(self.random.one_of(&ASKED));
         }
@@ -204,14 +204,9 @@ impl Writer {
         if self.flows[flow].client.is_ipv6() {
             datagram.payload = datagram.payload.min(MOST_OF_IPV6);
         }
-        let Flow {
-            transport, service, ..
-        } = self.flows[flow];
+        let sent = self.flows[flow];
         // Fragments for the director's own stack are late: "fragments for nobody" in standards.md.
-        let is_it = |other: &Service| {
-            let has_port = other.at.port() == 0 || other.at == service;
-            other.transport == transport && other.at.ip() == service.ip() && has_port
-        };
+        let is_it = |other: &Service| other.has(&sent);
         if !self.services.iter().any(is_it) {
             datagram.pieces = 1;
         }
