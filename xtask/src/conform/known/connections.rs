@@ -39,21 +39,23 @@ impl Known<'_> {
     }
 
     /// IPVS gives a template whose server was not there the port 65535, so that nobody finds it.
+    /// Here it stands as it was, or names the server that the client got since.
     pub(super) fn left_behind(&mut self, kernel: &mut View, shunt: &View) {
         let hosts = |ends: [(&str, &str); 3]| ends.map(|(host, _)| host.to_owned());
-        for theirs in &mut kernel.said {
-            let Some(ends) = ends(theirs).filter(|[_, at, to]| (at.1, to.1) == NOWHERE) else {
-                continue;
-            };
-            let is_it = |ours: &&String| {
-                let ours = self::ends(ours).filter(|[client, ..]| client.1 == "0");
-                ours.is_some_and(|ours| hosts(ours) == hosts(ends))
-            };
-            if let Some(ours) = shunt.said.iter().find(is_it) {
-                theirs.clone_from(ours);
+        kernel.said = std::mem::take(&mut kernel.said)
+            .into_iter()
+            .filter_map(|theirs| {
+                let Some(ends) = ends(&theirs).filter(|[_, at, to]| (at.1, to.1) == NOWHERE) else {
+                    return Some(theirs);
+                };
                 self.names.insert(LEFT_BEHIND);
-            }
-        }
+                let is_it = |ours: &&String| {
+                    let ours = self::ends(ours).filter(|[client, ..]| client.1 == "0");
+                    ours.is_some_and(|ours| hosts(ours) == hosts(ends))
+                };
+                shunt.said.iter().find(is_it).cloned()
+            })
+            .collect();
     }
 
     pub(super) fn connections(&mut self, kernel: &mut View, shunt: &mut View) {
