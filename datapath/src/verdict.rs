@@ -35,6 +35,9 @@ pub enum Verdict {
     /// The header of such a client is due, before the payload (1) or in place of it (0):
     /// [`crate::translate::proxy::put`] writes it.
     Put(u32),
+    /// A packet of a translated flow, or an ICMP error about it, whose other end is of the other
+    /// family than it is (1 for IPv6): [`crate::translate::cross`] takes it there.
+    Cross(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -116,6 +119,9 @@ pub enum Drop {
     NoTranslation = 15,
     /// A fragment of an SCTP packet whose port must be rewritten: its checksum covers the whole.
     CutChecksum = 16,
+    /// On its way to the other family, and nothing there says the same: an ICMP error without a
+    /// counterpart, the first fragment of a datagram that has no checksum.
+    Untranslatable = 17,
 }
 
 /// Things worth a number that are no verdict.
@@ -142,7 +148,7 @@ pub enum Note {
 
 const PASSES: u32 = 8;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 17;
+const DROPS: u32 = 18;
 const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
@@ -273,6 +279,22 @@ impl Word {
 
     #[inline(always)]
     #[must_use]
+    pub const fn cross(from_v6: bool) -> Self {
+        Self::new(15, from_v6 as u32)
+    }
+
+    /// Whether a packet that is to be taken to the other family is of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn crossing(self) -> Option<bool> {
+        if self.0 >> 32 != 15 {
+            return None;
+        }
+        Some(self.0 as u32 != 0)
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn enter(ports: Ports) -> Self {
         Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
     }
@@ -321,6 +343,7 @@ impl Word {
             12 => Verdict::Announce,
             13 => Verdict::Introduce,
             14 => Verdict::Put(detail),
+            15 => Verdict::Cross(detail),
             _ => Verdict::Drop(Drop::Internal),
         }
     }
@@ -390,6 +413,7 @@ impl From<u32> for Drop {
             14 => Drop::NoLocalPort,
             15 => Drop::NoTranslation,
             16 => Drop::CutChecksum,
+            17 => Drop::Untranslatable,
             _ => Drop::Internal,
         }
     }
@@ -458,6 +482,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "no-local-port"),
     (Class::Drop, "no-translation"),
     (Class::Drop, "cut-checksum"),
+    (Class::Drop, "untranslatable"),
     (Class::Note, "opened"),
     (Class::Note, "untracked"),
     (Class::Note, "displaced"),

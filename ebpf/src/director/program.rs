@@ -91,8 +91,18 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
             verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
         }
     }
+    verdict = match verdict.crossing() {
+        Some(false) => Word(parts::cross4_xdp(context)),
+        Some(true) => Word(parts::cross6_xdp(context)),
+        None => verdict,
+    };
     if verdict == Word::RELATED {
         verdict = Word(parts::translate_error_xdp(context));
+        verdict = match verdict.crossing() {
+            Some(false) => Word(parts::cross_error4_xdp(context)),
+            Some(true) => Word(parts::cross_error6_xdp(context)),
+            None => verdict,
+        };
     }
     act_xdp(context, verdict)
 }
@@ -200,8 +210,18 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
             verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
         }
     }
+    verdict = match verdict.crossing() {
+        Some(false) => Word(parts::cross4_tc(context)),
+        Some(true) => Word(parts::cross6_tc(context)),
+        None => verdict,
+    };
     if verdict == Word::RELATED {
         verdict = Word(parts::translate_error_tc(context));
+        verdict = match verdict.crossing() {
+            Some(false) => Word(parts::cross_error4_tc(context)),
+            Some(true) => Word(parts::cross_error6_tc(context)),
+            None => verdict,
+        };
     }
     act_tc(context, verdict)
 }

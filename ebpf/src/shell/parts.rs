@@ -9,6 +9,7 @@ use shunt_datapath::family::{V4, V6};
 use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
+use shunt_datapath::translate::cross;
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
     addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
@@ -441,4 +442,56 @@ pub extern "C" fn put_xdp(context: *mut xdp_md, keeps: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn put_tc(context: *mut __sk_buff, keeps: u32) -> u64 {
     translate::proxy::put(&mut SkbFrame(context), &Maps, keeps & 1).0
+}
+
+/// Takes an IPv4 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross4_xdp(context: *mut xdp_md) -> u64 {
+    cross::carry4(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error4_xdp(context: *mut xdp_md) -> u64 {
+    cross::error::follow4(&mut XdpFrame(context), &Maps).0
+}
+
+/// Takes an IPv6 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross6_xdp(context: *mut xdp_md) -> u64 {
+    cross::carry6(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error6_xdp(context: *mut xdp_md) -> u64 {
+    cross::error::follow6(&mut XdpFrame(context), &Maps).0
+}
+
+/// Takes an IPv4 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross4_tc(context: *mut __sk_buff) -> u64 {
+    cross::carry4(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error4_tc(context: *mut __sk_buff) -> u64 {
+    cross::error::follow4(&mut SkbFrame(context), &Maps).0
+}
+
+/// Takes an IPv6 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross6_tc(context: *mut __sk_buff) -> u64 {
+    cross::carry6(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error6_tc(context: *mut __sk_buff) -> u64 {
+    cross::error::follow6(&mut SkbFrame(context), &Maps).0
 }
