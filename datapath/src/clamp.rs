@@ -57,6 +57,7 @@ pub fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Change> {
 }
 
 /// Makes the change where a frame may be written to.
+#[inline(always)]
 pub fn apply<P: Frame>(frame: &mut P, change: &Change) -> Option<()> {
     frame.edit::<2>(change.at)?.set_u16::<0>(change.segment);
     frame.carry(change.transport, 0, change.sum);
@@ -85,13 +86,21 @@ fn segment<F: Family, P: Frame, K: Knowledge>(
     } else {
         settings.segment4
     };
+    let change = lower(frame, packet, limit)?;
+    known.count(Note::Clamped);
+    Some(change)
+}
+
+/// What has to be changed in a SYN that announces more than this limit; 0 is none.
+#[inline(always)]
+pub fn lower<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, limit: u16) -> Option<Change> {
+    let tcp = frame.view::<20>(packet.l4)?;
     let end = ((tcp.u8::<12>() >> 4) as usize) << 2;
     let at = find(frame, packet.l4, end)?;
     let announced = frame.view::<2>(packet.l4.wrapping_add(at))?.u16::<0>();
     if limit == 0 || u16::from_be(announced) <= limit {
         return None;
     }
-    known.count(Note::Clamped);
     let change = checksum::change_u16(announced, limit.to_be());
     // Behind an odd number of bytes its halves belong to two words.
     let sum = if at & 1 == 0 {

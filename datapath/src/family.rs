@@ -9,6 +9,8 @@ use crate::tables::Tables;
 pub trait Family: Copy {
     type Address: Copy + PartialEq;
     type Layout: Layout;
+    /// The other one.
+    type Other: Family;
     const V6: bool;
     /// Bytes of the fixed header.
     const HEADER: usize;
@@ -65,6 +67,7 @@ pub fn endpoint_hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
 impl Family for V4 {
     type Address = u32;
     type Layout = Narrow;
+    type Other = V6;
     const V6: bool = false;
     const HEADER: usize = 20;
 
@@ -160,6 +163,7 @@ impl Family for V4 {
 impl Family for V6 {
     type Address = [u64; 2];
     type Layout = Wide;
+    type Other = V4;
     const V6: bool = true;
     const HEADER: usize = 40;
 

@@ -187,6 +187,12 @@ pub trait Frame {
     /// holds is undefined. False if it cannot be done. Slow.
     fn insert(&mut self, at: usize, bytes: usize) -> bool;
 
+    /// Makes the `old` bytes (20 to 600) from `l3` on, where the network header begins, `new` ones
+    /// (20 to 100), for a packet of the other family: IPv6 if `v6`. The link header stays at the
+    /// front and says what it said; what the bytes hold is undefined. False if it cannot be done:
+    /// the frame is then good for nothing.
+    fn refit(&mut self, l3: usize, old: usize, new: usize, v6: bool) -> bool;
+
     /// Carries a change into a transport checksum. `pseudo` is the change of what the
     /// pseudo-header holds (addresses), `other` that of the rest, each a sum of 16-bit words in
     /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the

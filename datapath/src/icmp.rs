@@ -52,10 +52,18 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<
         if ip.u8::<0>() >> 4 != 6 {
             return None;
         }
-        l4 = l3.wrapping_add(40);
         source = F::from_words([ip.u64::<8>(), ip.u64::<16>()]);
         target = F::from_words([ip.u64::<24>(), ip.u64::<32>()]);
-        protocol = ip.u8::<6>();
+        let behind = l3.wrapping_add(40);
+        (protocol, l4) = if ip.u8::<6>() == packet::FRAGMENT {
+            let fragment = frame.view::<8>(behind)?;
+            if fragment.u16::<2>() & 0xfff8u16.to_be() != 0 {
+                return None;
+            }
+            (fragment.u8::<0>(), behind.wrapping_add(8))
+        } else {
+            (ip.u8::<6>(), behind)
+        };
     } else {
         let ip = frame.view::<20>(l3)?;
         let header = ((ip.u8::<0>() & 15) as usize) << 2;

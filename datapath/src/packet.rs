@@ -197,7 +197,7 @@ const EXTENSION_BYTES: usize = 512;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 /// ```text

@@ -4,16 +4,17 @@
 //! The walk has found the flow and its server and leaves the packet here: in the kernel to a
 //! program of its own, so that nobody else pays for it. What a packet becomes is looked up by its
 //! own addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
-//! ([`enter`]). ICMP errors go by [`error`].
+//! ([`enter`]). ICMP errors go by [`error`], and what leads to the other family by [`cross`].
 
 pub mod announce;
+pub mod cross;
 pub mod enter;
 pub mod error;
 pub mod proxy;
 
 use crate::checksum;
 use crate::connection::flag as tcp;
-use crate::entry::{self, NONE, Server};
+use crate::entry::{self, NONE, Server, server_flag};
 use crate::family::{Family, V4, V6};
 use crate::fate;
 use crate::flows::Words;
@@ -33,8 +34,8 @@ pub const ANNOUNCED: u32 = 1 << 31;
 /// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
 /// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again,
 /// [`Word::ANNOUNCE`] for [`announce`] and [`Word::INTRODUCE`] for [`proxy`], and to come again
-/// with [`ANNOUNCED`];
-/// [`Word::RELATED`] leaves an ICMP message to [`error::follow`].
+/// with [`ANNOUNCED`]; [`Word::RELATED`] leaves an ICMP message to [`error::follow`], and
+/// [`Word::cross`] a packet whose other end is of the other family to [`cross`].
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
     let Some(link) = link::parse(frame, tables) else {
@@ -94,8 +95,14 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     if packet.ttl <= 1 {
         return Word::answer(Bounce::TimeExceeded, 0);
     }
-    if methods::does_not_fit(frame, packet, server.ways.mtu(), 0) {
-        return Word::answer(Bounce::TooBig, server.ways.mtu());
+    let crosses = (server.flags & server_flag::IPV6 != 0) != F::V6;
+    let mtu = if crosses {
+        cross::limit(packet, server.ways.mtu())
+    } else {
+        server.ways.mtu()
+    };
+    if methods::does_not_fit(frame, packet, mtu, 0) {
+        return Word::answer(Bounce::TooBig, mtu);
     }
     let words = tables.translation(tuple);
     let Some(words) = words.filter(|words| leads_to(*words, server, id)) else {
@@ -113,8 +120,17 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         return Word::INTRODUCE;
     }
     touch(words, tables.now());
+    if crosses {
+        return Word::cross(F::V6);
+    }
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
     methods::finish(frame, done, &server.ways)
+}
+
+/// Whether a translation leads to the other family.
+#[inline(always)]
+fn crosses<F: Family, W: Words>(words: W) -> bool {
+    (words.load(word::ENDS) >> 40 & 1 != 0) != F::V6
 }
 
 /// Whether a translation is one to this server. Its id may have been another server's before.
@@ -157,6 +173,9 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     }
     if announced == 0 && time & flag::PROXY != 0 {
         return Word::INTRODUCE;
+    }
+    if crosses::<F, T::Words>(words) {
+        return Word::cross(F::V6);
     }
     let now = tables.now();
     let names = words.load(word::NAMES);

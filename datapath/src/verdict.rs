@@ -30,8 +30,7 @@ pub enum Verdict {
     /// A packet that opens something with a service that has calls, by its endpoint, or that a
     /// masqueraded server of one may begin a call with: [`crate::call::carry`] takes it on.
     Call(u32),
-    /// An ICMP error about an answer of no known connection, by the endpoint of its service:
-    /// [`crate::quoted::schedule`] opens one.
+    /// An error about no known connection, for [`crate::quoted::schedule`]; by the service's endpoint.
     Quoted(u32),
     /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
     /// gives it its translation, and [`Verdict::Translate`] comes again.
@@ -45,6 +44,9 @@ pub enum Verdict {
     /// The header of such a client is due, before the payload (1) or in place of it (0):
     /// [`crate::translate::proxy::put`] writes it.
     Put(u32),
+    /// A packet of a translated flow, or an ICMP error about it, whose other end is of the other
+    /// family than it is (1 for IPv6): [`crate::translate::cross`] takes it there.
+    Cross(u32),
     /// A later fragment that came before its first: set aside for the daemon to bring again.
     Hold,
     Drop(Drop),
@@ -126,8 +128,11 @@ pub enum Drop {
     NoTranslation = 15,
     /// A fragment of an SCTP packet whose port must be rewritten: its checksum covers the whole.
     CutChecksum = 16,
+    /// On its way to the other family, and nothing there says the same: an ICMP error without a
+    /// counterpart, the first fragment of a datagram that has no checksum.
+    Untranslatable = 17,
     /// A packet for a service with calls that has no Call-ID.
-    NoCallId = 17,
+    NoCallId = 18,
 }
 
 /// Things worth a number that are no verdict.
@@ -154,7 +159,7 @@ pub enum Note {
 
 const PASSES: u32 = 8;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 18;
+const DROPS: u32 = 19;
 const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
@@ -231,15 +236,14 @@ impl Word {
         Self::new(10, server)
     }
 
-    /// [`Verdict::Call`]. Its tag ends as that of a translated flow does, so that whoever is
-    /// neither is asked once ([`Word::onward`]).
+    /// Its tag ends as that of a translated flow does: see [`Word::onward`].
     #[inline(always)]
     #[must_use]
     pub const fn call(endpoint: u32) -> Self {
         Self::new(26, endpoint)
     }
 
-    /// [`Verdict::Quoted`]; likewise.
+    /// Likewise.
     #[inline(always)]
     #[must_use]
     pub const fn quoted(endpoint: u32) -> Self {
@@ -330,6 +334,22 @@ impl Word {
 
     #[inline(always)]
     #[must_use]
+    pub const fn cross(from_v6: bool) -> Self {
+        Self::new(15, from_v6 as u32)
+    }
+
+    /// Whether a packet that is to be taken to the other family is of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn crossing(self) -> Option<bool> {
+        if self.0 >> 32 != 15 {
+            return None;
+        }
+        Some(self.0 as u32 != 0)
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn enter(ports: Ports) -> Self {
         Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
     }
@@ -378,6 +398,7 @@ impl Word {
             12 => Verdict::Announce,
             13 => Verdict::Introduce,
             14 => Verdict::Put(detail),
+            15 => Verdict::Cross(detail),
             26 => Verdict::Call(detail),
             42 => Verdict::Quoted(detail),
             _ => Verdict::Drop(Drop::Internal),
@@ -449,7 +470,8 @@ impl From<u32> for Drop {
             14 => Drop::NoLocalPort,
             15 => Drop::NoTranslation,
             16 => Drop::CutChecksum,
-            17 => Drop::NoCallId,
+            17 => Drop::Untranslatable,
+            18 => Drop::NoCallId,
             _ => Drop::Internal,
         }
     }

@@ -78,8 +78,18 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
                 verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
             }
         }
+        verdict = match verdict.crossing() {
+            Some(false) => translate::cross::carry4(frame, tables),
+            Some(true) => translate::cross::carry6(frame, tables),
+            None => verdict,
+        };
         if verdict == Word::RELATED {
             verdict = translate::error::follow(frame, tables);
+            verdict = match verdict.crossing() {
+                Some(false) => translate::cross::error::follow4(frame, tables),
+                Some(true) => translate::cross::error::follow6(frame, tables),
+                None => verdict,
+            };
         }
     }
     if let Some((bounce, mtu)) = verdict.due() {

@@ -158,7 +158,8 @@ pub enum Reason {
     NoSuchServer,
     /// The lower threshold is above the upper one.
     OutOfRange,
-    /// The address cannot be a server's: not unicast, or of another family without a tunnel.
+    /// The address cannot be a server's: not unicast, or of another family without a tunnel or
+    /// full NAT.
     BadAddress,
     /// No such scheduler or persistence engine.
     UnknownScheduler,

@@ -42,6 +42,12 @@ pub const FOR_KERNELS: [Package; 1] = [Package {
     program: "qemu-system-x86_64",
 }];
 
+/// For counting instructions.
+pub const FOR_COUNTING: [Package; 1] = [Package {
+    name: "valgrind",
+    program: "valgrind",
+}];
+
 /// Also what `bench --http` compares with.
 pub const HAPROXY: Package = Package {
     name: "haproxy",

@@ -27,6 +27,9 @@ pub fn write_service(
     let protocol = protocol(&service.key);
     for status in sort_servers(status.servers) {
         let server = &status.server;
+        if crosses(&service.key, server) {
+            continue;
+        }
         let at = addresses::write(server.at.address, server.at.port, protocol, names);
         writeln!(out, "-a {name} -r {at} {}", server_words(server))?;
     }
@@ -36,23 +39,49 @@ pub fn write_service(
 /// What of a service its lines do not say, a sentence for each server.
 pub fn unsaid(status: &ServiceStatus) -> Vec<String> {
     let key = status.service.key;
+    // As one word of a command.
+    let word = key.to_string().replace(' ', "/");
     let servers = status.servers.iter().map(|status| &status.server);
     let full = servers.filter(|server| server.method == Method::FullNat);
     let sentence = |server: &Server| {
         let at = server.at;
+        if crosses(&key, server) {
+            return format!(
+                "server {at} of {key}: ipvsadm has no word for full NAT between IPv4 and IPv6, so \
+                 it is not saved; after a restore: shunt server add {word} {at} --method fullnat{}",
+                shunt_words(server)
+            );
+        }
         format!(
             "server {at} of {key}: ipvsadm has no word for full NAT, so it is saved as masquerade; \
-             after a restore: shunt server edit {key} {at} --method fullnat"
+             after a restore: shunt server edit {word} {at} --method fullnat"
         )
     };
     let mut sentences: Vec<String> = full.map(sentence).collect();
     if let Some(how) = status.service.announce {
         sentences.push(format!(
             "service {key}: ipvsadm has no word for announcing clients; after a restore: \
-             shunt service edit {key} --announce {how}"
+             shunt service edit {word} --announce {how}"
         ));
     }
     sentences
+}
+
+/// Whether a server is one that no word of ipvsadm could name: it would be refused, or be another.
+fn crosses(key: &ServiceKey, server: &Server) -> bool {
+    server.method == Method::FullNat && Family::from(server.at.address) != key.family()
+}
+
+/// Weight and thresholds in the words of `shunt server add`.
+fn shunt_words(server: &Server) -> String {
+    let mut text = format!(" --weight {}", server.weight);
+    if server.upper_threshold != 0 {
+        text += &format!(" --upper-threshold {}", server.upper_threshold);
+    }
+    if server.lower_threshold != 0 {
+        text += &format!(" --lower-threshold {}", server.lower_threshold);
+    }
+    text
 }
 
 fn service_words(key: &ServiceKey, names: Option<&dyn Names>) -> String {

@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 40] = [
+const MEANINGS: [(&str, &str); 41] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -81,6 +81,10 @@ const MEANINGS: [(&str, &str); 40] = [
     (
         "cut-checksum",
         "a fragment of SCTP whose port would change: its checksum covers the whole",
+    ),
+    (
+        "untranslatable",
+        "between IPv4 and IPv6: what the other family has no words for",
     ),
     (
         "no-call-id",

@@ -178,6 +178,19 @@ fn through(program: Program, hook: &str) -> Result<()> {
             format!("{program:?} {family:?} {hook}\n{stats}")
         })?;
     }
+    // And servers of the other family.
+    for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
+        let service = bed.service(family, 1, 80);
+        let [own, there] = [family, other].map(|of| at(bed.server_address(of, 0), 80));
+        director.shunt(&format!("server delete tcp/{service} {own}"))?;
+        director.shunt(&format!(
+            "server add tcp/{service} {there} --method fullnat"
+        ))?;
+        traffic(&bed, family).with_context(|| {
+            let stats = director.shunt("stats").unwrap_or_default();
+            format!("{program:?} {family:?} to {other:?} {hook}\n{stats}")
+        })?;
+    }
     Ok(())
 }
 

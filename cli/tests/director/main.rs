@@ -3,6 +3,7 @@
 //!
 //! Each test has a bed and a daemon of its own. Nothing sleeps; all waits have limits.
 
+mod across;
 mod bed;
 mod callers;
 mod calls;

@@ -105,6 +105,39 @@ impl Director {
         }
     }
 
+    /// A deleted service whose flows are left hides one of every port of its address: new clients
+    /// would find nobody. So it is no longer found once two looks at the flows have seen it so;
+    /// what is deleted and added again at once, as by a script, keeps its flows.
+    pub(super) fn uncover(&mut self) {
+        let deleted = self.ids.doubtful().map(|(key, _)| *key);
+        let hiding: Vec<ServiceKey> = deleted.filter(|key| self.hides(key)).collect();
+        let before = std::mem::take(&mut self.hiding);
+        for key in hiding {
+            let looks = before.get(&key).map_or(1, |looks| looks.saturating_add(1));
+            self.hiding.insert(key, looks);
+            if let (2, Some((address, word))) = (looks, entries::endpoint(&key)) {
+                self.write(Write::EndpointRemove { address, word });
+            }
+        }
+    }
+
+    fn hides(&self, key: &ServiceKey) -> bool {
+        let ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } = *key
+        else {
+            return false;
+        };
+        let other = ServiceKey::Address {
+            protocol,
+            address,
+            port: 0,
+        };
+        port != 0 && self.table.service(key).is_none() && self.table.service(&other).is_some()
+    }
+
     /// Writes the entry of a server that came or was edited, then the pool.
     pub(super) fn put_server(
         &mut self,

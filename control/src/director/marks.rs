@@ -55,9 +55,6 @@ impl Director {
         let mut places = Places::new();
         for rule in rules {
             let (key, target) = (rule.service(), rule.target);
-            if self.table.service(&key).is_none() {
-                continue;
-            }
             let protocol = target.protocol.number();
             let Some(base) = self.place(&key, (protocol, target.address)) else {
                 continue;
@@ -83,9 +80,15 @@ impl Director {
         (wanted, origins)
     }
 
-    /// The stretch of ids that a mark's service has for a place, with its owner written.
+    /// The stretch of ids that a mark's service has for a place, with its owner written. One that
+    /// is deleted keeps those that it has as long as there are flows of it: they go on if it comes
+    /// back, and the director's own stack must not reset them until then.
     fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
-        let base = self.ids.place(key, place)?;
+        let base = if self.table.service(key).is_some() {
+            self.ids.place(key, place)?
+        } else {
+            *self.ids.services.get(key)?.places.get(&place)?
+        };
         let service = self.ids.services.get(key)?.ids.id;
         self.write(Write::Wide {
             number: entry::wide_number(base),
@@ -116,6 +119,7 @@ pub(super) fn are_touched(applied: &Applied) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Instant;
 
     use shunt_model::api::Change;
@@ -209,6 +213,16 @@ mod tests {
 
         let key = "mark 7".parse().unwrap();
         change(&mut director, Change::DeleteService { key });
+        assert_eq!(endpoints(&mut director), (vec![], 0));
+        let used = BTreeSet::from([1]);
+        for _ in 0..2 {
+            director.unused(&used, &BTreeSet::new());
+        }
+        assert_eq!(endpoints(&mut director), (vec![], 0), "flows are left");
+
+        for _ in 0..2 {
+            director.unused(&BTreeSet::new(), &BTreeSet::new());
+        }
         assert_eq!(endpoints(&mut director), (vec![], 5));
     }
 

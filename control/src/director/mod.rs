@@ -105,6 +105,8 @@ pub struct Director {
     written: BTreeMap<u32, entry::Server>,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
+    /// Deleted services that hide one of every port, and how many looks at the flows saw it so.
+    hiding: BTreeMap<ServiceKey, u8>,
     /// Those of packets from somewhere.
     origins: origins::Origins,
     /// Likewise how each stands, as its upper threshold and its entry's words.
@@ -147,6 +149,7 @@ impl Director {
             clock,
             written: BTreeMap::new(),
             marked: BTreeMap::new(),
+            hiding: BTreeMap::new(),
             origins: origins::Origins::new(),
             standings: BTreeMap::new(),
             unreached: BTreeSet::new(),
@@ -339,6 +342,7 @@ impl Director {
     /// A scan of the connection table found no flow with these services and servers: ids of what
     /// was deleted may be given away again.
     pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
+        self.uncover();
         let freed = self.ids.release(used_services, used_servers);
         if freed.is_empty() {
             return;
@@ -350,6 +354,10 @@ impl Director {
         for (address, word) in &freed.endpoints {
             let (address, word) = (*address, *word);
             self.write(Write::EndpointRemove { address, word });
+        }
+        let is_mark = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
+        if freed.services.iter().any(is_mark) {
+            self.renew_marks();
         }
         self.settle();
         let step = self.given_back(&freed);

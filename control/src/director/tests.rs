@@ -1,7 +1,10 @@
 //! The director as a whole: what a change or the network makes it write.
 
+use std::collections::BTreeSet;
+
 use shunt_datapath::entry::{POOL_HEAD, PoolWord};
-use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service};
+use shunt_model::service::Granularity;
+use shunt_model::{Method, Persistence, Protocol, Scheduler, SchedulerFlags, Service};
 
 use super::*;
 use crate::network::neighbours::State;
@@ -309,4 +312,50 @@ fn many_servers_that_become_known_at_once_are_one_pool() {
     let outputs = outputs(&mut director);
     let pools = |output: &&Output| matches!(output, Output::Write(Write::Pool { .. }));
     assert!(outputs.iter().filter(pools).count() <= 1, "{outputs:?}");
+}
+
+#[test]
+fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
+    let mut director = director(SMALL);
+    let Change::AddService { mut service } = add_service(key(0)) else {
+        unreachable!("it adds a service");
+    };
+    service.persistence = Some(Persistence {
+        timeout_s: 300,
+        granularity: Granularity::Mask([255; 4].into()),
+        engine: None,
+    });
+    change(&mut director, &Change::AddService { service });
+    change(&mut director, &add_service(key(53)));
+    let wanted = entry::endpoint_word(53u16.to_be(), 6, entry::kind::SERVICE);
+    let is_removed = |outputs: Vec<Output>| {
+        let mut writes = outputs.iter();
+        writes.any(|output| match output {
+            Output::Write(Write::EndpointRemove { word, .. }) => *word == wanted,
+            _ => false,
+        })
+    };
+    let look = |director: &mut Director| {
+        director.unused(&BTreeSet::from([1, 2]), &BTreeSet::new());
+        is_removed(outputs(director))
+    };
+    let delete = Change::DeleteService { key: key(53) };
+
+    // Deleted and there again: as an operator reloads.
+    assert!(!is_removed(change(&mut director, &delete)));
+    assert!(!look(&mut director));
+    change(&mut director, &add_service(key(53)));
+    assert!(!look(&mut director));
+
+    change(&mut director, &delete);
+    assert!(!look(&mut director), "it may come back yet");
+    assert!(look(&mut director));
+    assert!(!look(&mut director), "once is enough");
+
+    let outputs = change(&mut director, &add_service(key(53)));
+    let is_added = |output: &Output| match output {
+        Output::Write(Write::EndpointAdd { word, .. }) => *word == wanted,
+        _ => false,
+    };
+    assert!(outputs.iter().any(is_added));
 }

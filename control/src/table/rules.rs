@@ -98,10 +98,14 @@ fn of_persistence(key: &ServiceKey, persistence: &Persistence) -> Result<(), Ref
 /// What the kernel asks of a server before it looks whether it knows it.
 pub(super) fn of_server(key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
     let at = server.at;
-    if Family::from(at.address) != key.family() && !matches!(server.method, Method::Tunnel(_)) {
+    let crosses = matches!(server.method, Method::Tunnel(_) | Method::FullNat);
+    if Family::from(at.address) != key.family() && !crosses {
         return refuse(
             Reason::BadAddress,
-            format!("server {at} of service {key} is of another family; only a tunnel reaches it"),
+            format!(
+                "server {at} of service {key} is of another family; \
+                 only a tunnel or full NAT reaches it"
+            ),
         );
     }
     if server.weight > HEAVIEST {

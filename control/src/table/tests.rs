@@ -118,7 +118,7 @@ fn what_is_there_cannot_be_added_and_what_is_not_cannot_be_changed() {
 }
 
 #[test]
-fn a_server_must_be_unicast_and_of_the_family_unless_it_is_tunnelled_to() {
+fn a_server_must_be_unicast_and_of_the_family_unless_a_tunnel_or_full_nat_leads_to_it() {
     let mut table = table_with(web(80));
     let key = web_key(80);
     let with = |address: &str, method| Server {
@@ -150,6 +150,11 @@ fn a_server_must_be_unicast_and_of_the_family_unless_it_is_tunnelled_to() {
 
     let tunnelled = with("2001:db8::1", Method::Tunnel(Encapsulation::Ipip));
     add(&mut table, key, tunnelled).unwrap();
+    let translated = with("2001:db8::2", Method::FullNat);
+    add(&mut table, key, translated).unwrap();
+    let masqueraded = with("2001:db8::2", Method::Masquerade);
+    let change = edit_of(key, masqueraded);
+    assert_eq!(refusal(&mut table, &change), Reason::BadAddress);
 }
 
 #[test]

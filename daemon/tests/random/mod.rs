@@ -137,18 +137,16 @@ fn any_server(random: &mut Random, v6: bool, number: u16) -> NewServer {
     ];
     let method = random.one_of(&methods);
     let tunnels = [method::TUNNEL, method::GUE, method::GRE];
-    let own = if tunnels.contains(&method) {
-        random.once_in(2)
-    } else {
-        v6
-    };
+    let full_nat = random.once_in(2);
+    let crosses = tunnels.contains(&method) || method == method::TRANSLATE && full_nat;
+    let own = if crosses { random.once_in(2) } else { v6 };
     let mut new = server(method, own);
     // Behind NAT one address may serve two services, but not one service twice.
     let rewrites = [method::MASQUERADE, method::TRANSLATE].contains(&method);
     if rewrites && random.once_in(3) {
         new.port += number;
     }
-    new.full_nat = random.once_in(2);
+    new.full_nat = full_nat;
     (new.tunnel_port, new.tunnel_checksum) = (6080, random.once_in(2));
     let mtu = random.one_of(&[1500, 1500, 1500, 1000, 100, 0]);
     new.ways = Ways::new(mac(0x200 + number), mac(3), random.one_of(&[1, 2, 3]), mtu);

@@ -453,6 +453,10 @@ impl Frame for Bytes {
         // A real server rewrites no port.
     }
 
+    fn refit(&mut self, _l3: usize, _old: usize, _new: usize, _v6: bool) -> bool {
+        unreachable!("only a director does")
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let mut field = self.edit::<2>(transport.field).unwrap();
         let sum = field.view().u16::<0>();

@@ -120,6 +120,16 @@ impl Frame for HostFrame {
         true
     }
 
+    fn refit(&mut self, l3: usize, old: usize, new: usize, _v6: bool) -> bool {
+        let is_closed = self.hook == Hook::Tc && l3 != link::HEADER && self.segment != 0;
+        let at = self.start + l3;
+        if self.start + old < new || is_closed || at + old > self.bytes.len() {
+            return false;
+        }
+        self.bytes.splice(at..at + old, vec![0; new]);
+        true
+    }
+
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         match self.hook {
             Hook::Xdp => self.carry_one(transport, checksum::add(pseudo, other)),

@@ -78,11 +78,13 @@ fn both<T: Tables>(tables: &T, flow: &Flow, server: &Server, id: u32) -> Word {
     } else {
         server.port
     };
+    // A server of the other family answers in its own.
+    let v6 = server.flags & server_flag::IPV6 != 0;
     // The key of the answers, of which the client's own address and port are the first choice.
     let mut answer = Tuple {
         source: server.address,
         target: given.source,
-        ends: ends(port, given.source_port(), given.protocol(), given.is_v6()),
+        ends: ends(port, given.source_port(), given.protocol(), v6),
     };
     let found = if server.flags & server_flag::FULL_NAT == 0 {
         claim(tables, &answer, &translation)

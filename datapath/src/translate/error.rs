@@ -48,6 +48,9 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     let Some(words) = tables.translation(&answer) else {
         return not_ours;
     };
+    if super::crosses::<F, T::Words>(words) {
+        return Word::cross(F::V6);
+    }
     let (time, id) = (words.load(word::TIME), words.load(word::NAMES) >> 32);
     let id = id as u32;
     let target = super::address::<F, T::Words>(words, word::TARGET);

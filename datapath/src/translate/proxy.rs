@@ -124,7 +124,7 @@ fn either<F: Family, P: Frame, T: Tables>(
         ends: turned(words.load(word::ENDS)),
     };
     match tables.translation(&client) {
-        Some(words) => back::<F, P, T::Words>(frame, packet, words).map(|()| DONE),
+        Some(client) => back::<F, P, T::Words>(frame, packet, words, client).map(|()| DONE),
         None => Some(DONE),
     }
 }
@@ -163,7 +163,12 @@ fn forward<F: Family, P: Frame, T: Tables>(
     let payload = packet.length.wrapping_sub(network).wrapping_sub(header);
     let server = tables.server((words.load(word::NAMES) >> 32) as u32)?;
     let grown = packet.length.wrapping_add(bytes::<F>());
-    let fits = frame.segment() == 0 && grown <= server.ways.mtu();
+    let mtu = if super::crosses::<F, T::Words>(words) {
+        super::cross::limit(packet, server.ways.mtu())
+    } else {
+        server.ways.mtu()
+    };
+    let fits = frame.segment() == 0 && grown <= mtu;
     if payload != 0 && !fits && before & (state::SENT | state::TRUSTED) == state::SENT {
         words.store(word::PROXY, before | state::TRUSTED);
         return shift::<F, P>(frame, packet, number).map(|()| DONE);
@@ -273,41 +278,55 @@ fn write<F: Family, P: Frame>(
 }
 
 #[inline(always)]
-fn back<F: Family, P: Frame, W: Words>(frame: &mut P, packet: &Packet<F>, words: W) -> Option<()> {
+fn back<F: Family, P: Frame, W: Words>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    answer: W,
+    words: W,
+) -> Option<()> {
     let state = words.load(word::PROXY);
     if state & state::SENT == 0 {
         return Some(());
     }
     let first = state as u32;
+    // The header has the client's family.
+    let bytes = if super::crosses::<F, W>(answer) {
+        bytes::<F::Other>()
+    } else {
+        bytes::<F>()
+    };
     let mut head = frame.edit::<20>(packet.l4)?;
     if head.view().u8::<13>() & tcp::ACK == 0 {
         return Some(());
     }
     let header = ((head.view().u8::<12>() >> 4) as usize) << 2;
     let before = u32::from_be(head.view().u32::<8>());
-    let after = known::<F>(first, before);
+    let after = known(first, before, bytes);
     head.set_u32::<8>(after.to_be());
     let mut delta = checksum::change(before.to_be(), after.to_be());
-    if after != before && before.wrapping_sub(first) >= bytes::<F>() && state & state::DONE == 0 {
+    if after != before && before.wrapping_sub(first) >= bytes && state & state::DONE == 0 {
         words.store(word::PROXY, state | state::DONE);
     }
     if header > 20 {
-        delta = checksum::add(delta, selective::<F, P>(frame, packet, header, first)?);
+        delta = checksum::add(
+            delta,
+            selective::<F, P>(frame, packet, header, (first, bytes))?,
+        );
     }
     frame.carry(checksum_at(packet), 0, delta);
     Some(())
 }
 
-/// What a number of the server's is at the client: the header is nothing there.
+/// What a number of the server's is at the client: the header of so many bytes is nothing there.
 #[inline(always)]
-fn known<F: Family>(first: u32, number: u32) -> u32 {
+fn known(first: u32, number: u32, bytes: u32) -> u32 {
     let ahead = number.wrapping_sub(first) as i32;
     if ahead <= 0 {
         number
-    } else if ahead < bytes::<F>() as i32 {
+    } else if ahead < bytes as i32 {
         first
     } else {
-        number.wrapping_sub(bytes::<F>())
+        number.wrapping_sub(bytes)
     }
 }
 
@@ -321,7 +340,7 @@ fn selective<F: Family, P: Frame>(
     frame: &mut P,
     packet: &Packet<F>,
     header: usize,
-    first: u32,
+    known: (u32, u32),
 ) -> Option<u32> {
     let mut at = 20usize;
     for _ in 0..OPTIONS {
@@ -332,7 +351,7 @@ fn selective<F: Family, P: Frame>(
         let option = frame.view::<2>(packet.l4.wrapping_add(at))?;
         let (kind, length) = (option.u8::<0>(), option.u8::<1>() as usize);
         if kind == 5 {
-            return edges::<F, P>(frame, packet.l4, at, length, first);
+            return edges(frame, packet.l4, at, length, known);
         }
         if kind == 0 || kind != 1 && length < 2 {
             break;
@@ -343,12 +362,12 @@ fn selective<F: Family, P: Frame>(
 }
 
 #[inline(always)]
-fn edges<F: Family, P: Frame>(
+fn edges<P: Frame>(
     frame: &mut P,
     l4: usize,
     at: usize,
     length: usize,
-    first: u32,
+    (first, bytes): (u32, u32),
 ) -> Option<u32> {
     let mut delta = 0;
     for number in 0..EDGES {
@@ -359,7 +378,7 @@ fn edges<F: Family, P: Frame>(
         let place = l4.wrapping_add(at.wrapping_add(from));
         let mut edge = frame.edit::<4>(place)?;
         let before = u32::from_be(edge.view().u32::<0>());
-        let after = known::<F>(first, before);
+        let after = known(first, before, bytes);
         edge.set_u32::<0>(after.to_be());
         let changed = checksum::fold(checksum::change(before.to_be(), after.to_be()));
         // At an odd place each byte is the other half of a word (RFC 1071, 2.B).

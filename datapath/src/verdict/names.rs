@@ -43,6 +43,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Drop, "no-local-port"),
     (Class::Drop, "no-translation"),
     (Class::Drop, "cut-checksum"),
+    (Class::Drop, "untranslatable"),
     (Class::Drop, "no-call-id"),
     (Class::Note, "opened"),
     (Class::Note, "untracked"),

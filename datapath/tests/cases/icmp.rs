@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Case> {
                 cases.push(to_another_server(v6, protocol, method));
             }
         }
+        cases.push(about_a_fragment(v6));
         for protocol in [TCP, UDP, SCTP] {
             for method in [method::MASQUERADE, method::ROUTE, method::TUNNEL] {
                 cases.push(schedules(v6, protocol, method));
@@ -111,7 +112,8 @@ fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
 
 fn keep_sum(before: &Packet, after: &Packet) -> Vec<u8> {
     let (old, mut new) = (before.network(), after.network());
-    let l4 = if before.ends().0.is_ipv6() { 40 } else { 20 };
+    let v6 = before.ends().0.is_ipv6();
+    let l4 = if v6 { 40 } else { 20 } + if v6 && before.is_fragment() { 8 } else { 0 };
     let sum = match before.protocol() {
         TCP => l4 + 16..l4 + 18,
         SCTP => l4 + 8..l4 + 12,
@@ -140,6 +142,28 @@ fn to_a_masqueraded_server(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32
             &there.macs(7, 3).ttl(63),
         )
         .holds("it is noted", noted(Note::IcmpRelated, 1))
+}
+
+/// The first one has ports; others say nothing of their flow.
+fn about_a_fragment(v6: bool) -> Case {
+    let (kind, code, rest) = if v6 { (2, 0, 1400) } else { (3, 4, 1400) };
+    let whole = answer(v6, UDP).payload(&[5; 200]);
+    let first = whole.clone().fragment(9, 0, true);
+    let later = bare(virtual_end(v6).0, client(v6).0, UDP).payload(&[5; 64]);
+    let error = |quote: &Packet| {
+        let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest);
+        error.payload(&quote.network())
+    };
+    let out = error(&first).to(server_end(v6));
+    let out = out.payload(&quoted_from(&first, server_end(v6)));
+    open(
+        format!("NAT {}: an error about a fragment", family_name(v6)),
+        v6,
+        UDP,
+        method::MASQUERADE,
+    )
+    .turns(&error(&first), SENT, &out.macs(7, 3).ttl(63))
+    .leaves(&error(&later.fragment(9, 208, false)), PASSES)
 }
 
 fn to_the_client(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32) -> Case {

@@ -39,7 +39,7 @@ fn local_end(v6: bool) -> End {
 }
 
 /// PROXY protocol, 2.2.
-fn header(v6: bool) -> Vec<u8> {
+pub fn header(v6: bool) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend(if v6 {
         [0x21, 0x21, 0, 36]

@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // Each of the two test programs uses its part.
 
+mod across;
 mod answers;
 mod calls;
 mod connections;
@@ -60,6 +61,7 @@ pub struct Given {
 /// Every case there is.
 pub fn all() -> Vec<Case> {
     let mut cases = methods::cases();
+    cases.extend(across::cases());
     cases.extend(answers::cases());
     cases.extend(calls::cases());
     cases.extend(connections::cases());

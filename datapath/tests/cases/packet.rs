@@ -217,6 +217,18 @@ impl Packet {
         self
     }
 
+    /// An IPv4 packet that a director makes of one of IPv6, and that may be cut: known by what it
+    /// carries.
+    pub fn named(self) -> Self {
+        let body = self.transport();
+        let word = |at: usize| {
+            let word = body.get(at..at + 8).unwrap_or(&[0; 8]);
+            u64::from_le_bytes(word.try_into().unwrap())
+        };
+        let hash = shunt_datapath::family::endpoint_hash([word(0), word(12)], 0, 0x5eed);
+        self.may_be_cut((hash as u16).swap_bytes())
+    }
+
     pub fn fragment(mut self, id: u32, offset: u16, more: bool) -> Self {
         self.dont_fragment = false;
         self.id = id;

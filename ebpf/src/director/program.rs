@@ -17,6 +17,7 @@ use shunt_ebpf::{CALL, QUOTED, RELATED, REST, TRANSLATE};
 use crate::shell::calls;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
+use crate::shell::quoted;
 use crate::shell::skb::SkbFrame;
 use crate::shell::xdp::XdpFrame;
 
@@ -92,8 +93,18 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
             verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
         }
     }
+    verdict = match verdict.crossing() {
+        Some(false) => Word(parts::cross4_xdp(context)),
+        Some(true) => Word(parts::cross6_xdp(context)),
+        None => verdict,
+    };
     if verdict == Word::RELATED {
         verdict = Word(parts::translate_error_xdp(context));
+        verdict = match verdict.crossing() {
+            Some(false) => Word(parts::cross_error4_xdp(context)),
+            Some(true) => Word(parts::cross_error6_xdp(context)),
+            None => verdict,
+        };
     }
     act_xdp(context, verdict)
 }
@@ -114,9 +125,9 @@ pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_quoted(context: *mut xdp_md) -> u32 {
-    let mut verdict = Word(parts::quoted_xdp(context, handed()));
+    let mut verdict = Word(quoted::quoted_xdp(context, handed()));
     if let Ok(server) = verdict.open() {
-        verdict = Word(parts::bring_xdp(context, server));
+        verdict = Word(quoted::bring_xdp(context, server));
     }
     end_xdp(context, verdict)
 }
@@ -231,8 +242,18 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
             verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
         }
     }
+    verdict = match verdict.crossing() {
+        Some(false) => Word(parts::cross4_tc(context)),
+        Some(true) => Word(parts::cross6_tc(context)),
+        None => verdict,
+    };
     if verdict == Word::RELATED {
         verdict = Word(parts::translate_error_tc(context));
+        verdict = match verdict.crossing() {
+            Some(false) => Word(parts::cross_error4_tc(context)),
+            Some(true) => Word(parts::cross_error6_tc(context)),
+            None => verdict,
+        };
     }
     act_tc(context, verdict)
 }
@@ -253,9 +274,9 @@ pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_quoted(context: *mut __sk_buff) -> i32 {
-    let mut verdict = Word(parts::quoted_tc(context, handed()));
+    let mut verdict = Word(quoted::quoted_tc(context, handed()));
     if let Ok(server) = verdict.open() {
-        verdict = Word(parts::bring_tc(context, server));
+        verdict = Word(quoted::bring_tc(context, server));
     }
     end_tc(context, verdict)
 }

@@ -160,6 +160,12 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn refit(&mut self, _l3: usize, _old: usize, _new: usize, _v6: bool) -> bool {
+        // Only a director does.
+        false
+    }
+
+    #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         if let Some(mut field) = self.edit::<2>(transport.field) {
             let old = field.view().u16::<0>();
@@ -299,6 +305,12 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
         sum::answer(sum_tc(self.0, from as u32, length as u32))
+    }
+
+    #[inline(always)]
+    fn refit(&mut self, _l3: usize, _old: usize, _new: usize, _v6: bool) -> bool {
+        // Only a director does.
+        false
     }
 
     #[inline(always)]

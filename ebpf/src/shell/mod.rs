@@ -6,6 +6,7 @@ pub mod context;
 pub mod fib;
 pub mod maps;
 pub mod parts;
+pub mod quoted;
 pub mod shift;
 pub mod skb;
 pub mod sum;

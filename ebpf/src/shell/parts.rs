@@ -9,10 +9,11 @@ use shunt_datapath::family::{V4, V6};
 use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
+use shunt_datapath::translate::cross;
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, crc, fragment, icmp, open, origin, packet, peer, quoted, reply, sctp, template,
-    track, translate, tunnel,
+    addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
+    translate, tunnel,
 };
 
 use super::fib;
@@ -273,36 +274,10 @@ pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
     icmp::follow(&mut SkbFrame(context), &Maps).0
 }
 
-/// The server for what an ICMP error speaks of.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn quoted_xdp(context: *mut xdp_md, endpoint: u32) -> u64 {
-    quoted::schedule(&XdpFrame(context), &Maps, endpoint).0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn bring_xdp(context: *mut xdp_md, server: u32) -> u64 {
-    icmp::bring_to(&mut XdpFrame(context), &Maps, server).0
-}
-
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
     sum::of(&XdpFrame(context), from, length)
-}
-
-/// The server for what an ICMP error speaks of.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn quoted_tc(context: *mut __sk_buff, endpoint: u32) -> u64 {
-    quoted::schedule(&SkbFrame(context), &Maps, endpoint).0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn bring_tc(context: *mut __sk_buff, server: u32) -> u64 {
-    icmp::bring_to(&mut SkbFrame(context), &Maps, server).0
 }
 
 #[unsafe(no_mangle)]
@@ -467,4 +442,56 @@ pub extern "C" fn put_xdp(context: *mut xdp_md, keeps: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn put_tc(context: *mut __sk_buff, keeps: u32) -> u64 {
     translate::proxy::put(&mut SkbFrame(context), &Maps, keeps & 1).0
+}
+
+/// Takes an IPv4 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross4_xdp(context: *mut xdp_md) -> u64 {
+    cross::carry4(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error4_xdp(context: *mut xdp_md) -> u64 {
+    cross::error::follow4(&mut XdpFrame(context), &Maps).0
+}
+
+/// Takes an IPv6 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross6_xdp(context: *mut xdp_md) -> u64 {
+    cross::carry6(&mut XdpFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error6_xdp(context: *mut xdp_md) -> u64 {
+    cross::error::follow6(&mut XdpFrame(context), &Maps).0
+}
+
+/// Takes an IPv4 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross4_tc(context: *mut __sk_buff) -> u64 {
+    cross::carry4(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error4_tc(context: *mut __sk_buff) -> u64 {
+    cross::error::follow4(&mut SkbFrame(context), &Maps).0
+}
+
+/// Takes an IPv6 packet to the other family.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross6_tc(context: *mut __sk_buff) -> u64 {
+    cross::carry6(&mut SkbFrame(context), &Maps).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cross_error6_tc(context: *mut __sk_buff) -> u64 {
+    cross::error::follow6(&mut SkbFrame(context), &Maps).0
 }

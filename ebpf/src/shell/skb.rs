@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
-    BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_MARK_MANGLED_0,
-    BPF_F_PSEUDO_HDR,
+    BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
@@ -82,6 +82,51 @@ impl SkbFrame {
         unsafe { bpf_l4_csum_replace(self.0, field as u32, 0, 1, 0) };
         self.view::<4>(field)
             .is_none_or(|field| field.u32::<0>() == 0)
+    }
+
+    /// Makes the frame one of the other family, whose headers are longer by so many bytes.
+    #[inline(always)]
+    fn change(&mut self, bytes: i32, v6: bool) -> bool {
+        const GROWTH: i32 = 20;
+        let (protocol, growth) = if v6 {
+            (link::IPV6, GROWTH)
+        } else {
+            (link::IPV4, -GROWTH)
+        };
+        // What stands for many packets is then cut as those of the other family.
+        // SAFETY: the helper checks the frame, and opens or closes room for a header.
+        if unsafe { bpf_skb_change_proto(self.0, protocol, 0) } != 0 {
+            return false;
+        }
+        let more = bytes - growth;
+        let flags = BPF_F_ADJ_ROOM_FIXED_GSO.into();
+        // SAFETY: the helper checks the room.
+        more == 0 || unsafe { bpf_skb_adjust_room(self.0, more, BEHIND_LINK, flags) } == 0
+    }
+
+    /// The same behind a tag in the frame's own bytes, which the kernel takes for the packet.
+    #[inline(always)]
+    fn change_tagged(&mut self, l3: usize, (old, new): (usize, usize)) -> bool {
+        if self.segment() != 0 {
+            return false;
+        }
+        if new > old {
+            // By a mask, for the verifier.
+            let bytes = opaque(new - old) & 0x3f;
+            // SAFETY: the helper checks the room in front.
+            if unsafe { bpf_skb_change_head(self.0, bytes as u32, 0) } != 0 {
+                return false;
+            }
+            self.reach(HEADERS as usize);
+            return move_link(self, l3, bytes).is_some();
+        }
+        let (length, from, bytes) = (self.length(), l3 + old, old - new);
+        if length < from {
+            return false;
+        }
+        let forth = 0u32.wrapping_sub(bytes as u32);
+        let rest = (length - from) as u32;
+        parts::shift_tc(self.0, from as u32, forth, rest) != 0 && self.truncate(length - bytes)
     }
 
     /// Copies the frame to where the daemon finds it. False if there is no room.
@@ -204,6 +249,18 @@ impl Frame for SkbFrame {
         // Towards the end, so that what a device is to sum begins where it began.
         let rest = (before - at) as u32;
         let done = parts::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
+        self.reach(HEADERS as usize);
+        done
+    }
+
+    #[inline(always)]
+    fn refit(&mut self, l3: usize, old: usize, new: usize, v6: bool) -> bool {
+        let bytes = new as i32 - old as i32;
+        let done = if l3 == link::HEADER {
+            self.change(bytes, v6)
+        } else {
+            self.change_tagged(l3, (old, new))
+        };
         self.reach(HEADERS as usize);
         done
     }

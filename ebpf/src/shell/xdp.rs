@@ -145,6 +145,22 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn refit(&mut self, l3: usize, old: usize, new: usize, _v6: bool) -> bool {
+        let bytes = new as i32 - old as i32;
+        // By masks, for the verifier.
+        if bytes > 0 {
+            let bytes = opaque(bytes as usize) & 0x3f;
+            // SAFETY: the helper checks the room in front.
+            return unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } == 0
+                && move_link(self, l3, bytes).is_some();
+        }
+        let bytes = opaque(old.wrapping_sub(new)) & 0x3ff;
+        move_link_back(self, l3, bytes).is_some()
+            // SAFETY: the helper checks what is left.
+            && unsafe { bpf_xdp_adjust_head(self.0, bytes as i32) } == 0
+    }
+
+    #[inline(always)]
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let Some(mut field) = self.edit::<2>(transport.field) else {
             return;
@@ -280,5 +296,28 @@ pub fn move_link<P: Frame>(frame: &mut P, l3: usize, bytes: usize) -> Option<()>
         let second = frame.view::<4>(bytes + link::HEADER + 4)?.u32::<0>();
         frame.edit::<4>(link::HEADER + 4)?.set_u32::<0>(second);
     }
+    Some(())
+}
+
+/// Copies the link header, which ends at `l3`, towards the end by so many bytes.
+#[inline(always)]
+pub fn move_link_back<P: Frame>(frame: &mut P, l3: usize, bytes: usize) -> Option<()> {
+    // From its end, since both places may overlap.
+    if l3 > link::HEADER + 4 {
+        let second = frame.view::<4>(link::HEADER + 4)?.u32::<0>();
+        frame
+            .edit::<4>(bytes + link::HEADER + 4)?
+            .set_u32::<0>(second);
+    }
+    if l3 > link::HEADER {
+        let first = frame.view::<4>(link::HEADER)?.u32::<0>();
+        frame.edit::<4>(bytes + link::HEADER)?.set_u32::<0>(first);
+    }
+    let old = frame.view::<14>(0)?;
+    let (a, b, c) = (old.u64::<0>(), old.u32::<8>(), old.u16::<12>());
+    let mut front = frame.edit::<14>(bytes)?;
+    front.set_u64::<0>(a);
+    front.set_u32::<8>(b);
+    front.set_u16::<12>(c);
     Some(())
 }

@@ -10,6 +10,7 @@ mod driver;
 mod farm;
 mod figures;
 mod http;
+mod instructions;
 mod scenario;
 mod traffic;
 mod wire;
@@ -57,6 +58,9 @@ pub struct Options {
     /// What a new connection costs by each scheduler instead, in pools of 16 to 4,096 servers.
     #[arg(long, conflicts_with_all = ["veth", "http"])]
     schedulers: bool,
+    /// Machine instructions of the walk for a known flow instead, counted on the host.
+    #[arg(long, conflicts_with_all = ["veth", "http", "schedulers"])]
+    instructions: bool,
     /// The scheduler of the services.
     #[arg(long, default_value = "mh")]
     scheduler: Scheduler,
@@ -77,6 +81,9 @@ enum Target<'a> {
 
 /// Measures and prints it all.
 pub fn run(options: &Options) -> Result<()> {
+    if options.instructions {
+        return write(options, &instructions::count()?);
+    }
     ensure!(
         geteuid().is_root(),
         "eBPF programs and network namespaces need root"

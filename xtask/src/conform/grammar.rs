@@ -271,7 +271,10 @@ impl Writer {
     fn change(&mut self) {
         let index = self.random.below(self.services.len());
         let name = self.services[index].name();
-        let act = self.random.below(14);
+        let act = match self.random.below(14) {
+            10 | 13 if self.covers(index) => 3,
+            act => act,
+        };
         let is_slow = matches!(act, 10 | 11 | 13);
         self.slow += usize::from(is_slow);
         if is_slow && self.slow > MOST_SLOW {
@@ -308,6 +311,19 @@ impl Writer {
             }
             _ => self.restore(index),
         }
+    }
+
+    /// Whether a service and another one of every port have an address in common: see "a deleted
+    /// service beside one of every port" in standards.md.
+    fn covers(&self, index: usize) -> bool {
+        let at = |service: &Service| (service.transport, service.at.ip());
+        let service = &self.services[index];
+        let mut same = self
+            .services
+            .iter()
+            .filter(|other| at(other) == at(service));
+        let is_wide = same.clone().any(|other| other.at.port() == 0);
+        is_wide && same.nth(1).is_some()
     }
 
     fn edit_server(&mut self, index: usize) {

@@ -3,19 +3,22 @@
 //!
 //! A difference is made equal only where exactly this difference is seen.
 
+mod connections;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
-use super::compare::{OWN_TTL, Seen, View, connection, innermost};
+use super::compare::{OWN_TTL, Seen, View, innermost};
 use super::packet::{ETHERNET, GRE, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step, Transport};
+use connections::CLOSED;
 
 /// All of them.
 #[cfg(test)]
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     TIMERS,
     TIMEOUTS,
     OWN_ERRORS,
@@ -27,6 +30,7 @@ const NAMES: [&str; 15] = [
     DELETED_SERVERS,
     LAST_SERVICE,
     ASSURED,
+    LEFT_BEHIND,
     SAVED_THRESHOLDS,
     ONCE_ROUTED,
     ONE_PACKET,
@@ -43,19 +47,14 @@ const CUT: &str = "packets that may be cut";
 const DELETED_SERVERS: &str = "errors about a deleted server";
 const LAST_SERVICE: &str = "the last service of a family";
 const ASSURED: &str = "when a template is assured";
+const LEFT_BEHIND: &str = "templates of a server that is gone";
 const SAVED_THRESHOLDS: &str = "saved thresholds";
 const ONE_PACKET: &str = "errors of a local server and one packet";
 const ZEROED: &str = "zeroed while a server is deleted";
 const ONCE_ROUTED: &str = "connections from before a tunnel";
 
-/// Seconds by which a clock that counts ticks may be off.
-const TICK: u64 = 2;
-/// The states whose time `--set` changes.
-const SET: [&str; 3] = ["ESTABLISHED", "FIN_WAIT", "UDP"];
 /// With any headers this fits any device here.
 const SURE_TO_FIT: u16 = 1400;
-/// A closed connection lasts ten seconds, less what a timer's wheel takes off.
-const CLOSED: u64 = 8;
 /// Connections, packets and bytes in and out: the columns of a statistics line.
 const COLUMNS: usize = 5;
 const IN: [usize; 2] = [1, 3];
@@ -109,6 +108,7 @@ impl<'a> Known<'a> {
             Step::Command { line, input } => {
                 self.hear(line, input, kernel);
                 if line.contains("-Lnc") {
+                    self.left_behind(kernel, shunt);
                     self.templates(kernel, shunt);
                     self.connections(kernel, shunt);
                 } else if line.starts_with("-S") {
@@ -161,29 +161,6 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// A UDP client's template is assured by the client's second packet, IPVS's by an answer; an
-    /// SCTP client's a tick later than IPVS's.
-    fn templates(&mut self, kernel: &mut View, shunt: &mut View) {
-        let states = |view: &mut View| {
-            let mut states = BTreeSet::new();
-            for line in &mut view.said {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let is_template = matches!(words.first(), Some(&"UDP" | &"SCTP" | &"IP"))
-                    && words.get(3).is_some_and(|client| client.ends_with(":0"));
-                if let (true, Some(state @ (&"NONE" | &"ASSURED"))) = (is_template, words.get(2)) {
-                    states.insert((words[3].to_owned(), (*state).to_owned()));
-                    *line = line.replacen(&format!("{state:<11}"), "NONE       ", 1);
-                }
-            }
-            let rest = view.said.len().min(2);
-            view.said[rest..].sort_by_key(|line| connection(line).unwrap_or_default());
-            states
-        };
-        if states(kernel) != states(shunt) {
-            self.names.insert(ASSURED);
-        }
-    }
-
     /// ipvsadm forgets thresholds when it saves.
     fn thresholds(&mut self, kernel: &View, shunt: &mut View) {
         for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
@@ -194,45 +171,6 @@ impl<'a> Known<'a> {
                 ours.clone_from(theirs);
                 self.names.insert(SAVED_THRESHOLDS);
             }
-        }
-    }
-
-    fn connections(&mut self, kernel: &mut View, shunt: &mut View) {
-        let unseen = |line: &String| {
-            let client = line.split_whitespace().nth(3);
-            client.is_some_and(|client| self.unseen.contains(client))
-        };
-        kernel.said.retain(|line| !unseen(line));
-        shunt.said.retain(|line| !unseen(line));
-        // Time left may differ by the time that the playing took, and by a tick.
-        let allowed = kernel.elapsed_s.max(shunt.elapsed_s) + TICK;
-        let there: BTreeSet<_> = kernel
-            .said
-            .iter()
-            .filter_map(|line| connection(line))
-            .collect();
-        let is_there = |text: &str| there.iter().any(|(other, _)| other == text);
-        if kernel.elapsed_s >= CLOSED {
-            shunt.said.retain(|line| {
-                connection(line)
-                    .is_none_or(|(text, _)| !text.contains(" CLOSE ") || is_there(&text))
-            });
-        }
-        for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
-            let (Some(one), Some(other)) = (connection(theirs), connection(ours)) else {
-                continue;
-            };
-            let state = |text: &str| text.split(' ').nth(1).map(str::to_owned);
-            let is_set = state(&one.0).is_some_and(|state| SET.contains(&&*state));
-            let name = if one.0 == other.0 && one.1.abs_diff(other.1) <= allowed {
-                TIMERS
-            } else if one.0 == other.0 && self.timeouts_changed && is_set {
-                TIMEOUTS
-            } else {
-                continue;
-            };
-            ours.clone_from(theirs);
-            self.names.insert(name);
         }
     }
 

@@ -1,0 +1,352 @@
+//! ICMP errors about a flow between both families: the message, its header and the quoted header
+//! are said in the words of the other family (RFC 7915, 4.2, 4.3, 5.2 and 5.3).
+//!
+//! As in [`super::super::error`] the director speaks for whoever made the error. All that is said
+//! anew lies in one stretch from the network header to the end of the quoted one.
+
+use crate::checksum;
+use crate::entry::Ways;
+use crate::family::{Family, V4, V6};
+use crate::flows::Words;
+use crate::frame::Frame;
+use crate::icmp::{self, Quote};
+use crate::link;
+use crate::method as methods;
+use crate::packet::{self, ICMP, ICMPV6, Packet};
+use crate::tables::Tables;
+use crate::translation::{Tuple, ends, flag, turned, word};
+use crate::verdict::{Drop, Note, Pass, Word};
+use crate::walk;
+
+use super::header::{self, BYTES4, BYTES6, Header, WHOLE};
+
+/// What an ICMP message begins with, and what follows its checksum.
+const MESSAGE: u32 = 8;
+/// RFC 8200, 5: what every way of IPv6 carries. A sender does not take note of less.
+const LEAST6: u32 = 1280;
+
+/// Says what becomes of an ICMP packet of IPv4 that [`super::super::error`] has left to the other
+/// family. The frame is read anew.
+#[inline(always)]
+pub fn follow4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    match link::parse(frame, tables).map(|link| packet::parse4(frame, link.l3)) {
+        Some(Ok(packet)) => related::<V4, P, T>(frame, tables, &packet),
+        _ => Word::drop(Drop::Internal),
+    }
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub fn follow6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    match link::parse(frame, tables).map(|link| packet::parse6(frame, tables, link.l3)) {
+        Some(Ok(packet)) => related::<V6, P, T>(frame, tables, &packet),
+        _ => Word::drop(Drop::Internal),
+    }
+}
+
+#[inline(always)]
+fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+    let Some(quote) = icmp::quoted::<F, P>(frame, packet) else {
+        return Word::pass(Pass::Icmp);
+    };
+    let answer = Tuple {
+        source: F::words(quote.target),
+        target: F::words(quote.source),
+        ends: ends(quote.target_port, quote.source_port, quote.protocol, F::V6),
+    };
+    let Some(words) = tables.translation(&answer) else {
+        return Word::pass(Pass::Icmp);
+    };
+    let (ways, id) = match way::<F, T>(tables, words) {
+        Ok(found) => found,
+        Err(verdict) => return verdict,
+    };
+    if packet.ttl <= 1 {
+        // RFC 1122, 3.2.2: no error about an error.
+        return Word::drop(Drop::Expired);
+    }
+    let Some(head) = frame.view::<8>(packet.l4) else {
+        return Word::drop(Drop::Internal);
+    };
+    let given = Message {
+        head: head.u16::<0>(),
+        rest: head.u32::<4>(),
+    };
+    let plan = Plan::of(packet, &quote);
+    let said = if F::V6 {
+        in4(given, ways.mtu(), plan.quoted)
+    } else {
+        in6(given, ways.mtu())
+    };
+    if said == NOTHING {
+        return Word::drop(Drop::Untranslatable);
+    }
+    let said = Message {
+        head: said as u16,
+        rest: (said >> 32) as u32,
+    };
+    if plan.new.wrapping_add(plan.length) > ways.mtu() {
+        return Word::drop(Drop::TooBig);
+    }
+    if words.load(word::TIME) & flag::FORWARD != 0 {
+        walk::count_in(tables, id, packet.length);
+    } else {
+        walk::count_out(tables, id, packet.length);
+    }
+    tables.count(Note::IcmpRelated.counter());
+    let done = write::<F, P, T>(frame, tables, packet, &quote, words, &plan, said);
+    methods::finish(frame, done, &ways)
+}
+
+/// The way to whoever must hear of it, who is of the other family, and the server's id.
+#[inline(always)]
+fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<(Ways, u32), Word> {
+    let id = (words.load(word::NAMES) >> 32) as u32;
+    let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
+    let ways = if words.load(word::TIME) & flag::FORWARD != 0 {
+        if !walk::is_present(server) {
+            return Err(Word::drop(Drop::ServerGone));
+        }
+        server.ways
+    } else {
+        let target = super::super::address::<F::Other, T::Words>(words, word::TARGET);
+        let hop = F::Other::route(tables, target) & 0x3ff;
+        walk::known_way::<F::Other, T>(tables, hop, target).ok_or(Word::drop(Drop::NoWayBack))?
+    };
+    if !ways.is_usable() {
+        return Err(Word::drop(Drop::NoNextHop));
+    }
+    Ok((ways, id))
+}
+
+/// Type and code as they lie in memory, and the word that follows the checksum.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    head: u16,
+    rest: u32,
+}
+
+/// What has no counterpart.
+const NOTHING: u64 = 0;
+
+/// Type, code and the word that follows, which is a number.
+#[inline(always)]
+fn message(kind: u8, code: u8, rest: u32) -> u64 {
+    kind as u64 | (code as u64) << 8 | (rest.to_be() as u64) << 32
+}
+
+/// An ICMP message in the words of ICMPv6 (RFC 7915, 4.2); `mtu` is that of its way.
+#[inline(always)]
+fn in6(given: Message, mtu: u32) -> u64 {
+    let (kind, code) = (given.head as u8, (given.head >> 8) as u8);
+    let rest = u32::from_be(given.rest);
+    match (kind, code) {
+        // The protocol is named in the seventh byte.
+        (3, 2) => message(4, 1, 6),
+        (3, 3) => message(1, 4, 0),
+        (3, 4) => message(2, 0, longer(rest & 0xffff, mtu)),
+        (3, 9 | 10 | 13 | 15) => message(1, 1, 0),
+        (3, 0 | 1 | 5..=8 | 11 | 12) => message(1, 0, 0),
+        (11, 0 | 1) => message(3, code, 0),
+        (12, 0 | 2) => match rest >> 24 {
+            at @ (0 | 1) => message(4, 0, at),
+            2 | 3 => message(4, 0, 4),
+            8 => message(4, 0, 7),
+            9 => message(4, 0, 6),
+            12..=15 => message(4, 0, 8),
+            16..=19 => message(4, 0, 24),
+            _ => NOTHING,
+        },
+        _ => NOTHING,
+    }
+}
+
+/// An IPv6 packet's share of what IPv4 carries. A router that names nothing is one of before
+/// RFC 1191.
+#[inline(always)]
+fn longer(told: u32, mtu: u32) -> u32 {
+    let told = told.wrapping_add(BYTES6.wrapping_sub(BYTES4));
+    let told = if told < mtu { told } else { mtu };
+    if told < LEAST6 { LEAST6 } else { told }
+}
+
+/// An ICMPv6 message in the words of ICMP (RFC 7915, 5.2) about a packet whose headers of IPv6 had
+/// so many bytes.
+#[inline(always)]
+fn in4(given: Message, mtu: u32, headers: u32) -> u64 {
+    let (kind, code) = (given.head as u8, (given.head >> 8) as u8);
+    let rest = u32::from_be(given.rest);
+    match (kind, code) {
+        (1, 0 | 2 | 3) => message(3, 1, 0),
+        (1, 1) => message(3, 10, 0),
+        (1, 4) => message(3, 3, 0),
+        (2, _) => {
+            let told = rest.saturating_sub(headers.wrapping_sub(BYTES4));
+            message(3, 4, if told < mtu { told } else { mtu })
+        }
+        (3, 0 | 1) => message(11, code, 0),
+        (4, 0) => match rest {
+            at @ (0 | 1) => message(12, 0, at << 24),
+            4 | 5 => message(12, 0, 2 << 24),
+            6 => message(12, 0, 9 << 24),
+            7 => message(12, 0, 8 << 24),
+            8..=23 => message(12, 0, 12 << 24),
+            24..=39 => message(12, 0, 16 << 24),
+            _ => NOTHING,
+        },
+        (4, 1) => message(3, 2, 0),
+        _ => NOTHING,
+    }
+}
+
+/// How long things are.
+struct Plan {
+    /// The quoted header as it came.
+    quoted: u32,
+    /// Either header as it goes.
+    new: u32,
+    /// The whole message as it goes, without its network header.
+    length: u32,
+}
+
+impl Plan {
+    #[inline(always)]
+    fn of<F: Family>(packet: &Packet<F>, quote: &Quote<F>) -> Self {
+        let quoted = (quote.l4 as u32).wrapping_sub(quote.l3 as u32);
+        let before = (quote.l4 as u32).wrapping_sub(packet.l3 as u32);
+        let rest = packet.length.wrapping_sub(before);
+        let new = if F::V6 { BYTES4 } else { BYTES6 };
+        let length = rest.wrapping_add(new).wrapping_add(MESSAGE);
+        Self {
+            quoted,
+            new,
+            length,
+        }
+    }
+}
+
+/// Writes all three headers anew. The quoted transport checksum is left as it is, as in
+/// [`crate::icmp`].
+#[inline(always)]
+fn write<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    words: T::Words,
+    plan: &Plan,
+    said: Message,
+) -> Option<()> {
+    let length = quoted_length::<F, P>(frame, quote)?;
+    let inner = said_by::<F, P>(frame, quote.l3, quote.protocol, (length, 0))?;
+    let check = check::<F, P, T::Words>(frame, packet, quote, words, plan, (said, &inner))?;
+    let icmp = if F::V6 { ICMP } else { ICMPV6 };
+    let outer = said_by::<F, P>(frame, packet.l3, icmp, (plan.length, 1))?;
+    let old = quote.l4.wrapping_sub(packet.l3);
+    let new = (plan.new << 1).wrapping_add(MESSAGE) as usize;
+    let l3 = header::refit(frame, tables, packet.l3, (old, new), !F::V6)?;
+    let at = l3.wrapping_add(if F::V6 { 20 } else { 40 });
+    let mut head = frame.edit::<8>(at)?;
+    head.set_u16::<0>(said.head);
+    head.set_u16::<2>(check);
+    head.set_u32::<4>(said.rest);
+    let ([a, b], [c, d]) = both(words);
+    let quoted = at.wrapping_add(MESSAGE as usize);
+    if F::V6 {
+        header::write4(frame, l3, &outer, a as u32, c as u32)?;
+        header::write4(frame, quoted, &inner, c as u32, a as u32)
+    } else {
+        header::write6(frame, l3, &outer, ([a, b], [c, d]), false)?;
+        header::write6(frame, quoted, &inner, ([c, d], [a, b]), false)
+    }
+}
+
+/// Where a translated packet comes from and goes.
+#[inline(always)]
+fn both<W: Words>(words: W) -> ([u64; 2], [u64; 2]) {
+    let at = |place: usize| [words.load(place), words.load(place.wrapping_add(1))];
+    (at(word::SOURCE), at(word::TARGET))
+}
+
+/// Puts the quoted ports in place, and says what the message's checksum is then: that of before,
+/// with all that has changed.
+#[inline(always)]
+fn check<F: Family, P: Frame, W: Words>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    quote: &Quote<F>,
+    words: W,
+    plan: &Plan,
+    (said, inner): (Message, &Header),
+) -> Option<u16> {
+    let mut ports = frame.edit::<4>(quote.l4)?;
+    let after = turned(words.load(word::ENDS)) as u32;
+    let mut delta = checksum::change(ports.view().u32::<0>(), after);
+    ports.set_u32::<0>(after);
+    let head = frame.view::<8>(packet.l4)?;
+    let check = head.u16::<2>();
+    delta = checksum::add(delta, checksum::change(head.u32::<4>(), said.rest));
+    delta = checksum::add(delta, checksum::change_u16(head.u16::<0>(), said.head));
+    let quoted = frame.sum(quote.l3, plan.quoted as usize)?;
+    delta = checksum::add(delta, !quoted);
+    if F::V6 {
+        let length = packet.length.wrapping_add(packet.l3 as u32);
+        let length = length.wrapping_sub(packet.l4 as u32);
+        let addresses = checksum::add(F::sum(packet.source), F::sum(packet.target));
+        delta = checksum::add(delta, !checksum::add(addresses, pseudo(length)));
+    } else {
+        let ([a, b], [c, d]) = both(words);
+        let source = checksum::add(checksum::of_u64(a), checksum::of_u64(b));
+        let target = checksum::add(checksum::of_u64(c), checksum::of_u64(d));
+        // In the pseudo-header, and in the quoted header: that of IPv4 sums to nothing.
+        let addresses = checksum::add(source, target);
+        delta = checksum::add(delta, checksum::add(addresses, addresses));
+        delta = checksum::add(delta, pseudo(plan.length));
+        delta = checksum::add(delta, header::fixed6(inner));
+    }
+    Some(checksum::update(check, delta))
+}
+
+/// The pseudo-header's words of ICMPv6 besides the addresses.
+#[inline(always)]
+fn pseudo(length: u32) -> u32 {
+    ((length as u16).to_be() as u32).wrapping_add((ICMPV6 as u32) << 8)
+}
+
+/// Bytes that a quoted packet had behind its header, which may be more than are quoted.
+#[inline(always)]
+fn quoted_length<F: Family, P: Frame>(frame: &P, quote: &Quote<F>) -> Option<u32> {
+    let head = frame.view::<20>(quote.l3)?;
+    let length = if F::V6 {
+        (u16::from_be(head.u16::<4>()) as u32).wrapping_add(BYTES6)
+    } else {
+        u16::from_be(head.u16::<2>()) as u32
+    };
+    let headers = (quote.l4 as u32).wrapping_sub(quote.l3 as u32);
+    Some(length.saturating_sub(headers))
+}
+
+/// What the header of the message, or the quoted one, says; `hops` are those that it has gone.
+#[inline(always)]
+fn said_by<F: Family, P: Frame>(
+    frame: &P,
+    l3: usize,
+    protocol: u8,
+    (length, hops): (u32, u8),
+) -> Option<Header> {
+    let ip = frame.view::<20>(l3)?;
+    let (service, ttl) = if F::V6 {
+        let first = u16::from_be(ip.u16::<0>());
+        ((first >> 4) as u8, ip.u8::<7>())
+    } else {
+        (ip.u8::<1>(), ip.u8::<8>())
+    };
+    Some(Header {
+        service,
+        ttl: ttl.wrapping_sub(hops),
+        protocol,
+        length,
+        identification: 0,
+        cut: WHOLE,
+    })
+}
