@@ -30,7 +30,7 @@ pub enum Verdict {
     /// A packet that opens something with a service that has calls, by its endpoint, or that a
     /// masqueraded server of one may begin a call with: [`crate::call::carry`] takes it on.
     Call(u32),
-    /// An error about no known connection, for [`crate::quoted::schedule`]; by the service's endpoint.
+    /// An error about no known connection of an endpoint, for [`crate::quoted::schedule`].
     Quoted(u32),
     /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
     /// gives it its translation, and [`Verdict::Translate`] comes again.
