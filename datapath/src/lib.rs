@@ -49,6 +49,7 @@ pub mod reply;
 pub mod reset;
 pub mod schedule;
 pub mod sctp;
+pub mod secured;
 pub mod switches;
 pub mod tables;
 pub mod template;

@@ -35,11 +35,9 @@ pub enum Verdict {
     /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
     /// gives it its translation, and [`Verdict::Translate`] comes again.
     Enter(u32),
-    /// A SYN of a translated flow whose server is to be told who the client is:
-    /// [`crate::translate::announce`] does it, and [`Verdict::Translate`] comes again.
+    /// Its SYN is to tell who the client is ([`crate::translate::announce`]); then likewise.
     Announce,
-    /// A packet of a connection whose client is introduced by a header: [`crate::translate::proxy`]
-    /// sees to it, and [`Verdict::Translate`] comes again.
+    /// A header introduces its client ([`crate::translate::proxy`]); then likewise.
     Introduce,
     /// The header of such a client is due, before the payload (1) or in place of it (0):
     /// [`crate::translate::proxy::put`] writes it.
@@ -185,6 +183,8 @@ impl Word {
     pub const INTRODUCE: Word = Word::new(13, 0);
     /// [`Verdict::Announce`].
     pub const ANNOUNCE: Word = Word::new(12, 0);
+    /// IPsec's, which goes by a program of its own: [`crate::secured`].
+    pub const SECURED: Word = Word::new(16, 0);
     /// [`Verdict::Rest`].
     pub const REST: Word = Word::new(9, 0);
 

@@ -20,6 +20,7 @@ use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::quoted;
 use crate::reply;
 use crate::schedule::Client;
+use crate::secured;
 use crate::tables::Tables;
 use crate::track::{self, Heard};
 use crate::translate;
@@ -35,6 +36,9 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
     if verdict == Word::RELATED {
         verdict = icmp::follow(frame, tables);
+    }
+    if verdict == Word::SECURED {
+        verdict = secured::carry(frame, tables);
     }
     if let Some(endpoint) = verdict.quoting() {
         verdict = quoted::schedule(frame, tables, endpoint);
@@ -52,48 +56,54 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
         verdict = tunnel::wrap(frame, tables, server);
     }
     if let Some(server) = verdict.translated() {
-        verdict = translate::carry(frame, tables, server);
-        if let Some(ports) = verdict.entering() {
-            verdict = translate::enter::enter(frame, tables, ports, server);
-            if verdict.open().is_ok() {
-                verdict = translate::carry(frame, tables, server);
-            }
-        }
-        if verdict == Word::ANNOUNCE {
-            verdict = translate::announce::announce(frame, tables);
-            if verdict.open().is_ok() {
-                verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
-            }
-        }
-        if verdict == Word::INTRODUCE {
-            verdict = if server == NONE {
-                translate::proxy::acknowledge(frame, tables)
-            } else {
-                translate::proxy::introduce(frame, tables)
-            };
-            if let Some(keeps) = verdict.putting() {
-                verdict = translate::proxy::put(frame, tables, keeps);
-            }
-            if verdict.open().is_ok() {
-                verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
-            }
-        }
-        verdict = match verdict.crossing() {
-            Some(false) => translate::cross::carry4(frame, tables),
-            Some(true) => translate::cross::carry6(frame, tables),
-            None => verdict,
-        };
-        if verdict == Word::RELATED {
-            verdict = translate::error::follow(frame, tables);
-            verdict = match verdict.crossing() {
-                Some(false) => translate::cross::error::follow4(frame, tables),
-                Some(true) => translate::cross::error::follow6(frame, tables),
-                None => verdict,
-            };
-        }
+        verdict = translated(frame, tables, server);
     }
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
+    }
+    verdict
+}
+
+/// The steps of a translated flow's packet: [`translate`].
+fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
+    let mut verdict = translate::carry(frame, tables, server);
+    if let Some(ports) = verdict.entering() {
+        verdict = translate::enter::enter(frame, tables, ports, server);
+        if verdict.open().is_ok() {
+            verdict = translate::carry(frame, tables, server);
+        }
+    }
+    if verdict == Word::ANNOUNCE {
+        verdict = translate::announce::announce(frame, tables);
+        if verdict.open().is_ok() {
+            verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
+        }
+    }
+    if verdict == Word::INTRODUCE {
+        verdict = if server == NONE {
+            translate::proxy::acknowledge(frame, tables)
+        } else {
+            translate::proxy::introduce(frame, tables)
+        };
+        if let Some(keeps) = verdict.putting() {
+            verdict = translate::proxy::put(frame, tables, keeps);
+        }
+        if verdict.open().is_ok() {
+            verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
+        }
+    }
+    verdict = match verdict.crossing() {
+        Some(false) => translate::cross::carry4(frame, tables),
+        Some(true) => translate::cross::carry6(frame, tables),
+        None => verdict,
+    };
+    if verdict == Word::RELATED {
+        verdict = translate::error::follow(frame, tables);
+        verdict = match verdict.crossing() {
+            Some(false) => translate::cross::error::follow4(frame, tables),
+            Some(true) => translate::cross::error::follow6(frame, tables),
+            None => verdict,
+        };
     }
     verdict
 }
@@ -153,6 +163,8 @@ fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         transport(frame, tables, packet)
     } else if packet.protocol == icmp {
         Word::RELATED
+    } else if packet.protocol == secured::ESP || packet.protocol == secured::AH {
+        Word::SECURED
     } else {
         Word::pass(Pass::NotOurs)
     }

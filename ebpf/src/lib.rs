@@ -16,13 +16,16 @@ pub const RELATED: u32 = 2;
 pub const CALL: u32 = 3;
 /// The place of the program for ICMP errors that open something.
 pub const QUOTED: u32 = 4;
+/// The place of the program for ESP and AH.
+pub const SECURED: u32 = 5;
 /// The programs behind each hook's first one, by what their names end with.
-pub const LATER: [(&str, u32); 5] = [
+pub const LATER: [(&str, u32); 6] = [
     ("rest", REST),
     ("translate", TRANSLATE),
     ("icmp", RELATED),
     ("call", CALL),
     ("quoted", QUOTED),
+    ("secured", SECURED),
 ];
 
 /// Bytes at a place where an ELF header may be read.

@@ -70,6 +70,11 @@ pub fn tables(random: &mut Random) -> HostTables {
                 flags |= service_flag::CALLS | random.one_of(&[0, service_flag::ONE_PACKET]);
             }
             let (address, port) = virtual_end(v6);
+            // IKE, which ESP and AH follow.
+            let port = match protocol == UDP && random.once_in(4) {
+                true => 500,
+                false => port,
+            };
             let service = tables.add_service(address, port, protocol, flags);
             if calls {
                 let entry = &mut tables.services[service as usize];

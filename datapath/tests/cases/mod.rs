@@ -21,6 +21,7 @@ pub mod packet;
 mod persistence;
 mod schedulers;
 mod sctp;
+mod secured;
 mod settings;
 pub mod translated;
 pub mod tunnels;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(persistence::cases());
     cases.extend(schedulers::cases());
     cases.extend(sctp::cases());
+    cases.extend(secured::cases());
     cases.extend(settings::cases());
     cases.extend(translated::cases());
     cases.extend(tunnels::cases());

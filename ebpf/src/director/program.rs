@@ -12,12 +12,13 @@ use shunt_datapath::frame::Frame;
 use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
-use shunt_ebpf::{CALL, QUOTED, RELATED, REST, TRANSLATE};
+use shunt_ebpf::{CALL, QUOTED, RELATED, REST, SECURED, TRANSLATE};
 
 use crate::shell::calls;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
 use crate::shell::quoted;
+use crate::shell::secured;
 use crate::shell::skb::SkbFrame;
 use crate::shell::xdp::XdpFrame;
 
@@ -48,6 +49,11 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
     if verdict == Word::RELATED {
         // SAFETY: as above.
         unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), RELATED) };
+        verdict = Word::pass(Pass::NoRest);
+    }
+    if verdict == Word::SECURED {
+        // SAFETY: as above.
+        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), SECURED) };
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
@@ -119,6 +125,13 @@ pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
         verdict = Word(calls::call_xdp(context, endpoint, server));
     }
     end_xdp(context, verdict)
+}
+
+/// ESP and AH, which [`director_xdp_rest`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_xdp_secured(context: *mut xdp_md) -> u32 {
+    act_xdp(context, Word(secured::secured_xdp(context)))
 }
 
 /// ICMP errors that open something, which [`director_xdp_icmp`] leaves.
@@ -199,6 +212,11 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
         unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), RELATED) };
         verdict = Word::pass(Pass::NoRest);
     }
+    if verdict == Word::SECURED {
+        // SAFETY: as above.
+        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), SECURED) };
+        verdict = Word::pass(Pass::NoRest);
+    }
     if verdict == Word::HOLD && !frame.hold() {
         verdict = Word::drop(Drop::LostFragment);
     }
@@ -268,6 +286,13 @@ pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
         verdict = Word(calls::call_tc(context, endpoint, server));
     }
     end_tc(context, verdict)
+}
+
+/// ESP and AH, which [`director_tc_rest`] leaves.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_tc_secured(context: *mut __sk_buff) -> i32 {
+    act_tc(context, Word(secured::secured_tc(context)))
 }
 
 /// ICMP errors that open something, which [`director_tc_icmp`] leaves.

@@ -7,6 +7,7 @@ pub mod fib;
 pub mod maps;
 pub mod parts;
 pub mod quoted;
+pub mod secured;
 pub mod shift;
 pub mod skb;
 pub mod sum;

@@ -1,0 +1,143 @@
+//! IPsec's packets: ESP and AH have no ports, and follow the connection of the IKE daemons that
+//! agreed on them, UDP from port 500 to port 500, as `ah_esp_conn_in_get` has it
+//! (net/netfilter/ipvs/ip_vs_proto_ah_esp.c). They open nothing, change no state, and behind
+//! masquerade only the address of theirs is rewritten. In the kernel this is a program of its own.
+
+use crate::addressed;
+use crate::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
+use crate::family::{Family, V4, V6};
+use crate::fate as fates;
+use crate::frame::Frame;
+use crate::link;
+use crate::method as methods;
+use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::tables::Tables;
+use crate::track::{self, Heard};
+use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::walk;
+
+/// RFC 4303, RFC 4302: protocol numbers.
+pub const ESP: u8 = 50;
+pub const AH: u8 = 51;
+
+/// `PORT_ISAKMP`, in wire order (RFC 7296, 2).
+const IKE: u16 = 500u16.to_be();
+
+/// Carries on a packet that the walk has left as [`Word::SECURED`]. The frame is read anew.
+#[inline(always)]
+pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let Some(link) = link::parse(frame, tables) else {
+        return Word::pass(Pass::NotIp);
+    };
+    if link.ethertype == link::IPV4 {
+        match packet::parse4(frame, link.l3) {
+            Ok(packet) => either::<V4, P, T>(frame, tables, &packet),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    } else {
+        match packet::parse6(frame, tables, link.l3) {
+            Ok(packet) => either::<V6, P, T>(frame, tables, &packet),
+            Err(_) => Word::drop(Drop::Internal),
+        }
+    }
+}
+
+#[inline(always)]
+fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
+    // As a later fragment: nothing behind the network header is ours to read or write.
+    let packet = &Packet {
+        part: Part::Later(8),
+        ..*packet
+    };
+    let word = endpoint_word(IKE, UDP, kind::SERVICE);
+    let service = addressed::endpoint::<F, T>(tables, settings, packet.target, word);
+    if service != NONE {
+        return to_server(frame, tables, packet, settings, service);
+    }
+    if settings.masquerades != 0 {
+        let word = endpoint_word(IKE, UDP, kind::MASQUERADED);
+        let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
+        if endpoint != NONE {
+            return to_client(frame, tables, packet, settings, endpoint);
+        }
+    }
+    Word::pass(Pass::NotOurs)
+}
+
+#[inline(always)]
+fn to_server<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    settings: &Settings,
+    service: u32,
+) -> Word {
+    let now = tables.now();
+    let key = F::key(packet.source, IKE, service);
+    let hash = track::hash(tables, &key);
+    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
+        return Word::pass(Pass::NotOurs);
+    };
+    let server = match fates::lives(tables, settings, &entry, UDP, 0, now) {
+        Ok(Some(server)) => server,
+        Ok(None) => return Word::pass(Pass::NotOurs),
+        Err(verdict) => return verdict,
+    };
+    if server.method == method::TRANSLATE {
+        return Word::pass(Pass::NotOurs);
+    }
+    let state = entry.meta().state();
+    track::note::<F, T>(tables, &mut entry, state, now);
+    let id = entry.target();
+    walk::count_in(tables, id, packet.length);
+    methods::forward(frame, packet, server, id)
+}
+
+#[inline(always)]
+fn to_client<F: Family, P: Frame, T: Tables>(
+    frame: &mut P,
+    tables: &T,
+    packet: &Packet<F>,
+    settings: &Settings,
+    endpoint: u32,
+) -> Word {
+    let now = tables.now();
+    let key = F::key(packet.target, IKE, endpoint);
+    let hash = track::hash(tables, &key);
+    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
+        return Word::pass(Pass::NotOurs);
+    };
+    let id = entry.target();
+    let Some(server) = tables.server(id) else {
+        return Word::drop(Drop::Internal);
+    };
+    let flow = F::key(packet.target, IKE, with_port(server.service, IKE));
+    let ports = Ports {
+        source: IKE,
+        target: IKE,
+        flags: 0,
+    };
+    let heard = Heard::of(packet, ports);
+    let Some(state) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
+        return Word::pass(Pass::NotOurs);
+    };
+    let meta = track::way_back(settings, entry.meta(), state, now);
+    if meta != entry.meta() {
+        entry.update::<F::Layout>(meta);
+    }
+    let hop = entry.meta().low();
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, packet.target) else {
+        return Word::drop(Drop::NoWayBack);
+    };
+    if packet.ttl <= 1 {
+        return Word::answer(Bounce::TimeExceeded, 0);
+    }
+    if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
+        return Word::answer(Bounce::TooBig, ways.mtu());
+    }
+    walk::count_out(tables, id, packet.length);
+    methods::back(frame, packet, server, &ways)
+}

@@ -1,0 +1,22 @@
+//! ESP and AH: as in [`super::parts`], functions that are verified alone.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::secured;
+
+use super::maps::Maps;
+use super::skb::SkbFrame;
+use super::xdp::XdpFrame;
+
+/// Carries on a packet of IPsec.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn secured_xdp(context: *mut xdp_md) -> u64 {
+    secured::carry(&mut XdpFrame(context), &Maps).0
+}
+
+/// Carries on a packet of IPsec.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn secured_tc(context: *mut __sk_buff) -> u64 {
+    secured::carry(&mut SkbFrame(context), &Maps).0
+}
