@@ -53,7 +53,7 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
         ..*packet
     };
     let word = endpoint_word(IKE, UDP, kind::SERVICE);
-    let service = addressed::endpoint::<F, T>(tables, settings, packet.target, word);
+    let service = addressed::service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
         return to_server(frame, tables, packet, settings, service);
     }

@@ -68,7 +68,8 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
     let mut verdict = translate::carry(frame, tables, server);
     if let Some(ports) = verdict.entering() {
-        verdict = translate::enter::enter(frame, tables, ports, server);
+        let service = translate::enter::asked(frame, tables, ports);
+        verdict = translate::enter::enter(frame, tables, ports, server, service);
         if verdict.open().is_ok() {
             verdict = translate::carry(frame, tables, server);
         }

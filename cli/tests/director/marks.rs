@@ -86,6 +86,15 @@ fn a_client_of_a_mark_has_one_server_on_all_its_ports() -> Result<()> {
 
 #[test]
 fn a_rule_of_a_network_comes_before_one_for_everybody() -> Result<()> {
+    by_origin(Method::Route, "-g")
+}
+
+#[test]
+fn a_rule_of_a_network_leads_to_masqueraded_servers_too() -> Result<()> {
+    by_origin(Method::Masquerade, "-m")
+}
+
+fn by_origin(method: Method, option: &str) -> Result<()> {
     if skipped() {
         return Ok(());
     }
@@ -94,7 +103,7 @@ fn a_rule_of_a_network_comes_before_one_for_everybody() -> Result<()> {
         .servers(2)
         .offloads()
         .build()?;
-    let _members = Method::Route.prepare(&bed)?;
+    let _members = method.prepare(&bed)?;
     let _http = web_servers(&bed)?;
     let mut director = Director::start(bed.director())?;
     let names = |index: usize| bed.servers[index].name().to_owned();
@@ -105,7 +114,7 @@ fn a_rule_of_a_network_comes_before_one_for_everybody() -> Result<()> {
         for (index, mark) in marks.into_iter().enumerate() {
             director.ipvsadm(&format!("-A -f {mark}{kind} -s rr"))?;
             let server = at(bed.server_address(family, index), 0);
-            director.ipvsadm(&format!("-a -f {mark}{kind} -r {server} -g"))?;
+            director.ipvsadm(&format!("-a -f {mark}{kind} -r {server} {option}"))?;
         }
         director.shunt(&format!("mark add {} tcp/{target}", marks[0]))?;
         ensure!(servers(&bed, 1, web)? == [names(0)], "not by the only rule");

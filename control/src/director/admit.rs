@@ -37,7 +37,6 @@ impl Director {
         if let Change::AddMark { rule } = change {
             self.admit_origin(rule)?;
         }
-        self.admit_translated(change)?;
         let full = match change {
             Change::AddService { service } => {
                 self.ids.services_left() < 1 + usize::from(service.persistence.is_some())

@@ -4,13 +4,13 @@
 //! A place with such a rule has all of its rules here, those for everybody too, and no ordinary
 //! endpoint: the walk finds that first and would look no further.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{ORIGINS, OriginKey, lookup};
 use shunt_datapath::family::{V4, V6};
 use shunt_model::Origin;
-use shunt_model::api::{Change, Reason, Refusal};
+use shunt_model::api::{Reason, Refusal};
 use shunt_model::mark::MarkRule;
 
 use super::Director;
@@ -102,41 +102,6 @@ impl Director {
                  and there is room for {ORIGINS}; leave ports out for every port"
             ),
         })
-    }
-
-    /// Refuses what would have masqueraded servers behind rules that mind the origin: the program
-    /// of translated flows does not look at origins.
-    pub(super) fn admit_translated(&self, change: &Change) -> Result<(), Refusal> {
-        let (new, server) = match change {
-            Change::AddMark { rule } => (Some(rule), None),
-            Change::AddServer { key, server } | Change::EditServer { key, server } => {
-                (None, Some((key, server)))
-            }
-            _ => return Ok(()),
-        };
-        let place = |rule: &MarkRule| (rule.target.protocol, rule.target.address);
-        let rules = || self.table.marks().chain(new);
-        let minding = rules().filter(|rule| !rule.origin.is_anywhere());
-        let places: BTreeSet<_> = minding.map(place).collect();
-        for rule in rules().filter(|rule| places.contains(&place(rule))) {
-            let key = rule.service();
-            let present = self.table.service(&key).into_iter();
-            let servers = present.flat_map(|entry| &entry.servers);
-            let added = server
-                .filter(|(of, _)| **of == key)
-                .map(|(_, server)| server);
-            if let Some(server) = servers.chain(added).find(|one| one.method.rewrites()) {
-                return Err(Refusal {
-                    reason: Reason::NotSupported,
-                    text: format!(
-                        "server {} of {key} is masqueraded, which is not carried where a rule \
-                         minds the origin ({rule}); use route or tunnel",
-                        server.at
-                    ),
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Whether the endpoints of marks depend on which devices there are.

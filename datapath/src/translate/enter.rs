@@ -17,23 +17,50 @@ use crate::verdict::{Drop, Word};
 /// Local ports that are tried for a flow. With four of five in use, one flow in 1,200 finds none.
 pub const TRIES: u32 = 32;
 
-/// Enters both translations of a flow to this server, or says why not. The frame is read anew: in
-/// the kernel this is a function of its own.
+/// The id that the key of a packet's flow has, [`NONE`] without a service. In the kernel this is a
+/// function of its own beside [`enter`]: together they take more of the stack than there is.
 #[inline(always)]
-pub fn enter<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports, id: u32) -> Word {
+pub fn asked<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports) -> u32 {
+    let (Some(link), Some(settings)) = (link::parse(frame, tables), tables.settings()) else {
+        return NONE;
+    };
+    if link.ethertype == link::IPV4 {
+        packet::parse4(frame, link.l3).map_or(NONE, |packet| {
+            let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
+            addressed::service::<V4, P, T>(frame, tables, settings, packet.target, word)
+        })
+    } else {
+        packet::parse6(frame, tables, link.l3).map_or(NONE, |packet| {
+            let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
+            addressed::service::<V6, P, T>(frame, tables, settings, packet.target, word)
+        })
+    }
+}
+
+/// Enters both translations of a flow to this server, or says why not. `service` is what [`asked`]
+/// said. The frame is read anew: in the kernel this is a function of its own.
+#[inline(always)]
+pub fn enter<P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    ports: Ports,
+    id: u32,
+    service: u32,
+) -> Word {
     let (Some(link), Some(server)) = (link::parse(frame, tables), tables.server(id)) else {
         return Word::drop(Drop::Internal);
     };
     // One flow for both families from here on: each would have its own place on the stack.
-    let flow = if link.ethertype == link::IPV4 {
+    let given = if link.ethertype == link::IPV4 {
         let packet = packet::parse4(frame, link.l3).ok();
-        packet.and_then(|packet| flow::<V4, P, T>(frame, tables, &packet, ports))
+        packet.map(|packet| given::<V4, P, T>(frame, tables, &packet, ports))
     } else {
         let packet = packet::parse6(frame, tables, link.l3).ok();
-        packet.and_then(|packet| flow::<V6, P, T>(frame, tables, &packet, ports))
+        packet.map(|packet| given::<V6, P, T>(frame, tables, &packet, ports))
     };
-    match flow {
-        Some(flow) => both(tables, &flow, server, id),
+    let service = service as u64;
+    match given {
+        Some(given) => both(tables, &Flow { given, service }, server, id),
         None => Word::drop(Drop::Internal),
     }
 }
@@ -45,23 +72,18 @@ struct Flow {
 }
 
 #[inline(always)]
-fn flow<F: Family, P: Frame, T: Tables>(
+fn given<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
     ports: Ports,
-) -> Option<Flow> {
-    let settings = tables.settings()?;
+) -> Tuple {
     if F::route(tables, packet.source) & 0x3ff == 0
         && let Some(ways) = link::came_from(frame)
     {
         tables.learn(F::words(packet.source), ways);
     }
-    let asked = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    Some(Flow {
-        given: Tuple::of(packet, &ports),
-        service: addressed::endpoint::<F, T>(tables, settings, packet.target, asked) as u64,
-    })
+    Tuple::of(packet, &ports)
 }
 
 #[inline(always)]

@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(by_network(v6, protocol));
             cases.push(by_device(v6, protocol));
             cases.push(every_port(v6, protocol));
+            cases.push(masqueraded(v6, protocol));
         }
         cases.push(nobody_else(v6));
         cases.push(fragments(v6));
@@ -129,6 +130,46 @@ fn every_port(v6: bool, protocol: u8) -> Case {
             let (active, inactive) = live(tables, 2);
             active + inactive == 2
         })
+}
+
+/// The flow is entered for the service that the client's rule leads to, so its answers find it.
+fn masqueraded(v6: bool, protocol: u8) -> Case {
+    let mut tables = HostTables::new(Sizes::default());
+    tables.add_route(IpAddr::from([0, 0, 0, 0]), 0, 5, to_client());
+    tables.add_route(IpAddr::from([0u16; 8]), 0, 6, to_client());
+    let (target, (one, all)) = (virtual_end(v6), lengths(v6));
+    for number in 1..=2u16 {
+        tables.add_service(target.0, 60_000 + number, protocol, 0);
+        let ways = Ways::new(mac(0x100 + number), mac(3), TO_SERVER, 1500);
+        let to = server(method::TRANSLATE, v6);
+        let id = tables.add_server(number.into(), &NewServer { ways, ..to });
+        tables.set_pool(number.into(), scheduler::RING, &[(id, 1)]);
+    }
+    tables.add_origin(target, protocol, Some((at(v6, 0, 0), all)), 0, 1);
+    tables.add_origin(target, protocol, Some((at(v6, 7, 0), one)), 0, 2);
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let sentence = format!("{name} {family}: a masqueraded server behind a rule with an origin");
+    let mut story = case(sentence, tables);
+    let server = (server_end(v6).0, 80);
+    for (network, number) in [(7, 2), (8, 1), (7, 2)] {
+        let client = (at(v6, network, 1), 4000);
+        let packet = opening(protocol, client, target);
+        let out = packet.clone().to(server).macs(0x100 + number, 3).ttl(63);
+        story = story.turns(&packet, Verdict::Send(TO_SERVER), &out);
+        let answer = match protocol {
+            TCP => tcp(server, client, SYN | ACK),
+            _ => udp(server, client),
+        };
+        let back = answer.clone().from(target).macs(8, 4).ttl(63);
+        story = story.turns(&answer, Verdict::Send(TO_CLIENT), &back);
+    }
+    story.holds("a connection of each", |tables| {
+        let count = |server| {
+            let (active, inactive) = live(tables, server);
+            active + inactive
+        };
+        (count(1), count(2)) == (1, 1)
+    })
 }
 
 fn nobody_else(v6: bool) -> Case {

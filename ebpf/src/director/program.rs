@@ -20,6 +20,7 @@ use crate::shell::parts;
 use crate::shell::quoted;
 use crate::shell::secured;
 use crate::shell::skb::SkbFrame;
+use crate::shell::translated;
 use crate::shell::xdp::XdpFrame;
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: to whatever is attached behind us, then up.
@@ -74,17 +75,23 @@ pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
     let server = handed();
-    let mut verdict = Word(parts::translate_xdp(context, server));
+    let mut verdict = Word(translated::translate_xdp(context, server));
     if let Some(ports) = verdict.entering() {
-        verdict = Word(parts::enter_xdp(context, ports.both(), server));
+        let service = translated::asked_xdp(context, ports.both());
+        verdict = Word(translated::enter_xdp(
+            context,
+            ports.both(),
+            server,
+            service,
+        ));
         if verdict.open().is_ok() {
-            verdict = Word(parts::translate_xdp(context, server));
+            verdict = Word(translated::translate_xdp(context, server));
         }
     }
     if verdict == Word::ANNOUNCE {
         verdict = Word(parts::announce_xdp(context));
         if verdict.open().is_ok() {
-            verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
+            verdict = Word(translated::translate_xdp(context, server | ANNOUNCED));
         }
     }
     if verdict == Word::INTRODUCE {
@@ -96,7 +103,7 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
             verdict = Word(parts::put_xdp(context, keeps));
         }
         if verdict.open().is_ok() {
-            verdict = Word(parts::translate_xdp(context, server | ANNOUNCED));
+            verdict = Word(translated::translate_xdp(context, server | ANNOUNCED));
         }
     }
     verdict = match verdict.crossing() {
@@ -105,7 +112,7 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
         None => verdict,
     };
     if verdict == Word::RELATED {
-        verdict = Word(parts::translate_error_xdp(context));
+        verdict = Word(translated::translate_error_xdp(context));
         verdict = match verdict.crossing() {
             Some(false) => Word(parts::cross_error4_xdp(context)),
             Some(true) => Word(parts::cross_error6_xdp(context)),
@@ -235,17 +242,18 @@ pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
     let server = handed();
-    let mut verdict = Word(parts::translate_tc(context, server));
+    let mut verdict = Word(translated::translate_tc(context, server));
     if let Some(ports) = verdict.entering() {
-        verdict = Word(parts::enter_tc(context, ports.both(), server));
+        let service = translated::asked_tc(context, ports.both());
+        verdict = Word(translated::enter_tc(context, ports.both(), server, service));
         if verdict.open().is_ok() {
-            verdict = Word(parts::translate_tc(context, server));
+            verdict = Word(translated::translate_tc(context, server));
         }
     }
     if verdict == Word::ANNOUNCE {
         verdict = Word(parts::announce_tc(context));
         if verdict.open().is_ok() {
-            verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
+            verdict = Word(translated::translate_tc(context, server | ANNOUNCED));
         }
     }
     if verdict == Word::INTRODUCE {
@@ -257,7 +265,7 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
             verdict = Word(parts::put_tc(context, keeps));
         }
         if verdict.open().is_ok() {
-            verdict = Word(parts::translate_tc(context, server | ANNOUNCED));
+            verdict = Word(translated::translate_tc(context, server | ANNOUNCED));
         }
     }
     verdict = match verdict.crossing() {
@@ -266,7 +274,7 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
         None => verdict,
     };
     if verdict == Word::RELATED {
-        verdict = Word(parts::translate_error_tc(context));
+        verdict = Word(translated::translate_error_tc(context));
         verdict = match verdict.crossing() {
             Some(false) => Word(parts::cross_error4_tc(context)),
             Some(true) => Word(parts::cross_error6_tc(context)),

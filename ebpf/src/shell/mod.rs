@@ -11,5 +11,6 @@ pub mod secured;
 pub mod shift;
 pub mod skb;
 pub mod sum;
+pub mod translated;
 pub mod words;
 pub mod xdp;

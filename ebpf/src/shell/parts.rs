@@ -340,46 +340,6 @@ pub extern "C" fn extensions_tc(context: *mut __sk_buff, l3: u32, first: u32) ->
     packet::extensions(&SkbFrame(context), near(l3), first as u8).0
 }
 
-/// Carries on a packet of a translated flow.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn translate_xdp(context: *mut xdp_md, server: u32) -> u64 {
-    translate::carry(&mut XdpFrame(context), &Maps, server).0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn translate_error_xdp(context: *mut xdp_md) -> u64 {
-    translate::error::follow(&mut XdpFrame(context), &Maps).0
-}
-
-/// Enters a translated flow.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn enter_xdp(context: *mut xdp_md, ports: u32, server: u32) -> u64 {
-    translate::enter::enter(&XdpFrame(context), &Maps, both(ports, 0), server).0
-}
-
-/// Carries on a packet of a translated flow.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn translate_tc(context: *mut __sk_buff, server: u32) -> u64 {
-    translate::carry(&mut SkbFrame(context), &Maps, server).0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn translate_error_tc(context: *mut __sk_buff) -> u64 {
-    translate::error::follow(&mut SkbFrame(context), &Maps).0
-}
-
-/// Enters a translated flow.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn enter_tc(context: *mut __sk_buff, ports: u32, server: u32) -> u64 {
-    translate::enter::enter(&SkbFrame(context), &Maps, both(ports, 0), server).0
-}
-
 /// Tells a server who the client is.
 #[unsafe(no_mangle)]
 #[inline(never)]

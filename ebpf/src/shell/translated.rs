@@ -1,0 +1,63 @@
+//! Packets of translated flows: as in [`super::parts`], functions that are verified alone.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::translate;
+
+use super::maps::Maps;
+use super::parts::both;
+use super::skb::SkbFrame;
+use super::xdp::XdpFrame;
+
+/// Carries on a packet of a translated flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn translate_xdp(context: *mut xdp_md, server: u32) -> u64 {
+    translate::carry(&mut XdpFrame(context), &Maps, server).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn translate_error_xdp(context: *mut xdp_md) -> u64 {
+    translate::error::follow(&mut XdpFrame(context), &Maps).0
+}
+
+/// The service of a translated flow that is to be entered.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn asked_xdp(context: *mut xdp_md, ports: u32) -> u32 {
+    translate::enter::asked(&XdpFrame(context), &Maps, both(ports, 0))
+}
+
+/// Enters a translated flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn enter_xdp(context: *mut xdp_md, ports: u32, server: u32, service: u32) -> u64 {
+    translate::enter::enter(&XdpFrame(context), &Maps, both(ports, 0), server, service).0
+}
+
+/// Carries on a packet of a translated flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn translate_tc(context: *mut __sk_buff, server: u32) -> u64 {
+    translate::carry(&mut SkbFrame(context), &Maps, server).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn translate_error_tc(context: *mut __sk_buff) -> u64 {
+    translate::error::follow(&mut SkbFrame(context), &Maps).0
+}
+
+/// The service of a translated flow that is to be entered.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn asked_tc(context: *mut __sk_buff, ports: u32) -> u32 {
+    translate::enter::asked(&SkbFrame(context), &Maps, both(ports, 0))
+}
+
+/// Enters a translated flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn enter_tc(context: *mut __sk_buff, ports: u32, server: u32, service: u32) -> u64 {
+    translate::enter::enter(&SkbFrame(context), &Maps, both(ports, 0), server, service).0
+}
