@@ -1,8 +1,8 @@
 //! The entry points.
 //!
-//! Each hook has six programs, so that the kernel's verifier sees less at once and each has a
+//! Each hook has seven programs, so that the kernel's verifier sees less at once and each has a
 //! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest,
-//! one for ICMP, one for ICMP that opens something, one for translated flows and one for calls.
+//! one for ICMP, one for ICMP that opens something, one for translated flows, calls, IPsec.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
