@@ -93,7 +93,7 @@ pub fn has_ended(server: &Server, protocol: u8) -> bool {
 /// and what `ip_vs_in_hook` asks before.
 #[inline(always)]
 fn is_reused(meta: connection::Meta, server: &Server) -> bool {
-    if server.fate & fate::RESET != 0 {
+    if server.fate & (fate::RESET | fate::OPENED_ANEW) != 0 {
         return true;
     }
     // None does if the client has a template that holds the old one.

@@ -31,6 +31,8 @@ pub mod fate {
     pub const REUSED: u16 = 32;
     /// One in FIN_WAIT too whose answers take another way.
     pub const REUSED_FIN_WAIT: u16 = 64;
+    /// It is gone: a SYN begins another connection, whatever it has of this one.
+    pub const OPENED_ANEW: u16 = 128;
     /// Of a server that is gone: its connections are no more.
     pub const ENDED: u16 = RESCHEDULED | RESET;
 }

@@ -13,7 +13,7 @@ use crate::nearest::proposal;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDown {
-    /// `reschedule` for UDP, `keep` for all else.
+    /// `reschedule` for UDP, `keep` for all else, but a SYN begins another connection.
     #[default]
     ByProtocol,
     /// Their packets are dropped until they end, or until the server is back

@@ -92,7 +92,7 @@ fn meaning(setting: &Setting) -> &'static str {
         Setting::ConnReuseMode(1) => "a SYN begins what is in TIME_WAIT or CLOSE anew",
         Setting::ConnReuseMode(_) => "a SYN begins what is in TIME_WAIT, CLOSE or FIN_WAIT anew",
         Setting::OnDown(OnDown::ByProtocol) => {
-            "connections of a deleted server: reschedule for UDP, keep for others"
+            "connections of a deleted server: reschedule for UDP and a SYN, keep for others"
         }
         Setting::OnDown(OnDown::Keep) => "connections of a deleted server are dropped",
         Setting::OnDown(OnDown::Reschedule) => "connections of a deleted server open anew",
@@ -121,8 +121,8 @@ fn meaning(setting: &Setting) -> &'static str {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Own {
     /// What becomes of the connections of a server that is deleted: keep (they are dropped, until
-    /// it is back), reschedule, reset (who sends is told), by_protocol (reschedule for UDP), or
-    /// default for the director's
+    /// it is back), reschedule, reset (who sends is told), by_protocol (reschedule for UDP, and
+    /// where a SYN begins another connection), or default for the director's
     #[arg(long, value_name = "FATE")]
     on_down: Option<String>,
     /// A setting that this service has otherwise than the director, as in "setting list"; the

@@ -565,7 +565,8 @@ mod tests {
 
         let deleted = written(&mut director, &Change::DeleteServer { key, at }, 0);
         let reused = entry::fate::REUSED;
-        let by_protocol = entry::fate::RESCHEDULED | entry::fate::UDP_ONLY | reused;
+        let datagrams = entry::fate::RESCHEDULED | entry::fate::UDP_ONLY;
+        let by_protocol = datagrams | entry::fate::OPENED_ANEW | reused;
         assert_eq!(fate(&deleted), Some((0, by_protocol)));
 
         let setting = shunt_model::Setting::OnDown(shunt_model::OnDown::Reset);

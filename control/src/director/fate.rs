@@ -45,7 +45,7 @@ pub fn of_present(server: &Server, settings: &Settings) -> u16 {
 #[must_use]
 pub fn of_gone(settings: &Settings) -> u16 {
     let gone = match settings.on_down {
-        OnDown::ByProtocol => fate::RESCHEDULED | fate::UDP_ONLY,
+        OnDown::ByProtocol => fate::RESCHEDULED | fate::UDP_ONLY | fate::OPENED_ANEW,
         OnDown::Keep => 0,
         OnDown::Reschedule => fate::RESCHEDULED,
         OnDown::Reset => fate::RESET,
@@ -288,7 +288,8 @@ mod tests {
                 ..Settings::default()
             })
         };
-        assert_eq!(of(OnDown::ByProtocol), fate::RESCHEDULED | fate::UDP_ONLY);
+        let datagrams = fate::RESCHEDULED | fate::UDP_ONLY;
+        assert_eq!(of(OnDown::ByProtocol), datagrams | fate::OPENED_ANEW);
         assert_eq!(of(OnDown::Keep), 0);
         assert_eq!(of(OnDown::Reschedule), fate::RESCHEDULED);
         assert_eq!(of(OnDown::Reset), fate::RESET);

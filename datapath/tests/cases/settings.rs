@@ -27,10 +27,11 @@ pub fn cases() -> Vec<Case> {
         for method in [method::ROUTE, method::MASQUERADE] {
             cases.push(datagrams_leave(v6, method));
             cases.push(segments_leave(v6, method));
+            cases.push(only_a_syn_leaves_where_datagrams_do(v6, method));
             cases.push(clients_hear_a_reset(v6, method));
             cases.push(datagrams_are_answered_once(v6, method));
         }
-        cases.push(segments_stay_where_only_datagrams_leave(v6));
+        cases.push(nothing_leaves_a_server_that_is_kept(v6));
         cases.push(servers_hear_a_reset(v6));
         cases.push(resets_of_every_kind(v6));
         cases.push(a_syn_leaves_a_quiesced_server(v6));
@@ -108,19 +109,46 @@ fn datagrams_leave(v6: bool, method: u8) -> Case {
     })
 }
 
-fn segments_stay_where_only_datagrams_leave(v6: bool) -> Case {
+fn nothing_leaves_a_server_that_is_kept(v6: bool) -> Case {
     let syn = tcp(client(v6), virtual_end(v6), SYN);
     case(
         format!(
-            "{}: segments to a deleted server are dropped",
+            "{}: segments to a deleted server are dropped, a SYN too",
             family_name(v6)
         ),
         two(v6, TCP, method::ROUTE),
     )
     .turns(&syn, SENT, &at(&syn, 1, method::ROUTE))
-    .changes(|tables| delete(tables, fate::RESCHEDULED | fate::UDP_ONLY))
+    .changes(|tables| delete(tables, fate::REUSED))
     .leaves(&syn.clone().flags(ACK), GONE)
     .leaves(&syn, GONE)
+}
+
+fn only_a_syn_leaves_where_datagrams_do(v6: bool, method: u8) -> Case {
+    let syn = tcp(client(v6), virtual_end(v6), SYN);
+    let ack = syn.clone().flags(ACK);
+    let fin = syn.clone().flags(FIN | ACK);
+    case(
+        format!(
+            "{}: a SYN that meets a connection of a deleted server begins another",
+            name(v6, method)
+        ),
+        two(v6, TCP, method),
+    )
+    .turns(&syn, SENT, &at(&syn, 1, method))
+    .turns(&ack, SENT, &at(&ack, 1, method))
+    .turns(&fin, SENT, &at(&fin, 1, method))
+    .changes(|tables| {
+        let by_protocol = fate::RESCHEDULED | fate::UDP_ONLY | fate::OPENED_ANEW;
+        delete(tables, by_protocol)
+    })
+    .leaves(&ack, GONE)
+    .turns(&syn, SENT, &at(&syn, 2, method))
+    .turns(&ack, SENT, &at(&ack, 2, method))
+    .holds("the other server has it", |tables| {
+        live(tables, 1) == (0, 0) && live(tables, 2) == (1, 0)
+    })
+    .holds("which is counted as reused", noted(Note::Reused, 1))
 }
 
 fn segments_leave(v6: bool, method: u8) -> Case {
