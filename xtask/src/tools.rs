@@ -12,7 +12,7 @@ pub struct Package {
 }
 
 /// For the checks and tests.
-pub const FOR_TESTS: [Package; 6] = [
+pub const FOR_TESTS: [Package; 7] = [
     // Unpacks the sources of core.
     Package {
         name: "xz-utils",
@@ -28,6 +28,11 @@ pub const FOR_TESTS: [Package; 6] = [
         program: "curl",
     },
     NFTABLES,
+    // Routes by a mark.
+    Package {
+        name: "iproute2",
+        program: "ip",
+    },
     // Servers that read the PROXY protocol.
     HAPROXY,
     Package {

@@ -150,6 +150,10 @@ fn import(outside: &mut Outside<'_>, file: &PathBuf) -> Result<(), Halt> {
         let (line, why) = (left.line, &left.why);
         writeln!(outside.error, "{name}:{line}: left out: {why}")?;
     }
+    if !found.left.is_empty() {
+        let hint = "netfilter may go on marking these: docs/guides/marks-of-netfilter.md";
+        writeln!(outside.error, "{hint}")?;
+    }
     if !outside.json {
         let (taken, left) = (number(found.rules.len(), "rule"), found.left.len());
         writeln!(outside.out, "read {taken}, left out {left}")?;

@@ -15,6 +15,7 @@ mod hops;
 mod introduced;
 mod listing;
 mod marks;
+mod netfilter;
 mod packets;
 mod peers;
 mod persistence;

@@ -9,7 +9,7 @@ use crate::bed::{Method, at, web_servers};
 use crate::director::Director;
 
 /// The servers that answer ten requests, each by a connection of its own.
-fn servers(bed: &Topology, client: usize, web: SocketAddr) -> Result<Vec<String>> {
+pub fn servers(bed: &Topology, client: usize, web: SocketAddr) -> Result<Vec<String>> {
     let report = HttpLoad::to(web)
         .workers(1)
         .connection_per_request()
