@@ -1,17 +1,96 @@
-//! What a scenario gets besides: settings, calls of SIP, errors about nothing. Each by numbers of
-//! its own, so that what the scenario does otherwise does not depend on them.
+//! What a scenario gets besides: settings, calls of SIP, IPsec, errors about nothing. Each by
+//! numbers of its own, so that what the scenario does otherwise does not depend on them.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use shunt_lab::Family;
 
 use super::packet::CALL_BYTES;
 use super::random::Random;
-use super::scenario::{Error, Flow, Step, Transport};
+use super::scenario::{Datagram, Error, Flow, MARKED, SERVERS, Secured, Slot, Step, Transport};
 use super::vocabulary::{LAST, OF_CALLS, SETTINGS};
 
+/// The port of the daemons that agree on keys (RFC 7296, 2).
+const IKE: u16 = 500;
+
 /// A scenario's steps with all of these.
-pub fn all(seed: u64, flows: &mut Vec<Flow>, steps: Vec<Step>) -> Vec<Step> {
+pub fn all(seed: u64, slot: Slot, flows: &mut Vec<Flow>, steps: Vec<Step>) -> Vec<Step> {
     let steps = with_calls(seed, flows, steps);
-    with_errors(seed, flows, with_settings(seed, steps))
+    let steps = with_secured(seed, slot, flows, with_settings(seed, steps));
+    with_errors(seed, flows, steps)
+}
+
+/// In one scenario of three, two clients agree on keys with a service for that, and speak IPsec
+/// with the server that they got.
+fn with_secured(seed: u64, slot: Slot, flows: &mut Vec<Flow>, mut steps: Vec<Step>) -> Vec<Step> {
+    let mut random = Random::new(seed ^ 0x1ce_5ec0);
+    if !random.once_in(3) {
+        return steps;
+    }
+    let family = random.one_of(&Family::BOTH);
+    let address = slot.virtual_address(family, random.below(MARKED.into()) as u8);
+    let service = SocketAddr::new(address, IKE);
+    let mut command = |line: String| {
+        let input = String::new();
+        steps.push(Step::Command { line, input });
+    };
+    command(format!(
+        "-A -u {service} -s rr{}",
+        random.one_of(&["", " -p 100"])
+    ));
+    let (one, other) = (
+        random.below(SERVERS.into()),
+        1 + random.below(SERVERS as usize - 1),
+    );
+    for number in [one, (one + other) % usize::from(SERVERS)] {
+        let server = SocketAddr::new(slot.server(family, number as u8), IKE);
+        let method = random.one_of(&["-m", "-m", "-g", "-i"]);
+        command(format!("-a -u {service} -r {server} {method}"));
+    }
+    let begun = flows.len();
+    for number in 0..2 {
+        let client = SocketAddr::new(slot.client(family, number as u8), IKE);
+        let transport = Transport::Udp;
+        flows.push(Flow {
+            transport,
+            client,
+            service,
+        });
+    }
+    for at in 0..6 + random.below(10) {
+        let flow = begun + if at < 2 { at } else { random.below(2) };
+        steps.push(secured(&mut random, flow, at < 2));
+    }
+    for line in ["-Lnc", "-Ln --stats"] {
+        let (line, input) = (line.to_owned(), String::new());
+        steps.push(Step::Command { line, input });
+    }
+    steps
+}
+
+/// What one of the two ends says.
+fn secured(random: &mut Random, flow: usize, is_first: bool) -> Step {
+    let datagram = Datagram {
+        flags: 0,
+        payload: 20,
+        ttl: 60,
+        traffic_class: 0,
+        dont_fragment: false,
+        pieces: 1,
+    };
+    let secured = Secured {
+        authenticated: random.once_in(3),
+        payload: random.one_of(&[16, 64, 1100]),
+        ttl: random.one_of(&[2, 60, 64]),
+    };
+    match random.below(8) {
+        _ if is_first && !random.once_in(5) => Step::Client { flow, datagram },
+        0 => Step::Client { flow, datagram },
+        1 => Step::Server { flow, datagram },
+        2..=4 => Step::ClientSecured { flow, secured },
+        _ => Step::ServerSecured { flow, secured },
+    }
 }
 
 /// One scenario in three ends with errors about connections that nobody has opened, where ICMP

@@ -47,7 +47,7 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
     for line in ["-Ln", "-Lnc", "-Sn", "-Ln --stats --exact"] {
         writer.command(line);
     }
-    let steps = additions::all(seed, &mut writer.flows, writer.steps);
+    let steps = additions::all(seed, slot, &mut writer.flows, writer.steps);
     Scenario {
         seed,
         slot,

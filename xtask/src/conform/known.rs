@@ -349,7 +349,9 @@ impl<'a> Known<'a> {
             Step::Client { flow, .. }
             | Step::Server { flow, .. }
             | Step::ServerError { flow, .. }
-            | Step::ClientError { flow, .. } => self.scenario.flows[*flow],
+            | Step::ClientError { flow, .. }
+            | Step::ClientSecured { flow, .. }
+            | Step::ServerSecured { flow, .. } => self.scenario.flows[*flow],
         };
         let is_v6 = flow.service.is_ipv6();
         let has_any = self.services.iter().any(|name| name.contains('[') == is_v6);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::scenario::{Datagram, Error, Flow, SYN, Transport};
+use super::scenario::{Datagram, Error, Flow, SYN, Secured, Transport};
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
@@ -10,6 +10,8 @@ pub const UDP: u8 = 17;
 pub const SCTP: u8 = 132;
 pub const IPIP: u8 = 4;
 pub const GRE: u8 = 47;
+pub const ESP: u8 = 50;
+pub const AH: u8 = 51;
 /// The port that servers of scenarios take GUE at.
 pub const GUE_PORT: u16 = 6080;
 pub const IPV6: u8 = 41;
@@ -73,6 +75,19 @@ pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<
         sum_up(&header, &mut payload);
     }
     packets(header, &payload, usize::from(datagram.pieces.max(1)))
+}
+
+/// A packet of IPsec: parameters of the agreement, numbers, what nobody here can read.
+pub fn secured(header: Header, secured: Secured) -> Vec<u8> {
+    let mut payload = Vec::new();
+    if secured.authenticated {
+        // The length of the whole header in words, less two; twelve bytes of it are the check.
+        payload.extend([ESP, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 9]);
+        payload.extend([0xa5; 12]);
+    }
+    payload.extend([0, 0, 2, 0, 0, 0, 0, 7]);
+    payload.extend((0..secured.payload).map(|at| at as u8 ^ 0xa5));
+    packets(header, &payload, 1).remove(0)
 }
 
 /// An ICMP error that quotes a packet.

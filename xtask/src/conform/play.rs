@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
 use super::compare;
-use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
-use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Rule, Scenario, Step};
+use super::packet::{self, AH, ESP, ETHERNET, Header, ICMP, ICMP6, Packet};
+use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Rule, Scenario, Secured, Step};
 use super::vocabulary::{LAST, SETTINGS};
 use crate::process;
 
@@ -121,6 +121,8 @@ impl Player<'_> {
             Step::Server { flow, datagram } => self.server(*flow, *datagram)?,
             Step::ServerError { flow, error } => self.server_error(*flow, *error)?,
             Step::ClientError { flow, error } => self.client_error(*flow, *error)?,
+            Step::ClientSecured { flow, secured } => self.client_secured(*flow, *secured)?,
+            Step::ServerSecured { flow, secured } => self.server_secured(*flow, *secured)?,
         }
         // A command sends nothing; if something comes late, the next packet's record has it.
         let is_said = matches!(
@@ -247,6 +249,36 @@ impl Player<'_> {
         let header = self.header(flow, service.ip(), client.ip(), datagram);
         let quoted = packet::datagram(header, [service.port(), client.port()], datagram);
         self.error(Side::Front, client.ip(), service.ip(), error, &quoted[0])
+    }
+
+    fn client_secured(&mut self, flow: usize, secured: Secured) -> Result<()> {
+        let Flow {
+            client, service, ..
+        } = self.scenario.flows[flow];
+        let packet = self.secured(client.ip(), service.ip(), secured);
+        self.send(Side::Front, ROUTER_MAC, &[packet])
+    }
+
+    fn server_secured(&mut self, flow: usize, secured: Secured) -> Result<()> {
+        let Some([client, server]) = self.heard(flow) else {
+            return Ok(());
+        };
+        let packet = self.secured(server.ip(), client.ip(), secured);
+        self.send(Side::Back, mac_of(server.ip()), &[packet])
+    }
+
+    fn secured(&mut self, from: IpAddr, to: IpAddr, secured: Secured) -> Vec<u8> {
+        self.sent += 1;
+        let header = Header {
+            source: from,
+            target: to,
+            protocol: if secured.authenticated { AH } else { ESP },
+            ttl: secured.ttl,
+            traffic_class: 0,
+            dont_fragment: false,
+            identification: FIRST + self.sent,
+        };
+        packet::secured(header, secured)
     }
 
     fn error(

@@ -116,6 +116,10 @@ pub enum Step {
     ServerError { flow: usize, error: Error },
     /// The client, or a router before it, refuses an answer.
     ClientError { flow: usize, error: Error },
+    /// The flow's client sends a packet of IPsec.
+    ClientSecured { flow: usize, secured: Secured },
+    /// Its masqueraded server does.
+    ServerSecured { flow: usize, secured: Secured },
 }
 
 /// What a packet has besides addresses and ports.
@@ -129,6 +133,22 @@ pub struct Datagram {
     pub dont_fragment: bool,
     /// It is sent in so many fragments.
     pub pieces: u8,
+}
+
+/// A packet that has no ports (RFC 4302, RFC 4303).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secured {
+    /// AH around ESP, or ESP alone.
+    pub authenticated: bool,
+    pub payload: u16,
+    pub ttl: u8,
+}
+
+impl fmt::Display for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.authenticated { "AH" } else { "ESP" };
+        write!(f, "{name}, {} bytes, ttl {}", self.payload, self.ttl)
+    }
 }
 
 pub const FIN: u8 = 1;
@@ -246,6 +266,10 @@ impl Scenario {
             }
             Step::ClientError { flow: at, error } => {
                 format!("{error:?} from {}'s client", flow(at))
+            }
+            Step::ClientSecured { flow: at, secured } => format!("beside {}: {secured}", flow(at)),
+            Step::ServerSecured { flow: at, secured } => {
+                format!("beside the answers to {}: {secured}", flow(at))
             }
         }
     }
