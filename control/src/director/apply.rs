@@ -3,6 +3,8 @@
 //! In an order in which each step leaves the packet path consistent: entries before pools, pools
 //! before what is found by them; and the other way round when something goes.
 
+use std::net::IpAddr;
+
 use shunt_datapath::entry::{self, PoolWord, counts};
 use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
@@ -36,19 +38,21 @@ impl Director {
         self.write(Write::Service { id, entry });
         self.renew_pool(key, running);
         if let Some((address, word)) = entries::endpoint(key) {
+            self.add_endpoint((address, word), endpoint, entries::address_word(key));
+        }
+    }
+
+    /// Writes an endpoint, and where it is the first of its address and protocol, that there are
+    /// any.
+    pub(super) fn add_endpoint(&mut self, at: (IpAddr, u32), id: u32, of_address: u32) {
+        let (address, word) = at;
+        self.write(Write::EndpointAdd { address, word, id });
+        if self.ids.hold_address(address, of_address, word) {
             self.write(Write::EndpointAdd {
                 address,
-                word,
-                id: endpoint,
+                word: of_address,
+                id: 1,
             });
-            let word = entries::address_word(key);
-            if self.ids.hold_address(address, word) {
-                self.write(Write::EndpointAdd {
-                    address,
-                    word,
-                    id: 1,
-                });
-            }
         }
     }
 
@@ -165,19 +169,8 @@ impl Director {
                 nat.key.protocol,
                 entry::kind::MASQUERADED,
             );
-            self.write(Write::EndpointAdd {
-                address: nat.key.address,
-                word,
-                id: nat.id,
-            });
-            let word = entry::endpoint_word(0, nat.key.protocol, entry::kind::ADDRESS);
-            if self.ids.hold_address(nat.key.address, word) {
-                self.write(Write::EndpointAdd {
-                    address: nat.key.address,
-                    word,
-                    id: 1,
-                });
-            }
+            let of_address = entry::endpoint_word(0, nat.key.protocol, entry::kind::ADDRESS);
+            self.add_endpoint((nat.key.address, word), nat.id, of_address);
         }
         self.renew_edited(key, true, running);
     }

@@ -78,8 +78,8 @@ pub struct Ids {
     /// Numbers of endpoints of every port: of services, each with its id, and behind NAT.
     wide_services: BTreeMap<u32, u32>,
     wide_endpoints: BTreeSet<u32>,
-    /// How many endpoints an address has, for the entry that says that it has any.
-    addresses: BTreeMap<(IpAddr, u32), u32>,
+    /// The endpoints that an address has, for the entry that says that it has any.
+    addresses: BTreeMap<(IpAddr, u32), BTreeSet<u32>>,
     /// How many servers, deleted ones with an id included, answer from there.
     answering: BTreeMap<NatKey, u32>,
     /// Endpoints from which translated flows are answered, those of every port first.
@@ -306,23 +306,27 @@ impl Ids {
         nat
     }
 
-    /// Counts one more endpoint on an address; true if it is the first.
-    pub fn hold_address(&mut self, address: IpAddr, word: u32) -> bool {
-        let count = self.addresses.entry((address, word)).or_insert(0);
-        *count += 1;
-        *count == 1
+    /// Notes that an address has this endpoint; true if it is the first.
+    pub fn hold_address(&mut self, address: IpAddr, word: u32, endpoint: u32) -> bool {
+        let held = self.addresses.entry((address, word)).or_default();
+        held.insert(endpoint) && held.len() == 1
     }
 
-    fn let_go_address(&mut self, address: IpAddr, word: u32) -> bool {
-        let Some(count) = self.addresses.get_mut(&(address, word)) else {
+    /// Whether an address has any endpoint of services or masqueraded servers.
+    pub fn is_held(&self, address: IpAddr, word: u32) -> bool {
+        self.addresses.contains_key(&(address, word))
+    }
+
+    fn let_go_address(&mut self, address: IpAddr, word: u32, endpoint: u32) -> bool {
+        let Some(held) = self.addresses.get_mut(&(address, word)) else {
             return false;
         };
-        *count -= 1;
-        if *count == 0 {
+        held.remove(&endpoint);
+        let is_last = held.is_empty();
+        if is_last {
             self.addresses.remove(&(address, word));
-            return true;
         }
-        false
+        is_last
     }
 
     /// Something of this service is gone, or was made another: see [`Ids::release`].
@@ -412,9 +416,9 @@ impl Ids {
         freed.services.push(*key);
         if let Some((address, word)) = entries::endpoint(key) {
             freed.endpoints.push((address, word));
-            let word = entries::address_word(key);
-            if self.let_go_address(address, word) {
-                freed.endpoints.push((address, word));
+            let of_address = entries::address_word(key);
+            if self.let_go_address(address, of_address, word) {
+                freed.endpoints.push((address, of_address));
             }
         }
     }
@@ -442,9 +446,9 @@ impl Ids {
         freed.nat.push(key);
         let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
         freed.endpoints.push((key.address, word));
-        let word = endpoint_word(0, key.protocol, kind::ADDRESS);
-        if self.let_go_address(key.address, word) {
-            freed.endpoints.push((key.address, word));
+        let of_address = endpoint_word(0, key.protocol, kind::ADDRESS);
+        if self.let_go_address(key.address, of_address, word) {
+            freed.endpoints.push((key.address, of_address));
         }
     }
 

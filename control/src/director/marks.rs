@@ -42,7 +42,9 @@ impl Director {
             self.settle();
         }
         for (address, word) in before.into_keys() {
-            if !wanted.contains_key(&(address, word)) {
+            let is_needed = wanted.contains_key(&(address, word));
+            // That an address has any endpoint may be so by a service too.
+            if !is_needed && !self.ids.is_held(address, word) {
                 self.write(Write::EndpointRemove { address, word });
             }
         }

@@ -353,7 +353,9 @@ impl Director {
         }
         for (address, word) in &freed.endpoints {
             let (address, word) = (*address, *word);
-            self.write(Write::EndpointRemove { address, word });
+            if !self.marked.contains_key(&(address, word)) {
+                self.write(Write::EndpointRemove { address, word });
+            }
         }
         let is_mark = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
         if freed.services.iter().any(is_mark) {

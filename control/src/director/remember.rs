@@ -391,15 +391,7 @@ impl Director {
                 continue;
             };
             let id = self.name_wide(&key, id);
-            self.write(Write::EndpointAdd { address, word, id });
-            let word = entries::address_word(&key);
-            if self.ids.hold_address(address, word) {
-                self.write(Write::EndpointAdd {
-                    address,
-                    word,
-                    id: 1,
-                });
-            }
+            self.add_endpoint((address, word), id, entries::address_word(&key));
         }
         let endpoints: Vec<(NatKey, u32)> = self
             .ids
@@ -410,19 +402,8 @@ impl Director {
         for (key, id) in endpoints {
             let word =
                 entry::endpoint_word(key.port.to_be(), key.protocol, entry::kind::MASQUERADED);
-            self.write(Write::EndpointAdd {
-                address: key.address,
-                word,
-                id,
-            });
-            let word = entry::endpoint_word(0, key.protocol, entry::kind::ADDRESS);
-            if self.ids.hold_address(key.address, word) {
-                self.write(Write::EndpointAdd {
-                    address: key.address,
-                    word,
-                    id: 1,
-                });
-            }
+            let of_address = entry::endpoint_word(0, key.protocol, entry::kind::ADDRESS);
+            self.add_endpoint((key.address, word), id, of_address);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use shunt_datapath::entry::{POOL_HEAD, PoolWord};
+use shunt_model::mark::{MarkRule, Targets};
 use shunt_model::service::Granularity;
 use shunt_model::{Method, Persistence, Protocol, Scheduler, SchedulerFlags, Service};
 
@@ -358,4 +359,63 @@ fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
         _ => false,
     };
     assert!(outputs.iter().any(is_added));
+}
+
+/// Whether the packet path knows of any endpoint at the virtual address, as these outputs leave it.
+fn is_known(was: bool, outputs: &[Output]) -> bool {
+    let wanted = entry::endpoint_word(0, 6, entry::kind::ADDRESS);
+    outputs.iter().fold(was, |was, output| match output {
+        Output::Write(Write::EndpointAdd { word, .. }) if *word == wanted => true,
+        Output::Write(Write::EndpointRemove { word, .. }) if *word == wanted => false,
+        _ => was,
+    })
+}
+
+fn forget_all(director: &mut Director) -> Vec<Output> {
+    for _ in 0..2 {
+        director.unused(&BTreeSet::new(), &BTreeSet::new());
+    }
+    outputs(director)
+}
+
+#[test]
+fn an_address_is_known_until_the_last_of_its_services_is_forgotten() {
+    let mut director = director(SMALL);
+    let delete = |port| Change::DeleteService { key: key(port) };
+    assert!(is_known(
+        false,
+        &change(&mut director, &add_service(key(80)))
+    ));
+    change(&mut director, &delete(80));
+    // There again before it was forgotten, as by a script.
+    change(&mut director, &add_service(key(80)));
+    change(&mut director, &add_service(key(81)));
+
+    change(&mut director, &delete(80));
+    assert!(is_known(true, &forget_all(&mut director)));
+    change(&mut director, &delete(81));
+    assert!(!is_known(true, &forget_all(&mut director)));
+}
+
+#[test]
+fn an_address_is_known_while_a_rule_or_a_service_needs_it() {
+    let mut director = director(SMALL);
+    let Targets(targets) = "tcp/192.0.2.1:90".parse().unwrap();
+    let rule = MarkRule {
+        mark: 7.try_into().unwrap(),
+        target: targets[0],
+        origin: Default::default(),
+    };
+    let mark = "mark 7".parse().unwrap();
+    change(&mut director, &Change::AddMark { rule });
+    change(&mut director, &add_service(mark));
+    change(&mut director, &add_service(key(80)));
+
+    let deleted = change(&mut director, &Change::DeleteMark { rule });
+    assert!(is_known(true, &deleted), "the service needs it");
+    change(&mut director, &Change::AddMark { rule });
+    change(&mut director, &Change::DeleteService { key: key(80) });
+    assert!(is_known(true, &forget_all(&mut director)), "the rule does");
+    change(&mut director, &Change::DeleteService { key: mark });
+    assert!(!is_known(true, &forget_all(&mut director)));
 }
