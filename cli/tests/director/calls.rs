@@ -82,6 +82,11 @@ fn add_sip(
     for index in 0..2 {
         let server = at(bed.server_address(family, index), SIP);
         director.ipvsadm(&format!("-a -u {sip} -r {server} {}", method.option()))?;
+        // The answer waits for its MAC address, but not for ever, and datagrams are sent once.
+        let way = format!("by {} mtu", bed.server_address(family, index));
+        until("the server to be reached", LIMIT, || {
+            Ok(director.shunt("server list")?.contains(&way))
+        })?;
     }
     Ok(sip)
 }

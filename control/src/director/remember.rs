@@ -16,7 +16,7 @@ use shunt_model::{Family, Server, ServerAddress, ServiceKey, Settings};
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::marks::Place;
-use super::{Clock, Director, Output, Running, Write, entries};
+use super::{Clock, Director, Output, Running, entries};
 use crate::table::{Applied, Table};
 
 /// All of it, as plain data.
@@ -431,6 +431,7 @@ impl Director {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Write;
     use super::*;
     use crate::table::Limits;
     use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags, Service, Timeouts};
