@@ -11,17 +11,17 @@ pub mod id;
 use crate::addressed;
 use crate::connection::{self, Meta, TEMPLATE};
 use crate::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::fate as fates;
 use crate::flows::{self, Key, Words};
 use crate::frame::Frame;
-use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::reread::reread;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::template;
-use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::verdict::{Bounce, Drop, Word};
 use crate::walk;
 
 /// The longest Call-ID (`IP_VS_PEDATA_MAXLEN`).
@@ -86,20 +86,12 @@ pub mod desk {
 /// other would be more stack than Linux 6.1 has.
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32, id: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => go_on::<V4, P, T>(frame, tables, &packet, endpoint, id),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => go_on::<V6, P, T>(frame, tables, &packet, endpoint, id),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| go_on::<F, P, T>(frame, tables, &packet, endpoint, id),
+        Word::drop(Drop::Internal)
+    )
 }
 
 #[inline(always)]
@@ -194,20 +186,12 @@ fn remember<T: Tables>(tables: &T, key: Key) {
 /// though no connection is known.
 #[inline(always)]
 pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    let chosen = if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => of_packet::<V4, P, T>(frame, tables, &packet, endpoint),
-            Err(_) => Err(Word::drop(Drop::Internal)),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => of_packet::<V6, P, T>(frame, tables, &packet, endpoint),
-            Err(_) => Err(Word::drop(Drop::Internal)),
-        }
-    };
+    let chosen = reread!(
+        frame,
+        tables,
+        |packet: F| of_packet::<F, P, T>(frame, tables, &packet, endpoint),
+        Err(Word::drop(Drop::Internal))
+    );
     match chosen {
         Ok(id) => Word::server(id),
         Err(verdict) => verdict,

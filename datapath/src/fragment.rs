@@ -6,6 +6,7 @@ use crate::family::Family;
 use crate::frame::Frame;
 use crate::link;
 use crate::packet::{self, Packet, Part, TCP};
+use crate::reread::reread;
 use crate::sctp;
 use crate::tables::{FragmentKey, FragmentValue, Tables};
 use crate::verdict::{Drop, Pass, Word};
@@ -65,20 +66,12 @@ fn remember<F: Family, P: Frame, T: Tables>(
 /// get it. A function of its own, as [`first`].
 #[inline(always)]
 pub fn one_packet<P: Frame, T: Tables>(frame: &P, tables: &T, server: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => go_together(frame, tables, &packet, server),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => go_together(frame, tables, &packet, server),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| go_together::<F, P, T>(frame, tables, &packet, server),
+        Word::pass(Pass::NotUnderstood)
+    )
 }
 
 #[inline(always)]
@@ -103,20 +96,12 @@ fn go_together<F: Family, P: Frame, T: Tables>(
 /// [`first`], a function of its own.
 #[inline(always)]
 pub fn later<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => recall(tables, &packet),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => recall(tables, &packet),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| recall::<F, T>(tables, &packet),
+        Word::pass(Pass::NotUnderstood)
+    )
 }
 
 #[inline(always)]

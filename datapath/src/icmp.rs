@@ -10,11 +10,12 @@ use crate::checksum;
 use crate::entry::{
     NONE, Settings, endpoint_word, kind, lookup, method, nat, service_flag, service_switch,
 };
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::frame::{Frame, Transport};
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, SCTP, TCP, UDP};
+use crate::reread::reread;
 use crate::tables::Tables;
 use crate::track;
 use crate::verdict::{Drop, Note, Pass, Word};
@@ -96,20 +97,12 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<
 /// ordinary packet, and in the kernel a function of its own.
 #[inline(always)]
 pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| related::<F, P, T>(frame, tables, &packet),
+        Word::pass(Pass::NotUnderstood)
+    )
 }
 
 #[inline(always)]
@@ -207,20 +200,12 @@ fn is_scheduled<F: Family, T: Tables>(tables: &T, quote: &Quote<F>, endpoint: u3
 /// Brings an error to the server that [`crate::quoted`] found for it. The frame is read anew.
 #[inline(always)]
 pub fn bring_to<P: Frame, T: Tables>(frame: &mut P, tables: &T, id: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => bring_packet::<V4, P, T>(frame, tables, &packet, id),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => bring_packet::<V6, P, T>(frame, tables, &packet, id),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| bring_packet::<F, P, T>(frame, tables, &packet, id),
+        Word::drop(Drop::Internal)
+    )
 }
 
 #[inline(always)]

@@ -46,6 +46,7 @@ pub mod peer;
 pub mod quoted;
 pub mod realserver;
 pub mod reply;
+mod reread;
 pub mod reset;
 pub mod schedule;
 pub mod sctp;

@@ -6,12 +6,13 @@
 use crate::addressed;
 use crate::connection::{self, flag};
 use crate::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::fate as fates;
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
 use crate::link;
-use crate::packet::{self, Packet, Ports, UDP};
+use crate::packet::{Packet, Ports, UDP};
+use crate::reread::reread;
 use crate::schedule;
 use crate::sctp;
 use crate::tables::Tables;
@@ -68,26 +69,15 @@ fn of_frame<P: Frame, T: Tables, const BY: u8>(
     id: u32,
     service: u32,
 ) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    let begun = if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => {
-                let packet = of_client::<V4, BY>(packet);
-                request::<V4, P, T, BY>(frame, tables, &packet, ports, id, service)
-            }
-            Err(_) => Err(Word::drop(Drop::Internal)),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => {
-                let packet = of_client::<V6, BY>(packet);
-                request::<V6, P, T, BY>(frame, tables, &packet, ports, id, service)
-            }
-            Err(_) => Err(Word::drop(Drop::Internal)),
-        }
-    };
+    let begun = reread!(
+        frame,
+        tables,
+        |packet: F| {
+            let packet = of_client::<F, BY>(packet);
+            request::<F, P, T, BY>(frame, tables, &packet, ports, id, service)
+        },
+        Err(Word::drop(Drop::Internal))
+    );
     match begun {
         Ok(id) => Word::server(id),
         Err(verdict) => verdict,

@@ -5,10 +5,10 @@
 //! port, that of the device before that of any, and then that of the longest prefix.
 
 use crate::entry::{NONE, kind, with_port};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::frame::Frame;
-use crate::link;
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
+use crate::reread::reread;
 use crate::tables::Tables;
 
 /// Endpoints of packets from somewhere, at the most.
@@ -94,21 +94,13 @@ impl OriginKey {
 /// the kernel this is a function of its own.
 #[inline(always)]
 pub fn of_frame<P: Frame, T: Tables>(frame: &P, tables: &T, word: u32) -> u32 {
-    let Some(link) = link::parse(frame, tables) else {
-        return NONE;
-    };
     let interface = frame.interface();
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => or_wide::<V4, T>(tables, &packet, word, interface),
-            Err(_) => NONE,
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => or_wide::<V6, T>(tables, &packet, word, interface),
-            Err(_) => NONE,
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| or_wide::<F, T>(tables, &packet, word, interface),
+        NONE
+    )
 }
 
 #[inline(always)]

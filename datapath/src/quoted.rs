@@ -4,13 +4,13 @@
 
 use crate::addressed;
 use crate::entry::{NONE, service_flag};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::fate as fates;
 use crate::frame::Frame;
 use crate::icmp::{self, Quote};
-use crate::link;
 use crate::open::{self, by};
-use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::packet::{Packet, Part, Ports, UDP};
+use crate::reread::reread;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::verdict::{Drop, Pass, Word};
@@ -23,20 +23,12 @@ const PARAMETER_PROBLEM: u8 = 12;
 /// `endpoint` is that of the service. The frame is read anew.
 #[inline(always)]
 pub fn schedule<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    let opened = if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => of_packet::<V4, P, T>(frame, tables, &packet, endpoint),
-            Err(_) => Err(Word::drop(Drop::Internal)),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => of_packet::<V6, P, T>(frame, tables, &packet, endpoint),
-            Err(_) => Err(Word::drop(Drop::Internal)),
-        }
-    };
+    let opened = reread!(
+        frame,
+        tables,
+        |packet: F| of_packet::<F, P, T>(frame, tables, &packet, endpoint),
+        Err(Word::drop(Drop::Internal))
+    );
     match opened {
         Ok(id) => Word::server(id),
         Err(verdict) => verdict,

@@ -5,12 +5,12 @@
 
 use crate::addressed;
 use crate::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::fate as fates;
 use crate::frame::Frame;
-use crate::link;
 use crate::method as methods;
-use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::packet::{Packet, Part, Ports, UDP};
+use crate::reread::reread;
 use crate::tables::Tables;
 use crate::track::{self, Heard};
 use crate::verdict::{Bounce, Drop, Pass, Word};
@@ -26,20 +26,12 @@ const IKE: u16 = 500u16.to_be();
 /// Carries on a packet that the walk has left as [`Word::SECURED`]. The frame is read anew.
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => either::<V4, P, T>(frame, tables, &packet),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => either::<V6, P, T>(frame, tables, &packet),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| either::<F, P, T>(frame, tables, &packet),
+        Word::drop(Drop::Internal)
+    )
 }
 
 #[inline(always)]

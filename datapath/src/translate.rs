@@ -15,13 +15,13 @@ pub mod proxy;
 use crate::checksum;
 use crate::connection::flag as tcp;
 use crate::entry::{self, NONE, Server, server_flag};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
-use crate::link;
 use crate::method as methods;
-use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
+use crate::packet::{Packet, Part, Ports, TCP, UDP, checksum_at};
+use crate::reread::reread;
 use crate::tables::Tables;
 use crate::track::Heard;
 use crate::translation::{Tuple, flag, word};
@@ -38,20 +38,12 @@ pub const ANNOUNCED: u32 = 1 << 31;
 /// [`Word::cross`] a packet whose other end is of the other family to [`cross`].
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => either::<V4, P, T>(frame, tables, &packet, server),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => either::<V6, P, T>(frame, tables, &packet, server),
-            Err(_) => Word::drop(Drop::Internal),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| either::<F, P, T>(frame, tables, &packet, server),
+        Word::drop(Drop::Internal)
+    )
 }
 
 #[inline(always)]

@@ -12,10 +12,11 @@
 //! has no room for it, or data behind it, is not sent on: its sender tries again without.
 
 use crate::checksum;
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::frame::Frame;
 use crate::link;
-use crate::packet::{self, Packet, TCP, checksum_at};
+use crate::packet::{Packet, TCP, checksum_at};
+use crate::reread::reread;
 use crate::tables::Tables;
 use crate::verdict::{Drop, Word};
 
@@ -28,16 +29,12 @@ const LONGEST: u32 = 60;
 /// in the kernel this is a function of its own.
 #[inline(always)]
 pub fn announce<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::drop(Drop::Internal);
-    };
-    let done = if link.ethertype == link::IPV4 {
-        let packet = packet::parse4(frame, link.l3).ok();
-        packet.and_then(|packet| insert::<V4, P, T>(frame, tables, &packet))
-    } else {
-        let packet = packet::parse6(frame, tables, link.l3).ok();
-        packet.and_then(|packet| insert::<V6, P, T>(frame, tables, &packet))
-    };
+    let done = reread!(
+        frame,
+        tables,
+        |packet: F| insert::<F, P, T>(frame, tables, &packet),
+        None
+    );
     match done {
         Some(()) => Word::server(1),
         None => Word::drop(Drop::NoRoom),

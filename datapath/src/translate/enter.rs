@@ -5,11 +5,12 @@
 
 use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
-use crate::family::{Family, V4, V6, endpoint_hash};
+use crate::family::{Family, endpoint_hash};
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::link;
-use crate::packet::{self, Packet, Ports};
+use crate::packet::{Packet, Ports};
+use crate::reread::reread;
 use crate::tables::{Tables, entered};
 use crate::translation::{Translation, Tuple, ends, flag, word};
 use crate::verdict::{Drop, Word};
@@ -21,20 +22,18 @@ pub const TRIES: u32 = 32;
 /// function of its own beside [`enter`]: together they take more of the stack than there is.
 #[inline(always)]
 pub fn asked<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports) -> u32 {
-    let (Some(link), Some(settings)) = (link::parse(frame, tables), tables.settings()) else {
+    let Some(settings) = tables.settings() else {
         return NONE;
     };
-    if link.ethertype == link::IPV4 {
-        packet::parse4(frame, link.l3).map_or(NONE, |packet| {
+    reread!(
+        frame,
+        tables,
+        |packet: F| {
             let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-            addressed::service::<V4, P, T>(frame, tables, settings, packet.target, word)
-        })
-    } else {
-        packet::parse6(frame, tables, link.l3).map_or(NONE, |packet| {
-            let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-            addressed::service::<V6, P, T>(frame, tables, settings, packet.target, word)
-        })
-    }
+            addressed::service::<F, P, T>(frame, tables, settings, packet.target, word)
+        },
+        NONE
+    )
 }
 
 /// Enters both translations of a flow to this server, or says why not. `service` is what [`asked`]
@@ -47,17 +46,16 @@ pub fn enter<P: Frame, T: Tables>(
     id: u32,
     service: u32,
 ) -> Word {
-    let (Some(link), Some(server)) = (link::parse(frame, tables), tables.server(id)) else {
+    let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
     // One flow for both families from here on: each would have its own place on the stack.
-    let given = if link.ethertype == link::IPV4 {
-        let packet = packet::parse4(frame, link.l3).ok();
-        packet.map(|packet| given::<V4, P, T>(frame, tables, &packet, ports))
-    } else {
-        let packet = packet::parse6(frame, tables, link.l3).ok();
-        packet.map(|packet| given::<V6, P, T>(frame, tables, &packet, ports))
-    };
+    let given = reread!(
+        frame,
+        tables,
+        |packet: F| Some(given::<F, P, T>(frame, tables, &packet, ports)),
+        None
+    );
     let service = service as u64;
     match given {
         Some(given) => both(tables, &Flow { given, service }, server, id),

@@ -4,12 +4,12 @@
 //! that of the answer: it says who sent the quoted packet, and what it was before.
 
 use crate::checksum;
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::flows::Words;
 use crate::frame::{Frame, Transport};
 use crate::icmp::{self, Quote};
-use crate::link;
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
+use crate::reread::reread;
 use crate::tables::Tables;
 use crate::translation::{Tuple, ends, flag, turned, word};
 use crate::verdict::{Drop, Note, Pass, Word};
@@ -18,20 +18,12 @@ use crate::walk;
 /// Says what becomes of an ICMP packet that [`crate::icmp`] left to us. The frame is read anew.
 #[inline(always)]
 pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::pass(Pass::NotIp);
-    };
-    if link.ethertype == link::IPV4 {
-        match packet::parse4(frame, link.l3) {
-            Ok(packet) => related::<V4, P, T>(frame, tables, &packet),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    } else {
-        match packet::parse6(frame, tables, link.l3) {
-            Ok(packet) => related::<V6, P, T>(frame, tables, &packet),
-            Err(_) => Word::pass(Pass::NotUnderstood),
-        }
-    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| related::<F, P, T>(frame, tables, &packet),
+        Word::pass(Pass::NotUnderstood)
+    )
 }
 
 #[inline(always)]

@@ -20,11 +20,12 @@
 
 use crate::checksum;
 use crate::connection::flag as tcp;
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::link;
 use crate::packet::{self, Packet, Part, TCP, checksum_at};
+use crate::reread::reread;
 use crate::tables::Tables;
 use crate::translation::{Tuple, turned, word};
 use crate::verdict::{Drop, Word};
@@ -61,16 +62,12 @@ pub fn acknowledge<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 
 #[inline(always)]
 fn each<P: Frame, T: Tables>(frame: &mut P, tables: &T, to_server: bool) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::drop(Drop::Internal);
-    };
-    let done = if link.ethertype == link::IPV4 {
-        let packet = packet::parse4(frame, link.l3).ok();
-        packet.and_then(|packet| either::<V4, P, T>(frame, tables, &packet, to_server))
-    } else {
-        let packet = packet::parse6(frame, tables, link.l3).ok();
-        packet.and_then(|packet| either::<V6, P, T>(frame, tables, &packet, to_server))
-    };
+    let done = reread!(
+        frame,
+        tables,
+        |packet: F| either::<F, P, T>(frame, tables, &packet, to_server),
+        None
+    );
     done.unwrap_or(Word::drop(Drop::NoRoom))
 }
 
@@ -82,16 +79,12 @@ const DONE: Word = Word::server(1);
 /// bytes takes more of the stack than Linux 6.1 has behind the decision.
 #[inline(always)]
 pub fn put<P: Frame, T: Tables>(frame: &mut P, tables: &T, kept: u32) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
-        return Word::drop(Drop::Internal);
-    };
-    let done = if link.ethertype == link::IPV4 {
-        let packet = packet::parse4(frame, link.l3).ok();
-        packet.and_then(|packet| insert::<V4, P, T>(frame, tables, &packet, kept))
-    } else {
-        let packet = packet::parse6(frame, tables, link.l3).ok();
-        packet.and_then(|packet| insert::<V6, P, T>(frame, tables, &packet, kept))
-    };
+    let done = reread!(
+        frame,
+        tables,
+        |packet: F| insert::<F, P, T>(frame, tables, &packet, kept),
+        None
+    );
     done.map_or(Word::drop(Drop::NoRoom), |()| DONE)
 }
 
