@@ -3,7 +3,8 @@
 //! All is found by the namespace's inode, so that a command in the namespace finds its director.
 //! The pins must be seen by every later daemon: `ip netns exec` gives each program a mount
 //! namespace of its own with another `/sys`, so the file system of pins is looked for, and where
-//! there is none mounted, in the mount namespace of the first process.
+//! there is none, one is mounted in the mount namespace of the first process. Where that is out of
+//! reach, as in some containers, it is mounted in the daemon's own.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,10 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use shunt_datapath::entry::LAYOUT;
+use tracing::warn;
+
+/// Where one is mounted if there is none.
+const OWN: &str = "/run/shunt/bpf";
 
 /// The folders of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,17 +121,25 @@ fn is_bpf(path: &Path) -> bool {
 fn bpf_folder() -> Result<PathBuf> {
     const USUAL: [&str; 4] = [
         "/sys/fs/bpf",
-        "/run/shunt/bpf",
+        OWN,
         "/proc/1/root/sys/fs/bpf",
         "/proc/1/root/run/shunt/bpf",
     ];
     if let Some(found) = USUAL.iter().map(Path::new).find(|path| is_bpf(path)) {
         return Ok(found.to_owned());
     }
-    mount_for_all().context(
-        "no BPF file system is mounted, and mounting one failed; \
-         try: mount -t bpf bpf /sys/fs/bpf",
-    )?;
+    if let Err(error) = mount_for_all() {
+        mount_here().context(
+            "no BPF file system is mounted, and mounting one failed; \
+             try: mount -t bpf bpf /sys/fs/bpf",
+        )?;
+        warn!(
+            error = format!("{error:#}"),
+            folder = OWN,
+            action = "forwarding goes on without a daemon only while this mount namespace stays",
+            "no BPF file system is mounted, and the first process's mounts are out of reach"
+        );
+    }
     match USUAL.iter().map(Path::new).find(|path| is_bpf(path)) {
         Some(found) => Ok(found.to_owned()),
         None => bail!("a BPF file system was mounted but cannot be seen"),
@@ -136,22 +149,22 @@ fn bpf_folder() -> Result<PathBuf> {
 /// Mounts one in the mount namespace of the first process, from a thread that goes there.
 fn mount_for_all() -> Result<()> {
     let worker = std::thread::spawn(|| -> Result<()> {
+        let path = "/proc/1/ns/mnt";
+        let first = fs::File::open(path).context(path)?;
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-        let first = fs::File::open("/proc/1/ns/mnt")?;
         nix::sched::setns(first, nix::sched::CloneFlags::CLONE_NEWNS)?;
-        let target = "/run/shunt/bpf";
-        fs::create_dir_all(target)?;
-        mount(
-            Some("bpf"),
-            target,
-            Some("bpf"),
-            MsFlags::empty(),
-            Some("mode=0700"),
-        )?;
-        Ok(())
+        mount_here()
     });
     match worker.join() {
         Ok(result) => result,
         Err(_) => bail!("the thread that mounts died"),
     }
+}
+
+/// Mounts one in the mount namespace of this thread.
+fn mount_here() -> Result<()> {
+    fs::create_dir_all(OWN).with_context(|| format!("cannot make {OWN}"))?;
+    let mode = Some("mode=0700");
+    mount(Some("bpf"), OWN, Some("bpf"), MsFlags::empty(), mode)
+        .with_context(|| format!("cannot mount at {OWN}"))
 }
