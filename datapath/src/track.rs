@@ -248,12 +248,12 @@ pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state
     }
 }
 
-/// 1 if a connection that has a way back or a template gives way no longer.
+/// 1 if a connection that has a way back or a template gives way no longer, or gives way now.
 #[inline(always)]
 #[must_use]
-pub fn settles(before: Meta, state: State) -> u32 {
+pub fn turns(before: Meta, state: State) -> u32 {
     let told = before.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED) != Meta::NO_OUTPUT;
-    connection::gives_way(before.state()) & u32::from(told) & (connection::gives_way(state) ^ 1)
+    (connection::gives_way(before.state()) ^ connection::gives_way(state)) & u32::from(told)
 }
 
 /// What the way back of a connection in this state says: it gives way when the connection does.

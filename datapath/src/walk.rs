@@ -253,11 +253,11 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             let before = entry.meta();
             let state = track::follow(tables, settings, before, Heard::of(packet, ports), false);
             track::note::<F, T>(tables, &mut entry, state, now);
-            if (ports.flags & flag::SYN) as u32 | track::settles(before, state) != 0
+            if (ports.flags & flag::SYN) as u32 | track::turns(before, state) != 0
                 || may_have_settled(packet, before, now)
             {
-                // The client asks again, or its connection no longer gives way: way back and
-                // template are made sure of.
+                // The client asks again, or its connection gives way no longer, or does now: way
+                // back and template are made sure of, and do as it does.
                 frame.begin(tables, ports, entry.target(), service);
             }
             (entry.target(), server)

@@ -29,6 +29,8 @@ pub fn cases() -> Vec<Case> {
         cases.push(half_open_give_way(v6));
         cases.push(established_stay(v6));
         cases.push(nat_needs_an_entry(v6));
+        cases.push(closed_by_the_client_gives_way(v6, FIN | ACK));
+        cases.push(closed_by_the_client_gives_way(v6, RST));
     }
     cases
 }
@@ -347,6 +349,40 @@ fn established_stay(v6: bool) -> Case {
         live(tables, 1) == (u32::from(room), 0)
     })
     .holds("none was displaced", noted(Note::Displaced, 0))
+}
+
+/// The last that is heard of it comes from the client, so no answer tells its way back.
+fn closed_by_the_client_gives_way(v6: bool, last: u8) -> Case {
+    let kind = if last & RST == 0 { "FIN" } else { "RST" };
+    let mut all = case(
+        format!(
+            "NAT {}: what a client's {kind} closed gives both its places away",
+            family_name(v6)
+        ),
+        narrow(v6, method::MASQUERADE),
+    );
+    for port in 0..=if v6 { 2 } else { 4 } {
+        let client = (client(v6).0, 1000 + port);
+        for (back, flags) in [
+            (false, SYN),
+            (true, SYN | ACK),
+            (false, ACK),
+            (true, FIN | ACK),
+            (false, last),
+        ] {
+            all = if back {
+                let packet = tcp(server_end(v6), client, flags);
+                // No hop to the client is prepared: it goes where the client's came from.
+                let out = packet.clone().from(virtual_end(v6)).macs(1, 2).ttl(63);
+                all.turns(&packet, Verdict::Send(1), &out)
+            } else {
+                let packet = tcp(client, virtual_end(v6), flags);
+                let out = packet.clone().to(server_end(v6)).macs(7, 3).ttl(63);
+                all.turns(&packet, SENT, &out)
+            };
+        }
+    }
+    all.holds("all were entered", noted(Note::Untracked, 0))
 }
 
 fn nat_needs_an_entry(v6: bool) -> Case {
