@@ -1,6 +1,6 @@
 //! Which service or masqueraded server an address and port belong to.
 
-use crate::entry::{NONE, Settings, WIDE, lookup, wide_number, with_port};
+use crate::entry::{LEFT, NONE, Settings, WIDE, lookup, wide_number, with_port};
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::tables::Tables;
@@ -51,12 +51,15 @@ pub fn wide<F: Family, T: Tables>(tables: &T, address: F::Address, word: u32) ->
     with_port(id, word as u16)
 }
 
-/// The service that an endpoint belongs to.
+/// The service that an endpoint belongs to; [`NONE`], whose entry is nobody's, if no rule leads
+/// there any more.
 #[inline(always)]
 pub fn service_of<T: Tables>(tables: &T, endpoint: u32) -> u32 {
     if endpoint & WIDE == 0 {
         endpoint
-    } else {
+    } else if endpoint & LEFT == 0 {
         tables.wide_service(wide_number(endpoint))
+    } else {
+        NONE
     }
 }

@@ -26,6 +26,10 @@ pub const WIDES: u32 = 64;
 /// is one of the way back.
 pub const BACK: u32 = 1 << 23;
 
+/// The bit of the id of a mark's endpoint that no rule leads to any more: its connections go on,
+/// and none is opened. The key of a flow does not have it.
+pub const LEFT: u32 = 1 << 24;
+
 /// The id of the endpoint of every port with this number.
 #[must_use]
 pub const fn wide(number: u32) -> u32 {

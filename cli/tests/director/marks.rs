@@ -1,11 +1,12 @@
 //! Firewall marks: several addresses, ports and protocols as one service.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use shunt_lab::{Family, HttpLoad, HttpServer, Topology, get, skipped};
 
-use crate::bed::{Method, at, web_servers};
+use crate::bed::{Held, Method, at, web_servers};
 use crate::director::Director;
 
 /// The servers that answer ten requests, each by a connection of its own.
@@ -144,5 +145,56 @@ fn by_origin(method: Method, option: &str) -> Result<()> {
         rules.contains("anywhere") && rules.contains(" lo "),
         "{rules}"
     );
+    Ok(())
+}
+
+/// As in IPVS, which knows a connection by its ends, whatever its packets are marked with by then.
+#[test]
+fn connections_outlive_their_rule() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    for method in [Method::Route, Method::Masquerade] {
+        let bed = Topology::builder().servers(2).offloads().build()?;
+        let _members = method.prepare(&bed)?;
+        let _http = web_servers(&bed)?;
+        let mut director = Director::start(bed.director())?;
+        for (family, mark, kind) in [(Family::V4, 7, ""), (Family::V6, 8, " -6")] {
+            let web = bed.service(family, 1, 80);
+            let rule = format!("{mark} tcp/{}", at(web.ip(), 80));
+            director.shunt(&format!("mark add {rule}"))?;
+            director.ipvsadm(&format!("-A -f {mark}{kind} -s rr"))?;
+            for index in 0..2 {
+                let server = at(bed.server_address(family, index), 0);
+                let option = method.option();
+                director.ipvsadm(&format!("-a -f {mark}{kind} -r {server} {option}"))?;
+            }
+            let mut held = Held::open_all(bed.client(), web, 4)?;
+            let mut goes_on = |when: &str| -> Result<()> {
+                for (held, server) in &mut held {
+                    let now = held
+                        .ask()
+                        .with_context(|| format!("{method:?} {family:?} {when}"))?;
+                    ensure!(now == *server, "{when}: moved from {server} to {now}");
+                }
+                Ok(())
+            };
+
+            director.shunt(&format!("mark delete {rule}"))?;
+            ensure!(get(bed.client(), web, "/").is_err(), "{web} is still ours");
+            goes_on("without its rule")?;
+            // Longer than it takes to see that nobody needs the place.
+            std::thread::sleep(Duration::from_secs(3));
+            goes_on("a while later")?;
+            director.kill()?;
+            director.restart()?;
+            ensure!(get(bed.client(), web, "/").is_err(), "{web} is ours again");
+            goes_on("after a restart")?;
+
+            director.shunt(&format!("mark add {rule}"))?;
+            ensure!(get(bed.client(), web, "/").is_ok(), "{web} is not back");
+            goes_on("with its rule again")?;
+        }
+    }
     Ok(())
 }

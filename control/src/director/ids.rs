@@ -312,6 +312,11 @@ impl Ids {
         held.insert(endpoint) && held.len() == 1
     }
 
+    /// Whether the stretch of ids that this one is of has an owner.
+    pub fn has_place(&self, id: u32) -> bool {
+        id & entry::WIDE != 0 && self.wide_services.contains_key(&entry::wide_number(id))
+    }
+
     /// Whether an address has any endpoint of services or masqueraded servers.
     pub fn is_held(&self, address: IpAddr, word: u32) -> bool {
         self.addresses.contains_key(&(address, word))

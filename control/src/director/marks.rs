@@ -5,13 +5,14 @@
 //! id is whole: so a flow's key tells the places of a mark apart, and the walk knows nothing of
 //! marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, endpoint_word, kind};
 use shunt_model::mark::{MarkRule, Ports};
 use shunt_model::{Origin, ServiceKey};
 
+use super::left::{At, Endpoints};
 use super::origins::{self, Origins, Places};
 use super::{Director, Write};
 use crate::table::Applied;
@@ -22,8 +23,10 @@ pub type Place = (u8, IpAddr);
 impl Director {
     /// Makes the endpoints what rules and services of marks say.
     pub(super) fn renew_marks(&mut self) {
-        let (wanted, origins) = self.wanted_marks();
-        let before = std::mem::replace(&mut self.marked, wanted.clone());
+        let (mut wanted, ruled, origins) = self.wanted_marks();
+        let before = std::mem::take(&mut self.marked);
+        self.keep_left(&before, &ruled, &mut wanted);
+        self.marked.clone_from(&wanted);
         for ((address, word), id) in &wanted {
             if before.get(&(*address, *word)) != Some(id) {
                 self.write(Write::EndpointAdd {
@@ -44,14 +47,19 @@ impl Director {
         for (address, word) in before.into_keys() {
             let is_needed = wanted.contains_key(&(address, word));
             // That an address has any endpoint may be so by a service too.
-            if !is_needed && !self.ids.is_held(address, word) {
-                self.write(Write::EndpointRemove { address, word });
+            if is_needed || self.ids.is_held(address, word) {
+                continue;
             }
+            self.write(match self.ordinary((address, word)) {
+                Some(id) => Write::EndpointAdd { address, word, id },
+                None => Write::EndpointRemove { address, word },
+            });
         }
     }
 
-    /// The ordinary endpoints, and those of places where a rule minds the origin.
-    fn wanted_marks(&mut self) -> (BTreeMap<(IpAddr, u32), u32>, Origins) {
+    /// The ordinary endpoints, all places of rules, and the endpoints of those where a rule minds
+    /// the origin.
+    fn wanted_marks(&mut self) -> (Endpoints, BTreeSet<At>, Origins) {
         let rules: Vec<MarkRule> = self.table.marks().copied().collect();
         let mut wanted = BTreeMap::new();
         let mut places = Places::new();
@@ -79,7 +87,7 @@ impl Director {
         }
         let minding = places.iter().filter(|(_, rules)| !is_plain(rules));
         let origins = origins::of_places(minding, &self.network);
-        (wanted, origins)
+        (wanted, places.into_keys().collect(), origins)
     }
 
     /// The stretch of ids that a mark's service has for a place, with its owner written. One that
@@ -226,6 +234,96 @@ mod tests {
             director.unused(&BTreeSet::new(), &BTreeSet::new());
         }
         assert_eq!(endpoints(&mut director), (vec![], 5));
+    }
+
+    /// What is said of the endpoint at this port: with its id, or that it is gone.
+    fn said(director: &mut Director, port: u16) -> Vec<Option<u32>> {
+        let wanted = endpoint_word(port.to_be(), 6, kind::SERVICE);
+        let mut said = Vec::new();
+        while let Some(output) = director.poll() {
+            match output {
+                Output::Write(Write::EndpointAdd { word, id, .. }) if word == wanted => {
+                    said.push(Some(id));
+                }
+                Output::Write(Write::EndpointRemove { word, .. }) if word == wanted => {
+                    said.push(None);
+                }
+                _ => {}
+            }
+        }
+        said
+    }
+
+    /// A mark's service with two ports, of which the rule for the second is deleted.
+    fn one_left() -> Director {
+        let mut director = director(SMALL);
+        for rule in rules("tcp/192.0.2.1:80,443") {
+            change(&mut director, rule);
+        }
+        let service = service();
+        change(&mut director, Change::AddService { service });
+        assert_eq!(said(&mut director, 443), [Some(entry::wide(0) | 443)]);
+        delete_second(&mut director);
+        director
+    }
+
+    fn delete_second(director: &mut Director) {
+        let Some(Change::AddMark { rule }) = rules("tcp/192.0.2.1:443").pop() else {
+            unreachable!("it adds a rule");
+        };
+        change(director, Change::DeleteMark { rule });
+    }
+
+    fn look(director: &mut Director, used: &[u32]) {
+        let used = used.iter().copied().collect();
+        director.unused(&used, &BTreeSet::new());
+    }
+
+    #[test]
+    fn connections_of_a_deleted_rule_are_found_as_long_as_there_are_any() {
+        let mut director = one_left();
+        let left = entry::wide(0) | 443 | entry::LEFT;
+        assert_eq!(said(&mut director, 443), [Some(left)]);
+        for _ in 0..3 {
+            look(&mut director, &[1, entry::wide(0)]);
+        }
+        assert_eq!(said(&mut director, 443), []);
+
+        // The rule is back: new connections too.
+        for rule in rules("tcp/192.0.2.1:443") {
+            change(&mut director, rule);
+        }
+        assert_eq!(said(&mut director, 443), [Some(entry::wide(0) | 443)]);
+
+        delete_second(&mut director);
+        assert_eq!(said(&mut director, 443), [Some(left)]);
+        look(&mut director, &[1]);
+        assert_eq!(said(&mut director, 443), [], "a look may be too early");
+        look(&mut director, &[1]);
+        assert_eq!(said(&mut director, 443), [None]);
+    }
+
+    #[test]
+    fn what_a_deleted_rule_left_gives_way_to_who_comes_there() {
+        for text in ["tcp/192.0.2.1:443", "tcp/192.0.2.1:0"] {
+            let mut director = one_left();
+            said(&mut director, 443);
+            let service = Service {
+                key: text.parse().unwrap(),
+                ..service()
+            };
+            change(&mut director, Change::AddService { service });
+            let now = said(&mut director, 443);
+            match text.ends_with(":0") {
+                true => assert_eq!(now, [None]),
+                // By the service's own id.
+                false => assert!(now.last().is_some_and(|id| id.is_some_and(|id| id < 9))),
+            }
+            for _ in 0..3 {
+                look(&mut director, &[1, 2]);
+            }
+            assert_eq!(said(&mut director, 443), []);
+        }
     }
 
     #[test]

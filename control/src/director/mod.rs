@@ -12,6 +12,7 @@ mod entries;
 pub mod fate;
 mod hops;
 mod ids;
+mod left;
 mod locals;
 mod marks;
 mod names;
@@ -105,6 +106,11 @@ pub struct Director {
     written: BTreeMap<u32, entry::Server>,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
+    /// Those of them that no rule leads to any more, and how many looks at the flows saw none of
+    /// their connections.
+    left: BTreeMap<left::At, u8>,
+    /// There were such endpoints: what is remembered of them is renewed.
+    remembers_left: bool,
     /// Deleted services that hide one of every port, and how many looks at the flows saw it so.
     hiding: BTreeMap<ServiceKey, u8>,
     /// Those of packets from somewhere.
@@ -149,6 +155,8 @@ impl Director {
             clock,
             written: BTreeMap::new(),
             marked: BTreeMap::new(),
+            left: BTreeMap::new(),
+            remembers_left: false,
             hiding: BTreeMap::new(),
             origins: origins::Origins::new(),
             standings: BTreeMap::new(),
@@ -289,7 +297,8 @@ impl Director {
             Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
             Applied::LocalsChanged { family } => self.renew_locals(*family),
         }
-        if marks::are_touched(applied) {
+        let may_cover = matches!(applied, Applied::ServiceAdded { .. }) && !self.left.is_empty();
+        if may_cover || marks::are_touched(applied) {
             self.renew_marks();
         }
         self.renew_answerers();
@@ -343,6 +352,7 @@ impl Director {
     /// was deleted may be given away again.
     pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
         self.uncover();
+        self.forget_left(used_services);
         let freed = self.ids.release(used_services, used_servers);
         if freed.is_empty() {
             return;

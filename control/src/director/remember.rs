@@ -34,6 +34,9 @@ pub struct Memory {
     /// Those of clients on links.
     #[serde(default)]
     pub clients: BTreeMap<IpAddr, u32>,
+    /// Endpoints of deleted rules that have connections: address, word and id.
+    #[serde(default)]
+    pub left: Vec<(IpAddr, u32, u32)>,
 }
 
 /// What one change, or what follows from flows and networks, adds to a memory: a change of the
@@ -56,6 +59,9 @@ pub struct Step {
     gateways: Option<BTreeMap<IpAddr, Numbered>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clients: Vec<(IpAddr, Option<u32>)>,
+    /// All of them, if any were others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<Vec<(IpAddr, u32, u32)>>,
 }
 
 impl Step {
@@ -64,6 +70,13 @@ impl Step {
             gateways: Some(gateways.clone()),
             ..Self::default()
         }
+    }
+
+    /// With the endpoints of deleted rules, where there are or were any.
+    pub(super) fn with_left(mut self, director: &Director) -> Self {
+        let is_new = director.remembers_left;
+        self.left = is_new.then(|| director.left_endpoints());
+        self
     }
 
     pub(super) fn client(client: IpAddr, number: Option<u32>) -> Self {
@@ -125,6 +138,9 @@ impl Recollection {
         }
         if let Some(gateways) = step.gateways {
             memory.gateways = gateways;
+        }
+        if let Some(left) = step.left {
+            memory.left = left;
         }
         for (client, number) in step.clients {
             match number {
@@ -191,6 +207,7 @@ impl Director {
             endpoints: self.ids.endpoints.clone(),
             gateways: self.hops.gateways.clone(),
             clients: self.hops.clients.clone(),
+            left: self.left_endpoints(),
         }
     }
 
@@ -224,7 +241,7 @@ impl Director {
         if let Applied::ServiceAdded { key } = applied {
             self.told_places(&mut step, key);
         }
-        Some(step)
+        Some(step.with_left(self))
     }
 
     /// Puts the places of a mark's service into a step, if it has any.
@@ -265,6 +282,7 @@ impl Director {
             endpoints: freed.nat.iter().map(|key| (*key, None)).collect(),
             ..Step::default()
         }
+        .with_left(self)
     }
 
     /// Goes on where an earlier daemon stood. `pool` says which pool the packet path uses for a
@@ -304,6 +322,10 @@ impl Director {
         }
         director.resume_ghosts();
         director.resume_endpoints();
+        let left = memory.left.into_iter();
+        director.marked = left
+            .map(|(address, word, id)| ((address, word), id))
+            .collect();
         director.renew_marks();
         director.find_calls();
         director.renew_answerers();

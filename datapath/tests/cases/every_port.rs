@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use shunt_datapath::entry::{Ways, method, scheduler};
+use shunt_datapath::entry::{LEFT, Ways, kind, method, scheduler, wide};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 use shunt_datapath::verdict::{Pass, Verdict};
 
@@ -16,6 +16,8 @@ pub fn cases() -> Vec<Case> {
         for protocol in [TCP, UDP] {
             cases.push(routed(v6, protocol));
             cases.push(masqueraded(v6, protocol));
+            cases.push(left(v6, protocol, method::ROUTE));
+            cases.push(left(v6, protocol, method::MASQUERADE));
         }
         cases.push(a_service_of_the_port_comes_first(v6));
         cases.push(local_to_a_server(v6));
@@ -58,6 +60,44 @@ fn own(first: IpAddr, number: u16) -> IpAddr {
         IpAddr::V4(a) => Ipv4Addr::from(u32::from(a) + u32::from(more)).into(),
         IpAddr::V6(a) => Ipv6Addr::from(u128::from(a) + u128::from(more)).into(),
     }
+}
+
+/// A mark's place whose rule was deleted: as a place of every port, found by its port.
+fn left(v6: bool, protocol: u8, method: u8) -> Case {
+    fn leave(tables: &mut HostTables) {
+        for v6 in FAMILIES {
+            for protocol in [TCP, UDP] {
+                let (address, id) = (virtual_end(v6).0, wide(1) | 21 | LEFT);
+                tables.add_endpoint(address, 21, protocol, kind::SERVICE, id);
+            }
+        }
+    }
+    let (name, family) = (protocol_name(protocol), family_name(v6));
+    let asked = (virtual_end(v6).0, 21);
+    let known = opening(protocol, client(v6), asked);
+    let stranger = opening(protocol, (client(v6).0, 4321), asked);
+    let nat = method == method::MASQUERADE;
+    let sent = |packet: &Packet| {
+        let out = packet.clone().macs(0x101, 3).ttl(63);
+        if nat {
+            out.to((server_end(v6).0, 21))
+        } else {
+            out
+        }
+    };
+    let kind = if nat { "NAT" } else { "route" };
+    case(
+        format!("{name} {family}, {kind}: where no rule leads any more, what is known goes on"),
+        farm(v6, protocol, method),
+    )
+    .turns(&known, Verdict::Send(TO_SERVER), &sent(&known))
+    .changes(leave)
+    .turns(&known, Verdict::Send(TO_SERVER), &sent(&known))
+    .leaves(&stranger, Verdict::Pass(Pass::NotOurs))
+    .turns(&known, Verdict::Send(TO_SERVER), &sent(&known))
+    .holds("one connection", |tables| {
+        tables.traffic.lock().unwrap()[1].connections == 1
+    })
 }
 
 /// lblc knows the server of an address by the service, which has another id than its endpoint.

@@ -171,6 +171,7 @@ impl Director {
             endpoints: BTreeMap::new(),
             gateways: BTreeMap::new(),
             clients: BTreeMap::new(),
+            left: Vec::new(),
         };
         let (table, clock) = (Table::default(), Clock { tick_ns });
         let nowhere = |_| PoolWord(0);

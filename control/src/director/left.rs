@@ -1,0 +1,100 @@
+//! Endpoints of rules that were deleted: their connections go on, and nobody opens one there.
+//!
+//! IPVS knows a connection by its ends, whatever its packets are marked with by then. Here they are
+//! found by their endpoint, so that stays for as long as there are any.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use shunt_datapath::entry::{self, LEFT, endpoint_word, kind};
+use shunt_model::{Protocol, ServiceKey};
+
+use super::remember::Step;
+use super::{Director, Output, Write};
+
+/// An address, and the word of an endpoint of it.
+pub(super) type At = (IpAddr, u32);
+/// Endpoints with their ids.
+pub(super) type Endpoints = BTreeMap<At, u32>;
+
+/// How many looks at the flows must have seen none of a place.
+const LOOKS: u8 = 2;
+
+impl Director {
+    /// Adds to the wanted endpoints those of `before` that no rule leads to any more, where there
+    /// may be connections. `ruled` are the places that rules lead to, whoever may ask there.
+    pub(super) fn keep_left(
+        &mut self,
+        before: &Endpoints,
+        ruled: &BTreeSet<At>,
+        wanted: &mut Endpoints,
+    ) {
+        let looks = std::mem::take(&mut self.left);
+        for (at, id) in before {
+            let (address, word) = *at;
+            let is_place = word >> 24 == u32::from(kind::SERVICE) && self.ids.has_place(*id);
+            if !is_place || wanted.contains_key(at) || self.is_covered(*at, ruled) {
+                continue;
+            }
+            wanted.insert(*at, id | LEFT);
+            let of_address = endpoint_word(0, (word >> 16) as u8, kind::ADDRESS);
+            wanted.insert((address, of_address), 1);
+            self.left
+                .insert(*at, looks.get(at).copied().unwrap_or_default());
+            self.remembers_left = true;
+        }
+    }
+
+    /// Whether packets there are for somebody else: for a rule or a service of this port, or of
+    /// every port.
+    fn is_covered(&self, (address, word): At, ruled: &BTreeSet<At>) -> bool {
+        let words = [word, word & !0xffff];
+        let mut places = words.into_iter().map(|word| (address, word));
+        places.any(|at| ruled.contains(&at) || self.ordinary(at).is_some())
+    }
+
+    /// The endpoint's id of the service that has this address and port itself.
+    pub(super) fn ordinary(&self, (address, word): At) -> Option<u32> {
+        let key = ServiceKey::Address {
+            protocol: Protocol::from_number((word >> 16) as u8)?,
+            address,
+            port: u16::from_be(word as u16),
+        };
+        let is_service = word >> 24 == u32::from(kind::SERVICE);
+        let slot = self.ids.services.get(&key).filter(|_| is_service)?;
+        Some(slot.ids.endpoint())
+    }
+
+    /// A look at the flows found these services, and these places of marks, in use.
+    pub(super) fn forget_left(&mut self, used: &BTreeSet<u32>) {
+        let mut gone = Vec::new();
+        for (at, looks) in &mut self.left {
+            let id = self.marked.get(at).copied().unwrap_or_default();
+            *looks = match used.contains(&entry::with_port(id & !LEFT, 0)) {
+                true => 0,
+                false => looks.saturating_add(1),
+            };
+            if *looks >= LOOKS {
+                gone.push(*at);
+            }
+        }
+        for at in &gone {
+            let (address, word) = *at;
+            self.left.remove(at);
+            self.marked.remove(at);
+            self.write(Write::EndpointRemove { address, word });
+        }
+        if !gone.is_empty() {
+            self.renew_marks();
+            let step = Step::default().with_left(self);
+            self.outputs.push_back(Output::Remember(step));
+        }
+    }
+
+    /// Those that are there, for the daemon that comes after.
+    pub(super) fn left_endpoints(&self) -> Vec<(IpAddr, u32, u32)> {
+        let id = |at: &At| self.marked.get(at).copied().unwrap_or_default();
+        let left = self.left.keys();
+        left.map(|at| (at.0, at.1, id(at) & !LEFT)).collect()
+    }
+}
