@@ -47,7 +47,7 @@ impl Director {
     pub(super) fn add_endpoint(&mut self, at: (IpAddr, u32), id: u32, of_address: u32) {
         let (address, word) = at;
         self.write(Write::EndpointAdd { address, word, id });
-        if self.ids.hold_address(address, of_address, word) {
+        if self.ids.addresses.hold(address, of_address, word) {
             self.write(Write::EndpointAdd {
                 address,
                 word: of_address,

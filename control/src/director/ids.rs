@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
+use super::addresses::Addresses;
 use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
@@ -78,8 +79,7 @@ pub struct Ids {
     /// Numbers of endpoints of every port: of services, each with its id, and behind NAT.
     wide_services: BTreeMap<u32, u32>,
     wide_endpoints: BTreeSet<u32>,
-    /// The endpoints that an address has, for the entry that says that it has any.
-    addresses: BTreeMap<(IpAddr, u32), BTreeSet<u32>>,
+    pub addresses: Addresses,
     /// How many servers, deleted ones with an id included, answer from there.
     answering: BTreeMap<NatKey, u32>,
     /// Endpoints from which translated flows are answered, those of every port first.
@@ -101,7 +101,7 @@ impl Ids {
             used_endpoints: Numbers::default(),
             wide_services: BTreeMap::new(),
             wide_endpoints: BTreeSet::new(),
-            addresses: BTreeMap::new(),
+            addresses: Addresses::default(),
             answering: BTreeMap::new(),
             translating: BTreeSet::new(),
             doubtful: BTreeSet::new(),
@@ -306,32 +306,9 @@ impl Ids {
         nat
     }
 
-    /// Notes that an address has this endpoint; true if it is the first.
-    pub fn hold_address(&mut self, address: IpAddr, word: u32, endpoint: u32) -> bool {
-        let held = self.addresses.entry((address, word)).or_default();
-        held.insert(endpoint) && held.len() == 1
-    }
-
     /// Whether the stretch of ids that this one is of has an owner.
     pub fn has_place(&self, id: u32) -> bool {
         id & entry::WIDE != 0 && self.wide_services.contains_key(&entry::wide_number(id))
-    }
-
-    /// Whether an address has any endpoint of services or masqueraded servers.
-    pub fn is_held(&self, address: IpAddr, word: u32) -> bool {
-        self.addresses.contains_key(&(address, word))
-    }
-
-    fn let_go_address(&mut self, address: IpAddr, word: u32, endpoint: u32) -> bool {
-        let Some(held) = self.addresses.get_mut(&(address, word)) else {
-            return false;
-        };
-        held.remove(&endpoint);
-        let is_last = held.is_empty();
-        if is_last {
-            self.addresses.remove(&(address, word));
-        }
-        is_last
     }
 
     /// Something of this service is gone, or was made another: see [`Ids::release`].
@@ -422,7 +399,7 @@ impl Ids {
         if let Some((address, word)) = entries::endpoint(key) {
             freed.endpoints.push((address, word));
             let of_address = entries::address_word(key);
-            if self.let_go_address(address, of_address, word) {
+            if self.addresses.let_go(address, of_address, word) {
                 freed.endpoints.push((address, of_address));
             }
         }
@@ -452,7 +429,7 @@ impl Ids {
         let word = endpoint_word(key.port.to_be(), key.protocol, kind::MASQUERADED);
         freed.endpoints.push((key.address, word));
         let of_address = endpoint_word(0, key.protocol, kind::ADDRESS);
-        if self.let_go_address(key.address, of_address, word) {
+        if self.addresses.let_go(key.address, of_address, word) {
             freed.endpoints.push((key.address, of_address));
         }
     }

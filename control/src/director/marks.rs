@@ -47,7 +47,7 @@ impl Director {
         for (address, word) in before.into_keys() {
             let is_needed = wanted.contains_key(&(address, word));
             // That an address has any endpoint may be so by a service too.
-            if is_needed || self.ids.is_held(address, word) {
+            if is_needed || self.ids.addresses.is_held(address, word) {
                 continue;
             }
             self.write(match self.ordinary((address, word)) {

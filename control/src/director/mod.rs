@@ -5,6 +5,7 @@
 //! the packet path consistent: what is pointed to is written before what points to it. Ids of what
 //! was deleted stay taken until no flow needs them ([`Director::unused`]).
 
+mod addresses;
 mod admit;
 mod apply;
 mod calls;
