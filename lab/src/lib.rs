@@ -66,5 +66,5 @@ pub use prefix::Prefix;
 pub use process::Process;
 pub use route::Route;
 pub use topology::{ReplyVia, Topology, TopologyBuilder, VirtualVia};
-pub use udp::{RunningProbe, UdpEcho, UdpProbe, UdpReport, udp_ask};
+pub use udp::{RunningProbe, UdpEcho, UdpProbe, UdpReport, udp_ask, udp_burst};
 pub use wait::until;

@@ -180,6 +180,36 @@ pub fn udp_ask(host: &Host, to: SocketAddr, bytes: usize, limit: Duration) -> Re
     .with_context(|| format!("datagram of {bytes} bytes to {to}"))
 }
 
+/// Sends datagrams as one, which a device or the receiver's stack cuts (`UDP_SEGMENT`), and says
+/// how many were answered as they were asked.
+pub fn udp_burst(
+    host: &Host,
+    to: SocketAddr,
+    (bytes, count): (u16, u8),
+    limit: Duration,
+) -> Result<usize> {
+    let mut question = vec![0; usize::from(bytes) * usize::from(count)];
+    Pattern::new().fill(&mut question);
+    host.run(|| {
+        let socket = std::net::UdpSocket::bind(unspecified(to))?;
+        setsockopt(&socket, sockopt::UdpGsoSegment, &i32::from(bytes)).context("UDP_SEGMENT")?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(limit))?;
+        socket.send(&question).context("send")?;
+        let mut answer = vec![0; DATAGRAM_BYTES];
+        let mut answered = 0;
+        for piece in question.chunks(bytes.into()) {
+            let Ok(length) = socket.recv(&mut answer) else {
+                break;
+            };
+            let (_, echoed) = split(&answer[..length]).context("an answer without a name")?;
+            answered += usize::from(echoed == piece);
+        }
+        Ok(answered)
+    })
+    .with_context(|| format!("{count} datagrams of {bytes} bytes as one to {to}"))
+}
+
 fn split(answer: &[u8]) -> Option<(&str, &[u8])> {
     let at = answer.iter().position(|&byte| byte == b' ')?;
     Some((std::str::from_utf8(&answer[..at]).ok()?, &answer[at + 1..]))

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use shunt_lab::{
     Family, HttpLoad, Process, ReplyVia, Topology, UdpEcho, get, skipped, transfer_down,
-    transfer_up, udp_ask, until,
+    transfer_up, udp_ask, udp_burst, until,
 };
 
 use crate::bed::{Held, LIMIT, at, flawless, web_servers};
@@ -172,6 +172,8 @@ fn datagrams(bed: &Topology, dns: SocketAddr) -> Result<()> {
         }
         said.with_context(|| format!("datagrams of {size} bytes"))?;
     }
+    let answered = udp_burst(bed.client(), dns, (1200, 8), LIMIT / 10)?;
+    ensure!(answered == 8, "{answered} of 8 that were sent as one");
     Ok(())
 }
 

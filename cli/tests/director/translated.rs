@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use shunt_lab::{
     Family, HttpLoad, HttpServer, ReplyVia, Topology, UdpEcho, get, skipped, transfer_down,
-    transfer_up, udp_ask, until,
+    transfer_up, udp_ask, udp_burst, until,
 };
 
 use crate::bed::{Held, LIMIT, Method, at, flawless, web_servers};
@@ -138,6 +138,8 @@ fn traffic(bed: &Topology, family: Family, bytes: u64) -> Result<()> {
         let said = said.with_context(|| format!("datagrams of {size} bytes"))?;
         ensure!(said.starts_with("server"), "{said}");
     }
+    let answered = udp_burst(bed.client(), dns, (1200, 8), LIMIT / 10)?;
+    ensure!(answered == 8, "{answered} of 8 that were sent as one");
     Ok(())
 }
 

@@ -391,7 +391,10 @@ impl Stores for SkbFrame {
     }
 }
 
-/// What the kernel is told of an outer header, for segmentation.
+/// What the kernel is told of an outer header, for segmentation: what it is, and that the packets
+/// of a frame that stands for many stay as large as they are. Those fit
+/// ([`shunt_datapath::method::does_not_fit`]), and datagrams must not be cut elsewhere than their
+/// sender has.
 #[inline(always)]
 fn announced(room: Room) -> u32 {
     let Room::Tunnel { v6, over } = room else {
@@ -403,6 +406,7 @@ fn announced(room: Room) -> u32 {
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
     };
     outer
+        | BPF_F_ADJ_ROOM_FIXED_GSO
         | match over {
             Over::Ip => 0,
             Over::Udp => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
