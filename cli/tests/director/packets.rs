@@ -1,7 +1,5 @@
 //! Packets that do not fit somewhere on their way.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use shunt_lab::{
     Family, HttpServer, Topology, UdpEcho, skipped, transfer_down, transfer_up, udp_ask, udp_burst,
@@ -17,8 +15,6 @@ const SMALL: u32 = 1400;
 const LARGE: usize = 1380;
 /// Bytes of a datagram, and how many are sent as one.
 const AS_ONE: (u16, u8) = (1200, 8);
-/// How long an answer may take that perhaps never comes.
-const WAIT: Duration = Duration::from_secs(3);
 
 /// The servers learn of a small link to the client by ICMP errors that come to the virtual
 /// address: the director knows whom they concern.
@@ -120,7 +116,7 @@ fn datagrams_that_were_sent_as_one_arrive_each() -> Result<()> {
             director.ipvsadm(&format!("-a -u {dns} -r {server} {}", method.option()))?;
             let case = || format!("{method:?} {family:?}");
             udp_ask(bed.client(), dns, 100, LIMIT).with_context(case)?;
-            let answered = udp_burst(bed.client(), dns, AS_ONE, WAIT).with_context(case)?;
+            let answered = udp_burst(bed.client(), dns, AS_ONE, LIMIT).with_context(case)?;
             ensure!(
                 answered == usize::from(AS_ONE.1),
                 "{}: {answered} of {AS_ONE:?}: {}",
