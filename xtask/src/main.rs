@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod btf;
 mod budget;
+mod circles;
 mod conform;
 mod deb;
 mod guest;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::source::{self, Fault};
-use crate::{place, process};
+use crate::{circles, place, process};
 
 /// Which crates a crate may use. A new arrow needs a page in `docs/decisions`.
 const ARROWS: [(&str, &[&str]); 9] = [
@@ -58,6 +58,7 @@ pub fn run() -> Result<()> {
     let mut faults = arrows(&metadata);
     let mut files = Vec::new();
     walk(&place::root(), Path::new(""), &mut files)?;
+    faults.extend(circles::faults(&files)?);
     for path in &files {
         faults.extend(source::name_faults(path));
         // What is no text has no lines.

@@ -12,7 +12,6 @@ use shunt_model::{
 };
 
 use super::addresses::{self, leading_number, number};
-use super::check;
 use super::halt::{Halt, try_help, usage};
 use super::names::Names;
 use super::popt::Reader;
@@ -237,7 +236,6 @@ pub fn read(program: &str, line: &[String], names: &dyn Names) -> Result<Request
         let scheduler = arguments.service.scheduler.as_deref();
         arguments.service.flags = read_flags(flags, scheduler.unwrap_or(DEFAULT_SCHEDULER))?;
     }
-    check::check(&mut arguments)?;
     Ok(Request::Do(Box::new(arguments)))
 }
 

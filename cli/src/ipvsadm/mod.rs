@@ -163,7 +163,10 @@ impl Face<'_> {
     /// One line. Within `-R` there is no input of its own.
     fn line(&mut self, line: &[String], input: Option<&mut dyn BufRead>) -> Result<u8, Halt> {
         let arguments = match arguments::read(self.called, line, self.names)? {
-            Request::Do(arguments) => arguments,
+            Request::Do(mut arguments) => {
+                check::check(&mut arguments)?;
+                arguments
+            }
             // Within `-R`, too, this is all that is done.
             Request::About(about) => {
                 write_about(about, self.called, self.out)?;

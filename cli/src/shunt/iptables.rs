@@ -11,7 +11,7 @@ use shunt_model::mark::{MarkRule, Ports, Target};
 use shunt_model::origin::{Network, UnreadableOrigin};
 use shunt_model::{Origin, Protocol};
 
-use super::mark::read_mark;
+use super::fwmark::read_mark;
 
 /// What a text has.
 #[derive(Debug, Default, PartialEq, Eq)]

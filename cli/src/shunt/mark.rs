@@ -11,6 +11,7 @@ use shunt_model::origin::{Device, Network};
 use shunt_model::{MarkRule, Origin};
 
 use super::change::{Wanted, make};
+use super::fwmark::read_mark;
 use super::iptables;
 use super::table::{Side, Table, number};
 use super::watch::{self, Watch};
@@ -66,16 +67,6 @@ impl FromWhere {
             device: self.device,
         }
     }
-}
-
-/// A mark in decimal or hexadecimal.
-pub fn read_mark(text: &str) -> Result<NonZeroU32, String> {
-    let mark = match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    mark.and_then(NonZeroU32::new)
-        .ok_or_else(|| format!("\"{text}\" is no firewall mark; it is a number from 1 on"))
 }
 
 impl Verb {

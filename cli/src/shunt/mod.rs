@@ -17,6 +17,7 @@ use crate::ipvs::{self, Ipvs};
 
 mod change;
 mod connection;
+mod fwmark;
 mod import;
 mod iptables;
 mod local;

@@ -11,7 +11,8 @@ use shunt_daemon::kernel::place::Place;
 use shunt_lab::{Host, Process, until};
 
 use super::bed::Bed;
-use super::play::{Record, play_group};
+use super::play::play_group;
+use super::record::Record;
 use super::scenario::{Scenario, groups};
 use crate::{place, process};
 

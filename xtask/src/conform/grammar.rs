@@ -10,7 +10,6 @@ use super::additions;
 use super::bed;
 use super::random::Random;
 use super::scenario::{Flow, MARKED, Rule, SERVERS, Scenario, Slot, Step, Transport};
-use super::traffic::Phase;
 use super::vocabulary::{
     Extra, LISTINGS, METHODS, Method, ODD, OF_SERVERS, OF_SERVICES, SCHEDULERS, TIMEOUTS,
     TRANSPORTS, WEIGHTS,
@@ -71,6 +70,14 @@ pub struct Service {
     rules: Vec<Rule>,
     /// Masqueraded servers may have ports of their own.
     maps: bool,
+}
+
+/// How far a flow is, as far as it is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Opening,
+    Open,
+    Closing,
 }
 
 /// A scenario that is being written.

@@ -19,7 +19,8 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 
 use super::bed::Bed;
-use super::play::{Record, play_group};
+use super::play::play_group;
+use super::record::Record;
 use super::scenario::{Scenario, groups};
 
 /// The kernel makes a variable of a word of its command line that it does not know.

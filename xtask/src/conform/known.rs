@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use shunt_lab::Family;
 
 use super::bed::{Side, director_address};
-use super::compare::{OWN_TTL, Seen, View, innermost};
 use super::packet::{ETHERNET, GRE, ICMP, ICMP6, IPIP, IPV6, Packet, UDP};
 use super::scenario::{RST, Scenario, Step, Transport};
+use super::view::{OWN_TTL, Seen, View, innermost};
 use connections::CLOSED;
 
 /// All of them.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use shunt_lab::Process;
 
 use super::inside::{self, IPVS, PLAYED, SCENARIOS, VARIABLE};
-use super::play::Record;
+use super::record::Record;
 use super::scenario::Scenario;
 use crate::{deb, initramfs, kernels, place, process};
 

@@ -15,8 +15,10 @@ mod machine;
 mod packet;
 mod play;
 mod random;
+mod record;
 mod scenario;
 mod traffic;
+mod view;
 mod vocabulary;
 
 use std::collections::BTreeMap;

@@ -10,30 +10,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
 use super::bed::{Bed, Out, ROUTER_MAC, Side, mac_of};
-use super::compare;
 use super::packet::{self, AH, ESP, ETHERNET, Header, ICMP, ICMP6, Packet};
+use super::record::{FIRST, Record};
 use super::scenario::{ACK, Datagram, Error, Flow, PUSH, Rule, Scenario, Secured, Step};
+use super::view;
 use super::vocabulary::{LAST, SETTINGS};
 use crate::process;
 
-/// The identification of the first packet that a scenario sends; each has one more.
-pub const FIRST: u16 = 0x4000;
 /// What each scenario starts with, whatever the one before it left.
 const CLEAN: [&str; 2] = ["-C", "--set 900 120 300"];
-
-/// What came of one step.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Record {
-    pub status: Option<i32>,
-    pub output: String,
-    pub error: String,
-    pub frames: Vec<Out>,
-    /// Since the beginning of the scenario.
-    pub elapsed_ms: u64,
-}
 
 /// Makes the command `ipvsadm`.
 pub type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
@@ -149,8 +136,8 @@ impl Player<'_> {
         let mut record = self.command(line, "")?;
         for _ in 0..LISTINGS {
             let again = self.command(line, "")?;
-            let agree = compare::of_slot(&record.output, self.scenario.slot)
-                == compare::of_slot(&again.output, self.scenario.slot);
+            let agree = view::of_slot(&record.output, self.scenario.slot)
+                == view::of_slot(&again.output, self.scenario.slot);
             record = again;
             if agree {
                 break;

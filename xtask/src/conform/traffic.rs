@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::grammar::{Service, Writer};
+use super::grammar::{Phase, Service, Writer};
 use super::scenario::{
     ACK, CLIENTS, Datagram, Error, FIN, Flow, PUSH, RST, SYN, Step, Transport, chunk,
 };
@@ -12,14 +12,6 @@ use super::vocabulary::{PAYLOADS, TRAFFIC_CLASSES, TRANSPORTS, TTLS};
 const MOST_OF_IPV6: u16 = 1440;
 /// Ports that clients of a service of every port ask for.
 const ASKED: [u16; 4] = [21, 80, 443, 50000];
-
-/// How far a flow is, as far as it is known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    Opening,
-    Open,
-    Closing,
-}
 
 impl Writer {
     /// New flows to one service, from different clients or from different ports of one.

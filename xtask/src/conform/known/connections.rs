@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ASSURED, Known, LEFT_BEHIND, TIMEOUTS, TIMERS};
-use crate::conform::compare::{View, connection};
+use crate::conform::view::{View, connection};
 
 /// Seconds by which a clock that counts ticks may be off.
 const TICK: u64 = 2;
