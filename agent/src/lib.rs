@@ -6,7 +6,7 @@
 //! writes down what was there before it changes it, and restores exactly that. It never touches
 //! the services. A server that was set up by hand works as well, and `check` says so.
 //!
-//! [`join`] and [`check`] read the same list of [`wanted`] things; [`leave`] reads [`memory`]. All
+//! [`join`] and [`check`] read the same list of `wanted` things; [`leave`] reads `memory`. All
 //! act in the network namespace of the calling thread.
 
 mod arguments;

@@ -25,8 +25,8 @@ pub fn service<F: Family, P: Frame, T: Tables>(
     F::wide(tables, target, word)
 }
 
-/// The endpoint of an address and [`endpoint_word`], or [`NONE`]. One of every port is looked for
-/// where there is none of just this port, as IPVS does (`ip_vs_service_find`).
+/// The endpoint of an address and its [`crate::entry::endpoint_word`], or [`NONE`]. Without one of
+/// just this port, one of every port is taken, as in IPVS (`ip_vs_service_find`).
 #[inline(always)]
 pub fn endpoint<F: Family, T: Tables>(
     tables: &T,

@@ -32,7 +32,7 @@ pub mod lookup {
 pub struct OriginKey {
     /// How many bits of what follows are asked for: all.
     pub bits: u32,
-    /// [`endpoint_word`].
+    /// [`crate::entry::endpoint_word`].
     pub word: u32,
     /// The device by its index, 0 for any; [`OriginKey::V6`] is set for IPv6.
     pub interface: u32,

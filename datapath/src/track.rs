@@ -71,7 +71,7 @@ pub fn place<F: Family, T: Tables>(
 }
 
 /// The number of the cheapest slot for a flow of this hash: its bucket's, times four, and its own.
-/// In the kernel this is a function of its own ([`Tables::cheapest`]): eight slots, each with its
+/// In the kernel this is a function of its own (`cheapest4`): eight slots, each with its
 /// price, would be verified at each place that asks.
 #[inline(always)]
 pub fn cheapest<F: Family, T: Tables>(tables: &T, hash: u64) -> u64 {

@@ -13,6 +13,7 @@ mod budget;
 mod circles;
 mod conform;
 mod deb;
+mod deny;
 mod guest;
 mod initramfs;
 mod kernels;

@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
 use crate::tally::Tally;
-use crate::{conform, object, process, tools, verify, walls};
+use crate::{conform, deny, object, process, tools, verify, walls};
 
 struct Step {
     name: &'static str,
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "packages",
         run: || tools::install(&tools::FOR_TESTS),
@@ -42,6 +42,14 @@ const STEPS: [Step; 7] = [
     Step {
         name: "clippy",
         run: clippy,
+    },
+    Step {
+        name: "documentation builds without a warning",
+        run: documentation,
+    },
+    Step {
+        name: "dependencies keep to deny.toml",
+        run: deny::check,
     },
     Step {
         name: "a kernel's IPVS and Shunt do the same",
@@ -114,6 +122,14 @@ fn clippy() -> Result<()> {
         "--",
         "-Dwarnings",
     ]))
+}
+
+fn documentation() -> Result<()> {
+    process::run(
+        process::cargo()
+            .args(["doc", "--locked", "--quiet", "--no-deps", "--workspace"])
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    )
 }
 
 fn tests() -> Result<Tally> {

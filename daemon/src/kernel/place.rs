@@ -91,7 +91,7 @@ impl Place {
         self.runtime.join("api.sock")
     }
 
-    /// What the director has to know when it comes up again ([`crate::memory`]).
+    /// What the director has to know when it comes up again (`memory.rs`).
     #[must_use]
     pub fn memory(&self) -> PathBuf {
         self.runtime.join("state.journal")

@@ -55,7 +55,7 @@ fn sum([a, b]: [u64; 2]) -> u32 {
 
 impl HostTables {
     /// Adds a service without servers. Every service has a pool of its own, of at most 300 slots
-    /// for the rules and as many as [`HostTables::pool`] is given at first for the hashes.
+    /// for the rules and as many as the pool is given at first for the hashes.
     pub fn add_service(&mut self, address: IpAddr, port: u16, protocol: u8, flags: u8) -> u32 {
         let id = self.next[0];
         self.next[0] += 1;
