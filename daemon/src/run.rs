@@ -185,13 +185,13 @@ impl Loop {
                 Some(ask) = self.asks.recv(), if told => self.shell.answer(ask),
                 done = finished(&mut scan) => {
                     scan = None;
-                    let (found, sweeper) = done?;
-                    self.shell.scanned(found, sweeper);
+                    let (found, swept) = done?;
+                    self.shell.swept(found, swept);
                     scans.reset_after(SCAN.max(scanned.elapsed() * PAUSES));
                 }
                 _ = scans.tick(), if scan.is_none() => {
                     scanned = Instant::now();
-                    scan = Some(self.shell.scan());
+                    scan = Some(self.shell.sweep());
                 }
                 done = finished(&mut sample) => {
                     sample = None;

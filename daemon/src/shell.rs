@@ -16,6 +16,7 @@ use shunt_control::director::{Clock, Director, Memory, Output, Step};
 use shunt_control::network;
 use shunt_control::table::{Limits, Table};
 use shunt_datapath::entry::Settings;
+use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
 use shunt_model::api::{Change, Done, Reason, Refusal};
 use shunt_model::{Counters, ServerAddress, ServiceKey};
 use tracing::{debug, error, info, warn};
@@ -28,7 +29,7 @@ use crate::kernel::clock;
 use crate::kernel::grace;
 use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
-use crate::kernel::scan::{Found, Look, Stretch, Sweeper};
+use crate::kernel::sweep::{self, Look};
 use crate::kernel::tables::{Shared, Tables};
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
@@ -49,7 +50,7 @@ pub struct Shell {
     retired: BTreeMap<ServiceKey, Counters>,
     samples: Samples,
     found: Found,
-    sweeper: Sweeper,
+    swept: Swept,
     known: bool,
     /// None after it could not be written, until it can.
     journal: Option<Journal>,
@@ -66,6 +67,7 @@ struct Glance {
     shared: Arc<Shared>,
     settings: Settings,
     now: u32,
+    tick_ns: u64,
     ended: BTreeSet<u32>,
     stretch: Option<Stretch>,
 }
@@ -76,6 +78,7 @@ impl Glance {
             tables: &self.shared,
             settings: &self.settings,
             now: self.now,
+            tick_ns: self.tick_ns,
             ended: &self.ended,
             stretch: self.stretch,
         }
@@ -141,7 +144,7 @@ impl Shell {
             retired: BTreeMap::new(),
             samples: Samples::default(),
             found: Found::default(),
-            sweeper: Sweeper::default(),
+            swept: Swept::default(),
             known: false,
             journal: None,
             waiting: Waiting::default(),
@@ -170,7 +173,7 @@ impl Shell {
         }
     }
 
-    /// Does what the director wants done. Endpoints that nobody claimed are left to [`Self::scan`].
+    /// Does what the director wants done. Endpoints that nobody claimed are left to [`Self::sweep`].
     pub fn carry_out(&mut self) {
         let mut look = false;
         while let Some(output) = self.director.poll() {
@@ -275,6 +278,7 @@ impl Shell {
             shared: self.tables.shared.clone(),
             settings: self.settings(),
             now: self.tick(),
+            tick_ns: clock::tick_ns(self.object.made.jiffies_rate),
             ended: self.director.ended(),
             stretch: None,
         }
@@ -292,21 +296,21 @@ impl Shell {
         Some(Stretch::new(anywhere as u32, seconds.min(32)))
     }
 
-    /// Begins a scan beside the task; the answer goes to [`Self::scanned`].
-    pub fn scan(&mut self) -> tokio::task::JoinHandle<(Found, Sweeper)> {
+    /// Begins a sweep beside the task; the answer goes to [`Self::swept`].
+    pub fn sweep(&mut self) -> tokio::task::JoinHandle<(Found, Swept)> {
         let glance = Glance {
             stretch: self.stretch(),
             ..self.glance()
         };
-        let mut sweeper = std::mem::take(&mut self.sweeper);
+        let mut swept = std::mem::take(&mut self.swept);
         tokio::task::spawn_blocking(move || {
-            let found = glance.look().scan(&mut sweeper);
-            (found, sweeper)
+            let found = sweep::sweep(glance.look(), &mut swept);
+            (found, swept)
         })
     }
 
-    pub fn scanned(&mut self, found: Found, sweeper: Sweeper) {
-        self.sweeper = sweeper;
+    pub fn swept(&mut self, found: Found, swept: Swept) {
+        self.swept = swept;
         self.director.unused(&found.services, &found.servers);
         self.director.unused_hops(&found.hops);
         self.director.pools_settled();

@@ -51,6 +51,8 @@ pub mod reset;
 pub mod schedule;
 pub mod sctp;
 pub mod secured;
+#[cfg(any(test, feature = "host"))]
+pub mod sweep;
 pub mod switches;
 pub mod tables;
 pub mod template;

@@ -1,135 +1,95 @@
 //! Connections in the operator's words: their listing, and how many are in each state.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use shunt_control::director::Names;
 use shunt_datapath::connection;
-use shunt_datapath::flows::{self, Layout, Narrow, Record, Wide};
+use shunt_datapath::flows::{Layout, Narrow, Record, Wide};
 use shunt_datapath::sctp;
+use shunt_datapath::sweep;
 use shunt_model::{Connection, Family, Protocol, ServiceKey, State};
 use tracing::error;
 
-use super::mapping::{BucketWords, Mapping};
-use super::scan::Look;
+use super::sweep::Look;
 
-impl Look<'_> {
-    /// How many connections are in each state; changes nothing.
-    #[must_use]
-    pub fn states(self) -> Vec<(State, u64)> {
-        let mut counts = [0u64; 32];
-        self.count::<Narrow>(
-            &self.tables.flows4,
-            self.tables.made.flow4_mask(),
-            &mut counts,
-        );
-        self.count::<Wide>(
-            &self.tables.flows6,
-            self.tables.made.flow6_mask(),
-            &mut counts,
-        );
-        match self.tables.calls.states(self) {
-            Ok([none, assured]) => {
-                counts[connection::TEMPLATE as usize] += none;
-                counts[connection::TEMPLATE_ASSURED as usize] += assured;
-            }
-            Err(error) => error!(error = format!("{error:#}"), "calls not counted"),
+/// How many connections are in each state; changes nothing.
+#[must_use]
+pub fn states(look: Look<'_>) -> Vec<(State, u64)> {
+    let mut counts = look.states();
+    match look.tables.calls.states(look) {
+        Ok([none, assured]) => {
+            counts[connection::TEMPLATE as usize] += none;
+            counts[connection::TEMPLATE_ASSURED as usize] += assured;
         }
-        let mut states: Vec<(State, u64)> = Vec::new();
-        for (state, number) in (0u32..).zip(counts) {
-            let state = self::state(Protocol::Tcp, state);
-            match states.iter_mut().find(|(other, _)| *other == state) {
-                Some((_, sum)) => *sum += number,
-                None => states.push((state, number)),
-            }
-        }
-        states
+        Err(error) => error!(error = format!("{error:#}"), "calls not counted"),
     }
-
-    fn count<L: Layout>(self, mapping: &Mapping, mask: u32, counts: &mut [u64; 32]) {
-        for bucket in 0..=mask {
-            let Some(words) = mapping.value(bucket as usize) else {
-                break;
-            };
-            for at in 0..L::SLOTS {
-                let Some((record, _)) = flows::read::<L, _>(BucketWords(words), at) else {
-                    continue;
-                };
-                let state = record.meta.state();
-                let alive = record.meta.age(self.now) <= self.limit(state);
-                if alive
-                    && !record.key.is_back::<L>()
-                    && let Some(count) = counts.get_mut(state as usize)
-                {
-                    *count += 1;
-                }
-            }
+    let mut states: Vec<(State, u64)> = Vec::new();
+    for (state, number) in (0u32..).zip(counts) {
+        let state = self::state(Protocol::Tcp, state);
+        match states.iter_mut().find(|(other, _)| *other == state) {
+            Some((_, sum)) => *sum += number,
+            None => states.push((state, number)),
         }
     }
+    states
+}
 
-    /// Calls `each` with every connection, and then every call, until it says false.
-    pub fn list(self, names: &Names, tick_ns: u64, each: &mut dyn FnMut(Connection) -> bool) {
-        let both: [(&Mapping, u32, bool); 2] = [
-            (&self.tables.flows4, self.tables.made.flow4_mask(), false),
-            (&self.tables.flows6, self.tables.made.flow6_mask(), true),
-        ];
-        for (mapping, mask, wide) in both {
-            for bucket in 0..=mask {
-                let Some(words) = mapping.value(bucket as usize) else {
-                    break;
-                };
-                let words = BucketWords(words);
-                for at in 0..4 {
-                    let record = if wide {
-                        flows::read::<Wide, _>(words, at)
-                    } else {
-                        flows::read::<Narrow, _>(words, at)
-                    };
-                    let Some((record, _)) = record else { continue };
-                    let told = if wide {
-                        self.tell::<Wide>(&record, names, tick_ns)
-                    } else {
-                        self.tell::<Narrow>(&record, names, tick_ns)
-                    };
-                    if told.is_some_and(|connection| !each(connection)) {
-                        return;
-                    }
-                }
-            }
-        }
-        if let Err(error) = self.tables.calls.list(self, names, tick_ns, each) {
-            error!(error = format!("{error:#}"), "calls not listed");
-        }
+/// How many templates name each server.
+#[must_use]
+pub fn templates(look: Look<'_>) -> BTreeMap<u32, u32> {
+    let mut counts = look.templates();
+    if let Err(error) = look.tables.calls.templates(look, &mut counts) {
+        error!(error = format!("{error:#}"), "calls not counted");
     }
+    counts
+}
 
-    /// An entry in the operator's words; `None` for the way back and for what expired.
-    fn tell<L: Layout>(self, record: &Record, names: &Names, tick_ns: u64) -> Option<Connection> {
-        if record.key.is_back::<L>() {
-            return None;
-        }
-        if self.has_ended(record.target) {
-            return None;
-        }
-        let limit = self.limit(record.meta.state());
-        let left = limit.checked_sub(record.meta.age(self.now))?;
-        let [a, b] = record.key.address;
-        let client = match L::STRIDE {
-            2 => [record.key.first >> 32, 0],
-            _ => [a, b],
-        };
-        let told = Told {
-            service: record.key.endpoint::<L>(),
-            server: record.target,
-            client,
-            left,
-        };
-        let connection = told.tell(names, tick_ns)?;
-        let client = SocketAddr::new(connection.client.ip(), u16::from_be(record.key.port::<L>()));
-        Some(Connection {
-            client,
-            state: state(connection.protocol, record.meta.state()),
-            ..connection
-        })
+/// Calls `each` with every connection, and then every call, until it says false.
+pub fn list(look: Look<'_>, names: &Names, each: &mut dyn FnMut(Connection) -> bool) {
+    let goes_on = table::<Narrow>(look, names, each) && table::<Wide>(look, names, each);
+    if !goes_on {
+        return;
     }
+    if let Err(error) = look.tables.calls.list(look, names, each) {
+        error!(error = format!("{error:#}"), "calls not listed");
+    }
+}
+
+fn table<L: Layout>(
+    look: Look<'_>,
+    names: &Names,
+    each: &mut dyn FnMut(Connection) -> bool,
+) -> bool {
+    look.living::<L>(&mut |record, left| {
+        let told = tell::<L>(look, record, left, names);
+        told.is_none_or(&mut *each)
+    })
+}
+
+/// An entry in the operator's words.
+fn tell<L: Layout>(
+    look: Look<'_>,
+    record: &Record,
+    left: u32,
+    names: &Names,
+) -> Option<Connection> {
+    if look.has_ended(record.target) {
+        return None;
+    }
+    let told = Told {
+        service: record.key.endpoint::<L>(),
+        server: record.target,
+        client: sweep::client::<L>(record),
+        left,
+    };
+    let connection = told.tell(names, look.tick_ns)?;
+    let client = SocketAddr::new(connection.client.ip(), u16::from_be(record.key.port::<L>()));
+    Some(Connection {
+        client,
+        state: state(connection.protocol, record.meta.state()),
+        ..connection
+    })
 }
 
 /// What is told of an entry.

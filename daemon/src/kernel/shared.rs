@@ -1,8 +1,7 @@
-//! The tables that several threads may look at: a scan or a listing runs beside the daemon's own
+//! The tables that several threads may look at: a sweep or a listing runs beside the daemon's own
 //! task.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 
 use shunt_datapath::entry;
 
@@ -36,15 +35,5 @@ impl Shared {
     #[must_use]
     pub fn service(&self, id: u32) -> Option<entry::Service> {
         self.services.read(id as usize)
-    }
-
-    /// The service of an endpoint.
-    #[must_use]
-    pub fn service_of(&self, endpoint: u32) -> Option<entry::Service> {
-        if endpoint & entry::WIDE == 0 {
-            return self.service(endpoint);
-        }
-        let words = self.wides.value(entry::wide_number(endpoint) as usize)?;
-        self.service(words.first()?.load(Ordering::Acquire) as u32)
     }
 }

@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::Shell;
 use crate::ephemeral;
-use crate::kernel::{clock, traffic};
+use crate::kernel::{listing, traffic};
 
 /// From this fullness on, in percent, an operator should look at the connection table.
 const NEARLY_FULL: u64 = 90;
@@ -49,7 +49,7 @@ impl Shell {
     /// How many templates each server has, if any of these services is persistent.
     fn templates<'a>(&self, mut services: impl Iterator<Item = &'a Entry>) -> BTreeMap<u32, u32> {
         if services.any(|entry| entry.service.persistence.is_some()) {
-            self.glance().look().templates()
+            listing::templates(self.glance().look())
         } else {
             BTreeMap::new()
         }
@@ -106,10 +106,9 @@ impl Shell {
     pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>) {
         let glance = self.glance();
         let names: Names = self.director.names();
-        let tick_ns = clock::tick_ns(self.object.made.jiffies_rate);
         tokio::task::spawn_blocking(move || {
             let mut text = Vec::with_capacity(1 << 17);
-            glance.look().list(&names, tick_ns, &mut |connection| {
+            listing::list(glance.look(), &names, &mut |connection| {
                 if serde_json::to_writer(&mut text, &connection).is_err() {
                     return false;
                 }
@@ -130,7 +129,7 @@ impl Shell {
         let glance = self.glance();
         tokio::task::spawn_blocking(move || {
             let mut count = ConnectionCount::default();
-            for (state, number) in glance.look().states() {
+            for (state, number) in listing::states(glance.look()) {
                 if number != 0 {
                     count.by_state.insert(state.to_string(), number);
                     count.total += number;

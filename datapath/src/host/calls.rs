@@ -56,12 +56,29 @@ impl Calls {
     }
 
     pub(super) fn enter(&self, value: u64) {
+        let connection = [0; 4];
+        self.put(&self.key(), &Call { value, connection });
+    }
+
+    /// Enters a call or changes it. False if there is no room.
+    pub(crate) fn put(&self, key: &CallKey, call: &Call) -> bool {
         let mut places = self.places.lock().expect("no panic in here");
-        let at = places.len();
-        if at < CALLS {
-            places.insert(self.key(), at);
-            self.words[at * word::WORDS].store(value, Ordering::SeqCst);
+        let free = (0..CALLS).find(|at| !places.values().any(|used| used == at));
+        let Some(at) = places.get(key).copied().or(free) else {
+            return false;
+        };
+        places.insert(*key, at);
+        let words = &self.words[at * word::WORDS..];
+        words[word::VALUE].store(call.value, Ordering::SeqCst);
+        for (index, part) in call.connection.into_iter().enumerate() {
+            words[word::CONNECTION + index].store(part, Ordering::SeqCst);
         }
+        true
+    }
+
+    pub(super) fn remove(&self, key: &CallKey) -> bool {
+        let mut places = self.places.lock().expect("no panic in here");
+        places.remove(key).is_some()
     }
 
     pub(super) fn age(&self, ticks: u32) {

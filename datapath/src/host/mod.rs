@@ -8,6 +8,7 @@ mod calls;
 mod fill;
 mod frame;
 mod origins;
+mod sweep;
 mod tables;
 mod words;
 

@@ -1,0 +1,70 @@
+//! The sweep over the kernel's maps: the core is [`shunt_datapath::sweep`], which sees arrays by
+//! their mappings; hash maps are walked here.
+
+use std::sync::atomic::Ordering;
+
+use shunt_datapath::entry;
+use shunt_datapath::sweep::{Found, Memory, Tables, View};
+use shunt_datapath::tables::Shape;
+use tracing::error;
+
+use super::mapping::BucketWords;
+use super::tables::Shared;
+
+/// A view of the kernel's maps.
+pub type Look<'a> = View<'a, &'a Shared>;
+
+/// Goes once over everything.
+pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
+    let mut found = look.sweep(memory);
+    match look.tables.translations.sweep(look, memory.turn()) {
+        Ok(used) => found.translations = used,
+        Err(error) => error!(
+            error = format!("{error:#}"),
+            "translations not looked after"
+        ),
+    }
+    if let Err(error) = look.tables.calls.sweep(look, &mut found) {
+        error!(error = format!("{error:#}"), "calls not looked after");
+    }
+    found
+}
+
+impl<'a> Tables for &'a Shared {
+    type Words = BucketWords<'a>;
+
+    fn shape(self) -> Shape {
+        Shape {
+            endpoint4_mask: self.made.endpoint_mask(),
+            endpoint6_mask: self.made.endpoint_mask(),
+            flow4_mask: self.made.flow4_mask(),
+            flow6_mask: self.made.flow6_mask(),
+            seed: self.made.seed,
+        }
+    }
+
+    fn flows4(self, bucket: u32) -> Option<BucketWords<'a>> {
+        self.flows4.value(bucket as usize).map(BucketWords)
+    }
+
+    fn flows6(self, bucket: u32) -> Option<BucketWords<'a>> {
+        self.flows6.value(bucket as usize).map(BucketWords)
+    }
+
+    fn counts(self, server: u32) -> Option<BucketWords<'a>> {
+        self.counts.value(server as usize).map(BucketWords)
+    }
+
+    fn server(self, id: u32) -> Option<entry::Server> {
+        Shared::server(self, id)
+    }
+
+    fn service_of(self, endpoint: u32) -> Option<entry::Service> {
+        if endpoint & entry::WIDE == 0 {
+            return self.service(endpoint);
+        }
+        let words = self.wides.value(entry::wide_number(endpoint) as usize)?;
+        let service = words.first()?.load(Ordering::Acquire) as u32;
+        self.service(service)
+    }
+}

@@ -1,0 +1,118 @@
+//! What a sweep does to each call: a template of a persistence engine.
+//!
+//! The packet path enters calls and renews them. A sweep removes those whose time is over, and
+//! gives another minute to one whose last connection is still there, as `ip_vs_conn_expire` does
+//! (net/netfilter/ipvs/ip_vs_conn.c).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::call::{Call, CallKey};
+use crate::connection::{self, Meta};
+use crate::flows::{self, Key, Narrow, Wide};
+
+use super::{Entries, Found, SOON, Tables, View};
+
+/// The server that a call names.
+#[must_use]
+pub fn server(call: &Call) -> u32 {
+    call.value as u32 & 0xff_ffff
+}
+
+fn meta(call: &Call) -> Meta {
+    Meta((call.value >> 32) as u32)
+}
+
+fn count(key: &CallKey, call: &Call, found: &mut Found) {
+    found.calls += 1;
+    found.services.insert(key.service);
+    found.servers.insert(server(call));
+}
+
+impl<T: Tables> View<'_, T> {
+    /// Counts a call that nothing has to be done about. False if [`Self::look_after_call`] must
+    /// see it, once the walk over the map is over.
+    pub fn count_call(self, key: &CallKey, call: &Call, found: &mut Found) -> bool {
+        let rest = connection::TEMPLATE_LIVES.saturating_sub(meta(call).age(self.now));
+        if rest <= SOON || self.has_ended(server(call)) || self.is_dropped_call(key) {
+            return false;
+        }
+        count(key, call, found);
+        true
+    }
+
+    /// Removes a call whose time is over, or gives it more. It is read again: a datagram may have
+    /// renewed it meanwhile.
+    pub fn look_after_call(
+        self,
+        map: &impl Entries<CallKey, Call>,
+        key: &CallKey,
+        found: &mut Found,
+    ) {
+        let Some(call) = map.find(key) else {
+            return;
+        };
+        let age = meta(&call).age(self.now);
+        let expired = age > connection::TEMPLATE_LIVES || self.has_ended(server(&call));
+        let held = !expired && self.connection_of_call(&call).is_some();
+        if expired || self.is_dropped_call(key) && !held {
+            found.expired += u64::from(expired);
+            found.dropped += u64::from(!expired);
+            map.delete(key);
+            return;
+        }
+        count(key, &call, found);
+        if held && connection::TEMPLATE_LIVES - age <= SOON {
+            let meta = Meta::template(self.now, self.renewed(), connection::TEMPLATE);
+            let value = flows::value(server(&call), 0, meta);
+            map.replace(key, &Call { value, ..call });
+        }
+    }
+
+    /// Ticks that a call has left; `None` if it is over.
+    #[must_use]
+    pub fn rest_of_call(self, call: &Call) -> Option<u32> {
+        if self.has_ended(server(call)) {
+            return None;
+        }
+        connection::TEMPLATE_LIVES.checked_sub(meta(call).age(self.now))
+    }
+
+    /// Whether the last connection of a call is assured, which IPVS looks at when it is asked for
+    /// new ones: here when somebody asks.
+    #[must_use]
+    pub fn is_assured_call(self, call: &Call) -> bool {
+        self.connection_of_call(call) == Some(connection::UDP)
+    }
+
+    /// Whether `drop_entry` asks for a call (`ip_vs_random_dropentry`).
+    fn is_dropped_call(self, key: &CallKey) -> bool {
+        let Some(stretch) = self.stretch else {
+            return false;
+        };
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        stretch.has(hasher.finish() as u32, u32::MAX)
+    }
+
+    /// The state of the last connection of a call.
+    fn connection_of_call(self, call: &Call) -> Option<connection::State> {
+        let [first, a, b, tag] = call.connection;
+        let address = [a, b];
+        let key = Key {
+            first,
+            address,
+            tag,
+        };
+        if first == 0 {
+            return None;
+        }
+        // Only keys of IPv6 have an address beside their first word.
+        let value = if address == [0, 0] {
+            self.find::<Narrow>(&key, |_| true)?.value
+        } else {
+            self.find::<Wide>(&key, |_| true)?.value
+        };
+        let is_its = value as u32 & 0xff_ffff == server(call);
+        is_its.then(|| Meta((value >> 32) as u32).state())
+    }
+}

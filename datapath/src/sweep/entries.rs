@@ -1,0 +1,201 @@
+//! What a sweep does to each flow: expiry, `drop_entry`, ways back whose connection is gone.
+
+use std::vec;
+use std::vec::Vec;
+
+use crate::connection::{self, Meta};
+use crate::entry::{self, counts};
+use crate::flows::{self, Entry, Key, Layout, Record, Words};
+use crate::sctp;
+
+use super::{Tables, Tally, Templates, View, is_wide};
+
+/// Ticks after which a way back without its connection is removed.
+const IDLE: u32 = 2;
+
+impl<T: Tables> View<'_, T> {
+    /// Goes over one family. `to_free` are the buckets in which the sweep before found a slot that
+    /// is [`flows::GONE`].
+    pub(super) fn table<L: Layout>(
+        self,
+        to_free: &mut Vec<u32>,
+        templates: &mut Templates,
+        tally: &mut Tally,
+    ) {
+        let mask = self.mask::<L>();
+        let mut away = vec![0u64; (mask as usize + 1).div_ceil(64)];
+        let mut gone = Vec::new();
+        for bucket in 0..=mask {
+            let Some(words) = self.bucket::<L>(bucket) else {
+                break;
+            };
+            let mut has_gone = false;
+            let dropped = self.stretch.is_some_and(|of| of.has(bucket, mask));
+            for at in 0..L::SLOTS {
+                has_gone |= words.skip(at * L::STRIDE).load(0) == flows::GONE;
+                let Some((record, entry)) = flows::read::<L, _>(words, at) else {
+                    continue;
+                };
+                let home = flows::first(self.hash(&record.key), mask);
+                if home != bucket
+                    && let Some(word) = away.get_mut(home as usize / 64)
+                {
+                    *word |= 1 << (home % 64);
+                }
+                let seen = (&record, &entry);
+                has_gone |= self.entry::<L>(seen, dropped, templates, tally);
+            }
+            if has_gone {
+                gone.push(bucket);
+            }
+        }
+        // Only buckets that had such a slot a whole sweep ago: a flow that had to go elsewhere
+        // because of them has been seen by this one.
+        for bucket in std::mem::replace(to_free, gone) {
+            let needed = away
+                .get(bucket as usize / 64)
+                .is_none_or(|word| word >> (bucket % 64) & 1 != 0);
+            if needed {
+                continue;
+            }
+            if let Some(words) = self.bucket::<L>(bucket) {
+                for at in 0..L::SLOTS {
+                    flows::sweep::<L, _>(words, at);
+                }
+            }
+        }
+    }
+
+    fn hash(self, key: &Key) -> u64 {
+        flows::hash(key, self.tables.shape().seed)
+    }
+
+    /// Counts a live entry or removes one that is over; true if removed.
+    fn entry<L: Layout>(
+        self,
+        (record, entry): (&Record, &Entry<T::Words>),
+        dropped: bool,
+        templates: &mut Templates,
+        tally: &mut Tally,
+    ) -> bool {
+        if record.key.is_back::<L>() {
+            if self.way_back::<L>(record, entry) {
+                return true;
+            }
+            count::<L>(record, tally);
+            let hop = record.meta.low();
+            if let Some(word) = tally.found.hops.get_mut(hop as usize / 64) {
+                *word |= 1 << (hop % 64);
+            }
+            return false;
+        }
+        let age = record.meta.age(self.now);
+        let expired = age > self.limit(record.meta.state()) || self.has_ended(record.target);
+        let dropped = !expired && dropped && is_dropped(record.meta.state(), age, self.minute());
+        if (expired || dropped) && entry.remove::<L>(&record.key) {
+            self.release(record.target, record.meta);
+            tally.found.expired += u64::from(expired);
+            tally.found.dropped += u64::from(dropped);
+            return true;
+        }
+        count::<L>(record, tally);
+        let endpoint = record.key.endpoint::<L>();
+        tally.services.insert(entry::with_port(endpoint, 0));
+        if record.meta.is_template() {
+            templates.meet::<L>(record, self.now);
+        } else {
+            templates.hold::<L, T>(self, record);
+        }
+        false
+    }
+
+    fn release(self, server: u32, meta: Meta) {
+        if let Some(words) = self.tables.counts(server) {
+            let what = if meta.is_template() {
+                0
+            } else if meta.has(Meta::INACTIVE) {
+                counts::INACTIVE
+            } else {
+                counts::ACTIVE
+            };
+            words.add(0, 0u64.wrapping_sub(what));
+        }
+    }
+
+    /// Looks after a way back; true if it was removed.
+    ///
+    /// It is entered just before its connection, and both are removed and made again when a client
+    /// uses its port again: only one that was not used for a while can have lost its connection.
+    /// The way back of a connection that closed by time is made so old that it gives way to others,
+    /// as the connection's own entry does; an answer makes it young again.
+    fn way_back<L: Layout>(self, record: &Record, entry: &Entry<T::Words>) -> bool {
+        let lives = self.limit(connection::WAY_BACK);
+        let age = record.meta.age(self.now);
+        // One that gives way began that old.
+        if age <= IDLE || age.checked_sub(lives + 1).is_some_and(|age| age <= IDLE) {
+            return false;
+        }
+        match self.connection_of::<L>(record) {
+            None => entry.remove::<L>(&record.key),
+            Some(state) if is_over(state) && age <= lives => {
+                let mut entry = *entry;
+                entry.update::<L>(record.meta.yielding(self.now, lives));
+                false
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// The state of the connection of a way back, if it is there.
+    fn connection_of<L: Layout>(self, record: &Record) -> Option<connection::State> {
+        let server = self.tables.server(record.target)?;
+        let port = record.key.port::<L>();
+        // A server of every port answers from the port that it was asked on.
+        let asked = record.key.endpoint::<L>() as u16;
+        let service = entry::with_port(server.service, asked.to_be());
+        let key = if is_wide::<L>() {
+            Key::v6(record.key.address, port, service)
+        } else {
+            Key::v4((record.key.first >> 32) as u32, port, service)
+        };
+        let found = self.find::<L>(&key, |entry| entry.target() == record.target)?;
+        Some(found.meta().state())
+    }
+
+    /// The entry of a flow in either of its buckets that is `wanted`.
+    pub(super) fn find<L: Layout>(
+        self,
+        key: &Key,
+        wanted: impl Fn(&Entry<T::Words>) -> bool,
+    ) -> Option<Entry<T::Words>> {
+        let (hash, mask) = (self.hash(key), self.mask::<L>());
+        let places = [flows::first(hash, mask), flows::second(hash, mask)];
+        places.into_iter().find_map(|bucket| {
+            let (entry, _) = flows::find::<L, _>(self.bucket::<L>(bucket)?, key);
+            entry.filter(&wanted)
+        })
+    }
+}
+
+fn count<L: Layout>(record: &Record, tally: &mut Tally) {
+    tally.found.used += 1;
+    tally.found.used6 += u64::from(is_wide::<L>());
+    tally.servers.insert(record.target);
+}
+
+/// Whether `drop_entry` removes an entry of this state and age (`ip_vs_random_dropentry`): what is
+/// half-open, datagrams that nothing followed for a minute, and templates of nobody. Established
+/// connections stay, which IPVS drops too if they had few packets.
+fn is_dropped(state: connection::State, age: u32, minute: u32) -> bool {
+    match state {
+        connection::SYN_RECV | connection::SYNACK | connection::TEMPLATE => true,
+        connection::UDP_FIRST => age >= minute,
+        _ => false,
+    }
+}
+
+/// Whether a connection in this state is closed for good.
+fn is_over(state: connection::State) -> bool {
+    let closed = [connection::TIME_WAIT, connection::CLOSE];
+    closed.contains(&state) || [sctp::CLOSED, sctp::REJECTED].contains(&state)
+}
