@@ -1,6 +1,5 @@
 //! The client of a real daemon: HTTP/1.1 over its Unix socket, one connection for all requests.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -124,7 +123,8 @@ impl Client for Socket {
         Ok(Box::new(Lines {
             runtime: &self.runtime,
             body: answer.into_body(),
-            piece: VecDeque::new(),
+            piece: Vec::new(),
+            next: 0,
             ended: false,
         }))
     }
@@ -172,8 +172,9 @@ fn request(method: Method, target: &str, body: Bytes) -> Result<Request<Full<Byt
 struct Lines<'a> {
     runtime: &'a Runtime,
     body: Incoming,
-    /// What came in and is not a whole line yet, or was not asked for yet.
-    piece: VecDeque<u8>,
+    /// What came in and was not asked for yet, from `next` on.
+    piece: Vec<u8>,
+    next: usize,
     ended: bool,
 }
 
@@ -182,18 +183,25 @@ impl Iterator for Lines<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(line) = self.take_line() {
-                return Some(serde_json::from_slice(&line).map_err(broken));
+            if let Some(entry) = self.take_line() {
+                return Some(entry);
             }
             if self.ended {
                 return None;
             }
             match self.runtime.block_on(self.body.frame()) {
                 None => self.ended = true,
-                Some(Ok(frame)) => self.piece.extend(frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) => {
+                    // What is left is a part of a line.
+                    self.piece.drain(..self.next);
+                    self.next = 0;
+                    let more = frame.into_data().unwrap_or_default();
+                    self.piece.extend_from_slice(&more);
+                }
                 Some(Err(error)) => {
                     self.ended = true;
                     self.piece.clear();
+                    self.next = 0;
                     return Some(Err(broken(error)));
                 }
             }
@@ -203,16 +211,17 @@ impl Iterator for Lines<'_> {
 
 impl Lines<'_> {
     /// The next line that is not empty; at the end, also one without a newline.
-    fn take_line(&mut self) -> Option<Vec<u8>> {
+    fn take_line(&mut self) -> Option<Result<Connection, Failure>> {
         loop {
-            let end = self.piece.iter().position(|&byte| byte == b'\n');
-            let line: Vec<u8> = match end {
-                Some(end) => self.piece.drain(..=end).collect(),
-                None if self.ended && !self.piece.is_empty() => self.piece.drain(..).collect(),
+            let rest = self.piece.get(self.next..).unwrap_or_default();
+            let (line, length) = match rest.iter().position(|&byte| byte == b'\n') {
+                Some(end) => (rest.get(..end).unwrap_or_default(), end + 1),
+                None if self.ended && !rest.is_empty() => (rest, rest.len()),
                 None => return None,
             };
+            self.next += length;
             if !line.trim_ascii().is_empty() {
-                return Some(line);
+                return Some(serde_json::from_slice(line).map_err(broken));
             }
         }
     }
