@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sd_notify::NotifyState;
+use shunt_datapath::sweep::pause;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::api;
+use crate::kernel::heap;
 use crate::kernel::object;
 use crate::kernel::place::Place;
 use crate::kernel::replay::Replay;
@@ -23,12 +25,6 @@ use crate::socket;
 
 /// How often the servers of large pools with the least load are laid in front.
 const COMPILE: Duration = Duration::from_millis(5);
-
-/// How often expired flows are taken out. IPVS's own timers are as coarse as their wheel.
-const SCAN: Duration = Duration::from_millis(500);
-/// A scan is followed by a pause of so many times its own length, so that the scans of a table of
-/// 64 million flows are a fifth of one CPU's work at the most.
-const PAUSES: u32 = 4;
 
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -87,6 +83,7 @@ async fn run(options: Options) -> Result<()> {
     }
     let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
     let stop = options.stop;
+    heap::give_back();
     let shell = Shell::new(options, place.clone(), object, memory, prober)?;
     let listener = socket::listen(&place)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
@@ -154,15 +151,15 @@ impl Loop {
     async fn turn(mut self) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot hear signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear signals")?;
-        let mut scans = tokio::time::interval(SCAN);
-        scans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweeps = tokio::time::interval(pause(Duration::ZERO));
+        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut compiles = tokio::time::interval(COMPILE);
         compiles.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
         let mut told = false;
-        let (mut scan, mut sample) = (None, None);
-        let mut scanned = Instant::now();
+        let (mut sweep, mut sample) = (None, None);
+        let mut begun = Instant::now();
         loop {
             self.shell.carry_out();
             if self.shell.is_ready() && !told {
@@ -183,15 +180,15 @@ impl Loop {
                     None => bail!("the kernel does not tell of the network any more"),
                 },
                 Some(ask) = self.asks.recv(), if told => self.shell.answer(ask),
-                done = finished(&mut scan) => {
-                    scan = None;
+                done = finished(&mut sweep) => {
+                    sweep = None;
                     let (found, swept) = done?;
                     self.shell.swept(found, swept);
-                    scans.reset_after(SCAN.max(scanned.elapsed() * PAUSES));
+                    sweeps.reset_after(pause(begun.elapsed()));
                 }
-                _ = scans.tick(), if scan.is_none() => {
-                    scanned = Instant::now();
-                    scan = Some(self.shell.sweep());
+                _ = sweeps.tick(), if sweep.is_none() => {
+                    begun = Instant::now();
+                    sweep = Some(self.shell.sweep());
                 }
                 done = finished(&mut sample) => {
                     sample = None;
@@ -219,9 +216,11 @@ impl Loop {
 }
 
 /// The result of what is done beside the task; never if there is nothing.
-async fn finished<T>(scan: &mut Option<tokio::task::JoinHandle<T>>) -> Result<T> {
-    match scan {
-        Some(scan) => scan.await.context("a thread beside the daemon's task died"),
+async fn finished<T>(beside: &mut Option<tokio::task::JoinHandle<T>>) -> Result<T> {
+    match beside {
+        Some(beside) => beside
+            .await
+            .context("a thread beside the daemon's task died"),
         None => std::future::pending().await,
     }
 }

@@ -26,9 +26,9 @@ use crate::journal::Journal;
 use crate::kernel::attach::Attachments;
 use crate::kernel::callers;
 use crate::kernel::clock;
-use crate::kernel::grace;
 use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
+use crate::kernel::rcu;
 use crate::kernel::sweep::{self, Look};
 use crate::kernel::tables::{Shared, Tables};
 use crate::netlink::Prober;
@@ -173,7 +173,7 @@ impl Shell {
         }
     }
 
-    /// Does what the director wants done. Endpoints that nobody claimed are left to [`Self::sweep`].
+    /// Does what the director wants done. Endpoints that nobody claimed wait for a sweep.
     pub fn carry_out(&mut self) {
         let mut look = false;
         while let Some(output) = self.director.poll() {
@@ -373,7 +373,7 @@ impl Shell {
         self.retire(change);
         let mut result = self.director.change(change, &self.tables, Instant::now());
         let is_full = matches!(&result, Err(refusal) if refusal.reason == Reason::NoRoom);
-        if is_full && grace::wait() {
+        if is_full && rcu::wait() {
             // Pools that were left a moment ago are nobody's any more.
             self.director.pools_settled();
             self.director.pools_settled();

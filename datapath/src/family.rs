@@ -18,6 +18,8 @@ pub trait Family: Copy {
     fn key(address: Self::Address, port: u16, endpoint: u32) -> Key;
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words>;
     fn flow_mask<T: Tables>(tables: &T) -> u32;
+    /// Whether a region of the flows has entries.
+    fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words>;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
     /// [`crate::addressed::wide`].
@@ -84,6 +86,11 @@ impl Family for V4 {
     #[inline(always)]
     fn flow_mask<T: Tables>(tables: &T) -> u32 {
         tables.shape().flow4_mask
+    }
+
+    #[inline(always)]
+    fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words> {
+        tables.occupied4(region)
     }
 
     #[inline(always)]
@@ -180,6 +187,11 @@ impl Family for V6 {
     #[inline(always)]
     fn flow_mask<T: Tables>(tables: &T) -> u32 {
         tables.shape().flow6_mask
+    }
+
+    #[inline(always)]
+    fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words> {
+        tables.occupied6(region)
     }
 
     #[inline(always)]

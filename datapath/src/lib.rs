@@ -45,6 +45,7 @@ pub mod packet;
 pub mod peer;
 pub mod quoted;
 pub mod realserver;
+pub mod region;
 pub mod reply;
 mod reread;
 pub mod reset;

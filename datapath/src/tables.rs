@@ -98,6 +98,10 @@ pub trait Tables {
     /// A bucket of IPv6 flows.
     fn flows6(&self, bucket: u32) -> Option<Self::Words>;
 
+    /// Whether a region of either has entries: a word of [`crate::region`].
+    fn occupied4(&self, region: u32) -> Option<Self::Words>;
+    fn occupied6(&self, region: u32) -> Option<Self::Words>;
+
     /// Runs [`crate::track::cheapest`]; in the kernel as a function of its own.
     fn cheapest4(&self, hash: u64) -> u64;
     fn cheapest6(&self, hash: u64) -> u64;

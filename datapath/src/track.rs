@@ -6,6 +6,7 @@ use crate::entry::{Settings, counts, switch};
 use crate::family::Family;
 use crate::flows::{self, Entry, GONE, Key, Layout, Offer, Price, Seat, Words};
 use crate::packet::{Packet, Part, Ports, TCP};
+use crate::region;
 use crate::tables::Tables;
 use crate::verdict::Note;
 
@@ -72,7 +73,7 @@ pub fn place<F: Family, T: Tables>(
 
 /// The number of the cheapest slot for a flow of this hash: its bucket's, times four, and its own.
 /// In the kernel this is a function of its own (`cheapest4`): eight slots, each with its
-/// price, would be verified at each place that asks.
+/// price, would be verified at each place that asks. The slot's region is marked: who asks enters.
 #[inline(always)]
 pub fn cheapest<F: Family, T: Tables>(tables: &T, hash: u64) -> u64 {
     let Some(settings) = tables.settings() else {
@@ -83,13 +84,17 @@ pub fn cheapest<F: Family, T: Tables>(tables: &T, hash: u64) -> u64 {
     let Some((price, home)) = cheapest_of::<F, T>(tables, settings, first, now) else {
         return u64::MAX;
     };
-    if price <= Price::EXPIRED {
-        return home;
-    }
-    match cheapest_of::<F, T>(tables, settings, flows::second(hash, mask), now) {
-        Some((other, away)) if other < price => away,
-        _ => home,
-    }
+    let (bucket, at) = if price <= Price::EXPIRED {
+        (first, home)
+    } else {
+        let second = flows::second(hash, mask);
+        match cheapest_of::<F, T>(tables, settings, second, now) {
+            Some((other, away)) if other < price => (second, away),
+            _ => (first, home),
+        }
+    };
+    region::mark(F::occupied(tables, region::of(bucket)));
+    at
 }
 
 /// The cheapest slot of a bucket, as [`cheapest`] says it. Always inlined, as a closure is not: a

@@ -9,6 +9,7 @@ use shunt_daemon::kernel::mapping::BucketWords;
 use shunt_daemon::kernel::tables::Tables;
 use shunt_datapath::connection::{ESTABLISHED, Meta};
 use shunt_datapath::flows::{self, Key, Narrow, Words};
+use shunt_datapath::region;
 use shunt_lab::{Family, HttpLoad, Topology, get, skipped};
 
 use crate::bed::{Held, LIMIT, Method, add_web, flawless, web_servers};
@@ -53,6 +54,10 @@ fn fill(director: &Director, count: u32) -> Result<()> {
             .find_map(|offer| offer.take::<Narrow>());
         // A few of a million find both their buckets full, as they would on their way.
         let Some(seat) = seat else { continue };
+        for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
+            let word = shared.occupied4.value(region::of(bucket) as usize);
+            region::mark(word.map(BucketWords));
+        }
         seat.fill::<Narrow>(&key, flows::value(record.target, key.tag, meta));
         entered += 1;
         if entered == count {

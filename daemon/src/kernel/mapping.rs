@@ -86,6 +86,12 @@ impl Mapping {
         self.all().get(from..from.checked_add(self.stride)?)
     }
 
+    /// The words of value `index` and of all behind it.
+    #[must_use]
+    pub fn from(&self, index: usize) -> Option<&[AtomicU64]> {
+        self.all().get(index.checked_mul(self.stride)?..)
+    }
+
     /// A value as an entry type of the packet path.
     #[must_use]
     pub fn read<T: Plain>(&self, index: usize) -> Option<T> {

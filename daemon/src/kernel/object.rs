@@ -16,6 +16,7 @@ use aya::maps::{Map, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
+use shunt_datapath::region;
 use shunt_ebpf::LATER;
 
 use super::callers;
@@ -23,7 +24,7 @@ use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 32] = [
+pub const MAPS: [&str; 35] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -35,6 +36,9 @@ pub const MAPS: [&str; 32] = [
     "LOCALITIES",
     "FLOWS4",
     "FLOWS6",
+    "OCCUPIED4",
+    "OCCUPIED6",
+    "OCCUPIED",
     "HOPS_TO_CLIENTS",
     "ROUTES4",
     "ROUTES6",
@@ -300,6 +304,8 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("ENDPOINTS6", made.endpoint_buckets),
         ("FLOWS4", made.flow4_mask() + 1),
         ("FLOWS6", made.flow6_mask() + 1),
+        ("OCCUPIED4", region::count(made.flow4_mask())),
+        ("OCCUPIED6", region::count(made.flow6_mask())),
         ("SERVICES", capacity.sizes.services),
         ("SERVERS", capacity.sizes.servers),
         ("COUNTS", capacity.sizes.servers),
@@ -390,7 +396,7 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
         adopted,
         xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
         tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
-        clock: Xdp::from_pin(path(CLOCK), kind).context("cannot open the pinned clock")?,
+        clock: clock(place)?,
     })
 }
 
@@ -418,6 +424,11 @@ fn aya_obj_xdp() -> aya_obj::programs::XdpAttachType {
 /// The pinned XDP program, once more.
 pub fn xdp(place: &Place) -> Result<Xdp> {
     Xdp::from_pin(place.pins.join(XDP), aya_obj_xdp()).context("cannot open the pinned program")
+}
+
+/// The pinned clock, once more.
+pub fn clock(place: &Place) -> Result<Xdp> {
+    Xdp::from_pin(place.pins.join(CLOCK), aya_obj_xdp()).context("cannot open the pinned clock")
 }
 
 /// A pinned map.

@@ -20,6 +20,10 @@ pub struct Shared {
     pub counts: Mapping,
     pub flows4: Mapping,
     pub flows6: Mapping,
+    /// Words of [`shunt_datapath::region`].
+    pub occupied4: Mapping,
+    pub occupied6: Mapping,
+    pub occupied: Mapping,
     /// The map of [`super::traffic`].
     pub traffic: OwnedFd,
     pub translations: Translations,

@@ -4,11 +4,14 @@
 use std::sync::atomic::Ordering;
 
 use shunt_datapath::entry;
+use shunt_datapath::flows::Words;
+use shunt_datapath::region;
 use shunt_datapath::sweep::{Found, Memory, Tables, View};
 use shunt_datapath::tables::Shape;
 use tracing::error;
 
 use super::mapping::BucketWords;
+use super::rcu;
 use super::tables::Shared;
 
 /// A view of the kernel's maps.
@@ -17,17 +20,34 @@ pub type Look<'a> = View<'a, &'a Shared>;
 /// Goes once over everything.
 pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
     let mut found = look.sweep(memory);
-    match look.tables.translations.sweep(look, memory.turn()) {
-        Ok(used) => found.translations = used,
-        Err(error) => error!(
-            error = format!("{error:#}"),
-            "translations not looked after"
-        ),
+    if let Some(word) = occupied(look, region::table::TRANSLATIONS) {
+        match look.tables.translations.sweep(look, memory.turn()) {
+            Ok(0) => memory.nothing_there(word),
+            Ok(used) => found.translations = used,
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "translations not looked after"
+            ),
+        }
     }
-    if let Err(error) = look.tables.calls.sweep(look, &mut found) {
-        error!(error = format!("{error:#}"), "calls not looked after");
+    if let Some(word) = occupied(look, region::table::CALLS) {
+        match look.tables.calls.sweep(look, &mut found) {
+            Ok(()) if found.calls == 0 => memory.nothing_there(word),
+            Ok(()) => {}
+            Err(error) => error!(error = format!("{error:#}"), "calls not looked after"),
+        }
+    }
+    if memory.has_doubts() {
+        // Without it the pause between two sweeps is as long as a hundred thousand walks.
+        rcu::wait();
     }
     found
+}
+
+/// The word of a hash table that may have entries.
+fn occupied(look: Look<'_>, table: u32) -> Option<BucketWords<'_>> {
+    let word = BucketWords(look.tables.occupied.value(table as usize)?);
+    (word.load(0) != region::EMPTY).then_some(word)
 }
 
 impl<'a> Tables for &'a Shared {
@@ -49,6 +69,14 @@ impl<'a> Tables for &'a Shared {
 
     fn flows6(self, bucket: u32) -> Option<BucketWords<'a>> {
         self.flows6.value(bucket as usize).map(BucketWords)
+    }
+
+    fn occupied4(self, region: u32) -> Option<BucketWords<'a>> {
+        self.occupied4.from(region as usize).map(BucketWords)
+    }
+
+    fn occupied6(self, region: u32) -> Option<BucketWords<'a>> {
+        self.occupied6.from(region as usize).map(BucketWords)
     }
 
     fn counts(self, server: u32) -> Option<BucketWords<'a>> {

@@ -122,7 +122,7 @@ const HOOKS: [(&str, &str); 2] = [
 ];
 
 /// Array maps, with how long an entry is and how many there are.
-fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 14] {
+fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 17] {
     [
         ("ENDPOINTS4", 64, sizes.endpoints),
         ("ENDPOINTS6", 64, sizes.endpoints),
@@ -134,6 +134,9 @@ fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 14] {
         ("STANDINGS", 32, sizes.servers),
         ("FLOWS4", 64, sizes.flows),
         ("FLOWS6", 64, sizes.flows),
+        ("OCCUPIED4", 8, sizes.flows.div_ceil(64)),
+        ("OCCUPIED6", 8, sizes.flows.div_ceil(64)),
+        ("OCCUPIED", 8, 2),
         ("HOPS_TO_CLIENTS", 24, 1024),
         ("SETTINGS", size_of::<Settings>(), 1),
         ("LOCALS", size_of::<Local>(), 2 * LOCALS as usize),
@@ -252,6 +255,9 @@ impl Kernel {
         self.mapping("STANDINGS").write_words(&tables.standings);
         self.mapping("FLOWS4").write_words(&tables.flows4);
         self.mapping("FLOWS6").write_words(&tables.flows6);
+        self.mapping("OCCUPIED4").write_words(&tables.occupied4);
+        self.mapping("OCCUPIED6").write_words(&tables.occupied6);
+        self.mapping("OCCUPIED").write_words(&tables.occupied);
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let spent = tables.allowance[0].load(Ordering::SeqCst);
         let mut allowance = PerCpuArray::<_, u64>::try_from(self.map("ALLOWANCE")?)?;
@@ -436,6 +442,9 @@ impl Kernel {
         for (name, words) in [
             ("FLOWS4", &tables.flows4),
             ("FLOWS6", &tables.flows6),
+            ("OCCUPIED4", &tables.occupied4),
+            ("OCCUPIED6", &tables.occupied6),
+            ("OCCUPIED", &tables.occupied),
             ("COUNTS", &tables.counts),
             ("STANDINGS", &tables.standings),
             ("POOLS", &tables.pools),

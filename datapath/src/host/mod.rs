@@ -10,6 +10,7 @@ mod frame;
 mod origins;
 mod sweep;
 mod tables;
+mod time;
 mod words;
 
 pub use self::words::HostWords;

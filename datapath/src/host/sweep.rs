@@ -66,6 +66,14 @@ impl<'a> Tables for &'a HostTables {
         tables::Tables::flows6(&self, bucket)
     }
 
+    fn occupied4(self, region: u32) -> Option<HostWords<'a>> {
+        tables::Tables::occupied4(&self, region)
+    }
+
+    fn occupied6(self, region: u32) -> Option<HostWords<'a>> {
+        tables::Tables::occupied6(&self, region)
+    }
+
     fn counts(self, server: u32) -> Option<HostWords<'a>> {
         tables::Tables::counts(&self, server)
     }

@@ -6,18 +6,17 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::vec;
 use std::vec::Vec;
 
-use crate::connection::{Meta, TICK_MASK, TIMEOUTS_S};
+use crate::connection::{TICK_MASK, TIMEOUTS_S};
 use crate::entry::{
     Bucket4, Bucket6, HOPS, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings,
     Traffic, WIDES, Ways, locality, standing,
 };
 use crate::family::{V4, V6};
-use crate::flows::{GONE, Layout, Narrow, Wide};
 use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Drop, Verdict, Word};
-use crate::{addressed, call, origin, sctp, template, track, walk};
+use crate::{addressed, call, origin, region, sctp, template, track, walk};
 
 use super::words::word_at;
 use super::{Calls, HostFrame, HostWords, origins};
@@ -76,6 +75,10 @@ pub struct HostTables {
     /// Eight words a bucket.
     pub flows4: Vec<AtomicU64>,
     pub flows6: Vec<AtomicU64>,
+    /// [`crate::region`].
+    pub occupied4: Vec<AtomicU64>,
+    pub occupied6: Vec<AtomicU64>,
+    pub occupied: Vec<AtomicU64>,
     pub hops: Vec<Hop>,
     /// Address, prefix length, hop.
     pub routes4: Vec<(u32, u8, u32)>,
@@ -138,6 +141,9 @@ impl HostTables {
             dice: AtomicU64::new(0x5eed),
             flows4: zeros(sizes.flows * 8),
             flows6: zeros(sizes.flows * 8),
+            occupied4: zeros(region::count(mask(sizes.flows)) as usize),
+            occupied6: zeros(region::count(mask(sizes.flows)) as usize),
+            occupied: zeros(region::table::COUNT),
             hops: vec![Hop::default(); HOPS as usize],
             routes4: Vec::new(),
             routes6: Vec::new(),
@@ -162,64 +168,6 @@ impl HostTables {
         }
         (&self).count(word.counter());
         word.verdict()
-    }
-
-    /// Lets time pass: everything is older by this, while the clock stays where it is. So it can
-    /// be done to the kernel's tables, whose clock is the kernel's own.
-    pub fn age(&self, ticks: u32) {
-        age_flows::<Narrow>(&self.flows4, ticks);
-        age_flows::<Wide>(&self.flows6, ticks);
-        for value in self
-            .fragments
-            .lock()
-            .expect("no panic in here")
-            .values_mut()
-        {
-            value.tick = value.tick.wrapping_sub(ticks) & TICK_MASK;
-        }
-        self.allowance[0].store(0, Ordering::SeqCst);
-        self.calls.age(ticks);
-        for translation in self.translations.chunks(word::WORDS) {
-            let time = translation[word::TIME].load(Ordering::SeqCst);
-            let tick = (time as u32).wrapping_sub(ticks) & TICK_MASK;
-            let time = time & !0xffff_ffff | u64::from(tick);
-            translation[word::TIME].store(time, Ordering::SeqCst);
-        }
-    }
-
-    /// All translations, as they are.
-    #[must_use]
-    pub fn all_translations(&self) -> Vec<(Tuple, Translation)> {
-        let translated = self.translated.lock().expect("no panic in here");
-        let read = |at: usize| {
-            let words = &self.translations[at * word::WORDS..][..word::WORDS];
-            let at = |index: usize| words[index].load(Ordering::SeqCst);
-            Translation {
-                to: Tuple {
-                    source: [at(0), at(1)],
-                    target: [at(2), at(3)],
-                    ends: at(word::ENDS),
-                },
-                names: at(word::NAMES),
-                time: at(word::TIME),
-                reserved: [at(7), at(8), at(9)],
-            }
-        };
-        let all = translated.iter();
-        all.map(|(tuple, at)| (*tuple, read(*at))).collect()
-    }
-}
-
-fn age_flows<L: Layout>(flows: &[AtomicU64], ticks: u32) {
-    for entry in flows.chunks(L::STRIDE) {
-        let last = &entry[L::STRIDE - 1];
-        let value = last.load(Ordering::SeqCst);
-        if entry[0].load(Ordering::SeqCst) > GONE {
-            let meta = Meta((value >> 32) as u32);
-            let aged = meta.seen(meta.tick().wrapping_sub(ticks) & TICK_MASK);
-            let value = value & 0xffff_ffff | u64::from(aged.0) << 32;
-            last.store(value, Ordering::SeqCst);
-        }
     }
 }
 
@@ -306,6 +254,14 @@ impl<'a> Tables for &'a HostTables {
         word_at(&self.flows6, bucket * 8)
     }
 
+    fn occupied4(&self, region: u32) -> Option<HostWords<'a>> {
+        word_at(&self.occupied4, region)
+    }
+
+    fn occupied6(&self, region: u32) -> Option<HostWords<'a>> {
+        word_at(&self.occupied6, region)
+    }
+
     fn cheapest4(&self, hash: u64) -> u64 {
         track::cheapest::<V4, _>(self, hash)
     }
@@ -335,6 +291,7 @@ impl<'a> Tables for &'a HostTables {
     }
 
     fn enter_call(&self, value: u64) {
+        region::mark(word_at(&self.occupied, region::table::CALLS));
         self.calls.enter(value);
     }
 
@@ -430,6 +387,7 @@ impl<'a> Tables for &'a HostTables {
     }
 
     fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32 {
+        region::mark(word_at(&self.occupied, region::table::TRANSLATIONS));
         let mut translated = self.translated.lock().expect("no panic in here");
         let before = translated.get(tuple).copied();
         if anew && before.is_some() {

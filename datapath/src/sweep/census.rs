@@ -39,7 +39,8 @@ impl<T: Tables> View<'_, T> {
     /// Calls `each` with every connection and template whose time is not over, and the ticks that
     /// it has left. False as soon as `each` is.
     pub fn living<L: Layout>(self, each: &mut dyn FnMut(&Record, u32) -> bool) -> bool {
-        for bucket in 0..=self.mask::<L>() {
+        let regions = self.occupied::<L>();
+        for bucket in regions.flat_map(|(region, _)| self.buckets::<L>(region)) {
             let Some(words) = self.bucket::<L>(bucket) else {
                 break;
             };

@@ -8,50 +8,60 @@ use crate::entry::{self, counts};
 use crate::flows::{self, Entry, Key, Layout, Record, Words};
 use crate::sctp;
 
-use super::{Tables, Tally, Templates, View, is_wide};
+use super::{Memory, Tables, Tally, Templates, View, is_wide};
 
 /// Ticks after which a way back without its connection is removed.
 const IDLE: u32 = 2;
 
+/// What a bucket's slots are.
+enum Slots {
+    /// All are free.
+    Free,
+    Taken,
+    /// One is [`flows::GONE`], or more are.
+    Gone,
+}
+
 impl<T: Tables> View<'_, T> {
     /// Goes over one family. `to_free` are the buckets in which the sweep before found a slot that
-    /// is [`flows::GONE`].
+    /// is [`flows::GONE`]; the answer are those in which this one did.
     pub(super) fn table<L: Layout>(
         self,
-        to_free: &mut Vec<u32>,
-        templates: &mut Templates,
+        to_free: Vec<u32>,
+        memory: &mut Memory,
         tally: &mut Tally,
-    ) {
-        let mask = self.mask::<L>();
-        let mut away = vec![0u64; (mask as usize + 1).div_ceil(64)];
+    ) -> Vec<u32> {
         let mut gone = Vec::new();
-        for bucket in 0..=mask {
-            let Some(words) = self.bucket::<L>(bucket) else {
-                break;
-            };
-            let mut has_gone = false;
-            let dropped = self.stretch.is_some_and(|of| of.has(bucket, mask));
-            for at in 0..L::SLOTS {
-                has_gone |= words.skip(at * L::STRIDE).load(0) == flows::GONE;
-                let Some((record, entry)) = flows::read::<L, _>(words, at) else {
-                    continue;
+        // The first buckets of flows that lie in their second one, if anybody asks.
+        let mask = self.mask::<L>();
+        let asked = if to_free.is_empty() {
+            0
+        } else {
+            mask as usize + 1
+        };
+        let mut away = vec![0u64; asked.div_ceil(64)];
+        for (region, word) in self.occupied::<L>() {
+            let mut is_free = true;
+            for bucket in self.buckets::<L>(region) {
+                let Some(words) = self.bucket::<L>(bucket) else {
+                    break;
                 };
-                let home = flows::first(self.hash(&record.key), mask);
-                if home != bucket
-                    && let Some(word) = away.get_mut(home as usize / 64)
-                {
-                    *word |= 1 << (home % 64);
+                match self.look::<L>(bucket, words, &mut away, &mut memory.templates, tally) {
+                    Slots::Free => {}
+                    Slots::Taken => is_free = false,
+                    Slots::Gone => {
+                        is_free = false;
+                        gone.push(bucket);
+                    }
                 }
-                let seen = (&record, &entry);
-                has_gone |= self.entry::<L>(seen, dropped, templates, tally);
             }
-            if has_gone {
-                gone.push(bucket);
+            if is_free {
+                memory.nothing_there(word);
             }
         }
         // Only buckets that had such a slot a whole sweep ago: a flow that had to go elsewhere
         // because of them has been seen by this one.
-        for bucket in std::mem::replace(to_free, gone) {
+        for bucket in to_free {
             let needed = away
                 .get(bucket as usize / 64)
                 .is_none_or(|word| word >> (bucket % 64) & 1 != 0);
@@ -63,6 +73,46 @@ impl<T: Tables> View<'_, T> {
                     flows::sweep::<L, _>(words, at);
                 }
             }
+        }
+        gone
+    }
+
+    /// Goes over a bucket.
+    fn look<L: Layout>(
+        self,
+        bucket: u32,
+        words: T::Words,
+        away: &mut [u64],
+        templates: &mut Templates,
+        tally: &mut Tally,
+    ) -> Slots {
+        let mask = self.mask::<L>();
+        let (mut is_free, mut has_gone) = (true, false);
+        for at in 0..L::SLOTS {
+            let first = words.skip(at * L::STRIDE).load(0);
+            if first == flows::FREE {
+                continue;
+            }
+            is_free = false;
+            has_gone |= first == flows::GONE;
+            let Some((record, entry)) = flows::read::<L, _>(words, at) else {
+                continue;
+            };
+            if !away.is_empty() {
+                let home = flows::first(self.hash(&record.key), mask);
+                if home != bucket
+                    && let Some(word) = away.get_mut(home as usize / 64)
+                {
+                    *word |= 1 << (home % 64);
+                }
+            }
+            let dropped = self.stretch.is_some_and(|of| of.has(bucket, mask));
+            has_gone |= self.entry::<L>((&record, &entry), dropped, templates, tally);
+        }
+        match (is_free, has_gone) {
+            (true, _) => Slots::Free,
+            (false, false) => Slots::Taken,
+            (false, true) => Slots::Gone,
         }
     }
 

@@ -17,11 +17,13 @@ mod tests;
 mod translations;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 use std::vec::Vec;
 
 use crate::connection;
 use crate::entry::{self, HOPS, Server, Service, Settings};
 use crate::flows::{Layout, Narrow, Wide, Words};
+use crate::region;
 use crate::tables::Shape;
 
 use ids::Ids;
@@ -37,6 +39,9 @@ pub trait Tables: Copy {
     fn shape(self) -> Shape;
     fn flows4(self, bucket: u32) -> Option<Self::Words>;
     fn flows6(self, bucket: u32) -> Option<Self::Words>;
+    /// The words of [`crate::region`] from this region on.
+    fn occupied4(self, region: u32) -> Option<Self::Words>;
+    fn occupied6(self, region: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`entry::counts`].
     fn counts(self, server: u32) -> Option<Self::Words>;
     fn server(self, id: u32) -> Option<Server>;
@@ -96,12 +101,24 @@ pub struct Memory {
     templates: Templates,
     /// How many sweeps there were.
     turn: usize,
+    doubts: bool,
 }
 
 impl Memory {
     #[must_use]
     pub fn turn(&self) -> usize {
         self.turn
+    }
+
+    /// Takes in that a table had no entry, by its word of [`crate::region`].
+    pub fn nothing_there<W: Words>(&mut self, word: W) {
+        self.doubts |= region::settle(word);
+    }
+
+    /// Whether something was doubted: before the next sweep every walk that is under way must end.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.doubts
     }
 }
 
@@ -117,9 +134,11 @@ impl<T: Tables> View<'_, T> {
     /// Goes once over all flows.
     pub fn sweep(self, memory: &mut Memory) -> Found {
         let mut tally = Tally::default();
-        let templates = &mut memory.templates;
-        self.table::<Narrow>(&mut memory.narrow, templates, &mut tally);
-        self.table::<Wide>(&mut memory.wide, templates, &mut tally);
+        memory.doubts = false;
+        let narrow = std::mem::take(&mut memory.narrow);
+        memory.narrow = self.table::<Narrow>(narrow, memory, &mut tally);
+        let wide = std::mem::take(&mut memory.wide);
+        memory.wide = self.table::<Wide>(wide, memory, &mut tally);
         memory.templates.finish(self);
         memory.turn = memory.turn.wrapping_add(1);
         Found {
@@ -146,6 +165,30 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
+    /// The regions of a family that may have entries, with their words.
+    fn occupied<L: Layout>(self) -> impl Iterator<Item = (u32, T::Words)> {
+        let words = if is_wide::<L>() {
+            self.tables.occupied6(0)
+        } else {
+            self.tables.occupied4(0)
+        };
+        let regions = 0..region::count(self.mask::<L>());
+        let all = words.into_iter().flat_map(move |words| {
+            let places = regions.clone();
+            places.filter_map(move |at| {
+                let is_empty = words.load(at as usize) == region::EMPTY;
+                (!is_empty).then(|| (at, words.skip(at as usize)))
+            })
+        });
+        all.into_iter()
+    }
+
+    /// The buckets of a region.
+    fn buckets<L: Layout>(self, region: u32) -> std::ops::RangeInclusive<u32> {
+        let first = region * region::BUCKETS;
+        first..=(first + region::BUCKETS - 1).min(self.mask::<L>())
+    }
+
     /// Whether connections of this server are no more: it may have come back since the sweep began.
     #[must_use]
     pub fn has_ended(self, server: u32) -> bool {
@@ -170,6 +213,20 @@ impl<T: Tables> View<'_, T> {
 fn is_wide<L: Layout>() -> bool {
     L::STRIDE == Wide::STRIDE
 }
+
+/// How long to wait after a sweep that took so long: sweeps are at most 3 % of a CPU's work, unless
+/// connections would stay four seconds longer than they live, and never more than a fifth.
+#[must_use]
+pub fn pause(took: Duration) -> Duration {
+    let seldom = took * 32;
+    seldom.clamp(SWEEP, LATEST.max(took * 4))
+}
+
+/// How often expired flows are removed where that costs nothing. IPVS's own timers are as coarse as
+/// their wheel.
+const SWEEP: Duration = Duration::from_millis(500);
+/// How late expiry may be for the sake of cost.
+const LATEST: Duration = Duration::from_secs(4);
 
 /// A stretch of the connection table, as parts of 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 //! older.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::vec::Vec;
 
-use super::{Found, Memory, Stretch};
+use super::{Found, Memory, Stretch, pause};
 use crate::call::{Call, CallKey};
 use crate::connection::{
     self, CLOSE, ESTABLISHED, Meta, SYN_RECV, State, TEMPLATE, TIMEOUTS_S, UDP_FIRST,
@@ -14,6 +16,7 @@ use crate::family::{Family, V4, V6};
 use crate::flows::{self, Key};
 use crate::host::{HostTables, NewServer, Sizes};
 use crate::packet::TCP;
+use crate::region;
 use crate::tables::{Tables, entered};
 use crate::template;
 use crate::track::{self, Place};
@@ -374,4 +377,79 @@ fn a_call_expires_unless_its_last_connection_lives() {
     let found = bed.sweep();
     assert_eq!((found.calls, found.expired), (1, 1));
     assert_eq!(bed.tables.calls.all()[0].0, named(40));
+}
+
+fn words_that_are_not_empty(bed: &Bed) -> usize {
+    let all = [&bed.tables.occupied4, &bed.tables.occupied6];
+    let words = all.into_iter().flatten();
+    let words = words.filter(|word| word.load(Ordering::SeqCst) != region::EMPTY);
+    words.count()
+}
+
+#[test]
+fn a_region_is_looked_at_from_its_first_entry_until_it_is_free_again() {
+    let mut bed = Bed::new(method::ROUTE, 1024);
+    assert_eq!(words_that_are_not_empty(&bed), 0);
+    let numbers = 1..=5;
+    for number in numbers.clone() {
+        bed.connection::<V4>(client::<V4>(number), CLOSE, 0);
+        bed.connection::<V6>(client::<V6>(number), CLOSE, 0);
+    }
+    let marked = words_that_are_not_empty(&bed);
+    assert!((2..=10).contains(&marked), "{marked}");
+    (0..4).for_each(|_| assert_eq!(bed.sweep().used, 10));
+    assert_eq!(words_that_are_not_empty(&bed), marked);
+    bed.tables.age(11);
+    assert_eq!(bed.sweep().expired, 10);
+    // Slots become free, are found free, and found free once more.
+    (0..3).for_each(|_| drop(bed.sweep()));
+    assert_eq!(words_that_are_not_empty(&bed), 0);
+    bed.connection::<V4>(client::<V4>(1), CLOSE, 0);
+    assert_eq!(bed.sweep().used, 1);
+}
+
+#[test]
+fn a_walk_that_saw_the_mark_before_it_was_doubted_is_not_forgotten() {
+    let mut bed = Bed::new(method::ROUTE, 64);
+    bed.tables.occupied4[0].store(region::ENTERED, Ordering::SeqCst);
+    bed.sweep();
+    assert!(bed.memory.has_doubts());
+    assert_eq!(
+        bed.tables.occupied4[0].load(Ordering::SeqCst),
+        region::DOUBTED
+    );
+    // It read the mark, then the sweep doubted it, and only then it entered.
+    let key = V4::key(client::<V4>(1), PORT, bed.service);
+    bed.enter::<V4>(&key, Meta::new(NOW, CLOSE, 0));
+    bed.tables.occupied4[0].store(region::DOUBTED, Ordering::SeqCst);
+    (0..3).for_each(|_| assert_eq!(bed.sweep().used, 1));
+    assert!(!bed.memory.has_doubts());
+}
+
+#[test]
+fn an_entry_between_two_looks_keeps_its_region() {
+    let mut bed = Bed::new(method::ROUTE, 64);
+    bed.tables.occupied4[0].store(region::ENTERED, Ordering::SeqCst);
+    bed.sweep();
+    bed.connection::<V4>(client::<V4>(1), CLOSE, 0);
+    assert_eq!(
+        bed.tables.occupied4[0].load(Ordering::SeqCst),
+        region::ENTERED
+    );
+    (0..3).for_each(|_| assert_eq!(bed.sweep().used, 1));
+}
+
+#[test]
+fn sweeps_take_three_percent_of_a_cpu_unless_expiry_would_be_late() {
+    let ms = Duration::from_millis;
+    for (took, waits) in [
+        (0, 500),
+        (10, 500),
+        (25, 800),
+        (100, 3200),
+        (400, 4000),
+        (2000, 8000),
+    ] {
+        assert_eq!(pause(ms(took)), ms(waits), "after {took} ms");
+    }
 }

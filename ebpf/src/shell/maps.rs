@@ -16,6 +16,7 @@ use shunt_datapath::entry::{
     self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
     Service, Settings, Traffic, WIDES, Ways, locality, standing,
 };
+use shunt_datapath::region;
 use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use shunt_datapath::translation::{Local, Translation, Tuple, place};
@@ -25,6 +26,7 @@ use shunt_ebpf::LATER;
 use super::calls;
 use super::constants::{constant, long_constant};
 use super::context::blur;
+use super::flows;
 use super::parts;
 use super::words::MapWords;
 
@@ -33,13 +35,6 @@ pub const MAPPED: usize = 1 << 10;
 
 /// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
 pub const UNPREPARED: usize = 1;
-
-/// A bucket of flows: one cache line.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-pub struct FlowBucket {
-    words: [u64; 8],
-}
 
 /// How a server stands.
 #[repr(C, align(8))]
@@ -92,10 +87,6 @@ static STANDINGS: Array<Standing, 4096, MAPPED> = Array::new();
 static PEERS: HashMap<PeerKey, [u64; 2], 4096> = HashMap::new();
 #[btf_map]
 static LOCALITIES: LruHashMap<LocalityKey, Locality, 65536> = LruHashMap::new();
-#[btf_map]
-static FLOWS4: Array<FlowBucket, 16384, MAPPED> = Array::new();
-#[btf_map]
-static FLOWS6: Array<FlowBucket, 16384, MAPPED> = Array::new();
 #[btf_map]
 static HOPS_TO_CLIENTS: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
 #[btf_map]
@@ -276,12 +267,22 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn flows4(&self, bucket: u32) -> Option<MapWords> {
-        words(FLOWS4.get_ptr_mut(bucket))
+        words(flows::bucket4(bucket))
     }
 
     #[inline(always)]
     fn flows6(&self, bucket: u32) -> Option<MapWords> {
-        words(FLOWS6.get_ptr_mut(bucket))
+        words(flows::bucket6(bucket))
+    }
+
+    #[inline(always)]
+    fn occupied4(&self, region: u32) -> Option<MapWords> {
+        words(flows::word4(region))
+    }
+
+    #[inline(always)]
+    fn occupied6(&self, region: u32) -> Option<MapWords> {
+        words(flows::word6(region))
     }
 
     #[inline(always)]
@@ -321,6 +322,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn enter_call(&self, value: u64) {
+        region::mark(words(flows::of_table(region::table::CALLS)));
         calls::enter(value);
     }
 
@@ -430,6 +432,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32 {
+        region::mark(words(flows::of_table(region::table::TRANSLATIONS)));
         let flags = if anew { BPF_NOEXIST } else { BPF_ANY };
         match TRANSLATIONS.insert(tuple, translation, flags.into()) {
             Ok(()) => entered::DONE,

@@ -4,6 +4,7 @@ pub mod calls;
 pub mod constants;
 pub mod context;
 pub mod fib;
+pub mod flows;
 pub mod maps;
 pub mod parts;
 pub mod quoted;

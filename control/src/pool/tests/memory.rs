@@ -351,6 +351,14 @@ impl<'a> Tables for View<'a> {
         None
     }
 
+    fn occupied4(&self, _region: u32) -> Option<Stretch<'a>> {
+        None
+    }
+
+    fn occupied6(&self, _region: u32) -> Option<Stretch<'a>> {
+        None
+    }
+
     fn peer(&self, _key: &PeerKey) -> Option<[u64; 2]> {
         None
     }
