@@ -3,8 +3,10 @@
 //! `BPF_PROG_TEST_RUN` runs a driver that makes each packet afresh and tail-calls the target
 //! (`ebpf/src/bench/driver.rs`). In each round every target has its turn; the time of a target
 //! that does nothing is taken off. Times are this thread's own CPU time. Compare ratios of one
-//! run, never nanoseconds of two. Rates through devices are in `wire`, through servers in `http`.
+//! run, never nanoseconds of two. Rates through devices are in `wire`, through servers in `http`;
+//! what the daemon costs is in `daemon`.
 
+mod daemon;
 mod director;
 mod driver;
 mod farm;
@@ -58,6 +60,9 @@ pub struct Options {
     /// What a new connection costs by each scheduler instead, in pools of 16 to 4,096 servers.
     #[arg(long, conflicts_with_all = ["veth", "http"])]
     schedulers: bool,
+    /// What the daemon itself costs instead: idle, with a million connections, and listing them.
+    #[arg(long, conflicts_with_all = ["veth", "http", "schedulers"])]
+    daemon: bool,
     /// Machine instructions of the walk for a known flow instead, counted on the host.
     #[arg(long, conflicts_with_all = ["veth", "http", "schedulers"])]
     instructions: bool,
@@ -91,6 +96,9 @@ pub fn run(options: &Options) -> Result<()> {
     if options.http {
         let report = http::run(options.rounds, options.quick)?;
         return write(options, &report);
+    }
+    if options.daemon {
+        return write(options, &daemon::measure(options.quick)?);
     }
     let mut cpus = CpuSet::new();
     cpus.set(options.cpu)?;

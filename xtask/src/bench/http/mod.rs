@@ -9,7 +9,7 @@ mod bed;
 mod peer;
 mod processors;
 mod rates;
-mod shuntd;
+pub mod shuntd;
 mod target;
 
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ extern "C" fn interrupt(_: libc::c_int) {
 }
 
 /// The product as users run it.
-fn build() -> Result<PathBuf> {
+pub fn build() -> Result<PathBuf> {
     let target = place::target();
     let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--locked", "--package", "shunt-cli"]);

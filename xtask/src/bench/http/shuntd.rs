@@ -28,8 +28,13 @@ pub struct Shuntd {
 impl Shuntd {
     /// Starts it and waits until it listens.
     pub fn start(host: &Host, program: &Path) -> Result<Shuntd> {
+        Shuntd::start_with(host, program, &[])
+    }
+
+    pub fn start_with(host: &Host, program: &Path, options: &[&str]) -> Result<Shuntd> {
         let mut command = called(host, program, "shuntd");
         command.args(["--stop", "remove", "--log", "error"]);
+        command.args(options);
         let mut shuntd = Shuntd {
             host: host.clone(),
             program: program.to_owned(),
@@ -62,13 +67,25 @@ impl Shuntd {
         Ok(())
     }
 
-    fn ipvsadm(&self, line: &str) -> Result<()> {
-        let mut command = called(&self.host, &self.program, "ipvsadm");
+    /// The process.
+    pub fn id(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("shuntd does not run")?;
+        Ok(process.id())
+    }
+
+    /// The program under one of its names, with its arguments.
+    pub fn command(&self, name: &str, line: &str) -> Command {
+        let mut command = called(&self.host, &self.program, name);
         command.args(line.split(' '));
+        command
+    }
+
+    pub fn ipvsadm(&self, line: &str) -> Result<()> {
+        let mut command = self.command("ipvsadm", line);
         done(&mut command).with_context(|| format!("ipvsadm {line}"))
     }
 
-    fn place(&self) -> Result<Place> {
+    pub fn place(&self) -> Result<Place> {
         self.host.run(Place::make)
     }
 }
