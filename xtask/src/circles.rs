@@ -86,7 +86,7 @@ struct Known {
 }
 
 /// Circles that are not opened yet.
-const KNOWN: [Known; 7] = [
+const KNOWN: [Known; 6] = [
     Known {
         files: &[
             "control/src/director/entries.rs",
@@ -107,17 +107,6 @@ const KNOWN: [Known; 7] = [
             "daemon/src/kernel/object.rs",
         ],
         reason: "the programs of callers are loaded with the others",
-    },
-    Known {
-        files: &[
-            "daemon/src/kernel/calls.rs",
-            "daemon/src/kernel/listing.rs",
-            "daemon/src/kernel/scan.rs",
-            "daemon/src/kernel/shared.rs",
-            "daemon/src/kernel/templates.rs",
-            "daemon/src/kernel/translations.rs",
-        ],
-        reason: "the sweep and the tables that it goes over are one",
     },
     Known {
         files: &[

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use shunt_control::director::Names;
+use shunt_datapath::call::{Call, CallKey};
 use shunt_datapath::connection;
 use shunt_datapath::flows::{Layout, Narrow, Record, Wide};
 use shunt_datapath::sctp;
-use shunt_datapath::sweep;
-use shunt_model::{Connection, Family, Protocol, ServiceKey, State};
+use shunt_datapath::sweep::{self, server_of_call};
+use shunt_model::{Connection, EngineData, Family, Protocol, ServiceKey, State};
 use tracing::error;
 
 use super::sweep::Look;
@@ -17,13 +18,14 @@ use super::sweep::Look;
 #[must_use]
 pub fn states(look: Look<'_>) -> Vec<(State, u64)> {
     let mut counts = look.states();
-    match look.tables.calls.states(look) {
-        Ok([none, assured]) => {
-            counts[connection::TEMPLATE as usize] += none;
-            counts[connection::TEMPLATE_ASSURED as usize] += assured;
-        }
-        Err(error) => error!(error = format!("{error:#}"), "calls not counted"),
-    }
+    calls(look, &mut |_, call| {
+        let state = match look.is_assured_call(call) {
+            true => connection::TEMPLATE_ASSURED,
+            false => connection::TEMPLATE,
+        };
+        counts[state as usize] += 1;
+        true
+    });
     let mut states: Vec<(State, u64)> = Vec::new();
     for (state, number) in (0u32..).zip(counts) {
         let state = self::state(Protocol::Tcp, state);
@@ -39,9 +41,10 @@ pub fn states(look: Look<'_>) -> Vec<(State, u64)> {
 #[must_use]
 pub fn templates(look: Look<'_>) -> BTreeMap<u32, u32> {
     let mut counts = look.templates();
-    if let Err(error) = look.tables.calls.templates(look, &mut counts) {
-        error!(error = format!("{error:#}"), "calls not counted");
-    }
+    calls(look, &mut |_, call| {
+        *counts.entry(server_of_call(call)).or_insert(0) += 1;
+        true
+    });
     counts
 }
 
@@ -51,8 +54,20 @@ pub fn list(look: Look<'_>, names: &Names, each: &mut dyn FnMut(Connection) -> b
     if !goes_on {
         return;
     }
-    if let Err(error) = look.tables.calls.list(look, names, each) {
-        error!(error = format!("{error:#}"), "calls not listed");
+    calls(look, &mut |key, call| {
+        let told = tell_call(look, key, call, names);
+        told.is_none_or(&mut *each)
+    });
+}
+
+/// Calls `each` with every call whose time is not over, until it says false.
+fn calls(look: Look<'_>, each: &mut dyn FnMut(&CallKey, &Call) -> bool) {
+    let done = look.tables.calls.each(&mut |key, call| {
+        let lives = look.rest_of_call(call).is_some();
+        !lives || each(key, call)
+    });
+    if let Err(error) = done {
+        error!(error = format!("{error:#}"), "calls not looked at");
     }
 }
 
@@ -92,9 +107,34 @@ fn tell<L: Layout>(
     })
 }
 
+/// A call in the operator's words; `None` if its time is over.
+fn tell_call(look: Look<'_>, key: &CallKey, call: &Call, names: &Names) -> Option<Connection> {
+    let template = Told {
+        service: key.service,
+        server: server_of_call(call),
+        client: key.client,
+        left: look.rest_of_call(call)?,
+    };
+    let bytes = key.id.iter().flat_map(|word| word.to_le_bytes());
+    let data = bytes.take(key.length as usize).map(char::from).collect();
+    let state = if look.is_assured_call(call) {
+        State::Assured
+    } else {
+        State::None
+    };
+    Some(Connection {
+        state,
+        engine: Some(EngineData {
+            name: "sip".to_owned(),
+            data,
+        }),
+        ..template.tell(names, look.tick_ns)?
+    })
+}
+
 /// What is told of an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+struct Told {
     /// By which endpoint it was found.
     pub service: u32,
     pub server: u32,

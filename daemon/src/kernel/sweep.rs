@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use anyhow::Result;
 use shunt_datapath::entry;
 use shunt_datapath::flows::Words;
 use shunt_datapath::region;
@@ -21,7 +22,7 @@ pub type Look<'a> = View<'a, &'a Shared>;
 pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
     let mut found = look.sweep(memory);
     if let Some(word) = occupied(look, region::table::TRANSLATIONS) {
-        match look.tables.translations.sweep(look, memory.turn()) {
+        match translations(look, memory.turn()) {
             Ok(0) => memory.nothing_there(word),
             Ok(used) => found.translations = used,
             Err(error) => error!(
@@ -31,7 +32,7 @@ pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
         }
     }
     if let Some(word) = occupied(look, region::table::CALLS) {
-        match look.tables.calls.sweep(look, &mut found) {
+        match calls(look, &mut found) {
             Ok(()) if found.calls == 0 => memory.nothing_there(word),
             Ok(()) => {}
             Err(error) => error!(error = format!("{error:#}"), "calls not looked after"),
@@ -42,6 +43,31 @@ pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
         rcu::wait();
     }
     found
+}
+
+/// Goes once over all translations, in sweep number `turn`: how many stay.
+fn translations(look: Look<'_>, turn: usize) -> Result<u64> {
+    let (map, mut used) = (&look.tables.translations, 0);
+    map.each(&mut |index, tuple, translation| {
+        let removed = look.translation(map, (tuple, translation), index, turn);
+        used += u64::from(!removed);
+    })?;
+    Ok(used)
+}
+
+/// Goes once over all calls.
+fn calls(look: Look<'_>, found: &mut Found) -> Result<()> {
+    let (map, mut later) = (&look.tables.calls, Vec::new());
+    map.each(&mut |key, call| {
+        if !look.count_call(key, call, found) {
+            later.push(*key);
+        }
+        true
+    })?;
+    for key in later {
+        look.look_after_call(map, &key, found);
+    }
+    Ok(())
 }
 
 /// The word of a hash table that may have entries.

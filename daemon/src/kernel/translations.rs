@@ -1,4 +1,4 @@
-//! The map of translations, walked in batches for the sweep.
+//! The map of translations, walked in batches.
 
 use std::os::fd::OwnedFd;
 
@@ -7,7 +7,6 @@ use shunt_datapath::sweep::Entries;
 use shunt_datapath::translation::{Translation, Tuple};
 
 use super::batch::{self, Batches, Plain};
-use super::sweep::Look;
 
 /// Entries of one call, so that the kernel's side of it is short.
 const BATCH: usize = 2048;
@@ -31,21 +30,19 @@ unsafe impl Plain for Value {}
 pub struct Translations(pub OwnedFd);
 
 impl Translations {
-    /// Goes over all entries once, in sweep number `turn`: how many stay.
-    pub fn sweep(&self, look: Look<'_>, turn: usize) -> Result<u64> {
-        let mut used = 0;
+    /// Calls `each` with every entry, and its number within its batch.
+    pub fn each(&self, each: &mut dyn FnMut(usize, &Tuple, &Translation)) -> Result<()> {
         let mut keys = vec![TupleKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
         let mut batches = Batches::new(&self.0);
         loop {
             let count = batches.read(&mut keys, &mut values, 1)?;
             if count == 0 {
-                return Ok(used);
+                return Ok(());
             }
             let entries = keys.iter().zip(&values).take(count);
             for (index, (TupleKey(tuple), Value(translation))) in entries.enumerate() {
-                let removed = look.translation(self, (tuple, translation), index, turn);
-                used += u64::from(!removed);
+                each(index, tuple, translation);
             }
         }
     }

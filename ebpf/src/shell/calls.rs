@@ -8,7 +8,8 @@ use shunt_datapath::call::{self, Call, CallKey, Desk, TEXT, id};
 use shunt_datapath::entry::NONE;
 use shunt_datapath::open;
 
-use super::maps::{MAPPED, Maps, UNPREPARED};
+use super::flows::MAPPED;
+use super::maps::{Maps, UNPREPARED};
 use super::parts::both;
 use super::skb::SkbFrame;
 use super::sum::{self, Bytes};

@@ -5,7 +5,8 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::region;
 
-use super::maps::MAPPED;
+/// `BPF_F_MMAPABLE`: the daemon reads and writes the map through a mapping.
+pub const MAPPED: usize = 1 << 10;
 
 /// A bucket of flows: one cache line.
 #[repr(C, align(8))]

@@ -26,12 +26,9 @@ use shunt_ebpf::LATER;
 use super::calls;
 use super::constants::{constant, long_constant};
 use super::context::blur;
-use super::flows;
+use super::flows::{self, MAPPED};
 use super::parts;
 use super::words::MapWords;
-
-/// `BPF_F_MMAPABLE`.
-pub const MAPPED: usize = 1 << 10;
 
 /// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
 pub const UNPREPARED: usize = 1;
