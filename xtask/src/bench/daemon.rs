@@ -46,7 +46,7 @@ impl Row {
     fn new(what: &str, figure: f64, unit: &'static str, goal: f64) -> Self {
         let met = figure <= goal;
         let verdict = if met { "met" } else { "MISSED" };
-        println!("{what:<52} {figure:>8.2} {unit:<8} goal {goal:>5.1} {verdict}");
+        println!("{what:<76} {figure:>8.2} {unit:<8} goal {goal:>5.1} {verdict}");
         Self {
             what: what.to_owned(),
             figure,
@@ -100,7 +100,6 @@ fn busy(program: &Path, time: Duration, rows: &mut Vec<Row>) -> Result<()> {
         let took = begun.elapsed();
         let told = ran(shuntd.id()?)?.saturating_sub(before);
         let heard = children()?.saturating_sub(asked);
-        println!("{name} {line}: {told:.2?} of a CPU in shuntd, {heard:.2?} in {name}");
         let listed = fs::read(&file).context("cannot read a listing")?;
         let _ = fs::remove_file(&file);
         ensure!(status?.success(), "{name} {line} failed");
@@ -108,6 +107,10 @@ fn busy(program: &Path, time: Duration, rows: &mut Vec<Row>) -> Result<()> {
         ensure!(lines > MILLION as usize, "{lines} lines by {name} {line}");
         let what = format!("a million connections: {name} {line}");
         rows.push(Row::new(&what, took.as_secs_f64(), "s", 3.0));
+        // Both sides, which run side by side: on a busy machine this is what counts.
+        let what = format!("{what}, processor time");
+        let both = (told + heard).as_secs_f64();
+        rows.push(Row::new(&what, both, "s", 3.0));
     }
     let more = own_mb(shuntd.id()?)? - own;
     rows.push(Row::new(
