@@ -1,5 +1,7 @@
 //! What the table cannot say no to, but the packet path must: it has limits of its own.
 
+use std::net::IpAddr;
+
 use shunt_datapath::entry;
 use shunt_model::api::{Change, Reason, Refusal};
 use shunt_model::{Method, Server, ServiceKey};
@@ -9,6 +11,9 @@ use super::{Director, ids};
 impl Director {
     /// Refuses what there is no room for, and what is not carried here.
     pub(super) fn admit(&self, change: &Change) -> Result<(), Refusal> {
+        if let Change::AddServer { server, .. } = change {
+            self.admit_address(server.at.address)?;
+        }
         if let Some((what, key)) = wide_in(change)
             && !self.ids.has_room_for_wide()
         {
@@ -74,6 +79,18 @@ impl Director {
         let others = entry.servers.iter().filter(|other| other.at != server.at);
         let weights = others.map(|other| other.weight).chain([server.weight]);
         self.pools.has_room_for((&entry.service).into(), weights)
+    }
+
+    /// `ip_vs_new_dest`: what of a server's address the table cannot know, since it depends on the
+    /// networks that this machine is in.
+    fn admit_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        if !self.network.is_of_many(address) {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: Reason::BadAddress,
+            text: format!("server address {address} is not unicast"),
+        })
     }
 
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {

@@ -398,6 +398,7 @@ mod tests {
             settings: Default::default(),
             announce: None,
         }
+            idle_engine: None,
     }
 
     /// What a change writes while each server has so many connections.

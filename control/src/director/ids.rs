@@ -203,12 +203,13 @@ impl Ids {
                 last_weight: 0,
             }
         });
-        slot.present = true;
-        if server.weight != 0 {
+        // `__ip_vs_update_dest`: one that is added has no weight from before.
+        if server.weight != 0 || !slot.present {
             slot.last_weight = server.weight;
         }
         if slot.method != server.method {
             slot.method = server.method;
+        slot.present = true;
             slot.former.insert(0, slot.id);
             slot.id = fresh_id;
             fresh = true;

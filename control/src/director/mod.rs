@@ -204,8 +204,9 @@ impl Director {
         now: Instant,
     ) -> Result<Done, Refusal> {
         self.admit(change)?;
-        let applied = self.table.apply(change)?;
+        let applied = self.table.take(change)?;
         self.follow_targets(&applied);
+        self.table.check(change)?;
         self.follow_calls(&applied);
         let place = self.outputs.len();
         let notes = self.carry_out(&applied, running);

@@ -521,6 +521,7 @@ mod tests {
             announce: None,
         };
         let server = Server {
+            idle_engine: None,
             at: "10.1.0.7:80".parse().unwrap(),
             method: Method::Masquerade,
             weight: 1,
