@@ -6,7 +6,7 @@ use shunt_datapath::entry;
 use shunt_model::api::{Change, Reason, Refusal};
 use shunt_model::{Method, Server, ServiceKey};
 
-use super::{Director, ids};
+use super::{Director, entries, ids};
 
 impl Director {
     /// Refuses what there is no room for, and what is not carried here.
@@ -100,13 +100,14 @@ impl Director {
         };
         let moved = server.method.rewrites()
             && self.local.contains(&server.at.address)
-            && ids::port(key, server.at) != asked;
+            && ids::port(key, server.at) != asked
+            && !entries::is_exchanged(key, server);
         if moved {
             return Err(Refusal {
                 reason: Reason::NotSupported,
                 text: format!(
-                    "server {} is this machine itself: another port than the service's is not \
-                     carried there by this version of Shunt yet",
+                    "server {} is this machine itself: another port is carried there by masquerade \
+                     and for a service of one port alone",
                     server.at
                 ),
             });

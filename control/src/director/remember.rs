@@ -310,6 +310,9 @@ impl Director {
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);
+                if entry.method == entry::method::HERE {
+                    director.here.insert(id);
+                }
             }
         }
         let keys: Vec<ServiceKey> = director
@@ -518,10 +521,10 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            idle_engine: None,
             announce: None,
         };
         let server = Server {
-            idle_engine: None,
             at: "10.1.0.7:80".parse().unwrap(),
             method: Method::Masquerade,
             weight: 1,

@@ -525,3 +525,36 @@ fn another_scheduler_begins_at_the_head_of_its_list() {
     assert!(!edited(Scheduler::Wrr), "the same one goes on");
     assert!(edited(Scheduler::Rr));
 }
+
+// The templates are there, and their connections assure them (`cp->control`).
+#[test]
+fn templates_are_known_by_what_they_were_where_persistence_has_ended() {
+    let mut director = director(SMALL);
+    let Change::AddService { mut service } = add_service(key(80)) else {
+        unreachable!("it adds a service");
+    };
+    let entry = |outputs: &[Output]| {
+        let of_service = |output: &Output| match output {
+            Output::Write(Write::Service { entry, .. }) => Some(*entry),
+            _ => None,
+        };
+        outputs.iter().filter_map(of_service).next_back().unwrap()
+    };
+    let plain = Change::AddService {
+        service: service.clone(),
+    };
+    service.persistence = Some(Persistence {
+        timeout_s: 300,
+        granularity: Granularity::Mask([255, 255, 255, 0].into()),
+        engine: None,
+    });
+    let persistent = entry(&change(&mut director, &Change::AddService { service }));
+    assert_eq!(persistent.persistence, 300);
+    change(&mut director, &Change::Flush);
+
+    let after = entry(&change(&mut director, &plain));
+
+    assert_eq!(after.persistence, 0);
+    let known_by = |entry: entry::Service| (entry.template, entry.granularity);
+    assert_eq!(known_by(after), known_by(persistent));
+}
