@@ -224,7 +224,8 @@ impl Shell {
     fn attach(&mut self) {
         let options = &self.options;
         let wanted = self.director.devices(|link| options.setting(&link.name));
-        for changed in self.attachments.settle(&mut self.object, &wanted) {
+        let leaves = self.director.looks_at_what_leaves();
+        for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
             if changed.works {
                 info!(
                     device = changed.name,

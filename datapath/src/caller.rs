@@ -43,7 +43,7 @@ fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) ->
         return NONE;
     }
     let loopback = F::loopback();
-    if entry.template != NONE {
+    if entry.persistence != 0 {
         let known = F::recall(tables, service, loopback, NONE);
         if known != NONE {
             return known;
@@ -55,7 +55,7 @@ fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) ->
         target: F::words(target),
     };
     let id = tables.schedule(service, client);
-    if id != NONE && entry.template != NONE {
+    if id != NONE && entry.persistence != 0 {
         return F::recall(tables, service, loopback, id);
     }
     id
@@ -132,6 +132,7 @@ mod tests {
             method::ROUTE,
             method::TUNNEL,
             method::GUE,
+            method::HERE,
         ] {
             let tables = tables(method);
             assert_eq!(asked4(&tables, TCP, 80), Some((four("10.1.0.1"), 8080)));

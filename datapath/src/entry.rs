@@ -142,11 +142,11 @@ pub struct Service {
     pub protocol: u8,
     /// [`service_flag`].
     pub flags: u8,
-    /// By what its templates are found: an id like a service's own. [`NONE`] without persistence.
+    /// By what its templates are found: an id like a service's own. [`NONE`] if it never had any.
     pub template: u32,
     /// What of a client's address counts as one client: a mask in wire order.
     pub granularity: [u64; 2],
-    /// Ticks that a template lives after its last connection began.
+    /// Ticks that a template lives after its last connection began; 0 without persistence.
     pub persistence: u32,
     /// What [`LocalityKey`]s of it hold.
     pub epoch: u32,
@@ -321,6 +321,8 @@ pub mod method {
     pub const GRE: u8 = 6;
     /// Flows whose rewriting does not follow from the entry alone: [`crate::translate`].
     pub const TRANSLATE: u8 = 7;
+    /// Masquerade, and the server is the director itself: [`crate::here`].
+    pub const HERE: u8 = 8;
 }
 
 /// A real server of one service, with all that can be computed once. The first cache line is what
@@ -362,6 +364,15 @@ pub struct Server {
     pub reserved4: [u64; 2],
 }
 const _: () = assert!(size_of::<Server>() == 128);
+
+impl Server {
+    /// Whether its answers are known by where they come from.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_way_back(&self) -> bool {
+        self.method == method::MASQUERADE || self.method == method::HERE
+    }
+}
 
 /// The way to a neighbour. Each word is stored at once, so that no packet sees half an address.
 #[repr(C, align(8))]

@@ -8,7 +8,7 @@
 use crate::addressed;
 use crate::checksum;
 use crate::entry::{
-    NONE, Settings, endpoint_word, kind, lookup, method, nat, service_flag, service_switch,
+    NONE, Settings, Ways, endpoint_word, kind, lookup, method, nat, service_flag, service_switch,
 };
 use crate::family::Family;
 use crate::frame::{Frame, Transport};
@@ -240,7 +240,7 @@ fn bring<F: Family, P: Frame, T: Tables>(
     }
     walk::count_in(tables, id, packet.length);
     tables.count(Note::IcmpRelated.counter());
-    if server.method == method::MASQUERADE {
+    if server.has_way_back() {
         let address = server.address_delta as u32;
         let port = server.port_delta as u32;
         let to = F::from_words(server.address);
@@ -255,6 +255,9 @@ fn bring<F: Family, P: Frame, T: Tables>(
         .is_none()
         {
             return Word::drop(Drop::NoRoom);
+        }
+        if server.method == method::HERE {
+            return Word::pass(Pass::Local);
         }
         return send(frame, packet, &server.ways);
     }
@@ -283,7 +286,9 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    let Some(ways) = walk::known_way::<F, T>(tables, entry.meta().low(), packet.target) else {
+    let is_here = server.method == method::HERE;
+    let ways = walk::known_way::<F, T>(tables, entry.meta().low(), packet.target);
+    let Some(ways) = ways.or(is_here.then(Ways::default)) else {
         return Word::drop(Drop::NoWayBack);
     };
     let address = !(server.address_delta as u32) & 0xffff;
@@ -291,9 +296,12 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let to = F::from_words(server.virtual_address);
     let turn = Turn::ToClient(to, server.virtual_port);
     tables.count(Note::IcmpRelated.counter());
-    walk::count_out(tables, id, packet.length);
+    walk::count_out(tables, server, id, packet.length);
     if translate(frame, packet, quote, turn, address, port).is_none() {
         return Word::drop(Drop::NoRoom);
+    }
+    if is_here {
+        return Word::pass(Pass::Local);
     }
     send(frame, packet, &ways)
 }

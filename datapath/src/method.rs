@@ -23,7 +23,7 @@ pub fn forward<F: Family, P: Frame>(
     if server.method >= method::LOCAL {
         return if server.method == method::LOCAL {
             Word::pass(Pass::Local)
-        } else if server.method == method::TRANSLATE {
+        } else if server.method >= method::TRANSLATE {
             Word::translate(id)
         } else {
             Word::tunnel(id)
@@ -66,20 +66,34 @@ pub fn back<F: Family, P: Frame>(
     let from = F::from_words(server.virtual_address);
     let delta = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
-    let done = rewrite::<F, P>(
-        frame,
-        packet,
-        Side::Source(from, server.virtual_port),
-        delta,
-        port,
-    );
+    let side = Side::Source(from, server.virtual_port);
+    let done = rewrite::<F, P>(frame, packet, side, (delta, port), 1);
     finish(frame, done, ways)
+}
+
+/// Puts a server on the director itself in place of the service, or the service in place of it.
+/// The packet passes no router: its TTL stays.
+#[inline(always)]
+pub fn exchange<F: Family, P: Frame>(
+    frame: &mut P,
+    packet: &Packet<F>,
+    server: &Server,
+    answers: bool,
+) -> Option<()> {
+    let (address, port) = (server.address_delta as u32, server.port_delta as u32);
+    if answers {
+        let from = F::from_words(server.virtual_address);
+        let side = Side::Source(from, server.virtual_port);
+        return rewrite::<F, P>(frame, packet, side, (!address & 0xffff, !port & 0xffff), 0);
+    }
+    let side = Side::Target(F::from_words(server.address), server.port);
+    rewrite::<F, P>(frame, packet, side, (address, port), 0)
 }
 
 /// Whether a packet's checksum would have to be carried on and cannot: that of SCTP covers all of
 /// the packet, of which a fragment does not say how long it is. It does not cover the addresses.
 #[inline(always)]
-fn is_cut<F: Family>(packet: &Packet<F>, server: &Server) -> bool {
+pub fn is_cut<F: Family>(packet: &Packet<F>, server: &Server) -> bool {
     packet.is_sctp() && packet.part != Part::Whole && server.port != server.virtual_port
 }
 
@@ -177,7 +191,8 @@ fn masquerade<F: Family, P: Frame>(
 ) -> Option<()> {
     let to = F::from_words(server.address);
     let (address, port) = (server.address_delta as u32, server.port_delta as u32);
-    rewrite::<F, P>(frame, packet, Side::Target(to, server.port), address, port)
+    let side = Side::Target(to, server.port);
+    rewrite::<F, P>(frame, packet, side, (address, port), 1)
 }
 
 /// Which half of the addresses is rewritten, and to what.
@@ -187,14 +202,15 @@ enum Side<F: Family> {
     Target(F::Address, u16),
 }
 
-/// Rewrites one address and port, carries it into the checksums and counts the TTL down.
+/// Rewrites one address and port, carries it into the checksums and counts the TTL down by so many
+/// hops, a number that the compiler knows.
 #[inline(always)]
 fn rewrite<F: Family, P: Frame>(
     frame: &mut P,
     packet: &Packet<F>,
     side: Side<F>,
-    address_delta: u32,
-    port_delta: u32,
+    (address_delta, port_delta): (u32, u32),
+    hops: u8,
 ) -> Option<()> {
     if packet.is_sctp() {
         // Of a fragment's the port does not change: see [`is_cut`].
@@ -235,7 +251,7 @@ fn rewrite<F: Family, P: Frame>(
             }
         }
         let limit = ip.view().u8::<7>();
-        ip.set_u8::<7>(limit.wrapping_sub(1));
+        ip.set_u8::<7>(limit.wrapping_sub(hops));
     } else {
         let mut ip = frame.edit::<20>(packet.l3)?;
         match side {
@@ -243,7 +259,7 @@ fn rewrite<F: Family, P: Frame>(
             Side::Target(address, _) => ip.set_u32::<16>(F::words(address)[0] as u32),
         }
         let old = ip.view().u16::<8>();
-        let new = (old & 0xff00) | (old & 0xff).wrapping_sub(1);
+        let new = (old & 0xff00) | (old & 0xff).wrapping_sub(hops as u16);
         let delta = checksum::add(address_delta, checksum::change_u16(old, new));
         let sum = checksum::update(ip.view().u16::<10>(), delta);
         ip.set_u16::<8>(new);

@@ -189,7 +189,7 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     let Some(server) = tables.server(id) else {
         return;
     };
-    if server.method != method::MASQUERADE {
+    if !server.has_way_back() {
         return;
     }
     let back = back_key(request, server, packet);
@@ -241,7 +241,7 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
             Err(Word::pass(Pass::NotOpening))
         };
     }
-    let controlled = if service.template == NONE {
+    let controlled = if service.persistence == 0 {
         0
     } else {
         connection::Meta::CONTROLLED
@@ -260,7 +260,7 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
         return Err(Word::drop(Drop::TableFull));
     };
     // The answers of a masqueraded or translated server could not be told apart.
-    if id == NONE || server.method == method::MASQUERADE || server.method == method::TRANSLATE {
+    if id == NONE || server.has_way_back() || server.method == method::TRANSLATE {
         return Err(Word::drop(Drop::TableFull));
     }
     tables.count(Note::Untracked.counter());
@@ -295,7 +295,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
         (None, Place::Nowhere) => None,
     };
     let Some(seat) = seat else { return false };
-    let masquerade = server.method == method::MASQUERADE;
+    let masquerade = server.has_way_back();
     let answers = if masquerade || server.method == method::TRANSLATE {
         0
     } else {

@@ -60,7 +60,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
         return Err(Word::drop(Drop::NoCallId));
     }
     let mut id = NONE;
-    if service.template != NONE {
+    if service.persistence != 0 {
         id = F::recall(tables, number, quote.target, NONE);
     }
     if id == NONE {
@@ -71,7 +71,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
             target: F::words(quote.target),
         };
         id = tables.schedule(number, client);
-        if id != NONE && service.template != NONE {
+        if id != NONE && service.persistence != 0 {
             id = F::recall(tables, number, quote.target, id);
         }
     }

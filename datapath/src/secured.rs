@@ -130,6 +130,6 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
         return Word::answer(Bounce::TooBig, ways.mtu());
     }
-    walk::count_out(tables, id, packet.length);
+    walk::count_out(tables, server, id, packet.length);
     methods::back(frame, packet, server, &ways)
 }

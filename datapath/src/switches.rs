@@ -53,4 +53,6 @@ pub mod nat {
     pub const TRANSLATES: u32 = 2;
     /// And a service with NAT has calls, which its servers may begin.
     pub const CALLS: u32 = 4;
+    /// And a server with NAT is the director itself, so that answers are looked for on the way out.
+    pub const HERE: u32 = 8;
 }

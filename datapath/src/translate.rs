@@ -19,6 +19,7 @@ use crate::family::Family;
 use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
+use crate::here;
 use crate::method as methods;
 use crate::packet::{Packet, Part, Ports, TCP, UDP, checksum_at};
 use crate::reread::reread;
@@ -81,6 +82,9 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
+    if server.method == entry::method::HERE {
+        return here::deliver(frame, packet, server);
+    }
     if !server.ways.is_usable() {
         return Word::drop(Drop::NoNextHop);
     }
@@ -204,7 +208,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if is_cut(packet, ports, words) {
         return Word::drop(Drop::CutChecksum);
     }
-    walk::count_out(tables, id, packet.length);
+    walk::count_out(tables, server, id, packet.length);
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
     methods::finish(frame, done, &ways)
 }

@@ -274,8 +274,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     methods::forward(frame, packet, server, id)
 }
 
-/// Whether a template may be due that only an answer has proved: that of a server which accepts an
-/// association. It is looked after once a tick.
+/// Whether a template may be due that only a server's consent to an association proves, each tick.
 #[inline(always)]
 fn may_have_settled<F: Family>(packet: &Packet<F>, before: connection::Meta, now: u32) -> bool {
     packet.is_sctp() && before.has(connection::Meta::CONTROLLED) && before.tick() != now
@@ -330,7 +329,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(Word::call(endpoint));
         }
         let port = u16::from_be(ports.source);
-        if entry.template != NONE {
+        if entry.persistence != 0 {
             id = F::recall(tables, service, packet.source, NONE);
         }
         if id == NONE {
@@ -340,7 +339,7 @@ fn open<F: Family, P: Frame, T: Tables>(
                 target: F::words(packet.target),
             };
             id = tables.schedule(service, client);
-            if id != NONE && entry.template != NONE {
+            if id != NONE && entry.persistence != 0 {
                 id = F::recall(tables, service, packet.source, id);
             }
         }
@@ -411,7 +410,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
         return Word::answer(Bounce::TooBig, ways.mtu());
     }
-    count_out(tables, id, packet.length);
+    count_out(tables, server, id, packet.length);
     methods::back(frame, packet, server, &ways)
 }
 
@@ -453,8 +452,7 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
         .or_else(|| tables.learned(F::words(client)))
 }
 
-/// The same without asking the kernel's routes, which takes more of the stack than the rare parts
-/// of the walk have left on Linux 6.1.
+/// The same without asking the kernel's routes: Linux 6.1 leaves the rare parts no stack for it.
 #[inline(always)]
 pub fn known_way<F: Family, T: Tables>(tables: &T, hop: u32, client: F::Address) -> Option<Ways> {
     prepared(tables, hop).or_else(|| tables.learned(F::words(client)))
@@ -470,7 +468,6 @@ fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
 }
 
 #[inline(always)]
-#[must_use]
 pub fn is_present(server: &Server) -> bool {
     server.flags & server_flag::PRESENT != 0
 }
@@ -492,9 +489,12 @@ pub fn count_connection<T: Tables>(tables: &T, server: u32) {
 }
 
 #[inline(always)]
-pub fn count_out<T: Tables>(tables: &T, server: u32, bytes: u32) {
-    tables.traffic(server, |traffic| {
-        traffic.out_packets = traffic.out_packets.wrapping_add(1);
-        traffic.out_bytes = traffic.out_bytes.wrapping_add(bytes as u64);
-    });
+pub fn count_out<T: Tables>(tables: &T, server: &Server, id: u32, bytes: u32) {
+    // `ip_vs_out_stats`: what a deleted server sends is carried and not counted.
+    if is_present(server) {
+        tables.traffic(id, |traffic| {
+            traffic.out_packets = traffic.out_packets.wrapping_add(1);
+            traffic.out_bytes = traffic.out_bytes.wrapping_add(bytes as u64);
+        });
+    }
 }

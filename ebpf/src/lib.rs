@@ -33,7 +33,8 @@ pub const LATER: [(&str, u32); 6] = [
 #[repr(C, align(32))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
-/// The director: `director_xdp`, `director_tc`, each with those of [`LATER`], `director_clock`.
+/// The director: `director_xdp`, `director_tc`, each with those of [`LATER`], `director_leave`,
+/// `director_clock`.
 #[cfg(not(target_arch = "bpf"))]
 pub static DIRECTOR: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/director.o"));

@@ -150,6 +150,7 @@ impl Scene {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            idle_engine: None,
             announce: None,
         };
         self.change(&Change::AddService { service })

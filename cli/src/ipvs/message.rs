@@ -189,6 +189,7 @@ fn service(attributes: &Attributes<'_>) -> Result<Found, Failure> {
     let flags = attributes.must(SVC_FLAGS, |bytes| u32_of(bytes.get(..4)?))?;
     let has = |flag| flags & flag != 0;
     let mut persistence = None;
+    let mut idle_engine = attributes.may(SVC_PE_NAME, text_of)?;
     if has(PERSISTENT) {
         let granularity = match key.family() {
             shunt_model::Family::Ipv4 => Granularity::Mask(attributes.must(SVC_NETMASK, ipv4_of)?),
@@ -201,7 +202,7 @@ fn service(attributes: &Attributes<'_>) -> Result<Found, Failure> {
         persistence = Some(Persistence {
             timeout_s: attributes.must(SVC_TIMEOUT, u32_of)?,
             granularity,
-            engine: attributes.may(SVC_PE_NAME, text_of)?,
+            engine: idle_engine.take(),
         });
     }
     let service = match name.parse::<Scheduler>() {
@@ -217,6 +218,7 @@ fn service(attributes: &Attributes<'_>) -> Result<Found, Failure> {
             persistence,
             one_packet: has(ONE_PACKET),
             settings: Default::default(),
+            idle_engine,
             announce: None,
         }),
         // The kernel's word for a service whose scheduler was taken away.

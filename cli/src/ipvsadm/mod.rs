@@ -373,12 +373,15 @@ fn service(words: &ServiceWords, key: ServiceKey) -> Option<Service> {
         (Family::Ipv4, Netmask::Prefix(_)) => Granularity::Mask([255; 4].into()),
         (Family::Ipv6, Netmask::Mask(_)) => Granularity::Prefix(128),
     };
-    // A mask or an engine without persistence has no effect, and is not kept.
-    let persistence = words.persistent_s.map(|timeout_s| Persistence {
-        timeout_s,
-        granularity,
-        engine: engine.map(str::to_owned),
-    });
+    // A mask without persistence has no effect, and is not kept; nor has an engine, which is saved.
+    let (mut persistence, mut idle_engine) = (None, engine.map(str::to_owned));
+    if let Some(timeout_s) = words.persistent_s {
+        persistence = Some(Persistence {
+            timeout_s,
+            granularity,
+            engine: idle_engine.take(),
+        });
+    }
     Some(Service {
         key,
         scheduler: scheduler
@@ -389,6 +392,7 @@ fn service(words: &ServiceWords, key: ServiceKey) -> Option<Service> {
         persistence,
         one_packet: words.one_packet,
         settings: Default::default(),
+        idle_engine,
         announce: None,
     })
 }

@@ -116,9 +116,12 @@ fn options(service: &Service) -> String {
         if let Some(mask) = granularity(persistence.granularity) {
             text += &format!(" -M {mask}");
         }
-        if let Some(engine) = &persistence.engine {
-            text += &format!(" --pe {engine}");
-        }
+    }
+    // An engine is saved without persistence, too.
+    let persistent = service.persistence.as_ref();
+    let engine = persistent.and_then(|persistence| persistence.engine.as_ref());
+    if let Some(engine) = engine.or(service.idle_engine.as_ref()) {
+        text += &format!(" --pe {engine}");
     }
     if service.one_packet {
         text += " -o";

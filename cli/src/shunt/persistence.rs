@@ -100,14 +100,20 @@ impl Words {
         }
         match self.persistence {
             None => {}
-            Some(Time::Off) => service.persistence = None,
+            Some(Time::Off) => {
+                service.persistence = None;
+                service.idle_engine = None;
+            }
             Some(Time::Seconds(timeout_s)) => {
                 let before = service.persistence.take();
                 let granularity = before.as_ref().map(|before| before.granularity);
                 service.persistence = Some(Persistence {
                     timeout_s,
                     granularity: granularity.unwrap_or_else(|| whole(service.key.family())),
-                    engine: before.and_then(|before| before.engine),
+                    engine: match before {
+                        Some(before) => before.engine,
+                        None => service.idle_engine.take(),
+                    },
                 });
             }
         }
@@ -115,7 +121,7 @@ impl Words {
             let engine = (engine == Engine::Sip).then(|| "sip".to_owned());
             match &mut service.persistence {
                 Some(persistence) => persistence.engine = engine,
-                None if engine.is_none() => {}
+                None if engine.is_none() => service.idle_engine = None,
                 None => return Err("--persistence-engine needs --persistence SECONDS".to_owned()),
             }
         }
@@ -192,6 +198,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            idle_engine: None,
             announce: None,
         }
     }

@@ -124,6 +124,7 @@ impl Verb {
                     persistence: None,
                     one_packet: false,
                     settings: Default::default(),
+                    idle_engine: None,
                     announce: None,
                 };
                 words.put(&mut service).map_err(Halt::Usage)?;

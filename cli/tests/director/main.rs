@@ -11,6 +11,7 @@ mod cells;
 mod change;
 mod director;
 mod ftp;
+mod here;
 mod hops;
 mod introduced;
 mod listing;

@@ -1,14 +1,19 @@
 //! What the table cannot say no to, but the packet path must: it has limits of its own.
 
+use std::net::IpAddr;
+
 use shunt_datapath::entry;
 use shunt_model::api::{Change, Reason, Refusal};
 use shunt_model::{Method, Server, ServiceKey};
 
-use super::{Director, ids};
+use super::{Director, entries, ids};
 
 impl Director {
     /// Refuses what there is no room for, and what is not carried here.
     pub(super) fn admit(&self, change: &Change) -> Result<(), Refusal> {
+        if let Change::AddServer { server, .. } = change {
+            self.admit_address(server.at.address)?;
+        }
         if let Some((what, key)) = wide_in(change)
             && !self.ids.has_room_for_wide()
         {
@@ -76,6 +81,18 @@ impl Director {
         self.pools.has_room_for((&entry.service).into(), weights)
     }
 
+    /// `ip_vs_new_dest`: what of a server's address the table cannot know, since it depends on the
+    /// networks that this machine is in.
+    fn admit_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        if !self.network.is_of_many(address) {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: Reason::BadAddress,
+            text: format!("server address {address} is not unicast"),
+        })
+    }
+
     fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
         let asked = match key {
             ServiceKey::Address { port, .. } => *port,
@@ -83,13 +100,14 @@ impl Director {
         };
         let moved = server.method.rewrites()
             && self.local.contains(&server.at.address)
-            && ids::port(key, server.at) != asked;
+            && ids::port(key, server.at) != asked
+            && !entries::is_exchanged(key, server);
         if moved {
             return Err(Refusal {
                 reason: Reason::NotSupported,
                 text: format!(
-                    "server {} is this machine itself: another port than the service's is not \
-                     carried there by this version of Shunt yet",
+                    "server {} is this machine itself: another port is carried there by masquerade \
+                     and for a service of one port alone",
                     server.at
                 ),
             });

@@ -246,6 +246,10 @@ impl Director {
         let (id, present, former) = (slot.id, slot.present, slot.former.clone());
         if present && self.written.get(&id) != Some(&entry) {
             self.written.insert(id, entry);
+            if entry.method == entry::method::HERE {
+                self.here.insert(id);
+                self.settle();
+            }
             self.write(Write::Server { id, entry });
             self.mixed.insert(*key);
         }
@@ -302,11 +306,9 @@ impl Director {
     pub(super) fn write_service(&mut self, key: &ServiceKey) {
         let settings = self.settings_of(key);
         let asked = self.table.service(key).map(|entry| entry.service.clone());
-        if asked
-            .as_ref()
-            .is_some_and(|asked| asked.persistence.is_some())
-        {
-            self.ids.template(key);
+        let persistence = asked.as_ref().and_then(|asked| asked.persistence.as_ref());
+        if let Some(persistence) = persistence {
+            self.ids.template(key, persistence.granularity);
         }
         let Some(ids) = self.ids.services.get(key).map(|slot| slot.ids) else {
             return;
@@ -396,6 +398,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            idle_engine: None,
             announce: None,
         }
     }

@@ -124,9 +124,11 @@ pub fn service(
         epoch: ids.epoch,
         ..entry::Service::default()
     };
-    if let Some(persistence) = asked.and_then(|service| service.persistence.as_ref()) {
+    if let Some(granularity) = ids.granularity {
         entry.template = ids.template;
-        entry.granularity = mask(persistence.granularity);
+        entry.granularity = mask(granularity);
+    }
+    if let Some(persistence) = asked.and_then(|service| service.persistence.as_ref()) {
         // The clock goes round: IPVS's own limit of 31 days is below.
         let ticks = clock.ticks(persistence.timeout_s);
         entry.persistence = ticks.min(connection::TEMPLATE_LIVES);
@@ -189,7 +191,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     }
     let ports = checksum::change_u16(port.to_be(), entry.port);
     entry.port_delta = checksum::fold(ports);
-    if entry.method == method::LOCAL {
+    if entry.method == method::LOCAL || entry.method == method::HERE {
         return Some(entry);
     }
     let route = to.network.next_hop(at);
@@ -237,10 +239,14 @@ fn server_flags(server: &Server) -> u8 {
     flags
 }
 
-/// The method as the walk knows it. A server that is this machine gets its packets as they are.
+/// The method as the walk knows it. A server that is this machine gets its packets as they are,
+/// unless they are masqueraded.
 fn number(key: &ServiceKey, server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
     if is_local(server, local) {
-        return method::LOCAL;
+        return match is_exchanged(key, server) {
+            true => method::HERE,
+            false => method::LOCAL,
+        };
     }
     if ids::translates(key, server.at, server.method) {
         return method::TRANSLATE;
@@ -255,10 +261,31 @@ fn number(key: &ServiceKey, server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
     }
 }
 
+/// Whether a server on this machine is spoken with at another place than clients speak with. What
+/// comes to a loopback address at the service's own port is left as it is: whoever listens on every
+/// address hears it, and from the world it could not be brought there.
+#[must_use]
+pub fn is_exchanged(key: &ServiceKey, server: &Server) -> bool {
+    let ServiceKey::Address { address, port, .. } = *key else {
+        return false;
+    };
+    let moved = ids::port(key, server.at) != port;
+    let elsewhere = server.at.address != address && !server.at.address.is_loopback();
+    server.method == Method::Masquerade
+        && !ids::translates(key, server.at, server.method)
+        && (moved || elsewhere)
+}
+
 fn is_local(server: &Server, local: &BTreeSet<IpAddr>) -> bool {
     local.contains(&server.at.address)
         || server.at.address.is_loopback()
         || server.method == Method::Local
+}
+
+/// Whether answers are looked for among frames that leave.
+#[must_use]
+pub fn looks_at_what_leaves(settings: &Settings) -> bool {
+    settings.masquerades & entry::nat::HERE != 0
 }
 
 fn is_tunnel(number: u8) -> bool {

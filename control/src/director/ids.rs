@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
+use shunt_model::service::Granularity;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::addresses::Addresses;
@@ -158,16 +159,17 @@ impl Ids {
         Some(entry::wide(number))
     }
 
-    /// The id of a service's templates, a new one if it has none.
-    pub fn template(&mut self, key: &ServiceKey) -> u32 {
+    /// Gives a service's templates an id, if they have none, and notes what of an address they
+    /// are known by.
+    pub fn template(&mut self, key: &ServiceKey, granularity: Granularity) {
         let Some(slot) = self.services.get_mut(key) else {
-            return 0;
+            return;
         };
+        slot.ids.granularity = Some(granularity);
         if slot.ids.template == 0 {
             slot.ids.template = self.used_services.lowest();
             self.used_services.take(slot.ids.template);
         }
-        slot.ids.template
     }
 
     /// What the scheduler of a service knew of targets holds no longer (`done_svc` of lblc).
@@ -203,10 +205,11 @@ impl Ids {
                 last_weight: 0,
             }
         });
-        slot.present = true;
-        if server.weight != 0 {
+        // `__ip_vs_update_dest`: one that is added has no weight from before.
+        if server.weight != 0 || !slot.present {
             slot.last_weight = server.weight;
         }
+        slot.present = true;
         if slot.method != server.method {
             slot.method = server.method;
             slot.former.insert(0, slot.id);

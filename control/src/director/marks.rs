@@ -166,6 +166,7 @@ mod tests {
             }),
             one_packet: false,
             settings: Default::default(),
+            idle_engine: None,
             announce: None,
         }
     }

@@ -114,6 +114,8 @@ pub struct Director {
     remembers_left: bool,
     /// Deleted services that hide one of every port, and how many looks at the flows saw it so.
     hiding: BTreeMap<ServiceKey, u8>,
+    /// Masqueraded servers that are the director itself, those that are gone included.
+    here: BTreeSet<u32>,
     /// Those of packets from somewhere.
     origins: origins::Origins,
     /// Likewise how each stands, as its upper threshold and its entry's words.
@@ -159,6 +161,7 @@ impl Director {
             left: BTreeMap::new(),
             remembers_left: false,
             hiding: BTreeMap::new(),
+            here: BTreeSet::new(),
             origins: origins::Origins::new(),
             standings: BTreeMap::new(),
             unreached: BTreeSet::new(),
@@ -203,8 +206,9 @@ impl Director {
         running: &dyn Running,
         now: Instant,
     ) -> Result<Done, Refusal> {
+        self.table.check(change)?;
         self.admit(change)?;
-        let applied = self.table.apply(change)?;
+        let applied = self.table.take(change)?;
         self.follow_targets(&applied);
         self.follow_calls(&applied);
         let place = self.outputs.len();
@@ -315,9 +319,20 @@ impl Director {
     fn settle(&mut self) {
         let settings = self.settings();
         if self.settings != Some(settings) {
+            if self.looks_at_what_leaves() != entries::looks_at_what_leaves(&settings) {
+                self.outputs.push_back(Output::Devices);
+            }
             self.settings = Some(settings);
             self.write(Write::Settings(settings));
         }
+    }
+
+    /// Whether devices are to be looked at for frames that leave, too.
+    #[must_use]
+    pub fn looks_at_what_leaves(&self) -> bool {
+        self.settings
+            .as_ref()
+            .is_some_and(entries::looks_at_what_leaves)
     }
 
     /// The settings that are in force.
@@ -328,6 +343,9 @@ impl Director {
         settings.wide |= origins::lookups(&self.origins);
         if self.calls.are_begun() {
             settings.masquerades |= entry::nat::CALLS;
+        }
+        if !self.here.is_empty() {
+            settings.masquerades |= entry::nat::HERE;
         }
         settings
     }
@@ -361,6 +379,7 @@ impl Director {
         for id in &freed.servers {
             self.written.remove(id);
             self.standings.remove(id);
+            self.here.remove(id);
         }
         for (address, word) in &freed.endpoints {
             let (address, word) = (*address, *word);

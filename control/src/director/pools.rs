@@ -88,7 +88,10 @@ impl Pools {
         };
         let compiled = pool::compile(rule, &members, &turn);
         if let Some(before) = before {
-            let same = before.compiled.slots == compiled.slots
+            // A ring of rr may be that of wrr, but another scheduler begins at its head
+            // (`ip_vs_bind_scheduler`).
+            let same = before.rule == rule
+                && before.compiled.slots == compiled.slots
                 && before.compiled.scheduler == compiled.scheduler;
             // ip_vs_wrr_dest_changed: an edit that changes nothing leads back to the list's head.
             let moves = edited && rule.scheduler == Scheduler::Wrr;

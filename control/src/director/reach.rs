@@ -18,7 +18,8 @@ const NAMED: usize = 4;
 
 /// Whether packets get to a server by this entry.
 pub fn has_way(entry: &entry::Server) -> bool {
-    entry.method == method::LOCAL || entry.ways.is_usable()
+    let is_here = entry.method == method::LOCAL || entry.method == method::HERE;
+    is_here || entry.ways.is_usable()
 }
 
 impl Director {

@@ -310,6 +310,9 @@ impl Director {
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);
+                if entry.method == entry::method::HERE {
+                    director.here.insert(id);
+                }
             }
         }
         let keys: Vec<ServiceKey> = director
@@ -518,6 +521,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             settings: Default::default(),
+            idle_engine: None,
             announce: None,
         };
         let server = Server {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use shunt_model::service::Granularity;
 use shunt_model::{Method, Protocol, ServerAddress, ServiceKey};
 
 use super::marks::Place;
@@ -65,6 +66,10 @@ pub struct ServiceIds {
     /// The id of its templates, since it first was persistent; 0 before.
     #[serde(default)]
     pub template: u32,
+    /// What of a client's address its templates are known by. They are still there, and assured by
+    /// their connections, where the service is persistent no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<Granularity>,
     /// The id by which a service of every port is found; 0 for one with a port.
     #[serde(default)]
     pub wide: u32,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use shunt_datapath::entry::{POOL_HEAD, PoolWord};
+use shunt_model::api::Reason;
 use shunt_model::mark::{MarkRule, Targets};
 use shunt_model::service::Granularity;
 use shunt_model::{Method, Persistence, Protocol, Scheduler, SchedulerFlags, Service};
@@ -120,6 +121,7 @@ fn add_service(key: ServiceKey) -> Change {
         persistence: None,
         one_packet: false,
         settings: Default::default(),
+        idle_engine: None,
         announce: None,
     };
     Change::AddService { service }
@@ -418,4 +420,141 @@ fn an_address_is_known_while_a_rule_or_a_service_needs_it() {
     assert!(is_known(true, &forget_all(&mut director)), "the rule does");
     change(&mut director, &Change::DeleteService { key: mark });
     assert!(!is_known(true, &forget_all(&mut director)));
+}
+
+fn refusal(director: &mut Director, change: &Change) -> Reason {
+    director.change(change, &Empty, now()).unwrap_err().reason
+}
+
+// `ip_vs_genl_set_cmd` looks for the service before it looks at the server.
+#[test]
+fn a_service_that_is_not_there_is_named_before_what_is_wrong_with_its_server() {
+    let mut director = director(SMALL);
+    let route = |last, kind| Input::RouteAdded {
+        route: Entry {
+            prefix: Prefix::host(address(last)),
+            table: 255,
+            metric: 0,
+            type_of_service: 0,
+            kind,
+            paths: vec![Path {
+                interface: 2,
+                gateway: None,
+            }],
+            mtu: None,
+            source: None,
+        },
+        replace: false,
+    };
+    director.network_event(route(255, Kind::Broadcast), now());
+    outputs(&mut director);
+    let add = |last| add_server(key(80), last);
+    assert_eq!(refusal(&mut director, &add(255)), Reason::NoSuchService);
+    change(&mut director, &add_service(key(80)));
+
+    // `inet_addr_type`, in `ip_vs_new_dest`.
+    assert_eq!(refusal(&mut director, &add(255)), Reason::BadAddress);
+    let edit = Change::EditServer {
+        key: key(80),
+        server: server(255, 1),
+    };
+    assert_eq!(refusal(&mut director, &edit), Reason::NoSuchServer);
+    change(&mut director, &add(254));
+    assert_eq!(refusal(&mut director, &add(254)), Reason::ServerExists);
+}
+
+// `__ip_vs_update_dest`: the weight from before it was deleted is none that it had.
+#[test]
+fn a_server_that_is_added_again_quiesced_has_no_place_in_mh() {
+    let mut director = director(Sizes {
+        pool_words: 1 << 16,
+        ..SMALL
+    });
+    hear(&mut director, 1, Some(1));
+    hear(&mut director, 2, Some(2));
+    let Change::AddService { mut service } = add_service(key(80)) else {
+        unreachable!("it adds a service");
+    };
+    service.scheduler = Scheduler::Mh;
+    change(
+        &mut director,
+        &Change::AddService {
+            service: service.clone(),
+        },
+    );
+    let (key, at) = (key(80), at(1));
+    let quiesced = server(1, 0);
+    change(&mut director, &add_server(key, 1));
+    change(&mut director, &add_server(key, 2));
+    let weight = |director: &Director| director.ids.services[&key].servers[&at].last_weight;
+
+    let server = quiesced.clone();
+    change(&mut director, &Change::EditServer { key, server });
+    assert_eq!(weight(&director), 1, "quiesced by an edit");
+    change(&mut director, &Change::DeleteServer { key, at });
+    let server = quiesced.clone();
+    change(&mut director, &Change::AddServer { key, server });
+    assert_eq!(weight(&director), 0, "added again");
+
+    change(&mut director, &Change::DeleteService { key });
+    change(&mut director, &Change::AddService { service });
+    change(&mut director, &add_server(key, 1));
+    assert_eq!(weight(&director), 1, "with its service");
+}
+
+// `ip_vs_edit_service`: another scheduler begins anew, though its ring may be the same.
+#[test]
+fn another_scheduler_begins_at_the_head_of_its_list() {
+    let mut director = director(SMALL);
+    for last in [1, 2] {
+        hear(&mut director, last, Some(last));
+    }
+    change(&mut director, &add_service(key(80)));
+    for last in [1, 2] {
+        change(&mut director, &add_server(key(80), last));
+    }
+    let mut edited = |scheduler| {
+        let Change::AddService { mut service } = add_service(key(80)) else {
+            unreachable!("it adds a service");
+        };
+        service.scheduler = scheduler;
+        pool(&change(&mut director, &Change::EditService { service })).is_some()
+    };
+    assert!(!edited(Scheduler::Rr), "the same one goes on");
+    assert!(edited(Scheduler::Wrr));
+    assert!(!edited(Scheduler::Wrr), "the same one goes on");
+    assert!(edited(Scheduler::Rr));
+}
+
+// The templates are there, and their connections assure them (`cp->control`).
+#[test]
+fn templates_are_known_by_what_they_were_where_persistence_has_ended() {
+    let mut director = director(SMALL);
+    let Change::AddService { mut service } = add_service(key(80)) else {
+        unreachable!("it adds a service");
+    };
+    let entry = |outputs: &[Output]| {
+        let of_service = |output: &Output| match output {
+            Output::Write(Write::Service { entry, .. }) => Some(*entry),
+            _ => None,
+        };
+        outputs.iter().filter_map(of_service).next_back().unwrap()
+    };
+    let plain = Change::AddService {
+        service: service.clone(),
+    };
+    service.persistence = Some(Persistence {
+        timeout_s: 300,
+        granularity: Granularity::Mask([255, 255, 255, 0].into()),
+        engine: None,
+    });
+    let persistent = entry(&change(&mut director, &Change::AddService { service }));
+    assert_eq!(persistent.persistence, 300);
+    change(&mut director, &Change::Flush);
+
+    let after = entry(&change(&mut director, &plain));
+
+    assert_eq!(after.persistence, 0);
+    let known_by = |entry: entry::Service| (entry.template, entry.granularity);
+    assert_eq!(known_by(after), known_by(persistent));
 }

@@ -208,6 +208,13 @@ impl Network {
         routes.swap_remove(place as usize)
     }
 
+    /// Whether the kernel takes an address for that of many, as its table of local routes has it:
+    /// `inet_addr_type`.
+    #[must_use]
+    pub fn is_of_many(&self, address: IpAddr) -> bool {
+        next_hop::is_of_many(&self.view, address)
+    }
+
     /// The addresses of this machine.
     #[must_use]
     pub fn addresses(&self) -> BTreeSet<IpAddr> {

@@ -138,6 +138,13 @@ pub(super) fn decide(view: &View, to: IpAddr) -> Decision<'_> {
     })
 }
 
+/// Whether the best local route to an address is one to many.
+pub(super) fn is_of_many(view: &View, address: IpAddr) -> bool {
+    let mut routes = view.routes.matching(Table::Local, address).flatten();
+    let best = routes.next().map(|entry| entry.kind);
+    matches!(best, Some(Kind::Broadcast | Kind::Multicast))
+}
+
 fn refused<'a>(entry: &Entry, how: &str) -> Decision<'a> {
     Decision::Unreachable(format!("the route {} {how}", entry.prefix))
 }

@@ -21,7 +21,14 @@ impl Table {
         })
     }
 
-    pub(super) fn set_local(&mut self, local: &LocalAddress) -> Result<Applied, Refusal> {
+    pub(super) fn set_local(&mut self, local: &LocalAddress) -> Applied {
+        self.locals.insert(local.address, local.ports);
+        let family = Family::from(local.address);
+        Applied::LocalsChanged { family }
+    }
+
+    /// Whether there can be such a local address.
+    pub(super) fn of_local(&self, local: &LocalAddress) -> Result<(), Refusal> {
         of_local_address(local)?;
         let family = Family::from(local.address);
         let same = |address: &&IpAddr| Family::from(**address) == family;
@@ -32,8 +39,7 @@ impl Table {
                 format!("there are {MOST} local addresses of that family already"),
             );
         }
-        self.locals.insert(local.address, local.ports);
-        Ok(Applied::LocalsChanged { family })
+        Ok(())
     }
 
     pub(super) fn delete_local(&mut self, address: IpAddr) -> Result<Applied, Refusal> {

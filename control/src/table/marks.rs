@@ -18,7 +18,13 @@ impl Table {
         self.marks.iter()
     }
 
-    pub(super) fn add_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {
+    pub(super) fn add_mark(&mut self, rule: &MarkRule) -> Applied {
+        self.marks.insert(*rule);
+        Applied::MarkAdded { rule: *rule }
+    }
+
+    /// Whether a rule can be added.
+    pub(super) fn of_mark(&self, rule: &MarkRule) -> Result<(), Refusal> {
         let target = rule.target;
         let ports = target.ports.last - target.ports.first;
         if ports >= MOST_PORTS {
@@ -56,8 +62,7 @@ impl Table {
         if self.marks.len() >= MOST {
             return refuse(Reason::NoRoom, format!("there are {MOST} rules already"));
         }
-        self.marks.insert(*rule);
-        Ok(Applied::MarkAdded { rule: *rule })
+        Ok(())
     }
 
     pub(super) fn delete_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {

@@ -16,6 +16,7 @@ use shunt_model::{
 use order::Place;
 use rules::refuse;
 
+mod check;
 mod locals;
 mod marks;
 mod order;
@@ -55,6 +56,17 @@ impl Entry {
     #[must_use]
     pub fn server(&self, at: ServerAddress) -> Option<&Server> {
         self.servers.iter().find(|server| server.at == at)
+    }
+
+    fn index(&self, at: ServerAddress) -> Result<usize, Refusal> {
+        let index = self.servers.iter().position(|server| server.at == at);
+        match index {
+            Some(index) => Ok(index),
+            None => refuse(
+                Reason::NoSuchServer,
+                format!("service {} has no server {at}", self.service.key),
+            ),
+        }
     }
 }
 
@@ -154,20 +166,26 @@ impl Table {
 
     /// Does the whole change or nothing of it.
     pub fn apply(&mut self, change: &Change) -> Result<Applied, Refusal> {
+        self.check(change)?;
+        self.take(change)
+    }
+
+    /// Does a change that [`Table::check`] has nothing against.
+    pub fn take(&mut self, change: &Change) -> Result<Applied, Refusal> {
         match change {
-            Change::AddService { service } => self.add_service(service),
+            Change::AddService { service } => Ok(self.add_service(service)),
             Change::EditService { service } => self.edit_service(service),
             Change::DeleteService { key } => self.delete_service(key),
             Change::Flush => Ok(self.flush()),
             Change::AddServer { key, server } => self.add_server(key, server),
             Change::EditServer { key, server } => self.edit_server(key, server),
             Change::DeleteServer { key, at } => self.delete_server(key, *at),
-            Change::Zero { key } => self.zero(*key),
-            Change::SetTimeouts { timeouts } => self.set_timeouts(timeouts),
+            Change::Zero { key } => Ok(Applied::Zeroed { key: *key }),
+            Change::SetTimeouts { timeouts } => Ok(self.set_timeouts(timeouts)),
             Change::Set { setting } => Ok(self.set(*setting)),
-            Change::AddMark { rule } => self.add_mark(rule),
+            Change::AddMark { rule } => Ok(self.add_mark(rule)),
             Change::DeleteMark { rule } => self.delete_mark(rule),
-            Change::SetLocal { local } => self.set_local(local),
+            Change::SetLocal { local } => Ok(self.set_local(local)),
             Change::DeleteLocal { address } => self.delete_local(*address),
         }
     }
@@ -232,20 +250,8 @@ impl Table {
         Applied::SettingSet
     }
 
-    fn add_service(&mut self, service: &Service) -> Result<Applied, Refusal> {
+    fn add_service(&mut self, service: &Service) -> Applied {
         let key = service.key;
-        if self.entries.contains_key(&key) {
-            return refuse(
-                Reason::ServiceExists,
-                format!("service {key} exists already"),
-            );
-        }
-        rules::of_service(service)?;
-        self.unmarked(service)?;
-        if self.entries.len() >= self.limits.services {
-            let most = self.limits.services;
-            return refuse(Reason::NoRoom, format!("there are {most} services already"));
-        }
         let place = Place::new(&key, self.added, self.namespace);
         self.added += 1;
         self.places.insert(place, key);
@@ -255,13 +261,11 @@ impl Table {
             place,
         };
         self.entries.insert(key, entry);
-        Ok(Applied::ServiceAdded { key })
+        Applied::ServiceAdded { key }
     }
 
     /// Everything of the service is replaced; its servers and its place stay.
     fn edit_service(&mut self, service: &Service) -> Result<Applied, Refusal> {
-        self.entry(&service.key)?;
-        rules::of_service(service)?;
         let entry = self.entry(&service.key)?;
         let before = std::mem::replace(&mut entry.service, service.clone());
         Ok(Applied::ServiceEdited { before })
@@ -288,76 +292,43 @@ impl Table {
 
     fn add_server(&mut self, key: &ServiceKey, server: &Server) -> Result<Applied, Refusal> {
         let at = server.at;
-        let entry = self.entry(key)?;
-        rules::of_server(key, server)?;
-        if entry.server(at).is_some() {
-            return refuse(
-                Reason::ServerExists,
-                format!("server {at} of service {key} exists already"),
-            );
-        }
-        rules::of_server_address(at.address)?;
-        if self.servers >= self.limits.servers {
-            let most = self.limits.servers;
-            return refuse(Reason::NoRoom, format!("there are {most} servers already"));
-        }
-        self.servers += 1;
         self.entry(key)?.servers.insert(0, server.clone());
+        self.servers += 1;
         Ok(Applied::ServerAdded { key: *key, at })
     }
 
     /// Everything of the server is replaced; its place stays.
     fn edit_server(&mut self, key: &ServiceKey, server: &Server) -> Result<Applied, Refusal> {
-        self.entry(key)?;
-        rules::of_server(key, server)?;
-        let index = self.server_index(key, server.at)?;
-        let known = &mut self.entry(key)?.servers[index];
-        let before = std::mem::replace(known, server.clone());
+        let entry = self.entry(key)?;
+        let index = entry.index(server.at)?;
+        let before = std::mem::replace(&mut entry.servers[index], server.clone());
         Ok(Applied::ServerEdited { key: *key, before })
     }
 
     fn delete_server(&mut self, key: &ServiceKey, at: ServerAddress) -> Result<Applied, Refusal> {
-        let index = self.server_index(key, at)?;
-        let server = self.entry(key)?.servers.remove(index);
+        let entry = self.entry(key)?;
+        let index = entry.index(at)?;
+        let server = entry.servers.remove(index);
         self.servers -= 1;
         Ok(Applied::ServerDeleted { key: *key, server })
     }
 
-    fn zero(&mut self, key: Option<ServiceKey>) -> Result<Applied, Refusal> {
-        if let Some(key) = key {
-            self.entry(&key)?;
-        }
-        Ok(Applied::Zeroed { key })
-    }
-
-    fn set_timeouts(&mut self, wanted: &Timeouts) -> Result<Applied, Refusal> {
-        rules::of_timeouts(wanted)?;
+    fn set_timeouts(&mut self, wanted: &Timeouts) -> Applied {
         let or = |wanted: u32, known: u32| if wanted == 0 { known } else { wanted };
         self.timeouts = Timeouts {
             tcp_s: or(wanted.tcp_s, self.timeouts.tcp_s),
             tcp_fin_s: or(wanted.tcp_fin_s, self.timeouts.tcp_fin_s),
             udp_s: or(wanted.udp_s, self.timeouts.udp_s),
         };
-        Ok(Applied::TimeoutsSet {
+        Applied::TimeoutsSet {
             timeouts: self.timeouts,
-        })
+        }
     }
 
     fn entry(&mut self, key: &ServiceKey) -> Result<&mut Entry, Refusal> {
         match self.entries.get_mut(key) {
             Some(entry) => Ok(entry),
             None => no_such_service(key),
-        }
-    }
-
-    fn server_index(&mut self, key: &ServiceKey, at: ServerAddress) -> Result<usize, Refusal> {
-        let servers = &self.entry(key)?.servers;
-        match servers.iter().position(|server| server.at == at) {
-            Some(index) => Ok(index),
-            None => refuse(
-                Reason::NoSuchServer,
-                format!("service {key} has no server {at}"),
-            ),
         }
     }
 }

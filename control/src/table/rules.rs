@@ -27,7 +27,12 @@ pub(super) fn refuse<T>(reason: Reason, text: String) -> Result<T, Refusal> {
 
 pub(super) fn of_service(service: &Service) -> Result<(), Refusal> {
     let key = &service.key;
-    if let Some(persistence) = &service.persistence {
+    let persistent = service.persistence.as_ref();
+    let engine = persistent.and_then(|persistence| persistence.engine.as_ref());
+    if let Some(engine) = engine.or(service.idle_engine.as_ref()) {
+        of_engine(engine)?;
+    }
+    if let Some(persistence) = persistent {
         of_persistence(key, persistence)?;
     }
     if service.flags.large && service.scheduler != Scheduler::Mh {
@@ -62,15 +67,17 @@ pub(super) fn of_service(service: &Service) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn of_persistence(key: &ServiceKey, persistence: &Persistence) -> Result<(), Refusal> {
-    if let Some(engine) = &persistence.engine
-        && !ENGINES.contains(&engine.as_str())
-    {
-        return refuse(
-            Reason::UnknownScheduler,
-            format!("unknown persistence engine \"{engine}\"; known is sip"),
-        );
+fn of_engine(engine: &str) -> Result<(), Refusal> {
+    if ENGINES.contains(&engine) {
+        return Ok(());
     }
+    refuse(
+        Reason::UnknownScheduler,
+        format!("unknown persistence engine \"{engine}\"; known is sip"),
+    )
+}
+
+fn of_persistence(key: &ServiceKey, persistence: &Persistence) -> Result<(), Refusal> {
     match (key.family(), persistence.granularity) {
         (Family::Ipv4, Granularity::Mask(_)) | (Family::Ipv6, Granularity::Prefix(1..=128)) => {}
         (Family::Ipv4, Granularity::Prefix(_)) => {
@@ -167,7 +174,7 @@ pub(super) fn of_local_address(local: &LocalAddress) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the kernel asks of a server that it does not know yet.
+/// What the kernel asks of a server that it does not know yet, whatever networks there are.
 pub(super) fn of_server_address(address: IpAddr) -> Result<(), Refusal> {
     let fits = match address {
         IpAddr::V4(address) => is_unicast_v4(address),

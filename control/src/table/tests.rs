@@ -333,6 +333,7 @@ fn service(key: ServiceKey) -> Service {
         persistence: None,
         one_packet: false,
         settings: Default::default(),
+        idle_engine: None,
         announce: None,
     }
 }

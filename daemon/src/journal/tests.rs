@@ -74,6 +74,7 @@ fn add_service(number: u16, scheduler: Scheduler) -> Change {
         persistence: None,
         one_packet: false,
         settings: Default::default(),
+        idle_engine: None,
         announce: None,
     };
     Change::AddService { service }

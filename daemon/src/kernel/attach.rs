@@ -3,9 +3,9 @@
 //! A link is pinned under the device's index, so that it outlives the daemon; the kernel takes a
 //! link away with its device, after which the pin means nothing and is removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -30,6 +30,8 @@ pub struct Attached {
 pub struct Attachments {
     place: Place,
     present: BTreeMap<u32, Attached>,
+    /// Devices whose leaving frames are looked at.
+    leaving: BTreeSet<u32>,
 }
 
 impl Attachments {
@@ -38,6 +40,7 @@ impl Attachments {
         Self {
             place,
             present: BTreeMap::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -45,8 +48,14 @@ impl Attachments {
         self.present.values()
     }
 
-    /// Brings every device to what was chosen for it. Says what changed.
-    pub fn settle(&mut self, object: &mut Object, wanted: &[(Link, Choice)]) -> Vec<Attached> {
+    /// Brings every device to what was chosen for it, and looks at what `leaves` there, or no
+    /// longer. Says what changed.
+    pub fn settle(
+        &mut self,
+        object: &mut Object,
+        wanted: &[(Link, Choice)],
+        leaves: bool,
+    ) -> Vec<Attached> {
         let mut changed = Vec::new();
         let indices: Vec<u32> = wanted.iter().map(|(link, _)| link.index).collect();
         self.forget_all_but(&indices);
@@ -59,6 +68,7 @@ impl Attachments {
                 self.detach(link.index);
                 continue;
             }
+            self.look_at_what_leaves(object, link, leaves);
             if works {
                 continue;
             }
@@ -78,6 +88,7 @@ impl Attachments {
     /// Pins of devices that are gone, and what was known of them.
     fn forget_all_but(&mut self, indices: &[u32]) {
         self.present.retain(|index, _| indices.contains(index));
+        self.leaving.retain(|index| indices.contains(index));
         let Ok(files) = fs::read_dir(&self.place.pins) else {
             return;
         };
@@ -98,8 +109,45 @@ impl Attachments {
 
     fn detach(&mut self, index: u32) {
         self.present.remove(&index);
+        self.leaving.remove(&index);
+        let _ = fs::remove_file(self.pin_of_leaving(index));
         for hook in [Hook::XdpNative, Hook::XdpGeneric, Hook::Tc] {
             let _ = fs::remove_file(self.pin(index, hook));
+        }
+    }
+
+    fn pin_of_leaving(&self, index: u32) -> PathBuf {
+        self.place.pins.join(format!("link-{index}-leave"))
+    }
+
+    /// Hangs the program for frames that leave on a device, or takes it off.
+    fn look_at_what_leaves(&mut self, object: &mut Object, link: &Link, leaves: bool) {
+        let is_there = self.leaving.contains(&link.index);
+        if is_there == leaves {
+            return;
+        }
+        let path = self.pin_of_leaving(link.index);
+        let adopted = leaves && path.exists() && adopt_leaving(object, &path).is_ok();
+        if !adopted {
+            // Before Linux 6.6 it is a filter of the device's own.
+            let _ = fs::remove_file(&path);
+            let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Egress, "director_leave");
+        }
+        if !leaves {
+            self.leaving.remove(&link.index);
+            return;
+        }
+        let hung = match adopted {
+            true => Ok(()),
+            false => hang_leaving(object, link, &path),
+        };
+        match hung {
+            Ok(()) => drop(self.leaving.insert(link.index)),
+            Err(error) => tracing::warn!(
+                device = link.name,
+                why = format!("{error:#}"),
+                "answers of this machine's own servers not translated"
+            ),
         }
     }
 
@@ -205,6 +253,31 @@ impl Attachments {
         }
         Ok(())
     }
+}
+
+/// A link that an earlier daemon left: its program is replaced by ours in one step.
+fn adopt_leaving(object: &mut Object, path: &Path) -> Result<()> {
+    let held = FdLink::from(PinnedLink::from_pin(path)?);
+    let id = object.leave.attach_to_link(held.try_into()?)?;
+    drop(FdLink::try_from(object.leave.take_link(id)?)?);
+    Ok(())
+}
+
+fn hang_leaving(object: &mut Object, link: &Link, path: &Path) -> Result<()> {
+    let _ = tc::qdisc_add_clsact(&link.name);
+    let id = object
+        .leave
+        .attach(&link.name, TcAttachType::Egress)
+        .map_err(|error| explain(&error, &link.name))?;
+    let taken = object.leave.take_link(id)?;
+    if <&FdLink>::try_from(&taken).is_err() {
+        std::mem::forget(taken);
+        return Ok(());
+    }
+    FdLink::try_from(taken)?
+        .pin(path)
+        .context("cannot pin the link")?;
+    Ok(())
 }
 
 fn name(hook: Hook) -> &'static str {

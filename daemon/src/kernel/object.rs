@@ -65,6 +65,7 @@ pub const MAPS: [&str; 35] = [
 const XDP: &str = "director_xdp";
 const TC: &str = "director_tc";
 const CLOCK: &str = "director_clock";
+const LEAVE: &str = "director_leave";
 /// Where each hook's first program finds the one that it goes on with.
 const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
 const PROGRAMS_TC: &str = "PROGRAMS_TC";
@@ -131,6 +132,8 @@ pub struct Object {
     pub adopted: bool,
     pub xdp: Xdp,
     pub tc: SchedClassifier,
+    /// For frames that leave a device.
+    pub leave: SchedClassifier,
     pub clock: Xdp,
 }
 
@@ -347,7 +350,10 @@ fn load(place: &Place, mut made: Made) -> Result<Object> {
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
-    for name in [TC.to_owned()].into_iter().chain(later(TC)) {
+    for name in [TC.to_owned(), LEAVE.to_owned()]
+        .into_iter()
+        .chain(later(TC))
+    {
         let name = name.as_str();
         let program: &mut SchedClassifier = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
@@ -396,6 +402,8 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
         adopted,
         xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
         tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
+        leave: SchedClassifier::from_pin(path(LEAVE))
+            .context("cannot open the pinned program for what leaves")?,
         clock: clock(place)?,
     })
 }

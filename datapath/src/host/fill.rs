@@ -162,13 +162,16 @@ impl HostTables {
             fate: fate::REUSED,
             ..Server::default()
         };
-        if server.method == method::MASQUERADE {
+        if entry.has_way_back() {
             let number = self.next[2];
             entry.endpoint = BACK | if port == 0 { wide(number) } else { number };
             self.next[2] += 1;
             entry.address_delta = checksum::fold(checksum::change(sum(of.address), sum(address)));
             entry.port_delta = checksum::fold(checksum::change_u16(of.port, port));
             self.settings.masquerades |= nat::MASQUERADES;
+            if server.method == method::HERE {
+                self.settings.masquerades |= nat::HERE;
+            }
             let (kind, id) = (kind::MASQUERADED, entry.endpoint);
             self.add_endpoint(server.address, server.port, of.protocol, kind, id);
             self.add_endpoint(server.address, 0, of.protocol, kind::ADDRESS, id);

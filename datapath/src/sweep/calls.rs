@@ -12,6 +12,9 @@ use crate::flows::{self, Key, Narrow, Wide};
 
 use super::{Entries, Found, SOON, Tables, View};
 
+/// Ticks before its end from which a call with a connection gets more time: two sweeps.
+const LAST_CALL: u32 = 2;
+
 /// The server that a call names.
 #[must_use]
 pub fn server(call: &Call) -> u32 {
@@ -61,7 +64,7 @@ impl<T: Tables> View<'_, T> {
             return;
         }
         count(key, &call, found);
-        if held && connection::TEMPLATE_LIVES - age <= SOON {
+        if held && connection::TEMPLATE_LIVES - age <= LAST_CALL {
             let meta = Meta::template(self.now, self.renewed(), connection::TEMPLATE);
             let value = flows::value(server(&call), 0, meta);
             map.replace(key, &Call { value, ..call });

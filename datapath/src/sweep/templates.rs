@@ -28,9 +28,24 @@ pub struct Templates {
     soon: HashSet<Named>,
     /// Templates among `expiring` whose client has a connection.
     held: HashSet<Named>,
+    /// When the sweep before ended, and how many ticks after the one before that.
+    finished: u32,
+    since: u32,
 }
 
 impl Templates {
+    /// Ticks before its end from which a template gets more time: the next sweep could be too late.
+    /// One with more left may be without a connection by then.
+    fn last_call(&self) -> u32 {
+        self.since.saturating_add(1).min(SOON)
+    }
+
+    /// Notes how far the sweeps lie apart.
+    fn pace(&mut self, now: u32) {
+        self.since = now.wrapping_sub(self.finished) & connection::TICK_MASK;
+        self.finished = now;
+    }
+
     /// Takes in a living template.
     pub(super) fn meet<L: Layout>(&mut self, record: &Record, now: u32) {
         let rest = connection::TEMPLATE_LIVES.saturating_sub(record.meta.age(now));
@@ -60,11 +75,13 @@ impl Templates {
 
     /// Ends the sweep: templates that are held get more time.
     pub(super) fn finish<T: Tables>(&mut self, view: View<'_, T>) {
+        self.pace(view.now);
+        let last_call = self.last_call();
         for (is_wide, key) in std::mem::take(&mut self.held) {
             if is_wide {
-                view.renew::<Wide>(&key);
+                view.renew::<Wide>(&key, last_call);
             } else {
-                view.renew::<Narrow>(&key);
+                view.renew::<Narrow>(&key, last_call);
             }
         }
         self.expiring = std::mem::take(&mut self.soon);
@@ -78,13 +95,13 @@ impl<T: Tables> View<'_, T> {
         u32::try_from(ticks).unwrap_or(SOON + 1)
     }
 
-    /// Gives a template more time, unless a new connection did so in the meantime.
-    fn renew<L: Layout>(self, key: &Key) {
+    /// Gives a template more time if it has no more than `last_call` ticks left.
+    fn renew<L: Layout>(self, key: &Key, last_call: u32) {
         let Some(mut entry) = self.find::<L>(key, |_| true) else {
             return;
         };
         let age = entry.meta().age(self.now);
-        if connection::TEMPLATE_LIVES.saturating_sub(age) <= SOON {
+        if connection::TEMPLATE_LIVES.saturating_sub(age) <= last_call {
             let meta = Meta::template(self.now, self.renewed(), entry.meta().state());
             entry.update::<L>(meta);
         }

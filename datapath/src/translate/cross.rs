@@ -148,7 +148,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
     if super::is_cut(packet, ports, words) {
         return Err(Word::drop(Drop::CutChecksum));
     }
-    walk::count_out(tables, id, packet.length);
+    walk::count_out(tables, server, id, packet.length);
     Ok(ways)
 }
 

@@ -60,7 +60,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         let Some(ways) = walk::known_way::<F, T>(tables, hop, target) else {
             return Word::drop(Drop::NoWayBack);
         };
-        walk::count_out(tables, id, packet.length);
+        walk::count_out(tables, server, id, packet.length);
         ways
     };
     tables.count(Note::IcmpRelated.counter());

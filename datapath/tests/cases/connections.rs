@@ -25,6 +25,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(expired(v6));
         cases.push(server_gone(v6));
         cases.push(unheard_by_a_server_that_is_gone(v6));
+        cases.push(answers_of_a_server_that_is_gone(v6));
         cases.push(service_gone(v6));
         cases.push(half_open_give_way(v6));
         cases.push(established_stay(v6));
@@ -263,6 +264,29 @@ fn unheard_by_a_server_that_is_gone(v6: bool) -> Case {
         )
         .leaves(&packet.flags(RST), Verdict::Drop(Drop::ServerGone))
         .holds("it is active yet", |tables| live(tables, 1) == (1, 0))
+}
+
+// `ip_vs_out_stats`.
+fn answers_of_a_server_that_is_gone(v6: bool) -> Case {
+    let tables = one(v6, TCP, &server(method::MASQUERADE, v6));
+    let syn = tcp(client(v6), virtual_end(v6), SYN);
+    let to = syn.clone().to(server_end(v6)).macs(7, 3).ttl(63);
+    let answer = tcp(server_end(v6), client(v6), ACK);
+    let back = answer.clone().from(virtual_end(v6)).macs(8, 4).ttl(63);
+    let counted = |tables: &HostTables| tables.traffic.lock().unwrap()[1].out_packets;
+    case(
+        format!(
+            "{}: answers of a server that is gone are carried",
+            family_name(v6)
+        ),
+        tables,
+    )
+    .turns(&syn, SENT, &to)
+    .turns(&answer, Verdict::Send(TO_CLIENT), &back)
+    .holds("one is counted", move |tables| counted(tables) == 1)
+    .changes(|tables| tables.servers[1].flags &= !server_flag::PRESENT)
+    .turns(&answer, Verdict::Send(TO_CLIENT), &back)
+    .holds("no more are", move |tables| counted(tables) == 1)
 }
 
 fn service_gone(v6: bool) -> Case {

@@ -102,11 +102,11 @@ fn answer(v6: bool, protocol: u8) -> Packet {
 
 /// Like `packet` with another source, but with the transport checksum of before: a quote that is
 /// translated keeps it.
-fn quoted_from(packet: &Packet, source: End) -> Vec<u8> {
+pub fn quoted_from(packet: &Packet, source: End) -> Vec<u8> {
     keep_sum(packet, &packet.clone().from(source))
 }
 
-fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
+pub fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
     keep_sum(packet, &packet.clone().to(target))
 }
 

@@ -12,6 +12,7 @@ mod connections;
 mod every_port;
 pub mod farm;
 mod fragments;
+mod here;
 mod hostile;
 mod icmp;
 mod introduced;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(connections::cases());
     cases.extend(every_port::cases());
     cases.extend(fragments::cases());
+    cases.extend(here::cases());
     cases.extend(hostile::cases());
     cases.extend(icmp::cases());
     cases.extend(introduced::cases());

@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(follows_a_server_to_its_other_method(v6));
         cases.push(port_zero_is_no_template(v6));
         cases.push(is_assured(v6));
+        cases.push(is_assured_without_persistence(v6));
         cases.push(closes_and_asks_again(v6));
         cases.push(is_assured_by_an_answer(v6));
     }
@@ -202,6 +203,23 @@ fn is_assured(v6: bool) -> Case {
         })
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("a template that stays", move |tables| {
+            assured(tables, v6) == (1, 1)
+        })
+}
+
+// The connection points to its template, whatever became of the service since (`cp->control`).
+fn is_assured_without_persistence(v6: bool) -> Case {
+    let from = (at(v6, 1, 7), 1000);
+    let ack = tcp(from, virtual_end(v6), ACK);
+    let out = ack.clone().macs(0x101, 3).ttl(63);
+    let sentence = "a template is assured where the service is persistent no longer";
+    Story::begin(sentence, v6, TCP)
+        .opens((1, 7, 1000), 1)
+        .then(|case| case.changes(|tables| tables.services[1].persistence = 0))
+        .opens((1, 7, 1001), 2)
+        .case
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .holds("one template, which stays", move |tables| {
             assured(tables, v6) == (1, 1)
         })
 }

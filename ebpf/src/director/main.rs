@@ -9,6 +9,8 @@
 #[cfg(target_arch = "bpf")]
 mod caller;
 #[cfg(target_arch = "bpf")]
+mod leave;
+#[cfg(target_arch = "bpf")]
 mod program;
 #[cfg(target_arch = "bpf")]
 #[path = "../shell/mod.rs"]

@@ -353,6 +353,7 @@ fn changes(method: Method, farm: Farm) -> Vec<Change> {
                         persistence: None,
                         one_packet: false,
                         settings: Default::default(),
+                        idle_engine: None,
                         announce: None,
                     },
                 });

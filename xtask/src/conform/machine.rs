@@ -83,6 +83,7 @@ impl Machine {
             ])
             .arg(format!("initrd={}", self.archive.display()))
             .arg(format!("{VARIABLE}={}", shared.display()))
+            .env("LD_PRELOAD", registers(&self.folder)?)
             .stderr(output.try_clone()?)
             .stdout(output);
         let limit = Duration::from_secs(60) + PATIENCE * u32::try_from(scenarios.len())?;
@@ -101,6 +102,24 @@ impl Machine {
         ensure!(played.len() == scenarios.len(), "the machine left some out");
         Ok(played)
     }
+}
+
+/// The library that user-mode-linux needs on some processors (`registers.rs`), compiled.
+fn registers(folder: &Path) -> Result<PathBuf> {
+    let source = place::root().join("xtask/src/conform/registers.rs");
+    let library = folder.join("libregisters.so");
+    let mut compiler = process::command("rustc");
+    compiler
+        .args([
+            "--edition=2024",
+            "--crate-type=cdylib",
+            "-Copt-level=1",
+            "-o",
+        ])
+        .arg(&library)
+        .arg(source);
+    process::run(&mut compiler).context("cannot compile xtask/src/conform/registers.rs")?;
+    Ok(library)
 }
 
 /// The kernel, `ipvsadm` and its libraries.

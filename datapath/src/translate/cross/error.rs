@@ -5,7 +5,7 @@
 //! anew lies in one stretch from the network header to the end of the quoted one.
 
 use crate::checksum;
-use crate::entry::Ways;
+use crate::entry::{Server, Ways};
 use crate::family::{Family, V4, V6};
 use crate::flows::Words;
 use crate::frame::Frame;
@@ -57,7 +57,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     let Some(words) = tables.translation(&answer) else {
         return Word::pass(Pass::Icmp);
     };
-    let (ways, id) = match way::<F, T>(tables, words) {
+    let (ways, id, server) = match way::<F, T>(tables, words) {
         Ok(found) => found,
         Err(verdict) => return verdict,
     };
@@ -91,16 +91,19 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     if words.load(word::TIME) & flag::FORWARD != 0 {
         walk::count_in(tables, id, packet.length);
     } else {
-        walk::count_out(tables, id, packet.length);
+        walk::count_out(tables, server, id, packet.length);
     }
     tables.count(Note::IcmpRelated.counter());
     let done = write::<F, P, T>(frame, tables, packet, &quote, words, &plan, said);
     methods::finish(frame, done, &ways)
 }
 
+/// A way, and the server at one end of it.
+type Way<'a> = (Ways, u32, &'a Server);
+
 /// The way to whoever must hear of it, who is of the other family, and the server's id.
 #[inline(always)]
-fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<(Ways, u32), Word> {
+fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<Way<'_>, Word> {
     let id = (words.load(word::NAMES) >> 32) as u32;
     let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
     let ways = if words.load(word::TIME) & flag::FORWARD != 0 {
@@ -116,7 +119,7 @@ fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<(Ways, u32),
     if !ways.is_usable() {
         return Err(Word::drop(Drop::NoNextHop));
     }
-    Ok((ways, id))
+    Ok((ways, id, server))
 }
 
 /// Type and code as they lie in memory, and the word that follows the checksum.

@@ -1,0 +1,122 @@
+//! A masqueraded server that is the director itself, at another address or port than the service.
+//!
+//! Its packets are rewritten and handed up to the machine's own stack; its answers never come in by
+//! a device, so they are translated where they go out, by a program of their own that is there only
+//! where such a server is ([`crate::entry::nat::HERE`]). A loopback address is for processes of the
+//! director alone: what comes from the world may not get there (`ip_vs_nat_xmit`).
+
+use crate::addressed;
+use crate::entry::{NONE, Server, endpoint_word, kind, method, nat, with_port};
+use crate::family::Family;
+use crate::frame::Frame;
+use crate::icmp;
+use crate::method as methods;
+use crate::packet::{ICMP, ICMPV6, Packet, Part};
+use crate::reread::reread;
+use crate::tables::Tables;
+use crate::track::{self, Heard};
+use crate::verdict::{Drop, Pass, Word};
+use crate::walk;
+
+/// Hands a client's packet up.
+#[inline(always)]
+pub fn deliver<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Word {
+    if !F::may_be_client(F::from_words(server.address)) {
+        return Word::drop(Drop::NoNextHop);
+    }
+    if methods::is_cut(packet, server) {
+        return Word::drop(Drop::CutChecksum);
+    }
+    match methods::exchange::<F, P>(frame, packet, server, false) {
+        Some(()) => Word::pass(Pass::Local),
+        None => Word::drop(Drop::NoRoom),
+    }
+}
+
+/// What becomes of a frame that leaves the machine: [`Pass::Local`] if it is an answer that was
+/// translated. All others stay as they are.
+#[inline(always)]
+pub fn leave<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    let not_ours = Word::pass(Pass::NotOurs);
+    match tables.settings() {
+        Some(settings) if settings.masquerades & nat::HERE != 0 => {}
+        _ => return not_ours,
+    }
+    reread!(
+        frame,
+        tables,
+        |packet: F| answer::<F, P, T>(frame, tables, &packet),
+        not_ours
+    )
+}
+
+#[inline(always)]
+fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+    let not_ours = Word::pass(Pass::NotOurs);
+    if packet.protocol == if F::V6 { ICMPV6 } else { ICMP } {
+        return Word::RELATED;
+    }
+    let (Ok(ports), Some(settings)) = (walk::ports(frame, tables, packet), tables.settings())
+    else {
+        return not_ours;
+    };
+    let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
+    let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
+    if endpoint == NONE {
+        return not_ours;
+    }
+    if packet.part == Part::First {
+        frame.first(tables);
+    }
+    let now = tables.now();
+    let key = F::key(packet.target, ports.target, endpoint);
+    let hash = track::hash(tables, &key);
+    let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
+        return not_ours;
+    };
+    let id = entry.target();
+    let Some(server) = tables.server(id) else {
+        return not_ours;
+    };
+    if server.method != method::HERE {
+        return not_ours;
+    }
+    let flow = F::key(
+        packet.target,
+        ports.target,
+        with_port(server.service, ports.source),
+    );
+    let heard = Heard::of(packet, ports);
+    let Some(state) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
+        return not_ours;
+    };
+    let meta = track::way_back(settings, entry.meta(), state, now);
+    if meta != entry.meta() {
+        entry.update::<F::Layout>(meta);
+    }
+    if methods::is_cut(packet, server) {
+        return Word::drop(Drop::CutChecksum);
+    }
+    walk::count_out(tables, server, id, packet.length);
+    match methods::exchange::<F, P>(frame, packet, server, true) {
+        Some(()) => Word::pass(Pass::Local),
+        None => Word::drop(Drop::NoRoom),
+    }
+}
+
+/// [`leave`] to the end: also an ICMP error that the machine's own stack says of a client's packet.
+/// In the kernel the steps are functions of their own.
+pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    match leave(frame, tables) {
+        Word::RELATED => icmp::follow(frame, tables),
+        verdict => verdict,
+    }
+}
+
+#[cfg(any(test, feature = "host"))]
+impl crate::host::HostTables {
+    /// What becomes of a frame that leaves the machine, as the kernel's shell does it.
+    pub fn leave(&self, frame: &mut crate::host::HostFrame) -> crate::verdict::Verdict {
+        run(frame, &self).verdict()
+    }
+}

@@ -1,0 +1,76 @@
+//! A library that user-mode-linux is started with, so that it runs on processors with AMX.
+//!
+//! `conform` compiles this file by itself; it is no module of this program. User-mode-linux of
+//! Linux 6.1 keeps the floating-point registers of its processes in a buffer of fixed size
+//! (`arch/x86/um/ptrace_64.c`). Where the host has more of them, as with AMX, the host refuses to
+//! set a part (`xstateregs_set`), and user-mode-linux gives up with "set fp regs failed". This
+//! `ptrace` stands before the C library's: it completes what is to be set with what is there.
+
+use std::ffi::{c_long, c_void};
+
+/// `include/uapi/linux/ptrace.h` and `include/uapi/linux/elf.h`.
+const GET_REGISTERS: c_long = 0x4204;
+const SET_REGISTERS: c_long = 0x4205;
+const XSTATE: usize = 0x202;
+const PEEKS: std::ops::RangeInclusive<c_long> = 1..=3;
+/// `ptrace` in the kernel's table of system calls for x86-64.
+const PTRACE: c_long = 101;
+/// More than any processor has.
+const MOST: usize = 1 << 16;
+
+/// `struct iovec`.
+#[repr(C)]
+struct Slice {
+    base: *mut c_void,
+    length: usize,
+}
+
+#[repr(align(64))]
+struct Registers([u8; MOST]);
+
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+    fn __errno_location() -> *mut i32;
+}
+
+/// Ptrace(2), as the C library has it.
+///
+/// # Safety
+///
+/// As for the system call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ptrace(
+    request: c_long,
+    process: i32,
+    address: *mut c_void,
+    data: *mut c_void,
+) -> c_long {
+    // SAFETY: the caller answers for the pointers; those made here outlive the calls.
+    unsafe {
+        if request == SET_REGISTERS && address as usize == XSTATE {
+            let given = &*data.cast::<Slice>();
+            let mut registers = Registers([0; MOST]);
+            let mut all = Slice {
+                base: registers.0.as_mut_ptr().cast(),
+                length: MOST,
+            };
+            let there = syscall(PTRACE, GET_REGISTERS, process, address, &raw mut all);
+            if there == 0 && all.length > given.length {
+                let part = registers.0.as_mut_ptr();
+                part.copy_from_nonoverlapping(given.base.cast(), given.length);
+                return syscall(PTRACE, request, process, address, &raw mut all);
+            }
+        }
+        if PEEKS.contains(&request) {
+            // The system call writes the word to where `data` leads; the C library returns it.
+            let mut word: c_long = 0;
+            let done = syscall(PTRACE, request, process, address, &raw mut word);
+            if done < 0 {
+                return done;
+            }
+            *__errno_location() = 0;
+            return word;
+        }
+        syscall(PTRACE, request, process, address, data)
+    }
+}
