@@ -1,15 +1,15 @@
 //! The map of calls, walked in batches for the sweep and for listings.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 
 use anyhow::Result;
+use aya::maps::MapData;
 use shunt_control::director::Names;
 use shunt_datapath::call::{Call, CallKey};
 use shunt_datapath::sweep::{Entries, Found, server_of_call};
 use shunt_model::{Connection, EngineData, State};
 
-use super::batch::{self, Batches, Plain};
+use super::batch::{Held, Plain};
 use super::listing::Told;
 use super::sweep::Look;
 
@@ -32,9 +32,14 @@ unsafe impl Plain for Value {}
 
 /// The map.
 #[derive(Debug)]
-pub struct Calls(pub OwnedFd);
+pub struct Calls(Held<MapKey, Value>);
 
 impl Calls {
+    /// Holds the map.
+    pub fn hold(map: &MapData) -> Result<Self> {
+        Ok(Self(Held::new(map)?))
+    }
+
     /// Goes over all calls once.
     pub fn sweep(&self, look: Look<'_>, found: &mut Found) -> Result<()> {
         let mut later = Vec::new();
@@ -54,9 +59,9 @@ impl Calls {
     fn each(&self, each: &mut dyn FnMut(&CallKey, &Call) -> bool) -> Result<()> {
         let mut keys = vec![MapKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
-        let mut batches = Batches::new(&self.0);
+        let mut batches = self.0.batches();
         loop {
-            let count = batches.read(&mut keys, &mut values, 1)?;
+            let count = batches.read(&mut keys, &mut values)?;
             if count == 0 {
                 return Ok(());
             }
@@ -106,20 +111,20 @@ impl Calls {
 
 impl Entries<CallKey, Call> for Calls {
     fn find(&self, key: &CallKey) -> Option<Call> {
-        let found: Option<Value> = batch::lookup(&self.0, &MapKey(*key));
+        let found = self.0.lookup(&MapKey(*key));
         found.map(|Value(call)| call)
     }
 
     fn enter(&self, key: &CallKey, value: &Call) -> bool {
-        batch::enter(&self.0, &MapKey(*key), &Value(*value))
+        self.0.enter(&MapKey(*key), &Value(*value))
     }
 
     fn replace(&self, key: &CallKey, value: &Call) -> bool {
-        batch::replace(&self.0, &MapKey(*key), &Value(*value))
+        self.0.replace(&MapKey(*key), &Value(*value))
     }
 
     fn delete(&self, key: &CallKey) -> bool {
-        batch::delete(&self.0, &MapKey(*key))
+        self.0.delete(&MapKey(*key))
     }
 }
 

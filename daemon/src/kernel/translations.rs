@@ -1,12 +1,11 @@
 //! The map of translations, walked in batches for the sweep.
 
-use std::os::fd::OwnedFd;
-
 use anyhow::Result;
+use aya::maps::MapData;
 use shunt_datapath::sweep::Entries;
 use shunt_datapath::translation::{Translation, Tuple};
 
-use super::batch::{self, Batches, Plain};
+use super::batch::{Held, Plain};
 use super::sweep::Look;
 
 /// Entries of one call, so that the kernel's side of it is short.
@@ -28,17 +27,22 @@ unsafe impl Plain for Value {}
 
 /// The map.
 #[derive(Debug)]
-pub struct Translations(pub OwnedFd);
+pub struct Translations(Held<TupleKey, Value>);
 
 impl Translations {
+    /// Holds the map.
+    pub fn hold(map: &MapData) -> Result<Self> {
+        Ok(Self(Held::new(map)?))
+    }
+
     /// Goes over all entries once, in sweep number `turn`: how many stay.
     pub fn sweep(&self, look: Look<'_>, turn: usize) -> Result<u64> {
         let mut used = 0;
         let mut keys = vec![TupleKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
-        let mut batches = Batches::new(&self.0);
+        let mut batches = self.0.batches();
         loop {
-            let count = batches.read(&mut keys, &mut values, 1)?;
+            let count = batches.read(&mut keys, &mut values)?;
             if count == 0 {
                 return Ok(used);
             }
@@ -53,19 +57,19 @@ impl Translations {
 
 impl Entries<Tuple, Translation> for Translations {
     fn find(&self, key: &Tuple) -> Option<Translation> {
-        let found: Option<Value> = batch::lookup(&self.0, &TupleKey(*key));
+        let found = self.0.lookup(&TupleKey(*key));
         found.map(|Value(translation)| translation)
     }
 
     fn enter(&self, key: &Tuple, value: &Translation) -> bool {
-        batch::enter(&self.0, &TupleKey(*key), &Value(*value))
+        self.0.enter(&TupleKey(*key), &Value(*value))
     }
 
     fn replace(&self, key: &Tuple, value: &Translation) -> bool {
-        batch::replace(&self.0, &TupleKey(*key), &Value(*value))
+        self.0.replace(&TupleKey(*key), &Value(*value))
     }
 
     fn delete(&self, key: &Tuple) -> bool {
-        batch::delete(&self.0, &TupleKey(*key))
+        self.0.delete(&TupleKey(*key))
     }
 }
