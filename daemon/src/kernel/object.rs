@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, ProgramArray};
-use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
+use aya::programs::{ProgramFd, SchedClassifier, Xdp};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 use shunt_datapath::entry;
@@ -489,14 +489,4 @@ pub fn clock(place: &Place) -> Result<Xdp> {
 pub fn map(place: &Place, name: &str) -> Result<MapData> {
     let path = place.pins.join(name);
     MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
-}
-
-/// Kept here so that the mode's names stand in one place.
-#[must_use]
-pub fn mode_name(mode: XdpMode) -> &'static str {
-    match mode {
-        XdpMode::Driver => "xdp-native",
-        XdpMode::Skb => "xdp-generic",
-        _ => "xdp",
-    }
 }
