@@ -1,23 +1,28 @@
 //! The daemon from its first to its last moment: rights, the packet path, the loop, the end.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Gid;
 use sd_notify::NotifyState;
 use shunt_datapath::sweep::pause;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::api;
 use crate::kernel::heap;
 use crate::kernel::object;
 use crate::kernel::place::Place;
 use crate::kernel::replay::Replay;
-use crate::memory;
+use crate::log::Log;
+use crate::memory::{self, Recalled};
 use crate::netlink::{self, Netlink};
 use crate::options::{Options, Stop};
 use crate::shell::Shell;
@@ -25,6 +30,11 @@ use crate::socket;
 
 /// How often the servers of large pools with the least load are laid in front.
 const COMPILE: Duration = Duration::from_millis(5);
+
+/// How often the watchdog hears that the loop goes round.
+const WORD: Duration = Duration::from_secs(2);
+/// How long the end waits for the log to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -37,10 +47,11 @@ pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
+    let log = Log::to_stderr();
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let _ = log.with_target(false).with_ansi(false).try_init();
+        .with_writer(log.clone());
+    let _ = lines.with_target(false).with_ansi(false).try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,13 +60,15 @@ pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime.block_on(run(options)),
         Err(error) => Err(error).context("cannot start the runtime"),
     };
-    match ended {
+    let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shuntd: {error:#}");
+            let _ = writeln!(log.make_writer(), "shuntd: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log.settle(LAST_WORDS);
+    code
 }
 
 async fn run(options: Options) -> Result<()> {
@@ -64,17 +77,15 @@ async fn run(options: Options) -> Result<()> {
             "the rights are missing; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         );
     }
+    have_descriptors();
     let place = Place::make()?;
     let _only = socket::only_one(&place)?;
-    let memory = memory::recall(&place);
-    let object = object::open(&place, options.capacity())?;
-    if memory.is_some() && !object.adopted {
-        warn!(
-            action = "beginning with an empty table",
-            "notes of an earlier daemon found without its packet path"
-        );
+    let mut recalled = memory::recall(&place);
+    let known = recalled.saved.as_ref().and_then(|saved| saved.path.clone());
+    let object = object::open(&place, options.capacity(), known, recalled.is_lossy)?;
+    if object.is_foreign {
+        recalled = Recalled::default();
     }
-    let memory = memory.filter(|_| object.adopted);
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {
         warn!(
@@ -84,12 +95,13 @@ async fn run(options: Options) -> Result<()> {
     let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
     let stop = options.stop;
     heap::give_back();
-    let shell = Shell::new(options, place.clone(), object, memory, prober)?;
-    let listener = socket::listen(&place)?;
+    let group = socket::group(&options.group);
+    let shell = Shell::new(options, place.clone(), object, recalled, prober)?;
+    let listener = socket::listen(&place, group)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
     bring_fragments(&place);
     let (asks, heard) = mpsc::channel(64);
-    tokio::spawn(api::serve(listener, asks));
+    tokio::spawn(api::serve(listener, asks, group.map(Gid::as_raw)));
     info!(
         adopted,
         namespace = place.namespace,
@@ -131,6 +143,15 @@ fn bring_fragments(place: &Place) {
     }
 }
 
+/// As many descriptors as the system lets us have: each device and each client needs some.
+fn have_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// Whether the capabilities are there without being root.
 fn may() -> bool {
     const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
@@ -160,7 +181,13 @@ impl Loop {
         let mut told = false;
         let (mut sweep, mut sample) = (None, None);
         let mut begun = Instant::now();
+        let mut word: Option<Instant> = None;
         loop {
+            // Whatever keeps the loop busy: it goes round.
+            if word.is_none_or(|word| word.elapsed() >= WORD) {
+                word = Some(Instant::now());
+                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            }
             self.shell.carry_out();
             if self.shell.is_ready() && !told {
                 told = true;
@@ -201,7 +228,7 @@ impl Loop {
                     if sample.is_none() && !self.shell.is_taking_samples() {
                         sample = Some(self.shell.sample());
                     }
-                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                    self.shell.attach_again();
                 }
                 () = tokio::time::sleep_until(wait.into()) => {
                     self.shell.network(shunt_control::network::Input::Tick);

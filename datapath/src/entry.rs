@@ -12,6 +12,11 @@ pub use crate::switches::{fate, nat, service_switch, switch};
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 4;
 
+/// The version of what connections lie in: flows, translations, calls and counts of servers, with
+/// the hashes by which their entries are found. A packet path of another [`LAYOUT`] and the same
+/// version of this takes these tables over as they are, with every connection.
+pub const CONNECTIONS: u32 = 1;
+
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
 /// Ids of services and servers are below this.

@@ -13,6 +13,7 @@ use super::addresses::Addresses;
 use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
+use super::remember::Nobodys;
 pub use super::slots::{
     NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
 };
@@ -434,6 +435,23 @@ impl Ids {
         let of_address = endpoint_word(0, key.protocol, kind::ADDRESS);
         if self.addresses.let_go(key.address, of_address, word) {
             freed.endpoints.push((key.address, of_address));
+        }
+    }
+
+    /// Takes ids that are nobody's out of use, for as long as this director lives.
+    pub fn reserve(&mut self, nobodys: &Nobodys) {
+        let services = nobodys.services.iter();
+        services.for_each(|id| self.used_services.take(*id));
+        let servers = nobodys.servers.iter();
+        servers.for_each(|id| self.used_servers.take(*id));
+        for id in &nobodys.endpoints {
+            let number = entry::wide_number(*id);
+            match (id & entry::WIDE != 0, id & BACK != 0) {
+                (true, true) => drop(self.wide_endpoints.insert(number)),
+                (true, false) => drop(self.wide_services.entry(number).or_insert(entry::NONE)),
+                (false, true) => self.used_endpoints.take(id & !BACK),
+                (false, false) => {}
+            }
         }
     }
 

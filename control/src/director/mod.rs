@@ -22,6 +22,7 @@ pub mod origins;
 mod peers;
 mod pools;
 mod reach;
+mod record;
 mod remember;
 mod slots;
 mod targets;
@@ -45,7 +46,8 @@ use pools::Pools;
 pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use names::Names;
-pub use remember::{Memory, Recollection, Step};
+pub use record::{Recollection, Record};
+pub use remember::{Memory, Nobodys, Step};
 pub use write::Write;
 
 /// What the caller must do.

@@ -17,6 +17,7 @@ pub mod replay;
 mod routes;
 mod running;
 pub mod shared;
+pub mod succession;
 pub mod sweep;
 pub mod tables;
 pub mod traffic;

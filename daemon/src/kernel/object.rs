@@ -8,20 +8,25 @@
 use std::borrow::BorrowMut;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, ProgramArray};
-use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
+use aya::programs::{ProgramFd, SchedClassifier, Xdp};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
+use shunt_datapath::entry;
 use shunt_datapath::region;
 use shunt_ebpf::LATER;
+use tracing::warn;
 
 use super::callers;
 use super::clock;
 use super::place::{self, Place};
+use super::succession;
 
 /// Every map of the object, by name.
 pub const MAPS: [&str; 35] = [
@@ -105,6 +110,20 @@ pub struct Made {
     pub tick_shift: u32,
     pub jiffies_rate: u64,
     pub endpoint_buckets: u32,
+    /// The layout of its tables, and of those that connections lie in. Notes without them are of
+    /// the first layouts that were written down.
+    #[serde(default = "first_layout")]
+    pub layout: u32,
+    #[serde(default = "first_connections")]
+    pub connections: u32,
+}
+
+fn first_layout() -> u32 {
+    3
+}
+
+fn first_connections() -> u32 {
+    1
 }
 
 impl Made {
@@ -130,6 +149,8 @@ pub struct Object {
     pub made: Made,
     /// Whether an earlier daemon's tables were found and kept.
     pub adopted: bool,
+    /// Whether what was found is of a namespace that is gone, whose inode is ours.
+    pub is_foreign: bool,
     pub xdp: Xdp,
     pub tc: SchedClassifier,
     /// For frames that leave a device.
@@ -148,31 +169,67 @@ fn build() -> u64 {
     hasher.finish()
 }
 
-/// Takes over what is pinned, or loads anew.
-pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
+/// Takes over what is pinned, or loads anew. `known` are the notes of the packet path that the
+/// journal has, `is_lossy` that some of the journal is lost.
+pub fn open(
+    place: &Place,
+    wanted: Capacity,
+    known: Option<Made>,
+    is_lossy: bool,
+) -> Result<Object> {
     let notes = place.runtime.join("path.json");
     let cookie = place::cookie()?;
+    let found = read(&notes).or(known);
     // What a namespace of the same inode left behind is nobody's.
-    let made = read(&notes).filter(|made| made.namespace_cookie == cookie);
-    let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
-    match made {
-        Some(made) if complete && made.build == build() => adopt(place, made),
-        Some(made) if complete => {
-            let object = load(place, made.clone())?;
-            write(&notes, &object.made)?;
-            Ok(Object {
-                adopted: true,
-                ..object
-            })
-        }
-        _ => {
-            empty(place)?;
-            let made = make(wanted, cookie)?;
-            let object = load(place, made)?;
-            write(&notes, &object.made)?;
-            Ok(object)
-        }
+    let is_ours = |made: &Made| made.namespace_cookie == cookie;
+    let is_foreign = found.as_ref().is_some_and(|made| !is_ours(made));
+    if is_foreign {
+        empty(place)?;
     }
+    let found = found.filter(is_ours);
+    if found.is_some() {
+        succession::find_pins(place);
+    }
+    let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
+    let object = match found {
+        Some(made) if complete && made.layout == entry::LAYOUT && made.build == build() => {
+            adopt(place, made)?
+        }
+        Some(made) if complete && made.layout == entry::LAYOUT => Object {
+            adopted: true,
+            ..load(place, made)?
+        },
+        found if place.has_pins() => {
+            warn!(
+                action = "the one before forwards until then",
+                "packet path made anew"
+            );
+            let keeps = found.is_some() && !is_lossy;
+            let made = match found {
+                Some(made) => Made {
+                    layout: entry::LAYOUT,
+                    ..made
+                },
+                None => make(wanted, cookie)?,
+            };
+            let made = succession::prepare(place, made, keeps)?;
+            load(place, made)?
+        }
+        _ => load(place, make(wanted, cookie)?)?,
+    };
+    if read(&notes).as_ref() != Some(&object.made)
+        && let Err(error) = write(&notes, &object.made)
+    {
+        // The journal has the same, if it can be written.
+        warn!(
+            error = format!("{error:#}"),
+            "notes of the packet path not written"
+        );
+    }
+    Ok(Object {
+        is_foreign,
+        ..object
+    })
 }
 
 fn read(notes: &Path) -> Option<Made> {
@@ -183,28 +240,18 @@ fn read(notes: &Path) -> Option<Made> {
 pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let next = path.with_extension("next");
     let text = serde_json::to_vec(value).context("cannot put notes into words")?;
-    fs::write(&next, text).with_context(|| format!("cannot write {}", next.display()))?;
+    let _ = fs::remove_file(&next);
+    let mut file = fs::File::options();
+    let file = file.write(true).create_new(true).mode(0o600).open(&next);
+    file.and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_data()))
+        .with_context(|| format!("cannot write {}", next.display()))?;
     fs::rename(&next, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What is pinned without being whole is of no use to anyone. What a daemon of another layout
-/// pinned would go on forwarding beside ours.
-pub fn empty(place: &Place) -> Result<()> {
-    for file in fs::read_dir(&place.pins).context("cannot read the pins")? {
-        let path = file.context("cannot read the pins")?.path();
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    let layouts = place
-        .pins
-        .parent()
-        .and_then(|parent| fs::read_dir(parent).ok());
-    for other in layouts.into_iter().flatten().flatten() {
-        if other.path() != place.pins {
-            let _ = fs::remove_dir_all(other.path());
-        }
-    }
-    let _ = fs::remove_file(place.memory());
-    Ok(())
+/// Takes away all that another namespace pinned: nobody's devices have it any more.
+fn empty(place: &Place) -> Result<()> {
+    place.clear().context("cannot take the pins away")?;
+    fs::create_dir_all(&place.pins).with_context(|| format!("cannot make {}", place.pins.display()))
 }
 
 fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
@@ -222,6 +269,8 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
         tick_shift: clock::tick_shift(rate),
         jiffies_rate: rate,
         endpoint_buckets: buckets(endpoints, 2),
+        layout: entry::LAYOUT,
+        connections: entry::CONNECTIONS,
     })
 }
 
@@ -231,7 +280,7 @@ fn probe_clock() -> Result<u64> {
     let mut ebpf = loader.load(shunt_ebpf::DIRECTOR).map_err(explain)?;
     let clock: &mut Xdp = program(&mut ebpf, CLOCK)?;
     clock.load().map_err(explain)?;
-    clock::rate(clock::jiffies(clock)?)
+    clock::rate(clock)
 }
 
 pub(super) fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
@@ -294,7 +343,6 @@ pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
 
 /// Makes the maps, or finds them among the pins, and leaves the programs to be loaded.
 fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
-    let capacity = made.capacity;
     let masks = [
         ("ENDPOINT4_MASK", made.endpoint_mask()),
         ("ENDPOINT6_MASK", made.endpoint_mask()),
@@ -302,7 +350,27 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("FLOW6_MASK", made.flow6_mask()),
         ("TICK_SHIFT", made.tick_shift),
     ];
-    let entries = [
+    let mut loader = EbpfLoader::new();
+    for (name, value) in &masks {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("SEED", &made.seed, true);
+    loader.override_global("NAMESPACE", &made.namespace_cookie, true);
+    for (name, count) in sizes(made) {
+        loader.map_max_entries(name, count);
+    }
+    if let Some(pins) = pins {
+        for name in MAPS {
+            loader.map_pin_path(name, pins.join(name));
+        }
+    }
+    loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
+}
+
+/// The maps whose number of entries is chosen when they are made.
+pub(super) fn sizes(made: &Made) -> [(&'static str, u32); 15] {
+    let capacity = made.capacity;
+    [
         ("ENDPOINTS4", made.endpoint_buckets),
         ("ENDPOINTS6", made.endpoint_buckets),
         ("FLOWS4", made.flow4_mask() + 1),
@@ -319,22 +387,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("CALLS", capacity.calls),
         // A server that is gone keeps its endpoint for a while, and another may come.
         ("ANSWERERS", capacity.sizes.servers.saturating_mul(2)),
-    ];
-    let mut loader = EbpfLoader::new();
-    for (name, value) in &masks {
-        loader.override_global(name, value, true);
-    }
-    loader.override_global("SEED", &made.seed, true);
-    loader.override_global("NAMESPACE", &made.namespace_cookie, true);
-    for (name, count) in entries {
-        loader.map_max_entries(name, count);
-    }
-    if let Some(pins) = pins {
-        for name in MAPS {
-            loader.map_pin_path(name, pins.join(name));
-        }
-    }
-    loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
+    ]
 }
 
 fn load(place: &Place, mut made: Made) -> Result<Object> {
@@ -400,6 +453,7 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
     Ok(Object {
         made,
         adopted,
+        is_foreign: false,
         xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
         tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
         leave: SchedClassifier::from_pin(path(LEAVE))
@@ -443,14 +497,4 @@ pub fn clock(place: &Place) -> Result<Xdp> {
 pub fn map(place: &Place, name: &str) -> Result<MapData> {
     let path = place.pins.join(name);
     MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
-}
-
-/// Kept here so that the mode's names stand in one place.
-#[must_use]
-pub fn mode_name(mode: XdpMode) -> &'static str {
-    match mode {
-        XdpMode::Driver => "xdp-native",
-        XdpMode::Skb => "xdp-generic",
-        _ => "xdp",
-    }
 }

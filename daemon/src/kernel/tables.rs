@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use aya::Pod;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use shunt_control::director::Write;
+use shunt_control::director::{Nobodys, Write};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::family::endpoint_hash;
 use shunt_datapath::flows;
+use shunt_datapath::region;
 use shunt_datapath::translation::Local;
 use shunt_datapath::verdict::{Class, NAMES};
 use shunt_model::Counters;
@@ -25,6 +25,7 @@ use super::peers::Peers;
 use super::place::Place;
 use super::routes::{Origins, Routes};
 pub use super::shared::Shared;
+use super::traffic;
 use super::translations::Translations;
 
 /// [`entry::Traffic`] as a map's value.
@@ -68,7 +69,7 @@ impl Tables {
         let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
         let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
         let counted = map("TRAFFIC")?;
-        let traffic = counted.fd().as_fd().try_clone_to_owned();
+        let traffic = traffic::hold(&counted)?;
         let mut tables = Self {
             shared: Arc::new(Shared {
                 made,
@@ -81,9 +82,9 @@ impl Tables {
                 occupied4: mapped("OCCUPIED4", 1)?,
                 occupied6: mapped("OCCUPIED6", 1)?,
                 occupied: mapped("OCCUPIED", 1)?,
-                traffic: traffic.context("cannot hold the map TRAFFIC")?,
-                translations: Translations(held(&map("TRANSLATIONS")?)?),
-                calls: Calls(held(&map("CALLS")?)?),
+                traffic,
+                translations: Translations::hold(&map("TRANSLATIONS")?)?,
+                calls: Calls::hold(&map("CALLS")?)?,
             }),
             endpoints4: mapped("ENDPOINTS4", 8)?,
             endpoints6: mapped("ENDPOINTS6", 8)?,
@@ -151,10 +152,45 @@ impl Tables {
         }
     }
 
-    /// Endpoints whose owner nobody knows any more.
+    /// Says of every region that it may have entries: another packet path entered some.
+    pub fn occupy_all(&self) {
+        let shared = &self.shared;
+        for mapping in [&shared.occupied4, &shared.occupied6, &shared.occupied] {
+            for at in 0..mapping.len() as u32 {
+                store(mapping, at, region::ENTERED);
+            }
+        }
+    }
+
+    /// Ids of services and servers that the tables have.
+    #[must_use]
+    pub fn ids(&self) -> Nobodys {
+        let is_there = |mapping: &Mapping, id: usize| {
+            let words = mapping.value(id).unwrap_or_default();
+            words.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+        };
+        let of = |mapping: &Mapping| {
+            let ids = (1..mapping.len()).filter(|id| is_there(mapping, *id));
+            ids.map(|id| id as u32).collect()
+        };
+        Nobodys {
+            services: of(&self.shared.services),
+            servers: of(&self.shared.servers),
+            endpoints: self.endpoints.values().copied().collect(),
+        }
+    }
+
+    /// All endpoints.
     #[must_use]
     pub fn endpoints(&self) -> Vec<(IpAddr, u32)> {
         self.endpoints.keys().copied().collect()
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn settings(&self) -> entry::Settings {
+        let SettingsWords(settings) = self.settings.read(0).unwrap_or_default();
+        settings
     }
 
     #[must_use]
@@ -434,12 +470,6 @@ impl Tables {
             self.away.remove(&(first, name));
         }
     }
-}
-
-/// A map's descriptor, to ask by hand.
-fn held(map: &MapData) -> Result<OwnedFd> {
-    let held = map.fd().as_fd().try_clone_to_owned();
-    held.context("cannot hold a map")
 }
 
 /// An address as the tables have it.

@@ -172,6 +172,7 @@ impl Director {
             gateways: BTreeMap::new(),
             clients: BTreeMap::new(),
             left: Vec::new(),
+            ..Memory::default()
         };
         let (table, clock) = (Table::default(), Clock { tick_ns });
         let nowhere = |_| PoolWord(0);
