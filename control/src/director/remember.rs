@@ -17,6 +17,7 @@ use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::marks::Place;
 use super::{Clock, Director, Output, Running, entries};
+use crate::network::routes::Gateway;
 use crate::table::{Applied, Table};
 
 /// All of it, as plain data.
@@ -29,8 +30,8 @@ pub struct Memory {
     #[serde(with = "ids::pairs")]
     pub endpoints: BTreeMap<NatKey, u32>,
     /// The numbers of gateways that connections may remember.
-    #[serde(default)]
-    pub gateways: BTreeMap<IpAddr, Numbered>,
+    #[serde(default, with = "ids::pairs")]
+    pub hops: BTreeMap<Gateway, Numbered>,
     /// Those of clients on links.
     #[serde(default)]
     pub clients: BTreeMap<IpAddr, u32>,
@@ -55,8 +56,8 @@ pub struct Step {
     servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<(NatKey, Option<u32>)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gateways: Option<BTreeMap<IpAddr, Numbered>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hops: Vec<(Gateway, Option<Numbered>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clients: Vec<(IpAddr, Option<u32>)>,
     /// All of them, if any were others.
@@ -65,11 +66,14 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn gateways(gateways: &BTreeMap<IpAddr, Numbered>) -> Self {
-        Self {
-            gateways: Some(gateways.clone()),
-            ..Self::default()
-        }
+    /// A gateway has this number from here on, or none.
+    pub(super) fn gateway(&mut self, gateway: Gateway, numbered: Option<Numbered>) {
+        self.hops.push((gateway, numbered));
+    }
+
+    /// Whether there is nothing to remember.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// With the endpoints of deleted rules, where there are or were any.
@@ -136,8 +140,11 @@ impl Recollection {
                 None => drop(memory.endpoints.remove(&key)),
             }
         }
-        if let Some(gateways) = step.gateways {
-            memory.gateways = gateways;
+        for (gateway, numbered) in step.hops {
+            match numbered {
+                Some(numbered) => drop(memory.hops.insert(gateway, numbered)),
+                None => drop(memory.hops.remove(&gateway)),
+            }
         }
         if let Some(left) = step.left {
             memory.left = left;
@@ -205,8 +212,8 @@ impl Director {
             changes: changes(&self.table),
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
-            gateways: self.hops.gateways.clone(),
-            clients: self.hops.clients.clone(),
+            hops: self.hops.numbered(),
+            clients: self.hops.clients().clone(),
             left: self.left_endpoints(),
         }
     }
@@ -303,10 +310,7 @@ impl Director {
             director.follow_targets(&applied);
         }
         director.ids.restore(memory.services, memory.endpoints);
-        for gateway in memory.gateways.keys() {
-            director.targets.look_at(*gateway);
-        }
-        director.hops.restore(memory.gateways, memory.clients);
+        director.hops.restore(memory.hops, memory.clients);
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);

@@ -83,8 +83,10 @@ fn link() -> [Input; 2] {
             interface: 2,
             gateway: None,
         }],
+        object: None,
         mtu: None,
         source: None,
+        from: None,
     };
     let replace = false;
     [
