@@ -411,9 +411,11 @@ fn restless_routes_are_written_anew_once_a_second() {
         let network = format!("20.{}.{}.0", number >> 8, number & 255);
         hear(&mut director, moved(&network, 24, "10.1.0.253"));
         all.extend(writes(&mut director));
-        // The first that moved is not led by the gateway that it left.
-        let way = way(&said(&all), "20.0.0.7");
-        assert!(way.is_none_or(|way| way == ways(8, 2)), "{way:?}");
+        if number % 250 == 0 {
+            // The first that moved is not led by the gateway that it left.
+            let way = way(&said(&all), "20.0.0.7");
+            assert!(way.is_none_or(|way| way == ways(8, 2)), "{way:?}");
+        }
     }
     let written = all.len();
     assert!(written < 5200, "{written}");
