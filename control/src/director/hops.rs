@@ -225,7 +225,7 @@ impl Director {
         if self.has_connections(0) {
             let others = self.network.neighbours();
             let others = others.filter(|(_, address)| {
-                !self.hops.clients.contains_key(address) && clients::may_be_client(*address)
+                !self.hops.clients.contains_key(address) && may_be_client(*address)
             });
             kept.extend(others.take(KEPT));
         }
@@ -280,4 +280,14 @@ fn ways_by(route: Route, limit: Option<u32>) -> Option<Ways> {
         Route::Unresolved { .. } => None,
         Route::Local | Route::Unreachable { .. } => Some(Ways::default()),
     }
+}
+
+/// Link-local addresses are on one link only (RFC 4291, 2.4), where no virtual address is spoken to
+/// from.
+fn may_be_client(address: IpAddr) -> bool {
+    let narrow = match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !narrow && !address.is_multicast()
 }

@@ -12,6 +12,7 @@ pub mod links;
 pub mod neighbours;
 pub mod next_hop;
 pub mod objects;
+mod path;
 mod probes;
 pub mod routes;
 pub mod rules;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::routes::{Gateway, Path};
+use super::path::{Gateway, Path};
 
 /// One object.
 #[derive(Clone, Debug, PartialEq, Eq)]

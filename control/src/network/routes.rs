@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::objects::{Objects, Resolved};
+pub use super::path::{Gateway, Path};
 
 /// An address and how many of its leading bits count; the others are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,30 +92,6 @@ pub enum Kind {
     /// Go on with the next table.
     Throw,
     Other,
-}
-
-/// One way of a route: a link, and the router on it unless the target is on the link itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
-    pub interface: u32,
-    /// An IPv4 route may have an IPv6 gateway (RFC 5549).
-    pub gateway: Option<IpAddr>,
-}
-
-/// A router on a link. The same address on another link is another router.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-pub struct Gateway {
-    pub interface: u32,
-    pub address: IpAddr,
-}
-
-impl Path {
-    pub(super) fn router(&self) -> Option<Gateway> {
-        let interface = self.interface;
-        self.gateway.map(|address| Gateway { interface, address })
-    }
 }
 
 /// Who leads to a network.

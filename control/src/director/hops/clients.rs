@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shunt_datapath::entry::Ways;
 
 use super::super::{Director, Output, Step, Write};
-use super::{CLIENTS, Hops, ways_by};
+use super::{CLIENTS, Hops, may_be_client, ways_by};
 use crate::network::Route;
 use crate::network::routes::{Gateway, Prefix};
 
@@ -148,14 +148,4 @@ impl Director {
         let leads = self.hops.gateways.contains_key(&gateway);
         hop.neighbour == client && hop.target_mac != [0; 6] && !leads
     }
-}
-
-/// Link-local addresses are on one link only (RFC 4291, 2.4), where no virtual address is spoken to
-/// from.
-pub(super) fn may_be_client(address: IpAddr) -> bool {
-    let narrow = match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    !narrow && !address.is_multicast()
 }
