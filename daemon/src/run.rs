@@ -13,6 +13,7 @@ use sd_notify::NotifyState;
 use shunt_datapath::sweep::pause;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 use tracing::{info, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -35,6 +36,10 @@ const COMPILE: Duration = Duration::from_millis(5);
 const WORD: Duration = Duration::from_secs(2);
 /// How long the end waits for the log to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// News of the network that are taken in at once. A storm of them waits while a question is
+/// answered, and a question while these are carried out.
+const BATCH: usize = 256;
 
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -161,6 +166,9 @@ fn may() -> bool {
     mask.is_some_and(|mask| mask & NEEDED == NEEDED)
 }
 
+/// Why the daemon ends when its netlink socket does.
+const DEAF: &str = "the kernel does not tell of the network any more";
+
 /// The daemon's task.
 struct Loop {
     shell: Shell,
@@ -188,6 +196,7 @@ impl Loop {
                 word = Some(Instant::now());
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             }
+            self.hear_network()?;
             self.shell.carry_out();
             if self.shell.is_ready() && !told {
                 told = true;
@@ -202,10 +211,6 @@ impl Loop {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                input = self.inputs.recv() => match input {
-                    Some(input) => self.shell.network(input),
-                    None => bail!("the kernel does not tell of the network any more"),
-                },
                 Some(ask) = self.asks.recv(), if told => self.shell.answer(ask),
                 done = finished(&mut sweep) => {
                     sweep = None;
@@ -233,12 +238,31 @@ impl Loop {
                 () = tokio::time::sleep_until(wait.into()) => {
                     self.shell.network(shunt_control::network::Input::Tick);
                 }
+                // Behind all else: what waits is taken in at every turn anyway.
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.shell.network(input),
+                    None => bail!(DEAF),
+                },
                 // When there is nothing else to do at the moment.
                 () = std::future::ready(()), if self.shell.is_taking_samples() => {
                     self.shell.take_samples();
                 }
             }
         }
+    }
+}
+
+impl Loop {
+    /// Takes in what waits of the network, so that an answer knows of it.
+    fn hear_network(&mut self) -> Result<()> {
+        for _ in 0..BATCH {
+            match self.inputs.try_recv() {
+                Ok(input) => self.shell.network(input),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => bail!(DEAF),
+            }
+        }
+        Ok(())
     }
 }
 

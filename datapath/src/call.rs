@@ -155,7 +155,8 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         remember(tables, F::key(packet.target, ports.target, server.service));
     }
     let hop = F::route(tables, packet.target) & 0x3ff;
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, packet.target) else {
+    let from = F::from_words(server.virtual_address);
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {

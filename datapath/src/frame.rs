@@ -241,8 +241,9 @@ pub trait Frame {
     /// The interface that the frame came by.
     fn interface(&self) -> u32;
 
-    /// The way to an address as the kernel's own routes and neighbours have it. Slow.
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<crate::entry::Ways>;
+    /// The way of a packet from `source` to `target`, as the kernel's own rules, routes and
+    /// neighbours have it. One that may not be used: they refuse such packets. Slow.
+    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<crate::entry::Ways>;
 
     /// The one's complement sum of `length` bytes from `from` on, at most 65,535, as they are in
     /// the frame. `None` if the frame has not as many. Slow.

@@ -121,7 +121,8 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         entry.update::<F::Layout>(meta);
     }
     let hop = entry.meta().low();
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, packet.target) else {
+    let from = F::from_words(server.virtual_address);
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {

@@ -196,7 +196,8 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     }
     touch(words, now);
     let hop = F::route(tables, client) & 0x3ff;
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, client) else {
+    let from = address::<F, T::Words>(words, word::SOURCE);
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, client) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {

@@ -401,7 +401,8 @@ fn from_server<F: Family, P: Frame, T: Tables>(
             entry.update::<F::Layout>(meta);
         }
     }
-    let Some(ways) = way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target) else {
+    let (hop, from) = (entry.meta().low(), F::from_words(server.virtual_address));
+    let Some(ways) = way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -435,21 +436,26 @@ pub fn tell<F: Family, T: Tables>(
     Some(state)
 }
 
-/// The way to a client: by its prepared hop, or as the kernel's routes have it, or where its own
-/// packets came from.
+/// The way to a client: by its prepared hop, or as the kernel's rules and routes have it for a
+/// packet from the address that the client knows, or where its own packets came from. Where the
+/// kernel refuses there is none.
 #[inline(always)]
 pub fn way_back<F: Family, P: Frame, T: Tables>(
     frame: &P,
     tables: &T,
     hop: u32,
+    from: F::Address,
     client: F::Address,
 ) -> Option<Ways> {
-    prepared(tables, hop)
-        .or_else(|| {
-            tables.count(Note::RouteAsked.counter());
-            frame.route(F::V6, F::words(client))
-        })
-        .or_else(|| tables.learned(F::words(client)))
+    if let Some(ways) = prepared(tables, hop) {
+        return Some(ways);
+    }
+    tables.count(Note::RouteAsked.counter());
+    match frame.route(F::V6, F::words(from), F::words(client)) {
+        Some(ways) if ways.is_usable() => Some(ways),
+        Some(_) => None,
+        None => tables.learned(F::words(client)),
+    }
 }
 
 /// The same without asking the kernel's routes: Linux 6.1 leaves the rare parts no stack for it.

@@ -38,6 +38,7 @@ use shunt_datapath::entry::{self, Settings};
 use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
+use crate::network::routes::Gateway;
 use crate::network::{self, Network, attach};
 use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
@@ -231,7 +232,8 @@ impl Director {
     /// When to call [`Director::network_event`] with a tick at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.network.deadline()
+        let deadlines = [self.network.deadline(), self.hops_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// What must be done; until none.
@@ -250,16 +252,17 @@ impl Director {
                         neighbour,
                     });
                 }
-                network::Output::Changed { target } => {
-                    self.reroute(target);
-                    self.renew_hop(target);
-                }
-                network::Output::RoutesChanged => {
+                network::Output::Changed { target } => self.reroute(target),
+                network::Output::RulesChanged => self.renew_rules(),
+                network::Output::RoutesChanged { networks } => self.renew_networks(networks),
+                network::Output::WaysChanged => {
                     self.renew_hops();
-                    self.watch(self.seen);
+                    self.renew_clients();
                 }
-                network::Output::WaysChanged => self.renew_clients(),
-                network::Output::NeighbourChanged { neighbour } => self.renew_client(neighbour),
+                network::Output::NeighbourChanged {
+                    interface,
+                    neighbour,
+                } => self.neighbour_changed(interface, neighbour),
                 network::Output::AddressesChanged => self.addresses_changed(),
                 network::Output::LinksChanged => {
                     self.outputs.push_back(Output::Devices);
@@ -271,6 +274,11 @@ impl Director {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
+        }
+        if self.rest_hops()
+            && let Some(output) = self.outputs.pop_front()
+        {
+            return Some(output);
         }
         while let Some(key) = self.mixed.pop_first() {
             self.renew_peers(&key);
@@ -357,6 +365,11 @@ impl Director {
         for (key, server) in self.servers_at(target) {
             self.write_server(&key, &server);
         }
+    }
+
+    fn neighbour_changed(&mut self, interface: u32, address: IpAddr) {
+        self.renew_hop(Gateway { interface, address });
+        self.renew_client(address);
     }
 
     fn addresses_changed(&mut self) {

@@ -3,7 +3,7 @@
 //! A record's name carries its version. Another version of a record has another name, and is read
 //! beside this one; a name that is not known costs that record and no other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::hops::Numbered;
 use super::ids::{NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::marks::Place;
 use super::remember::{Memory, changes};
+use crate::network::routes::Gateway;
 use crate::table::Table;
 
 /// One thing to remember. Of two about the same thing the later one holds.
@@ -34,9 +35,9 @@ pub enum Record {
     /// Where answers of masqueraded servers come from.
     #[serde(rename = "endpoint/1")]
     Endpoint(NatKey, Option<u32>),
-    /// All gateways that connections may remember.
-    #[serde(rename = "gateways/1")]
-    Gateways(BTreeMap<IpAddr, Numbered>),
+    /// The number of a gateway on a link, which connections may remember.
+    #[serde(rename = "hop/1")]
+    Hop(Gateway, Option<Numbered>),
     /// The number of a client on a link.
     #[serde(rename = "client/1")]
     Client(IpAddr, Option<u32>),
@@ -84,7 +85,8 @@ impl Memory {
         lines.extend(self.absent(&services, &servers));
         let endpoints = self.endpoints.iter();
         lines.extend(endpoints.map(|(key, id)| vec![Record::Endpoint(*key, Some(*id))]));
-        lines.push(vec![Record::Gateways(self.gateways.clone())]);
+        let hops = self.hops.iter();
+        lines.extend(hops.map(|(gateway, at)| vec![Record::Hop(*gateway, Some(*at))]));
         let clients = self.clients.iter();
         lines.extend(clients.map(|(client, number)| vec![Record::Client(*client, Some(*number))]));
         lines.push(vec![Record::Left(self.left.clone())]);
@@ -146,7 +148,7 @@ impl Memory {
         });
         let mut numbers = BTreeSet::from([0]);
         let mut fits = |number: u32| number < HOPS && numbers.insert(number);
-        self.gateways.retain(|_, numbered| fits(numbered.number));
+        self.hops.retain(|_, numbered| fits(numbered.number));
         self.clients.retain(|_, number| fits(*number));
     }
 }
@@ -202,7 +204,8 @@ impl Recollection {
             }
             Record::Endpoint(key, Some(id)) => drop(memory.endpoints.insert(key, id)),
             Record::Endpoint(key, None) => drop(memory.endpoints.remove(&key)),
-            Record::Gateways(gateways) => memory.gateways = gateways,
+            Record::Hop(gateway, Some(at)) => drop(memory.hops.insert(gateway, at)),
+            Record::Hop(gateway, None) => drop(memory.hops.remove(&gateway)),
             Record::Client(client, Some(number)) => drop(memory.clients.insert(client, number)),
             Record::Client(client, None) => drop(memory.clients.remove(&client)),
             Record::Left(left) => memory.left = left,

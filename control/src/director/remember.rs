@@ -18,6 +18,7 @@ use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes
 use super::marks::Place;
 use super::record::Record;
 use super::{Clock, Director, Output, Running, entries};
+use crate::network::routes::Gateway;
 use crate::table::{Applied, Table};
 
 /// All of it, as plain data.
@@ -30,8 +31,8 @@ pub struct Memory {
     #[serde(with = "ids::pairs")]
     pub endpoints: BTreeMap<NatKey, u32>,
     /// The numbers of gateways that connections may remember.
-    #[serde(default)]
-    pub gateways: BTreeMap<IpAddr, Numbered>,
+    #[serde(default, with = "ids::pairs")]
+    pub hops: BTreeMap<Gateway, Numbered>,
     /// Those of clients on links.
     #[serde(default)]
     pub clients: BTreeMap<IpAddr, u32>,
@@ -68,8 +69,8 @@ pub struct Step {
     servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<(NatKey, Option<u32>)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gateways: Option<BTreeMap<IpAddr, Numbered>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hops: Vec<(Gateway, Option<Numbered>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clients: Vec<(IpAddr, Option<u32>)>,
     /// All of them, if any were others.
@@ -78,11 +79,14 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn gateways(gateways: &BTreeMap<IpAddr, Numbered>) -> Self {
-        Self {
-            gateways: Some(gateways.clone()),
-            ..Self::default()
-        }
+    /// A gateway has this number from here on, or none.
+    pub(super) fn gateway(&mut self, gateway: Gateway, numbered: Option<Numbered>) {
+        self.hops.push((gateway, numbered));
+    }
+
+    /// Whether there is nothing to remember.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// With the endpoints of deleted rules, where there are or were any.
@@ -121,7 +125,8 @@ impl Step {
         records.extend(servers.map(|(key, at, slot)| Record::Server(key, at, slot)));
         let endpoints = self.endpoints.into_iter();
         records.extend(endpoints.map(|(key, id)| Record::Endpoint(key, id)));
-        records.extend(self.gateways.map(Record::Gateways));
+        let hops = self.hops.into_iter();
+        records.extend(hops.map(|(gateway, numbered)| Record::Hop(gateway, numbered)));
         let clients = self.clients.into_iter();
         records.extend(clients.map(|(client, number)| Record::Client(client, number)));
         records.extend(self.left.map(Record::Left));
@@ -163,8 +168,8 @@ impl Director {
             changes: changes(&self.table),
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
-            gateways: self.hops.gateways.clone(),
-            clients: self.hops.clients.clone(),
+            hops: self.hops.numbered(),
+            clients: self.hops.clients().clone(),
             left: self.left_endpoints(),
             nobodys: Nobodys::default(),
         }
@@ -264,10 +269,7 @@ impl Director {
         memory.fit(sizes);
         director.reserve(&memory, &pool);
         director.ids.restore(memory.services, memory.endpoints);
-        for gateway in memory.gateways.keys() {
-            director.targets.look_at(*gateway);
-        }
-        director.hops.restore(memory.gateways, memory.clients);
+        director.hops.restore(memory.hops, memory.clients);
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);

@@ -505,7 +505,7 @@ impl Frame for Bytes {
         0
     }
 
-    fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
+    fn route(&self, _: bool, _: [u64; 2], _: [u64; 2]) -> Option<Ways> {
         None
     }
 

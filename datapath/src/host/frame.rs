@@ -37,7 +37,7 @@ pub struct HostFrame {
     /// The transport checksum is left to the device (CHECKSUM_PARTIAL).
     pub left_to_device: bool,
     /// What the kernel's own routes and neighbours say: IPv6 or not, address, way.
-    pub routes: Vec<(bool, [u64; 2], Ways)>,
+    pub routes: Vec<([u64; 2], [u64; 2], Ways)>,
 }
 
 impl HostFrame {
@@ -209,10 +209,10 @@ impl Frame for HostFrame {
         self.interface
     }
 
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
+    fn route(&self, _: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
         let mut routes = self.routes.iter();
         routes
-            .find(|route| (route.0, route.1) == (v6, address))
+            .find(|route| (route.0, route.1) == (source, target))
             .map(|route| route.2)
     }
 

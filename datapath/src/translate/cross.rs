@@ -136,7 +136,8 @@ fn answer<F: Family, P: Frame, T: Tables>(
     }
     super::touch(words, now);
     let hop = F::Other::route(tables, client) & 0x3ff;
-    let ways = walk::way_back::<F::Other, P, T>(frame, tables, hop, client)
+    let from = super::address::<F::Other, T::Words>(words, word::SOURCE);
+    let ways = walk::way_back::<F::Other, P, T>(frame, tables, hop, from, client)
         .ok_or(Word::drop(Drop::NoWayBack))?;
     if packet.ttl <= 1 {
         return Err(Word::answer(Bounce::TimeExceeded, 0));

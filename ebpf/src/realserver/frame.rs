@@ -87,7 +87,7 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
-        fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
+        fn route(&self, _: bool, _: [u64; 2], _: [u64; 2]) -> Option<Ways> {
             None
         }
 

@@ -364,9 +364,12 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
-        let [a, b] = address;
-        fib::answer(parts::route_tc(self.0, v6 as u32, a, b))
+    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
+        let ([a, b], [c, d]) = (source, target);
+        fib::answer(match v6 {
+            true => parts::route6_tc(self.0, a, b, c, d),
+            false => parts::route4_tc(self.0, a as u32, c as u32),
+        })
     }
 
     #[inline(always)]

@@ -169,7 +169,7 @@ impl Director {
             changes: changes(method, farm),
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            gateways: BTreeMap::new(),
+            hops: BTreeMap::new(),
             clients: BTreeMap::new(),
             left: Vec::new(),
             ..Memory::default()
@@ -316,8 +316,10 @@ fn network(interface: u32, servers: u16) -> Vec<Input> {
                 interface,
                 gateway: None,
             }],
+            object: None,
             mtu: None,
             source: Some(own),
+            from: None,
         };
         events.push(Input::RouteAdded {
             route,
