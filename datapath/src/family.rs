@@ -263,7 +263,11 @@ impl Family for V6 {
         let multicast = address[0] as u8 == 0xff;
         // The unspecified address and the loopback: all zero but for the last bit.
         let nobody = address[0] == 0 && u64::from_be(address[1]) <= 1;
-        !multicast && !nobody
+        // RFC 4291, 2.5.5.2: no host has an IPv4 address that is mapped into IPv6 on the wire.
+        let mapped = address[0] == 0 && address[1] as u32 == 0xffff_0000;
+        // RFC 4291, 2.5.6: routers must not forward what comes from a link-local address.
+        let local = address[0] as u16 & 0xc0ff == 0x80fe;
+        !multicast && !nobody && !mapped && !local
     }
 
     #[inline(always)]

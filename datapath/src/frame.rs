@@ -210,6 +210,9 @@ pub trait Frame {
     /// Runs [`crate::open::start`] on this frame; likewise.
     fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
+    /// Runs [`crate::claim::taken`]; likewise.
+    fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool;
+
     /// Runs [`crate::call::id::find`] on `length` bytes at `from`, or as many of them as the desk
     /// has room for; likewise.
     fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32;

@@ -15,7 +15,7 @@ use crate::packet::{Packet, Ports, UDP};
 use crate::reread::reread;
 use crate::schedule;
 use crate::sctp;
-use crate::tables::Tables;
+use crate::tables::{Tables, entered};
 use crate::template;
 use crate::track::{self, Place};
 use crate::verdict::{Drop, Note, Pass, Word};
@@ -195,12 +195,12 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     let back = back_key(request, server, packet);
     let hash = track::hash(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
-        None => {
-            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
-        }
-        Some(mut way) => {
+        Some(mut way) if way.target() == id => {
             let meta = track::way_back(request.settings, way.meta(), state, request.now);
             way.update::<F::Layout>(meta);
+        }
+        Some(_) | None => {
+            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
         }
     }
 }
@@ -247,8 +247,9 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
         connection::Meta::CONTROLLED
     };
     match enter::<F, P, T, BY>(frame, tables, request, place, id, packet, controlled) {
-        true => Ok(id),
-        false => without_entry(tables, service, request.hash),
+        entered::DONE => Ok(id),
+        entered::THERE => Err(Word::drop(Drop::NoLocalPort)),
+        _ => without_entry(tables, service, request.hash),
     }
 }
 
@@ -267,8 +268,8 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
     Ok(id)
 }
 
-/// Puts a connection into the table, with its way back if its answers come through here. False
-/// if there is no room.
+/// Puts a connection into the table, with its way back if its answers come through here. Says
+/// [`entered`].
 #[inline(always)]
 fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -278,9 +279,9 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     id: u32,
     packet: &Packet<F>,
     controlled: u32,
-) -> bool {
+) -> u32 {
     let Some(server) = tables.server(id) else {
-        return false;
+        return entered::FULL;
     };
     let seat = match (request.stale, place) {
         (Some(stale), _) => {
@@ -294,7 +295,9 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
         (None, Place::At(offer)) => track::take::<F, T>(tables, offer),
         (None, Place::Nowhere) => None,
     };
-    let Some(seat) = seat else { return false };
+    let Some(seat) = seat else {
+        return entered::FULL;
+    };
     let masquerade = server.has_way_back();
     let answers = if masquerade || server.method == method::TRANSLATE {
         0
@@ -319,9 +322,12 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             request.ports.flags,
         )
     };
-    if masquerade && !enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state) {
-        seat.give_up();
-        return false;
+    if masquerade {
+        let back = enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
+        if back != entered::DONE {
+            seat.give_up();
+            return back;
+        }
     }
     let meta = track::begin(tables, id, request.now, state, controlled | answers);
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
@@ -329,7 +335,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
         schedule::overload::opened(tables, id);
     }
     walk::count_connection(tables, id);
-    true
+    entered::DONE
 }
 
 /// The state of a connection that only an ICMP error speaks of.
@@ -350,7 +356,7 @@ fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Pa
 }
 
 /// The entry of the way back: from the server's endpoint to the client, with the hop that leads
-/// there where one is prepared.
+/// there where one is prepared. Says [`entered`].
 #[inline(always)]
 fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -360,9 +366,16 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     id: u32,
     packet: &Packet<F>,
     state: connection::State,
-) -> bool {
+) -> u32 {
     let key = back_key(request, server, packet);
     let hash = track::hash(tables, &key);
+    let before = track::find::<F, T>(tables, &key, hash);
+    if let Some(entry) = &before
+        && entry.target() != id
+    {
+        // Another connection has the answers, or had them: [`crate::claim`] knows.
+        return entered::THERE;
+    }
     let hop = F::route(tables, packet.source) & 0x3ff;
     if hop == 0
         && BY == by::CLIENT
@@ -373,7 +386,7 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     let meta = connection::Meta::new(request.now, hop, 0);
     let meta = track::way_back(request.settings, meta, state, request.now);
     let value = flows::value(id, key.tag, meta);
-    let seat = match track::find::<F, T>(tables, &key, hash) {
+    let seat = match before {
         Some(entry) => entry.seize::<F::Layout>(&key),
         None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
             Place::At(offer) => track::take::<F, T>(tables, offer),
@@ -383,8 +396,8 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     match seat {
         Some(seat) => {
             seat.fill::<F::Layout>(&key, value);
-            true
+            entered::DONE
         }
-        None => false,
+        None => entered::FULL,
     }
 }

@@ -41,7 +41,7 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     };
     // As a later fragment: nothing behind the network header is ours to read or write.
     let packet = &Packet {
-        part: Part::Later(8),
+        part: Part::Later,
         ..*packet
     };
     let word = endpoint_word(IKE, UDP, kind::SERVICE);

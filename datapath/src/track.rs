@@ -181,7 +181,7 @@ pub fn follow<T: Tables>(
     output: bool,
 ) -> State {
     let flags = heard.flags;
-    if let Part::Later(_) = heard.part {
+    if heard.part == Part::Later {
         // A later fragment has no flags to tell.
         return meta.state();
     }

@@ -246,7 +246,7 @@ fn rewrite<F: Family, P: Frame, W: Words>(
         if packet.part == Part::Whole {
             methods::associate::<F, P>(frame, packet, ports)?;
         }
-    } else if !matches!(packet.part, Part::Later(_)) {
+    } else if packet.part != Part::Later {
         let mut header = frame.edit::<8>(packet.l4)?;
         let before = header.view().u32::<0>();
         header.set_u32::<0>(ports);

@@ -1,6 +1,7 @@
 //! What becomes of a packet. Each outcome has a counter, and each counter a name.
 
 mod names;
+mod numbers;
 
 use crate::packet::Ports;
 
@@ -72,6 +73,9 @@ pub enum Pass {
     /// To a mark's service that no server can take, and which the kernel's routes shall have then
     /// (`cache_bypass`).
     Bypassed = 7,
+    /// A later fragment whose first one has not come, and that could not be set aside or has been
+    /// for long enough.
+    LostFragment = 8,
 }
 
 /// What kind of answer is sent.
@@ -110,9 +114,9 @@ pub enum Drop {
     BadSource = 7,
     /// No room in front of or behind the frame.
     NoRoom = 8,
-    /// A fragment whose first one has not come, and holding is not possible.
+    /// A fragment of a datagram that gets no entry, whose first one found no server.
     LostFragment = 9,
-    /// A fragment that overlaps the transport header.
+    /// A fragment of a flow of ours that overlaps the transport header.
     BadFragment = 10,
     /// A table that must be there is not: our own fault.
     Internal = 11,
@@ -155,7 +159,7 @@ pub enum Note {
     CallerServed = 7,
 }
 
-const PASSES: u32 = 8;
+const PASSES: u32 = 9;
 const BOUNCES: u32 = 4;
 const DROPS: u32 = 19;
 const NOTES: u32 = 8;
@@ -418,61 +422,6 @@ impl Word {
             7 => DROP_BASE.wrapping_add(detail),
             // Steps on the way to an outcome; whoever counts one forgot to take it.
             _ => DROP_BASE.wrapping_add(Drop::Internal as u32),
-        }
-    }
-}
-
-impl From<u32> for Pass {
-    #[inline(always)]
-    fn from(value: u32) -> Self {
-        match value {
-            0 => Pass::NotIp,
-            1 => Pass::NotOurs,
-            2 => Pass::NotUnderstood,
-            3 => Pass::NotOpening,
-            4 => Pass::Local,
-            5 => Pass::Icmp,
-            6 => Pass::NoRest,
-            _ => Pass::Bypassed,
-        }
-    }
-}
-
-impl From<u32> for Bounce {
-    #[inline(always)]
-    fn from(value: u32) -> Self {
-        match value {
-            0 => Bounce::Unreachable,
-            1 => Bounce::TooBig,
-            2 => Bounce::TimeExceeded,
-            _ => Bounce::Reset,
-        }
-    }
-}
-
-impl From<u32> for Drop {
-    #[inline(always)]
-    fn from(value: u32) -> Self {
-        match value {
-            0 => Drop::ServerGone,
-            1 => Drop::NoNextHop,
-            2 => Drop::TableFull,
-            3 => Drop::NoServer,
-            4 => Drop::Expired,
-            5 => Drop::TooBig,
-            6 => Drop::BadChecksum,
-            7 => Drop::BadSource,
-            8 => Drop::NoRoom,
-            9 => Drop::LostFragment,
-            10 => Drop::BadFragment,
-            12 => Drop::NoWayBack,
-            13 => Drop::Defence,
-            14 => Drop::NoLocalPort,
-            15 => Drop::NoTranslation,
-            16 => Drop::CutChecksum,
-            17 => Drop::Untranslatable,
-            18 => Drop::NoCallId,
-            _ => Drop::Internal,
         }
     }
 }

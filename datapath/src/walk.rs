@@ -5,10 +5,11 @@
 
 use crate::addressed;
 use crate::call;
+use crate::claim;
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
-    service_switch, with_port,
+    NONE, Server, Settings, Ways, endpoint_word, fate, kind, method, nat, server_flag,
+    service_flag, service_switch, with_port,
 };
 use crate::family::{Family, V4, V6};
 use crate::fate as fates;
@@ -23,6 +24,7 @@ use crate::schedule::Client;
 use crate::secured;
 use crate::tables::Tables;
 use crate::track::{self, Heard};
+pub use crate::traffic::{count_connection, count_in, count_out};
 use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
@@ -135,7 +137,7 @@ pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let Some(link) = link::parse(frame, tables) else {
         return Word::pass(Pass::NotIp);
     };
-    match link.ethertype {
+    let verdict = match link.ethertype {
         link::IPV4 => match packet::parse4(frame, link.l3) {
             Ok(packet) => network::<V4, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
@@ -145,7 +147,13 @@ pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
             Err(why) => unread(why),
         },
         _ => Word::pass(Pass::NotIp),
+    };
+    // Where the first fragment is the kernel's, so are those that follow it. Asked here, where
+    // nothing else is on the stack: Linux 6.1 has no more of it.
+    if verdict == Word::pass(Pass::NotOurs) || verdict == Word::pass(Pass::NotUnderstood) {
+        frame.first(tables);
     }
+    verdict
 }
 
 /// What could not be read is the kernel's: it drops and counts it, or knows better.
@@ -181,7 +189,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
-    if let Part::Later(_) = packet.part {
+    if packet.part == Part::Later {
         tables.count(Note::FragmentFollowed.counter());
     }
     let Some(settings) = tables.settings() else {
@@ -215,7 +223,7 @@ pub fn ports<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
 ) -> Result<Ports, Word> {
-    if let Part::Later(_) = packet.part {
+    if packet.part == Part::Later {
         let ports = frame.later(tables).open()?;
         return Ok(Ports {
             source: ports as u16,
@@ -308,9 +316,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     }
     let mut id = NONE;
     if fates::opens(entry, packet, ports.flags) {
-        if let Part::Later(_) = packet.part
-            && entry.flags & service_flag::ONE_PACKET != 0
-        {
+        if packet.part == Part::Later && entry.flags & service_flag::ONE_PACKET != 0 {
             // It goes where the first one went.
             return frame.one_packet(tables, NONE).open();
         }
@@ -332,6 +338,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         if entry.persistence != 0 {
             id = F::recall(tables, service, packet.source, NONE);
         }
+        let ends = packet.ttl <= 1;
         if id == NONE {
             let client = Client {
                 address: F::folded(packet.source),
@@ -339,12 +346,16 @@ fn open<F: Family, P: Frame, T: Tables>(
                 target: F::words(packet.target),
             };
             id = tables.schedule(service, client);
-            if id != NONE && entry.persistence != 0 {
+            if id != NONE && entry.persistence != 0 && !ends {
                 id = F::recall(tables, service, packet.source, id);
             }
         }
         if id == NONE {
             return Err(fates::unserved(entry));
+        }
+        // What ends here opens nothing, unless it is at its server.
+        if ends && present(tables, id)?.method != method::LOCAL {
+            return Err(Word::answer(Bounce::TimeExceeded, 0));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol == UDP {
             if packet.part == Part::First {
@@ -354,7 +365,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Ok(id);
         }
     }
-    frame.begin(tables, ports, id, endpoint).open()
+    claim::begin(frame, tables, packet, ports, id, endpoint)
 }
 
 /// A packet from a masqueraded server, to a client if its flow is known.
@@ -476,31 +487,4 @@ fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
 #[inline(always)]
 pub fn is_present(server: &Server) -> bool {
     server.flags & server_flag::PRESENT != 0
-}
-
-#[inline(always)]
-pub fn count_in<T: Tables>(tables: &T, server: u32, bytes: u32) {
-    tables.traffic(server, |traffic| {
-        traffic.in_packets = traffic.in_packets.wrapping_add(1);
-        traffic.in_bytes = traffic.in_bytes.wrapping_add(bytes as u64);
-    });
-}
-
-#[inline(always)]
-pub fn count_connection<T: Tables>(tables: &T, server: u32) {
-    tables.traffic(server, |traffic| {
-        traffic.connections = traffic.connections.wrapping_add(1)
-    });
-    tables.count(Note::Opened.counter());
-}
-
-#[inline(always)]
-pub fn count_out<T: Tables>(tables: &T, server: &Server, id: u32, bytes: u32) {
-    // `ip_vs_out_stats`: what a deleted server sends is carried and not counted.
-    if is_present(server) {
-        tables.traffic(id, |traffic| {
-            traffic.out_packets = traffic.out_packets.wrapping_add(1);
-            traffic.out_bytes = traffic.out_bytes.wrapping_add(bytes as u64);
-        });
-    }
 }

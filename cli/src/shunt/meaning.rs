@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 41] = [
+const MEANINGS: [(&str, &str); 42] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -25,6 +25,10 @@ const MEANINGS: [(&str, &str); 41] = [
     (
         "pass-bypassed",
         "no server of its mark could take it; the kernel routes it",
+    ),
+    (
+        "pass-lost-fragment",
+        "a later fragment whose first one did not come",
     ),
     ("sent", "forwarded"),
     (

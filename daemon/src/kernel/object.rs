@@ -71,6 +71,7 @@ const XDP: &str = "director_xdp";
 const TC: &str = "director_tc";
 const CLOCK: &str = "director_clock";
 const LEAVE: &str = "director_leave";
+const PASS: &str = "director_pass";
 /// Where each hook's first program finds the one that it goes on with.
 const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
 const PROGRAMS_TC: &str = "PROGRAMS_TC";
@@ -394,7 +395,8 @@ fn load(place: &Place, mut made: Made) -> Result<Object> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
     let later = |first: &'static str| LATER.map(|(name, _)| behind(first, name));
-    for name in [XDP.to_owned(), CLOCK.to_owned()]
+    for name in [XDP, CLOCK, PASS]
+        .map(str::to_owned)
         .into_iter()
         .chain(later(XDP))
     {
@@ -491,6 +493,11 @@ pub fn xdp(place: &Place) -> Result<Xdp> {
 /// The pinned clock, once more.
 pub fn clock(place: &Place) -> Result<Xdp> {
     Xdp::from_pin(place.pins.join(CLOCK), aya_obj_xdp()).context("cannot open the pinned clock")
+}
+
+/// The pinned program that leaves frames to the kernel.
+pub fn pass(place: &Place) -> Result<Xdp> {
+    Xdp::from_pin(place.pins.join(PASS), aya_obj_xdp()).context("cannot open the pinned program")
 }
 
 /// A pinned map.

@@ -177,6 +177,7 @@ fn plain4<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V4>> {
         protocol: ip.u8::<9>(),
         ttl: ip.u8::<8>(),
         part: Part::Whole,
+        offset: 0,
         fragment: 0,
         plain: false,
     })
@@ -199,6 +200,7 @@ fn plain6<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V6>> {
         protocol: ip.u8::<6>(),
         ttl: ip.u8::<7>(),
         part: Part::Whole,
+        offset: 0,
         fragment: 0,
         plain: false,
     })

@@ -479,6 +479,10 @@ impl Frame for Bytes {
         false
     }
 
+    fn taken<T: Tables>(&self, _: &T, _: u32, _: u32) -> bool {
+        false
+    }
+
     fn first<T: Tables>(&self, _: &T) {}
 
     fn later<T: Tables>(&self, _: &T) -> Word {

@@ -4,6 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::checksum;
+use crate::claim;
 use crate::entry::Ways;
 use crate::flows::Words;
 use crate::frame::{Edit, Frame, Room, Transport, View};
@@ -171,6 +172,10 @@ impl Frame for HostFrame {
             desk.store(call::desk::TEXT + number, u64::from_le_bytes(word));
         }
         call::id::find(tables, length as u32)
+    }
+
+    fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool {
+        claim::taken(self, tables, ports, id)
     }
 
     fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {

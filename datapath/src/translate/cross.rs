@@ -157,7 +157,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
 /// that it would be made of (RFC 7915, 4.5).
 #[inline(always)]
 fn has_no_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> bool {
-    if F::V6 || packet.protocol != UDP || matches!(packet.part, Part::Later(_)) {
+    if F::V6 || packet.protocol != UDP || packet.part == Part::Later {
         return false;
     }
     let is_one = packet.part == Part::Whole && frame.segment() == 0;
@@ -186,7 +186,7 @@ fn transport<F: Family, P: Frame, W: Words>(
             Some(())
         };
     }
-    if matches!(packet.part, Part::Later(_)) {
+    if packet.part == Part::Later {
         return Some(());
     }
     let source = super::address::<F::Other, W>(words, word::SOURCE);

@@ -8,6 +8,7 @@
 mod across;
 mod answers;
 mod calls;
+mod claims;
 mod connections;
 mod every_port;
 pub mod farm;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(across::cases());
     cases.extend(answers::cases());
     cases.extend(calls::cases());
+    cases.extend(claims::cases());
     cases.extend(connections::cases());
     cases.extend(every_port::cases());
     cases.extend(fragments::cases());

@@ -113,6 +113,11 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
+        fn taken<T: Tables>(&self, _: &T, _: u32, _: u32) -> bool {
+            false
+        }
+
+        #[inline(always)]
         fn first<T: Tables>(&self, _: &T) {}
 
         #[inline(always)]

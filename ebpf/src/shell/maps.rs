@@ -58,6 +58,11 @@ struct Route6 {
 pub struct Held {
     pub interface: u32,
     pub length: u32,
+    /// A VLAN tag that is not in the frame's bytes, or 0: its type as it is on the wire in the low
+    /// half, what it says in the high one.
+    pub tag: u32,
+    /// When it came.
+    pub tick: u32,
     pub bytes: [u8; HELD_BYTES],
 }
 

@@ -12,8 +12,8 @@ use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::translate::cross;
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
-    translate, tunnel,
+    addressed, claim, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template,
+    track, translate, tunnel,
 };
 
 use super::fib;
@@ -121,6 +121,20 @@ pub extern "C" fn association_next(state: u32, direction: u32, flags: u32) -> u3
 #[inline(never)]
 pub extern "C" fn crc_change(changed: u32, behind: u32) -> u32 {
     crc::change(changed as u16, behind)
+}
+
+/// Whether another connection has the answers of a new one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn taken_xdp(context: *mut xdp_md, ports: u32, id: u32) -> u32 {
+    claim::taken(&XdpFrame(context), &Maps, ports, id) as u32
+}
+
+/// Whether another connection has the answers of a new one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn taken_tc(context: *mut __sk_buff, ports: u32, id: u32) -> u32 {
+    claim::taken(&SkbFrame(context), &Maps, ports, id) as u32
 }
 
 #[inline(always)]

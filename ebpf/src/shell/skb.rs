@@ -21,7 +21,7 @@ use shunt_datapath::verdict::Word;
 use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
-use super::maps::{HELD, HELD_BYTES};
+use super::maps::{HELD, HELD_BYTES, Maps};
 use super::parts;
 use super::shift::Stores;
 use super::sum::{self, Bytes};
@@ -60,6 +60,18 @@ impl SkbFrame {
     fn end(&self) -> usize {
         // SAFETY: as above, `data_end`.
         unsafe { pointer::<80>(self.0.cast()) }
+    }
+
+    /// The VLAN tag that the kernel keeps beside the bytes, as [`Held`](super::maps::Held) has it.
+    #[inline(always)]
+    fn tag(&self) -> u32 {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe {
+            if (*self.0).vlan_present == 0 {
+                return 0;
+            }
+            (*self.0).vlan_proto & 0xffff | (*self.0).vlan_tci << 16
+        }
     }
 
     /// Brings so many bytes into reach, or all.
@@ -147,6 +159,8 @@ impl SkbFrame {
         let copied = unsafe {
             (&raw mut (*held).interface).write(self.interface());
             (&raw mut (*held).length).write(length as u32);
+            (&raw mut (*held).tag).write(self.tag());
+            (&raw mut (*held).tick).write(Maps.now());
             let to = (&raw mut (*held).bytes).cast::<c_void>();
             bpf_skb_load_bytes(self.0.cast(), 0, to, length as u32)
         };
@@ -315,6 +329,11 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn start<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         Word(calls::start_tc(self.0, ports.both(), server, service))
+    }
+
+    #[inline(always)]
+    fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
+        parts::taken_tc(self.0, ports, id) != 0
     }
 
     #[inline(always)]

@@ -16,7 +16,7 @@ use shunt_datapath::verdict::Word;
 use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
-use super::maps::{HELD, HELD_BYTES};
+use super::maps::{HELD, HELD_BYTES, Maps};
 use super::parts;
 use super::shift::Stores;
 use super::sum::{self, Bytes};
@@ -54,6 +54,8 @@ impl XdpFrame {
         let copied = unsafe {
             (&raw mut (*held).interface).write(self.interface());
             (&raw mut (*held).length).write(length as u32);
+            (&raw mut (*held).tag).write(0);
+            (&raw mut (*held).tick).write(Maps.now());
             let to = (&raw mut (*held).bytes).cast::<c_void>();
             bpf_xdp_load_bytes(self.0, 0, to, length as u32)
         };
@@ -201,6 +203,11 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn start<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         Word(calls::start_xdp(self.0, ports.both(), server, service))
+    }
+
+    #[inline(always)]
+    fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
+        parts::taken_xdp(self.0, ports, id) != 0
     }
 
     #[inline(always)]
