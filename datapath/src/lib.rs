@@ -33,6 +33,7 @@ pub mod fate;
 pub mod flows;
 pub mod fragment;
 pub mod frame;
+pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
 pub mod icmp;

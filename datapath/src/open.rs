@@ -110,7 +110,7 @@ pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let stale = track::find::<F, T>(tables, &key, hash);
     let request = Request {
         settings,
@@ -193,7 +193,7 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
         return;
     }
     let back = back_key(request, server, packet);
-    let hash = track::hash(tables, &back);
+    let hash = track::hash::<F, T>(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
         None => {
             enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
@@ -362,7 +362,7 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     state: connection::State,
 ) -> bool {
     let key = back_key(request, server, packet);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let hop = F::route(tables, packet.source) & 0x3ff;
     if hop == 0
         && BY == by::CLIENT

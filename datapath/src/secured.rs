@@ -69,7 +69,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, IKE, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return Word::pass(Pass::NotOurs);
     };
@@ -98,7 +98,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, IKE, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return Word::pass(Pass::NotOurs);
     };

@@ -47,7 +47,7 @@ pub fn recall<F: Family, T: Tables>(
     };
     let now = tables.now();
     let key = key::<F>(entry, client);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let found = track::find::<F, T>(tables, &key, hash);
     if server == NONE {
         let Some(mut template) = found else {
@@ -107,7 +107,7 @@ pub fn assure<F: Family, T: Tables>(tables: &T, service: &Service, client: F::Ad
         return;
     }
     let key = key::<F>(service, client);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     if let Some(mut template) = track::find::<F, T>(tables, &key, hash)
         && template.meta().state() == TEMPLATE
     {

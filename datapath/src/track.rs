@@ -23,8 +23,8 @@ pub fn limit(settings: &Settings, state: State) -> u32 {
 
 /// The key's hash in this table.
 #[inline(always)]
-pub fn hash<T: Tables>(tables: &T, key: &Key) -> u64 {
-    flows::hash(key, tables.shape().seed)
+pub fn hash<F: Family, T: Tables>(tables: &T, key: &Key) -> u64 {
+    flows::hash::<F::Layout>(key, tables.shape().seed)
 }
 
 /// Finds a flow, alive or not.

@@ -238,7 +238,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let known = match track::find::<F, T>(tables, &key, hash) {
         None => None,
         Some(entry) => {
@@ -370,7 +370,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     // Not a flow that is masqueraded: a translated one maybe, else the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return if settings.masquerades & nat::CALLS != 0 && packet.protocol == UDP {
@@ -425,7 +425,7 @@ pub fn tell<F: Family, T: Tables>(
     heard: Heard,
 ) -> Option<connection::State> {
     let now = tables.now();
-    let hash = track::hash(tables, key);
+    let hash = track::hash::<F, T>(tables, key);
     let mut entry = track::find::<F, T>(tables, key, hash)?;
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {

@@ -41,7 +41,7 @@ fn fill(director: &Director, count: u32) -> Result<()> {
         let client = u32::from_ne_bytes(client.octets());
         let port = (10_000 + (number % 32_768) as u16).to_be();
         let key = Key::v4(client, port, endpoint);
-        let hash = flows::hash(&key, seed);
+        let hash = flows::hash::<Narrow>(&key, seed);
         let seat = [flows::first(hash, mask), flows::second(hash, mask)]
             .into_iter()
             .filter_map(bucket)

@@ -189,7 +189,7 @@ fn fill(shuntd: &Shuntd) -> Result<()> {
         let client = Ipv4Addr::from_bits(0x6440_0000 + number / 32_768);
         let port = (10_000 + (number % 32_768) as u16).to_be();
         let key = Key::v4(u32::from_ne_bytes(client.octets()), port, service);
-        let bucket = flows::first(flows::hash(&key, seed), mask);
+        let bucket = flows::first(flows::hash::<flows::Narrow>(&key, seed), mask);
         let words = BucketWords(shared.flows4.value(bucket as usize).context("no bucket")?);
         let (_, slot) = flows::cheapest::<Narrow, _>(words, now, |_| u32::MAX);
         let slot = words.pick::<Narrow>(slot);
