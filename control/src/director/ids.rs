@@ -24,6 +24,30 @@ pub struct Sizes {
     pub pool_words: u32,
 }
 
+impl Sizes {
+    /// Buckets of each table of endpoints: half of the slots for IPv6 are free if each service and
+    /// server has one, so that a bucket is seldom full.
+    #[must_use]
+    pub fn endpoint_buckets(&self) -> u32 {
+        let endpoints = self.services.saturating_add(self.servers).min(1 << 24);
+        endpoints.next_power_of_two().max(1024)
+    }
+
+    /// How many endpoints of IPv4 and of IPv6 are admitted: three fifths of the slots, up to
+    /// which one always finds a place (`shunt_datapath::endpoint`).
+    #[must_use]
+    pub fn endpoints(&self) -> [usize; 2] {
+        [4, 2].map(|slots| self.endpoint_buckets() as usize * slots * 3 / 5)
+    }
+
+    /// Ids of endpoints that masqueraded servers answer from. One that is gone keeps its own for a
+    /// while, and another may come.
+    #[must_use]
+    pub fn answers(&self) -> u32 {
+        self.servers.saturating_mul(2)
+    }
+}
+
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatEndpoint {
@@ -272,11 +296,25 @@ impl Ids {
         Some(NatEndpoint { key, id: id | BACK })
     }
 
-    /// Whether there is room for another service of every port, and for another server of every
-    /// port behind NAT.
-    pub fn has_room_for_wide(&self) -> bool {
-        let limit = entry::WIDES as usize;
-        self.wide_services.len() < limit && self.wide_endpoints.len() < limit
+    /// Stretches of ids for services and places of marks that nobody has.
+    pub fn stretches_left(&self) -> usize {
+        (entry::WIDES as usize).saturating_sub(self.wide_services.len())
+    }
+
+    /// Stretches of ids for masqueraded servers of every port that nobody has.
+    pub fn answering_left(&self) -> usize {
+        (entry::WIDES as usize).saturating_sub(self.wide_endpoints.len())
+    }
+
+    /// Ids left for where masqueraded servers answer from.
+    pub fn answers_left(&self) -> usize {
+        let room = self.sizes.answers().min(ID_LIMIT) as usize - 1;
+        room.saturating_sub(self.used_endpoints.len())
+    }
+
+    /// How many endpoints of IPv4 and of IPv6 there may be.
+    pub fn endpoints(&self) -> [usize; 2] {
+        self.sizes.endpoints()
     }
 
     /// Whether packets must be looked for by address alone.
