@@ -19,7 +19,7 @@
 //! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
 //!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
 
-use crate::connection::{Meta, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
+use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
 use crate::entry::BACK;
 use crate::hash;
 pub use crate::hash::{first, second};
@@ -311,7 +311,7 @@ impl Price {
     pub const EXPIRED: Price = Price(1);
     /// Half-open or closed; then the younger the dearer.
     const YIELDS: u32 = 2;
-    /// Established: not for sale.
+    /// Established and proved: not for sale. What is not proved is dearer than all that is half-open.
     pub const NEVER: Price = Price(u32::MAX);
 }
 
@@ -387,16 +387,25 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
         address: [0, 0],
         tag: value & L::TAG,
     };
-    // The way back has no state: how old it is says whether its connection gives way.
-    let (limit, yields) = if key.is_back::<L>() {
-        (timeout(WAY_BACK_YIELDING), age > timeout(WAY_BACK))
+    // The way back has no state: how old it is says whether its connection gives way. One that does
+    // began that old, and is as dear as what came when it did.
+    let (limit, yields, since) = if key.is_back::<L>() {
+        let young = timeout(WAY_BACK);
+        (
+            timeout(WAY_BACK_YIELDING),
+            age > young,
+            young.wrapping_add(1),
+        )
     } else {
-        (timeout(meta.state()), may_give_way(meta.state()))
+        (timeout(meta.state()), meta.yields() != 0, 0)
     };
     if age > limit {
         Price::EXPIRED
     } else if yields {
-        Price(Price::YIELDS.wrapping_add(crate::connection::TICK_MASK.wrapping_sub(age)))
+        // One expression: another branch here costs the kernel's verifier more than it has.
+        let dear = !may_give_way(meta.state()) & !key.is_back::<L>();
+        let class = Price::YIELDS.wrapping_add((dear as u32) << TICK_BITS);
+        Price(class.wrapping_add(TICK_MASK.wrapping_sub(age.wrapping_sub(since))))
     } else {
         Price::NEVER
     }

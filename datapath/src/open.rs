@@ -179,9 +179,9 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     entry: &Entry<T::Words>,
 ) {
     let id = entry.target();
-    let state = entry.meta().state();
+    let yields = entry.meta().yields();
     if entry.meta().has(connection::Meta::CONTROLLED)
-        && connection::gives_way(state) == 0
+        && yields == 0
         && let Some(service) = tables.service(addressed::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source);
@@ -196,10 +196,10 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     let hash = track::hash::<F, T>(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
         None => {
-            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
+            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, yields);
         }
         Some(mut way) => {
-            let meta = track::way_back(request.settings, way.meta(), state, request.now);
+            let meta = track::way_back(request.settings, way.meta(), yields, request.now);
             way.update::<F::Layout>(meta);
         }
     }
@@ -229,12 +229,12 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     let service = tables
         .service(addressed::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
-    let place = match request.stale {
-        None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
-        Some(_) => Place::Nowhere,
-    };
     if id == NONE {
-        let full = request.stale.is_none() && matches!(place, Place::Nowhere);
+        let full = request.stale.is_none()
+            && matches!(
+                track::place::<F, T>(tables, request.settings, request.hash, request.now),
+                Place::Nowhere
+            );
         return if full {
             without_entry(tables, service, request.hash)
         } else {
@@ -246,7 +246,7 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     } else {
         connection::Meta::CONTROLLED
     };
-    match enter::<F, P, T, BY>(frame, tables, request, place, id, packet, controlled) {
+    match enter::<F, P, T, BY>(frame, tables, request, id, packet, controlled) {
         true => Ok(id),
         false => without_entry(tables, service, request.hash),
     }
@@ -274,7 +274,6 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
-    place: Place<T::Words>,
     id: u32,
     packet: &Packet<F>,
     controlled: u32,
@@ -282,8 +281,8 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     let Some(server) = tables.server(id) else {
         return false;
     };
-    let seat = match (request.stale, place) {
-        (Some(stale), _) => {
+    let seat = match request.stale {
+        Some(stale) => {
             let seat = stale.seize::<F::Layout>(&request.key);
             if seat.is_some() {
                 track::release::<F, T>(tables, request.key.first, stale.value);
@@ -291,8 +290,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             }
             seat
         }
-        (None, Place::At(offer)) => track::take::<F, T>(tables, offer),
-        (None, Place::Nowhere) => None,
+        None => track::claim::<F, T>(tables, request.settings, request.hash, request.now),
     };
     let Some(seat) = seat else { return false };
     let masquerade = server.method == method::MASQUERADE;
@@ -319,11 +317,25 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             request.ports.flags,
         )
     };
-    if masquerade && !enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state) {
+    // A server that speaks first is heard.
+    let proved = if BY == by::SERVER {
+        connection::Meta::PROVED
+    } else {
+        0
+    };
+    let yields = connection::gives_way(state) | (proved == 0) as u32;
+    if masquerade && !enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, yields)
+    {
         seat.give_up();
         return false;
     }
-    let meta = track::begin(tables, id, request.now, state, controlled | answers);
+    let meta = track::begin(
+        tables,
+        id,
+        request.now,
+        state,
+        controlled | answers | proved,
+    );
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
     if server.flags & server_flag::LIMITED != 0 {
         schedule::overload::opened(tables, id);
@@ -359,7 +371,7 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     server: &Server,
     id: u32,
     packet: &Packet<F>,
-    state: connection::State,
+    yields: u32,
 ) -> bool {
     let key = back_key(request, server, packet);
     let hash = track::hash::<F, T>(tables, &key);
@@ -371,14 +383,11 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
         tables.learn(F::words(packet.source), ways);
     }
     let meta = connection::Meta::new(request.now, hop, 0);
-    let meta = track::way_back(request.settings, meta, state, request.now);
+    let meta = track::way_back(request.settings, meta, yields, request.now);
     let value = flows::value(id, key.tag, meta);
     let seat = match track::find::<F, T>(tables, &key, hash) {
         Some(entry) => entry.seize::<F::Layout>(&key),
-        None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
-            Place::At(offer) => track::take::<F, T>(tables, offer),
-            Place::Nowhere => None,
-        },
+        None => track::claim::<F, T>(tables, request.settings, hash, request.now),
     };
     match seat {
         Some(seat) => {

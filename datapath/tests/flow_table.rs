@@ -102,7 +102,7 @@ impl<F: Family> Run<F> {
         } else {
             Meta::INACTIVE
         };
-        Meta::new(self.tick(), state, inactive)
+        Meta::new(self.tick(), state, inactive | Meta::PROVED)
     }
 
     fn step(&mut self, step: Step) {
@@ -130,7 +130,7 @@ impl<F: Family> Run<F> {
             return self.may_be_full(hash);
         };
         let seat = track::take::<F, _>(&tables, offer).expect("nobody else is here");
-        let meta = track::begin(&tables, server, now, state, 0);
+        let meta = track::begin(&tables, server, now, state, Meta::PROVED);
         seat.fill::<F::Layout>(&key, flows::value(server, key.tag, meta));
         self.forget_displaced();
         self.model.insert(
@@ -201,7 +201,7 @@ impl<F: Family> Run<F> {
         let key = Self::key(flow);
         let hash = track::hash::<F, _>(&&self.tables, &key);
         if let Some(mut entry) = track::find::<F, _>(&&self.tables, &key, hash) {
-            track::note::<F, _>(&&self.tables, &mut entry, state, self.tick());
+            track::note::<F, _>(&&self.tables, &mut entry, state, self.tick(), true);
             let known = self
                 .model
                 .get_mut(&flow)

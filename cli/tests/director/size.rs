@@ -34,7 +34,7 @@ fn fill(director: &Director, count: u32) -> Result<()> {
         .context("no flow is there")?;
     let endpoint = record.key.endpoint::<Narrow>();
     let now = record.meta.tick();
-    let meta = Meta::new(now, ESTABLISHED, 0);
+    let meta = Meta::new(now, ESTABLISHED, Meta::PROVED);
     let mut entered = 0;
     for number in 0..2 * count {
         let client = Ipv4Addr::from_bits(0x6440_0000 + number / 32_768);

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
@@ -12,41 +11,10 @@ use super::addresses::Addresses;
 use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
+pub use super::sizes::Sizes;
 pub use super::slots::{
     NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
 };
-
-/// How large the packet path's tables are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sizes {
-    pub services: u32,
-    pub servers: u32,
-    pub pool_words: u32,
-}
-
-impl Sizes {
-    /// Buckets of each table of endpoints: half of the slots for IPv6 are free if each service and
-    /// server has one, so that a bucket is seldom full.
-    #[must_use]
-    pub fn endpoint_buckets(&self) -> u32 {
-        let endpoints = self.services.saturating_add(self.servers).min(1 << 24);
-        endpoints.next_power_of_two().max(1024)
-    }
-
-    /// How many endpoints of IPv4 and of IPv6 are admitted: three fifths of the slots, up to
-    /// which one always finds a place (`shunt_datapath::endpoint`).
-    #[must_use]
-    pub fn endpoints(&self) -> [usize; 2] {
-        [4, 2].map(|slots| self.endpoint_buckets() as usize * slots * 3 / 5)
-    }
-
-    /// Ids of endpoints that masqueraded servers answer from. One that is gone keeps its own for a
-    /// while, and another may come.
-    #[must_use]
-    pub fn answers(&self) -> u32 {
-        self.servers.saturating_mul(2)
-    }
-}
 
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

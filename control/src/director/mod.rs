@@ -23,6 +23,7 @@ mod peers;
 mod pools;
 mod reach;
 mod remember;
+mod sizes;
 mod slots;
 mod targets;
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn fill(shuntd: &Shuntd) -> Result<()> {
     let (seed, mask) = (shared.made.seed, shared.made.flow4_mask());
     let jiffies = clock::jiffies(&object::clock(&place)?)?;
     let now = clock::tick(jiffies, shared.made.tick_shift);
-    let meta = Meta::new(now, ESTABLISHED, 0);
+    let meta = Meta::new(now, ESTABLISHED, Meta::PROVED);
     let mut entered = 0;
     for number in 0..2 * MILLION {
         let client = Ipv4Addr::from_bits(0x6440_0000 + number / 32_768);
