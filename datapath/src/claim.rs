@@ -87,7 +87,7 @@ fn by<F: Family, T: Tables>(
     let endpoint = addressed::endpoint::<F, T>(tables, settings, address, word);
     if endpoint != NONE {
         let key = F::key(client, ports as u16, endpoint);
-        let hash = track::hash(tables, &key);
+        let hash = track::hash::<F, T>(tables, &key);
         if let Some(back) = track::find::<F, T>(tables, &key, hash)
             && back.target() != id
             && let Some(other) = tables.server(back.target())
@@ -146,7 +146,7 @@ fn lives<F: Family, T: Tables>(
     flow: &Flow,
 ) -> bool {
     let key = F::key(client, port, flow.service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
         return false;
     };

@@ -10,7 +10,7 @@ pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, nat, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// The version of what connections lie in: flows, translations, calls and counts of servers, with
 /// the hashes by which their entries are found. A packet path of another [`LAYOUT`] and the same

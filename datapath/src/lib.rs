@@ -34,6 +34,7 @@ pub mod fate;
 pub mod flows;
 pub mod fragment;
 pub mod frame;
+pub mod hash;
 pub mod here;
 #[cfg(any(test, feature = "host"))]
 pub mod host;

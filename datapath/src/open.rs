@@ -110,7 +110,7 @@ pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let stale = track::find::<F, T>(tables, &key, hash);
     let request = Request {
         settings,
@@ -179,9 +179,9 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     entry: &Entry<T::Words>,
 ) {
     let id = entry.target();
-    let state = entry.meta().state();
+    let yields = entry.meta().yields();
     if entry.meta().has(connection::Meta::CONTROLLED)
-        && connection::gives_way(state) == 0
+        && yields == 0
         && let Some(service) = tables.service(addressed::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source);
@@ -193,14 +193,14 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
         return;
     }
     let back = back_key(request, server, packet);
-    let hash = track::hash(tables, &back);
+    let hash = track::hash::<F, T>(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
         Some(mut way) if way.target() == id => {
-            let meta = track::way_back(request.settings, way.meta(), state, request.now);
+            let meta = track::way_back(request.settings, way.meta(), yields, request.now);
             way.update::<F::Layout>(meta);
         }
         Some(_) | None => {
-            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
+            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, yields);
         }
     }
 }
@@ -229,12 +229,12 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     let service = tables
         .service(addressed::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
-    let place = match request.stale {
-        None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
-        Some(_) => Place::Nowhere,
-    };
     if id == NONE {
-        let full = request.stale.is_none() && matches!(place, Place::Nowhere);
+        let full = request.stale.is_none()
+            && matches!(
+                track::place::<F, T>(tables, request.settings, request.hash, request.now),
+                Place::Nowhere
+            );
         return if full {
             without_entry(tables, service, request.hash)
         } else {
@@ -246,7 +246,7 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     } else {
         connection::Meta::CONTROLLED
     };
-    match enter::<F, P, T, BY>(frame, tables, request, place, id, packet, controlled) {
+    match enter::<F, P, T, BY>(frame, tables, request, id, packet, controlled) {
         entered::DONE => Ok(id),
         entered::THERE => Err(Word::drop(Drop::NoLocalPort)),
         _ => without_entry(tables, service, request.hash),
@@ -275,7 +275,6 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
-    place: Place<T::Words>,
     id: u32,
     packet: &Packet<F>,
     controlled: u32,
@@ -283,8 +282,8 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     let Some(server) = tables.server(id) else {
         return entered::FULL;
     };
-    let seat = match (request.stale, place) {
-        (Some(stale), _) => {
+    let seat = match request.stale {
+        Some(stale) => {
             let seat = stale.seize::<F::Layout>(&request.key);
             if seat.is_some() {
                 track::release::<F, T>(tables, request.key.first, stale.value);
@@ -292,8 +291,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             }
             seat
         }
-        (None, Place::At(offer)) => track::take::<F, T>(tables, offer),
-        (None, Place::Nowhere) => None,
+        None => track::claim::<F, T>(tables, request.settings, request.hash, request.now),
     };
     let Some(seat) = seat else {
         return entered::FULL;
@@ -322,14 +320,27 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             request.ports.flags,
         )
     };
+    // A server that speaks first is heard.
+    let proved = if BY == by::SERVER {
+        connection::Meta::PROVED
+    } else {
+        0
+    };
+    let yields = connection::gives_way(state) | (proved == 0) as u32;
     if masquerade {
-        let back = enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
+        let back = enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, yields);
         if back != entered::DONE {
             seat.give_up();
             return back;
         }
     }
-    let meta = track::begin(tables, id, request.now, state, controlled | answers);
+    let meta = track::begin(
+        tables,
+        id,
+        request.now,
+        state,
+        controlled | answers | proved,
+    );
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
     if server.flags & server_flag::LIMITED != 0 {
         schedule::overload::opened(tables, id);
@@ -365,10 +376,10 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     server: &Server,
     id: u32,
     packet: &Packet<F>,
-    state: connection::State,
+    yields: u32,
 ) -> u32 {
     let key = back_key(request, server, packet);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let before = track::find::<F, T>(tables, &key, hash);
     if let Some(entry) = &before
         && entry.target() != id
@@ -384,14 +395,11 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
         tables.learn(F::words(packet.source), ways);
     }
     let meta = connection::Meta::new(request.now, hop, 0);
-    let meta = track::way_back(request.settings, meta, state, request.now);
+    let meta = track::way_back(request.settings, meta, yields, request.now);
     let value = flows::value(id, key.tag, meta);
     let seat = match before {
         Some(entry) => entry.seize::<F::Layout>(&key),
-        None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
-            Place::At(offer) => track::take::<F, T>(tables, offer),
-            Place::Nowhere => None,
-        },
+        None => track::claim::<F, T>(tables, request.settings, hash, request.now),
     };
     match seat {
         Some(seat) => {

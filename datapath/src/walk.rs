@@ -246,7 +246,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let known = match track::find::<F, T>(tables, &key, hash) {
         None => None,
         Some(entry) => {
@@ -260,8 +260,8 @@ fn to_service<F: Family, P: Frame, T: Tables>(
         Some((mut entry, server)) => {
             let before = entry.meta();
             let state = track::follow(tables, settings, before, Heard::of(packet, ports), false);
-            track::note::<F, T>(tables, &mut entry, state, now);
-            if (ports.flags & flag::SYN) as u32 | track::turns(before, state) != 0
+            track::note::<F, T>(tables, &mut entry, state, now, false);
+            if (ports.flags & flag::SYN) as u32 | track::turns(before, entry.meta()) != 0
                 || may_have_settled(packet, before, now)
             {
                 // The client asks again, or its connection gives way no longer, or does now: way
@@ -380,7 +380,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     // Not a flow that is masqueraded: a translated one maybe, else the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return if settings.masquerades & nat::CALLS != 0 && packet.protocol == UDP {
@@ -403,11 +403,11 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let service = with_port(server.service, ports.source);
         let flow = F::key(packet.target, ports.target, service);
         let heard = Heard::of(packet, ports);
-        let Some(state) = tell::<F, T>(tables, settings, &flow, id, heard) else {
+        let Some(told) = tell::<F, T>(tables, settings, &flow, id, heard) else {
             // Its connection is gone or just being made again: the daemon's scan takes it out.
             return fates::unasked(settings, packet, ports);
         };
-        let meta = track::way_back(settings, entry.meta(), state, now);
+        let meta = track::way_back(settings, entry.meta(), told.yields(), now);
         if meta != entry.meta() {
             entry.update::<F::Layout>(meta);
         }
@@ -426,7 +426,8 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
-/// Tells the connection of an answer, and says its state; `None` if there is none any more.
+/// Tells the connection of an answer, and says what it remembers then; `None` if there is none any
+/// more.
 #[inline(always)]
 pub fn tell<F: Family, T: Tables>(
     tables: &T,
@@ -434,17 +435,17 @@ pub fn tell<F: Family, T: Tables>(
     key: &crate::flows::Key,
     id: u32,
     heard: Heard,
-) -> Option<connection::State> {
+) -> Option<connection::Meta> {
     let now = tables.now();
-    let hash = track::hash(tables, key);
+    let hash = track::hash::<F, T>(tables, key);
     let mut entry = track::find::<F, T>(tables, key, hash)?;
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
         return None;
     }
     let state = track::follow(tables, settings, meta, heard, true);
-    track::note::<F, T>(tables, &mut entry, state, now);
-    Some(state)
+    track::note::<F, T>(tables, &mut entry, state, now, true);
+    Some(entry.meta())
 }
 
 /// The way to a client: by its prepared hop, or as the kernel's rules and routes have it for a

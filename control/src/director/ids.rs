@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::service::Granularity;
 use shunt_model::{Server, ServerAddress, ServiceKey};
@@ -14,17 +13,10 @@ use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
 use super::remember::Nobodys;
+pub use super::sizes::Sizes;
 pub use super::slots::{
     NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
 };
-
-/// How large the packet path's tables are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sizes {
-    pub services: u32,
-    pub servers: u32,
-    pub pool_words: u32,
-}
 
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,11 +268,25 @@ impl Ids {
         Some(NatEndpoint { key, id: id | BACK })
     }
 
-    /// Whether there is room for another service of every port, and for another server of every
-    /// port behind NAT.
-    pub fn has_room_for_wide(&self) -> bool {
-        let limit = entry::WIDES as usize;
-        self.wide_services.len() < limit && self.wide_endpoints.len() < limit
+    /// Stretches of ids for services and places of marks that nobody has.
+    pub fn stretches_left(&self) -> usize {
+        (entry::WIDES as usize).saturating_sub(self.wide_services.len())
+    }
+
+    /// Stretches of ids for masqueraded servers of every port that nobody has.
+    pub fn answering_left(&self) -> usize {
+        (entry::WIDES as usize).saturating_sub(self.wide_endpoints.len())
+    }
+
+    /// Ids left for where masqueraded servers answer from.
+    pub fn answers_left(&self) -> usize {
+        let room = self.sizes.answers().min(ID_LIMIT) as usize - 1;
+        room.saturating_sub(self.used_endpoints.len())
+    }
+
+    /// How many endpoints of IPv4 and of IPv6 there may be.
+    pub fn endpoints(&self) -> [usize; 2] {
+        self.sizes.endpoints()
     }
 
     /// Whether packets must be looked for by address alone.

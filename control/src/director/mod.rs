@@ -24,6 +24,7 @@ mod pools;
 mod reach;
 mod record;
 mod remember;
+mod sizes;
 mod slots;
 mod targets;
 #[cfg(test)]
@@ -108,6 +109,8 @@ pub struct Director {
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
+    /// All endpoints in the packet path.
+    placed: admit::Placed,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
     /// Those of them that no rule leads to any more, and how many looks at the flows saw none of
@@ -160,6 +163,7 @@ impl Director {
             calls: calls::Calls::default(),
             clock,
             written: BTreeMap::new(),
+            placed: admit::Placed::default(),
             marked: BTreeMap::new(),
             left: BTreeMap::new(),
             remembers_left: false,
@@ -322,6 +326,7 @@ impl Director {
     }
 
     fn write(&mut self, write: Write) {
+        self.placed.follow(&write);
         self.outputs.push_back(Output::Write(write));
     }
 

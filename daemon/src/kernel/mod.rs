@@ -6,6 +6,7 @@ pub mod batch;
 pub mod callers;
 pub mod calls;
 pub mod clock;
+mod endpoints;
 pub mod heap;
 pub mod listing;
 pub mod mapping;

@@ -260,8 +260,6 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
     let file = fs::File::open("/dev/urandom").context("cannot draw a seed")?;
     std::io::Read::read_exact(&mut &file, &mut seed).context("cannot draw a seed")?;
     let rate = probe_clock()?;
-    // Twice as many slots as endpoints, so that a bucket is seldom full.
-    let endpoints = (capacity.sizes.services + capacity.sizes.servers).saturating_mul(2);
     Ok(Made {
         build: build(),
         namespace_cookie,
@@ -269,7 +267,7 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
         seed: u64::from_ne_bytes(seed),
         tick_shift: clock::tick_shift(rate),
         jiffies_rate: rate,
-        endpoint_buckets: buckets(endpoints, 2),
+        endpoint_buckets: capacity.sizes.endpoint_buckets(),
         layout: entry::LAYOUT,
         connections: entry::CONNECTIONS,
     })
@@ -386,8 +384,7 @@ pub(super) fn sizes(made: &Made) -> [(&'static str, u32); 15] {
         ("POOLS", capacity.sizes.pool_words),
         ("TRANSLATIONS", capacity.translations),
         ("CALLS", capacity.calls),
-        // A server that is gone keeps its endpoint for a while, and another may come.
-        ("ANSWERERS", capacity.sizes.servers.saturating_mul(2)),
+        ("ANSWERERS", capacity.sizes.answers()),
     ]
 }
 

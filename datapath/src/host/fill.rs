@@ -91,8 +91,8 @@ impl HostTables {
         };
         let seed = self.shape.seed;
         let placed = match address {
-            IpAddr::V4(_) => place(&mut self.endpoints4, seed, endpoint),
-            IpAddr::V6(_) => place(&mut self.endpoints6, seed, endpoint),
+            IpAddr::V4(_) => place(&mut self.endpoints4[..], seed, endpoint),
+            IpAddr::V6(_) => place(&mut self.endpoints6[..], seed, endpoint),
         };
         placed.expect("the table of endpoints is large enough");
     }

@@ -12,10 +12,11 @@ use crate::checksum;
 use crate::clamp;
 use crate::connection::flag as tcp;
 use crate::entry::{self, Ways};
-use crate::family::{Family, V4, V6, endpoint_hash};
+use crate::family::{Family, V4, V6};
 use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
+use crate::hash;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
@@ -318,6 +319,6 @@ fn said6<F: Family, P: Frame, T: Tables>(
 fn named<P: Frame, T: Tables>(frame: &P, tables: &T, l4: usize) -> Option<u32> {
     let a = frame.view::<8>(l4)?.u64::<0>();
     let b = frame.view::<20>(l4).map_or(0, |head| head.u64::<12>());
-    let hash = endpoint_hash([a, b], 0, tables.shape().seed);
-    Some((hash as u32) << 16)
+    let mixed = hash::wide([a, b], 0, tables.shape().seed);
+    Some((mixed as u32) << 16)
 }

@@ -202,6 +202,11 @@ fn is_assured(v6: bool) -> Case {
             assured(tables, v6) == (1, 0)
         })
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .holds("still one: two words more prove nothing", move |tables| {
+            assured(tables, v6) == (1, 0)
+        })
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("a template that stays", move |tables| {
             assured(tables, v6) == (1, 1)
         })
