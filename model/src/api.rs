@@ -1,10 +1,10 @@
-//! The messages of the local API. Each is JSON over HTTP/1.1 on the daemon's Unix socket.
+//! The messages of the local API, as JSON over HTTP/1.1 on the daemon's Unix socket.
 //!
 //! | request | body | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/services` | | `[`[`ServiceStatus`]`]`, in the kernel's own order |
-//! | `GET /v1/services?key=tcp/192.0.2.1:80` | | the same of one service, or none |
+//! | `GET /v1/services?key=tcp/192.0.2.1:80` | | a list of that service, or an empty list |
 //! | `POST /v1/change` | [`Change`] | [`Done`] |
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
@@ -14,8 +14,8 @@
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
 //!
-//! What is refused answers with status 409 (422 where the request itself makes no sense, 403 where
-//! the asker may not, 503 where too many ask at once) and a [`Refusal`].
+//! A refused request gets a [`Refusal`] as its body and status 409, or 422 if the request itself
+//! makes no sense, 403 if the caller lacks the right, 503 if there are too many requests at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +28,7 @@ use crate::{
     Setting, Settings, Timeouts,
 };
 
-/// One change of the table. The forms are those of IPVS's own commands.
+/// One change of the table. The variants follow the commands of `ipvsadm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
@@ -55,37 +55,37 @@ pub enum Change {
         key: ServiceKey,
         at: ServerAddress,
     },
-    /// Zeroes the counters of one service, or of all.
+    /// Zeroes the counters of one service, or of all services.
     Zero {
         key: Option<ServiceKey>,
     },
-    /// A zero leaves that timeout as it is.
+    /// Sets the timeouts. A zero leaves that timeout as it is.
     SetTimeouts {
         timeouts: Timeouts,
     },
-    /// From here on this holds for the whole director, and for each service that has no other.
+    /// Sets a value for the director and for each service without a value of its own.
     Set {
         setting: Setting,
     },
-    /// Packets to a target have this mark from here on.
+    /// Adds a rule that gives packets to a target a mark.
     AddMark {
         rule: MarkRule,
     },
     DeleteMark {
         rule: MarkRule,
     },
-    /// Full NAT may use these ports of this address from here on, and no others of it.
+    /// Sets the ports of a local address that full NAT may use. They replace the earlier ones.
     SetLocal {
         local: LocalAddress,
     },
-    /// No new connection gets this local address.
+    /// Removes a local address. No new connection gets it.
     DeleteLocal {
         address: IpAddr,
     },
 }
 
 impl fmt::Display for Change {
-    /// As a line of a diary.
+    /// Writes the change as an entry of the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::AddService { service } => {
@@ -131,15 +131,15 @@ impl fmt::Display for Change {
     }
 }
 
-/// The change is in force.
+/// The answer to a change that is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// A sentence for each thing that was done differently from what was asked.
+    /// One sentence for each thing that was done differently from the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// Why a change was refused. Everything is as it was.
+/// Why a change was refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
@@ -148,7 +148,7 @@ pub struct Refusal {
     pub text: String,
 }
 
-/// The reasons that a program may want to tell apart.
+/// The reasons for which a program may want to act differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -158,14 +158,14 @@ pub enum Reason {
     NoSuchServer,
     /// The lower threshold is above the upper one.
     OutOfRange,
-    /// The address cannot be a server's: not unicast, or of another family without a tunnel or
-    /// full NAT.
+    /// The address cannot be a server's: it is not unicast, or it is of the other family and the
+    /// method is neither tunnel nor full NAT.
     BadAddress,
     /// No such scheduler or persistence engine.
     UnknownScheduler,
-    /// Shunt does not carry this yet.
+    /// Shunt does not support this.
     NotSupported,
-    /// A table is full.
+    /// A table has no room.
     NoRoom,
     /// It cannot be written down, so a restart would lose it.
     NotKept,
@@ -175,20 +175,20 @@ pub enum Reason {
     BadRequest,
 }
 
-/// A service with all that is known of it.
+/// A service with its counters, rates and servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub service: Service,
     pub counters: Counters,
     pub rates: Rates,
-    /// Of a large pool: how many servers are compared for a new connection.
+    /// For a large pool: the number of servers that a scheduler compares for a new connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_list: Option<u32>,
-    /// In the kernel's own order: newest first.
+    /// The servers in the kernel's order: newest first.
     pub servers: Vec<ServerStatus>,
 }
 
-/// A server with all that is known of it.
+/// A server with its connections, counters and rates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     pub server: Server,
@@ -198,24 +198,24 @@ pub struct ServerStatus {
     pub persistent_connections: u32,
     pub counters: Counters,
     pub rates: Rates,
-    /// How a packet gets there: interface and MAC address, or what is missing.
+    /// The next hop: interface and MAC address, or what is missing.
     #[serde(default)]
     pub next_hop: String,
 }
 
-/// How many entries the connection table has.
+/// The number of entries in the connection table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionCount {
     pub total: u64,
     pub by_state: BTreeMap<String, u64>,
 }
 
-/// What the packet path did, by verdict and by drop reason, since it was loaded.
+/// What the packet path did since it was loaded, by verdict and by drop reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
     pub verdicts: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
-    /// What happened on the way that is no verdict, such as a connection being opened.
+    /// Events that are not verdicts, such as the opening of a connection.
     #[serde(default)]
     pub notes: BTreeMap<String, u64>,
     pub counters: Counters,
@@ -229,65 +229,65 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since this daemon started.
     pub uptime_s: u64,
-    /// Whether this daemon found a packet path of an earlier one and went on with it.
+    /// Whether this daemon adopted the packet path of an earlier daemon.
     pub adopted: bool,
     pub devices: Vec<Device>,
     #[serde(default)]
     pub settings: Settings,
-    /// The defences against floods that are up at the moment.
+    /// The defences against floods that are active.
     #[serde(default)]
     pub defences: Vec<String>,
-    /// Half-open connections that `drop_entry` took out before their time, since this daemon
-    /// started.
+    /// Half-open connections that `drop_entry` removed since this daemon started.
     #[serde(default)]
     pub dropped_entries: u64,
     pub flows_capacity: u64,
     pub flows_used: u64,
     pub services: u32,
     pub servers: u32,
-    /// Gateways and clients on links to whom the way of masqueraded answers is prepared.
+    /// Gateways and on-link clients for which a hop of the way back is prepared.
     #[serde(default)]
     pub client_hops: u32,
-    /// Answers for other clients, for whom the kernel's routes were asked.
+    /// Answers to other clients, for which the packet path asked the kernel's routes.
     #[serde(default)]
     pub client_routes_asked: u64,
-    /// Local addresses of full NAT, if there are any.
+    /// The use of the local addresses of full NAT, if there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub local_pools: Vec<LocalPool>,
-    /// Entries of the table of translations; a translated connection has two.
+    /// Entries in the table of translations. A translated connection has two.
     #[serde(default)]
     pub translations_capacity: u64,
     #[serde(default)]
     pub translations_used: u64,
-    /// Calls of services with a persistence engine.
+    /// Calls: templates of services with a persistence engine.
     #[serde(default)]
     pub calls_capacity: u64,
     #[serde(default)]
     pub calls_used: u64,
-    /// A sentence for each thing that an operator should look at today.
+    /// One sentence for each problem that an operator should look at.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
-/// The local addresses of a family, and how far they are used.
+/// The local addresses of one family, and how much of them is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalPool {
     pub family: Family,
     pub addresses: u32,
-    /// Ports of all addresses: so many connections can each server have at once.
+    /// The ports of all the addresses together, which is the most connections that one server can
+    /// have.
     pub ports: u64,
-    /// Connections of the server that has the most.
+    /// The connections of the server that has the most.
     pub used: u64,
-    /// That server.
+    /// The server that has the most connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fullest: Option<ServerAddress>,
 }
 
-/// A device that the packet path listens on.
+/// A device, and how the packet path is attached to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub name: String,
     pub index: u32,
-    /// `xdp-native`, `xdp-generic`, `tc`, or why it is not attached.
+    /// `xdp-native`, `xdp-generic`, `tc`, or the reason why it is not attached.
     pub hook: String,
 }

@@ -1,4 +1,4 @@
-//! One entry of the connection table, as it is listed.
+//! One entry of the connection table, as a listing shows it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Protocol;
 use crate::nearest::proposal;
 
-/// The state of a connection, by IPVS's names.
+/// The state of a connection, under the name that IPVS uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
@@ -25,7 +25,7 @@ pub enum State {
     Listen,
     Synack,
     Udp,
-    /// From here on of SCTP, which has `Established` too.
+    /// This state and those below belong to SCTP, which also uses `Established`.
     Init1,
     Init,
     #[serde(rename = "C-SENT")]
@@ -45,7 +45,7 @@ pub enum State {
     ShutdownAckSent,
     Rejected,
     Closed,
-    /// A persistence template whose client has proved that it is there.
+    /// A persistence template whose client has proved that it exists.
     Assured,
 }
 
@@ -119,7 +119,7 @@ impl fmt::Display for State {
 impl FromStr for State {
     type Err = UnknownState;
 
-    /// In large or small letters, with `_` or `-` between words.
+    /// Reads upper and lower case, with `_` or `-` between words.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let as_one = |name: &str| name.to_uppercase().replace('-', "_");
         let mut all = State::ALL.into_iter();
@@ -130,14 +130,14 @@ impl FromStr for State {
     }
 }
 
-/// A name that is no state's.
+/// The name is not that of a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown state \"{name}\"{}", proposal(name, &State::ALL.map(State::name)))]
 pub struct UnknownState {
     pub name: String,
 }
 
-/// One connection: who, to what, and which real server has it.
+/// One connection: its client, its service and its real server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     pub protocol: Protocol,
@@ -145,28 +145,28 @@ pub struct Connection {
     pub virtual_address: SocketAddr,
     pub server: SocketAddr,
     pub state: State,
-    /// Seconds until the entry expires if no packet comes.
+    /// Seconds until the entry expires if no packet arrives.
     pub expires_s: u32,
-    /// The template of a firewall mark's client: it is for every protocol, and the mark stands in
-    /// place of the virtual address.
+    /// The entry is a template of a firewall mark's service. It matches every protocol and has the
+    /// mark in place of the virtual address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<u32>,
-    /// What a persistence engine knows a template by.
+    /// The key by which a persistence engine finds the template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineData>,
 }
 
-/// What a persistence engine knows a template by, beside the client.
+/// The key, beside the client, by which a persistence engine finds a template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineData {
     /// The engine, such as `sip`.
     pub name: String,
-    /// The Call-ID, each byte as the character of Latin-1.
+    /// The Call-ID. Each byte is one Latin-1 character.
     pub data: String,
 }
 
 impl EngineData {
-    /// The data as it came.
+    /// The bytes as they were received.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let bytes = self.data.chars();

@@ -1,10 +1,10 @@
-//! What is counted for a service and for a server, and the rates made of it.
+//! The counters of a service and of a server, and the rates computed from them.
 
 use std::ops::{Add, AddAssign, Sub};
 
 use serde::{Deserialize, Serialize};
 
-/// Totals since the last zeroing. Bytes are those of IP packets, headers included, as IPVS counts.
+/// Totals since the last zeroing. Bytes count whole IP packets, headers included, as in IPVS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub connections: u64,
@@ -37,7 +37,7 @@ impl AddAssign for Counters {
 impl Sub for Counters {
     type Output = Counters;
 
-    /// The difference; a counter that went back counts as zero.
+    /// The difference. A counter that is lower than before counts as zero.
     fn sub(self, base: Counters) -> Counters {
         Counters {
             connections: self.connections.saturating_sub(base.connections),
@@ -49,7 +49,7 @@ impl Sub for Counters {
     }
 }
 
-/// Rates a second, as the kernel's estimator rounds them (`ip_vs_est.c`).
+/// Rates per second, rounded as the kernel's estimator rounds them (`ip_vs_est.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
     pub connections: u64,

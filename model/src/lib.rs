@@ -1,7 +1,8 @@
-//! The words people use: services, real servers, connections, counters, and the API that carries
-//! them between the daemon and its clients.
+//! The vocabulary of Shunt: services, real servers, connections, counters, and the messages of the
+//! API between the daemon and its clients.
 //!
-//! Plain data and its text forms. Nothing here touches the system, keeps state or decides.
+//! The crate has plain data and its text forms. It never touches the system, keeps state or
+//! decides.
 
 pub mod api;
 pub mod connection;

@@ -1,4 +1,4 @@
-//! Local addresses: what servers of full NAT see in place of clients.
+//! Local addresses: the source addresses that servers of full NAT see in place of clients.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Ports from the first to the last.
+/// A range of ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LocalPorts {
     pub first: u16,
@@ -14,7 +14,7 @@ pub struct LocalPorts {
 }
 
 impl LocalPorts {
-    /// How many there are.
+    /// The number of ports in the range.
     #[must_use]
     pub fn count(self) -> u32 {
         u32::from(self.last.saturating_sub(self.first)) + 1
@@ -22,8 +22,8 @@ impl LocalPorts {
 }
 
 impl Default for LocalPorts {
-    /// Below those that Linux gives to its own connections (`ip_local_port_range`), above those
-    /// that services have by convention.
+    /// The range ends below the ports that Linux gives to its own connections
+    /// (`ip_local_port_range`) and begins above the well-known ports.
     fn default() -> Self {
         Self {
             first: 1024,
@@ -55,14 +55,14 @@ impl FromStr for LocalPorts {
     }
 }
 
-/// What was written is no range of ports.
+/// The text is not a range of ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is no range of ports from 1 to 65535; write it as 1024-32767")]
+#[error("\"{text}\" is not a range of ports from 1 to 65535; write it as 1024-32767")]
 pub struct UnreadablePorts {
     pub text: String,
 }
 
-/// An address of the director with the ports that full NAT may use of it.
+/// A local address of the director and the ports of it that full NAT may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalAddress {
     pub address: IpAddr,
@@ -88,7 +88,7 @@ mod tests {
         );
         for text in ["", "1024", "0-5", "9-8", "1-65536", "a-b"] {
             let told = text.parse::<LocalPorts>().unwrap_err().to_string();
-            assert!(told.contains("no range of ports"), "{told}");
+            assert!(told.contains("not a range of ports"), "{told}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rules that mark packets: which addresses and ports belong to a firewall mark.
 //!
-//! Netfilter marks a packet in PREROUTING, which is behind the hooks of the packet path. So the
-//! marks of a director are rules of its own, and `iptables` recipes are read into them.
+//! Netfilter marks a packet in PREROUTING, which comes after the hooks of the packet path. A
+//! director therefore has mark rules of its own, and can read `iptables` rules into them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::nearest::proposal;
 use crate::{Family, Origin, Protocol, ServiceKey};
 
-/// The most ports of one rule; more are said as every port.
+/// The limit of ports in one rule. A rule for more ports must be a rule for every port.
 pub const MOST_PORTS: u16 = 1024;
 
-/// Ports from the first to the last; 0 to 0 is every port.
+/// A range of ports, both ends included; 0 to 0 means every port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ports {
     pub first: u16,
@@ -31,14 +31,15 @@ impl Ports {
         self == Self::EVERY
     }
 
-    /// Whether both have a port; every port is apart from single ones, which come first.
+    /// Whether the two ranges share a port. A rule for every port never overlaps one for single
+    /// ports, because single ports are looked up first.
     #[must_use]
     pub fn overlaps(self, other: Ports) -> bool {
         self.is_every() == other.is_every() && self.first <= other.last && other.first <= self.last
     }
 }
 
-/// Where packets go that get a mark.
+/// The target whose packets get a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
     pub protocol: Protocol,
@@ -46,7 +47,7 @@ pub struct Target {
     pub ports: Ports,
 }
 
-/// A rule: packets to this target have this mark.
+/// A rule: packets to the target have the mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MarkRule {
     pub mark: NonZeroU32,
@@ -56,7 +57,7 @@ pub struct MarkRule {
 }
 
 impl MarkRule {
-    /// The service that takes what the rule marks.
+    /// The service that receives the packets that the rule marks.
     #[must_use]
     pub fn service(&self) -> ServiceKey {
         ServiceKey::Mark {
@@ -91,7 +92,7 @@ impl fmt::Display for MarkRule {
     }
 }
 
-/// Targets as an operator writes them: `tcp/192.0.2.1:80,443,8000-8010`, `udp/[2001:db8::1]`.
+/// Reads targets as an operator writes them: `tcp/192.0.2.1:80,443,8000-8010`, `udp/[2001:db8::1]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets(pub Vec<Target>);
 
@@ -152,15 +153,15 @@ fn read_ports(piece: &str, text: &str) -> Result<Ports, UnreadableTarget> {
     }
 }
 
-/// What was written names no target of a rule.
+/// The text is not a target of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableTarget {
     #[error("unknown protocol \"{name}\"{}", proposal(name, &["tcp", "udp", "sctp"]))]
     Protocol { name: String },
-    #[error("\"{piece}\" in \"{text}\" is no port from 1 to 65535, and no range such as 80-89")]
+    #[error("\"{piece}\" in \"{text}\" is not a port from 1 to 65535 or a range such as 80-89")]
     Ports { piece: String, text: String },
     #[error(
-        "\"{text}\" is no target; write protocol, address and ports, such as \
+        "\"{text}\" is not a target; write protocol, address and ports, such as \
          tcp/192.0.2.1:80,443 or udp/[2001:db8::1]:5000-5100, or no port for every port"
     )]
     Form { text: String },
@@ -199,11 +200,11 @@ mod tests {
         );
         assert_eq!(
             told("tcp/192.0.2.1:80,90-70"),
-            "\"90-70\" in \"tcp/192.0.2.1:80,90-70\" is no port from 1 to 65535, and no range \
+            "\"90-70\" in \"tcp/192.0.2.1:80,90-70\" is not a port from 1 to 65535 or a range \
              such as 80-89"
         );
-        assert!(told("tcp/2001:db8::1:80").contains("is no target"));
-        assert!(told("192.0.2.1:80").contains("is no target"));
+        assert!(told("tcp/2001:db8::1:80").contains("is not a target"));
+        assert!(told("192.0.2.1:80").contains("is not a target"));
     }
 
     #[test]

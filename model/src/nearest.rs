@@ -1,7 +1,7 @@
-//! The known word that somebody may have meant.
+//! Finds the known word that a misspelt word was probably meant to be.
 
-/// The word nearest to what was written, if it is near enough to be a slip: at most one change of
-/// a letter in three, and large letters are as good as small ones. Of equals the first.
+/// Returns the known word nearest to `written`, if it is near enough to be a slip: at most one edit
+/// for every three letters. Case does not count. Of several equally near words the first wins.
 #[must_use]
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     let letters = |word: &str| word.to_lowercase().chars().collect::<Vec<_>>();
@@ -16,7 +16,7 @@ pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, word)| word)
 }
 
-/// `, did you mean "wlc"?`, or the list of what is known.
+/// Returns `, did you mean "wlc"?`, or the list of known words if none is near.
 #[must_use]
 pub fn proposal(written: &str, known: &[&str]) -> String {
     match nearest(written, known) {
@@ -25,7 +25,7 @@ pub fn proposal(written: &str, known: &[&str]) -> String {
     }
 }
 
-/// How many letters were added, left out, changed, or swapped with their neighbour.
+/// Returns the number of edits: letters added, left out, changed, or swapped with their neighbour.
 fn slips(from: &[char], to: &[char]) -> usize {
     let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
     for (i, letter) in from.iter().enumerate() {

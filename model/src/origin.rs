@@ -1,4 +1,4 @@
-//! Where packets come from, for rules that mind: a network of clients, a device, or both.
+//! The origin that a rule may ask for: a network of clients, a device, or both.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Family;
 
-/// A network of addresses, no bit set behind its length.
+/// A network: an address and a prefix length, with no bit set beyond that length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
@@ -28,7 +28,7 @@ impl Network {
     }
 }
 
-/// The address with all bits behind the length cleared.
+/// The address with all bits beyond the prefix length cleared.
 fn masked(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
@@ -91,7 +91,7 @@ impl From<Network> for String {
     }
 }
 
-/// The longest name of a device (`IFNAMSIZ` without its end).
+/// The longest name of a device: `IFNAMSIZ` without the terminating zero.
 const LONGEST: usize = 15;
 
 /// The name of a network device.
@@ -113,7 +113,7 @@ impl Device {
 impl FromStr for Device {
     type Err = UnreadableOrigin;
 
-    // dev_valid_name of the kernel.
+    // The rules are those of the kernel's `dev_valid_name`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_bad = |letter: char| letter == '/' || letter == ':' || letter.is_whitespace();
         let mut bytes = [0; LONGEST];
@@ -158,7 +158,7 @@ impl From<Device> for String {
     }
 }
 
-/// What is asked of where a packet comes from; nothing is everybody.
+/// The origin that a rule asks for. An empty one matches every packet.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -177,7 +177,7 @@ impl Origin {
         *self == Self::default()
     }
 
-    /// The family that it is about, if it says.
+    /// The address family of the network, if there is one.
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         self.network.map(|network| Family::from(network.address))
@@ -195,14 +195,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What was written says nothing of where packets come from.
+/// The text is not an origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableOrigin {
-    #[error("\"{text}\" is no network; write an address and a length, such as 10.0.0.0/8")]
+    #[error(
+        "\"{text}\" is not a network; write an address and a prefix length, such as 10.0.0.0/8"
+    )]
     Network { text: String },
-    #[error("\"{text}\" has bits behind its length; write {network}")]
+    #[error("\"{text}\" has bits set beyond its prefix length; write {network}")]
     Host { text: String, network: String },
-    #[error("\"{text}\" is no name of a device: 1 to 15 bytes, without / : or blanks")]
+    #[error("\"{text}\" is not a device name: 1 to 15 bytes, without / : or blanks")]
     Device { text: String },
 }
 
@@ -227,10 +229,10 @@ mod tests {
     fn what_is_no_network_is_told_why() {
         assert_eq!(
             told::<Network>("10.1.2.3/8"),
-            "\"10.1.2.3/8\" has bits behind its length; write 10.0.0.0/8"
+            "\"10.1.2.3/8\" has bits set beyond its prefix length; write 10.0.0.0/8"
         );
         for text in ["10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "10.0.0.0/-1"] {
-            assert!(told::<Network>(text).contains("is no network"), "{text}");
+            assert!(told::<Network>(text).contains("is not a network"), "{text}");
         }
     }
 
@@ -238,10 +240,7 @@ mod tests {
     fn devices_have_names_that_the_kernel_takes() {
         assert_eq!("eth0.100".parse::<Device>().unwrap().name(), "eth0.100");
         for text in ["", ".", "..", "a/b", "a b", "eth0:1", "0123456789abcdef"] {
-            assert!(
-                told::<Device>(text).contains("no name of a device"),
-                "{text}"
-            );
+            assert!(told::<Device>(text).contains("not a device name"), "{text}");
         }
     }
 }

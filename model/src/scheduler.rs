@@ -39,7 +39,7 @@ pub enum Scheduler {
     Mh,
     /// The better of two random choices.
     Twos,
-    /// The better of two different random choices: not of IPVS.
+    /// The better of two different random choices. IPVS does not have this scheduler.
     P2c,
 }
 
@@ -103,15 +103,15 @@ impl FromStr for Scheduler {
     }
 }
 
-/// A name that is no scheduler's.
+/// The name is not that of a scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown scheduler \"{name}\"{}", proposal(name, &Scheduler::ALL.map(Scheduler::name)))]
 pub struct UnknownScheduler {
     pub name: String,
 }
 
-/// The three flag bits of a service. What a bit means is the scheduler's business:
-/// `flag-1` is `sh-fallback` to sh and `mh-fallback` to mh, `flag-2` is `sh-port` and `mh-port`.
+/// The three flag bits of a service. Each scheduler gives a bit its own meaning: `flag-1` is
+/// `sh-fallback` for sh and `mh-fallback` for mh, `flag-2` is `sh-port` and `mh-port`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SchedulerFlags {
     #[serde(default)]
@@ -120,13 +120,13 @@ pub struct SchedulerFlags {
     pub port: bool,
     #[serde(default)]
     pub third: bool,
-    /// mh: a table of 65,537 places. Not of IPVS.
+    /// For mh: a table of 65,537 places. IPVS does not have this flag.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub large: bool,
 }
 
 impl SchedulerFlags {
-    /// Whether any of the three bits is set that IPVS has.
+    /// Whether any of the three flag bits of IPVS is set.
     #[must_use]
     pub fn has_bits(self) -> bool {
         self.fallback || self.port || self.third

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::nearest::proposal;
 
-/// The address and port of a real server: what names it within its service.
+/// The address and port of a real server. They identify it within its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerAddress {
     pub address: IpAddr,
@@ -41,10 +41,10 @@ impl FromStr for ServerAddress {
     }
 }
 
-/// What was written names no server.
+/// The text is not the address and port of a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{text}\" is no server; write its address and port, \
+    "\"{text}\" is not a server; write its address and port, \
      such as 10.1.0.11:8080 or [2001:db8:1::11]:8080"
 )]
 pub struct UnreadableServer {
@@ -57,26 +57,26 @@ pub struct UnreadableServer {
 pub enum Method {
     /// NAT: the destination is rewritten, and the source of the answers.
     Masquerade,
-    /// Full NAT: the source is rewritten too, to a local address and port, so that answers come
-    /// back without a route to the director.
+    /// Full NAT: the source is also rewritten, to a local address and port, so that the server
+    /// needs no route to the clients through the director.
     FullNat,
     /// Direct routing: only the MAC addresses change.
     Route,
-    /// The packet travels inside another one.
+    /// Tunnel: the packet is encapsulated in another one.
     Tunnel(Encapsulation),
     /// The director itself is the server.
     Local,
 }
 
 impl Method {
-    /// Whether the server gets packets at another address than the virtual one, and so maybe at
-    /// another port.
+    /// Whether the server receives packets at its own address, not at the virtual one. Only then
+    /// may its port differ from the service's.
     #[must_use]
     pub fn rewrites(self) -> bool {
         matches!(self, Method::Masquerade | Method::FullNat)
     }
 
-    /// Each method by its name. A tunnel without more words is IP in IP.
+    /// The methods by name. `tunnel` alone is IP in IP.
     const NAMED: [(&'static str, Method); 5] = [
         ("masquerade", Method::Masquerade),
         ("fullnat", Method::FullNat),
@@ -133,8 +133,8 @@ impl fmt::Display for Encapsulation {
     }
 }
 
-/// A tunnel as an operator writes it: `gre`, `gue:6080`, each with `+checksum`, and `gue:6080` with
-/// `+remote-checksum`.
+/// Reads a tunnel as an operator writes it: `gre` or `gue:6080`, each with an optional `+checksum`,
+/// or `gue:6080+remote-checksum`.
 impl FromStr for Encapsulation {
     type Err = UnknownMethod;
 
@@ -163,7 +163,7 @@ impl FromStr for Encapsulation {
     }
 }
 
-/// A name that is no forwarding method's.
+/// The name is not that of a forwarding method.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown method \"{name}\"{}; tunnels may be gre and gue:PORT too, with +checksum",
@@ -173,7 +173,7 @@ pub struct UnknownMethod {
     pub name: String,
 }
 
-/// What a tunnelled packet travels in.
+/// The encapsulation of a tunnelled packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encapsulation {
@@ -192,22 +192,23 @@ pub enum TunnelChecksum {
     #[default]
     Off,
     On,
-    /// The inner checksum is left to the other end (GUE only).
+    /// The other end computes the inner checksum (GUE only).
     Remote,
 }
 
-/// A real server as an operator asks for it.
+/// A real server, as an operator configures it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     pub at: ServerAddress,
     pub method: Method,
-    /// 0 quiesces: no new connection, established ones stay. At most 2,147,483,647.
+    /// The weight, at most 2,147,483,647. A server of weight 0 is quiesced: it gets no new
+    /// connection and keeps its established ones.
     pub weight: u32,
-    /// Connections at which the server counts as overloaded; 0 is no limit.
+    /// The number of connections at which the server is overloaded; 0 is no limit.
     #[serde(default)]
     pub upper_threshold: u32,
-    /// Connections below which an overloaded server is used again; 0 is three quarters of the
-    /// upper one.
+    /// The number of connections below which an overloaded server is used again; 0 means three
+    /// quarters of the upper threshold.
     #[serde(default)]
     pub lower_threshold: u32,
 }

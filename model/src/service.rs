@@ -1,4 +1,4 @@
-//! A virtual service: what clients connect to, and how its connections are spread.
+//! A virtual service: the address that clients connect to, and how its connections are scheduled.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +30,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol of that number, if a service can have it.
+    /// The protocol with this number, if a service can have it.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -69,14 +69,14 @@ impl From<IpAddr> for Family {
     }
 }
 
-/// What names a service: a virtual address with protocol and port, or a firewall mark.
+/// The key of a service: a virtual address with protocol and port, or a firewall mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ServiceKey {
     Address {
         protocol: Protocol,
         address: IpAddr,
-        /// Port 0 stands for every port of the address.
+        /// Port 0 means every port of the address.
         port: u16,
     },
     Mark {
@@ -124,8 +124,8 @@ impl fmt::Display for ServiceKey {
 impl FromStr for ServiceKey {
     type Err = UnreadableService;
 
-    /// `tcp 192.0.2.1:80`, `udp/[2001:db8::1]:53`, `mark 7`, `mark 7 ipv6`: words with a space or
-    /// a slash between them. It reads what it prints.
+    /// Reads `tcp 192.0.2.1:80`, `udp/[2001:db8::1]:53`, `mark 7` or `mark 7 ipv6`, with a space or
+    /// a slash between the words. It reads what `Display` prints.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let words: Vec<&str> = text
             .split([' ', '/'])
@@ -172,26 +172,28 @@ fn key_of_mark(mark: &str, family: Family) -> Result<ServiceKey, UnreadableServi
     }
 }
 
-/// What was written names no service.
+/// The text is not the key of a service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableService {
     #[error("unknown protocol \"{name}\"{}", proposal(name, &["tcp", "udp", "sctp"]))]
     Protocol { name: String },
-    #[error("\"{text}\" is no address and port; write 192.0.2.1:80, or [2001:db8::1]:80 for IPv6")]
+    #[error(
+        "\"{text}\" is not an address and port; write 192.0.2.1:80, or [2001:db8::1]:80 for IPv6"
+    )]
     Address { text: String },
-    #[error("\"{text}\" is no firewall mark; it is a number from 1 to 4294967295")]
+    #[error("\"{text}\" is not a firewall mark; a mark is a number from 1 to 4294967295")]
     Mark { text: String },
     #[error(
-        "\"{text}\" is no service; write protocol, address and port, \
+        "\"{text}\" is not a service; write protocol, address and port, \
          such as tcp/192.0.2.1:80 or udp/[2001:db8::1]:53"
     )]
     Form { text: String },
 }
 
-/// Keeping a client on the server it had.
+/// Persistence: a client keeps its server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Persistence {
-    /// Seconds a template lives after its last connection.
+    /// Seconds that a template lives after its last connection.
     pub timeout_s: u32,
     /// The granularity: a mask over IPv4 addresses, or the prefix length for IPv6.
     pub granularity: Granularity,
@@ -200,17 +202,17 @@ pub struct Persistence {
     pub engine: Option<String>,
 }
 
-/// How much of a client's address counts as one client.
+/// The part of a client's address that identifies a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Granularity {
-    /// Any bit pattern: IPVS does not ask that the ones be in a row.
+    /// A mask of any bit pattern; as in IPVS, its ones need not be contiguous.
     Mask(std::net::Ipv4Addr),
-    /// 1 to 128.
+    /// A prefix length from 1 to 128.
     Prefix(u8),
 }
 
-/// A virtual service as an operator asks for it.
+/// A virtual service, as an operator configures it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     pub key: ServiceKey,
@@ -225,22 +227,22 @@ pub struct Service {
     /// One-packet scheduling: each datagram is scheduled anew.
     #[serde(default)]
     pub one_packet: bool,
-    /// What it has otherwise than the director.
+    /// The settings that differ from the director's.
     #[serde(default, skip_serializing_if = "ServiceSettings::is_empty")]
     pub settings: ServiceSettings,
-    /// How servers of full NAT are told who the client is, if they are.
+    /// How the director announces clients to servers of full NAT, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announce: Option<Announce>,
 }
 
-/// How a server of full NAT is told a client's address and port.
+/// How the director announces a client's address and port to a server of full NAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Announce {
-    /// In an option of the SYN (TCP option address, kind 254), which `shunt agent toa` reads.
+    /// In an option of the SYN (TOA: TCP option address, kind 254), which `shunt agent toa` reads.
     Toa,
     /// In a header before the first byte (PROXY protocol, version 2), which HAProxy, nginx and many
-    /// others read.
+    /// other servers read.
     Proxy,
 }
 
@@ -253,19 +255,19 @@ impl fmt::Display for Announce {
     }
 }
 
-/// The three timeouts that `ipvsadm --set` knows, in seconds.
+/// The three timeouts of `ipvsadm --set`, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
-    /// An established TCP connection.
+    /// The timeout of an established TCP connection.
     pub tcp_s: u32,
-    /// A TCP connection after a FIN.
+    /// The timeout of a TCP connection after a FIN.
     pub tcp_fin_s: u32,
-    /// A UDP flow.
+    /// The timeout of a UDP flow.
     pub udp_s: u32,
 }
 
 impl Default for Timeouts {
-    /// As the kernel has them: `tcp_timeouts` and `udp_timeouts` in `net/netfilter/ipvs`.
+    /// The kernel's defaults: `tcp_timeouts` and `udp_timeouts` in `net/netfilter/ipvs`.
     fn default() -> Self {
         Self {
             tcp_s: 900,
@@ -302,16 +304,16 @@ mod tests {
         );
         assert_eq!(
             told("tcp/192.0.2.1"),
-            "\"192.0.2.1\" is no address and port; write 192.0.2.1:80, \
+            "\"192.0.2.1\" is not an address and port; write 192.0.2.1:80, \
              or [2001:db8::1]:80 for IPv6"
         );
         assert_eq!(
             told("mark 0"),
-            "\"0\" is no firewall mark; it is a number from 1 to 4294967295"
+            "\"0\" is not a firewall mark; a mark is a number from 1 to 4294967295"
         );
         assert_eq!(
             told("web"),
-            "\"web\" is no service; write protocol, address and port, \
+            "\"web\" is not a service; write protocol, address and port, \
              such as tcp/192.0.2.1:80 or udp/[2001:db8::1]:53"
         );
     }

@@ -1,7 +1,8 @@
-//! Settings: what holds for the whole director, and of that what a service may have otherwise.
+//! Settings of the director, some of which a service may override.
 //!
-//! Their names are those of IPVS's `net.ipv4.vs.*` where it has them
-//! (Documentation/networking/ipvs-sysctl.rst); `on_down` and `defence_threshold` are our own.
+//! A setting that IPVS has in `net.ipv4.vs.*` has the same name here
+//! (Documentation/networking/ipvs-sysctl.rst). IPVS does not have `on_down` and
+//! `defence_threshold`.
 
 use std::fmt;
 
@@ -9,20 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::nearest::proposal;
 
-/// What becomes of the connections of a server that is no longer in its pool.
+/// What becomes of the connections of a server that was removed from its pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDown {
-    /// `reschedule` for UDP, `keep` for all else, but a SYN begins another connection.
+    /// As `reschedule` for UDP and as `keep` for all else, except that a SYN begins another
+    /// connection.
     #[default]
     ByProtocol,
-    /// Their packets are dropped until they end, or until the server is back
+    /// Packets of the connection are dropped until it ends or the server is back
     /// (`expire_nodest_conn = 0`).
     Keep,
-    /// The next packet opens them anew, or says to the client's side that there is no such
-    /// connection (`expire_nodest_conn = 1`).
+    /// The connection ends. Its next packet is scheduled, or goes to the kernel, which rejects it
+    /// (`expire_nodest_conn = 1`).
     Reschedule,
-    /// Whoever sends a packet is told at once: TCP by a reset, UDP by "port unreachable".
+    /// The director rejects the next packet from either side: TCP by a reset, UDP by "port
+    /// unreachable".
     Reset,
 }
 
@@ -36,17 +39,17 @@ impl fmt::Display for OnDown {
     }
 }
 
-/// When a defence against floods is up: `drop_entry`, `drop_packet`, `secure_tcp`.
+/// When a defence against floods (`drop_entry`, `drop_packet`, `secure_tcp`) is active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Defence {
-    /// 0.
+    /// Written 0.
     #[default]
     Never,
-    /// 1, and 2, which IPVS says while it is up: while less of the connection table is free than
-    /// `defence_threshold`.
+    /// Written 1, or 2, which IPVS shows while the defence is active. The defence is active while
+    /// less of the connection table is free than `defence_threshold`.
     Automatic,
-    /// 3.
+    /// Written 3.
     Always,
 }
 
@@ -64,33 +67,33 @@ impl fmt::Display for Defence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Which closing connections a SYN begins anew: 0 none, 1 TIME_WAIT and CLOSE, 2 also
-    /// FIN_WAIT of those whose answers do not pass the director.
+    /// Which closing connections a SYN begins anew. 0: none. 1: those in TIME_WAIT and CLOSE. 2:
+    /// also those in FIN_WAIT whose answers do not pass the director.
     pub conn_reuse_mode: u8,
     pub on_down: OnDown,
     /// New connections of a persistent client leave a server of weight 0.
     pub expire_quiescent_template: bool,
-    /// What is for a mark's service without a server is left to the kernel's routes.
+    /// Packets to a mark's service without an available server are left to the kernel's routes.
     pub cache_bypass: bool,
-    /// ICMP to a virtual address is scheduled.
+    /// ICMP errors to a virtual address are scheduled.
     pub schedule_icmp: bool,
-    /// Any segment opens a TCP connection, not only a SYN.
+    /// Any TCP segment opens a connection, not only a SYN.
     pub sloppy_tcp: bool,
-    /// Any chunk opens an SCTP association, not only INIT.
+    /// Any SCTP chunk opens an association, not only INIT.
     pub sloppy_sctp: bool,
-    /// A masqueraded server whose packets belong to no connection is told so.
+    /// A masqueraded server whose packets belong to no connection gets "port unreachable".
     pub nat_icmp_send: bool,
     pub drop_entry: Defence,
     pub drop_packet: Defence,
     pub secure_tcp: Defence,
-    /// One of so many new connections is dropped while `drop_packet` is `always`.
+    /// `drop_packet` drops one new connection of this many while it is `always`.
     pub am_droprate: u32,
-    /// Percent of the connection table that are free: with less, automatic defences are up.
+    /// Percent of the connection table. Automatic defences are active while less of it is free.
     pub defence_threshold: u8,
 }
 
 impl Default for Settings {
-    /// As IPVS has them, but for `on_down`.
+    /// The defaults of IPVS, except for `on_down`.
     fn default() -> Self {
         Self {
             conn_reuse_mode: 1,
@@ -110,7 +113,7 @@ impl Default for Settings {
     }
 }
 
-/// What a service has otherwise than the director.
+/// The settings of a service that differ from the director's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceSettings {
@@ -131,7 +134,7 @@ pub struct ServiceSettings {
 }
 
 impl ServiceSettings {
-    /// Whether the service has nothing of its own.
+    /// Whether the service overrides no setting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -139,7 +142,7 @@ impl ServiceSettings {
 }
 
 impl Settings {
-    /// What is in force for a service that has these of its own.
+    /// The values in force for a service with these settings.
     #[must_use]
     pub fn of(self, own: &ServiceSettings) -> Self {
         Self {
@@ -196,7 +199,7 @@ impl Settings {
 }
 
 impl ServiceSettings {
-    /// Those that the service has of its own.
+    /// The settings that the service overrides.
     #[must_use]
     pub fn all(&self) -> Vec<Setting> {
         let all = [
@@ -212,7 +215,7 @@ impl ServiceSettings {
         all.into_iter().flatten().collect()
     }
 
-    /// Sets one, or says that it is the director's alone.
+    /// Overrides one setting, or fails if only the director can have it.
     pub fn set(&mut self, setting: Setting) -> Result<(), NotOfAService> {
         match setting {
             Setting::ConnReuseMode(value) => self.conn_reuse_mode = Some(value),
@@ -238,7 +241,7 @@ impl ServiceSettings {
         Ok(())
     }
 
-    /// The service has the director's own again.
+    /// Removes an override, so that the director's value holds again.
     pub fn unset(&mut self, name: &str) -> Result<(), UnreadableSetting> {
         match name {
             "conn_reuse_mode" => self.conn_reuse_mode = None,
@@ -273,7 +276,7 @@ pub enum Setting {
     DefenceThreshold(u8),
 }
 
-/// Every name, those of the settings in [`Settings::all`]'s order, then what else is understood.
+/// Every name: the settings in the order of [`Settings::all`], then the other accepted names.
 const NAMES: [&str; 14] = [
     "conn_reuse_mode",
     "on_down",
@@ -329,7 +332,7 @@ impl Setting {
         }
     }
 
-    /// Reads a name and its value, in words or in IPVS's numbers.
+    /// Reads a name and its value, in words or in the numbers of IPVS.
     pub fn read(name: &str, value: &str) -> Result<Self, UnreadableSetting> {
         let wrong = |what: &'static str| UnreadableSetting::Value {
             name: name.to_owned(),
@@ -345,7 +348,7 @@ impl Setting {
         Ok(match name {
             "conn_reuse_mode" => match value.parse() {
                 Ok(mode @ 0..=2) => Setting::ConnReuseMode(mode),
-                // A bitmap: the second bit has the meaning of both.
+                // The value is a bitmap in IPVS. Its second bit includes what the first one does.
                 Ok(3) => Setting::ConnReuseMode(2),
                 _ => return Err(wrong("0, 1 or 2")),
             },
@@ -382,7 +385,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// IPVS takes every number but 0 for a yes.
+/// IPVS treats every number except 0 as yes.
 fn switch(text: &str) -> Option<bool> {
     match text {
         "yes" | "on" => Some(true),
@@ -410,7 +413,7 @@ fn on_down(text: &str) -> Option<OnDown> {
     }
 }
 
-/// What was written is no setting.
+/// The text is not a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableSetting {
     #[error("there is no setting \"{name}\"{}", proposal(name, &NAMES))]
@@ -429,7 +432,7 @@ fn unknown(name: &str) -> UnreadableSetting {
     }
 }
 
-/// The setting holds for the director as a whole.
+/// Only the director can have this setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is the same for all services; set it by \"shunt setting set {name} VALUE\"")]
 pub struct NotOfAService {

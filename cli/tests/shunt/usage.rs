@@ -32,12 +32,12 @@ fn a_wrong_word_is_answered_with_the_nearest_known_one() {
         ),
         (
             "service show tcp 192.0.2.1",
-            "\"192.0.2.1\" is no address and port; \
+            "\"192.0.2.1\" is not an address and port; \
              write 192.0.2.1:80, or [2001:db8::1]:80 for IPv6",
         ),
         (
             "server drain tcp/192.0.2.1:80 10.1.0.11",
-            "\"10.1.0.11\" is no server; write its address and port, \
+            "\"10.1.0.11\" is not a server; write its address and port, \
              such as 10.1.0.11:8080 or [2001:db8:1::11]:8080",
         ),
         (
