@@ -1,4 +1,4 @@
-//! The bed in use, and what it can carry on this machine: `cargo run --release --example bed`.
+//! Shows the bed in use, and its throughput on this machine: `cargo run --release --example bed`.
 
 use std::net::SocketAddr;
 use std::time::Instant;

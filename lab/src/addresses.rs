@@ -75,7 +75,7 @@ impl Segment {
         }
     }
 
-    /// An address of the segment with the segment's length, as a device gets it.
+    /// An address of the segment with the segment's prefix length, as a device gets it.
     pub(crate) fn with_length(self, family: Family, number: u8) -> Prefix {
         Prefix {
             address: self.host(family, number),
@@ -84,7 +84,7 @@ impl Segment {
     }
 }
 
-/// Numbers within a segment. The first of these kinds of hosts has this number.
+/// Numbers within a segment. Each is the number of the first host of its kind.
 pub(crate) const CLIENTS_FROM: u8 = 10;
 pub(crate) const DIRECTORS_FROM: u8 = 10;
 pub(crate) const SERVERS_FROM: u8 = 100;

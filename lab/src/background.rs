@@ -1,4 +1,4 @@
-//! Work that goes on in a host, on a thread and runtime of its own, until it is told to stop.
+//! Background work in a host, on its own thread and runtime, until it is stopped.
 
 use std::future::Future;
 use std::thread::JoinHandle;
@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use crate::host::Host;
 
-/// Hears when the work should stop.
+/// The receiver of the request to stop.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Returns once the work should stop, also when its owner is gone.
+    /// Returns when the work should stop, or when its owner is gone.
     pub(crate) async fn asked(&mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
@@ -54,7 +54,7 @@ impl Background {
             .is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Stops the work and says how it went.
+    /// Stops the work and returns its result.
     pub(crate) fn finish(&mut self) -> Result<()> {
         let _ = self.stop.send(true);
         match self.thread.take().map(JoinHandle::join) {

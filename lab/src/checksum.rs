@@ -1,4 +1,4 @@
-//! A second opinion on the checksums of a captured frame, independent of the packet path's code.
+//! Checks the checksums of a captured frame, independently of the packet path's code.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -9,13 +9,14 @@ const UDP: u8 = 17;
 const IPV6: u8 = 41;
 const ICMP6: u8 = 58;
 const FRAGMENT: u8 = 44;
-/// Hop-by-hop options, routing, destination options: headers to step over.
+/// The extension headers that are skipped: hop-by-hop options, routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
-/// Tunnels in tunnels end here.
+/// The deepest nesting of tunnels.
 const DEPTH: u8 = 4;
 
-/// Checks the checksums of IPv4, TCP, UDP, ICMP and ICMPv6 in an Ethernet frame, through VLAN
-/// tags and IP in IP. Says which is wrong. A later fragment has only its IPv4 header checked.
+/// Checks the checksums of IPv4, TCP, UDP, ICMP and ICMPv6 in an Ethernet frame, through VLAN tags
+/// and IP in IP. The error names the wrong one. Of a later fragment only the IPv4 header is
+/// checked.
 pub fn verify_checksums(frame: &[u8]) -> Result<()> {
     let mut at = 12;
     let mut kind = word(frame, at)?;
@@ -75,7 +76,7 @@ fn transport(protocol: u8, payload: &[u8], pseudo: [&[u8]; 3], v4: bool, depth: 
     let with_pseudo = || folded(&[addresses, next, length, payload]) == 0xffff;
     match protocol {
         TCP => ensure!(with_pseudo(), "TCP checksum is wrong"),
-        // RFC 768: zero means that the sender made none; RFC 8200, 8.1: not so with IPv6.
+        // RFC 768: zero means that the sender computed none. RFC 8200, 8.1: not allowed with IPv6.
         UDP if v4 && word(payload, 6)? == 0 => {}
         UDP => ensure!(
             word(payload, 6)? != 0 && with_pseudo(),
@@ -91,7 +92,8 @@ fn transport(protocol: u8, payload: &[u8], pseudo: [&[u8]; 3], v4: bool, depth: 
     Ok(())
 }
 
-/// RFC 1071: the sum of 16-bit words in ones' complement. All pieces but the last must be even.
+/// RFC 1071: the ones' complement sum of 16-bit words. All pieces but the last must have an even
+/// length.
 fn folded(pieces: &[&[u8]]) -> u16 {
     let mut sum: u64 = 0;
     for piece in pieces {

@@ -1,7 +1,7 @@
-//! A host: an anonymous network namespace, alone at first but for its loopback device.
+//! A host: an anonymous network namespace, at first with its loopback device only.
 //!
-//! The namespace has no name and no file. Only open descriptors of this process hold it, so that
-//! the kernel takes it and all devices in it away when the process ends, however it ends.
+//! The namespace has no name and no file. Only open descriptors of this process hold it, so the
+//! kernel removes it and all devices in it when the process ends, however it ends.
 
 use std::fmt;
 use std::fs::File;
@@ -20,8 +20,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::netlink::{Mode, Netlink};
 
-/// What every host starts with. Duplicate address detection, router solicitations and the rate
-/// limits of ICMP are there for real networks; in a lab they only cost time or hide an error.
+/// The settings that every host starts with. Duplicate address detection, router solicitations and
+/// the rate limits of ICMP are meant for real networks. In a lab they only cost time or hide an
+/// error.
 const SETTINGS: [(&str, &str); 14] = [
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),
@@ -55,7 +56,7 @@ struct Namespace {
 }
 
 impl Host {
-    /// A fresh namespace with its loopback device up.
+    /// Makes a new namespace, with its loopback device up.
     pub fn new(name: impl Into<String>) -> Result<Host> {
         let name = name.into();
         let made = thread::scope(|scope| {
@@ -97,12 +98,13 @@ impl Host {
         &self.0.name
     }
 
-    /// Leads into the namespace for as long as this host lives; for setns and `nsenter --net=`.
+    /// Returns a path to the namespace for setns and `nsenter --net=`. It is valid while the host
+    /// lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd()))
     }
 
-    /// Names the namespace for the kernel, as in `net:[4026532008]`.
+    /// Returns the kernel's name of the namespace, such as `net:[4026532008]`.
     pub fn inode(&self) -> u64 {
         self.0.inode
     }
@@ -124,7 +126,7 @@ impl Host {
         done.with_context(|| format!("host {}", self.0.name))
     }
 
-    /// Runs a future inside the namespace, on a runtime of its own, and waits for it.
+    /// Runs a future inside the namespace, on its own runtime, and waits for it.
     pub fn run_async<R, F>(&self, work: impl FnOnce() -> F + Send) -> Result<R>
     where
         R: Send,
@@ -154,7 +156,7 @@ impl Host {
             .with_context(|| format!("host {}: cannot start a thread", self.0.name))
     }
 
-    /// A command that will run inside the namespace. Start it with [`crate::Process::start`] if
+    /// Returns a command that runs inside the namespace. Start it with [`crate::Process::start`] if
     /// it must not outlive the lab.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -167,12 +169,12 @@ impl Host {
         command
     }
 
-    /// Writes a kernel setting of this namespace: `host.sysctl("net.ipv4.ip_forward", "1")`.
+    /// Writes a sysctl of this namespace: `host.sysctl("net.ipv4.ip_forward", "1")`.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         self.sysctls(&[(name, value)])
     }
 
-    /// Writes several kernel settings.
+    /// Writes several sysctls.
     pub fn sysctls(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {
             for (name, value) in settings {
@@ -184,7 +186,7 @@ impl Host {
         })
     }
 
-    /// Reads a kernel setting, without the line's end.
+    /// Reads a sysctl, without the line end.
     pub fn read_sysctl(&self, name: &str) -> Result<String> {
         self.run(|| {
             let path = sysctl_path(name)?;
@@ -198,7 +200,7 @@ impl Host {
         self.0.file.as_raw_fd()
     }
 
-    /// Holds a descriptor for as long as the host lives.
+    /// Keeps a descriptor open for as long as the host lives.
     pub(crate) fn keep(&self, descriptor: OwnedFd) {
         self.0
             .kept
@@ -237,7 +239,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// Only settings below `net` belong to a namespace; any other would change the whole machine.
+/// Only sysctls below `net` belong to a namespace. Any other would change the whole machine.
 fn sysctl_path(name: &str) -> Result<PathBuf> {
     if !name.starts_with("net.") || name.contains("..") {
         bail!("{name} is not a setting of a network namespace; its name must begin with \"net.\"");
@@ -245,7 +247,7 @@ fn sysctl_path(name: &str) -> Result<PathBuf> {
     Ok(PathBuf::from("/proc/sys").join(name.replace('.', "/")))
 }
 
-/// The capability that a lab lacks here, if any.
+/// The capability that the lab needs and does not have, if any.
 pub fn missing_capability() -> Option<&'static str> {
     const NEEDED: [(u32, &str); 3] = [
         (12, "CAP_NET_ADMIN"),
@@ -264,12 +266,13 @@ pub fn missing_capability() -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
-/// For the first line of a test: says aloud that it is skipped, and true, without the rights.
+/// For the first line of a test. Without the capability it prints that the test is skipped, and
+/// returns true.
 pub fn skipped() -> bool {
     match missing_capability() {
         None => false,
         Some(capability) => {
-            // In one piece, for tests say it at the same time.
+            // One write for the whole line, because tests run in parallel.
             let line = format!("skipped: needs {capability}\n");
             eprint!("{line}");
             true

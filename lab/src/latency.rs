@@ -1,10 +1,10 @@
-//! Latencies in fixed room: a histogram with a relative error of one part in thirty-two.
+//! Latencies in a histogram of fixed size, with a relative error of one part in thirty-two.
 
 use std::time::Duration;
 
 /// Steps between two powers of two.
 const STEPS: u64 = 32;
-/// Up to 2^36 microseconds, about nineteen hours; longer ones count as that.
+/// The histogram reaches 2^36 microseconds, about nineteen hours. Longer latencies count as that.
 const BUCKETS: usize = 32 * 32;
 
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Latency {
         self.longest = self.longest.max(latency);
     }
 
-    /// The latency that `percent` of all stayed at or below; zero when there are none.
+    /// The latency that `percent` of all latencies do not exceed; zero if there are none.
     pub fn percentile(&self, percent: f64) -> Duration {
         let wanted = (self.total as f64 * percent / 100.0).ceil() as u64;
         let mut seen = 0;

@@ -1,8 +1,8 @@
-//! A lab: network namespaces, the traffic of real TCP and UDP stacks, real peers.
+//! A lab: network namespaces with real TCP and UDP stacks, real traffic and real peers.
 //!
-//! Every privileged test, the benchmark and `shunt demo` run in it. Nothing in it has a name
-//! outside the process: namespaces are anonymous, devices live in them, and programs started
-//! here end with us, so that nothing remains when the process is killed.
+//! Every privileged test, the benchmark and `shunt demo` run in the lab. Nothing in it has a name
+//! outside the process: namespaces are anonymous, devices live in them, and programs started here
+//! end with the process. Nothing remains when the process is killed.
 //!
 //! ```no_run
 //! use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Devices: making, joining and changing them.
+//! Devices: creating, joining and changing them.
 
 use std::io;
 
@@ -12,21 +12,21 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use crate::host::Host;
 use crate::netlink::Mode;
 
-/// What the kernel says about a device.
+/// The kernel's description of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub name: String,
     pub mac: [u8; 6],
     pub mtu: u32,
-    /// Somebody set it up.
+    /// Whether the device is set up.
     pub up: bool,
-    /// It has a carrier, so frames can pass.
+    /// Whether the device has a carrier, so that frames can pass.
     pub running: bool,
 }
 
-/// A cable: joins two hosts by a pair of devices, both up. With `a` and `b` the same host, both
-/// ends are there.
+/// A cable: joins two hosts by a pair of devices, and sets both up. `a` and `b` may be the same
+/// host.
 pub fn veth(a: &Host, name_a: &str, b: &Host, name_b: &str) -> Result<()> {
     let peer = LinkUnspec::new_with_name(name_b)
         .setns_by_fd(b.fd())
@@ -42,7 +42,7 @@ pub fn veth(a: &Host, name_a: &str, b: &Host, name_b: &str) -> Result<()> {
 }
 
 impl Host {
-    /// A switch: a bridge without spanning tree, which forwards from its first moment.
+    /// Makes a switch: a bridge without spanning tree, which forwards from the start.
     pub fn bridge(&self, name: &str) -> Result<()> {
         let request = LinkBridge::new(name)
             .forward_delay(0)
@@ -70,7 +70,7 @@ impl Host {
         answers
             .into_iter()
             .find_map(read_link)
-            .with_context(|| format!("host {self}: the kernel says nothing about {device}"))
+            .with_context(|| format!("host {self}: the kernel does not describe {device}"))
     }
 
     /// All devices, by index.
@@ -106,7 +106,7 @@ impl Host {
         self.change(device, "rename", |link| link.name(name))
     }
 
-    /// Takes a device away; the other end of a veth pair goes with it.
+    /// Deletes a device. The other end of a veth pair is deleted with it.
     pub fn delete(&self, device: &str) -> Result<()> {
         let index = self.link(device)?.index;
         let request = LinkUnspec::new_with_index(index).build();
@@ -159,7 +159,7 @@ fn read_link(answer: RouteNetlinkMessage) -> Option<Link> {
     Some(link)
 }
 
-/// Whether an error of this crate says that the thing is there already.
+/// Whether the error means that the object exists already.
 pub fn is_present(error: &anyhow::Error) -> bool {
     let cause = error.downcast_ref::<io::Error>();
     cause.is_some_and(|cause| cause.raw_os_error() == Some(libc::EEXIST))

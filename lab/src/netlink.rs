@@ -1,7 +1,8 @@
-//! One netlink socket of one network namespace, asked and answered in turn.
+//! A netlink socket of one network namespace, for one request at a time.
 //!
-//! A netlink socket belongs to the namespace it was opened in, whichever thread uses it later.
-//! Nothing here is asynchronous, so that a host can be wired from any thread and any runtime.
+//! A netlink socket belongs to the namespace in which it was opened, whichever thread uses it
+//! later. Nothing in this file is asynchronous, so a host can be set up from any thread and any
+//! runtime.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,12 +20,12 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-/// The kernel answers at once; a longer silence is a fault to report, not to wait for.
+/// The limit for an answer. The kernel answers at once, so a longer silence is reported as a fault.
 const ANSWER_LIMIT_S: i64 = 10;
 /// The largest netlink datagram that the kernel builds for a dump.
 const DATAGRAM_BYTES: usize = 64 * 1024;
 
-/// What a request does when the thing is there already or not yet.
+/// What a request does if the object exists already, or does not exist.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mode {
     Create,
@@ -74,7 +75,7 @@ impl Netlink {
         })
     }
 
-    /// Sends one request and returns what the kernel answers, without acknowledgements.
+    /// Sends one request and returns the kernel's answers, without acknowledgements.
     pub(crate) fn ask(
         &mut self,
         request: RouteNetlinkMessage,
@@ -94,11 +95,11 @@ impl Netlink {
         Ok(answers)
     }
 
-    /// Takes in one datagram; true when it ended the answer.
+    /// Reads one datagram. Returns true if it ended the answer.
     fn receive(&mut self, answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
         let socket = self.socket.as_raw_fd();
         let length = match recv(socket, &mut self.datagram, MsgFlags::empty()) {
-            // A signal to the process; the answer is still to come.
+            // A signal interrupted the call. The answer is still to come.
             Err(Errno::EINTR) => return Ok(false),
             result => result?,
         };
@@ -108,7 +109,7 @@ impl Netlink {
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             let step = (message.header.length as usize).next_multiple_of(4).max(4);
             rest = rest.get(step..).unwrap_or_default();
-            // An answer to a request that ran into the time limit may still arrive.
+            // An answer to an earlier request that timed out may still arrive.
             if message.header.sequence_number != self.sequence {
                 continue;
             }

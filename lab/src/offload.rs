@@ -1,7 +1,7 @@
-//! Offloads of a device: what the kernel leaves for the hardware to do, by the ethtool ioctl.
+//! Offloads of a device, by the ethtool ioctl: work that the kernel leaves to the hardware.
 //!
-//! A veth pair has no hardware. A frame whose checksum was left to it is only whole as long as it
-//! stays a socket buffer; XDP sees, and sends on, the half-made sum.
+//! A veth pair has no hardware. A frame whose checksum was left to hardware is valid only as a
+//! socket buffer. XDP sees, and sends on, the unfinished checksum.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,11 +15,11 @@ use crate::host::Host;
 pub enum Offload {
     /// Checksums of sent packets.
     TxChecksum,
-    /// Cutting large TCP segments on sending.
+    /// Segmentation of large TCP segments on sending (TSO).
     Tso,
-    /// Cutting large segments of any protocol just before sending.
+    /// Segmentation of large packets of any protocol just before sending (GSO).
     Gso,
-    /// Joining received segments; on veth also what wakes the receiver of XDP's frames.
+    /// Joining received segments (GRO). On veth it also wakes the receiver of XDP's frames.
     Gro,
 }
 
@@ -35,7 +35,8 @@ impl Offload {
     }
 }
 
-/// What XDP on veth needs at every end: whole checksums, no super-packets, a woken receiver.
+/// What XDP on veth needs at both ends: complete checksums, no super-packets, a receiver that
+/// wakes.
 const WIRE: [(Offload, bool); 4] = [
     (Offload::TxChecksum, false),
     (Offload::Tso, false),
@@ -44,8 +45,8 @@ const WIRE: [(Offload, bool); 4] = [
 ];
 
 impl Host {
-    /// Makes a device carry frames as a wire does, one by one and complete. The peer of a device
-    /// that answers by XDP_TX needs [`Host::pass_xdp`] besides.
+    /// Makes a device carry frames as a cable does: one by one and complete. If the device answers
+    /// by XDP_TX, its peer also needs [`Host::pass_xdp`].
     pub fn wire(&self, device: &str) -> Result<()> {
         self.offloads(device, &WIRE)
     }
@@ -65,7 +66,8 @@ impl Host {
     fn offloads(&self, device: &str, wanted: &[(Offload, bool)]) -> Result<()> {
         self.run(|| {
             for &(offload, on) in wanted {
-                // What is so already may be fixed: an XDP program turns off its peer's TSO.
+                // An offload with the wanted value may be fixed: an XDP program turns off its
+                // peer's TSO.
                 if ethtool(device, offload.commands().0, 0).is_ok_and(|now| (now != 0) == on) {
                     continue;
                 }
@@ -85,7 +87,7 @@ struct Value {
     data: u32,
 }
 
-/// Asks in the namespace of the calling thread.
+/// Makes the request in the namespace of the calling thread.
 fn ethtool(device: &str, command: u32, data: u32) -> Result<u32> {
     const SIOCETHTOOL: libc::Ioctl = 0x8946;
     let socket = socket(
@@ -98,7 +100,7 @@ fn ethtool(device: &str, command: u32, data: u32) -> Result<u32> {
     // SAFETY: an ifreq of zeroes is valid; all its fields are integers or a null pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if device.len() >= request.ifr_name.len() {
-        bail!("{device:?} is too long for the name of a device");
+        bail!("{device:?} is too long for a device name");
     }
     for (slot, byte) in request.ifr_name.iter_mut().zip(device.bytes()) {
         *slot = byte as libc::c_char;

@@ -1,4 +1,4 @@
-//! Frames as they are on a device: sent as crafted, received as they come (AF_PACKET).
+//! Whole frames of a device, sent as crafted and received as they arrive (AF_PACKET).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,22 +13,22 @@ use nix::sys::socket::{
 
 use crate::host::Host;
 
-/// Larger than any frame, super-packets of GRO included.
+/// Larger than any frame, also than the super-packets of GRO.
 const FRAME_BYTES: usize = 128 * 1024;
-/// Room for a capture to run ahead of its reader.
+/// Buffer for frames that arrive before the reader reads them.
 const QUEUE_BYTES: libc::c_int = 16 * 1024 * 1024;
-/// After its time, a reader looks at no more than this many frames that lie in the queue.
+/// Once its time is over, a reader examines at most this many frames of the queue.
 const LATE_FRAMES: usize = 10_000;
 const VLAN_TAG: [u8; 2] = [0x81, 0x00];
 
 /// A frame that a device received or sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
-    /// From the Ethernet header on, with a VLAN tag that the kernel took out put back.
+    /// The bytes from the Ethernet header on. A VLAN tag that the kernel removed is put back.
     pub frame: Vec<u8>,
-    /// The device sent it, rather than received it.
+    /// Whether the device sent the frame; otherwise it received it.
     pub outgoing: bool,
-    /// The checksum is left for hardware that is not there; it is not wrong, only not made yet.
+    /// Whether the checksum was left to hardware offload. It is then unfinished, not wrong.
     pub checksum_unfinished: bool,
 }
 
@@ -41,7 +41,7 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Hears everything on the device from here on, whomever it is addressed to.
+    /// Opens a socket that receives everything on the device from this moment, for any destination.
     pub fn open(host: &Host, device: &str) -> Result<PacketSocket> {
         let index = host.link(device)?.index;
         let socket = host.run(|| {
@@ -54,7 +54,7 @@ impl PacketSocket {
         })
     }
 
-    /// What is sent from here on has this firewall mark, as far as it stays in the namespace.
+    /// Gives every frame sent after this call this firewall mark, which holds within the namespace.
     pub fn mark(&self, mark: u32) -> Result<()> {
         setsockopt(&self.socket, sockopt::Mark, &mark)
             .with_context(|| format!("cannot mark frames on {}", self.device))
@@ -66,7 +66,7 @@ impl PacketSocket {
             .with_context(|| format!("cannot send {} bytes on {}", frame.len(), self.device))
     }
 
-    /// The next frame for which `wanted` holds; `None` when there is none within `limit`.
+    /// Returns the next frame for which `wanted` holds, or `None` if none arrives within `limit`.
     pub fn receive(
         &mut self,
         limit: Duration,
@@ -87,7 +87,7 @@ impl PacketSocket {
         Ok(None)
     }
 
-    /// Throws away what has been heard so far.
+    /// Discards the frames received so far.
     pub fn clear(&mut self) -> Result<()> {
         while self.next(Duration::ZERO)?.is_some() {}
         Ok(())
@@ -97,7 +97,7 @@ impl PacketSocket {
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         let ready = match poll(&mut ready, limit) {
-            // A signal to the process; the wait begins again.
+            // A signal interrupted the wait, which begins again.
             Err(Errno::EINTR) => poll(&mut ready, limit),
             result => result,
         };
@@ -111,7 +111,7 @@ impl PacketSocket {
 }
 
 fn open(index: u32) -> Result<OwnedFd> {
-    // Without a protocol it hears nothing until bind says device and protocol at once.
+    // Without a protocol the socket receives nothing until bind sets device and protocol together.
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -129,7 +129,7 @@ fn open(index: u32) -> Result<OwnedFd> {
         sll_halen: 0,
         sll_addr: [0; 8],
     };
-    // SAFETY: the address is a whole sockaddr_ll and its size is given.
+    // SAFETY: the address is a whole sockaddr_ll and its size is passed.
     let bound = unsafe {
         libc::bind(
             socket.as_raw_fd(),
@@ -156,7 +156,7 @@ fn open(index: u32) -> Result<OwnedFd> {
 }
 
 fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: T) -> io::Result<()> {
-    // SAFETY: the value is plain data for these options, and its size is given.
+    // SAFETY: the value is plain data for these options, and its size is passed.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -173,7 +173,7 @@ fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: T) -> io::Result<()
     }
 }
 
-/// Room for one control message, aligned as the kernel writes it.
+/// Buffer for one control message, aligned as the kernel writes it.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
@@ -192,7 +192,7 @@ fn take(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Captured> {
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = size_of::<Control>();
-    // SAFETY: all that the message points to outlives the call, with its size given.
+    // SAFETY: all that the message points to outlives the call, and its sizes are passed.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
     if length < 0 {
         return Err(io::Error::last_os_error());
@@ -212,9 +212,9 @@ fn take(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Captured> {
     Ok(captured)
 }
 
-/// What the kernel tells beside a frame: struct tpacket_auxdata.
+/// The metadata that the kernel delivers with a frame: struct tpacket_auxdata.
 fn extra(message: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
-    // SAFETY: the message was filled in by recvmsg and its control buffer is alive and aligned.
+    // SAFETY: recvmsg filled in the message, and its control buffer is alive and aligned.
     unsafe {
         let first = libc::CMSG_FIRSTHDR(message).as_ref()?;
         if first.cmsg_level != libc::SOL_PACKET || first.cmsg_type != libc::PACKET_AUXDATA {

@@ -1,7 +1,7 @@
-//! An XDP program that passes everything, for the far end of a device that answers by XDP_TX.
+//! An XDP program that passes everything, for the peer of a device that answers by XDP_TX.
 //!
-//! The veth driver wakes the receiver of such frames only if it has an XDP program itself;
-//! without one they lie in its ring until something else comes along.
+//! The veth driver wakes the receiver of such frames only if the receiver has an XDP program
+//! itself. Without one, the frames wait in its ring until another frame arrives.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -20,7 +20,7 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// `r0 = XDP_PASS; exit`.
 const PASS: [u64; 2] = [0xb7 | 2 << 32, 0x95];
 
-/// The part of union bpf_attr that loading a program reads.
+/// The part of union bpf_attr that the kernel reads to load a program.
 #[repr(C)]
 #[derive(Default)]
 struct Load {
@@ -36,8 +36,8 @@ struct Load {
 }
 
 impl Host {
-    /// Lets a device receive what its peer sends back by native XDP, for as long as the host
-    /// lives. No other XDP program can be attached to it then.
+    /// Lets a device receive what its peer sends back by native XDP, for as long as the host lives.
+    /// No other XDP program can be attached to the device meanwhile.
     pub fn pass_xdp(&self, device: &str) -> Result<()> {
         let index = self.index_of(device)?;
         let link = self.run(|| {
@@ -63,7 +63,7 @@ fn load() -> io::Result<OwnedFd> {
     )
 }
 
-/// The result holds the program and its attachment.
+/// Attaches the program. The result holds the program and its attachment.
 fn attach(program: &OwnedFd, device: u32) -> io::Result<OwnedFd> {
     let link = [
         program.as_raw_fd() as u32,
@@ -81,6 +81,6 @@ fn bpf<T>(command: i32, attributes: &T) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel made this descriptor for us just now.
+    // SAFETY: the kernel has just made this descriptor for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

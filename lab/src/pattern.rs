@@ -1,7 +1,7 @@
-//! The bytes of transfers: an endless, reproducible stream that a lost, doubled or moved byte
-//! does not go unnoticed in, and a sum over what was received.
+//! The bytes of transfers: an endless, reproducible stream in which a lost, doubled or moved byte
+//! shows, and a checksum of what was received.
 
-/// Bytes of an xorshift generator (Marsaglia 2003, the triple 13, 7, 17).
+/// The output of an xorshift generator (Marsaglia 2003, the triple 13, 7, 17).
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     state: u64,
@@ -33,7 +33,8 @@ impl Pattern {
     }
 }
 
-/// FNV-1a over 64 bits: tells streams apart that differ in any byte, whatever the pieces.
+/// FNV-1a over 64 bits. Streams that differ in any byte have different sums; how a stream is cut
+/// into pieces does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sum(u64);
 

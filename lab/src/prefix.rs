@@ -1,4 +1,4 @@
-//! An address with the length of its network: `10.1.0.1/24`, `2001:db8::1`.
+//! An address with a prefix length: `10.1.0.1/24`, `2001:db8::1`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
-/// An address and how many of its bits name the network. Without a length, all of them do.
+/// An address and its prefix length. Without a length, the prefix is the whole address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     pub address: IpAddr,

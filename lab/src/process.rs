@@ -1,4 +1,4 @@
-//! Programs that run in a host and end with the lab.
+//! Programs that run in a host and end when the lab ends.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -24,7 +24,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command, as a rule one of [`crate::Host::command`]. The kernel kills it when this
+    /// Starts a command, usually one of [`crate::Host::command`]. The kernel kills it when this
     /// process ends, even by SIGKILL.
     pub fn start(command: Command) -> Result<Process> {
         let program = command.get_program().to_string_lossy().into_owned();
@@ -36,7 +36,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The child's pipes, if the command asked for them.
+    /// Returns the child's pipes, if the command asked for them.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
@@ -64,7 +64,7 @@ impl Process {
         status.with_context(|| format!("{} ended without a status", self.program))
     }
 
-    /// Asks the program to end, and kills it if it has not within `limit`.
+    /// Asks the program to end, and kills it if it is still running after `limit`.
     pub fn stop(mut self, limit: Duration) -> Result<ExitStatus> {
         if self.is_running()? {
             self.signal(Signal::SIGTERM)?;
@@ -95,7 +95,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A child that has ended and was reaped must not be killed: its id may be another's.
+        // A child that was reaped must not be killed: another process may have its id.
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -105,8 +105,8 @@ impl Drop for Process {
 
 type Order = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// Starts a child on a thread that lives as long as the process: PR_SET_PDEATHSIG speaks of the
-/// end of the thread that made the child, and callers are often short-lived threads.
+/// Starts a child from a thread that lives as long as the process. PR_SET_PDEATHSIG takes effect
+/// when the thread that started the child ends, and callers are often short-lived threads.
 fn spawn(mut command: Command) -> io::Result<Child> {
     static PARENT: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
     let us = Pid::this();
@@ -115,7 +115,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have ended before it could be said that this matters.
+            // The parent may have ended before prctl was called.
             if getppid() == us {
                 Ok(())
             } else {

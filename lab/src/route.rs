@@ -22,7 +22,7 @@ use crate::wait::until;
 
 const USABLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where packets for a prefix go. Built in words: `Route::to("192.0.2.0/24").via(gateway)`.
+/// A route, built in words: `Route::to("192.0.2.0/24").via(gateway)`.
 #[derive(Clone, Debug)]
 pub struct Route {
     to: String,
@@ -34,7 +34,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// `to` is a prefix or an address.
+    /// Begins a route to a prefix or an address.
     pub fn to(to: impl fmt::Display) -> Route {
         Route {
             to: to.to_string(),
@@ -64,7 +64,8 @@ impl Route {
         self
     }
 
-    /// The gateway is a neighbour on the device, even if no address of ours says so.
+    /// Treats the gateway as a neighbour on the device, even if no address of the host covers it
+    /// (onlink).
     pub fn on_link(mut self) -> Route {
         self.on_link = true;
         self
@@ -83,7 +84,7 @@ impl Route {
     fn message(&self, host: &Host) -> Result<RouteMessage> {
         let to: Prefix = self.to.parse()?;
         let mut route = RouteMessageBuilder::<IpAddr>::new();
-        // The kernel wants the default route without a destination.
+        // The kernel expects the default route without a destination.
         if to.is_default() {
             route.get_mut().header.address_family = family(to.address);
         } else {
@@ -127,8 +128,8 @@ impl fmt::Display for Route {
 }
 
 impl Host {
-    /// Gives a device an address, `host.address("front", "10.1.0.1/24")`, and waits until it can
-    /// be used. Without a length it is an address without a network.
+    /// Gives a device an address, such as `host.address("front", "10.1.0.1/24")`, and waits until
+    /// it is usable. Without a length the address has no network.
     pub fn address(&self, device: &str, address: impl fmt::Display) -> Result<()> {
         let prefix: Prefix = address.to_string().parse()?;
         let mut message = self.address_message(device, prefix)?;
@@ -184,7 +185,7 @@ impl Host {
             .with_context(|| format!("host {self}: cannot remove the route {route}"))
     }
 
-    /// Fixes the MAC of a neighbour for good.
+    /// Sets the MAC address of a neighbour permanently.
     pub fn neighbour(&self, device: &str, address: IpAddr, mac: [u8; 6]) -> Result<()> {
         let mut message = self.neighbour_message(device, address)?;
         message.header.state = NeighbourState::Permanent;
@@ -196,7 +197,8 @@ impl Host {
             .with_context(|| format!("host {self}: cannot set the neighbour {address} on {device}"))
     }
 
-    /// The neighbour's MAC has to be asked for again. Nothing is done if it is not known.
+    /// Forgets the neighbour's MAC address, so that it must be resolved again. An unknown neighbour
+    /// is not an error.
     pub fn forget_neighbour(&self, device: &str, address: IpAddr) -> Result<()> {
         let message = self.neighbour_message(device, address)?;
         match self.ask(RouteNetlinkMessage::DelNeighbour(message), Mode::Change) {

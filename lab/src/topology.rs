@@ -1,4 +1,4 @@
-//! The classic bed of a virtual server: clients, a router, directors, real servers.
+//! The classic test bed of a virtual server: clients, a router, directors, real servers.
 //!
 //! ```text
 //!  clients ── router ──── front ──── directors
@@ -7,9 +7,9 @@
 //!                                        └── gateway ── far ── real servers (if asked for)
 //! ```
 //!
-//! Each segment is a switch. The router sends what is for virtual addresses and real servers to
-//! a director; its leg on the back segment is only a way out, for answers that do not pass the
-//! director. Both families are there always. Devices: `eth0` of clients and servers; `front` and
+//! Each segment is a switch. The router sends packets for virtual addresses and real servers to a
+//! director. Its leg on the back segment is only a way out, for answers that do not pass the
+//! director. Every segment has both families. Devices: `eth0` of clients and servers; `front` and
 //! `back` of directors; `clients`, `front` and `back` of the router; `near` and `far` of the
 //! gateway.
 
@@ -29,7 +29,7 @@ const CLIENTS: usize = 16;
 const DIRECTORS: usize = 8;
 const SERVERS: usize = 64;
 
-/// Where answers of real servers go first.
+/// The first hop of the real servers' answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyVia {
     /// Masquerading: back through the director with this index.
@@ -43,11 +43,11 @@ pub enum ReplyVia {
 pub enum VirtualVia {
     /// By a route to the director with this index.
     Director(usize),
-    /// By ARP and neighbour discovery on the front segment: whoever answers has it.
+    /// By ARP and neighbour discovery on the front segment: the host that answers gets the packets.
     OnLink,
 }
 
-/// What to build; `build` builds it.
+/// The description of a bed, from which `build` builds it.
 #[derive(Clone, Debug)]
 pub struct TopologyBuilder {
     clients: usize,
@@ -75,26 +75,27 @@ impl TopologyBuilder {
         self
     }
 
-    /// Puts the servers on a segment of their own, behind a gateway on the back segment.
+    /// Puts the servers on their own segment, behind a gateway on the back segment.
     pub fn behind_gateway(mut self) -> TopologyBuilder {
         self.gateway = true;
         self
     }
 
-    /// Leaves the offloads of all devices as the kernel has them. Without this, every device is
-    /// a wire, see [`Host::wire`], and a director may answer by XDP_TX, see [`Host::pass_xdp`].
+    /// Leaves the offloads of all devices at the kernel's defaults. Otherwise every device is a
+    /// wire (see [`Host::wire`]), and a director may answer by XDP_TX (see [`Host::pass_xdp`]).
     pub fn offloads(mut self) -> TopologyBuilder {
         self.offloads = true;
         self
     }
 
-    /// The router sends nothing larger towards clients, and says so to who tries.
+    /// Limits the MTU from the router to clients. The router reports it to senders of larger
+    /// packets.
     pub fn client_mtu(mut self, mtu: u32) -> TopologyBuilder {
         self.client_mtu = Some(mtu);
         self
     }
 
-    /// The MTU of all devices on the back segment (with a gateway: on the far one).
+    /// Sets the MTU of all devices on the back segment, or with a gateway on the far segment.
     pub fn back_mtu(mut self, mtu: u32) -> TopologyBuilder {
         self.back_mtu = Some(mtu);
         self
@@ -144,8 +145,8 @@ fn hosts(kind: &str, count: usize) -> Result<Vec<Host>> {
         .collect()
 }
 
-/// The bed, wired and routed; both directors and servers are as the kernel makes them, without
-/// services. It goes with the last clone of its hosts.
+/// The bed, wired and routed. Directors and servers are as the kernel makes them, without services.
+/// The bed ends with the last clone of its hosts.
 #[derive(Debug)]
 pub struct Topology {
     pub switch: Host,
@@ -183,7 +184,7 @@ impl Topology {
         Segment::Virtual.host(family, number)
     }
 
-    /// A service's address.
+    /// The address and port of a service.
     pub fn service(&self, family: Family, number: u8, port: u16) -> SocketAddr {
         SocketAddr::new(self.vip(family, number), port)
     }
@@ -209,7 +210,7 @@ impl Topology {
         Segment::Front.host(family, ROUTER)
     }
 
-    /// Switches the default route of the servers, or of the gateway before them.
+    /// Switches the default route of the servers, or of the gateway in front of them.
     pub fn servers_reply_via(&self, via: ReplyVia) -> Result<()> {
         for family in Family::BOTH {
             let gateway = match via {
@@ -227,7 +228,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Switches the router's way to all virtual addresses.
+    /// Switches the router's route to all virtual addresses.
     pub fn route_virtual(&self, via: VirtualVia) -> Result<()> {
         for family in Family::BOTH {
             let route = Route::to(Segment::Virtual.prefix(family));
@@ -239,7 +240,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Switches the router's way to the real servers' own addresses.
+    /// Switches the router's route to the real servers' own addresses.
     pub fn route_servers(&self, director: usize) -> Result<()> {
         for family in Family::BOTH {
             for segment in [Segment::Back, Segment::Far] {
@@ -251,13 +252,13 @@ impl Topology {
         Ok(())
     }
 
-    /// Gives a director a virtual address, of both families, on a device: `lo` or `front`.
+    /// Gives a director a virtual address of both families on a device: `lo` or `front`.
     pub fn director_holds(&self, director: usize, device: &str, number: u8) -> Result<()> {
         self.hold(&self.directors[director], device, number)
     }
 
-    /// Gives all servers a virtual address, of both families, on their loopback device, as
-    /// direct routing and tunnels need. They never answer ARP for it.
+    /// Gives all servers a virtual address of both families on their loopback device, as direct
+    /// routing and tunnels need. The servers never answer ARP for it.
     pub fn servers_hold(&self, number: u8) -> Result<()> {
         self.servers
             .iter()
@@ -306,8 +307,8 @@ impl Topology {
                 SERVERS_FROM + index,
             )?;
         }
-        // The prefix routes of the router are written one by one: the one to clients has an MTU,
-        // and the back segment is not to be reached by its own leg.
+        // The router's prefix routes are written one by one: the route to clients has an MTU, and
+        // the router must not reach the back segment by its own leg.
         for family in Family::BOTH {
             let clients = Route::to(Clients.prefix(family)).device("clients");
             self.router.route(&match plan.client_mtu {
@@ -318,7 +319,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Joins a device to a segment's switch and gives it its addresses.
+    /// Connects a device to a segment's switch and gives it its addresses.
     fn cable(
         &self,
         plan: &TopologyBuilder,

@@ -1,5 +1,5 @@
-//! UDP: a server that says who it is and echoes, a question with its answer, and a probe that
-//! counts what is lost.
+//! UDP: a server that names itself and echoes, a question with its answer, and a probe that counts
+//! losses.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,19 +29,19 @@ use crate::wait::until;
 
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 const DATAGRAM_BYTES: usize = 64 * 1024;
-/// How long answers may come after the last question of a probe.
+/// How long a probe waits for late answers after its last question.
 const GRACE: Duration = Duration::from_millis(500);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
-/// How often a probe sends what is due.
+/// How often a probe sends the datagrams that are due.
 const PERIOD: Duration = Duration::from_millis(1);
-/// After a stall of ours the rate is not made up for in one burst, which would overflow the short
-/// rings of veth devices and look like a loss of the path.
+/// After a stall of its own the probe does not catch up in one burst, which would overflow the
+/// short rings of veth devices and look like loss on the path.
 const BURST: u64 = 32;
-/// A question asked this many questions ago is taken for lost.
+/// A question counts as lost once this many later questions were asked.
 const OUTSTANDING: usize = 65_536;
 
-/// Answers each datagram with the server's name, a space, and the datagram; from the address it
-/// was sent to, as direct routing needs. Ends when dropped.
+/// Answers each datagram with the server's name, a space, and the datagram, from the address to
+/// which the datagram was sent, as direct routing needs. Dropping the value ends the server.
 #[derive(Debug)]
 pub struct UdpEcho {
     port: u16,
@@ -73,7 +73,7 @@ impl UdpEcho {
         self.port
     }
 
-    /// Datagrams received so far.
+    /// The datagrams received so far.
     pub fn datagrams(&self) -> u64 {
         self.datagrams.load(Ordering::Relaxed)
     }
@@ -113,7 +113,8 @@ async fn echo(
                 .async_io(Interest::READABLE, || receive(&socket, &mut datagram)) => asked,
             () = stop.asked() => return Ok(()),
         };
-        // An ICMP error about an earlier answer is told here; it is the client's affair.
+        // An ICMP error about an earlier answer is reported here. It concerns the client, not the
+        // server.
         let Ok(Some((length, client, address))) = asked else {
             continue;
         };
@@ -134,7 +135,7 @@ async fn echo(
     }
 }
 
-/// A datagram: its length, who sent it, and the address it was sent to.
+/// A datagram: its length, its sender, and the address to which it was sent.
 fn receive(
     socket: &UdpSocket,
     datagram: &mut [u8],
@@ -148,7 +149,7 @@ fn receive(
         MsgFlags::MSG_DONTWAIT,
     )?;
     let address = message.cmsgs()?.find_map(|extra| match extra {
-        // The answer may leave by another device than the question came by.
+        // The answer may leave by another device than the one by which the question arrived.
         ControlMessageOwned::Ipv6PacketInfo(info) => Some(libc::in6_pktinfo {
             ipi6_ifindex: 0,
             ..info
@@ -161,8 +162,7 @@ fn receive(
     Ok(Some((message.bytes, client, address)))
 }
 
-/// Sends one datagram of `bytes` and returns the name of the server that echoed it, every byte
-/// compared.
+/// Sends one datagram of `bytes`, compares every byte of the echo, and returns the server's name.
 pub fn udp_ask(host: &Host, to: SocketAddr, bytes: usize, limit: Duration) -> Result<String> {
     let mut question = vec![0; bytes];
     Pattern::new().fill(&mut question);
@@ -180,8 +180,8 @@ pub fn udp_ask(host: &Host, to: SocketAddr, bytes: usize, limit: Duration) -> Re
     .with_context(|| format!("datagram of {bytes} bytes to {to}"))
 }
 
-/// Sends datagrams as one, which a device or the receiver's stack cuts (`UDP_SEGMENT`), and says
-/// how many were answered as they were asked.
+/// Sends datagrams as one, which a device or the receiver's stack cuts (`UDP_SEGMENT`). Returns how
+/// many had a correct answer.
 pub fn udp_burst(
     host: &Host,
     to: SocketAddr,
@@ -222,7 +222,7 @@ fn unspecified(like: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Datagrams at a steady rate; `start` sets it going.
+/// A probe: datagrams at a steady rate. `start` starts it.
 #[derive(Clone, Debug)]
 pub struct UdpProbe {
     to: SocketAddr,
@@ -235,7 +235,7 @@ pub struct UdpProbe {
 }
 
 impl UdpProbe {
-    /// A thousand small datagrams a second on one flow, until stopped.
+    /// A thousand small datagrams per second on one flow, until stopped.
     pub fn to(to: SocketAddr) -> UdpProbe {
         UdpProbe {
             to,
@@ -253,31 +253,31 @@ impl UdpProbe {
         self
     }
 
-    /// Datagrams a second, at most 32,000.
+    /// Sets the rate in datagrams per second, at most 32,000.
     pub fn rate(mut self, rate: u32) -> UdpProbe {
         self.rate = rate;
         self
     }
 
-    /// Source ports in turn.
+    /// Sets the number of source ports, which are used in turn.
     pub fn flows(mut self, flows: usize) -> UdpProbe {
         self.flows = flows.max(1);
         self
     }
 
-    /// The size of a datagram, at least that of its number.
+    /// Sets the size of a datagram; it has at least room for the datagram's number.
     pub fn bytes(mut self, bytes: usize) -> UdpProbe {
         self.bytes = bytes.max(size_of::<u64>());
         self
     }
 
-    /// Ends after this many datagrams.
+    /// Ends the probe after this many datagrams.
     pub fn count(mut self, count: u64) -> UdpProbe {
         self.count = count;
         self
     }
 
-    /// Ends after this time, at most ten minutes.
+    /// Ends the probe after this time, at most ten minutes.
     pub fn time(mut self, time: Duration) -> UdpProbe {
         self.time = time.min(TIME_LIMIT);
         self
@@ -290,7 +290,7 @@ impl UdpProbe {
         Ok(RunningProbe { page, work })
     }
 
-    /// Starts it and waits for its own end: by count or by time.
+    /// Starts the probe and waits until it ends by count or by time.
     pub fn run(self, host: &Host) -> Result<UdpReport> {
         let limit = self.time + GRACE + Duration::from_secs(1);
         let running = self.start(host)?;
@@ -299,7 +299,7 @@ impl UdpProbe {
     }
 }
 
-/// A probe under way; ends when dropped.
+/// A running probe. Dropping it ends it.
 #[derive(Debug)]
 pub struct RunningProbe {
     page: Arc<Mutex<Page>>,
@@ -311,20 +311,20 @@ impl RunningProbe {
         lock(&self.page).report.clone()
     }
 
-    /// Stops sending, waits a moment for late answers, and reports.
+    /// Stops sending, waits a moment for late answers, and returns the report.
     pub fn stop(mut self) -> Result<UdpReport> {
         self.work.finish()?;
         Ok(self.so_far())
     }
 }
 
-/// What came back.
+/// The result of a probe.
 #[derive(Clone, Debug, Default)]
 pub struct UdpReport {
     pub sent: u64,
-    /// Questions that could not be sent, as after an ICMP error.
+    /// Questions that could not be sent, for example after an ICMP error.
     pub refused: u64,
-    /// Questions answered; an answer that comes twice counts once.
+    /// Questions that were answered. A second answer to the same question does not count.
     pub received: u64,
     pub servers: BTreeMap<String, u64>,
     pub latency: Latency,
@@ -417,7 +417,7 @@ async fn probe(probe: UdpProbe, page: Arc<Mutex<Page>>, mut stop: Stop) -> Resul
     Ok(())
 }
 
-/// Sends what is due by the time that has passed, flow by flow.
+/// Sends the datagrams that are due, flow by flow.
 async fn ask(probe: &UdpProbe, sockets: &[Arc<UdpSocket>], page: &Mutex<Page>) {
     let mut tick = interval(PERIOD);
     let mut datagram = vec![0; probe.bytes];
@@ -447,7 +447,7 @@ async fn ask(probe: &UdpProbe, sockets: &[Arc<UdpSocket>], page: &Mutex<Page>) {
 async fn listen(socket: Arc<UdpSocket>, page: Arc<Mutex<Page>>) {
     let mut answer = vec![0; DATAGRAM_BYTES];
     loop {
-        // An error here is an ICMP message about a question, which is counted as lost anyway.
+        // An error here is an ICMP message about a question, which counts as lost anyway.
         if let Ok(length) = socket.recv(&mut answer).await {
             lock(&page).answered(&answer[..length]);
         }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at.
+/// How often the condition is checked.
 const PERIOD: Duration = Duration::from_millis(1);
 
-/// Returns as soon as `condition` holds; an error when it does not within `limit`, or fails.
+/// Returns as soon as `condition` holds. Fails if `condition` fails or does not hold within
+/// `limit`.
 pub fn until(
     what: &str,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! The bed carries real traffic, by plain forwarding, before any director works in it.
+//! The bed carries real traffic by plain forwarding, before any director works in it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -196,7 +196,7 @@ fn a_load_deals_its_workers_out_to_all_addresses() -> Result<()> {
     let report = load.requests(100).run(bed.client())?;
 
     assert_eq!((report.ok, report.failed()), (100, 0), "{report:?}");
-    // A kept connection each.
+    // Each worker keeps one connection.
     let connections: Vec<u64> = servers.iter().map(HttpServer::connections).collect();
     assert_eq!(connections, [2, 2]);
     Ok(())
@@ -210,7 +210,7 @@ fn a_probe_counts_what_is_lost() -> Result<()> {
     let bed = Topology::builder().servers(1).build()?;
     let to = SocketAddr::new(bed.server_address(Family::V6, 0), 53);
     let echo = UdpEcho::start(&bed.servers[0], 53)?;
-    // Neighbours queue little for an address that they still look for.
+    // The kernel queues few packets for a neighbour that is not resolved yet.
     udp_ask(bed.client(), to, 64, LIMIT)?;
     let report = UdpProbe::to(to)
         .rate(10_000)
@@ -234,7 +234,8 @@ fn is_tcp(captured: &Captured) -> bool {
         || frame.get(20) == Some(&6) && frame[12..14] == [0x86, 0xdd]
 }
 
-/// RFC 792, destination unreachable, fragmentation needed; RFC 4443, packet too big.
+/// The ICMP messages RFC 792, destination unreachable, fragmentation needed, and RFC 4443, packet
+/// too big.
 fn is_too_big(captured: &Captured) -> bool {
     let frame = &captured.frame;
     frame.get(23) == Some(&1) && frame.get(34..36) == Some(&[3, 4])

@@ -1,4 +1,4 @@
-//! Hosts and cables: what is asked of the kernel is so.
+//! Hosts and cables: the kernel does what the lab asks for.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -172,7 +172,7 @@ fn a_packet_socket_sends_as_crafted_and_hears_what_passes() -> Result<()> {
     let heard = receiver.receive(LIMIT, |captured| captured.frame == frame)?;
     assert!(heard.is_some_and(|captured| !captured.outgoing));
 
-    // What the kernel itself sends is heard too, with its checksum made.
+    // The socket also receives what the kernel itself sends, with complete checksums.
     a.address("left", "10.1.0.1/24")?;
     a.neighbour("left", "10.1.0.2".parse()?, b.link("right")?.mac)?;
     a.run(|| {

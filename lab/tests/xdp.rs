@@ -1,4 +1,4 @@
-//! A wire carries what XDP sends: the traps of veth are closed.
+//! A wire carries what XDP sends. The tests cover the pitfalls of veth.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -44,7 +44,7 @@ fn a_wire_brings_back_every_frame_that_native_xdp_returns() -> Result<()> {
     Ok(())
 }
 
-/// Attaches `r0 = XDP_TX; exit` in native mode; it stays as long as the result lives.
+/// Attaches `r0 = XDP_TX; exit` in native mode. The program stays as long as the result lives.
 fn return_all(device: u32) -> Result<OwnedFd> {
     const BPF_PROG_LOAD: i32 = 5;
     const BPF_LINK_CREATE: i32 = 28;
@@ -74,6 +74,6 @@ fn bpf<T>(command: i32, attributes: &T) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel made this descriptor for us just now.
+    // SAFETY: the kernel has just made this descriptor for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -15,7 +15,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, from a given address if the host has several.
+    /// Connects, from a given address if the host has several addresses.
     pub(crate) async fn connect(to: SocketAddr, from: Option<IpAddr>) -> Result<Client> {
         let socket = match from {
             None => TcpStream::connect(to).await,
@@ -37,7 +37,7 @@ impl Client {
         })
     }
 
-    /// Sends the head of a request; with a length, the body is the caller's to send.
+    /// Sends the head of a request. With a length, the caller must send the body.
     pub(crate) async fn request(
         &mut self,
         method: &str,
@@ -61,7 +61,7 @@ impl Client {
             .context("send")
     }
 
-    /// Takes in an answer; its body goes to `take`.
+    /// Reads an answer and passes its body to `take`.
     pub(crate) async fn answer(&mut self, take: impl FnMut(&[u8])) -> Result<(u16, Head)> {
         let head = self.stream.head().await.context("answer")?;
         let head = head.context("closed without an answer")?;

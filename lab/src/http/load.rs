@@ -1,6 +1,6 @@
-//! Load in a closed loop: each worker asks again when it was answered.
+//! Load in a closed loop: each worker sends its next request when the last one is answered.
 //!
-//! It never retries in silence: whatever a user would have seen as an error is counted as one.
+//! A worker never retries in silence. Everything that a user would see as an error counts as one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,16 +19,17 @@ use crate::host::Host;
 use crate::latency::Latency;
 use crate::wait::until;
 
-/// A worker that failed waits a moment, so that a dead service is not asked a million times.
+/// A worker waits this long after a failure, so that a dead service does not get a million
+/// requests.
 const PAUSE: Duration = Duration::from_millis(5);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
-/// Kinds of failure and names of servers are few; whatever comes beyond goes under "other".
+/// The limit of different failures and server names. Any beyond it count as "other".
 const KINDS: usize = 64;
 
-/// What to ask and how; `start` sets it going.
+/// The requests to send, and how. `start` starts the load.
 #[derive(Clone, Debug)]
 pub struct HttpLoad {
-    /// At least one.
+    /// At least one address.
     to: Vec<SocketAddr>,
     from: Option<IpAddr>,
     path: String,
@@ -40,7 +41,7 @@ pub struct HttpLoad {
 }
 
 impl HttpLoad {
-    /// Four workers that keep their connections and ask for `/`, until stopped.
+    /// Four workers that keep their connections and request `/`, until stopped.
     pub fn to(to: SocketAddr) -> HttpLoad {
         HttpLoad {
             to: vec![to],
@@ -54,7 +55,7 @@ impl HttpLoad {
         }
     }
 
-    /// Asks here too: the workers are dealt out to all addresses in turn.
+    /// Adds an address. The workers are distributed over all addresses in turn.
     pub fn also(mut self, to: SocketAddr) -> HttpLoad {
         self.to.push(to);
         self
@@ -76,25 +77,25 @@ impl HttpLoad {
         self
     }
 
-    /// A connection for each request, closed by the server.
+    /// Uses a connection for each request, which the server closes.
     pub fn connection_per_request(mut self) -> HttpLoad {
         self.keep_alive = false;
         self
     }
 
-    /// Ends after this many requests.
+    /// Ends the load after this many requests.
     pub fn requests(mut self, requests: u64) -> HttpLoad {
         self.requests = requests;
         self
     }
 
-    /// Ends after this time, at most ten minutes.
+    /// Ends the load after this time, at most ten minutes.
     pub fn time(mut self, time: Duration) -> HttpLoad {
         self.time = time.min(TIME_LIMIT);
         self
     }
 
-    /// How long a worker waits for an answer, the connection included.
+    /// Sets how long a worker waits for an answer, including the time to connect.
     pub fn patience(mut self, patience: Duration) -> HttpLoad {
         self.patience = patience;
         self
@@ -107,14 +108,14 @@ impl HttpLoad {
         Ok(RunningLoad { record, work })
     }
 
-    /// Starts it and waits for its own end: by requests or by time.
+    /// Starts the load and waits until it ends by requests or by time.
     pub fn run(self, host: &Host) -> Result<LoadReport> {
         let limit = self.time + self.patience + Duration::from_secs(1);
         self.start(host)?.finish(limit)
     }
 }
 
-/// A load under way; ends when dropped.
+/// A running load. Dropping it ends it.
 #[derive(Debug)]
 pub struct RunningLoad {
     record: Arc<Record>,
@@ -122,12 +123,12 @@ pub struct RunningLoad {
 }
 
 impl RunningLoad {
-    /// What happened so far.
+    /// The report so far.
     pub fn so_far(&self) -> LoadReport {
         self.record.report()
     }
 
-    /// Waits until the report says something.
+    /// Waits until the condition holds for the report.
     pub fn wait_for(
         &self,
         what: &str,
@@ -137,31 +138,31 @@ impl RunningLoad {
         until(what, limit, || Ok(condition(&self.so_far())))
     }
 
-    /// Stops and reports. Requests under way are not counted.
+    /// Stops the load and returns the report. Requests that are not answered yet do not count.
     pub fn stop(mut self) -> Result<LoadReport> {
         self.work.finish()?;
         Ok(self.record.end())
     }
 
-    /// Waits for the load's own end and reports.
+    /// Waits until the load ends by itself, and returns the report.
     pub fn finish(self, limit: Duration) -> Result<LoadReport> {
         until("the load to end", limit, || Ok(!self.work.is_running()))?;
         self.stop()
     }
 }
 
-/// What a user would have seen.
+/// The result of a load, as users would see it.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReport {
     pub ok: u64,
-    /// How often what went wrong.
+    /// The number of failures of each kind.
     pub failures: BTreeMap<String, u64>,
-    /// Good answers of each server.
+    /// The number of good answers of each server.
     pub servers: BTreeMap<String, u64>,
     pub connections: u64,
-    /// Of good answers; with a connection per request, its opening included.
+    /// Latencies of good answers; with a connection per request, the time to connect is included.
     pub latency: Latency,
-    /// The longest time in which no good answer came to any worker.
+    /// The longest time during which no worker received a good answer.
     pub worst_gap: Duration,
     pub elapsed: Duration,
 }
@@ -171,12 +172,12 @@ impl LoadReport {
         self.failures.values().sum()
     }
 
-    /// Good answers a second.
+    /// Good answers per second.
     pub fn rate(&self) -> f64 {
         self.ok as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// The part of good answers that came from a server, between 0 and 1.
+    /// The share of good answers that came from a server, between 0 and 1.
     pub fn share(&self, server: &str) -> f64 {
         let own = self.servers.get(server).copied().unwrap_or(0);
         if self.ok == 0 {
@@ -187,7 +188,7 @@ impl LoadReport {
     }
 }
 
-/// What workers write down.
+/// The counters that the workers share.
 #[derive(Debug)]
 struct Record {
     begun: AtomicU64,
@@ -273,7 +274,7 @@ async fn drive(load: HttpLoad, record: Arc<Record>, mut stop: Stop) -> Result<()
     }
     let all = async {
         while let Some(done) = workers.join_next().await {
-            done.context("a worker of the load ended by a fault of its own")?;
+            done.context("a worker of the load panicked")?;
         }
         Ok(())
     };
@@ -306,7 +307,7 @@ async fn work(to: SocketAddr, load: Arc<HttpLoad>, record: Arc<Record>) {
     }
 }
 
-/// One request; returns who answered, and the connection if it may be used again.
+/// Makes one request. Returns the server's name, and the connection if it can be used again.
 async fn ask(
     to: SocketAddr,
     load: &HttpLoad,
@@ -330,7 +331,7 @@ async fn ask(
     Ok((head.server, kept))
 }
 
-/// What went wrong, in words that are the same for the same thing.
+/// Names a failure. The same kind of failure always has the same name.
 fn kind(error: &anyhow::Error) -> String {
     let stage = error.to_string();
     match error

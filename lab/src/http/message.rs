@@ -4,12 +4,12 @@ use anyhow::{Context, Result, bail};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// A head that is longer is refused.
+/// A longer head is refused.
 const HEAD_BYTES: usize = 16 * 1024;
-/// How much is read at once.
+/// The most bytes that one read takes.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Start line and the fields that matter here.
+/// The start line, and the fields that the lab uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) start: String,
@@ -18,7 +18,7 @@ pub(crate) struct Head {
     pub(crate) server: String,
 }
 
-/// A connection and what has been read from it but not used.
+/// A connection, and the bytes read from it that are not used yet.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) socket: TcpStream,
@@ -33,7 +33,7 @@ impl Stream {
         }
     }
 
-    /// The next head; `None` when the peer closed the connection before it began.
+    /// Returns the next head, or `None` if the peer closed the connection before one began.
     pub(crate) async fn head(&mut self) -> Result<Option<Head>> {
         loop {
             if let Some(end) = find(&self.unused, b"\r\n\r\n") {
@@ -92,7 +92,7 @@ fn parse(bytes: &[u8]) -> Result<Head> {
         start: lines.next().unwrap_or_default().to_owned(),
         ..Head::default()
     };
-    // RFC 9112, 9.3: before version 1.1, a connection ends with its message.
+    // RFC 9112, 9.3: before version 1.1, a connection ends after one message.
     head.close = head.start.contains("HTTP/1.0");
     for line in lines {
         let (name, value) = line.split_once(':').context("field without a colon")?;
@@ -101,7 +101,7 @@ fn parse(bytes: &[u8]) -> Result<Head> {
             "content-length" => head.length = value.parse().context("not a length")?,
             "connection" => head.close = value.eq_ignore_ascii_case("close"),
             "server" => value.clone_into(&mut head.server),
-            "transfer-encoding" => bail!("chunked bodies are not spoken here"),
+            "transfer-encoding" => bail!("chunked bodies are not supported"),
             _ => {}
         }
     }

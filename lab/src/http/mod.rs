@@ -1,4 +1,5 @@
-//! HTTP/1.1, as little of it as traffic needs (RFC 9112): bodies have a length, never chunks.
+//! HTTP/1.1 (RFC 9112), only as far as the lab's traffic needs it: bodies have a length and are
+//! never chunked.
 
 mod client;
 mod load;

@@ -1,10 +1,11 @@
-//! A real server of the lab. It says who it is, whom it sees, and at which address it was asked.
+//! A real server of the lab. Its answer names the server, the client that it sees, and the address
+//! to which the request came.
 //!
 //! - `GET /` and any other path: three lines, `server NAME`, `client ADDRESS:PORT`,
 //!   `address ADDRESS:PORT`.
 //! - `GET /bytes/N`: N bytes of the pattern.
 //! - `GET /status/N`: an empty answer with that status, for health checks.
-//! - `POST`: `bytes N` and `sum S` of what was uploaded.
+//! - `POST`: `bytes N` and `sum S` of the uploaded body.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ struct Counts {
     uploaded: AtomicU64,
 }
 
-/// An HTTP server inside a host; ends when dropped.
+/// An HTTP server inside a host. Dropping it ends it.
 #[derive(Debug)]
 pub struct HttpServer {
     name: String,
@@ -49,7 +50,7 @@ impl HttpServer {
         HttpServer::start_at(host, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
     }
 
-    /// Listens on one address; `[::]` stands for both families. Port 0 lets the kernel choose.
+    /// Listens on one address; `[::]` means both families. With port 0 the kernel chooses the port.
     pub fn start_at(host: &Host, address: SocketAddr) -> Result<HttpServer> {
         let listener =
             host.run(|| listen(address).with_context(|| format!("cannot listen on {address}")))?;
@@ -89,12 +90,12 @@ impl HttpServer {
         self.counts.requests.load(Ordering::Relaxed)
     }
 
-    /// Bytes taken in by POST so far.
+    /// Bytes received by POST so far.
     pub fn uploaded(&self) -> u64 {
         self.counts.uploaded.load(Ordering::Relaxed)
     }
 
-    /// Ends it, with all its connections; a failure of the server itself is told here.
+    /// Ends the server with all its connections. Returns a failure of the server itself.
     pub fn stop(mut self) -> Result<()> {
         self.work.finish()
     }
@@ -133,13 +134,13 @@ async fn serve(
             accepted = accepted => accepted?,
             () = stop.asked() => return Ok(()),
         };
-        // What a client did before it was accepted is no failure of the server.
+        // An error of the client before it was accepted is not a failure of the server.
         let Ok((socket, _)) = socket else { continue };
         let (name, counts) = (Arc::clone(&name), Arc::clone(&counts));
         counts.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             counts.open.fetch_add(1, Ordering::Relaxed);
-            // Clients come and go as they like; what they broke off is not of interest.
+            // A client may break off its connection at any time. That is not an error.
             let _ = converse(socket, &name, &counts).await;
             counts.open.fetch_sub(1, Ordering::Relaxed);
             drop(place);
@@ -188,7 +189,7 @@ async fn converse(socket: TcpStream, name: &str, counts: &Counts) -> Result<()> 
     Ok(())
 }
 
-/// Writes the head, and a short body along with it.
+/// Writes the head and, with it, a short body.
 async fn head(
     stream: &mut Stream,
     status: &str,
@@ -240,7 +241,7 @@ fn number(path: &str, before: &str) -> Option<u64> {
     path.strip_prefix(before)?.parse().ok()
 }
 
-/// An IPv4 client of a socket for both families, in its own spelling.
+/// An IPv4 client of a socket for both families, written as IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,4 +1,4 @@
-//! One request each: a question with its answer, and transfers that check every byte.
+//! Single requests: a question with its answer, and transfers that check every byte.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ const GET_LIMIT: Duration = Duration::from_secs(5);
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -25,7 +25,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A line of the body by its first word: `answer.field("client")`.
+    /// Returns the line of the body with this first word: `answer.field("client")`.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.body
             .lines()
@@ -37,13 +37,13 @@ impl Answer {
         self.field("client")?.parse().ok()
     }
 
-    /// The address at which the server was asked.
+    /// The address to which the request came.
     pub fn address(&self) -> Option<SocketAddr> {
         self.field("address")?.parse().ok()
     }
 }
 
-/// Bytes that arrived whole and in order.
+/// The bytes that arrived complete and in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
     pub bytes: u64,
@@ -57,7 +57,7 @@ impl Transfer {
     }
 }
 
-/// Asks once, on a connection of its own.
+/// Sends one request on a connection of its own.
 pub fn get(host: &Host, to: SocketAddr, path: &str) -> Result<Answer> {
     let work = async || {
         let mut client = Client::connect(to, None).await?;
@@ -75,7 +75,7 @@ pub fn get(host: &Host, to: SocketAddr, path: &str) -> Result<Answer> {
         .with_context(|| format!("GET http://{to}{path}"))
 }
 
-/// Downloads, and compares every byte with what it must be.
+/// Downloads, and compares every byte with the pattern.
 pub fn transfer_down(host: &Host, to: SocketAddr, bytes: u64) -> Result<Transfer> {
     let work = async || {
         let begin = Instant::now();
@@ -111,7 +111,7 @@ pub fn transfer_down(host: &Host, to: SocketAddr, bytes: u64) -> Result<Transfer
         .with_context(|| format!("download of {bytes} bytes from {to}"))
 }
 
-/// Uploads, and compares the server's sum with ours.
+/// Uploads, and compares the server's checksum with ours.
 pub fn transfer_up(host: &Host, to: SocketAddr, bytes: u64) -> Result<Transfer> {
     let work = async || {
         let begin = Instant::now();
@@ -141,7 +141,7 @@ pub fn transfer_up(host: &Host, to: SocketAddr, bytes: u64) -> Result<Transfer> 
         let wanted = format!("bytes {bytes}\nsum {}\n", sum.text());
         ensure!(
             said == wanted,
-            "the server took in something else: {said:?}, not {wanted:?}"
+            "the server received something else: {said:?}, not {wanted:?}"
         );
         Ok(Transfer {
             bytes,
