@@ -12,40 +12,41 @@ use crate::options::{GUE_PORT, Hook, Kind, Options};
 use crate::report::Report;
 use crate::toa::{Believed, Toa};
 
-/// Make this machine a real server for direct routing or tunnels.
+/// Make this machine a real server for direct routing or tunnels
 #[derive(Clone, Debug, Parser)]
 #[command(name = "shunt agent", bin_name = "shunt agent")]
 pub struct Arguments {
     #[command(subcommand)]
     verb: Verb,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]
 enum Verb {
-    /// Take up virtual addresses, and stay so when the command ends.
+    /// Set up virtual addresses, and leave them set up when the command ends
     Join(Member),
-    /// Say what is as it should be, what is missing, and the command that sets it right.
+    /// Print what is correct, what is missing, and the commands that fix it
     Check(Member),
-    /// Restore what was there before.
+    /// Restore the state before the first join
     Leave,
-    /// Let servers of full NAT see the client where they ask for their peer, until asked to end
-    /// (SIGTERM, SIGINT). Needs a director that announces clients by TOA.
+    /// Show servers of full NAT the client's address when they ask for their peer, until SIGTERM or
+    /// SIGINT. The director must announce clients by TOA
     Toa {
-        /// Local addresses of directors, or networks of them. Nobody else is believed.
+        /// Local addresses of directors, or networks of them. TOA options from any other source are
+        /// ignored
         #[arg(value_name = "ADDRESS", required = true)]
         directors: Vec<Believed>,
-        /// The cgroup (version 2) of the servers. Without it: all of this machine.
+        /// The cgroup (version 2) of the servers; by default all programs of this machine
         #[arg(long, value_name = "DIRECTORY")]
         cgroup: Option<PathBuf>,
     },
-    /// Join, keep it so, and leave when asked to end (SIGTERM, SIGINT).
+    /// Join, repair what changes, and leave on SIGTERM or SIGINT
     Run {
         #[command(flatten)]
         member: Member,
-        /// Do not leave at the end.
+        /// Do not leave at the end
         #[arg(long)]
         keep: bool,
     },
@@ -53,37 +54,38 @@ enum Verb {
 
 #[derive(Clone, Debug, Args)]
 struct Member {
-    /// Virtual addresses.
+    /// Virtual addresses
     #[arg(value_name = "VIP")]
     vips: Vec<IpAddr>,
-    /// A device by which packets come; may be repeated. Without it: all that have an address.
+    /// A device on which packets arrive; may be repeated. By default all devices that have an
+    /// address
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
-    /// Take the directors' tunnels off: IP in IP, GUE and GRE.
+    /// Decapsulate the directors' tunnels: IP in IP, GUE and GRE
     #[arg(long)]
     tunnel: bool,
-    /// A director whose tunnels are taken; may be repeated.
+    /// A director whose tunnels are accepted; may be repeated
     #[arg(long = "director", value_name = "ADDRESS")]
     directors: Vec<IpAddr>,
-    /// Whose tunnels are taken if no director is named: any takes everybody's.
+    /// The sources whose tunnels are accepted if no director is named: any accepts every source
     #[arg(long, value_enum, value_name = "WHO", conflicts_with = "directors")]
     from: Option<Strangers>,
-    /// What tunnels come in, which says how many bytes they add.
+    /// The encapsulation of the tunnels, from which their overhead follows
     #[arg(long = "type", value_enum, default_value_t)]
     kind: Kind,
-    /// The UDP port that GUE tunnels end at; 0: none does.
+    /// The UDP port at which GUE tunnels end; 0 disables GUE
     #[arg(long, value_name = "PORT", default_value_t = GUE_PORT)]
     gue_port: u16,
-    /// Bytes that a tunnel adds to a packet. Without it: 20 if all directors named are IPv4,
-    /// else 40; and 12 more for GUE, 8 for GRE.
+    /// Bytes that a tunnel adds to a packet. By default 20 if all named directors are IPv4, else
+    /// 40, plus 12 for GUE or 8 for GRE
     #[arg(long, value_name = "BYTES")]
     overhead: Option<u16>,
-    /// Where tunnels are taken off.
+    /// Where tunnels are decapsulated
     #[arg(long, value_enum, default_value_t)]
     hook: Hook,
 }
 
-/// Who is believed without a name.
+/// The sources whose tunnels are accepted without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Strangers {
     Any,
@@ -105,7 +107,7 @@ impl From<Member> for Options {
     }
 }
 
-/// Does what the arguments say. Exit code 1 if something is missing afterwards.
+/// Runs a command line. The exit code is 1 if something is still missing afterwards.
 pub fn main(arguments: Arguments) -> Result<ExitCode> {
     let json = arguments.json;
     let report = match arguments.verb {
@@ -131,9 +133,15 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
 
 fn toa(directors: &[Believed], cgroup: Option<&Path>) -> Result<()> {
     let toa = Toa::start(directors, cgroup)?;
-    println!("programs in {} see clients", toa.cgroup().display());
+    println!(
+        "programs in {} see the addresses of clients",
+        toa.cgroup().display()
+    );
     member::until_asked_to_end()?;
-    println!("{} connections said who their client is", toa.told()?);
+    println!(
+        "{} connections carried the address of their client",
+        toa.told()?
+    );
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Where things are kept for this network namespace: the memory in `/run`, pins in bpffs.
+//! The folders of this network namespace: the agent's memory in `/run`, its pins in bpffs.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,15 +13,15 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, statfs};
 
-/// linux/magic.h.
+/// From linux/magic.h.
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 const RUN: &str = "/run/shunt";
-/// Pins lie in `shunt/NAMESPACE/agent/GENERATION`.
+/// The pins are in `shunt/NAMESPACE/agent/GENERATION`.
 const TIDY_DEPTH: usize = 4;
 const STANDARD_BPFFS: &str = "/sys/fs/bpf";
 const OWN_BPFFS: &str = "/run/shunt/bpf";
 
-/// The namespace of the calling thread, as the kernel numbers it.
+/// The calling thread's namespace, by the kernel's inode number.
 fn namespace() -> Result<u64> {
     let path = "/proc/thread-self/ns/net";
     Ok(fs::metadata(path)
@@ -29,12 +29,12 @@ fn namespace() -> Result<u64> {
         .ino())
 }
 
-/// The namespace of the calling thread, by a number that is never given twice (since 5.14).
+/// The calling thread's namespace, by a number that is never reused (since Linux 5.14).
 pub fn cookie() -> Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot open a socket")?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes no more than the eight bytes whose place and size are given.
+    // SAFETY: the kernel writes at most the eight bytes whose address and size are passed.
     let done = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -50,13 +50,13 @@ pub fn cookie() -> Result<u64> {
     Ok(cookie)
 }
 
-/// The folder of this namespace in `/run`. It need not be there.
+/// The folder of this namespace in `/run`. It may not exist.
 pub fn run() -> Result<PathBuf> {
     Ok(Path::new(RUN).join(namespace()?.to_string()))
 }
 
-/// Agents take turns, those of other namespaces too: they hold it for milliseconds, and a file
-/// for each namespace would stay behind.
+/// Locks one file for the agents of all namespaces. They hold the lock for milliseconds, and a file
+/// for each namespace would never be removed.
 pub fn alone() -> Result<File> {
     let path = Path::new(RUN).join("agent.lock");
     let file = fs::create_dir_all(RUN)
@@ -67,7 +67,7 @@ pub fn alone() -> Result<File> {
     Ok(file)
 }
 
-/// Removes a folder and those above it, as long as they are empty.
+/// Removes a folder and its parents, as long as they are empty.
 pub fn tidy(folder: &Path) {
     for folder in folder.ancestors().take(TIDY_DEPTH) {
         if fs::remove_dir(folder).is_err() {
@@ -76,7 +76,7 @@ pub fn tidy(folder: &Path) {
     }
 }
 
-/// A folder for pins of this namespace that is not there yet.
+/// Makes a new folder for pins of this namespace.
 pub fn fresh_pins() -> Result<PathBuf> {
     let all = bpffs()?
         .join("shunt")
@@ -99,8 +99,8 @@ fn bpffs() -> Result<PathBuf> {
             return Ok(path.into());
         }
     }
-    // `ip netns exec` gives its command a `/sys` without bpffs and a mount namespace that goes
-    // with it. What is mounted in that of the first process is seen there too, and stays.
+    // `ip netns exec` gives its command a `/sys` without bpffs, in a mount namespace that ends with
+    // the command. A mount in the first process's mount namespace is visible there too, and stays.
     let mounted = thread::spawn(|| enter_first().and_then(|()| mount_own())).join();
     if !matches!(mounted, Ok(Ok(()))) || !is_bpffs(OWN_BPFFS) {
         mount_own()?;
@@ -112,7 +112,7 @@ fn is_bpffs(path: &str) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Puts the calling thread into the mount namespace of the first process.
+/// Moves the calling thread into the mount namespace of the first process.
 fn enter_first() -> Result<()> {
     let first = File::open("/proc/1/ns/mnt")?;
     unshare(CloneFlags::CLONE_FS)?;

@@ -1,13 +1,13 @@
-//! What a real server needs besides its service, for direct routing and tunnels: `shunt agent`.
+//! `shunt agent`: sets up a real server for direct routing and tunnels.
 //!
-//! It puts virtual addresses on the loopback device, keeps the machine from answering ARP for
-//! them, lets packets in whose way back is another, takes the directors' tunnels off by eBPF, and
-//! lowers the segment size of what the virtual addresses answer. It changes only what is needed,
-//! writes down what was there before it changes it, and restores exactly that. It never touches
-//! the services. A server that was set up by hand works as well, and `check` says so.
+//! The agent puts virtual addresses on the loopback device, keeps the machine from answering ARP
+//! for them, relaxes the reverse path filter, decapsulates the directors' tunnels by eBPF, and
+//! lowers the segment size that the virtual addresses announce. It changes only what is needed,
+//! records the earlier state before each change, and restores exactly that. It never touches the
+//! services. A server that was set up by hand works as well, and `check` confirms it.
 //!
-//! [`join`] and [`check`] read the same list of `wanted` things; [`leave`] reads `memory`. All
-//! act in the network namespace of the calling thread.
+//! [`join`] and [`check`] read the same list of `wanted` things; [`leave`] reads `memory`. All of
+//! them act in the network namespace of the calling thread.
 
 mod arguments;
 mod folder;

@@ -1,4 +1,4 @@
-//! The machine as the kernel describes it by netlink: devices, addresses, default routes.
+//! The machine as the kernel describes it over netlink: devices, addresses, default routes.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +14,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     pub devices: Vec<Device>,
-    /// Indices of the devices that IPv4's best default routes leave by.
+    /// Indices of the devices of the best IPv4 default routes.
     pub default_by: Vec<u32>,
 }
 
@@ -61,7 +61,7 @@ impl Machine {
             .context("there is no device lo")
     }
 
-    /// The devices by which packets of directors come.
+    /// The devices on which the directors' packets arrive.
     pub fn facing(&self, names: &[String]) -> Result<Vec<&Device>> {
         if names.is_empty() {
             let numbered = |device: &&Device| {
@@ -76,11 +76,11 @@ impl Machine {
     fn named(&self, name: &str) -> Result<&Device> {
         let device = self.devices.iter().find(|device| device.name == name);
         let device = device.with_context(|| format!("there is no device {name}"))?;
-        ensure!(device.is_ethernet, "{name} is no Ethernet device");
+        ensure!(device.is_ethernet, "{name} is not an Ethernet device");
         Ok(device)
     }
 
-    /// The addresses to which a tunnel can come: all but virtual ones and those of this link.
+    /// The addresses at which a tunnel can end: all except virtual and link-local ones.
     pub fn own(&self, vips: &[IpAddr]) -> Vec<IpAddr> {
         let devices = self.devices.iter().filter(|device| !device.is_loopback);
         let addresses = devices.flat_map(|device| device.addresses.iter().copied());
@@ -90,13 +90,13 @@ impl Machine {
     }
 }
 
-/// Puts a virtual address on the loopback device, without a network around it.
+/// Puts a virtual address on the loopback device, as a single host.
 pub fn add_address(index: u32, address: IpAddr) -> Result<()> {
     ask(async |netlink: Handle| {
         let mut request = netlink.address().add(index, address, host_length(address));
         let header = &mut request.message_mut().header;
         match address {
-            // Never chosen as the source of what the machine itself begins.
+            // The kernel never chooses the address as a source of the machine's own connections.
             IpAddr::V4(_) => header.scope = AddressScope::Host,
             IpAddr::V6(_) => header.flags = AddressHeaderFlags::Nodad,
         }
@@ -132,7 +132,7 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Asks in the network namespace of the calling thread.
+/// Asks the kernel in the network namespace of the calling thread.
 fn ask<R, F>(work: impl FnOnce(Handle) -> F) -> Result<R>
 where
     F: Future<Output = Result<R>>,
@@ -170,7 +170,7 @@ fn device(message: &LinkMessage) -> Option<Device> {
     }
 }
 
-/// The machine's own address; on point-to-point links `Address` is the peer's.
+/// The machine's own address. On a point-to-point link `Address` is the peer's.
 fn local(message: &AddressMessage) -> Option<IpAddr> {
     let mut found = None;
     for attribute in &message.attributes {

@@ -1,4 +1,4 @@
-//! Joining the real servers of a virtual address, staying with them, and leaving them.
+//! Becoming a real server of virtual addresses, staying one, and leaving.
 
 use std::time::Duration;
 
@@ -14,11 +14,10 @@ use crate::report::{Item, Report, State};
 use crate::setting;
 use crate::wanted::{self, Thing, Wanted};
 
-/// How often `run` looks whether all is as it should be.
+/// How often `run` checks the state.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Makes this machine a real server of `options.vips`, and of no others. Doing it twice changes
-/// nothing.
+/// Makes this machine a real server of exactly `options.vips`. A second call changes nothing.
 pub fn join(options: &Options) -> Result<Report> {
     options.check()?;
     options.check_believed()?;
@@ -34,7 +33,7 @@ pub fn join(options: &Options) -> Result<Report> {
     for wanted in before.iter().filter(|wanted| wanted.found.is_some()) {
         make(wanted, options, &machine, &mut memory)?;
     }
-    // What was done is believed only when the kernel says so.
+    // The report shows what the kernel has afterwards, not what the agent did.
     let after = wanted::list(options, &Machine::look()?, &memory)?;
     dropped.extend(after.into_iter().map(|now| {
         let was = before
@@ -50,8 +49,8 @@ pub fn join(options: &Options) -> Result<Report> {
     Ok(report(options, dropped, &memory))
 }
 
-/// Says of each thing whether it is so, and changes nothing. Without virtual addresses it is
-/// about what was joined last.
+/// Reports the state of each thing and changes nothing. Without virtual addresses it checks the
+/// last join.
 pub fn check(options: &Options) -> Result<Report> {
     let memory = Memory::read(&folder::run()?)?;
     let options = if options.vips.is_empty() {
@@ -76,7 +75,7 @@ pub fn check(options: &Options) -> Result<Report> {
     Ok(report(options, judged.collect(), &memory))
 }
 
-/// Restores what was there before this machine joined, whoever joined it and however that ended.
+/// Restores the state before this machine joined, whichever process joined and however it ended.
 pub fn leave() -> Result<Report> {
     let folder = folder::run()?;
     let _alone = folder::alone()?;
@@ -101,7 +100,7 @@ pub fn leave() -> Result<Report> {
             setting::write(key, &change.before)?;
             items.push(Item::restored(format!("{key} is {}", change.before)));
         } else if let Some(present) = present.filter(|present| *present != change.before) {
-            // Somebody else wants it so; it was not our value that we would take away.
+            // Somebody else set this value, so the agent does not undo it.
             let what = format!("{key} was {}", change.before);
             items.push(Item {
                 what,
@@ -136,8 +135,8 @@ pub fn until_asked_to_end() -> Result<()> {
     })
 }
 
-/// Joins, keeps it so until a signal asks for the end, and leaves, unless `keep` is set. Says each
-/// change to `tell`.
+/// Joins, repairs changes until a signal asks for the end, and then leaves, unless `keep` is set.
+/// Passes each change to `tell`.
 pub fn run(options: &Options, keep: bool, mut tell: impl FnMut(&Report)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -161,11 +160,11 @@ pub fn run(options: &Options, keep: bool, mut tell: impl FnMut(&Report)) -> Resu
         if is_over {
             break;
         }
-        // A device that is away for a moment must not end the service of the others.
+        // A device that is missing for a moment must not end the service on the others.
         match join(options) {
             Ok(report) if report.has_changes() || !report.is_ready() => tell(&report),
             Ok(_) => {}
-            Err(error) => eprintln!("cannot set right what changed: {error:#}"),
+            Err(error) => eprintln!("cannot repair what changed: {error:#}"),
         }
     }
     if !keep {
@@ -174,7 +173,7 @@ pub fn run(options: &Options, keep: bool, mut tell: impl FnMut(&Report)) -> Resu
     Ok(())
 }
 
-/// Takes away what an earlier join brought and this one does not ask for.
+/// Undoes what an earlier join set up and this one does not ask for.
 fn drop_unwanted(options: &Options, machine: &Machine, memory: &mut Memory) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let unwanted = memory
@@ -188,7 +187,7 @@ fn drop_unwanted(options: &Options, machine: &Machine, memory: &mut Memory) -> R
         && let Some(programs) = memory.programs.take()
     {
         program::detach(&programs)?;
-        items.push(Item::restored("tunnels are not taken off".to_owned()));
+        items.push(Item::restored("tunnels are not decapsulated".to_owned()));
     }
     if !items.is_empty() {
         memory.write()?;
@@ -216,12 +215,12 @@ fn make(wanted: &Wanted, options: &Options, machine: &Machine, memory: &mut Memo
     }
 }
 
-/// Attaches the programs, or only tells them if they hang where they should.
+/// Attaches the programs, or only configures them if they are attached correctly.
 fn attach(options: &Options, machine: &Machine, memory: &mut Memory) -> Result<()> {
     let facing = machine.facing(&options.devices)?;
     ensure!(
         !facing.is_empty(),
-        "no device has an address, so no tunnel can come here"
+        "no device has an address, so no tunnel can end here"
     );
     let names: Vec<&str> = facing.iter().map(|device| device.name.as_str()).collect();
     let lesson = Lesson::new(options, machine, &facing);
@@ -233,8 +232,8 @@ fn attach(options: &Options, machine: &Machine, memory: &mut Memory) -> Result<(
         }
     }
     let earlier = memory.programs.take();
-    // Links of tc hang beside each other, and of two programs the second sees no tunnel. All
-    // else has one place a device.
+    // A device may have several tc links, and the second program would see no tunnel. Every other
+    // hook has room for one program a device.
     let side_by_side = hook == Hook::Tc && program::has_links();
     if let Some(programs) = earlier.as_ref().filter(|_| !side_by_side) {
         program::detach(programs)?;

@@ -1,7 +1,7 @@
-//! What the agent changed and what was there before, in a file, so that a later `leave` restores
-//! it whatever became of the process that joined.
+//! The agent's changes and the state before them, in a file, so that a later `leave` restores it
+//! whatever became of the process that joined.
 //!
-//! A change is written down before it is made.
+//! Each change is recorded before it is made.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +20,13 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     version: u32,
-    /// The namespace that it is about. Its number may be given to another one after its end.
+    /// The namespace of the memory. Its number may be reused after its end.
     namespace: u64,
-    /// What was asked for last.
+    /// The options of the last join.
     pub options: Options,
-    /// Virtual addresses that were put on the loopback device.
+    /// The virtual addresses that the agent put on the loopback device.
     pub addresses: Vec<IpAddr>,
-    /// Settings that were changed, by their keys.
+    /// The settings that the agent changed, by their keys.
     pub settings: BTreeMap<String, Change>,
     pub programs: Option<Programs>,
     #[serde(skip)]
@@ -43,12 +43,12 @@ pub struct Change {
 pub struct Programs {
     pub pins: PathBuf,
     pub devices: Vec<String>,
-    /// Attached by filters, which the kernel keeps without a pin (before 6.6).
+    /// The programs are attached by filters, which the kernel keeps without a pin (before 6.6).
     pub filters: bool,
 }
 
 impl Memory {
-    /// What was written down in this folder; nothing if there is no file.
+    /// Reads the memory of a folder; `None` if there is no file.
     pub fn read(folder: &Path) -> Result<Memory> {
         let path = folder.join("agent.json");
         let namespace = folder::cookie()?;
@@ -69,7 +69,7 @@ impl Memory {
             }
         };
         let mut memory: Memory = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no memory of the agent", path.display()))?;
+            .with_context(|| format!("{} is not a memory file of the agent", path.display()))?;
         ensure!(
             memory.version == VERSION,
             "{} has version {}, this agent writes {VERSION}; leave with the agent that wrote it",
@@ -77,7 +77,7 @@ impl Memory {
             memory.version
         );
         if memory.namespace != namespace {
-            // What it changed went with its namespace; only pins stay.
+            // The agent's changes ended with their namespace. Only pins remain.
             if let Some(programs) = &memory.programs {
                 let _ = fs::remove_dir_all(&programs.pins);
             }
@@ -87,7 +87,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Writes it down, whole or not at all.
+    /// Writes the memory, whole or not at all.
     pub fn write(&self) -> Result<()> {
         let beside = self.path.with_extension("json.new");
         let text = serde_json::to_vec_pretty(self)?;
@@ -98,7 +98,7 @@ impl Memory {
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Notes a change of a setting. What was there before the first change stays noted.
+    /// Records a change of a setting. The value before the first change is kept.
     pub fn note_setting(&mut self, key: &str, before: String, after: &str) -> Result<()> {
         self.settings
             .entry(key.to_owned())

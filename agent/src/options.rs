@@ -1,4 +1,4 @@
-//! What the operator asks for.
+//! The operator's options.
 
 use std::net::IpAddr;
 
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 pub struct Options {
     /// Virtual addresses to serve.
     pub vips: Vec<IpAddr>,
-    /// Devices by which packets come; all that have an address if none is named.
+    /// Devices on which packets arrive. If none is named: all devices that have an address.
     pub devices: Vec<String>,
-    /// Packets come by tunnels, which are to be taken off here.
+    /// Packets arrive in tunnels, which the agent must decapsulate.
     pub tunnel: bool,
-    /// What tunnels come in. All are taken off; this one says how many bytes it adds.
+    /// The encapsulation whose overhead is assumed. Every kind is decapsulated.
     pub kind: Kind,
-    /// The UDP port that GUE tunnels end at; 0: none does.
+    /// The UDP port at which GUE tunnels end; 0 disables GUE.
     pub gue_port: u16,
-    /// The only ends of tunnels that are believed.
+    /// The only sources from which tunnels are accepted.
     pub directors: Vec<IpAddr>,
-    /// Everybody's tunnels are believed, if no director is named.
+    /// Tunnels are accepted from every source, if no director is named.
     pub anyone: bool,
-    /// Bytes that a tunnel puts before a packet. Without it, what the directors' addresses say.
+    /// Bytes that a tunnel adds. Without it, they follow from the directors' addresses.
     pub overhead: Option<u16>,
     pub hook: Hook,
 }
 
-/// IANA: `gue`.
+/// The port that IANA registered for `gue`.
 pub const GUE_PORT: u16 = 6080;
 
 impl Default for Options {
@@ -46,7 +46,7 @@ impl Default for Options {
     }
 }
 
-/// What a packet travels in.
+/// The encapsulation of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -70,25 +70,25 @@ impl Kind {
     }
 }
 
-/// Where tunnels are taken off.
+/// Where tunnels are decapsulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
-    /// tc, which keeps offloads and attaches without a stop of the device; generic XDP on kernels
-    /// before 6.3, whose tc cannot take an IPv6 header off an IPv4 packet or the reverse.
+    /// tc, which keeps offloads and attaches without interrupting the device. On kernels before
+    /// 6.3, whose tc cannot remove an IPv6 header from an IPv4 packet or the reverse: generic XDP.
     #[default]
     Auto,
     Tc,
     /// XDP in the driver.
     Native,
-    /// XDP in the kernel's own path. It does not see what a tc program of the same machine
-    /// redirected, as a director in a neighbouring container does.
+    /// XDP in the kernel's generic path. It does not see what a tc program of the same machine
+    /// redirected, for example a director in a neighbouring container.
     Generic,
 }
 
 const OUTER_V4: u16 = 20;
 const OUTER_V6: u16 = 40;
-/// More could not be a header, and would leave no room for packets.
+/// The largest overhead. No header is longer, and a longer one would leave no room for packets.
 const OVERHEAD_MOST: u16 = 256;
 
 impl Options {
@@ -110,23 +110,23 @@ impl Options {
         let overhead = self.overhead.unwrap_or_default();
         ensure!(
             overhead <= OVERHEAD_MOST,
-            "an overhead of {overhead} bytes is too much; {OVERHEAD_MOST} are the most"
+            "an overhead of {overhead} bytes is too large; the limit is {OVERHEAD_MOST}"
         );
         Ok(())
     }
 
-    /// Whose tunnels are taken must be said: whoever may send one gets packets past what guards
-    /// this machine.
+    /// The sources of tunnels must be named: a host that may send a tunnel gets its packets past
+    /// the filters in front of this machine.
     pub(crate) fn check_believed(&self) -> Result<()> {
         ensure!(
             !self.tunnel || self.anyone || !self.directors.is_empty(),
-            "whose tunnels? name each director with --director ADDRESS, or say --from any to take \
-             everybody's"
+            "whose tunnels? name each director with --director ADDRESS, or accept every source \
+             with --from any"
         );
         Ok(())
     }
 
-    /// Bytes before each packet. Who does not know the directors is on the safe side.
+    /// Bytes added to each packet. If the directors are not known, the larger value is used.
     pub(crate) fn overhead(&self) -> u16 {
         let all_v4 = self.directors.iter().all(IpAddr::is_ipv4);
         match self.overhead {

@@ -1,4 +1,4 @@
-//! The programs of a real server: loaded, attached, pinned, told, asked, taken away.
+//! The eBPF programs of a real server: loading, attaching, pinning, configuring, reading, removing.
 //!
 //! Links and maps are pinned, so that they stay when the process that made them ends.
 
@@ -30,17 +30,17 @@ const ADDRESSES: &str = "ADDRESSES";
 const SETTINGS: &str = "SETTINGS";
 const COUNTERS: &str = "COUNTERS";
 
-/// IPv4's and IPv6's header with that of TCP.
+/// The bytes of the IPv4 or IPv6 header and the TCP header.
 const HEADERS4: u32 = 20 + 20;
 const HEADERS6: u32 = 40 + 20;
-/// RFC 9293, 3.7.1: what every host takes.
+/// RFC 9293, 3.7.1: the segment size that every host accepts.
 const SEGMENT_LEAST: u32 = 536;
 
-/// What the programs are told.
+/// The configuration of the programs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lesson {
     pub settings: Settings,
-    /// Roles of addresses, IPv4 mapped into IPv6.
+    /// The role of each address. IPv4 addresses are mapped into IPv6.
     pub roles: BTreeMap<[u8; 16], u32>,
 }
 
@@ -74,7 +74,7 @@ impl Lesson {
     }
 }
 
-/// As `realserver::key` makes it of a packet's address.
+/// Builds the key as `realserver::key` builds it from a packet's address.
 fn key(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -86,10 +86,10 @@ fn key(address: IpAddr) -> [u8; 16] {
 #[derive(Clone, Copy)]
 struct Entry(Settings);
 
-// SAFETY: eight bytes of integers without padding, as the assertion beside the type proves.
+// SAFETY: the type is eight bytes of integers without padding; the assertion beside it proves this.
 unsafe impl Pod for Entry {}
 
-/// Where the tunnels are taken off, by what this kernel can do.
+/// The hook for the decapsulation, as far as this kernel supports it.
 #[must_use]
 pub fn hook(asked: Hook) -> Hook {
     match asked {
@@ -99,18 +99,18 @@ pub fn hook(asked: Hook) -> Hook {
     }
 }
 
-/// Whether tc programs hang in links of their own, several beside each other, or in filters.
+/// Whether tc programs are attached by links, of which a device may have several, or by filters.
 #[must_use]
 pub fn has_links() -> bool {
     is_kernel(6, 6)
 }
 
-/// Whether the kernel is this one or a later one. One that does not say is taken for a late one.
+/// Whether the kernel is at least this version. An unreadable version counts as recent.
 fn is_kernel(major: u8, minor: u8) -> bool {
     KernelVersion::current().map_or(true, |kernel| kernel >= KernelVersion::new(major, minor, 0))
 }
 
-/// Loads the programs, tells them, and attaches them to all devices or to none.
+/// Loads and configures the programs, and attaches them to all devices or to none.
 pub fn attach(devices: &[&str], hook: Hook, lesson: &Lesson, pins: &Path) -> Result<()> {
     let mut ebpf = EbpfLoader::new()
         .load(shunt_ebpf::REALSERVER)
@@ -152,10 +152,10 @@ fn attach_tc(
     }
     let what = || format!("cannot attach {name} to {device}");
     if !has_links() {
-        // It may be there already.
+        // The qdisc may exist already.
         let _ = qdisc_add_clsact(device);
         let id = program.attach(device, direction).with_context(what)?;
-        // A filter stays until it is taken away by name.
+        // A filter stays until it is removed by name.
         std::mem::forget(program.take_link(id)?);
         return Ok(());
     }
@@ -190,7 +190,7 @@ fn attach_xdp(ebpf: &mut Ebpf, device: &str, hook: Hook, pins: &Path) -> Result<
     Ok(())
 }
 
-/// Takes the programs away. What is gone already is no fault.
+/// Removes the programs. A program that is already gone is not an error.
 pub fn detach(programs: &Programs) -> Result<()> {
     if programs.filters {
         for device in &programs.devices {
@@ -209,18 +209,18 @@ pub fn detach(programs: &Programs) -> Result<()> {
     }
 }
 
-/// Tells the programs what changed, address by address.
+/// Gives the programs the changed settings and addresses.
 pub fn tell(pins: &Path, lesson: &Lesson) -> Result<()> {
     let mut settings: Array<_, Entry> = Map::Array(map(pins, SETTINGS)?).try_into()?;
     settings
         .set(0, Entry(lesson.settings), 0)
-        .context("cannot tell the programs their settings")?;
+        .context("cannot configure the programs")?;
     let mut addresses: HashMap<_, [u8; 16], u32> =
         Map::HashMap(map(pins, ADDRESSES)?).try_into()?;
     for (address, role) in &lesson.roles {
         addresses
             .insert(address, role, 0)
-            .context("cannot tell the programs an address")?;
+            .context("cannot give the programs an address")?;
     }
     let known: BTreeSet<[u8; 16]> = addresses.keys().collect::<Result<_, _>>()?;
     for address in known
@@ -229,12 +229,12 @@ pub fn tell(pins: &Path, lesson: &Lesson) -> Result<()> {
     {
         addresses
             .remove(address)
-            .context("cannot make the programs forget an address")?;
+            .context("cannot remove an address from the programs")?;
     }
     Ok(())
 }
 
-/// What is wrong with the programs; nothing if all is as it should be.
+/// What is wrong with the programs; `None` if everything is as wanted.
 pub fn missing(
     programs: &Programs,
     hook: Hook,
@@ -279,7 +279,7 @@ fn is_attached(programs: &Programs, device: &str, direction: TcAttachType, name:
         .is_ok_and(|(_, programs)| programs.iter().any(is_ours))
 }
 
-/// What the programs counted, over all CPUs.
+/// The programs' counters, summed over all CPUs.
 pub fn counters(pins: &Path) -> Result<BTreeMap<&'static str, u64>> {
     let counters: PerCpuArray<_, u64> = Map::PerCpuArray(map(pins, COUNTERS)?).try_into()?;
     let read = |note: Note| Ok((note.name(), counters.get(&(note as u32), 0)?.iter().sum()));

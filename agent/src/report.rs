@@ -1,4 +1,4 @@
-//! What was found and done, for people and for programs.
+//! The result of a command, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct Report {
     pub vips: Vec<IpAddr>,
     pub items: Vec<Item>,
-    /// What the programs counted, if they are there.
+    /// The counters of the programs, if they are loaded.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -20,10 +20,10 @@ pub struct Report {
 pub struct Item {
     pub what: String,
     pub state: State,
-    /// What is so, where that is not what is wanted.
+    /// The present state, if it differs from what is wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// The command that sets it right.
+    /// The command that fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
@@ -31,15 +31,15 @@ pub struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It was so before.
+    /// It was already as wanted.
     Ok,
-    /// It is so since this command.
+    /// This command set it.
     Done,
-    /// It is not so.
+    /// It is not as wanted.
     Missing,
     /// It is as it was before the server joined.
     Restored,
-    /// Somebody else changed it in the meantime; it stays as it is.
+    /// Somebody else changed it since the join. It stays as it is.
     Kept,
 }
 
@@ -50,7 +50,7 @@ impl Report {
         self.items.iter().all(|item| item.state != State::Missing)
     }
 
-    /// Whether anything was changed.
+    /// Whether the command changed anything.
     #[must_use]
     pub fn has_changes(&self) -> bool {
         self.items

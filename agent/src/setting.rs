@@ -1,4 +1,4 @@
-//! Kernel settings of the network namespace.
+//! Kernel settings (sysctls) of the network namespace.
 
 use std::fs;
 use std::io;
@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A setting of a device, or of `all`: `net/ipv4/conf/DEVICE/NAME`. Device names may have dots.
+/// The key of a setting of a device or of `all`: `net/ipv4/conf/DEVICE/NAME`. Keys use slashes,
+/// because device names may have dots.
 #[must_use]
 pub fn key(device: &str, name: &str) -> String {
     format!("net/ipv4/conf/{device}/{name}")
 }
 
-/// The value; `None` if there is no such setting, as when its device is gone.
+/// The value; `None` if the setting does not exist, for example because its device is gone.
 pub fn read(key: &str) -> Result<Option<String>> {
     match fs::read_to_string(path(key)) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
@@ -21,7 +22,7 @@ pub fn read(key: &str) -> Result<Option<String>> {
     }
 }
 
-/// The value as a number, 0 if there is none.
+/// The value as a number; 0 if it does not exist.
 pub fn number(key: &str) -> Result<u32> {
     Ok(read(key)?.and_then(|text| text.parse().ok()).unwrap_or(0))
 }

@@ -1,8 +1,9 @@
-//! Who the client is, for servers of full NAT: `shunt agent toa`.
+//! Shows servers of full NAT the address of the client: `shunt agent toa`.
 //!
-//! Directors say it in an option of the SYN. Three programs hear it and tell it to whoever asks a
-//! socket for its peer, by `accept` or `getpeername`. They hang on a cgroup for as long as this
-//! runs; nothing is left behind, whatever ends it.
+//! Directors send the address in an option of the SYN. One program reads the option. Two others
+//! give the address to a program that asks a socket for its peer, by `accept` or `getpeername`. The
+//! programs are attached to a cgroup while this process runs. Nothing remains afterwards, however
+//! the process ends.
 
 use std::fs;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ const PEERS: [&str; 2] = ["realserver_peer4", "realserver_peer6"];
 const DIRECTORS: &str = "DIRECTORS";
 const TOLD: &str = "TOLD";
 
-/// Local addresses of directors: one, or a network of them.
+/// The local addresses of directors: one address, or a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Believed {
     pub address: IpAddr,
@@ -30,7 +31,7 @@ pub struct Believed {
 impl FromStr for Believed {
     type Err = String;
 
-    /// `10.1.0.99`, `2001:db8:1::/64`.
+    /// Reads `10.1.0.99` or `2001:db8:1::/64`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
@@ -45,13 +46,13 @@ impl FromStr for Believed {
             Some(Self { address, length })
         });
         read.ok_or_else(|| {
-            format!("\"{text}\" is no address and no network; write 10.1.0.99 or 10.1.0.0/24")
+            format!("\"{text}\" is not an address or a network; write 10.1.0.99 or 10.1.0.0/24")
         })
     }
 }
 
 impl Believed {
-    /// As the programs have it: IPv4 mapped into IPv6.
+    /// The form that the programs use: IPv4 mapped into IPv6.
     fn key(self) -> Key<[u8; 16]> {
         let length = u32::from(self.length);
         match self.address {
@@ -61,7 +62,7 @@ impl Believed {
     }
 }
 
-/// The programs, which work as long as this lives.
+/// The programs. They work while this value lives.
 #[derive(Debug)]
 pub struct Toa {
     ebpf: Ebpf,
@@ -69,8 +70,8 @@ pub struct Toa {
 }
 
 impl Toa {
-    /// Begins to tell programs in this cgroup, or without one in all, who their clients are.
-    /// Nobody but these directors is believed.
+    /// Starts to show programs in this cgroup, or without one all programs, the addresses of their
+    /// clients. Only options from these directors are read.
     pub fn start(believed: &[Believed], cgroup: Option<&Path>) -> Result<Toa> {
         ensure!(
             !believed.is_empty(),
@@ -91,9 +92,10 @@ impl Toa {
         for director in believed {
             directors
                 .insert(&director.key(), 1, 0)
-                .context("cannot name a director to the programs")?;
+                .context("cannot give the programs the address of a director")?;
         }
-        // Who asks comes first, so that nothing that was heard is not told.
+        // The programs that answer are attached first, so that every address that is read can be
+        // asked for.
         for name in PEERS {
             let peer: &mut CgroupSockAddr = program(&mut ebpf, name)?;
             peer.load()
@@ -113,13 +115,13 @@ impl Toa {
         Ok(Toa { ebpf, cgroup })
     }
 
-    /// Where the programs hang.
+    /// The cgroup to which the programs are attached.
     #[must_use]
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 
-    /// How many connections said who their client is.
+    /// The number of connections that carried the address of their client.
     pub fn told(&self) -> Result<u64> {
         let map: &Map = self.ebpf.map(TOLD).context("the object lacks a map")?;
         let told: PerCpuArray<_, u64> = map.try_into()?;
@@ -136,7 +138,7 @@ where
     Ok(program.try_into()?)
 }
 
-/// The root of the cgroups of version 2.
+/// The root of the version 2 cgroups.
 fn root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
     let place = mounts.lines().find_map(|line| {
@@ -167,7 +169,7 @@ mod tests {
         }
         for text in ["", "10.1.0", "10.1.0.0/33", "2001:db8::/129", "10.1.0.0/"] {
             let told = text.parse::<Believed>().unwrap_err();
-            assert!(told.contains("no address and no network"), "{told}");
+            assert!(told.contains("not an address or a network"), "{told}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The list of what a real server needs, each with what is so. `check` shows it, `join` works
-//! it off from top to bottom: a virtual address comes last, when nothing can answer ARP for it.
+//! The list of what a real server needs, each item with its present state. `check` prints the list
+//! and `join` works through it from top to bottom. Virtual addresses come last, when nothing can
+//! answer ARP for them.
 
 use std::net::IpAddr;
 
@@ -14,7 +15,7 @@ use crate::setting;
 pub struct Wanted {
     pub thing: Thing,
     pub what: String,
-    /// What is so instead; nothing if it is as wanted.
+    /// The present state, if it differs from what is wanted.
     pub found: Option<String>,
     pub fix: String,
 }
@@ -26,7 +27,8 @@ pub enum Thing {
     },
     Programs,
     Address(IpAddr),
-    /// Only told: taking an address from a device that somebody configured is not for us.
+    /// `join` only reports this item: the agent does not take an address from a device that
+    /// somebody configured.
     Elsewhere,
 }
 
@@ -57,13 +59,13 @@ pub fn list(options: &Options, machine: &Machine, memory: &Memory) -> Result<Vec
     Ok(wanted)
 }
 
-/// ip-sysctl: 1 and 2 answer for addresses of the asked device only, 8 never. What lies between
-/// is about scopes.
+/// ip-sysctl: with 1 and 2 a device answers only for its own addresses, with 8 for none. The values
+/// between them concern scopes.
 fn is_silent(value: u32) -> bool {
     matches!(value, 1 | 2 | 8)
 }
 
-/// The kernel takes the larger of the settings of `all` and of the device.
+/// The kernel uses the larger one of the values for `all` and for the device.
 fn arp(
     options: &Options,
     machine: &Machine,
@@ -90,7 +92,7 @@ fn arp(
         let present = setting::number(&own)?;
         let effective = all.max(present);
         if !is_right(effective) {
-            // A larger value that is wrong is changed where it is.
+            // A value that is too large is changed where it is set.
             let in_device = if effective > value {
                 present == effective
             } else {
@@ -106,15 +108,15 @@ fn arp(
         None => (common, None),
     };
     Ok(Wanted {
-        what: format!("{name} is {value}: the network is told nothing of virtual addresses"),
+        what: format!("{name} is {value}: virtual addresses are not announced to the network"),
         fix: format!("sysctl -w {key}={value}"),
         thing: Thing::Setting { key, value },
         found,
     })
 }
 
-/// A strict reverse path filter drops a client's packet that comes by another device than the
-/// one that leads back to the client.
+/// A strict reverse path filter drops a client's packet if the route back to the client leaves by
+/// another device.
 fn way_back(machine: &Machine, device: &Device) -> Result<Wanted> {
     const STRICT: u32 = 1;
     const LOOSE: u32 = 2;
@@ -123,8 +125,8 @@ fn way_back(machine: &Machine, device: &Device) -> Result<Wanted> {
     let effective = all.max(setting::number(&key)?);
     let drops = effective == STRICT && !machine.default_by.contains(&device.index);
     Ok(Wanted {
-        what: format!("rp_filter lets packets of clients in by {}", device.name),
-        found: drops.then(|| format!("{effective}, and the way back is another")),
+        what: format!("rp_filter accepts packets of clients on {}", device.name),
+        found: drops.then(|| format!("{effective}, and the route back leaves by another device")),
         fix: format!("sysctl -w {key}={LOOSE}"),
         thing: Thing::Setting { key, value: LOOSE },
     })
@@ -173,7 +175,7 @@ fn held(machine: &Machine, address: IpAddr) -> Result<Wanted> {
     })
 }
 
-/// A virtual address on a device is answered for there, whatever the settings.
+/// A device answers ARP for every virtual address on it, whatever the settings.
 fn elsewhere(machine: &Machine, address: IpAddr) -> Option<Wanted> {
     let has = |device: &&Device| !device.is_loopback && device.addresses.contains(&address);
     let device = machine.devices.iter().find(has)?;

@@ -1,4 +1,4 @@
-//! Joining changes what is needed and nothing else; leaving restores exactly that.
+//! A join changes what is needed and nothing else. A leave restores exactly that.
 
 mod bed;
 
@@ -14,7 +14,7 @@ use shunt_lab::{
     Host, HttpServer, PacketSocket, Process, Route, UdpEcho, get, skipped, udp_ask, until, veth,
 };
 
-/// How long silence is listened to.
+/// How long a test waits to prove that no packet comes.
 const SILENCE: Duration = Duration::from_millis(300);
 const SETTINGS: [&str; 3] = ["arp_ignore", "arp_announce", "rp_filter"];
 
@@ -45,7 +45,7 @@ fn leaving_restores_settings_addresses_and_programs() -> Result<()> {
     let _tunnel = bed.tunnel(false)?;
     bed.server.address("lo", VIRTUAL4)?;
     let answer = udp_ask(&bed.client, service(VIRTUAL4, 53), 100, SILENCE);
-    assert!(answer.is_err(), "the tunnel is still taken off");
+    assert!(answer.is_err(), "the tunnel is still decapsulated");
     Ok(())
 }
 
@@ -258,7 +258,7 @@ fn a_running_agent_sets_right_what_somebody_undid_and_leaves_at_the_end() -> Res
     Ok(())
 }
 
-/// Not a test: what runs in the processes that [`start`] starts.
+/// The code of the processes that [`start`] starts. It is not a test by itself.
 #[test]
 fn agent_process() -> Result<()> {
     let Ok(line) = std::env::var("SHUNT_AGENT_LINE") else {
@@ -289,7 +289,7 @@ fn wait_ready(bed: &Bed) -> Result<()> {
     })
 }
 
-/// All that the agent may change.
+/// Everything that the agent may change.
 fn state(host: &Host) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     let mut devices = vec!["all".to_owned(), "default".to_owned()];
@@ -366,8 +366,8 @@ fn answers_solicitation(bed: &Bed, address: &str) -> Result<bool> {
     })
 }
 
-/// Whether the server answers a question. A second question, which is always answered, shows
-/// that no answer to the first will come.
+/// Whether the server answers a question. The answer to a second question, which always comes,
+/// shows that none to the first will come.
 fn asked(bed: &Bed, question: &[u8], is_answer: impl Fn(&[u8]) -> bool) -> Result<bool> {
     let mut wire = PacketSocket::open(&bed.director, "back")?;
     wire.send(question)?;
@@ -375,6 +375,6 @@ fn asked(bed: &Bed, question: &[u8], is_answer: impl Fn(&[u8]) -> bool) -> Resul
     let first = wire.receive(LIMIT, |seen| {
         !seen.outgoing && (is_answer(&seen.frame) || is_arp_answer(&seen.frame, SERVER4))
     })?;
-    let first = first.context("the server answers nothing at all")?;
+    let first = first.context("the server does not answer at all")?;
     Ok(is_answer(&first.frame))
 }

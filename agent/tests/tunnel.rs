@@ -1,4 +1,4 @@
-//! Tunnels of a director end at a real server without a tunnel device, and its stack answers from
+//! A director's tunnels end at a real server without a tunnel device, and its stack answers from
 //! the virtual address.
 
 mod bed;
@@ -129,7 +129,7 @@ fn announced(frame: &[u8]) -> Option<u16> {
         [0x86, 0xdd] if frame.get(20) == Some(&6) => 54,
         _ => return None,
     };
-    // Stacks put the segment size first.
+    // Linux puts the segment size first among the options.
     let is_syn_ack = frame.get(l4 + 13)? & 0x12 == 0x12 && frame.get(l4 + 20..l4 + 22)? == [2, 4];
     is_syn_ack.then(|| u16::from_be_bytes([frame[l4 + 22], frame[l4 + 23]]))
 }

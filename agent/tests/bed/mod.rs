@@ -1,7 +1,7 @@
-//! A client, a director that wraps each packet, and a real server; all with real stacks.
+//! A client, a director that encapsulates each packet, and a real server, all with real stacks.
 //!
-//! The director takes what the client sends to virtual addresses off its wire and puts it into
-//! tunnels to the server. Answers pass its kernel as a router's.
+//! The director reads what the client sends to virtual addresses from the client's wire and sends
+//! it to the server in tunnels. Its kernel routes the answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub const SERVER4: &str = "10.1.0.7";
 pub const SERVER6: &str = "2001:db8:1::7";
 pub const DIRECTOR4: &str = "10.1.0.1";
 pub const DIRECTOR6: &str = "2001:db8:1::1";
-/// The next hop of the client; no device has it, so that no kernel takes the packets.
+/// The client's next hop. No device has it, so that no kernel receives the packets.
 const NOWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
 pub struct Bed {
@@ -51,7 +51,7 @@ impl Bed {
         ] {
             host.wire(device)?;
         }
-        // Joined packets could not be wrapped.
+        // Packets joined by offloads could not be encapsulated.
         director.offload("front", Offload::Gro, false)?;
         director.sysctls(&[
             ("net.ipv4.ip_forward", "1"),
@@ -80,7 +80,7 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Begins to wrap what the client sends, in IPv4 or IPv6.
+    /// Begins to encapsulate what the client sends, in IPv4 or IPv6.
     pub fn tunnel(&self, outer_v6: bool) -> Result<Tunnel> {
         let mut from = PacketSocket::open(&self.director, "front")?;
         let to = PacketSocket::open(&self.director, "back")?;
@@ -94,7 +94,7 @@ impl Bed {
                     from.receive(end, |seen| !seen.outgoing && seen.frame[..6] == NOWHERE)?;
                 if let Some(seen) = wanted {
                     let frame = wrap(&ethernet, &seen.frame[14..], outer_v6);
-                    // What is too long does not fit the wire, as with a real director.
+                    // A packet that is too long for the wire is lost, as with a real director.
                     let _ = to.send(&frame);
                 }
             }
@@ -106,7 +106,7 @@ impl Bed {
         })
     }
 
-    /// Makes the server a member, and undoes it when the guard goes.
+    /// Makes the server a member. Dropping the guard undoes it.
     pub fn join(&self, options: &Options) -> Result<Joined> {
         let report = self.server.run(|| shunt_agent::join(options))?;
         Ok(Joined {
@@ -116,7 +116,7 @@ impl Bed {
     }
 }
 
-/// Wraps until it is dropped.
+/// Encapsulates until it is dropped.
 pub struct Tunnel {
     go_on: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
