@@ -1,8 +1,8 @@
-//! Puts the forward declarations of an object's BTF into the order of their names.
+//! Sorts the forward declarations of an object's BTF by name.
 //!
-//! LLVM writes them in the order of addresses in its own memory, which the length of a path or
-//! another malloc changes. Everything else in the object is the same wherever it is built. The
-//! layout of types is in the kernel's `Documentation/bpf/btf.rst`.
+//! LLVM writes them in the order of addresses in its own memory, which changes with the length of a
+//! path or with another malloc. Everything else in the object is the same wherever it is built. The
+//! format of BTF is described in the kernel's `Documentation/bpf/btf.rst`.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ const UNION: u32 = 5;
 const FORWARD: u32 = 7;
 const PROTOTYPE: u32 = 13;
 
-/// Kinds whose third word is a size, or nothing; in all others it is the number of a type.
+/// Kinds whose third word is a size or unused. In all other kinds it is the number of a type.
 const WITHOUT_TYPE: [u32; 8] = [1, ARRAY, STRUCT, UNION, 6, FORWARD, 15, 16];
 
-/// The section `.BTF` with its forward declarations, and their names, in order.
+/// Returns the section `.BTF` with its forward declarations, and their names, sorted.
 pub fn sort(section: &[u8]) -> Result<Vec<u8>> {
     let mut btf = Btf::read(section)?;
     btf.sort_names()?;
@@ -28,9 +28,9 @@ pub fn sort(section: &[u8]) -> Result<Vec<u8>> {
 
 struct Btf {
     section: Vec<u8>,
-    /// Where the strings begin and end.
+    /// The range of the strings.
     strings: (usize, usize),
-    /// Where each type begins; the type numbered 1 is the first.
+    /// The offset of each type. The first one has the number 1.
     types: Vec<usize>,
 }
 
@@ -44,7 +44,7 @@ impl Btf {
         };
         ensure!(
             btf.word(0)? & 0xffff == MAGIC,
-            "this is no BTF of a little-endian machine"
+            "this is not BTF of a little-endian machine"
         );
         let header = btf.word(4)? as usize;
         let begin = header + btf.word(8)? as usize;
@@ -53,7 +53,7 @@ impl Btf {
         btf.strings = (strings, strings + btf.word(20)? as usize);
         ensure!(
             btf.strings.1 <= btf.section.len(),
-            "the strings of BTF end outside"
+            "the strings of BTF exceed the section"
         );
         let mut at = begin;
         while at < end {
@@ -63,24 +63,24 @@ impl Btf {
         Ok(btf)
     }
 
-    /// How many bytes follow the three words of a type.
+    /// The number of bytes that follow the three words of a type.
     fn tail(&self, at: usize) -> Result<usize> {
         let members = self.word(at + 4)? as usize & 0xffff;
         Ok(match self.kind(at)? {
             // INT, VAR and DECL_TAG have one more word.
             1 | 14 | 17 => 4,
             ARRAY => 12,
-            // Members; DATASEC's variables; values of ENUM64.
+            // Members; the variables of DATASEC; the values of ENUM64.
             STRUCT | UNION | 15 | 19 => 12 * members,
-            // Values of ENUM; parameters.
+            // The values of ENUM; parameters.
             6 | PROTOTYPE => 8 * members,
             2 | 7..=12 | 16 | 18 => 0,
-            kind => anyhow::bail!("BTF has a type of the unknown kind {kind}"),
+            kind => anyhow::bail!("BTF has a type of unknown kind {kind}"),
         })
     }
 
-    /// Names of forward declarations stand one behind the other. A name that something else has as
-    /// well may stand elsewhere, and stays there.
+    /// The names of forward declarations follow one another. A name that something else also uses
+    /// may be elsewhere, and stays there.
     fn sort_names(&mut self) -> Result<()> {
         let mut names = BTreeMap::new();
         for at in self.forwards()? {
@@ -118,7 +118,8 @@ impl Btf {
         let mut forwards = Vec::new();
         for at in self.forwards()? {
             let id = self.types.iter().position(|t| *t == at).unwrap_or_default() as u32 + 1;
-            // Two of one name are told apart by who refers to them first.
+            // Two declarations with the same name are ordered by the first type that refers to
+            // them.
             let mut referrer = usize::MAX;
             for place in &places {
                 if self.word(*place)? == id {
@@ -154,7 +155,7 @@ impl Btf {
         Ok(found)
     }
 
-    /// Where a word is the offset of a name.
+    /// The words that are offsets of names.
     fn name_places(&self) -> Result<Vec<usize>> {
         let mut places = self.types.clone();
         for at in &self.types {
@@ -168,7 +169,7 @@ impl Btf {
         Ok(places)
     }
 
-    /// Where a word is the number of a type.
+    /// The words that are numbers of types.
     fn type_places(&self) -> Result<Vec<usize>> {
         let mut places = Vec::new();
         for at in &self.types {
@@ -177,7 +178,7 @@ impl Btf {
                 places.push(at + 8);
             }
             let (size, offset) = match kind {
-                // The type of the elements and that of the index.
+                // The type of the elements and the type of the index.
                 ARRAY => {
                     places.extend([at + 12, at + 16]);
                     continue;
@@ -206,7 +207,7 @@ impl Btf {
     }
 
     fn word(&self, at: usize) -> Result<u32> {
-        let bytes = self.section.get(at..at + 4).context("BTF ends too early")?;
+        let bytes = self.section.get(at..at + 4).context("BTF is cut short")?;
         Ok(u32::from_le_bytes(bytes.try_into()?))
     }
 
@@ -219,10 +220,10 @@ impl Btf {
 mod tests {
     use super::*;
 
-    /// A pointer and a typedef, each of one of two forward declarations.
+    /// A pointer and a typedef, each to one of two forward declarations.
     fn btf(first: &str, second: &str, pointees: [u32; 2]) -> Vec<u8> {
         let strings = format!("\0x\0{first}\0{second}\0");
-        // One name stands only once.
+        // The same name is stored only once.
         let later = if first == second {
             3
         } else {

@@ -1,7 +1,7 @@
-//! How large each program may be on each kernel, kept in `ebpf/object/budget.txt`.
+//! The budget of each program's size on each kernel, in `ebpf/object/budget.txt`.
 //!
-//! Counts of instructions repeat exactly on a busy machine, where nanoseconds do not. They differ
-//! between kernels, so each kernel has its own lines.
+//! Instruction counts repeat exactly on a busy machine; times do not. They differ between kernels,
+//! so each kernel has its own lines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::measure::Measurement;
 
-/// A program may grow by this much before someone has to say that it is meant.
+/// The growth of a program, in percent, that needs no blessing.
 const GROWTH_PERCENT: u64 = 5;
 
 const HEAD: &str = "\
@@ -20,7 +20,7 @@ const HEAD: &str = "\
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Budget {
-    /// By kernel and program.
+    /// The sizes by kernel and program.
     lines: BTreeMap<(String, String), Cost>,
 }
 
@@ -43,7 +43,7 @@ impl Budget {
             };
             let count = |word: &str| {
                 word.parse()
-                    .with_context(|| format!("budget.txt: \"{word}\" is no count"))
+                    .with_context(|| format!("budget.txt: \"{word}\" is not a count"))
             };
             let cost = Cost {
                 translated: count(translated)?,
@@ -69,7 +69,7 @@ impl Budget {
         text
     }
 
-    /// Takes the measured sizes as the budget of that kernel.
+    /// Makes the measured sizes the budget of their kernel.
     pub fn bless(&mut self, measurement: &Measurement) {
         let kernel = measurement.kernel();
         self.lines.retain(|(of, _), _| *of != kernel);
@@ -83,12 +83,12 @@ impl Budget {
         }
     }
 
-    /// Whether there is anything to compare a kernel with.
+    /// Whether there is a budget for the kernel.
     pub fn has(&self, kernel: &str) -> bool {
         self.lines.keys().any(|(of, _)| of == kernel)
     }
 
-    /// What is above the budget, or missing on one side; one sentence each.
+    /// The programs that exceed the budget or are missing on one side, one sentence each.
     pub fn compare(&self, measurement: &Measurement) -> Vec<String> {
         let kernel = measurement.kernel();
         let mut faults = Vec::new();

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process;
 
-/// Downloads the newest version of a package that the machine's apt offers, and unpacks it into a
-/// folder. Gives the names of the packages that it depends on.
+/// Downloads the newest version of a package from the machine's apt sources and unpacks it into a
+/// folder. Returns the names of the packages that it depends on.
 pub fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
     ensure!(
         process::is_installed("apt-get"),
@@ -23,7 +23,7 @@ pub fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
         process::output(apt.current_dir(&download).args(["download", package]))
     };
     if fetch().is_err() {
-        // A fresh machine has no package lists.
+        // A new machine has no package lists.
         process::run(process::command("apt-get").args(["--quiet", "update"]))?;
         fetch()?;
     }
@@ -36,7 +36,7 @@ pub fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
     Ok(names(&depends))
 }
 
-/// The first file or folder in a folder whose name fits.
+/// The first file or folder in a folder whose name matches.
 pub fn first(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
     for entry in entries {
@@ -46,10 +46,10 @@ pub fn first(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    bail!("the package has nothing that fits in {}", folder.display())
+    bail!("the package has no matching file in {}", folder.display())
 }
 
-/// Of alternatives the first, without versions.
+/// Of alternatives only the first one, without versions.
 fn names(depends: &str) -> Vec<String> {
     let word = |clause: &str| clause.split_whitespace().next().map(str::to_owned);
     depends.split(',').filter_map(word).collect()

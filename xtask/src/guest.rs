@@ -1,7 +1,7 @@
 //! The other side of `kernels`: this program as the first process of an emulated machine.
 //!
-//! It mounts what loading needs, measures, writes what it measured to the console, and switches the
-//! machine off. It never returns.
+//! It mounts what loading programs needs, measures, writes the results to the console, and switches
+//! the machine off. It never returns.
 
 use std::fs;
 use std::process;
@@ -11,33 +11,30 @@ use nix::mount::{MsFlags, mount};
 
 use crate::measure::{self, Measurement, Sizes};
 
-/// Every line for the other side begins so; the console has the kernel's lines too.
+/// The prefix of every result line. The console also has the kernel's lines.
 const MARK: &str = "verify:";
 
-/// Whether we are the first process of a machine that `kernels` started.
+/// Whether this process is the first one of a machine that `kernels` started.
 pub fn is_here() -> bool {
     process::id() == 1 && std::env::args().next().as_deref() == Some("/init")
 }
 
-/// Measures and switches off.
+/// Measures and switches the machine off.
 pub fn run() -> ! {
     match start() {
         Ok(measurement) => print!("{}", write(&measurement)),
-        Err(error) => println!("the measuring failed: {error:#}"),
+        Err(error) => println!("the measurement failed: {error:#}"),
     }
-    // SAFETY: a system call with a number and no pointer. It syncs nothing, and there is no disk.
+    // SAFETY: a system call with a number and no pointer. There is no disk to sync.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    // The kernel could not switch off: it restarts when its first process ends, and qemu exits.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the first process has nobody to return to"
-    )]
+    // If the kernel could not switch off, it restarts when its first process ends, and qemu exits.
+    #[expect(clippy::disallowed_methods, reason = "the first process has no caller")]
     process::exit(1)
 }
 
 fn start() -> Result<Measurement> {
     for (kind, folder) in [("proc", "/proc"), ("sysfs", "/sys"), ("bpf", "/sys/fs/bpf")] {
-        // The folder of bpf comes with sysfs.
+        // The mount point of bpffs is part of sysfs.
         let _ = fs::create_dir_all(folder);
         mount(
             Some(kind),
@@ -75,7 +72,7 @@ fn write(measurement: &Measurement) -> String {
     lines.join("\n")
 }
 
-/// Reads what `run` wrote, out of all that a console showed.
+/// Reads the result lines of `run` from a whole console log.
 pub fn read(console: &str) -> Result<Measurement> {
     let mut measurement = Measurement::default();
     let mut is_done = false;
@@ -98,7 +95,7 @@ pub fn read(console: &str) -> Result<Measurement> {
     let lines: Vec<_> = console.lines().collect();
     let end = lines[lines.len().saturating_sub(30)..].join("\n");
     Err(anyhow!(
-        "the machine ended before its measuring did; its console says\n{end}"
+        "the machine ended before its measurement; the end of its console\n{end}"
     ))
 }
 

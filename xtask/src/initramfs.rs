@@ -1,7 +1,7 @@
 //! Packs a few files into the archive that a kernel unpacks as its first file system.
 //!
-//! The format is cpio's `newc`, as in the kernel's `early-userspace/buffer-format`. Uncompressed:
-//! reading it costs less than unpacking it in an emulated machine.
+//! The format is cpio's `newc`, as in the kernel's `early-userspace/buffer-format`. The archive is
+//! not compressed: an emulated machine reads it faster than it would decompress it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,10 +10,10 @@ const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const DEVICE: u32 = 0o020_600;
 
-/// An archive with these files, executable, and `/dev/console`.
+/// Returns an archive with these files, executable, and `/dev/console`.
 pub fn pack(files: &[(&Path, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
-    // A folder comes before what is in it; their order is the order of their names.
+    // A folder must come before its content. The order of the names ensures that.
     let mut folders = BTreeSet::from([Path::new("/dev")]);
     for (path, _) in files {
         folders.extend(
@@ -36,7 +36,7 @@ pub fn pack(files: &[(&Path, &[u8])]) -> Vec<u8> {
 fn append(archive: &mut Vec<u8>, path: &Path, mode: u32, device: (u32, u32), bytes: &[u8]) {
     let name = path.to_string_lossy();
     let name = name.trim_start_matches('/');
-    let number = archive.len() as u32; // Unique, which is all that is asked of an inode number.
+    let number = archive.len() as u32; // An inode number only has to be unique.
     let fields = [
         number,
         mode,

@@ -1,8 +1,8 @@
-//! Measures with other kernels: Debian's, in machines that qemu emulates in software.
+//! Measures with other kernels: Debian kernels in machines that qemu emulates in software.
 //!
-//! A machine has one processor, no disk and no network. Its file system is a copy of this very
-//! program (see `guest`), the libraries that it is linked to, and the objects. KVM is never used:
-//! where we build, guests of it hang.
+//! A machine has one processor, no disk and no network. Its file system contains a copy of this
+//! program (see `guest`), the libraries that it links to, and the objects. KVM is never used,
+//! because its guests hang on the machines where the tests run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::measure::Measurement;
 use crate::{deb, guest, initramfs, place, process, tools};
 
-/// The kernels of the two Debian releases that we support.
+/// The kernels of the two Debian releases that Shunt supports.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
-/// A machine takes twenty seconds, and some minutes where others work too; one that takes this many
-/// is stuck.
+/// The limit for a machine. It takes twenty seconds, or some minutes beside other work; a machine
+/// that takes longer is stuck.
 const PATIENCE_SECONDS: &str = "900";
 
-/// Boots each kernel and measures there.
+/// Boots each kernel and measures in it.
 pub fn measure() -> Result<Vec<Measurement>> {
     tools::install(&tools::FOR_KERNELS)?;
     let folder = place::target().join("kernels");
@@ -46,7 +46,7 @@ fn boot(image: &Path, archive: &Path) -> Result<String> {
     let mut machine = process::command("timeout");
     machine
         .args([PATIENCE_SECONDS, "qemu-system-x86_64", "-accel", "tcg"])
-        // qemu 7.2 emulates this instruction wrongly, and 6.12 uses it.
+        // qemu 7.2 emulates this instruction incorrectly, and Linux 6.12 uses it.
         .args(["-cpu", "max,cx16=off", "-smp", "1", "-m", "1024"])
         .args(["-nographic", "-no-reboot", "-nic", "none"])
         .arg("-kernel")
@@ -57,7 +57,7 @@ fn boot(image: &Path, archive: &Path) -> Result<String> {
     process::output(&mut machine).context("the emulated machine")
 }
 
-/// The kernel's image; downloaded once.
+/// The kernel's image. It is downloaded once.
 fn image(kernel: &str, folder: &Path) -> Result<PathBuf> {
     let image = folder.join(format!("vmlinuz-{kernel}"));
     if image.exists() {
@@ -67,13 +67,13 @@ fn image(kernel: &str, folder: &Path) -> Result<PathBuf> {
     let download = folder.join("unpacked");
     deb::unpack(&package, &download)?;
     let unpacked = deb::first(&download.join("boot"), |name| name.starts_with("vmlinuz"))?;
-    // The move comes last: a download that was interrupted starts again.
+    // The move comes last, so that an interrupted download starts again.
     fs::rename(unpacked, &image)?;
     fs::remove_dir_all(download)?;
     Ok(image)
 }
 
-/// The newest package of that kernel that the machine's apt offers.
+/// The newest package of this kernel in the machine's apt sources.
 fn package(kernel: &str) -> Result<String> {
     ensure!(
         process::is_installed("apt-get"),
@@ -86,7 +86,7 @@ fn package(kernel: &str) -> Result<String> {
     let search = || process::output(process::command("apt-cache").args(["-n", "search", &pattern]));
     let mut found = search()?;
     if found.trim().is_empty() {
-        // A fresh machine has no package lists.
+        // A new machine has no package lists.
         process::run(process::command("apt-get").args(["--quiet", "update"]))?;
         found = search()?;
     }
@@ -94,7 +94,7 @@ fn package(kernel: &str) -> Result<String> {
         .lines()
         .filter_map(|line| line.split_whitespace().next());
     let Some(newest) = names.max_by_key(|name| version(name)) else {
-        bail!("apt offers no linux-image-{kernel}…-cloud-amd64; add a Debian release that has it");
+        bail!("apt has no linux-image-{kernel}…-cloud-amd64; add a Debian release that has it");
     };
     Ok(newest.to_owned())
 }

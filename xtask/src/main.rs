@@ -1,7 +1,7 @@
-//! Chores of the project, run as `cargo xtask CHORE`.
+//! The project's chores, run as `cargo xtask CHORE`.
 //!
-//! Each chore is one file. `place` knows where things lie and `process` runs other programs;
-//! nothing here is part of the product.
+//! Each chore is one file. `place` knows the paths of the checkout and `process` runs other
+//! programs. Nothing here is part of the product.
 
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ mod tools;
 mod verify;
 mod walls;
 
-/// Chores of the project.
+/// The project's chores.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -41,15 +41,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Measure what a packet costs, against two floors, and compare with the goals; or rates.
+    /// Measure the cost of a packet against two baselines and compare it with the goals, or measure
+    /// rates.
     Bench(bench::Options),
-    /// Build the eBPF objects and put them, without debug sections, into ebpf/object.
+    /// Build the eBPF objects and write them, without debug sections, into ebpf/object.
     Bpf {
-        /// Build them, but only compare with those that are checked in.
+        /// Only build the objects and compare them with the checked-in ones.
         #[arg(long)]
         check: bool,
     },
-    /// Compare with the kernel's IPVS: the same commands and packets through both.
+    /// Run the same commands and packets through the kernel's IPVS and through Shunt, and compare.
     Conform(conform::Options),
     /// Try the API and saved states with what is made at random.
     Fuzz(fuzz::Options),
@@ -57,7 +58,7 @@ enum Chore {
     Test,
     /// Load every eBPF program and compare its size with the budget.
     Verify(verify::Options),
-    /// Check the walls between the crates and the rules that a machine can read.
+    /// Check the walls between the crates and the rules of style that a program can check.
     Walls,
 }
 

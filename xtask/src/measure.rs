@@ -1,6 +1,6 @@
 //! Loads every program of every object into this kernel and asks the kernel for its size.
 //!
-//! Nothing is attached, and nothing stays: programs, maps and pins go when the measuring ends.
+//! Nothing is attached and nothing remains: programs, maps and pins end with the measurement.
 
 use std::error::Error;
 use std::fs;
@@ -15,36 +15,36 @@ use object::{Endianness, Object, ObjectSection, ObjectSymbol};
 
 use crate::place;
 
-/// Endings of the names of maps as large as the machine allows, which a measurement makes small.
+/// The ends of the names of large maps, which a measurement makes small.
 const LARGE_MAPS: [&str; 3] = ["FLOWS", "CONNECTIONS", "TEMPLATES"];
 const SMALL: u32 = 1024;
-/// The end of the verifier's log says why; the beginning repeats the program.
+/// The reason is at the end of the verifier's log; the beginning repeats the program.
 const LOG_LINES: usize = 40;
 
-/// What one kernel makes of one program.
+/// The sizes of one program in one kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sizes {
     pub name: String,
     /// Instructions after the verifier's rewriting.
     pub translated: u32,
-    /// Instructions that the verifier walked, over all paths.
+    /// Instructions that the verifier processed, over all paths.
     pub verified: u32,
-    /// Bytes of machine code; 0 where the kernel does not translate.
+    /// Bytes of machine code; 0 if the kernel has no JIT compiler.
     pub jitted: u32,
 }
 
-/// What one kernel makes of all programs.
+/// The sizes of all programs in one kernel.
 #[derive(Debug, Default)]
 pub struct Measurement {
-    /// The kernel's whole release, as `uname -r` says it.
+    /// The kernel's whole release, as in `uname -r`.
     pub release: String,
     pub programs: Vec<Sizes>,
-    /// Programs that the kernel refused, and what it said.
+    /// The programs that the kernel rejected, and its message.
     pub refused: Vec<(String, String)>,
 }
 
 impl Measurement {
-    /// The kernel's version without the parts that do not change the verifier: `6.12`.
+    /// The part of the kernel's version that matters to the verifier: `6.12`.
     pub fn kernel(&self) -> String {
         let number = |text: &str| {
             text.chars()
@@ -58,7 +58,7 @@ impl Measurement {
     }
 }
 
-/// Measures with the kernel that runs us. Needs root.
+/// Measures with the running kernel. Needs root.
 pub fn this_kernel() -> Result<Measurement> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
         .trim()
@@ -121,7 +121,7 @@ fn load_program(program: &mut Program) -> Result<(u32, u32, u32), ProgramError> 
         Program::CgroupSkb(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,
         Program::RawTracePoint(program) => program.load()?,
-        // A kind that is loaded some other way gets its line when an object has one.
+        // A program type that is loaded in another way is added here when an object has one.
         _ => return Err(ProgramError::UnexpectedProgramType),
     }
     let info = program.info()?;
@@ -139,9 +139,9 @@ fn names(ebpf: &Ebpf) -> Vec<String> {
     names
 }
 
-/// The names of an object's maps: the symbols of the section where their definitions are.
+/// The names of an object's maps: the symbols of the section that defines them.
 fn maps(bytes: &[u8]) -> Result<Vec<String>> {
-    let file = ElfFile64::<Endianness>::parse(bytes).context("this is no eBPF object")?;
+    let file = ElfFile64::<Endianness>::parse(bytes).context("this is not an eBPF object")?;
     let Some(section) = file.section_by_name(".maps") else {
         return Ok(Vec::new());
     };
@@ -174,7 +174,7 @@ fn reason(error: &dyn Error) -> String {
     format!("{}\n…\n{end}", lines[0])
 }
 
-/// A folder for maps that want to be pinned, so that they meet none of a running director.
+/// A folder for pinned maps, apart from those of a running director.
 struct Pins {
     folder: PathBuf,
 }
@@ -182,7 +182,7 @@ struct Pins {
 impl Pins {
     fn new() -> Pins {
         let folder = Path::new("/sys/fs/bpf").join(format!("shunt-verify-{}", process::id()));
-        // Where no bpffs is mounted this fails, and loading does too if a map wants to be pinned.
+        // Without bpffs this fails, and so does the loading of a program with a pinned map.
         let _ = fs::create_dir(&folder);
         Pins { folder }
     }

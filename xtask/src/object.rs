@@ -1,8 +1,8 @@
-//! Builds the eBPF objects, and proves that those in the repository come from these sources.
+//! Builds the eBPF objects, and proves that those in the repository are built from these sources.
 //!
-//! The objects are checked in, so that whoever builds or installs Shunt needs nothing but stable
-//! Rust. They are the same to the byte wherever they are built: every path that could get into them
-//! is replaced, and compiler and linker are pinned (`sysroot`).
+//! The objects are checked in, so that building or installing Shunt needs nothing but stable Rust.
+//! They are byte for byte the same wherever they are built: every path that could get into them is
+//! replaced, and compiler and linker are pinned (`sysroot`).
 
 use std::env;
 use std::fs;
@@ -120,14 +120,16 @@ fn compile(compiler: &Compiler) -> Result<Vec<(&'static str, Vec<u8>)>> {
 
 fn flags(sysroot: &Sysroot) -> Result<Vec<String>> {
     let mut flags: Vec<String> = [
-        // Bindings are chosen by it; without it, by the machine that builds.
+        // The variable selects the bindings. Without it, the machine that builds would select them.
         "--cfg=bpf_target_arch=\"x86_64\"",
-        // The first instruction set with atomics that return a value; all our kernels have it.
+        // The first instruction set with atomics that return a value. All supported kernels have
+        // it.
         "-Ctarget-cpu=v3",
-        // Subprograms and callbacks need BTF, which is made from debug information.
+        // Subprograms and callbacks need BTF, which is generated from debug information.
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
-        // Halves the code that reads packets. Structs on the stack must then be `align(8)`.
+        // This option halves the code that reads packets. Structs on the stack must then be
+        // `align(8)`.
         "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
     ]
     .map(String::from)
@@ -138,11 +140,11 @@ fn flags(sysroot: &Sysroot) -> Result<Vec<String>> {
     Ok(flags)
 }
 
-// BTF names source files. Of two prefixes that fit rustc takes the later.
+// BTF contains the names of source files. If two prefixes match, rustc uses the later one.
 fn replaced_paths(sysroot: &Sysroot) -> Result<Vec<(PathBuf, &'static str)>> {
     let root = place::root();
     let mut paths = vec![(root.canonicalize()?, "/shunt"), (root.clone(), "/shunt")];
-    // The name of a registry's folder depends on its address.
+    // The name of a registry's folder depends on the registry's address.
     let registries = cargo_home().join("registry/src");
     if let Ok(entries) = fs::read_dir(&registries) {
         let mut folders = entries.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>()?;
@@ -151,7 +153,7 @@ fn replaced_paths(sysroot: &Sysroot) -> Result<Vec<(PathBuf, &'static str)>> {
     }
     let library = sysroot.sources.join("library").canonicalize()?;
     paths.push((sysroot.sources.clone(), "/rust"));
-    // Cargo names what lies below the workspace from there.
+    // Cargo names files below the workspace relative to it.
     if let Ok(relative) = sysroot.sources.strip_prefix(&root) {
         paths.push((relative.to_path_buf(), "/rust"));
     }

@@ -1,4 +1,4 @@
-//! Where things lie in the checkout.
+//! The paths of the checkout.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ pub const OBJECTS: [&str; 3] = ["director", "realserver", "bench"];
 
 /// The folder of the workspace.
 pub fn root() -> PathBuf {
-    // Cargo sets the variable for `cargo run`; a program started by hand asks its own folder.
+    // Cargo sets the variable for `cargo run`. A program that is started by hand uses its own
+    // folder.
     match env::var_os("CARGO_MANIFEST_DIR") {
         Some(folder) => Path::new(&folder)
             .parent()
@@ -18,17 +19,17 @@ pub fn root() -> PathBuf {
     }
 }
 
-/// What we build and cache that `cargo` itself does not.
+/// The folder of everything that the chores build and cache themselves.
 pub fn target() -> PathBuf {
     root().join("target")
 }
 
-/// The checked-in object of that name.
+/// The checked-in object with this name.
 pub fn object(name: &str) -> PathBuf {
     root().join("ebpf/object").join(name).with_extension("o")
 }
 
-/// The size that each program may have.
+/// The file with the budget of every program's size.
 pub fn budget() -> PathBuf {
     root().join("ebpf/object/budget.txt")
 }

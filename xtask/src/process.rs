@@ -1,4 +1,4 @@
-//! Running other programs: never with our standard input, and each failure names its command line.
+//! Runs other programs, without standard input. An error contains the failed command line.
 
 use std::env;
 use std::ffi::OsStr;
@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A command that starts in the workspace and knows nothing of the `cargo run` that started us.
+/// A command that starts in the workspace, without the environment of the `cargo run` around it.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command
         .current_dir(crate::place::root())
         .stdin(Stdio::null());
-    // Left in place, these make build scripts of other crates look changed, and run again.
+    // These variables would make the build scripts of other crates look changed, and run again.
     let inherited = [
         "CARGO_PKG_",
         "CARGO_MANIFEST_",
@@ -28,7 +28,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Our own cargo.
+/// The cargo that runs this program.
 pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
@@ -44,7 +44,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and gives what it wrote to standard output.
+/// Runs a command and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::piped())
@@ -62,7 +62,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} wrote no text", line(command)))
 }
 
-/// Whether a program of that name is in the search path.
+/// Whether the search path has a program with this name.
 pub fn is_installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(program).is_file())

@@ -1,7 +1,7 @@
-//! The rules that one file can break by itself.
+//! The rules that a single file can break.
 //!
-//! It reads lines, not syntax: rustfmt puts a closing brace below the first word of what it closes,
-//! and that is all the grammar it needs.
+//! The check reads lines, not syntax. rustfmt puts a closing brace below the first word of the item
+//! that it closes, and the check needs no more grammar than that.
 
 use std::fmt;
 use std::path::Path;
@@ -15,10 +15,10 @@ const FORBIDDEN_NAMES: [&str; 9] = [
 const FORBIDDEN_MACROS: [&str; 3] = ["dbg", "todo", "unimplemented"];
 const CRATES_OF_THE_HOST: [&str; 2] = ["alloc", "std"];
 const FOR_THE_HOST: &str = "#[cfg(any(test, feature = \"host\"))]";
-// Folders of the machines that we work on, without the slash before them.
+// Folders of development machines, without the leading slash.
 const FOLDERS_OF_A_MACHINE: [&str; 3] = ["farm", "root", "work"];
 
-/// A rule that is broken somewhere.
+/// A broken rule, and its place.
 #[derive(Debug)]
 pub struct Fault {
     pub path: String,
@@ -32,14 +32,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What is wrong with the name of a file or of the folders it is in.
+/// Checks the name of a file and of its folders.
 pub fn name_faults(path: &str) -> Option<Fault> {
     let without_extension = Path::new(path).with_extension("");
     let word = without_extension
         .iter()
         .filter_map(|part| part.to_str())
         .find(|part| FORBIDDEN_NAMES.contains(part))?;
-    let rule = format!("the name \"{word}\" says nothing; name the idea in it");
+    let rule = format!("the name \"{word}\" has no meaning; name the idea in the file");
     Some(Fault {
         path: path.to_owned(),
         line: 1,
@@ -47,7 +47,7 @@ pub fn name_faults(path: &str) -> Option<Fault> {
     })
 }
 
-/// What is wrong with the text of a file.
+/// Checks the text of a file.
 pub fn faults(path: &str, text: &str) -> Vec<Fault> {
     let mut found = Vec::new();
     for (line, text) in numbered(text) {
@@ -79,13 +79,13 @@ fn whole(text: &str) -> Vec<(usize, String)> {
     if !text.starts_with("//!") {
         found.push((
             1,
-            "the first line does not begin with //! and say what this file is".into(),
+            "the first line is not a //! that describes the file".into(),
         ));
     }
     for (number, line) in numbered(text).filter(|(_, line)| !is_comment(line)) {
         for name in FORBIDDEN_MACROS {
             if has_word(line, &format!("{name}!")) {
-                found.push((number, format!("{name}! is not for code that is handed in")));
+                found.push((number, format!("{name}! must not be in committed code")));
             }
         }
         if line.trim_start().starts_with("#[ignore") {
@@ -142,7 +142,7 @@ fn host(code: &[(usize, &str)]) -> Vec<(usize, String)> {
             if is_used || has_word(line, &format!("extern crate {name}")) {
                 found.push((
                     *number,
-                    format!("datapath runs in the kernel, where {name} is not"),
+                    format!("datapath runs in the kernel, which has no {name}"),
                 ));
             }
         }
@@ -156,7 +156,7 @@ fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(index, line)| (index + 1, line))
 }
 
-/// The lines that are not in a test module, or none if all of the file is a test.
+/// The lines outside of test modules; none if the whole file is a test.
 fn without_tests<'a>(path: &str, text: &'a str) -> Vec<(usize, &'a str)> {
     let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
     if is_test {
@@ -176,7 +176,7 @@ fn without_tests<'a>(path: &str, text: &'a str) -> Vec<(usize, &'a str)> {
     code
 }
 
-/// Each function's first line, name and number of lines.
+/// The first line, the name and the number of lines of each function.
 fn functions<'a>(code: &[(usize, &'a str)]) -> Vec<(usize, &'a str, usize)> {
     let mut functions = Vec::new();
     for (index, (number, line)) in code.iter().enumerate() {
@@ -198,7 +198,7 @@ fn functions<'a>(code: &[(usize, &'a str)]) -> Vec<(usize, &'a str, usize)> {
             continue;
         }
         let end = format!("{}}}", &line[..line.len() - declaration.len()]);
-        // A function without a body, or on one line, ends where it begins.
+        // A function without a body, or on one line, ends on its first line.
         let is_short = line.ends_with(';') || line.ends_with('}');
         let length = code[index..].iter().position(|(_, line)| *line == end);
         if let (false, Some(length)) = (is_short, length) {
@@ -213,7 +213,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
 
-/// Whether the line has this text, and not as the end of a longer name or path.
+/// Whether the line contains this text as a whole word, not as the end of a longer name or path.
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -221,7 +221,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// A folder that stands at the beginning of an absolute path.
+/// A folder at the beginning of an absolute path.
 fn folder_of_a_machine(line: &str) -> Option<&'static str> {
     FOLDERS_OF_A_MACHINE.into_iter().find(|folder| {
         line.match_indices(&format!("/{folder}/")).any(|(at, _)| {

@@ -1,7 +1,8 @@
-//! The compiler for eBPF: our rustc, the sources of its `core`, and a linker on its own LLVM.
+//! The compiler for eBPF: the installed rustc, the sources of its `core`, and a linker that uses
+//! rustc's own LLVM.
 //!
-//! All of it lies below `target/bpf/RELEASE`; the installed toolchain is only read. The checked-in
-//! objects come from one pinned pair of rustc and linker, and only that pair can be compared with.
+//! Everything is below `target/bpf/RELEASE`; the installed toolchain is only read. The checked-in
+//! objects come from one pinned pair of rustc and linker, and only that pair can reproduce them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -43,7 +44,7 @@ impl Compiler {
         })
     }
 
-    /// Why objects of this compiler may differ from those that are checked in.
+    /// Why objects of this compiler may differ from the checked-in ones.
     pub fn difference(&self) -> Option<String> {
         let is_pinned = self.release == RELEASE && self.llvm == LLVM && self.host == HOST;
         (!is_pinned).then(|| {
@@ -56,19 +57,19 @@ impl Compiler {
     }
 }
 
-/// What a build for eBPF needs, ready to use.
+/// The tools of a build for eBPF.
 pub struct Sysroot {
-    /// Everything for this compiler, the build's own files included.
+    /// The folder of this compiler's files, including those of the build.
     pub folder: PathBuf,
-    /// A rustc that takes `core` from here.
+    /// A rustc that uses this folder's `core`.
     pub rustc: PathBuf,
     /// The folder of `bpf-linker`.
     pub programs: PathBuf,
-    /// The sources of the standard library, as rustc names them.
+    /// The sources of the standard library, by rustc's own path.
     pub sources: PathBuf,
 }
 
-/// Makes what is missing. The first time takes a minute or two, for the linker.
+/// Builds what is missing. The first time takes a minute or two, for the linker.
 pub fn prepare(compiler: &Compiler) -> Result<Sysroot> {
     let folder = place::target().join("bpf").join(&compiler.release);
     let sysroot = folder.join("sysroot");
@@ -101,7 +102,7 @@ pub fn prepare(compiler: &Compiler) -> Result<Sysroot> {
     })
 }
 
-// The pinned compiler takes the copy in the repository, so that its objects depend on no download.
+// The pinned compiler uses the copy in the repository, so that its objects need no download.
 fn place_sources(compiler: &Compiler, sources: &Path) -> Result<()> {
     let library = sources.join("library");
     if library.join("core/src/lib.rs").exists() {
@@ -116,7 +117,7 @@ fn place_sources(compiler: &Compiler, sources: &Path) -> Result<()> {
         let mut tar = process::command("tar");
         process::run(tar.arg("-xJf").arg(archive).arg("-C").arg(&unpacked))
             .context("cannot unpack the sources of core (is xz-utils installed?)")?;
-        // The move comes last: an unpacking that was interrupted starts again.
+        // The move comes last, so that an interrupted unpacking starts again.
         fs::rename(unpacked.join("library"), library)?;
         fs::remove_dir(unpacked)?;
         Ok(())
@@ -131,9 +132,9 @@ fn place_sources(compiler: &Compiler, sources: &Path) -> Result<()> {
     }
 }
 
-// The second link is the name that the linker asks for when it runs: it then needs no search path.
+// The second link has the name that the linker asks for at run time, so it needs no search path.
 fn install_linker(compiler: &Compiler, folder: &Path) -> Result<()> {
-    // It does not start where the checkout was moved or another rustc took the place of ours.
+    // The linker does not start if the checkout was moved or if rustc was replaced.
     if process::output(process::command(folder.join("bin/bpf-linker")).arg("--version")).is_ok() {
         return Ok(());
     }
@@ -179,12 +180,12 @@ fn install_linker(compiler: &Compiler, folder: &Path) -> Result<()> {
         .arg(&build)
         .env("LLVM_PREFIX", folder.join("llvm"));
     process::run(&mut install).context("cannot build bpf-linker")?;
-    // 300 MB that nobody needs again.
+    // The build's 300 MB are not needed again.
     fs::remove_dir_all(build)?;
     Ok(())
 }
 
-// There is a linker script of a similar name, `libLLVM-22-….so`, which is not it.
+// A linker script has a similar name: `libLLVM-22-….so`. It is not the library.
 fn llvm_library(folder: &Path) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

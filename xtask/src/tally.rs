@@ -1,8 +1,8 @@
-//! Adds up what `cargo test` says: one result line for each test program.
+//! Adds up the results that `cargo test` prints: one line for each test program.
 
 use std::fmt;
 
-/// Tests that ran.
+/// The number of tests that ran.
 #[derive(Debug, Default, PartialEq)]
 pub struct Tally {
     pub passed: u64,
@@ -10,7 +10,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Takes in one line of output; lines that are no result change nothing.
+    /// Reads one line of output. Lines that are not a result are ignored.
     pub fn read(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;

@@ -1,7 +1,7 @@
-//! Every check and every test, in the order of how soon they say something.
+//! Every check and every test. Those that fail early come first.
 //!
-//! A step that fails does not stop the next. The last line is the sum over all test programs, and
-//! the exit code is 0 only if every step and every test passed.
+//! A failed step does not stop the next one. The last line is the sum over all test programs. The
+//! exit code is 0 only if every step and every test passed.
 
 use std::io::{self, BufRead, BufReader, Write, stdout};
 use std::process::ExitCode;
@@ -61,7 +61,7 @@ const STEPS: [Step; 10] = [
     },
 ];
 
-/// Runs it all.
+/// Runs all steps.
 pub fn run() -> ExitCode {
     let mut failed = Vec::new();
     for step in STEPS {
@@ -98,7 +98,7 @@ pub fn run() -> ExitCode {
 
 fn heading(name: &str) {
     println!("\n== {name}");
-    // Other programs write to the same place.
+    // Other programs write to the same stream.
     let _ = stdout().flush();
 }
 
@@ -155,7 +155,7 @@ fn tests() -> Result<Tally> {
     cargo.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
     cargo.stdout(writer.try_clone()?).stderr(writer);
     let mut child = cargo.spawn().context("cannot start cargo test")?;
-    // Our own ends of the pipe must close, or reading would never end.
+    // This process's ends of the pipe must be closed, or the reader would never see the end.
     drop(cargo);
     let mut tally = Tally::default();
     for line in BufReader::new(output).split(b'\n') {
@@ -165,9 +165,9 @@ fn tests() -> Result<Tally> {
         tally.read(&text);
     }
     let status = child.wait()?;
-    // A program that does not build, or dies, gives no result line.
+    // A program that does not build, or crashes, prints no result line.
     if !status.success() && tally.failed == 0 {
-        println!("cargo test ended with {status}, and no test says that it failed");
+        println!("cargo test ended with {status}, but no test reported a failure");
         tally.failed = 1;
     }
     Ok(tally)

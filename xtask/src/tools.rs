@@ -1,24 +1,24 @@
-//! What has to be on the machine besides Rust, and how it gets there.
+//! The programs that the chores need besides Rust, and their installation.
 
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
 use crate::process;
 
-/// A Debian package, known by a program that it brings.
+/// A Debian package, recognised by a program that it contains.
 pub struct Package {
     name: &'static str,
     program: &'static str,
 }
 
-/// For the checks and tests.
+/// The packages for the checks and tests.
 pub const FOR_TESTS: [Package; 7] = [
     // Unpacks the sources of core.
     Package {
         name: "xz-utils",
         program: "xz",
     },
-    // A real server and a real client of FTP, and the rule that its active form needs behind NAT.
+    // A server and a client of FTP, and the NAT rule that active FTP needs.
     Package {
         name: "vsftpd",
         program: "vsftpd",
@@ -28,7 +28,7 @@ pub const FOR_TESTS: [Package; 7] = [
         program: "curl",
     },
     NFTABLES,
-    // Routes by a mark.
+    // Routes by firewall mark.
     Package {
         name: "iproute2",
         program: "ip",
@@ -41,19 +41,19 @@ pub const FOR_TESTS: [Package; 7] = [
     },
 ];
 
-/// For loading programs into other kernels.
+/// The packages for loading programs into other kernels.
 pub const FOR_KERNELS: [Package; 1] = [Package {
     name: "qemu-system-x86",
     program: "qemu-system-x86_64",
 }];
 
-/// For counting instructions.
+/// The packages for counting instructions.
 pub const FOR_COUNTING: [Package; 1] = [Package {
     name: "valgrind",
     program: "valgrind",
 }];
 
-/// Also what `bench --http` compares with.
+/// The packages of the programs that `bench --http` compares Shunt with.
 pub const HAPROXY: Package = Package {
     name: "haproxy",
     program: "haproxy",
@@ -69,7 +69,7 @@ impl Package {
     }
 }
 
-/// Installs those that are missing, if we may; otherwise says which.
+/// Installs the missing packages if the process has the rights. Otherwise it names them.
 pub fn install(packages: &[Package]) -> Result<()> {
     let missing: Vec<_> = packages
         .iter()

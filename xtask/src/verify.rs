@@ -1,4 +1,4 @@
-//! Loads every program into one or more kernels, prints its size, and compares with the budget.
+//! Loads every program into one or more kernels, prints its size, and compares it with the budget.
 
 use std::fs;
 
@@ -12,10 +12,10 @@ use crate::{kernels, place};
 
 #[derive(Args, Default)]
 pub struct Options {
-    /// Use the oldest kernels that we support, in emulated machines, instead of this one.
+    /// Use the oldest supported kernels, in emulated machines, instead of this one.
     #[arg(long)]
     kernels: bool,
-    /// Take what is measured as the budget.
+    /// Write the measured sizes as the budget.
     #[arg(long)]
     bless: bool,
 }
@@ -38,17 +38,17 @@ pub fn run(options: &Options) -> Result<()> {
         } else if budget.has(&kernel) {
             faults.extend(budget.compare(measurement));
         } else {
-            println!("kernel {kernel} has no budget; `cargo xtask verify --bless` would write one");
+            println!("kernel {kernel} has no budget; `cargo xtask verify --bless` writes one");
         }
     }
     let refused: usize = measurements.iter().map(|m| m.refused.len()).sum();
     ensure!(
         refused == 0,
-        "{refused} programs were refused; the reasons are above"
+        "{refused} programs were rejected; the reasons are above"
     );
     if !faults.is_empty() {
         bail!(
-            "{}\nif this is meant, run `cargo xtask verify --bless` and commit the budget",
+            "{}\nif this is intended, run `cargo xtask verify --bless` and commit the budget",
             faults.join("\n")
         );
     }

@@ -1,7 +1,7 @@
-//! Checks the walls between the crates, and the rules of style that a machine can read.
+//! Checks the walls between the crates, and the rules of style that a program can check.
 //!
-//! What one file says about itself is in `source`. Arrows of tests (`dev-dependencies`) are free: a
-//! wall is about what the product can reach.
+//! `source` checks the rules for a single file. Dependencies of tests (`dev-dependencies`) are
+//! free, because a wall concerns only what the product can reach.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::source::{self, Fault};
 use crate::{circles, place, process};
 
-/// Which crates a crate may use. A new arrow needs a page in `docs/decisions`.
+/// The crates that each crate may use. A new arrow needs a page in `docs/decisions`.
 const ARROWS: [(&str, &[&str]); 9] = [
     ("agent", &["datapath", "ebpf"]),
     ("cli", &["agent", "daemon", "lab", "model"]),
@@ -61,7 +61,7 @@ pub fn run() -> Result<()> {
     faults.extend(circles::faults(&files)?);
     for path in &files {
         faults.extend(source::name_faults(path));
-        // What is no text has no lines.
+        // A file that is not text has no lines.
         if let Ok(text) = fs::read_to_string(place::root().join(path)) {
             faults.extend(source::faults(path, &text));
         }
@@ -72,7 +72,7 @@ pub fn run() -> Result<()> {
     if !faults.is_empty() {
         bail!("{} faults in {} files", faults.len(), files.len());
     }
-    println!("{} files keep to the rules", files.len());
+    println!("{} files follow the rules", files.len());
     Ok(())
 }
 
@@ -111,7 +111,7 @@ fn short(name: &str) -> &str {
     name.strip_prefix("shunt-").unwrap_or(name)
 }
 
-/// Every file of the checkout but what git and cargo keep for themselves.
+/// Every file of the checkout, without those of git and cargo.
 fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
     let mut entries: Vec<_> = fs::read_dir(root.join(folder))?.collect::<Result<_, _>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);

@@ -1,5 +1,5 @@
-//! What a scenario gets besides: settings, calls of SIP, IPsec, errors about nothing. Each by
-//! numbers of its own, so that what the scenario does otherwise does not depend on them.
+//! Additions to a scenario: settings, SIP calls, IPsec, ICMP errors about unknown connections. Each
+//! uses random numbers of its own, so that the rest of the scenario does not depend on it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use super::vocabulary::{LAST, OF_CALLS, SETTINGS};
 /// The port of the daemons that agree on keys (RFC 7296, 2).
 const IKE: u16 = 500;
 
-/// A scenario's steps with all of these.
+/// Returns a scenario's steps with all additions.
 pub fn all(seed: u64, slot: Slot, flows: &mut Vec<Flow>, steps: Vec<Step>) -> Vec<Step> {
     let steps = with_calls(seed, flows, steps);
     let steps = with_secured(seed, slot, flows, with_settings(seed, steps));
     with_errors(seed, flows, steps)
 }
 
-/// In one scenario of three, two clients agree on keys with a service for that, and speak IPsec
-/// with the server that they got.
+/// In one scenario of three, two clients agree on keys with a service for IKE, and use IPsec with
+/// the server that they got.
 fn with_secured(seed: u64, slot: Slot, flows: &mut Vec<Flow>, mut steps: Vec<Step>) -> Vec<Step> {
     let mut random = Random::new(seed ^ 0x1ce_5ec0);
     if !random.once_in(3) {
@@ -69,7 +69,7 @@ fn with_secured(seed: u64, slot: Slot, flows: &mut Vec<Flow>, mut steps: Vec<Ste
     steps
 }
 
-/// What one of the two ends says.
+/// A packet from one of the two ends.
 fn secured(random: &mut Random, flow: usize, is_first: bool) -> Step {
     let datagram = Datagram {
         flags: 0,
@@ -93,8 +93,8 @@ fn secured(random: &mut Random, flow: usize, is_first: bool) -> Step {
     }
 }
 
-/// One scenario in three ends with errors about connections that nobody has opened, where ICMP
-/// opens them.
+/// One scenario in three ends with ICMP errors about connections that nobody opened, while a
+/// setting lets ICMP open them.
 fn with_errors(seed: u64, flows: &mut Vec<Flow>, mut steps: Vec<Step>) -> Vec<Step> {
     let mut random = Random::new(seed ^ 0x1c3b_0e44);
     if flows.is_empty() || !random.once_in(3) {
@@ -121,10 +121,10 @@ fn with_errors(seed: u64, flows: &mut Vec<Flow>, mut steps: Vec<Step>) -> Vec<St
     steps
 }
 
-/// In one scenario of three, services of UDP have calls: all that are added without a template of
-/// their own. Most datagrams to them name one then.
+/// In one scenario of three, the UDP services that are added without a persistence template have
+/// calls. Most datagrams to them then contain a Call-ID.
 fn with_calls(seed: u64, flows: &[Flow], mut steps: Vec<Step>) -> Vec<Step> {
-    // Numbers of its own, as below.
+    // Separate random numbers, as below.
     let mut random = Random::new(seed ^ 0x0ca1_1ed5);
     if !random.once_in(3) {
         return steps;
@@ -151,16 +151,16 @@ fn with_calls(seed: u64, flows: &[Flow], mut steps: Vec<Step>) -> Vec<Step> {
     steps
 }
 
-/// One scenario in two has settings other than those that it begins with, from any step on.
+/// One scenario in two changes its settings, at any step.
 fn with_settings(seed: u64, mut steps: Vec<Step>) -> Vec<Step> {
-    // Numbers of its own: what a scenario does otherwise does not depend on them.
+    // Separate random numbers: the rest of the scenario does not depend on them.
     let mut random = Random::new(seed ^ 0x5e77_1965);
     if random.once_in(2) {
         return steps;
     }
     for _ in 0..1 + random.below(3) {
         let (name, values) = random.one_of(&SETTINGS);
-        // "a server that comes back" in standards.md.
+        // See "a server that comes back" in standards.md.
         if name == "expire_nodest_conn" && comes_back(&steps) {
             continue;
         }
@@ -174,7 +174,7 @@ fn with_settings(seed: u64, mut steps: Vec<Step>) -> Vec<Step> {
     steps
 }
 
-/// Whether a server is added twice, in between perhaps deleted.
+/// Whether a server is added twice, perhaps with a deletion in between.
 fn comes_back(steps: &[Step]) -> bool {
     let mut added = BTreeSet::new();
     let mut lines = steps.iter().flat_map(|step| match step {

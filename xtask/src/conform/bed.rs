@@ -1,8 +1,8 @@
-//! A director between two wires whose other ends we hold.
+//! A director between two wires, whose other ends this program holds.
 //!
-//! Every neighbour is written down, so nothing is asked for on the wires and each frame that comes
-//! out is the director's answer to one that went in. It is the same bed on this kernel and on the
-//! one that has IPVS.
+//! Every neighbour is a permanent entry, so that nothing is resolved on the wires and each frame
+//! that comes out is the director's answer to one that went in. The bed is the same on this kernel
+//! and on the one that has IPVS.
 
 use std::fs;
 use std::net::IpAddr;
@@ -15,20 +15,20 @@ use shunt_lab::{Family, Host, PacketSocket, Prefix, Route, Segment, until, veth}
 use super::packet::{self, ETHERNET, Header, ICMP, ICMP6, Packet};
 use super::scenario::{SERVERS, SLOTS, Slot, VIRTUALS};
 
-/// For a frame that must come. It takes microseconds where nothing else runs.
+/// The limit for an expected frame. It takes microseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(20);
 const ROUTER: u8 = 1;
 const DIRECTOR: u8 = 2;
-/// A machine on the back segment that is no server.
+/// A machine on the back segment that is not a server.
 const NEIGHBOUR: u8 = 3;
-/// Neighbour and router discovery and multicast listeners, which come when they like.
+/// Neighbour and router discovery and multicast listener reports, which come at any time.
 const CHATTER: [u8; 6] = [130, 131, 132, 133, 135, 143];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Side {
-    /// Towards the clients.
+    /// The side of the clients.
     Front,
-    /// Towards the servers.
+    /// The side of the servers.
     Back,
 }
 
@@ -49,7 +49,7 @@ impl Side {
         }
     }
 
-    /// Who is at the other end when it does not matter who.
+    /// A machine at the other end, for frames whose sender does not matter.
     fn stranger(self) -> u8 {
         match self {
             Side::Front => ROUTER,
@@ -57,7 +57,7 @@ impl Side {
         }
     }
 
-    /// The director's MAC address there.
+    /// The director's MAC address on this side.
     pub fn director(self) -> [u8; 6] {
         [2, 0, 0, 0, 2, self as u8]
     }
@@ -80,7 +80,7 @@ pub struct Bed {
 /// The router's MAC address, by which all clients are reached.
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, ROUTER];
 
-/// The MAC address of the machine on the back segment that has this address.
+/// The MAC address of the machine on the back segment with this address.
 pub fn mac_of(address: IpAddr) -> [u8; 6] {
     let last = match address {
         IpAddr::V4(v4) => v4.octets()[3],
@@ -89,13 +89,13 @@ pub fn mac_of(address: IpAddr) -> [u8; 6] {
     [2, 0, 0, 0, 1, last]
 }
 
-/// An address that the director has for itself.
+/// An address of the director itself.
 pub fn director_address(family: Family) -> IpAddr {
     Segment::Front.host(family, DIRECTOR)
 }
 
 impl Bed {
-    /// Marks of packets survive a device pair only where both of its ends are in one namespace
+    /// Marks of packets survive a device pair only if both of its ends are in one namespace
     /// (`skb_scrub_packet`).
     pub fn new(keeps_marks: bool) -> Result<Bed> {
         let (director, outside) = (Host::new("director")?, Host::new("outside")?);
@@ -157,11 +157,10 @@ impl Bed {
         end.send(frame)
     }
 
-    /// What has come out, when all that went in has been seen.
+    /// Returns all frames that came out, once the director has handled everything that went in.
     ///
-    /// An echo request on each side goes the way of the frames before it, so its answer comes
-    /// after theirs. Then another: segments of TCP may be held together (GRO) until the first echo
-    /// has passed them.
+    /// An echo request on each side follows the frames before it, so its answer comes after theirs.
+    /// A second echo follows, because GRO may hold TCP segments until the first echo has passed.
     pub fn settle(&mut self) -> Result<Vec<Out>> {
         let mut outs = Vec::new();
         for side in [Side::BOTH, Side::BOTH].concat() {
@@ -198,8 +197,9 @@ impl Bed {
     }
 }
 
-/// Whether no IPv6 address is tentative. The kernel looks at each in its own time, also without
-/// duplicate address detection, and drops in silence what comes to a tentative one (RFC 4862, 5.4).
+/// Whether no IPv6 address is tentative. The kernel checks each address in its own time, also
+/// without duplicate address detection, and silently drops packets to a tentative address (RFC
+/// 4862, 5.4).
 fn usable(director: &Host) -> Result<bool> {
     const TENTATIVE: u8 = 0x40;
     let path = "/proc/thread-self/net/if_inet6";
@@ -217,7 +217,7 @@ fn is_chatter(frame: &[u8]) -> bool {
         return true;
     };
     let kind = packet.payload.first().copied().unwrap_or(0);
-    // A report to multicast listeners begins with a hop-by-hop header.
+    // A multicast listener report begins with a hop-by-hop header.
     packet.protocol == 0 || (packet.protocol == ICMP6 && CHATTER.contains(&kind))
 }
 

@@ -1,6 +1,6 @@
-//! The first difference between what both sides did.
+//! Finds the first difference between the records of both sides.
 //!
-//! Differences of behaviour that we stand by are in `known`, by name.
+//! `known` has the intended differences, by name.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use super::record::Record;
 use super::scenario::Scenario;
 use super::view::View;
 
-/// Two that should be equal, and are not.
+/// Two texts that should be equal and are not.
 pub struct Difference {
     pub step: usize,
     pub kernel: String,
     pub shunt: String,
-    /// What only one of them has; nothing if they differ in order.
+    /// What only one of them has; nothing if only the order differs.
     pub only_kernel: String,
     pub only_shunt: String,
 }
 
-/// The first difference that no name is known for; names that came up are counted.
+/// Finds the first difference that has no name. Differences with a name are counted.
 pub fn first_difference(
     scenario: &Scenario,
     kernel: &[Record],

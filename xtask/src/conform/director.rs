@@ -1,4 +1,4 @@
-//! Shunt on a bed: a running `shuntd`, and `ipvsadm` as the operator has it.
+//! Shunt on a bed: a running `shuntd`, and `ipvsadm`.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -18,16 +18,16 @@ use crate::{place, process};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Small tables: a scenario has a few flows.
+/// Small tables: a scenario has few flows.
 const SIZES: [&str; 6] = ["--flows", "65536", "--services", "256", "--servers", "256"];
 
-/// Dropping it takes the packet path away, whatever happened before.
+/// A running daemon. Dropping it removes the packet path, whatever happened before.
 struct Director {
     host: Host,
     process: Option<Process>,
 }
 
-/// Builds the binary that has the daemon and the faces in it.
+/// Builds the binary that contains the daemon and the faces.
 pub fn build() -> Result<PathBuf> {
     process::run(process::cargo().args([
         "build",
@@ -36,13 +36,13 @@ pub fn build() -> Result<PathBuf> {
         "--package=shunt-cli",
         "--bin=shunt",
     ]))?;
-    // Cargo puts what it builds side by side.
+    // Cargo puts the binaries that it builds into one folder.
     let program = std::env::current_exe()?.with_file_name("shunt");
     ensure!(program.is_file(), "cargo built no {}", program.display());
     Ok(program)
 }
 
-/// Plays scenarios, one bed and one daemon after the other.
+/// Plays scenarios one after the other, each with its own bed and daemon.
 pub fn play_all(program: &Path, hook: &str, scenarios: &[Scenario]) -> Result<Vec<Vec<Record>>> {
     let ipvsadm = || -> Command {
         let mut command = Command::new(program);

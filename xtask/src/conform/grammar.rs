@@ -1,5 +1,5 @@
-//! Makes a scenario of a seed: services and servers, clients that come and go, an operator who
-//! changes things meanwhile, and now and then something odd.
+//! Makes a scenario from a seed: services and servers, clients that come and go, an operator who
+//! makes changes meanwhile, and occasional odd events.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use super::vocabulary::{
     TRANSPORTS, WEIGHTS,
 };
 
-/// How many things happen between the beginning and the last look.
+/// The number of events between the beginning and the last listing.
 const ACTS: [usize; 2] = [8, 28];
-/// Closed connections last ten seconds, and should outlive a scenario.
+/// Closed connections last ten seconds and should outlive a scenario.
 const MOST_SLOW: usize = 1;
 const SERVICE_PORTS: [u16; 3] = [80, 443, 53];
 /// A service of every port is persistent.
@@ -55,7 +55,7 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
     }
 }
 
-/// A service as it was asked for; whether the director took it does not matter.
+/// A service as it was requested, whether or not the director accepted it.
 #[derive(Clone)]
 pub struct Service {
     pub transport: Transport,
@@ -65,14 +65,14 @@ pub struct Service {
     method: Method,
     servers: Vec<(SocketAddr, Method)>,
     one_packet: bool,
-    /// A firewall mark, and what has it.
+    /// A firewall mark, and the packets that have it.
     mark: Option<u32>,
     rules: Vec<Rule>,
-    /// Masqueraded servers may have ports of their own.
+    /// Masqueraded servers may have their own ports.
     maps: bool,
 }
 
-/// How far a flow is, as far as it is known.
+/// The state of a flow, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Opening,
@@ -80,15 +80,15 @@ pub enum Phase {
     Closing,
 }
 
-/// A scenario that is being written.
+/// A scenario under construction.
 pub struct Writer {
     pub random: Random,
     pub slot: Slot,
     pub services: Vec<Service>,
     pub talks: Vec<Phase>,
-    /// Flows whose client has opened, or opened again, and not said more.
+    /// Flows whose client has opened or reopened them and sent nothing since.
     pub half_open: BTreeSet<usize>,
-    /// Commands for which the kernel's counters are waited for.
+    /// The number of commands that must wait for the kernel's counters.
     slow: usize,
     pub flows: Vec<Flow>,
     pub steps: Vec<Step>,
@@ -150,7 +150,7 @@ impl Writer {
         self.enter(service, &extra);
     }
 
-    /// A service of a firewall mark: one port, or two that belong together.
+    /// A service of a firewall mark: one port, or two ports that belong together.
     fn add_marked(&mut self) {
         let family = self.random.one_of(&Family::BOTH);
         let transport = self.random.one_of(&TRANSPORTS);
@@ -194,7 +194,7 @@ impl Writer {
             service.name(),
             service.scheduler
         ));
-        // The second of a name is refused, and what follows is about the first.
+        // The second service with the same key is refused, and later steps concern the first.
         let is_it = |other: &Service| other.name() == service.name();
         let index = match self.services.iter().position(is_it) {
             Some(index) => index,
@@ -216,7 +216,7 @@ impl Writer {
             false => format!(" -w {}", self.random.one_of(&WEIGHTS)),
         };
         let extra = self.extra(&OF_SERVERS, &service);
-        // One that is there, or was, keeps its method: "changed methods" in standards.md.
+        // A server that exists or existed keeps its method: "changed methods" in standards.md.
         let known = service.servers.iter().find(|(at, _)| *at == server);
         let method = known.map_or(method, |(_, method)| *method);
         self.command(format!(
@@ -229,7 +229,7 @@ impl Writer {
         }
     }
 
-    /// Some server that would be possible for a service.
+    /// A server that would be valid for the service.
     fn server(&mut self, index: usize) -> (SocketAddr, Method) {
         let service = self.services[index].clone();
         let method = match self.random.once_in(5) {
@@ -242,8 +242,8 @@ impl Writer {
         };
         let number = self.random.below(usize::from(SERVERS)) as u8;
         let address = self.slot.server(family, number);
-        // How its other connections end is not seen: "answers of a local server" in standards.md.
-        // Nor is an error of one told where a packet is all that there is of a connection.
+        // A director does not see how TCP connections of a local server end ("answers of a local
+        // server" in standards.md), nor its errors about datagrams of one-packet services.
         let is_seen = service.transport == Transport::Udp && !service.one_packet;
         if is_seen && self.random.once_in(15) {
             let own = bed::director_address(family);
@@ -320,8 +320,8 @@ impl Writer {
         }
     }
 
-    /// Whether a service and another one of every port have an address in common: see "a deleted
-    /// service beside one of every port" in standards.md.
+    /// Whether a service and one of every port have an address in common: see "a deleted service
+    /// beside one of every port" in standards.md.
     fn covers(&self, index: usize) -> bool {
         let at = |service: &Service| (service.transport, service.at.ip());
         let service = &self.services[index];
@@ -348,7 +348,7 @@ impl Writer {
         ));
     }
 
-    /// It may come back later by an edit, which is refused, or be added again.
+    /// The server may come back later by an edit, which is refused, or be added again.
     fn delete_server(&mut self, index: usize) {
         let service = self.services[index].clone();
         if service.servers.is_empty() {
@@ -362,7 +362,7 @@ impl Writer {
         }
     }
 
-    /// Everything goes, and one service comes back as it was.
+    /// Deletes everything, and adds one service again as it was.
     fn restore(&mut self, index: usize) {
         let service = self.services[index].clone();
         let name = service.name();
@@ -389,7 +389,7 @@ impl Writer {
 }
 
 impl Service {
-    /// Whether what is sent there belongs to it.
+    /// Whether packets to this address belong to the service.
     pub fn has(&self, flow: &Flow) -> bool {
         if self.mark.is_some() {
             return self.rules.iter().any(|rule| rule.has(flow));
@@ -398,7 +398,7 @@ impl Service {
         self.transport == flow.transport && self.at.ip() == flow.service.ip() && has_port
     }
 
-    /// What clients ask for.
+    /// The port that clients use.
     pub fn ends(&self) -> Vec<SocketAddr> {
         match self.mark {
             Some(_) => self.rules.iter().map(|rule| rule.at).collect(),
@@ -406,14 +406,14 @@ impl Service {
         }
     }
 
-    /// Datagrams of a mark are not scheduled one by one here, and "ports of a persistent mark" is a
-    /// known difference.
+    /// The datagrams of a mark are not scheduled one by one here, and "ports of a persistent mark"
+    /// is a known difference.
     fn takes(&self, words: &str) -> bool {
         let is_port_lost = words.contains("-p") && self.maps;
         self.mark.is_none() || !(words.contains("-o") || is_port_lost)
     }
 
-    /// A mark has none.
+    /// A mark has no port.
     fn port(&self) -> u16 {
         self.mark.map_or(self.at.port(), |_| 0)
     }

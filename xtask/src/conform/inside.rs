@@ -1,7 +1,7 @@
 //! The other side of `machine`: this program as the first process of a kernel that has IPVS.
 //!
-//! It loads the modules, plays, writes what came of it, and switches the machine off. It never
-//! returns.
+//! It loads the modules, plays the scenarios, writes the results, and switches the machine off. It
+//! never returns.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,43 +23,40 @@ use super::play::play_group;
 use super::record::Record;
 use super::scenario::{Scenario, groups};
 
-/// The kernel makes a variable of a word of its command line that it does not know.
+/// The kernel turns an unknown word of its command line into an environment variable.
 pub const VARIABLE: &str = "SHUNT_CONFORM";
-/// Where the folder of the outside is.
+/// The mount point of the host's folder.
 pub const SHARED: &str = "/shared";
 pub const SCENARIOS: &str = "scenarios.json";
 pub const PLAYED: &str = "played.json";
-/// `ipvsadm` and its libraries.
+/// The folder of `ipvsadm` and its libraries.
 pub const IPVS: &str = "/ipvs";
 const MODULES: &str = "/modules";
-/// Beds at the same time: with more, one scenario takes so long that connections expire.
+/// The number of beds in parallel. With more, a scenario takes so long that connections expire.
 const LANES: usize = 4;
 
-/// Whether we are the first process of a machine that `machine` started.
+/// Whether this process is the first one of a machine that `machine` started.
 pub fn is_here() -> bool {
     process::id() == 1 && env::var_os(VARIABLE).is_some()
 }
 
-/// Where the module lies that is loaded after so many others.
+/// The path of a module, by its place in the loading order.
 pub fn module(number: usize) -> PathBuf {
     Path::new(MODULES).join(format!("{number:03}.ko"))
 }
 
-/// Plays and switches off.
+/// Plays the scenarios and switches the machine off.
 pub fn run() -> ! {
     if let Err(error) = start() {
-        println!("the playing failed: {error:#}");
+        println!("playing failed: {error:#}");
     }
     // SAFETY: system calls with numbers and no pointer.
     unsafe {
         libc::sync();
         libc::reboot(libc::RB_POWER_OFF);
     }
-    // The kernel could not switch off: it panics when its first process ends, and is gone.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the first process has nobody to return to"
-    )]
+    // If the kernel could not switch off, it panics when its first process ends, and exits.
+    #[expect(clippy::disallowed_methods, reason = "the first process has no caller")]
     process::exit(1)
 }
 
@@ -98,7 +95,7 @@ fn all(scenarios: &[Scenario]) -> Result<Vec<Vec<Record>>> {
     let groups: Vec<_> = groups(scenarios).collect();
     let next = AtomicUsize::new(0);
     let played = Mutex::new(BTreeMap::new());
-    // Much of a scenario's time is waiting; others go on meanwhile.
+    // A scenario spends much of its time waiting. Others run meanwhile.
     thread::scope(|scope| {
         let lane = || -> Result<()> {
             while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -112,7 +109,7 @@ fn all(scenarios: &[Scenario]) -> Result<Vec<Vec<Record>>> {
         let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
         let joined = lanes.into_iter().map(|lane| lane.join());
         joined
-            .map(|ended| ended.unwrap_or_else(|_| bail!("a lane died")))
+            .map(|ended| ended.unwrap_or_else(|_| bail!("a lane panicked")))
             .collect::<Result<Vec<()>>>()
     })?;
     let mut played = played.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! Differences between Shunt and IPVS that we stand by, each by a name that stands in
-//! `docs/standards.md` with the reason.
+//! The intended differences between Shunt and IPVS, each by the name under which
+//! `docs/standards.md` gives its reason.
 //!
-//! A difference is made equal only where exactly this difference is seen.
+//! A view is changed only where exactly this difference is found.
 
 mod connections;
 
@@ -16,7 +16,7 @@ use super::scenario::{RST, Scenario, Step, Transport};
 use super::view::{OWN_TTL, Seen, View, innermost};
 use connections::CLOSED;
 
-/// All of them.
+/// All intended differences.
 #[cfg(test)]
 const NAMES: [&str; 16] = [
     TIMERS,
@@ -53,14 +53,14 @@ const ONE_PACKET: &str = "errors of a local server and one packet";
 const ZEROED: &str = "zeroed while a server is deleted";
 const ONCE_ROUTED: &str = "connections from before a tunnel";
 
-/// With any headers this fits any device here.
+/// A payload of this size fits every device of the bed, with any headers.
 const SURE_TO_FIT: u16 = 1400;
 /// Connections, packets and bytes in and out: the columns of a statistics line.
 const COLUMNS: usize = 5;
 const IN: [usize; 2] = [1, 3];
 const OUT: [usize; 2] = [2, 4];
 
-/// What has happened in a scenario so far that has a difference as its consequence.
+/// The events of a scenario so far that cause a later difference.
 pub struct Known<'a> {
     scenario: &'a Scenario,
     names: BTreeSet<&'static str>,
@@ -74,7 +74,7 @@ pub struct Known<'a> {
     zeroed: bool,
     resets: u64,
     local_masqueraded: bool,
-    /// Clients that spoke while their family had no service.
+    /// Clients that sent a packet while their family had no service.
     unseen: BTreeSet<String>,
 }
 
@@ -97,12 +97,12 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Those that came up.
+    /// The differences that were found.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().copied()
     }
 
-    /// Makes both views equal in what is known.
+    /// Makes both views equal in the known differences.
     pub fn settle(&mut self, step: &Step, kernel: &mut View, shunt: &mut View) {
         match step {
             Step::Command { line, input } => {
@@ -136,7 +136,7 @@ impl<'a> Known<'a> {
         self.last_service(step, kernel, shunt);
     }
 
-    /// What a command that was done means for the rest.
+    /// Records the effects of a command on later steps.
     fn hear(&mut self, line: &str, input: &str, kernel: &View) {
         if kernel.said.first().is_none_or(|first| first != "exit 0") {
             return;
@@ -161,7 +161,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// ipvsadm forgets thresholds when it saves.
+    /// ipvsadm drops thresholds when it saves.
     fn thresholds(&mut self, kernel: &View, shunt: &mut View) {
         for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
             let is_it = ours
@@ -174,7 +174,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// A closed connection may have expired where playing took longer.
+    /// A closed connection may have expired on the side where playing took longer.
     fn counts(&mut self, kernel: &View, shunt: &mut View) {
         for (theirs, ours) in kernel.said.iter().zip(&mut shunt.said) {
             let words = |line: &str| -> Vec<String> {
@@ -257,7 +257,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// IPVS leaves "don't fragment" out where it wraps IPv6 in IPv4.
+    /// IPVS does not set "don't fragment" when it encapsulates IPv6 in IPv4.
     fn six_in_four(&mut self, kernel: &View, shunt: &mut View) {
         let (Some(theirs), Some(ours)) = (
             kernel.frames.get(&Side::Back),
@@ -282,8 +282,8 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// IPVS forgets the pseudo-header where it checks their sum, and drops them; also those of the
-    /// director's own stack where that is a masqueraded server.
+    /// IPVS checks the checksum of these errors without the pseudo-header and drops them, including
+    /// those of the director's own stack if the director is a masqueraded server.
     fn server_errors(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
         let flow = match step {
             Step::ServerError { flow, .. } => *flow,
@@ -295,12 +295,12 @@ impl<'a> Known<'a> {
         if is_v6 && is_silent(kernel) && !is_silent(shunt) && errors.all(is_error) {
             shunt.frames.clone_from(&kernel.frames);
             self.names.insert(SERVER_ERRORS);
-            // What was brought was counted, too.
+            // The forwarded error was counted, too.
             self.errors_made = true;
         }
     }
 
-    /// IPVS cuts what does not fit a tunnel and may be cut; we tell its sender.
+    /// IPVS fragments packets that do not fit a tunnel and may be fragmented. Shunt sends an error.
     fn cut(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
         let Step::Client { datagram, .. } = step else {
             return;
@@ -328,7 +328,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// IPVS keeps one route for a server, and that of a tunnel has no next hop for other packets.
+    /// IPVS keeps one route for a server, and a tunnel's route has no next hop for other packets.
     fn once_routed(&mut self, kernel: &View, shunt: &mut View) {
         let routed = |seen: &Seen| {
             let packet = seen.packet();
@@ -342,7 +342,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Without a service IPVS is not asked, and the director's own stack has the packets.
+    /// IPVS does not run without a service, and the director's own stack gets the packets.
     fn last_service(&mut self, step: &Step, kernel: &View, shunt: &mut View) {
         let flow = match step {
             Step::Command { .. } | Step::Setting { .. } | Step::Mark { .. } => return,
@@ -370,7 +370,7 @@ fn is_silent(view: &View) -> bool {
     view.frames.values().all(Vec::is_empty)
 }
 
-/// The name and the numbers of a line of statistics.
+/// The name and the numbers of a statistics line.
 fn counters(line: &str) -> Option<(Vec<&str>, Vec<u64>)> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let numbers = words.split_off(words.len().checked_sub(COLUMNS)?);
@@ -390,7 +390,7 @@ fn is_error(seen: &Seen) -> bool {
     }
 }
 
-/// To whom, and of which type and code.
+/// The receiver, type and code of an error.
 fn error_kind(seen: &Seen) -> Option<(IpAddr, [u8; 2])> {
     let packet = seen.packet()?;
     Some((packet.target, packet.payload.get(..2)?.try_into().ok()?))
@@ -400,8 +400,8 @@ fn is_own_error(seen: &Seen) -> bool {
     is_error(seen) && seen.packet().is_some_and(|packet| packet.ttl == OWN_TTL)
 }
 
-/// An error without what its maker may choose: traffic class, "don't fragment", towards servers the
-/// source, and whether the packet is quoted as it came or with its TTL counted down.
+/// An error without the parts that its sender may choose: traffic class, "don't fragment", towards
+/// servers the source, and whether the quoted packet has its original TTL or a decremented one.
 fn plain(seen: &Seen, side: Side) -> Vec<u8> {
     let mut frame = seen.frame.clone();
     let Some(packet) = Packet::read(&frame[ETHERNET..]) else {
@@ -418,12 +418,12 @@ fn plain(seen: &Seen, side: Side) -> Vec<u8> {
         let source = if is_v4 { 12..16 } else { 8..24 };
         frame[ETHERNET + source.start..ETHERNET + source.end].fill(0);
     }
-    // Where a local server is masqueraded, IPVS quotes the sum of what the server got.
+    // If a local server is masqueraded, IPVS quotes the checksum that the server got.
     let sum = quote + if is_v4 { 26 } else { 46 };
     if let (true, Some(bytes)) = (is_udp, frame.get_mut(sum..sum + 2)) {
         bytes.fill(0);
     }
-    // The sum of the error, and of the quoted header, depend on these.
+    // The checksums of the error and of the quoted header depend on these fields.
     frame[quote - 6..quote - 4].fill(0);
     let (ttl, sum) = if frame[quote] >> 4 == 4 {
         (8..9, 10..12)

@@ -1,8 +1,8 @@
 //! A kernel that has IPVS, as a process: Debian's user-mode-linux.
 //!
-//! Its file system is an archive of this very program, `ipvsadm` and the kernel's modules, made
-//! from packages that are downloaded and never installed. One folder of ours is the only thing it
-//! sees: what is to be played lies there, and what came of it is written there.
+//! Its file system is an archive of this program, `ipvsadm` and the kernel's modules, made from
+//! packages that are downloaded and never installed. The machine sees one folder of the host, with
+//! the scenarios to play, and writes the results into it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -19,19 +19,19 @@ use crate::{deb, initramfs, kernels, place, process};
 
 const KERNEL: &str = "user-mode-linux";
 const IPVSADM: &str = "ipvsadm";
-/// Modules whose parts and needs are loaded, as `modules.dep` names them.
+/// Modules that are loaded with their dependencies, by their names in `modules.dep`.
 const MODULES: [&str; 4] = [
     "kernel/net/ipv6/ipv6.ko",
     "kernel/drivers/net/veth.ko",
     "kernel/net/netfilter/ipvs/ip_vs.ko",
     "kernel/net/netfilter/ipvs/ip_vs_",
 ];
-/// Of the last, those that no scenario needs.
+/// The dependencies that no scenario needs.
 const NOT_LOADED: [&str; 1] = ["ip_vs_ftp.ko"];
-/// A scenario takes half a second where nothing else runs.
+/// The limit for a scenario. It takes half a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a machine is made of, downloaded once.
+/// The parts of a machine, downloaded once.
 pub struct Machine {
     kernel: PathBuf,
     archive: PathBuf,
@@ -43,7 +43,7 @@ impl Machine {
         let folder = place::target().join("conform");
         let unpacked = folder.join("packages");
         if !unpacked.is_dir() {
-            // The move comes last: a download that was interrupted starts again.
+            // The move comes last, so that an interrupted download starts again.
             let half = folder.join("half");
             let _ = fs::remove_dir_all(&half);
             download(&half)?;
@@ -58,7 +58,7 @@ impl Machine {
         })
     }
 
-    /// Plays all of them in one machine. With `again` the last run may stand for it.
+    /// Plays all scenarios in one machine. With `again`, the results of the last run may be used.
     pub fn play(&self, scenarios: &[Scenario], again: bool) -> Result<Vec<Vec<Record>>> {
         let shared = self.folder.join("shared");
         let wanted = serde_json::to_vec(scenarios)?;
@@ -94,12 +94,18 @@ impl Machine {
                 let said = fs::read(&console).unwrap_or_default();
                 let said = String::from_utf8_lossy(&said).into_owned();
                 ended.with_context(|| said.clone())?;
-                bail!("the machine ended before it had played; its console says\n{said}")
+                bail!(
+                    "the machine ended before it had played everything; \
+                     the end of its console\n{said}"
+                )
             }
             Err(error) => Err(error).context("cannot read what the machine wrote"),
         };
         let played: Vec<Vec<Record>> = played?;
-        ensure!(played.len() == scenarios.len(), "the machine left some out");
+        ensure!(
+            played.len() == scenarios.len(),
+            "the machine did not play every scenario"
+        );
         Ok(played)
     }
 }
@@ -132,7 +138,7 @@ fn download(folder: &Path) -> Result<()> {
             continue;
         }
         let needs = deb::unpack(&package, folder)?;
-        // The C library is there, since this program runs.
+        // The C library is on the host, because this program runs.
         let is_library = |name: &String| name.starts_with("libnl") || name.starts_with("libpopt");
         wanted.extend(needs.into_iter().filter(is_library));
         seen.push(package);
@@ -168,7 +174,7 @@ fn pack(unpacked: &Path) -> Result<Vec<u8>> {
     Ok(initramfs::pack(&files))
 }
 
-/// Every file below a folder; links are read as what they lead to.
+/// Every file below a folder. A link is read as the file that it leads to.
 fn tree(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -182,7 +188,7 @@ fn tree(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What must be loaded, each after what it needs.
+/// The modules to load, each after its dependencies.
 fn modules_in_order(list: &str) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     let lines: Vec<_> = list
@@ -194,7 +200,7 @@ fn modules_in_order(list: &str) -> Vec<String> {
             if !module.starts_with(wanted) || NOT_LOADED.iter().any(|name| module.ends_with(name)) {
                 continue;
             }
-            // The nearest need stands first.
+            // The nearest dependency comes first.
             for one in needs.split_whitespace().rev().chain([*module]) {
                 if !order.iter().any(|known| known == one) {
                     order.push(one.to_owned());

@@ -1,8 +1,8 @@
-//! The same commands and the same packets through the IPVS of a kernel and through Shunt.
+//! Runs the same commands and the same packets through a kernel's IPVS and through Shunt.
 //!
-//! Scenarios are made of seeds by `grammar`, out of the words in `vocabulary`. Both play on the
-//! same `bed`: the kernel in a `machine` that runs as a process, Shunt in namespaces of this one.
-//! `compare` looks at each step, and `known` has the differences that we stand by.
+//! `grammar` makes scenarios from seeds and the words in `vocabulary`. Both sides play them on the
+//! same `bed`: the kernel in a `machine` that runs as a process, Shunt in namespaces of this
+//! machine. `compare` compares each step, and `known` has the intended differences.
 
 mod additions;
 mod bed;
@@ -36,36 +36,36 @@ use scenario::{SLOTS, Scenario, Slot};
 
 pub use inside::{is_here, run as run_inside};
 
-/// What is compared, and how.
+/// The options of the comparison.
 #[derive(Args)]
 pub struct Options {
-    /// The seed of the first scenario; each has one more.
+    /// The seed of the first scenario. Each later one has the next seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many.
+    /// The number of scenarios.
     #[arg(long, default_value_t = 500)]
     scenarios: u64,
-    /// Only scenarios with a step that has this text in it, such as "-s wrr".
+    /// Only scenarios with a step that contains this text, such as "-s wrr".
     #[arg(long)]
     only: Option<String>,
-    /// How Shunt is attached.
+    /// The hook to which Shunt is attached.
     #[arg(long, default_value = "tc", value_parser = ["tc", "xdp-generic", "xdp-native"])]
     hook: String,
-    /// Take what IPVS did from the last run, if it was of the same scenarios.
+    /// Use the results of IPVS from the last run, if it had the same scenarios.
     #[arg(long)]
     again: bool,
-    /// Show all that came before a difference.
+    /// Show all steps before a difference.
     #[arg(long)]
     verbose: bool,
 }
 
-/// Scenarios that the tests play.
+/// The number of scenarios in the tests.
 const CHECKED: u64 = 60;
 
-/// One scenario in so many may differ when all are played, and not when it is played alone.
+/// One scenario in this many may differ when all are played and be equal when it is played alone.
 const UNSTEADY: usize = 25;
 
-/// Plays and compares; an error if there is a difference that is not known.
+/// Plays and compares. Fails if there is an unknown difference.
 pub fn run(options: &Options) -> Result<()> {
     if let Some(capability) = missing_capability() {
         bail!("network namespaces need {capability}; run as root");
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     compare(options, &Machine::prepare()?)
 }
 
-/// The same for the tests, as far as this machine can.
+/// Plays and compares for the tests, as far as this machine can.
 pub fn check() -> Result<()> {
     if let Some(capability) = missing_capability() {
         println!("SKIPPED: network namespaces need {capability}");
@@ -131,7 +131,7 @@ fn compare(options: &Options, machine: &Machine) -> Result<()> {
             unsteady.push((*scenario, difference));
         }
     }
-    // The end of a long output is what is read first.
+    // The end of a long output is read first.
     for (what, list) in [("always", &steady), ("once", &unsteady)] {
         for (scenario, difference) in list {
             let (seed, step) = (scenario.seed, difference.step);
@@ -146,15 +146,15 @@ fn compare(options: &Options, machine: &Machine) -> Result<()> {
     }
     ensure!(
         unsteady.len() * UNSTEADY <= all.max(UNSTEADY),
-        "{} of {all} scenarios differ, each only once",
+        "{} of {all} scenarios differ, but not when they are repeated",
         unsteady.len()
     );
     let steps: usize = scenarios.iter().map(|scenario| scenario.steps.len()).sum();
-    println!("{all} scenarios, {steps} steps: no difference that is not known");
+    println!("{all} scenarios, {steps} steps: no unknown difference");
     Ok(())
 }
 
-/// The two that play.
+/// The two sides that play.
 struct Both<'a> {
     machine: &'a Machine,
     program: &'a Path,
@@ -173,7 +173,7 @@ impl Both<'_> {
             let shunt = director::play_all(self.program, &self.options.hook, scenarios);
             (kernel.join(), shunt)
         });
-        let kernel = kernel.map_err(|_| anyhow!("the thread of the machine died"))??;
+        let kernel = kernel.map_err(|_| anyhow!("the thread of the machine panicked"))??;
         let shunt = shunt?;
         let mut found = Vec::new();
         for ((scenario, kernel), shunt) in scenarios.iter().zip(&kernel).zip(&shunt) {
@@ -184,8 +184,8 @@ impl Both<'_> {
         Ok(found)
     }
 
-    /// Whether a scenario that differed does so whenever it is played. Both sides go by the clock
-    /// of a machine that others use too.
+    /// Whether a scenario that differed does so whenever it is played. Both sides follow the clock,
+    /// and the machine may be busy with other work.
     fn differ_always(&self, scenario: &Scenario) -> Result<bool> {
         for _ in 0..2 {
             let alone = std::slice::from_ref(scenario);

@@ -1,4 +1,4 @@
-//! Packets as clients and servers send them, and what is to be read of those that come out.
+//! Builds the packets of clients and servers, and parses those that come out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,7 +12,7 @@ pub const IPIP: u8 = 4;
 pub const GRE: u8 = 47;
 pub const ESP: u8 = 50;
 pub const AH: u8 = 51;
-/// The port that servers of scenarios take GUE at.
+/// The port at which the servers of scenarios accept GUE.
 pub const GUE_PORT: u16 = 6080;
 pub const IPV6: u8 = 41;
 pub const FRAGMENT: u8 = 44;
@@ -33,13 +33,13 @@ pub struct Header {
     pub identification: u16,
 }
 
-/// Payload that a Call-ID has room in, with what a scan of it needs behind.
+/// A payload with room for a Call-ID, and for what a scan of it reads beyond it.
 pub const CALL_BYTES: u16 = 40;
 
-/// The IP packets of a datagram from one end of a flow: one, or its fragments in order.
+/// The IP packets of a datagram from one end of a flow: one packet, or its fragments in order.
 pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<u8>> {
     let body = (0..datagram.payload).map(|at| at as u8 ^ 0x5a);
-    // A datagram of UDP says a call where there is room: one of eight, by what are flags otherwise.
+    // A UDP datagram with enough room contains one of eight Call-IDs, chosen by the flags field.
     let call = match header.protocol == UDP && datagram.payload >= CALL_BYTES {
         true => format!("ACK\r\nCall-ID: {}@x\r\n", datagram.flags & 7),
         false => String::new(),
@@ -50,7 +50,7 @@ pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<
     payload.extend(ports[1].to_be_bytes());
     if header.protocol == TCP {
         let options: &[u8] = match datagram.flags & SYN != 0 {
-            true => &[2, 4, 5, 0xb4], // The largest segment is 1460 bytes.
+            true => &[2, 4, 5, 0xb4], // MSS: 1460 bytes.
             false => &[],
         };
         payload.extend(0x1000_0000_u32.to_be_bytes());
@@ -77,11 +77,12 @@ pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<
     packets(header, &payload, usize::from(datagram.pieces.max(1)))
 }
 
-/// A packet of IPsec: parameters of the agreement, numbers, what nobody here can read.
+/// An IPsec packet: SPI, sequence number, and encrypted data.
 pub fn secured(header: Header, secured: Secured) -> Vec<u8> {
     let mut payload = Vec::new();
     if secured.authenticated {
-        // The length of the whole header in words, less two; twelve bytes of it are the check.
+        // The length of the whole header in words, less two. Twelve bytes of it are the integrity
+        // check.
         payload.extend([ESP, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 9]);
         payload.extend([0xa5; 12]);
     }
@@ -118,7 +119,7 @@ pub fn echo(header: Header, number: u16) -> Vec<u8> {
     packets(header, &payload, 1).remove(0)
 }
 
-/// Whether a frame is the answer to that echo.
+/// Whether a frame is the answer to this echo request.
 pub fn is_echo_reply(frame: &[u8], number: u16) -> bool {
     let Some(packet) = Packet::read(frame.get(ETHERNET..).unwrap_or_default()) else {
         return false;
@@ -128,7 +129,7 @@ pub fn is_echo_reply(frame: &[u8], number: u16) -> bool {
     is_reply && packet.payload.get(4..6) == Some(&number.to_be_bytes())
 }
 
-/// Puts an Ethernet header in front.
+/// Adds an Ethernet header.
 pub fn frame(target: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8> {
     let kind: [u8; 2] = match packet.first().map(|byte| byte >> 4) {
         Some(6) => [0x86, 0xdd],
@@ -147,14 +148,14 @@ impl Flow {
     }
 }
 
-/// What is read of a packet; of no use for what was not made by a scenario or a director.
+/// A parsed packet. The parser only handles packets that a scenario or a director made.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     pub source: IpAddr,
     pub target: IpAddr,
     pub protocol: u8,
     pub ttl: u8,
-    /// Where a fragment belongs, and whether there are more.
+    /// The fragment's offset, and whether more follow.
     pub fragment: Option<Fragment>,
     pub payload: &'a [u8],
 }
@@ -217,7 +218,7 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The two ports, if it has them.
+    /// The two ports, if the packet has ports.
     pub fn ports(&self) -> Option<[u16; 2]> {
         let has_ports = matches!(self.protocol, TCP | UDP | SCTP);
         if !has_ports || self.fragment.is_some_and(|fragment| fragment.offset != 0) {
@@ -226,7 +227,7 @@ impl<'a> Packet<'a> {
         Some([word(self.payload, 0)?, word(self.payload, 2)?])
     }
 
-    /// The two ends, if it has ports.
+    /// The two ends, if the packet has ports.
     pub fn ends(&self) -> Option<[SocketAddr; 2]> {
         let [source, target] = self.ports()?;
         Some([
@@ -244,7 +245,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-/// Splits a payload at multiples of eight bytes, as RFC 791 and RFC 8200 ask for.
+/// Splits a payload at multiples of eight bytes, as RFC 791 and RFC 8200 require.
 fn packets(header: Header, payload: &[u8], pieces: usize) -> Vec<Vec<u8>> {
     let size = payload.len().div_ceil(pieces).next_multiple_of(8);
     let last = payload.len().saturating_sub(1) / size * size;
@@ -304,7 +305,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Puts in the checksum of an IPv4 header without options.
+/// Writes the checksum of an IPv4 header without options.
 pub fn sum_up_header(packet: &mut [u8]) {
     if packet[0] >> 4 == 4 {
         packet[10..12].fill(0);
@@ -313,7 +314,7 @@ pub fn sum_up_header(packet: &mut [u8]) {
     }
 }
 
-/// Puts in the checksum of a whole payload whose checksum field is zero.
+/// Writes the checksum of a whole payload whose checksum field is zero.
 fn sum_up(header: &Header, payload: &mut [u8]) {
     let place = match header.protocol {
         TCP => 16,
@@ -332,7 +333,7 @@ fn sum_up(header: &Header, payload: &mut [u8]) {
         _ => !folded(&[&pseudo, payload]),
     };
     if header.protocol == UDP && sum == 0 {
-        sum = 0xffff; // RFC 768: zero would say that there is none.
+        sum = 0xffff; // RFC 768: zero would mean that there is none.
     }
     payload[place..place + 2].copy_from_slice(&sum.to_be_bytes());
 }
@@ -345,7 +346,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     })
 }
 
-/// RFC 1071. All pieces but the last must be even.
+/// RFC 1071. All pieces but the last must have an even length.
 pub fn folded(pieces: &[&[u8]]) -> u16 {
     let mut sum: u32 = 0;
     for pair in pieces.iter().flat_map(|piece| piece.chunks(2)) {

@@ -1,4 +1,4 @@
-//! Plays a scenario on a bed, and writes down what the director said and sent.
+//! Plays a scenario on a bed, and records the director's output and packets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,16 +19,16 @@ use super::view;
 use super::vocabulary::{LAST, SETTINGS};
 use crate::process;
 
-/// What each scenario starts with, whatever the one before it left.
+/// The first commands of each scenario, whatever the one before it left.
 const CLEAN: [&str; 2] = ["-C", "--set 900 120 300"];
 
-/// Makes the command `ipvsadm`.
+/// Builds the command `ipvsadm`.
 pub type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
 
-/// The kernel's IPVS adds its counters up every two seconds. What shows or
-/// clears them waits.
+/// The kernel's IPVS sums up its counters every two seconds. Commands that show or clear them wait
+/// this long.
 const SUMMED_UP: Duration = Duration::from_millis(2100);
-/// How often a listing of connections is asked for again at most.
+/// The most often that a listing of connections is repeated.
 const LISTINGS: usize = 5;
 const OF_COUNTERS: [&str; 5] = ["--stats", "-Z", "-C", "-D", "-d"];
 
@@ -39,22 +39,22 @@ struct Player<'a> {
     scenario: &'a Scenario,
     /// The last packet that a server got, by flow.
     delivered: BTreeMap<usize, Vec<u8>>,
-    /// Firewall marks, where they come with the packets.
+    /// Firewall marks, if the packets themselves carry them.
     marks: Vec<(u32, Rule)>,
     sent: u16,
     begun: Instant,
 }
 
-/// Plays scenarios of one bed, and gives one record a step for each. A director that `waits` shows
-/// its counters late.
+/// Plays the scenarios of one bed, and returns one record for each step. If the director `waits`,
+/// its counters are delayed.
 pub fn play_group(
     bed: &mut Bed,
     ipvsadm: Ipvsadm,
     waits: bool,
     scenarios: &[Scenario],
 ) -> Result<Vec<Vec<Record>>> {
-    // The whole of it runs in the namespace: a command that had to go there between fork and exec
-    // could not be started without a copy of this process, which is dear in a machine.
+    // Everything runs in the namespace: a command that had to enter it between fork and exec could
+    // not be started without a copy of this process, which is slow in a machine.
     bed.director.clone().run(|| {
         let one = |scenario: &Scenario| {
             play(bed, ipvsadm, waits, scenario)
@@ -111,7 +111,7 @@ impl Player<'_> {
             Step::ClientSecured { flow, secured } => self.client_secured(*flow, *secured)?,
             Step::ServerSecured { flow, secured } => self.server_secured(*flow, *secured)?,
         }
-        // A command sends nothing; if something comes late, the next packet's record has it.
+        // A command sends nothing. A late frame goes into the record of the next packet.
         let is_said = matches!(
             step,
             Step::Command { .. } | Step::Setting { .. } | Step::Mark { .. }
@@ -121,7 +121,8 @@ impl Player<'_> {
         }
         record.elapsed_ms = self.begun.elapsed().as_millis() as u64;
         match step {
-            // Which fragments come out is not the same for all; what follows would not be either.
+            // The fragments that come out are not the same on both sides, and later ones would
+            // differ too.
             Step::Client { flow, datagram } if datagram.pieces == 1 => {
                 self.remember(*flow, &record.frames);
             }
@@ -130,8 +131,8 @@ impl Player<'_> {
         Ok(record)
     }
 
-    /// The kernel writes its connections page by page, and finds its place again by counting. A
-    /// connection that expires meanwhile makes it leave out another, so two listings have to agree.
+    /// The kernel lists its connections page by page and finds its place again by counting. If a
+    /// connection expires meanwhile, another one is left out, so two listings must agree.
     fn listing(&mut self, line: &str) -> Result<Record> {
         let mut record = self.command(line, "")?;
         for _ in 0..LISTINGS {
@@ -156,7 +157,7 @@ impl Player<'_> {
             .spawn()
             .context("cannot start ipvsadm")?;
         if let Some(mut pipe) = child.stdin.take() {
-            // It may have refused its line and not wait for what it could read.
+            // The command may have refused its arguments without reading its input.
             let _ = pipe.write_all(input.as_bytes());
         }
         let output = child.wait_with_output().context("ipvsadm")?;
@@ -168,7 +169,7 @@ impl Player<'_> {
         })
     }
 
-    /// The kernel's switch of this name, or where there is none, a setting of Shunt.
+    /// Sets the kernel's sysctl of this name or, if there is none, the setting of Shunt.
     fn set(&mut self, name: &str, value: u8) -> Result<()> {
         if self.waits {
             let file = format!("/proc/sys/net/ipv4/vs/{name}");
@@ -180,7 +181,7 @@ impl Player<'_> {
         process::output(shunt.arg(value.to_string())).map(drop)
     }
 
-    /// IPVS takes marks of packets, whoever gave them; Shunt gives its own.
+    /// IPVS takes the marks of packets, whatever set them. Shunt sets its own.
     fn mark(&mut self, mark: u32, rule: Rule) -> Result<()> {
         if self.waits {
             self.marks.push((mark, rule));
@@ -203,7 +204,7 @@ impl Player<'_> {
         self.send_marked(Side::Front, ROUTER_MAC, &packets, mark)
     }
 
-    /// Only a masqueraded server answers by the director, and only if it has heard something.
+    /// Only a masqueraded server answers through the director, and only if it got a packet.
     fn server(&mut self, flow: usize, datagram: Datagram) -> Result<()> {
         let Some([client, server]) = self.heard(flow) else {
             return Ok(());
@@ -286,7 +287,7 @@ impl Player<'_> {
             dont_fragment: false,
             identification: FIRST + self.sent,
         };
-        // RFC 1812, 4.3.2.3: as much as fits in 576 bytes; the least that IPv4 asks for is 28.
+        // RFC 1812, 4.3.2.3: as much as fits in 576 bytes. IPv4 requires at least 28.
         let quoted = &quoted[..quoted.len().min(500)];
         let packet = packet::error(header, error, quoted);
         let from = match side {
@@ -326,8 +327,9 @@ impl Player<'_> {
             packet.source == sent.client.ip() && packet.protocol == sent.protocol()
         };
         if frames.iter().any(|out| out.side == Side::Back) {
-            // A client that opens anew may get a server that answers by another way. IPVS ends the
-            // old connection by a timer, so what its server said now would be heard or not.
+            // A client that opens a connection again may get a server whose answers take another
+            // way. IPVS ends the old connection by a timer, so it would sometimes see its server's
+            // answers and sometimes not.
             self.delivered.remove(&flow);
         }
         for out in frames.iter().filter(|out| out.side == Side::Back) {
@@ -345,7 +347,8 @@ impl Player<'_> {
     fn heard(&self, flow: usize) -> Option<[SocketAddr; 2]> {
         let packet = Packet::read(self.delivered.get(&flow)?)?;
         let ends = packet.ends()?;
-        // By route the packet has the virtual address yet, and the answer goes another way.
+        // With direct routing the packet still has the virtual address, and the answer takes
+        // another way.
         (ends[1].ip() != self.scenario.flows[flow].service.ip()).then_some(ends)
     }
 }

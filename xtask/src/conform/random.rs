@@ -1,4 +1,4 @@
-//! Random numbers from a seed, so that a scenario can be made again.
+//! Random numbers from a seed, so that a scenario can be repeated.
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
 pub struct Random(u64);
@@ -16,12 +16,12 @@ impl Random {
         word ^ word >> 31
     }
 
-    /// A number below the limit, which is not zero.
+    /// A number below the limit, which must not be zero.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 
-    /// True once in so many times.
+    /// True once in this many times, on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

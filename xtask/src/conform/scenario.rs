@@ -1,8 +1,8 @@
-//! What is done to both directors: commands of an operator, and packets of clients and servers.
+//! The steps of a scenario: commands of an operator, and packets of clients and servers.
 //!
-//! A scenario is plain data. It says nothing of what should come of it; that is what the two are
-//! compared by. Packets are symbolic where they depend on what the director did before: an answer
-//! comes from the server that got the flow's last packet.
+//! A scenario is plain data and has no expected results: those of the two directors are compared
+//! with each other. A packet is symbolic where it depends on what the director did before: an
+//! answer comes from the server that got the flow's last packet.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,18 +10,18 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use shunt_lab::{Family, Segment};
 
-/// Scenarios of one bed have addresses of their own, so many of each segment.
+/// Each scenario of a bed has its own addresses in each segment, this many of them.
 const SPAN: u8 = 16;
-/// How many scenarios share a bed. The first slot has the addresses of the bed itself.
+/// The number of scenarios that share a bed. The first slot has the bed's own addresses.
 pub const SLOTS: u8 = 5;
-/// How many of each kind of address a scenario uses.
+/// The number of addresses of each kind that a scenario uses.
 pub const VIRTUALS: u8 = 4;
-/// The one of them whose services are those of firewall marks: an address is of one kind only.
+/// The virtual address for the services of firewall marks. An address is never used for both kinds.
 pub const MARKED: u8 = 3;
 pub const SERVERS: u8 = 5;
 pub const CLIENTS: u8 = 6;
 
-/// One of many, and all that is needed to play it.
+/// One scenario, with all that is needed to play it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scenario {
     pub seed: u64,
@@ -60,7 +60,7 @@ impl Slot {
     }
 }
 
-/// Those that share a bed.
+/// The slots of a bed.
 pub fn groups(scenarios: &[Scenario]) -> impl Iterator<Item = &[Scenario]> {
     scenarios.chunk_by(|one, next| one.slot.0 < next.slot.0)
 }
@@ -85,14 +85,14 @@ impl Rule {
     }
 }
 
-/// As `shunt mark add` reads it.
+/// The rule as `shunt mark add` reads it.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.transport.name(), self.at)
     }
 }
 
-/// A client's port and the service it speaks to.
+/// A client's port, and the service to which it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     pub transport: Transport,
@@ -102,36 +102,36 @@ pub struct Flow {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Step {
-    /// `ipvsadm` with these words, and what it reads.
+    /// Runs `ipvsadm` with these arguments and this input.
     Command { line: String, input: String },
-    /// A switch of IPVS (`net.ipv4.vs.*`), a setting of Shunt.
+    /// Sets a sysctl of IPVS (`net.ipv4.vs.*`) and the same setting of Shunt.
     Setting { name: String, value: u8 },
-    /// What clients send here has this firewall mark.
+    /// Gives packets of clients to this target this firewall mark.
     Mark { mark: u32, rule: Rule },
-    /// The flow's client sends.
+    /// The flow's client sends a packet.
     Client { flow: usize, datagram: Datagram },
-    /// The masqueraded server of the flow answers.
+    /// The flow's masqueraded server answers.
     Server { flow: usize, datagram: Datagram },
-    /// The masqueraded server of the flow, or a router before it, refuses the flow's last packet.
+    /// The flow's masqueraded server, or a router before it, rejects the flow's last packet.
     ServerError { flow: usize, error: Error },
-    /// The client, or a router before it, refuses an answer.
+    /// The client, or a router before it, rejects an answer.
     ClientError { flow: usize, error: Error },
-    /// The flow's client sends a packet of IPsec.
+    /// The flow's client sends an IPsec packet.
     ClientSecured { flow: usize, secured: Secured },
-    /// Its masqueraded server does.
+    /// The flow's masqueraded server sends an IPsec packet.
     ServerSecured { flow: usize, secured: Secured },
 }
 
-/// What a packet has besides addresses and ports.
+/// The properties of a packet besides addresses and ports.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Datagram {
-    /// TCP's flags; the type of SCTP's chunk; nothing to UDP.
+    /// The flags of TCP, or the chunk type of SCTP. UDP has neither.
     pub flags: u8,
     pub payload: u16,
     pub ttl: u8,
     pub traffic_class: u8,
     pub dont_fragment: bool,
-    /// It is sent in so many fragments.
+    /// The number of fragments.
     pub pieces: u8,
 }
 
@@ -157,7 +157,7 @@ pub const RST: u8 = 4;
 pub const PUSH: u8 = 8;
 pub const ACK: u8 = 16;
 
-/// Types of SCTP's chunks (RFC 9260, 3.2).
+/// Chunk types of SCTP (RFC 9260, 3.2).
 pub mod chunk {
     pub const DATA: u8 = 0;
     pub const INIT: u8 = 1;
@@ -247,7 +247,7 @@ impl fmt::Display for Datagram {
 }
 
 impl Scenario {
-    /// One line for a reader.
+    /// Describes the step in one line.
     pub fn describe(&self, step: &Step) -> String {
         let flow = |index: &usize| self.flows[*index];
         match step {

@@ -1,4 +1,4 @@
-//! What clients and servers of a scenario send.
+//! The packets that clients and servers of a scenario send.
 
 use std::net::SocketAddr;
 
@@ -8,13 +8,14 @@ use super::scenario::{
 };
 use super::vocabulary::{PAYLOADS, TRAFFIC_CLASSES, TRANSPORTS, TTLS};
 
-/// What fits a device of 1500 bytes behind the headers of IPv6 and TCP.
+/// The payload that fits a device of 1500 bytes after the headers of IPv6 and TCP.
 const MOST_OF_IPV6: u16 = 1440;
-/// Ports that clients of a service of every port ask for.
+/// The ports that clients use of a service of every port.
 const ASKED: [u16; 4] = [21, 80, 443, 50000];
 
 impl Writer {
-    /// New flows to one service, from different clients or from different ports of one.
+    /// Opens new flows to one service, from different clients or from different ports of one
+    /// client.
     pub fn clients_come(&mut self) {
         let service = self.any_service();
         let count = 1 + self.random.below(7);
@@ -35,7 +36,7 @@ impl Writer {
         }
     }
 
-    /// What a client of a service asks for.
+    /// The port that a client of a service uses.
     fn asked(&mut self, service: &Service) -> SocketAddr {
         let mut at = self.random.one_of(&service.ends());
         if at.port() == 0 {
@@ -70,7 +71,7 @@ impl Writer {
         self.talks[flow] = Phase::Open;
     }
 
-    /// The next packet of a flow: mostly one that fits, now and then any.
+    /// The next packet of a flow: usually one that fits its state, sometimes any.
     pub fn talk(&mut self) {
         if self.flows.is_empty() {
             return self.clients_come();
@@ -114,11 +115,11 @@ impl Writer {
         self.flows[flow].transport == Transport::Sctp
     }
 
-    /// An INIT, and often all of the handshake.
+    /// An INIT, and often the whole handshake.
     fn associate(&mut self, flow: usize) {
         self.says_chunk(flow, chunk::INIT, true);
-        // What nobody answers is over after four seconds, if it was asked only once: some
-        // scenarios take longer.
+        // A connection that nobody answers ends four seconds after its only INIT. Some scenarios
+        // take longer.
         if self.random.once_in(3) {
             return self.says_chunk(flow, chunk::INIT, true);
         }
@@ -127,7 +128,7 @@ impl Writer {
         self.says_chunk(flow, chunk::COOKIE_ACK, false);
     }
 
-    /// Data mostly, or an end, or any chunk from either side.
+    /// Usually data, sometimes an end, or any chunk from either side.
     fn talk_in_chunks(&mut self, flow: usize) {
         let by_client = self.random.once_in(2);
         match self.random.below(8) {
@@ -139,7 +140,7 @@ impl Writer {
             }
             2..=4 => self.says_chunk(flow, chunk::DATA, by_client),
             _ => {
-                // What a client aborts of a server's own opening is over as soon.
+                // When a client aborts an association that the server opened, it ends as soon.
                 let kind = match self.random.one_of(&chunk::ALL) {
                     chunk::INIT if !by_client => chunk::DATA,
                     kind => kind,
@@ -165,7 +166,7 @@ impl Writer {
         }
     }
 
-    /// The client with the first flags, then the server with the second; 0 is silence.
+    /// The client with the first flags, then the server with the second; 0 means no packet.
     fn says(&mut self, flow: usize, [client, server]: [u8; 2]) {
         if client != 0 {
             let datagram = self.datagram(client);
@@ -179,7 +180,7 @@ impl Writer {
 
     fn say_anything(&mut self, flow: usize) {
         let mut flags = self.random.below(32) as u8;
-        // No stack sends a SYN that ends something.
+        // No stack sends a SYN together with a FIN or RST.
         if flags & SYN != 0 {
             flags &= SYN | ACK;
         }
@@ -220,14 +221,14 @@ impl Writer {
         if self.half_open.contains(&flow) && datagram.flags & (FIN | RST) == 0 {
             datagram.flags |= SYN;
         }
-        // IPVS does not see what the stack does not forward: "answers that expire".
+        // IPVS does not see packets that the stack does not forward: "answers that expire".
         if self.is_sctp(flow) || datagram.flags & (SYN | FIN | RST) != 0 {
             datagram.ttl = datagram.ttl.max(2);
         }
         self.steps.push(Step::Server { flow, datagram });
     }
 
-    /// Plain mostly, for what is rare hides what is frequent.
+    /// Usually plain, because a rare property would hide a frequent one.
     fn datagram(&mut self, flags: u8) -> Datagram {
         let plain = Datagram {
             flags,
@@ -245,7 +246,8 @@ impl Writer {
         let in_pieces = carries && payload >= 100 && self.random.once_in(3);
         Datagram {
             payload: if carries { payload } else { 0 },
-            // An error about a fragment quotes it, or the whole packet if somebody put it together.
+            // An error about a fragment quotes it, or quotes the whole packet if it was
+            // reassembled.
             ttl: if in_pieces {
                 64
             } else {
@@ -279,7 +281,7 @@ impl Writer {
         });
     }
 
-    /// To a port without a service, or in the middle of a connection that nobody opened.
+    /// A packet to a port without a service, or in the middle of a connection that nobody opened.
     pub fn odd_packet(&mut self) {
         let service = self.any_service();
         let client = self.random.below(usize::from(CLIENTS)) as u8;

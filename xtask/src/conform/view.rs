@@ -1,7 +1,7 @@
-//! What one side did at a step, in a form that is equal where both did the same.
+//! The result of a step on one side, in a form that is equal if both sides did the same.
 //!
-//! Left out is what has nothing to do with behaviour: names that a kernel draws by lot, the order
-//! of a listing that has none.
+//! The form leaves out what is not behaviour: numbers that a kernel draws at random, and the order
+//! of an unordered listing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,19 +11,19 @@ use super::packet::{self, ETHERNET, GRE, GUE_PORT, ICMP, ICMP6, IPIP, IPV6, Pack
 use super::record::{FIRST, Record};
 use super::scenario::{Slot, Step};
 
-/// The hop limit of what a director makes itself.
+/// The hop limit of packets that a director makes itself.
 pub const OWN_TTL: u8 = 64;
 
-/// One step in a form that is equal where both did the same.
+/// One step, in a form that is equal if both sides did the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     pub said: Vec<String>,
     pub frames: BTreeMap<Side, Vec<Seen>>,
-    /// Since the beginning of the scenario.
+    /// The time since the beginning of the scenario.
     pub elapsed_s: u64,
 }
 
-/// A frame without what a kernel draws by lot.
+/// A frame without the numbers that a kernel draws at random.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub frame: Vec<u8>,
@@ -54,7 +54,7 @@ impl View {
         }
     }
 
-    /// What the other has not.
+    /// The lines that only one side has.
     pub fn without(&self, other: &View) -> View {
         let said = self.said.iter().filter(|line| !other.said.contains(line));
         let mut frames = self.frames.clone();
@@ -85,7 +85,7 @@ impl View {
     }
 }
 
-/// The heading, and this scenario's connections in the order of their text.
+/// The heading, and this scenario's connections, sorted as text.
 fn connections(lines: impl Iterator<Item = String>, slot: Slot) -> Vec<String> {
     let mut lines: Vec<String> = lines.collect();
     let mut rest = lines.split_off(lines.len().min(2));
@@ -98,7 +98,7 @@ fn connections(lines: impl Iterator<Item = String>, slot: Slot) -> Vec<String> {
             .map_or(true, |address| slot.has_client(address))
     });
     rest.sort_by_key(|line| connection(line).unwrap_or_default());
-    // The kernel says a line twice where one of its pages ends, and a second may have gone by.
+    // The kernel prints a line twice at the end of a page, and a second may have passed in between.
     rest.dedup_by_key(|line| connection(line).map_or(line.clone(), |(text, _)| text));
     lines.extend(rest);
     lines
@@ -111,7 +111,7 @@ pub fn of_slot(listing: &str, slot: Slot) -> Vec<String> {
     lines.iter().map(text).collect()
 }
 
-/// A line of a connection without its time, or nothing if it is none.
+/// The line of a connection without its time, or nothing for any other line.
 pub fn connection(line: &str) -> Option<(String, u64)> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let (minutes, seconds) = words.get(1)?.split_once(':')?;
@@ -120,7 +120,7 @@ pub fn connection(line: &str) -> Option<(String, u64)> {
     Some((words.join(" "), left))
 }
 
-/// Frames with fragments put together, and without what is drawn by lot.
+/// The frames with fragments reassembled and without random numbers.
 fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
     let mut seen: Vec<Seen> = Vec::new();
     let mut pending: Option<Vec<u8>> = None;
@@ -147,7 +147,7 @@ fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
     seen
 }
 
-/// Where the IP header begins that is behind those of tunnels.
+/// The offset of the innermost IP header, after those of tunnels.
 pub fn innermost(frame: &[u8]) -> usize {
     let outer = frame.get(ETHERNET..).unwrap_or_default();
     match Packet::read(outer) {
@@ -155,7 +155,7 @@ pub fn innermost(frame: &[u8]) -> usize {
             let at = frame.len() - packet.payload.len();
             match packet.protocol {
                 IPIP | IPV6 => at,
-                // RFC 2784: a checksum and two reserved bytes, or none.
+                // RFC 2784: a checksum and two reserved bytes, or neither.
                 GRE => at + if packet.payload[0] & 0x80 == 0 { 4 } else { 8 },
                 // draft-ietf-intarea-gue: the length of the optional fields in words.
                 UDP if gue(frame).is_some() => {
@@ -168,7 +168,7 @@ pub fn innermost(frame: &[u8]) -> usize {
     }
 }
 
-/// The headers of the first fragment say what the whole packet's would.
+/// Changes the headers of the first fragment into those of the whole packet.
 fn put_together(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
     if frame[at] >> 4 == 4 {
         frame[at + 6..at + 8].fill(0);
@@ -176,7 +176,7 @@ fn put_together(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
         frame[at + 6] = frame[at + 40];
         frame.drain(at + 40..at + 48);
     }
-    // The lengths of the inner and the outer header, which may be the same.
+    // The offsets of the length in the inner and the outer header, which may be the same.
     for start in [at, ETHERNET] {
         let length = (frame.len() - start) as u16;
         let (place, length) = match frame[start] >> 4 {
@@ -190,7 +190,7 @@ fn put_together(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
     frame
 }
 
-/// The length and the checksum of a tunnel's own header, which were those of one fragment.
+/// The length and the checksum of a tunnel's own header, which belonged to one fragment.
 fn renew_tunnel(frame: &mut [u8]) {
     if let Some(at) = gue(frame) {
         let length = (frame.len() - at) as u16;
@@ -203,14 +203,14 @@ fn renew_tunnel(frame: &mut [u8]) {
     }
 }
 
-/// Where the checksum of a GRE header is, if it has one.
+/// The offset of the checksum in a GRE header, if it has one.
 fn gre_sum(frame: &[u8]) -> Option<usize> {
     let packet = Packet::read(frame.get(ETHERNET..)?)?;
     let has_sum = packet.protocol == GRE && packet.payload.first()? & 0x80 != 0;
     has_sum.then(|| frame.len() - packet.payload.len() + 4)
 }
 
-/// Where the UDP header of a tunnel begins.
+/// The offset of a tunnel's UDP header.
 fn gue(frame: &[u8]) -> Option<usize> {
     let packet = Packet::read(frame.get(ETHERNET..)?)?;
     let is_whole = packet.fragment.is_none() && packet.payload.len() >= 8;
@@ -219,11 +219,11 @@ fn gue(frame: &[u8]) -> Option<usize> {
 }
 
 impl Seen {
-    /// What numbers a packet that a director made itself is drawn by lot, and is taken out.
+    /// Clears the numbers that a director draws at random in packets that it makes itself.
     fn of(mut frame: Vec<u8>) -> Seen {
         let is_gue = gue(&frame).is_some();
         if let Some(at) = gue(&frame) {
-            // The source port is a hash with a seed, and the checksum has it.
+            // The source port is a seeded hash, and the checksum covers it.
             frame[at..at + 2].fill(0);
             frame[at + 6..at + 8].fill(0);
         }
@@ -239,7 +239,7 @@ impl Seen {
                 header[10..12].fill(0);
             }
         } else if let Some(label) = frame.get_mut(ETHERNET + 1..ETHERNET + 4) {
-            // What a scenario sends has no flow label.
+            // Packets of a scenario have no flow label.
             label[0] &= 0xf0;
             label[1..].fill(0);
         }

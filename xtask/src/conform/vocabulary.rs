@@ -1,11 +1,10 @@
-//! The words that scenarios are made of. What a director learns to carry is switched on by a line
-//! here.
+//! The words that scenarios are made of. A line here adds a feature to the scenarios.
 
 use shunt_lab::Family;
 
 use super::scenario::Transport;
 
-/// SCTP is rarer than the others.
+/// SCTP is rarer than the other protocols.
 pub const TRANSPORTS: [Transport; 5] = [
     Transport::Tcp,
     Transport::Udp,
@@ -18,7 +17,7 @@ pub const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq", "dh", "fo", "ovf", "lblc", "lblcr",
 ];
 
-/// Switches of IPVS, each with its values; the first is what a scenario begins with.
+/// Sysctls of IPVS with their values. A scenario begins with the first value.
 pub const SETTINGS: [(&str, &[u8]); 6] = [
     ("conn_reuse_mode", &[1, 0, 2]),
     ("expire_nodest_conn", &[0, 1]),
@@ -28,11 +27,11 @@ pub const SETTINGS: [(&str, &[u8]); 6] = [
     ("nat_icmp_send", &[0, 1]),
 ];
 
-/// What some scenarios end with. What it opens lasts three seconds, so that nothing is listed
-/// after.
+/// The last commands of some scenarios. The connections that they open last three seconds, so
+/// nothing is listed afterwards.
 pub const LAST: &str = "schedule_icmp";
 
-/// A forwarding method as it is asked for.
+/// The options of a forwarding method.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Method {
     pub option: &'static str,
@@ -79,14 +78,14 @@ const fn tunnel(option: &'static str) -> Method {
     }
 }
 
-/// Words that a service or a server may have besides.
+/// Additional options of a service or a server.
 pub struct Extra {
     pub words: [&'static str; 2],
     /// Only with this scheduler, if one is named.
     pub scheduler: &'static str,
-    /// Only with one transport.
+    /// Only with this transport, if one is named.
     pub transport: Option<Transport>,
-    /// One service or server has them in so many for which they are possible.
+    /// One service or server in this many has the option, if it is possible there.
     pub once_in: usize,
 }
 
@@ -111,7 +110,7 @@ pub const OF_SERVICES: [Extra; 7] = [
     flags("mh", "-b mh-fallback,mh-port"),
 ];
 
-/// What makes the templates of a UDP service calls.
+/// The options that turn the templates of a UDP service into calls.
 pub const OF_CALLS: [&str; 3] = [
     " -p 100 --pe sip",
     " -p 300 --pe sip",
@@ -147,7 +146,7 @@ const fn flags(scheduler: &'static str, words: &'static str) -> Extra {
     }
 }
 
-/// Listings that do not wait for the kernel to sum up its counters.
+/// Listings that do not wait until the kernel has summed up its counters.
 pub const LISTINGS: [&str; 7] = [
     "-Ln",
     "-Ln",
@@ -158,7 +157,8 @@ pub const LISTINGS: [&str; 7] = [
     "-L --timeout",
 ];
 
-/// What is refused, or should be: each line has room for a service and a server of its own family.
+/// Commands that are refused, or should be. Each line has room for a service and for a server of
+/// the service's family.
 pub const ODD: [&str; 24] = [
     "-A -t {service} -s nosuch",
     "-A -t {service} -s rr",

@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 use super::{ASSURED, Known, LEFT_BEHIND, TIMEOUTS, TIMERS};
 use crate::conform::view::{View, connection};
 
-/// Seconds by which a clock that counts ticks may be off.
+/// The seconds by which a clock that counts ticks may differ.
 const TICK: u64 = 2;
-/// The states whose time `--set` changes.
+/// The states whose timeouts `--set` changes.
 const SET: [&str; 3] = ["ESTABLISHED", "FIN_WAIT", "UDP"];
-/// A closed connection lasts ten seconds, less what a timer's wheel takes off.
+/// A closed connection lasts ten seconds, less the granularity of a timer.
 pub(super) const CLOSED: u64 = 8;
-/// The ports of a template that IPVS made invalid.
+/// The port of a template that IPVS made invalid.
 const NOWHERE: (&str, &str) = ("65535", "65535");
 
 impl Known<'_> {
-    /// A UDP client's template is assured by the client's second packet, IPVS's by an answer; an
-    /// SCTP client's a tick later than IPVS's.
+    /// A UDP client's template is assured by the client's second packet, in IPVS by an answer. An
+    /// SCTP client's template is assured a tick later than in IPVS.
     pub(super) fn templates(&mut self, kernel: &mut View, shunt: &mut View) {
         let states = |view: &mut View| {
             let mut states = BTreeSet::new();
@@ -31,7 +31,7 @@ impl Known<'_> {
             }
             let rest = view.said.len().min(2);
             view.said[rest..].sort_by_key(|line| connection(line).unwrap_or_default());
-            // Templates of two calls, which only their states told apart.
+            // The templates of two calls, which only their states distinguished.
             let text = |line: &String| connection(line).map(|(text, _)| text);
             view.said
                 .dedup_by(|one, other| text(one).is_some() && text(one) == text(other));
@@ -42,8 +42,8 @@ impl Known<'_> {
         }
     }
 
-    /// IPVS gives a template whose server was not there the port 65535, so that nobody finds it.
-    /// Here it stands as it was, or names the server that the client got since.
+    /// IPVS gives a template whose server was unavailable the port 65535, so that nothing finds it.
+    /// In Shunt the template is unchanged, or names the server that the client got since.
     pub(super) fn left_behind(&mut self, kernel: &mut View, shunt: &View) {
         let hosts = |ends: [(&str, &str); 3]| ends.map(|(host, _)| host.to_owned());
         kernel.said = std::mem::take(&mut kernel.said)
@@ -69,7 +69,7 @@ impl Known<'_> {
         };
         kernel.said.retain(|line| !unseen(line));
         shunt.said.retain(|line| !unseen(line));
-        // Time left may differ by the time that the playing took, and by a tick.
+        // Remaining times may differ by the time that the playing took, and by a tick.
         let allowed = kernel.elapsed_s.max(shunt.elapsed_s) + TICK;
         let there: BTreeSet<_> = kernel
             .said
@@ -102,7 +102,7 @@ impl Known<'_> {
     }
 }
 
-/// Client, virtual address and server of a line of `-Lnc`, each with its port.
+/// The client, virtual address and server of a line of `-Lnc`, each with its port.
 fn ends(line: &str) -> Option<[(&str, &str); 3]> {
     let mut words = line.split_whitespace().skip(3);
     let mut next = || words.next()?.rsplit_once(':');
