@@ -1,4 +1,5 @@
-//! What the faces ask of the daemon, whoever answers: its socket, or a table in memory in tests.
+//! The questions that the faces ask the daemon. Behind the trait is its socket or, in tests, a
+//! table in memory.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,17 +9,17 @@ use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Time
 
 pub mod socket;
 
-/// One who does changes and answers questions about the table.
+/// A daemon: it makes changes and answers questions about the table.
 pub trait Client {
     fn change(&mut self, change: &Change) -> Result<Done, Failure>;
-    /// In the kernel's order.
+    /// The services in the kernel's order.
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure>;
-    /// One of them, if it is there.
+    /// One service, if it exists.
     fn service(&mut self, key: &ServiceKey) -> Result<Option<ServiceStatus>, Failure> {
         let mut services = self.services()?.into_iter();
         Ok(services.find(|status| status.service.key == *key))
     }
-    /// One after the other, because there may be millions.
+    /// Returns the connections one by one, because there may be millions.
     fn connections(&mut self) -> Result<Connections<'_>, Failure>;
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure>;
     fn timeouts(&mut self) -> Result<Timeouts, Failure>;
@@ -31,10 +32,10 @@ pub trait Client {
 
 pub type Connections<'a> = Box<dyn Iterator<Item = Result<Connection, Failure>> + 'a>;
 
-/// Why the daemon did not do it.
+/// Why the daemon did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The daemon said no, and why.
+    /// The daemon refused the request and gave the reason.
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(
@@ -43,7 +44,7 @@ pub enum Failure {
     NotPermitted { path: PathBuf },
     #[error("shuntd does not answer at {path}: {source}")]
     NotReachable { path: PathBuf, source: io::Error },
-    /// It answered, but not as it should.
-    #[error("shuntd answered in a way that makes no sense: {0}")]
+    /// The daemon sent an answer that cannot be read.
+    #[error("cannot understand the answer of shuntd: {0}")]
     Broken(String),
 }

@@ -1,6 +1,7 @@
-//! The command line: `shunt`, and the faces of the original's programs.
+//! The command line: `shunt`, and the faces that speak the language of the original programs.
 //!
-//! A client of the daemon's local API. It never touches a map, a device or a file of the daemon.
+//! The crate is a client of the daemon's local API. It never touches a map, a device or a file of
+//! the daemon.
 
 pub mod client;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! One binary, several programs: the name it is called by decides.
+//! One binary with several programs: the name by which it is called selects one.
 
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::Path;
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
             shunt::Outside {
                 open: &open,
                 kernel: &shunt_cli::ipvs::socket::read,
-                // Not locked: a demo or an agent writes from threads of its own.
+                // The streams are not locked: a demo and an agent also write from their own
+                // threads.
                 out: &mut BufWriter::new(io::stdout()),
                 error: &mut io::stderr(),
                 is_terminal: io::stdout().is_terminal(),
@@ -62,7 +63,7 @@ fn open() -> Result<Box<dyn Client>, Failure> {
     Ok(Box::new(Socket::open(&path)?))
 }
 
-/// `shunt agent`: its command line is the agent's own.
+/// `shunt agent`, whose arguments the agent parses itself.
 fn agent(line: &[String]) -> ExitCode {
     use clap::Parser;
     let arguments = match shunt_agent::Arguments::try_parse_from(line) {

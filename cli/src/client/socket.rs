@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{Client, Connections, Failure};
 
-/// Where the daemon of this network namespace listens, unless `SHUNT_SOCKET` says another place.
+/// The socket of this network namespace's daemon, unless `SHUNT_SOCKET` names another one.
 pub fn path() -> io::Result<PathBuf> {
     if let Some(path) = std::env::var_os("SHUNT_SOCKET") {
         return Ok(path.into());
@@ -36,7 +36,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Connects to the daemon at that path.
+    /// Connects to the daemon at `path`.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |source| not_connected(path, source);
         let runtime = Builder::new_current_thread()
@@ -51,7 +51,7 @@ impl Socket {
         })
     }
 
-    /// Sends a request; an answer other than "done" is a failure.
+    /// Sends a request. Any status other than success is a failure.
     fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
         let sender = &mut self.sender;
         let path = &self.path;
@@ -61,7 +61,7 @@ impl Socket {
             let answer = match sender.try_send_request(request).await {
                 Ok(answer) => answer,
                 Err(mut error) => match error.take_message() {
-                    // The daemon closes connections that were idle for long. Nothing was sent.
+                    // The daemon closed the connection because it was idle. Nothing was sent.
                     Some(request) => {
                         *sender = connect(path).await?;
                         sender.send_request(request).await.map_err(lost)?
@@ -130,7 +130,7 @@ impl Client for Socket {
         let key_text = key.to_string().replace(' ', "/");
         let services: Vec<ServiceStatus> = self.get(&format!("/v1/services?key={key_text}"))?;
         let mut services = services.into_iter();
-        // A daemon that does not know the question answers with all.
+        // An older daemon ignores the key and returns all services.
         Ok(services.find(|status| status.service.key == *key))
     }
 
@@ -184,11 +184,11 @@ fn request(method: Method, target: &str, body: Bytes) -> Result<Request<Full<Byt
         .map_err(broken)
 }
 
-/// Entries of the connection table, as the pieces of the answer come in.
+/// Connections, read from the answer piece by piece.
 struct Lines<'a> {
     runtime: &'a Runtime,
     body: Incoming,
-    /// What came in and was not asked for yet, from `next` on.
+    /// Received bytes. Those from `next` on were not returned yet.
     piece: Vec<u8>,
     next: usize,
     ended: bool,
@@ -226,7 +226,7 @@ impl Iterator for Lines<'_> {
 }
 
 impl Lines<'_> {
-    /// The next line that is not empty; at the end, also one without a newline.
+    /// Returns the next line that is not empty. The last line may lack its newline.
     fn take_line(&mut self) -> Option<Result<Connection, Failure>> {
         loop {
             let rest = self.piece.get(self.next..).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! `shunt demo`: the main job, end to end, in a lab of network namespaces on this machine.
+//! `shunt demo`: the main task, end to end, in a lab of network namespaces on this machine.
 //!
-//! A client, a router, a director and real servers, real TCP, real HTTP, one constant load from
-//! the first step to the last. Each step says in one line what it showed, and only if its figures
-//! say so. Nothing remains: the namespaces have no names, and the daemon is told to take its
-//! packet path away.
+//! The lab has a client, a router, a director and real servers, with real TCP, real HTTP, and one
+//! constant load from the first step to the last. Each step prints one line about what it showed,
+//! and succeeds only if the figures prove it. Nothing remains: the namespaces have no names, and
+//! the daemon removes its packet path when it ends.
 
 mod scene;
 mod steps;
@@ -22,22 +22,22 @@ use scene::Scene;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "shunt demo")]
 pub struct Arguments {
-    /// Write each step as one line of JSON.
+    /// Print each step as one line of JSON
     #[arg(long)]
     json: bool,
-    /// Keep the lab at the end, say how to enter each host, and wait for Ctrl-C.
+    /// Keep the lab at the end, print how to enter each host, and wait for Ctrl-C
     #[arg(long)]
     stay: bool,
-    /// Seconds that each step looks at the load.
+    /// Seconds for which each step observes the load
     #[arg(long, default_value_t = 2.0)]
     pace: f64,
 }
 
-/// What a step showed.
+/// The result of a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
     pub step: &'static str,
-    /// Whether the figures say what the step claims.
+    /// Whether the figures prove the step's claim.
     pub ok: bool,
     pub said: String,
     pub requests: u64,
@@ -49,7 +49,7 @@ pub struct Proof {
     pub shares: Vec<(String, f64)>,
 }
 
-/// Where steps are told, and live figures drawn.
+/// Prints the steps and draws live figures.
 pub struct Stage {
     json: bool,
     live: bool,
@@ -70,7 +70,7 @@ impl Stage {
         })
     }
 
-    /// Says what is being done.
+    /// Prints what the demo is about to do.
     pub fn tell(&self, text: &str) {
         if !self.json {
             self.print(text);
@@ -84,7 +84,7 @@ impl Stage {
         let _ = out.flush();
     }
 
-    /// Draws a line that the next one takes the place of.
+    /// Draws a line that the next one replaces.
     pub fn draw(&self, text: &str) {
         if self.live {
             let mut out = io::stdout().lock();
@@ -93,7 +93,7 @@ impl Stage {
         }
     }
 
-    /// Says what a step showed.
+    /// Prints the result of a step.
     pub fn show(&mut self, proof: Proof) {
         if self.json {
             if let Ok(text) = serde_json::to_string(&proof) {
@@ -111,7 +111,7 @@ impl Stage {
     }
 }
 
-/// Runs the demo; success only if every step's claim was true.
+/// Runs the demo. It succeeds only if every step's claim was true.
 pub fn main(line: &[String]) -> ExitCode {
     let arguments = match Arguments::try_parse_from(line) {
         Ok(arguments) => arguments,
@@ -156,7 +156,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// Says how to enter each host, and waits.
+/// Prints how to enter each host, and waits.
 fn stay(scene: &mut Scene, stage: &Stage) -> Result<()> {
     for line in scene.doors() {
         stage.print(&line);

@@ -1,4 +1,4 @@
-//! The lab of the demo: who is there, and how the director's daemon is started, asked and killed.
+//! The lab of the demo: its hosts, and how the director's daemon is started, queried and killed.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -19,7 +19,7 @@ use shunt_model::{
 use crate::client::Client;
 use crate::client::socket::Socket;
 
-/// Real servers of the lab. The last one joins later.
+/// The real servers of the lab. The last one joins later.
 pub const SERVERS: usize = 4;
 const PORT: u16 = 80;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ pub struct Scene {
     pub load: Option<RunningLoad>,
 }
 
-/// This program, under another of its names.
+/// This program under another of its names.
 fn program(host: &Host, name: &str) -> Result<std::process::Command> {
     let mut command = host.command(std::env::current_exe().context("cannot find this program")?);
     command
@@ -70,7 +70,8 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Every real server runs the agent once: virtual address on `lo`, ARP, tunnels taken off.
+    /// Runs the agent once on every real server: virtual address on `lo`, ARP, tunnel
+    /// decapsulation.
     fn join(&self) -> Result<()> {
         for host in &self.agents {
             let mut command = program(host, "shunt")?;
@@ -101,7 +102,7 @@ impl Scene {
 
     pub fn start_daemon(&mut self) -> Result<()> {
         let mut command = program(self.bed.director(), "shuntd")?;
-        // Small tables: the lab has a handful of flows.
+        // Small tables are enough: the lab has few flows.
         command.args(["--flows", "262144", "--stop", "remove"]);
         self.daemon = Some(Process::start(command).context("cannot start shuntd")?);
         until("shuntd to answer", LIMIT, || {
@@ -116,7 +117,7 @@ impl Scene {
         })
     }
 
-    /// As `kill -9`.
+    /// Kills the daemon, as `kill -9` does.
     pub fn kill_daemon(&mut self) -> Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill()?;
@@ -186,7 +187,7 @@ impl Scene {
         })
     }
 
-    /// The name by which a server answers.
+    /// The name that a server puts into its answers.
     pub fn name(&self, index: usize) -> String {
         self.servers
             .get(index)
@@ -200,10 +201,10 @@ impl Scene {
         let found = services
             .into_iter()
             .find(|status| status.service.key == key);
-        found.context("the director does not know the service")
+        found.context("the director does not have the service")
     }
 
-    /// What the packet path dropped so far, by reason, and what it did with all else.
+    /// What the packet path dropped so far, by reason, and its other counters.
     pub fn counted(&self) -> Result<(String, String)> {
         let counted = self.client()?.statistics().map_err(anyhow::Error::from)?;
         let others = counted.verdicts.into_iter().chain(counted.notes);
@@ -218,7 +219,7 @@ impl Scene {
             .adopted)
     }
 
-    /// One load for the whole demo: a connection for each request.
+    /// One load for the whole demo, with a connection for each request.
     pub fn start_load(&mut self) -> Result<()> {
         let at = self.bed.service(Family::V4, 1, PORT);
         let load = HttpLoad::to(at).workers(8).connection_per_request();
@@ -248,7 +249,7 @@ impl Scene {
         doors
     }
 
-    /// Ends everything in order; what is left ends with the process.
+    /// Ends everything in order. What remains ends with the process.
     pub fn end(mut self) -> Result<()> {
         self.load.take();
         if let Some(daemon) = self.daemon.take() {
@@ -264,14 +265,14 @@ impl Scene {
     }
 }
 
-/// The methods that the demo goes through.
+/// The forwarding methods that the demo uses.
 pub const METHODS: [(&str, Method); 3] = [
     ("NAT", Method::Masquerade),
     ("DR", Method::Route),
     ("TUN", Method::Tunnel(Encapsulation::Ipip)),
 ];
 
-/// Counters that are not zero, in one line.
+/// The counters that are not zero, in one line.
 fn said(counters: impl IntoIterator<Item = (String, u64)>) -> String {
     let some: Vec<_> = counters
         .into_iter()

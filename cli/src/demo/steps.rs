@@ -1,5 +1,5 @@
-//! The steps of the demo. Each does one thing under the constant load and looks at what the client
-//! saw meanwhile.
+//! The steps of the demo. Each makes one change under the constant load and observes what the
+//! client sees meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use shunt_lab::LoadReport;
 use super::scene::{METHODS, SERVERS, Scene};
 use super::{Proof, Stage};
 
-/// How far a share may be from the even one, in percentage points, to count as even.
+/// The largest difference, in percentage points, at which a share still counts as even.
 const EVEN: f64 = 3.0;
-/// Connections that were on their way when a change came.
+/// Connections that may be under way when a change takes effect.
 const LATE: u64 = 64;
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -23,7 +23,7 @@ struct Seen {
     gap: Duration,
     shares: Vec<(String, f64)>,
     counts: Vec<u64>,
-    /// What went wrong, by kind.
+    /// The failures by kind.
     kinds: Vec<String>,
 }
 
@@ -129,7 +129,7 @@ impl Play<'_> {
         Ok(load.so_far())
     }
 
-    /// Looks at the load for a while, drawing what it sees.
+    /// Observes the load for a while and draws the figures.
     fn look(&self, what: &str) -> Result<Seen> {
         let before = self.so_far()?;
         self.look_from(before, what)
@@ -163,7 +163,7 @@ impl Play<'_> {
         Ok(Seen::between(&before, &self.so_far()?, &self.names))
     }
 
-    /// Waits until connections that a change came in the middle of are through.
+    /// Waits until the connections that were under way at a change are finished.
     fn drain(&self) -> Result<LoadReport> {
         let begun = self.so_far()?;
         shunt_lab::until("requests to go on", LIMIT, || {
@@ -214,7 +214,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// NAT, direct routing, tunnel and back, with the same load going on.
+    /// Switches from NAT to direct routing, to a tunnel and back, under the same load.
     fn methods(&mut self) -> Result<()> {
         let steps = ["dr", "tun", "nat"];
         for (step, (name, method)) in steps.into_iter().zip(METHODS.into_iter().cycle().skip(1)) {

@@ -1,8 +1,8 @@
-//! The messages of IPVS's netlink family: `include/uapi/linux/ip_vs.h`.
+//! The messages of the netlink family of IPVS: `include/uapi/linux/ip_vs.h`.
 //!
-//! Pure: bytes in, words of the model out. Numbers are in the machine's order, unless a line says
-//! that they are in the network's. An attribute that is not known is passed over, as a later
-//! kernel may have more of them.
+//! The code is pure: it turns bytes into types of the model. Numbers are in the machine's byte
+//! order unless a comment names network order. Unknown attributes are skipped, because a later
+//! kernel may have more.
 
 use std::num::NonZeroU32;
 
@@ -25,7 +25,7 @@ const CONTROL_FAMILY_ID: u16 = 1;
 const CONTROL_FAMILY_NAME: u16 = 2;
 const CONTROL_VERSION: u8 = 1;
 
-/// `IPVS_GENL_NAME` with its end, and `IPVS_GENL_VERSION`.
+/// `IPVS_GENL_NAME` with its terminating zero, and `IPVS_GENL_VERSION`.
 const NAME: &[u8] = b"IPVS\0";
 const VERSION: u8 = 1;
 const GET_SERVICE: u8 = 4;
@@ -70,10 +70,10 @@ const FIRST_FLAG: u32 = 0x8;
 const SECOND_FLAG: u32 = 0x10;
 const THIRD_FLAG: u32 = 0x20;
 
-/// The bits of `IP_VS_CONN_F_*` that say the method.
+/// The bits of `IP_VS_CONN_F_*` that hold the forwarding method.
 const METHOD_MASK: u32 = 0x7;
 
-/// The question for the number of IPVS's family. The kernel loads its module for it if it can.
+/// The request for the id of the IPVS family. The kernel loads the module for it if it can.
 pub fn find_family() -> Vec<u8> {
     let mut body = Vec::new();
     put(&mut body, CONTROL_FAMILY_NAME, NAME);
@@ -85,12 +85,11 @@ pub fn find_family() -> Vec<u8> {
     )
 }
 
-/// The number that IPVS's messages have in this kernel.
+/// The id of the IPVS family in this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family(u16);
 
-/// A service by its key, which the kernel must be able to say; and the service, or why our words
-/// cannot say it.
+/// A service's key, which must be readable, and the service, or why Shunt cannot express it.
 #[derive(Debug)]
 pub struct Found {
     pub key: ServiceKey,
@@ -150,7 +149,7 @@ impl Family {
         let body = bodies.first().ok_or_else(|| broken("no timeouts"))?;
         let attributes = Attributes::read(body)?;
         let default = Timeouts::default();
-        // A protocol that the kernel was built without has no timeout.
+        // A kernel built without a protocol sends no timeout for it.
         let or = |kind, default| Ok::<_, Failure>(attributes.may(kind, u32_of)?.unwrap_or(default));
         Ok(Timeouts {
             tcp_s: or(TIMEOUT_TCP, default.tcp_s)?,
@@ -165,12 +164,9 @@ impl Family {
         bodies.iter().map(read).collect()
     }
 
-    /// The servers of a service of that family: each by its address, and the server, or why our
-    /// words cannot say it.
-    #[expect(
-        clippy::type_complexity,
-        reason = "it is taken apart where it is given"
-    )]
+    /// The servers of a service of this family: the address of each, and the server, or why Shunt
+    /// cannot express it.
+    #[expect(clippy::type_complexity, reason = "the caller destructures it")]
     pub fn servers(
         self,
         answer: &[u8],
@@ -221,7 +217,7 @@ fn service(attributes: &Attributes<'_>) -> Result<Found, Failure> {
             idle_engine,
             announce: None,
         }),
-        // The kernel's word for a service whose scheduler was taken away.
+        // The kernel's name for the scheduler of a service whose scheduler was removed.
         Err(_) if name == "none" => Err("it has no scheduler".to_owned()),
         Err(unknown) => Err(unknown.to_string()),
     };
@@ -252,7 +248,7 @@ fn server(
     attributes: &Attributes<'_>,
     family: shunt_model::Family,
 ) -> Result<(ServerAddress, Result<Server, String>), Failure> {
-    // Kernels before 3.18 know no server of another family than its service.
+    // Kernels before 3.18 do not allow a server of another family than its service.
     let family = attributes
         .may(DEST_ADDR_FAMILY, u16_of)?
         .unwrap_or(match family {
@@ -276,7 +272,7 @@ fn server(
     Ok((at, server))
 }
 
-/// `IP_VS_CONN_F_MASQ` and those after it.
+/// `IP_VS_CONN_F_MASQ` and the values after it.
 fn method(attributes: &Attributes<'_>) -> Result<Result<Method, String>, Failure> {
     let number = attributes.must(DEST_FWD_METHOD, u32_of)? & METHOD_MASK;
     Ok(match number {
@@ -288,7 +284,7 @@ fn method(attributes: &Attributes<'_>) -> Result<Result<Method, String>, Failure
     })
 }
 
-/// `IP_VS_CONN_F_TUNNEL_TYPE_*`. A kernel before 5.3 knows IP in IP alone, and does not say it.
+/// `IP_VS_CONN_F_TUNNEL_TYPE_*`. A kernel before 5.3 has only IP in IP and does not send the type.
 fn encapsulation(attributes: &Attributes<'_>) -> Result<Result<Encapsulation, String>, Failure> {
     let kind = attributes.may(DEST_TUN_TYPE, u8_of)?.unwrap_or(0);
     if kind == 0 {

@@ -1,9 +1,8 @@
-//! The table of a kernel's IPVS, as it says it over generic netlink.
+//! The table of a kernel's IPVS, read over generic netlink.
 //!
-//! `message` makes the questions and reads the answers out of what `wire` takes apart, and both
-//! touch nothing; `socket` carries them.
-//! Only questions are asked: nothing here changes the kernel's table. A connection is none of it,
-//! nor is the synchronisation daemon.
+//! `message` builds the requests and reads the answers that `wire` has taken apart; both are pure.
+//! `socket` sends and receives. No request changes the kernel's table. Connections and the
+//! synchronisation daemon are not read.
 
 use std::io;
 
@@ -16,12 +15,12 @@ mod message;
 pub mod socket;
 mod wire;
 
-/// All that the kernel has, in its own order: of the same kind, what was added last comes first.
+/// The whole table in the kernel's order: of each kind, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ipvs {
     pub timeouts: Timeouts,
     pub services: Vec<Entry>,
-    /// What our words cannot say.
+    /// What Shunt cannot express.
     pub not_taken: Vec<NotTaken>,
 }
 
@@ -32,14 +31,14 @@ pub struct Entry {
     pub servers: Vec<Server>,
 }
 
-/// Something of the kernel's that is left out, and why.
+/// An object of the kernel's table that is left out, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotTaken {
     pub what: String,
     pub why: String,
 }
 
-/// Why there is no table to show.
+/// Why the table cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(
@@ -51,15 +50,15 @@ pub enum Failure {
     NotPermitted,
     #[error("cannot ask the kernel for its IPVS table: {0}")]
     Netlink(#[from] io::Error),
-    /// It answered, but not as it should.
-    #[error("the kernel's IPVS answered in a way that makes no sense: {0}")]
+    /// The kernel sent an answer that cannot be read.
+    #[error("cannot understand the answer of the kernel's IPVS: {0}")]
     Broken(String),
 }
 
-/// Carries a question, and gives the whole answer: netlink messages, one behind the other.
+/// Sends a request and returns the whole answer: netlink messages, one after the other.
 pub type Ask<'a> = dyn FnMut(&[u8]) -> Result<Vec<u8>, Failure> + 'a;
 
-/// Asks for the timeouts, the services, and the servers of each.
+/// Reads the timeouts, the services, and the servers of each service.
 pub fn read(ask: &mut Ask<'_>) -> Result<Ipvs, Failure> {
     let answer = ask(&message::find_family())?;
     let family = Family::read(&answer)?;

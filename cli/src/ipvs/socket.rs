@@ -1,4 +1,4 @@
-//! A netlink socket in the network namespace of this process: it carries questions and answers.
+//! A netlink socket in the network namespace of this process.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,14 +13,14 @@ use nix::sys::time::TimeVal;
 
 use super::{Failure, Ipvs, wire};
 
-/// The kernel answers at once, or not at all.
+/// The kernel answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More than the kernel puts into one datagram (`NLMSG_GOODSIZE`, at most 32 KiB in a dump).
+/// Larger than any datagram that the kernel sends (`NLMSG_GOODSIZE`, at most 32 KiB in a dump).
 const DATAGRAM: usize = 64 << 10;
-/// A million services have less.
+/// The limit of one answer. A million services take less.
 const LONGEST_ANSWER: usize = 1 << 30;
 
-/// The table of this namespace.
+/// Reads the IPVS table of this namespace.
 pub fn read() -> Result<Ipvs, Failure> {
     let socket = open().map_err(io::Error::from)?;
     super::read(&mut |question| ask(&socket, question))
@@ -35,7 +35,7 @@ fn open() -> nix::Result<OwnedFd> {
     )?;
     let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
     setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-    // To the kernel, and from nobody else.
+    // The socket sends to the kernel and receives only from it.
     connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     Ok(socket)
 }

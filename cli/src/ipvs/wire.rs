@@ -1,6 +1,7 @@
-//! Netlink's messages and attributes, and the forms that IPVS's numbers and addresses have in them.
+//! Netlink messages and attributes, and how IPVS encodes numbers and addresses in them.
 //!
-//! Pure, and bounded by the bytes that came: what is cut or too long is said, never read past.
+//! The code is pure and reads only the bytes received. A message that is cut or too long is an
+//! error.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,13 +18,13 @@ pub const ACK: u16 = 0x4;
 pub const DUMP: u16 = 0x300;
 pub const NESTED: u16 = 0x8000;
 const HEADER: usize = 16;
-/// Command and version of a generic message, and two bytes that are reserved.
+/// The command and the version of a generic message, and two reserved bytes.
 const GENERIC_HEADER: usize = 4;
 
 pub const AF_INET: u16 = libc::AF_INET as u16;
 pub const AF_INET6: u16 = libc::AF_INET6 as u16;
 
-/// Whether an answer ends with this datagram: a message never reaches over two of them.
+/// Whether the answer ends with this datagram. A message never spans two datagrams.
 pub fn is_end(datagram: &[u8]) -> Result<bool, Failure> {
     for message in Messages(datagram) {
         if matches!(message?.message_type(), ERROR | DONE) {
@@ -33,15 +34,15 @@ pub fn is_end(datagram: &[u8]) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// What follows the generic header in each message of that kind, up to the end of the answer. An
-/// error of the kernel's is one of ours.
+/// Returns the body that follows the generic header of each message of this kind, up to the end of
+/// the answer. An error from the kernel is returned as an error.
 pub fn bodies(answer: &[u8], kind: u16) -> Result<Vec<&[u8]>, Failure> {
     let mut bodies = Vec::new();
     for message in Messages(answer) {
         let message = message?;
         let payload = message.payload();
         match message.message_type() {
-            // Both begin with an error number below zero, or a zero where all is well.
+            // Both kinds begin with a negative error number, or with zero for success.
             ERROR | DONE => {
                 let code = payload.get(..4).and_then(u32_of);
                 return match code.unwrap_or(0).cast_signed().wrapping_neg() {
@@ -52,15 +53,15 @@ pub fn bodies(answer: &[u8], kind: u16) -> Result<Vec<&[u8]>, Failure> {
             }
             other if other == kind => {
                 let body = payload.get(GENERIC_HEADER..);
-                bodies.push(body.ok_or_else(|| broken("a message that ends early"))?);
+                bodies.push(body.ok_or_else(|| broken("a message that is cut short"))?);
             }
             other => return Err(broken(&format!("a message of type {other}"))),
         }
     }
-    Err(broken("the answer has no end"))
+    Err(broken("the answer is incomplete"))
 }
 
-/// Messages one behind the other, each at a multiple of four bytes.
+/// Splits messages that follow one another, each at a multiple of four bytes.
 struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -81,7 +82,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The attributes of one level. Of two of a kind the last counts, as in the kernel.
+/// The attributes of one level. Of two with the same kind the last one counts, as in the kernel.
 pub struct Attributes<'a>(Vec<(u16, &'a [u8])>);
 
 impl<'a> Attributes<'a> {
@@ -106,9 +107,9 @@ impl<'a> Attributes<'a> {
         Attributes::read(self.get(kind).ok_or_else(|| missing(kind))?)
     }
 
-    /// The value of an attribute that may be left out.
+    /// The value of an optional attribute.
     pub fn may<T>(&self, kind: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
-        let unreadable = || broken(&format!("attribute {kind} has a length of its own"));
+        let unreadable = || broken(&format!("attribute {kind} has a wrong length"));
         let value = self.get(kind);
         value
             .map(|value| of(value).ok_or_else(unreadable))
@@ -132,26 +133,26 @@ pub fn u32_of(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// In the network's order.
+/// A number in network order.
 pub fn port_of(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// In the network's order.
+/// A number in network order.
 pub fn ipv4_of(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(<[u8; 4]>::try_from(bytes).ok()?.into())
 }
 
-/// A text with a zero byte at its end.
+/// A text that ends with a zero byte.
 pub fn text_of(bytes: &[u8]) -> Option<String> {
     let text = bytes.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// `union nf_inet_addr`: sixteen bytes, of which an IPv4 address takes the first four.
+/// `union nf_inet_addr`: sixteen bytes. An IPv4 address uses the first four.
 pub fn address(family: u16, bytes: Option<&[u8]>) -> Result<IpAddr, Failure> {
     let bytes = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    let bytes = bytes.ok_or_else(|| broken("an address that has not sixteen bytes"))?;
+    let bytes = bytes.ok_or_else(|| broken("an address of other than sixteen bytes"))?;
     match family {
         AF_INET => {
             let [a, b, c, d, ..] = bytes;
@@ -173,24 +174,24 @@ pub fn union_of(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// A whole message: netlink's header, the generic one, and attributes. One socket asks one thing
-/// after the other, so that no number need tell the answers apart.
+/// Builds a whole message: the netlink header, the generic header, and attributes. The socket has
+/// one request at a time, so the sequence number need not tell answers apart.
 pub fn request(kind: u16, flags: u16, [command, version]: [u8; 2], attributes: &[u8]) -> Vec<u8> {
     let length = HEADER + GENERIC_HEADER + attributes.len();
-    // Nothing that is asked is longer than a hundred bytes.
+    // No request is longer than a hundred bytes.
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     let mut message = Vec::new();
     message.extend(length.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
-    // Number of the message and of the socket: the kernel repeats the first and fills the second.
+    // The sequence number and the port id. The kernel repeats the first and fills in the second.
     message.extend([0; 8]);
     message.extend([command, version, 0, 0]);
     message.extend(attributes);
     message
 }
 
-/// Adds an attribute, and the zeros up to the next one.
+/// Appends an attribute and the padding after it.
 pub fn put(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     body.extend(length.to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Making a change, and saying what changed.
+//! Makes a change and prints what changed.
 
 use serde::Serialize;
 use shunt_model::api::Change;
@@ -6,20 +6,20 @@ use shunt_model::api::Change;
 use super::{Form, Halt, Outside, write_json};
 use crate::client::Client;
 
-/// What came of a change, as `--json` writes it.
+/// The result of a change, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Outcome<'a> {
-    /// False if it was so already.
+    /// False if nothing had to change.
     changed: bool,
-    /// The sentence that is written without `--json`.
+    /// The sentence that is printed without `--json`.
     text: &'a str,
-    /// What was asked of the daemon, if anything.
+    /// The change that was sent to the daemon, if there was one.
     change: Option<&'a Change>,
-    /// What the daemon did differently from what was asked.
+    /// What the daemon did differently from the request.
     notes: Vec<String>,
 }
 
-/// A change to make, or that there is nothing to do; with the sentence that says so.
+/// A change to make, or none, and the sentence that describes it.
 #[derive(Debug)]
 pub struct Wanted {
     change: Option<Change>,
@@ -42,7 +42,7 @@ impl Wanted {
     }
 }
 
-/// Looks at what is there, makes the change that follows from it, and says it.
+/// Reads the present state, makes the change that follows from it, and prints the result.
 pub fn make(
     outside: &mut Outside<'_>,
     want: impl FnOnce(&mut dyn Client) -> Result<Wanted, Halt>,
@@ -69,7 +69,7 @@ pub fn make(
     Ok(())
 }
 
-/// `weight 1 -> 0` for each thing that is another than before.
+/// One text such as `weight 1 -> 0` for each value that differs.
 #[derive(Debug, Default)]
 pub struct Differences(Vec<String>);
 

@@ -16,17 +16,17 @@ use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List connections; with --json one object a line
+    /// List connections; with --json, one object a line
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Stop after so many
+        /// Stop after this many connections
         #[arg(long, value_name = "NUMBER")]
         limit: Option<usize>,
         #[command(flatten)]
         watch: Watch,
     },
-    /// Count connections, in all and by state
+    /// Count connections, in total and by state
     Count {
         #[command(flatten)]
         filter: Filter,
@@ -35,19 +35,19 @@ pub enum Verb {
     },
 }
 
-/// What a connection must fulfil to be shown.
+/// The conditions that a connection must meet to be shown.
 #[derive(Debug, Args)]
 pub struct Filter {
-    /// Only those to this service
+    /// Only connections to this service
     #[arg(long)]
     service: Option<ServiceKey>,
-    /// Only those that this server has
+    /// Only connections of this server
     #[arg(long)]
     server: Option<ServerAddress>,
-    /// Only those of this client or network, such as 198.51.100.7 or 198.51.100.0/24
+    /// Only connections of this client or network, such as 198.51.100.7 or 198.51.100.0/24
     #[arg(long, value_name = "ADDRESS or PREFIX")]
     client: Option<Prefix>,
-    /// Only those in this state, such as established
+    /// Only connections in this state, such as established
     #[arg(long)]
     state: Option<State>,
 }
@@ -126,7 +126,7 @@ fn draw_list(
         }
         left -= 1;
         if form != Form::Text {
-            // A list may be longer than anybody's memory, so each entry stands for itself.
+            // The list may not fit into memory, so each entry is written by itself.
             write_json(out, &connection, Form::JsonLine)?;
             continue;
         }
@@ -147,8 +147,8 @@ fn draw_list(
     Ok(())
 }
 
-/// Columns of lines that are written before the next ones are known: a column widens where a
-/// cell needs it, and stays so.
+/// Columns of lines that are written before later lines are known. A column widens when a cell
+/// needs it, and keeps that width.
 #[derive(Debug)]
 struct Lines {
     widths: [usize; 6],
@@ -156,7 +156,7 @@ struct Lines {
 
 impl Default for Lines {
     fn default() -> Self {
-        // An IPv4 address with a port has 21 characters at most.
+        // An IPv4 address with a port has at most 21 characters.
         Self {
             widths: [8, 21, 21, 21, 11, 7],
         }
@@ -164,7 +164,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Behind the last column may stand a Call-ID, which only templates of calls have.
+    /// A Call-ID may follow the last column. Only templates of calls have one.
     fn write(
         &mut self,
         out: &mut dyn Write,
@@ -181,7 +181,7 @@ impl Lines {
             "{protocol:<a$}  {client:<b$}  {service:<c$}  {server:<d$}  {state:<e$}  {expires:>f$}"
         )?;
         match call {
-            // Printable by what it is made of, but for letters beyond ASCII.
+            // A Call-ID has only printable characters, except for bytes beyond ASCII.
             Some(call) => writeln!(out, "  Call-ID {call}")?,
             None => writeln!(out)?,
         }
@@ -189,7 +189,7 @@ impl Lines {
     }
 }
 
-/// The daemon's own count, which costs no listing, unless only some are to be counted.
+/// Asks the daemon for its count, which needs no listing, unless there is a filter.
 fn count(client: &mut dyn Client, filter: &Filter) -> Result<ConnectionCount, Halt> {
     if filter.is_empty() {
         return Ok(client.connection_count()?);
@@ -219,7 +219,7 @@ fn draw_count(count: &ConnectionCount, out: &mut dyn Write, form: Form) -> Resul
     Ok(table.write(out)?)
 }
 
-/// An address, or all that begin like it.
+/// An address or a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Prefix {
     address: IpAddr,
@@ -247,7 +247,10 @@ impl FromStr for Prefix {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let told = || {
-            format!("\"{text}\" is no client; write 198.51.100.7, 198.51.100.0/24 or 2001:db8::/32")
+            format!(
+                "\"{text}\" is not a client; \
+                 write 198.51.100.7, 198.51.100.0/24 or 2001:db8::/32"
+            )
         };
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),

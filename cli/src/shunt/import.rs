@@ -1,6 +1,7 @@
-//! `shunt import`: what another load balancer has, as rules, as JSON, or into the daemon.
+//! `shunt import`: the configuration of another load balancer, as rules, as JSON, or into the
+//! daemon.
 //!
-//! The daemon's own services and servers that the other one does not have are left alone.
+//! Services and servers that only the daemon has are left alone.
 
 use std::path::PathBuf;
 
@@ -17,30 +18,31 @@ use crate::ipvsadm;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Read the kernel's IPVS table of this network namespace, as "ipvsadm-save -n" writes it
+    /// Read the kernel's IPVS table of this network namespace and print it as "ipvsadm-save -n"
+    /// does
     ///
-    /// Thresholds are written too, and timeouts that are not the kernel's own. What is read stays
-    /// in the kernel's table: once the daemon has it, clear that with the original "ipvsadm -C".
+    /// Thresholds are printed too, and timeouts that are not the kernel's default. The kernel's
+    /// table stays as it is: once the daemon has it, clear it with the original "ipvsadm -C".
     Ipvs {
         /// Add to the running daemon what it lacks, and edit what differs; leave all else alone
         #[arg(long)]
         apply: bool,
     },
-    /// Read IPVS's net.ipv4.vs.* as settings, as commands that set them
+    /// Read the net.ipv4.vs.* sysctls of IPVS and print them as "setting set" commands
     ///
-    /// A line that changes nothing here is named with the reason.
+    /// A line without effect in Shunt is printed with the reason.
     Sysctl {
-        /// sysctl.conf texts, or folders of them such as /etc/sysctl.d; what the kernel has if
-        /// left out
+        /// sysctl.conf files, or folders of them such as /etc/sysctl.d; by default the running
+        /// kernel's values
         files: Vec<PathBuf>,
-        /// Set in the running daemon what differs
+        /// Set the values that differ in the running daemon
         #[arg(long)]
         apply: bool,
     },
 }
 
 impl Verb {
-    /// The exit status says whether all could be taken.
+    /// The exit status shows whether everything was imported.
     pub fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
         let apply = match self {
             Verb::Ipvs { apply } => apply,
@@ -55,7 +57,7 @@ impl Verb {
     }
 }
 
-/// The settings of sysctl texts; the exit status says whether all could be taken.
+/// Imports the settings of sysctl texts. The exit status shows whether all were imported.
 fn sysctl(files: &[PathBuf], apply: bool, outside: &mut Outside<'_>) -> Result<u8, Halt> {
     let kernel = [PathBuf::from(sysctl::KERNEL)];
     if files.is_empty() && !kernel[0].is_dir() {
@@ -73,17 +75,17 @@ fn sysctl(files: &[PathBuf], apply: bool, outside: &mut Outside<'_>) -> Result<u
         let (at, name, value) = (&line.at, &line.name, &line.value);
         match &line.meaning {
             Meaning::Setting(setting) => {
-                // What is said later counts.
+                // A later line wins over an earlier one.
                 settings.retain(|other| other.name() != setting.name());
                 settings.push(*setting);
             }
             Meaning::Nothing(why) => writeln!(
                 outside.error,
-                "{at}: {name} = {value} changes nothing here: {why}"
+                "{at}: {name} = {value} has no effect here: {why}"
             )?,
             Meaning::Wrong(why) => {
                 is_whole = false;
-                writeln!(outside.error, "{at}: not taken: {why}")?;
+                writeln!(outside.error, "{at}: not imported: {why}")?;
             }
         }
     }
@@ -123,12 +125,15 @@ fn set_all(settings: &[Setting], outside: &mut Outside<'_>) -> Result<(), Halt> 
         writeln!(outside.out, "{change}")?;
     }
     if !outcome.changed {
-        writeln!(outside.out, "nothing to do: all is so already")?;
+        writeln!(
+            outside.out,
+            "nothing to do: every setting already has its value"
+        )?;
     }
     say_not_taken(outside, &outcome.not_taken)
 }
 
-/// Writes the table and says what is not in it.
+/// Writes the table, and to standard error what is left out.
 fn show(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken>, Halt> {
     if outside.json {
         write_json(outside.out, &ipvs, Form::Json)?;
@@ -167,15 +172,15 @@ fn without_traffic(entry: Entry) -> ServiceStatus {
     }
 }
 
-/// What came of it, as `--json` writes it.
+/// The result of an import, as `--json` prints it.
 #[derive(Debug, Default, Serialize)]
 struct Outcome {
     changed: bool,
     changes: Vec<Change>,
-    /// Services, servers and timeouts that were so already.
+    /// The number of services, servers and timeouts that were already correct.
     same: usize,
     not_taken: Vec<NotTaken>,
-    /// What the daemon did differently from what was asked.
+    /// What the daemon did differently from the request.
     notes: Vec<String>,
 }
 
@@ -190,7 +195,7 @@ fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken
     };
     taking.timeouts(ipvs.timeouts)?;
     let known = taking.client.services()?;
-    // Each list grows at its front: from behind, it comes out in the kernel's order, which some
+    // Each list grows at its front. Adding from the back keeps the kernel's order, which some
     // schedulers follow.
     for Entry { service, servers } in ipvs.services.into_iter().rev() {
         let mut places = known.iter();
@@ -214,11 +219,11 @@ fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken
     match (outcome.changed, outcome.not_taken.len()) {
         (false, 0) => writeln!(
             outside.out,
-            "nothing to do: the daemon has all of the kernel's table"
+            "nothing to do: the daemon already has the kernel's table"
         )?,
         (_, not_taken) => writeln!(
             outside.out,
-            "{changes} changed, {same} were so already, {not_taken} not taken"
+            "{changes} changed, {same} unchanged, {not_taken} not imported"
         )?,
     }
     Ok(outcome.not_taken)
@@ -226,12 +231,12 @@ fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken
 
 fn say_not_taken(outside: &mut Outside<'_>, not_taken: &[NotTaken]) -> Result<(), Halt> {
     for NotTaken { what, why } in not_taken {
-        writeln!(outside.error, "not taken: {what}: {why}")?;
+        writeln!(outside.error, "not imported: {what}: {why}")?;
     }
     Ok(())
 }
 
-/// Brings one thing after the other to the daemon. What it refuses is written down.
+/// Applies one object after the other to the daemon, and records what it refuses.
 struct Taking<'a> {
     client: &'a mut dyn Client,
     outcome: Outcome,
@@ -255,7 +260,7 @@ impl Taking<'_> {
         known: Option<&ServiceStatus>,
     ) -> Result<(), Failure> {
         let key = service.key;
-        // The kernel has none of its own for a service, so the daemon's stay.
+        // The kernel has no settings for a single service, so the daemon's stay.
         let settings = known.map_or(service.settings, |known| known.service.settings);
         let service = Service {
             settings,
@@ -264,7 +269,7 @@ impl Taking<'_> {
         let what = || format!("service {key}");
         match known {
             Some(known) if known.service == service => self.outcome.same += 1,
-            // Its servers are looked at even where it is refused: the service is there.
+            // A refused edit leaves the service in place, so its servers are still imported.
             Some(_) => {
                 self.make(Change::EditService { service }, what)?;
             }
@@ -294,7 +299,8 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Whether the daemon made the change. That it cannot be reached is no refusal.
+    /// Returns whether the daemon made the change. An unreachable daemon is an error, not a
+    /// refusal.
     fn make(&mut self, change: Change, what: impl Fn() -> String) -> Result<bool, Failure> {
         match self.client.change(&change) {
             Ok(Done { notes }) => {

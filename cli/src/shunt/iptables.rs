@@ -1,8 +1,8 @@
-//! The MARK rules of an `iptables-save` text, as rules of our own.
+//! Reads the MARK rules of an `iptables-save` text as rules of Shunt.
 //!
-//! Read are rules that say address, protocol, ports, source and device, as the recipes of Linux
-//! Virtual Server do (iptables-extensions(8): tcp, udp, sctp, multiport, MARK). What else a rule
-//! asks would make it narrower than ours, so it is left out, with the reason.
+//! A rule may match address, protocol, ports, source and device, as the recipes for Linux Virtual
+//! Server do (iptables-extensions(8): tcp, udp, sctp, multiport, MARK). A rule with any other match
+//! would be narrower than Shunt's, so it is left out, with the reason.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use shunt_model::{Origin, Protocol};
 
 use super::fwmark::read_mark;
 
-/// What a text has.
+/// The rules of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub rules: Vec<MarkRule>,
@@ -23,7 +23,7 @@ pub struct Found {
 /// A MARK rule that is left out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Left {
-    /// From 1.
+    /// The line number, from 1.
     pub line: usize,
     pub why: String,
 }
@@ -58,13 +58,13 @@ fn read(words: &[&str]) -> Result<Vec<MarkRule>, String> {
     let mut rule = Rule::default();
     let mut words = words.iter().copied();
     while let Some(word) = words.next() {
-        // What takes no value, or says nothing that matters here.
+        // These words have no value, or do not matter here.
         if matches!(
             word,
             "-m" | "--match" | "-j" | "--jump" | "-t" | "iptables" | "ip6tables"
         ) {
             if word == "-t" && words.next() != Some("mangle") {
-                return Err("it is not of the table mangle".to_owned());
+                return Err("it is not in the table mangle".to_owned());
             } else if word != "-t" && !word.starts_with("ip") {
                 words.next();
             }
@@ -104,16 +104,18 @@ fn option(rule: &mut Rule, word: &str, value: &str) -> Result<(), String> {
                 "tcp" | "6" => Some(Protocol::Tcp),
                 "udp" | "17" => Some(Protocol::Udp),
                 "sctp" | "132" => Some(Protocol::Sctp),
-                _ => return Err(format!("the protocol {value} has no services")),
+                _ => return Err(format!("no service can have the protocol {value}")),
             }
         }
         "-d" | "--destination" => rule.address = Some(one_address(value)?),
         "-s" | "--source" => rule.origin.network = Some(network(value)?),
         "-i" | "--in-interface" if value.ends_with('+') => {
-            return Err(format!("{word} {value} means many devices"));
+            return Err(format!("{word} {value} matches many devices"));
         }
         "-i" | "--in-interface" => {
-            let device = value.parse().map_err(|_| format!("{value} is no device"))?;
+            let device = value
+                .parse()
+                .map_err(|_| format!("{value} is not a device"))?;
             rule.origin.device = Some(device);
         }
         "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
@@ -128,8 +130,8 @@ fn option(rule: &mut Rule, word: &str, value: &str) -> Result<(), String> {
             }
             rule.mark = Some(read_mark(mark)?);
         }
-        "!" => return Err("it says what packets are not (!)".to_owned()),
-        _ => return Err(format!("{word} {value} has no equal here")),
+        "!" => return Err("it has a negated match (!)".to_owned()),
+        _ => return Err(format!("{word} {value} has no equivalent")),
     }
     Ok(())
 }
@@ -138,18 +140,18 @@ fn one_address(text: &str) -> Result<IpAddr, String> {
     let (address, bits) = text.split_once('/').unwrap_or((text, ""));
     let address: IpAddr = address
         .parse()
-        .map_err(|_| format!("{text} is no address"))?;
+        .map_err(|_| format!("{text} is not an address"))?;
     let whole = if address.is_ipv6() { "128" } else { "32" };
     if bits.is_empty() || bits == whole || bits == "255.255.255.255" {
         Ok(address)
     } else {
         Err(format!(
-            "{text} is a network, and a rule is for one address"
+            "{text} is a network, but a rule is for one address"
         ))
     }
 }
 
-/// A network as iptables writes it, with a length or a mask.
+/// A network as iptables writes it, with a prefix length or a mask.
 fn network(text: &str) -> Result<Network, String> {
     let (address, bits) = text.split_once('/').unwrap_or((text, ""));
     let mask: Option<Ipv4Addr> = bits.parse().ok();
@@ -157,7 +159,7 @@ fn network(text: &str) -> Result<Network, String> {
         Some(mask) if mask.leading_ones() + mask.trailing_zeros() >= 32 => {
             format!("{address}/{}", mask.leading_ones())
         }
-        Some(_) => return Err(format!("{text} is no network of one length")),
+        Some(_) => return Err(format!("{text} is not a network with a contiguous mask")),
         None => text.to_owned(),
     };
     text.parse()
@@ -168,7 +170,7 @@ fn ports(text: &str) -> Result<Ports, String> {
     let (first, last) = text.split_once(':').unwrap_or((text, text));
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Ports { first, last }),
-        _ => Err(format!("{text} is no port or range of ports")),
+        _ => Err(format!("{text} is not a port or a range of ports")),
     }
 }
 
@@ -218,15 +220,15 @@ mod tests {
         };
         assert_eq!(
             why("-A PREROUTING -d 192.0.2.0/24 -p tcp -j MARK --set-mark 1"),
-            "192.0.2.0/24 is a network, and a rule is for one address"
+            "192.0.2.0/24 is a network, but a rule is for one address"
         );
         assert_eq!(
             why("-A PREROUTING -i eth+ -d 192.0.2.1 -p tcp -j MARK --set-mark 1"),
-            "-i eth+ means many devices"
+            "-i eth+ matches many devices"
         );
         assert_eq!(
             why("-A PREROUTING -d 192.0.2.1 -p tcp --sport 53 -j MARK --set-mark 1"),
-            "--sport 53 has no equal here"
+            "--sport 53 has no equivalent"
         );
         assert_eq!(
             why("-A OUTPUT -d 192.0.2.1 -p tcp -j MARK --set-mark 1"),
@@ -238,7 +240,7 @@ mod tests {
         );
         assert_eq!(
             why("-A PREROUTING ! -d 192.0.2.1 -p tcp -j MARK --set-mark 1"),
-            "it says what packets are not (!)"
+            "it has a negated match (!)"
         );
         assert_eq!(
             why("-A PREROUTING -p tcp --dport 80 -j MARK --set-mark 1"),

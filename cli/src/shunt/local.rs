@@ -1,4 +1,4 @@
-//! `shunt local`: the addresses that servers of full NAT see in place of clients.
+//! `shunt local`: the addresses that servers of full NAT see as their clients.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -17,16 +17,16 @@ use crate::client::Client;
 pub enum Verb {
     /// List the local addresses
     List(Watch),
-    /// Let full NAT use these addresses of the director, or other ports of them than before
+    /// Let full NAT use these addresses of the director, or change their ports
     Add {
-        /// Addresses that are on the director and that servers have a route to
+        /// Addresses of the director, to which the servers have a route
         #[arg(required = true)]
         addresses: Vec<IpAddr>,
         /// The ports of each address that full NAT may use
         #[arg(long, default_value_t = LocalPorts::default())]
         ports: LocalPorts,
     },
-    /// Give these addresses to no new connection; those that have one keep it
+    /// Stop using these addresses for new connections; existing ones keep their address
     Delete {
         #[arg(required = true)]
         addresses: Vec<IpAddr>,
@@ -61,7 +61,7 @@ fn add(client: &mut dyn Client, local: LocalAddress) -> Result<Wanted, Halt> {
     let mut known = client.locals()?.into_iter();
     let text = match known.find(|known| known.address == local.address) {
         Some(known) if known == local => {
-            let text = format!("local address {local} is there already");
+            let text = format!("local address {local} already exists");
             return Ok(Wanted::nothing(&text));
         }
         Some(known) => format!("changed local address {known}: ports {}", local.ports),
@@ -76,7 +76,7 @@ fn delete(client: &mut dyn Client, address: IpAddr) -> Result<Wanted, Halt> {
         let text = format!("there is no local address {address}");
         return Ok(Wanted::nothing(&text));
     }
-    let text = format!("deleted local address {address}; connections that have it keep it");
+    let text = format!("deleted local address {address}; existing connections keep it");
     Ok(Wanted::change(Change::DeleteLocal { address }, text))
 }
 

@@ -1,4 +1,4 @@
-//! `shunt mark`: rules that mark packets, for the services of firewall marks.
+//! `shunt mark`: rules that mark packets for the services of firewall marks.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
@@ -20,20 +20,21 @@ use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the rules, and which of them lead to a service
+    /// List the rules and the service of each
     List(Watch),
     /// Mark packets to these addresses and ports
     Add {
-        /// The mark, from 1 on; 0x7 is understood too
+        /// The mark, decimal or hexadecimal (0x7), from 1
         #[arg(value_parser = read_mark)]
         mark: NonZeroU32,
-        /// Protocol, address and ports: tcp/192.0.2.1:80,443,8000-8010; no port is every port
+        /// Protocol, address and ports, such as tcp/192.0.2.1:80,443,8000-8010; without ports,
+        /// every port
         #[arg(required = true)]
         targets: Vec<Targets>,
         #[command(flatten)]
         origin: FromWhere,
     },
-    /// Delete rules as they are listed
+    /// Delete rules, written as "mark list" shows them
     Delete {
         #[arg(value_parser = read_mark)]
         mark: NonZeroU32,
@@ -42,20 +43,20 @@ pub enum Verb {
         #[command(flatten)]
         origin: FromWhere,
     },
-    /// Take over the MARK rules of an iptables-save text
+    /// Import the MARK rules of an iptables-save text
     Import {
-        /// The text of iptables-save or ip6tables-save; - is standard input
+        /// The output of iptables-save or ip6tables-save; - is standard input
         file: PathBuf,
     },
 }
 
-/// Only packets from there; of several rules that fit, the narrowest counts.
+/// Restricts a rule to an origin. If several rules match, the narrowest wins.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct FromWhere {
-    /// Only packets of clients in this network, such as 10.0.0.0/8
+    /// Match only clients in this network, such as 10.0.0.0/8
     #[arg(long, value_name = "NETWORK")]
     from: Option<Network>,
-    /// Only packets that came in by this device
+    /// Match only packets that arrived on this device
     #[arg(long, value_name = "NAME")]
     device: Option<Device>,
 }
@@ -110,7 +111,7 @@ fn rules(mark: NonZeroU32, targets: &[Targets], origin: Origin) -> Vec<MarkRule>
 
 fn add(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
     if client.marks()?.contains(&rule) {
-        return Ok(Wanted::nothing(&format!("{rule} is there already")));
+        return Ok(Wanted::nothing(&format!("{rule} already exists")));
     }
     let text = format!("added {rule}");
     Ok(Wanted::change(Change::AddMark { rule }, text))
@@ -142,7 +143,7 @@ fn import(outside: &mut Outside<'_>, file: &PathBuf) -> Result<(), Halt> {
         writeln!(outside.error, "{name}:{line}: left out: {why}")?;
     }
     if !found.left.is_empty() {
-        let hint = "netfilter may go on marking these: docs/guides/marks-of-netfilter.md";
+        let hint = "netfilter can mark these packets instead: docs/guides/marks-of-netfilter.md";
         writeln!(outside.error, "{hint}")?;
     }
     if !outside.json {
@@ -173,7 +174,7 @@ fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), 
             rule.origin.to_string(),
             match is_there {
                 true => key.to_string(),
-                false => "none: packets are not ours".to_owned(),
+                false => "none: packets pass".to_owned(),
             },
         ]);
     }

@@ -1,30 +1,30 @@
-//! What a counter of the packet path means, in a few words. The reference has more:
-//! `docs/reference/counters.md`.
+//! The meaning of each counter of the packet path in a few words. `docs/reference/counters.md` has
+//! more.
 
-/// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
+/// The names are those of the packet path (`datapath/src/verdict.rs`). A test compares them.
 const MEANINGS: [(&str, &str); 42] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
-        "to no service, and no answer of a masqueraded server",
+        "neither for a service nor an answer of a masqueraded server",
     ),
     (
         "pass-not-understood",
-        "headers end early, contradict themselves or exceed a bound",
+        "headers are cut short, contradictory or beyond a bound",
     ),
     (
         "pass-not-opening",
-        "opens nothing, and its connection is not known",
+        "belongs to no known connection and cannot open one",
     ),
     ("pass-local", "for a server on the director itself"),
-    ("pass-icmp", "ICMP, but no error about a connection"),
+    ("pass-icmp", "ICMP that is not an error about a connection"),
     (
         "pass-no-rest",
-        "the program for frames that are not plain was not there: a fault of ours",
+        "the program for other than plain frames was missing: a bug, please report it",
     ),
     (
         "pass-bypassed",
-        "no server of its mark could take it; the kernel routes it",
+        "no server of its mark was available; left to the kernel's routes",
     ),
     (
         "pass-lost-fragment",
@@ -33,22 +33,25 @@ const MEANINGS: [(&str, &str); 42] = [
     ("sent", "forwarded"),
     (
         "held",
-        "a later fragment, set aside until its first one comes",
+        "a later fragment, held until its first fragment arrives",
     ),
     (
         "answered-unreachable",
-        "no server could take it; the client was told",
+        "no server was available; the client got an ICMP error",
     ),
     (
         "answered-too-big",
-        "did not fit the way; the sender was told the MTU",
+        "larger than the path's MTU, which the sender got",
     ),
-    ("answered-time-exceeded", "TTL used up; the sender was told"),
+    (
+        "answered-time-exceeded",
+        "TTL or hop limit used up; the sender got an ICMP error",
+    ),
     (
         "answered-reset",
-        "its server is no longer in the pool; the sender was told by a reset",
+        "its server was deleted; the sender got a reset",
     ),
-    ("server-gone", "its server is no longer in the pool"),
+    ("server-gone", "its server was deleted"),
     (
         "no-next-hop",
         "no route, neighbour or interface to the server",
@@ -56,49 +59,55 @@ const MEANINGS: [(&str, &str); 42] = [
     ("table-full", "no room for a connection that needs an entry"),
     (
         "no-server",
-        "no server could take it, and no answer may be sent",
+        "no server was available, and no answer may be sent",
     ),
-    ("expired", "TTL used up, and no answer may be sent"),
-    ("too-big", "does not fit the way, and no answer may be sent"),
-    ("bad-checksum", "the IPv4 header checksum is wrong"),
-    ("bad-source", "the source cannot be a client's"),
-    ("no-room", "no room in front of or behind the frame"),
     (
-        "lost-fragment",
-        "a later fragment that could not be set aside",
+        "expired",
+        "TTL or hop limit used up, and no answer may be sent",
     ),
+    (
+        "too-big",
+        "larger than the path's MTU, and no answer may be sent",
+    ),
+    ("bad-checksum", "the IPv4 header checksum is wrong"),
+    (
+        "bad-source",
+        "the source address cannot be that of a client",
+    ),
+    ("no-room", "no room in front of or behind the frame"),
+    ("lost-fragment", "a later fragment that could not be held"),
     (
         "bad-fragment",
-        "a later fragment that reaches into the TCP or SCTP header",
+        "a later fragment that overlaps the TCP or SCTP header",
     ),
     (
         "internal",
-        "a table entry is missing: a fault of ours, please report it",
+        "a table entry is missing: a bug, please report it",
     ),
-    ("no-way-back", "no way back to the client is known"),
+    ("no-way-back", "no route back to the client is known"),
     (
         "defence",
         "a new connection, dropped against a flood (drop_packet)",
     ),
-    ("no-local-port", "no local address and port is free for it"),
+    ("no-local-port", "no local address and port was free"),
     ("no-translation", "no room for a translated connection"),
     (
         "cut-checksum",
-        "a fragment of SCTP whose port would change: its checksum covers the whole",
+        "an SCTP fragment whose port would change: the checksum covers the whole packet",
     ),
     (
         "untranslatable",
-        "between IPv4 and IPv6: what the other family has no words for",
+        "cannot be translated between IPv4 and IPv6",
     ),
     (
         "no-call-id",
-        "a packet without a Call-ID for a service of SIP calls",
+        "a packet without a Call-ID, for a service with the SIP engine",
     ),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),
     (
         "displaced",
-        "a half-open or closed entry gave way to a new connection",
+        "a half-open or closed entry was replaced by a new connection",
     ),
     (
         "reused",
@@ -106,20 +115,20 @@ const MEANINGS: [(&str, &str); 42] = [
     ),
     (
         "icmp-related",
-        "an ICMP error was brought to the right side",
+        "an ICMP error was forwarded to the other end",
     ),
     ("fragment-followed", "a fragment followed its first one"),
     (
         "route-asked",
-        "the kernel was asked for the way to a client, as none is prepared",
+        "an answer took the kernel's route, because no hop was prepared",
     ),
     (
         "caller-served",
-        "a process of the director itself was given a server",
+        "a process on the director itself got a server",
     ),
 ];
 
-/// The meaning of a counter; nothing for one that a later daemon may have.
+/// The meaning of a counter, or an empty text for a counter of a later daemon.
 pub fn meaning(counter: &str) -> &'static str {
     let found = MEANINGS.iter().find(|(name, _)| *name == counter);
     found.map_or("", |(_, meaning)| meaning)

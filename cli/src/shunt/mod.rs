@@ -1,7 +1,8 @@
-//! The `shunt` command: nouns, then verbs.
+//! The `shunt` command: a noun, then a verb.
 //!
-//! A noun is a file. A question is drawn by `watch`, once or again and again; a change is made by
-//! `change`, which says what changed. Results go to standard output, all else to standard error.
+//! Each noun has a file. `watch` asks a question and draws the answer, once or repeatedly. `change`
+//! makes a change and prints what changed. Results go to standard output, everything else to
+//! standard error.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -35,7 +36,7 @@ mod sysctl;
 pub mod table;
 pub mod watch;
 
-/// A load balancer of the fourth layer: shows and changes what its daemon does
+/// A layer 4 load balancer: shows and changes what its daemon does
 #[derive(Debug, Parser)]
 #[command(
     name = "shunt",
@@ -49,7 +50,7 @@ in two words (tcp 192.0.2.1:80) it is understood too. A server is written addres
 
 Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the daemon is not reachable.")]
 pub struct Shunt {
-    /// Write JSON, for programs
+    /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -58,7 +59,7 @@ pub struct Shunt {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
-    /// Show the daemon, its devices and how full its tables are
+    /// Show the daemon, its devices and the use of its tables
     Status(watch::Watch),
     /// Show and change virtual services
     #[command(subcommand)]
@@ -66,66 +67,66 @@ enum Noun {
     /// Show and change the real servers of a service
     #[command(subcommand)]
     Server(server::Verb),
-    /// Show the connections that are tracked
+    /// Show the connections that the director tracks
     #[command(subcommand)]
     Connection(connection::Verb),
     /// Show and change the rules that mark packets
     #[command(subcommand)]
     Mark(mark::Verb),
-    /// Show and change the addresses that servers of full NAT see in place of clients
+    /// Show and change the addresses that servers of full NAT see as their clients
     #[command(subcommand)]
     Local(local::Verb),
-    /// Show and change what holds for the whole director
+    /// Show and change the settings of the director
     #[command(subcommand, visible_alias = "settings")]
     Setting(setting::Verb),
-    /// Show what became of packets, by verdict, drop reason, service and server
+    /// Show what happened to packets, by verdict, drop reason, service and server
     Stats(stats::Options),
-    /// Write what a file of the kernel's IPVS in /proc/net would say, for programs that read it
+    /// Print the text of the kernel's /proc/net/ip_vs* files, for programs that read them
     Proc { file: proc::File },
-    /// Take over what another load balancer has
+    /// Import the configuration of another load balancer
     #[command(subcommand)]
     Import(import::Verb),
-    /// Show a director at work in a lab of namespaces on this machine
+    /// Show a director at work in a lab of network namespaces on this machine
     #[command(disable_help_flag = true)]
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<String>,
     },
-    /// Prepare this machine as a real server: virtual addresses, ARP, tunnels
+    /// Set up this machine as a real server: virtual addresses, ARP, tunnels
     #[command(disable_help_flag = true)]
     Agent {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<String>,
     },
-    /// Write the completions of a shell to standard output
+    /// Print the completions of a shell
     Completions { shell: clap_complete::Shell },
-    /// Write a man page to standard output, such as "shunt man service-add | man -l -"
+    /// Print a man page; use as "shunt man service-add | man -l -"
     Man {
         /// "shunt", a noun ("service"), noun and verb ("service-add"), "shuntd" or "ipvsadm"
         #[arg(default_value = "shunt")]
         page: String,
     },
-    /// Write all man pages and completions into a folder, for packages
+    /// Write all man pages and completions into a directory, for packagers
     #[command(hide = true)]
     Pages { folder: std::path::PathBuf },
 }
 
-/// Whom to ask, where to write, and how to wait.
+/// The world outside of a command: the daemon to ask, the streams to write to, and the clock.
 pub struct Outside<'a> {
     pub open: &'a dyn Fn() -> Result<Box<dyn Client>, Failure>,
-    /// The table of the kernel's own IPVS.
+    /// Reads the table of the kernel's own IPVS.
     pub kernel: &'a dyn Fn() -> Result<Ipvs, ipvs::Failure>,
     pub out: &'a mut dyn Write,
     pub error: &'a mut dyn Write,
-    /// Whether somebody looks at `out`.
+    /// Whether `out` is a terminal.
     pub is_terminal: bool,
-    /// Waits that long; false if it is to end.
+    /// Waits for this time. Returns false if the command must end.
     pub wait: &'a mut dyn FnMut(Duration) -> bool,
-    /// Whether answers are for programs. The command line says so.
+    /// Whether to print JSON, as the command line requests.
     pub json: bool,
 }
 
-/// Why it ends early.
+/// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Halt {
     #[error(transparent)]
@@ -134,7 +135,7 @@ pub enum Halt {
     Kernel(#[from] ipvs::Failure),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
-    /// What was asked makes no sense, though each word of it does.
+    /// Each word of the request is valid, but not their combination.
     #[error("{0}")]
     Usage(String),
 }
@@ -151,16 +152,16 @@ impl Halt {
     }
 }
 
-/// How an answer is written.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Text,
     Json,
-    /// One line an answer, for a program that reads answer after answer.
+    /// One line an answer, for a program that reads one answer after another.
     JsonLine,
 }
 
-/// Does what the command line says, the program's name included, and gives the exit status.
+/// Runs a command line, which includes the program's name. Returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
     let shunt = match Shunt::try_parse_from(join_services(arguments)) {
@@ -172,10 +173,11 @@ pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
     let done = done.and_then(|status| Ok(outside.out.flush().map(|()| status)?));
     match done {
         Ok(status) => status,
-        // Who reads has read enough, as "head" does.
+        // The reader closed the pipe, as "head" does.
         Err(Halt::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(halt) => {
-            // When standard error cannot be written to, only the status is left to say it.
+            // If standard error cannot be written to either, the exit status alone shows the
+            // failure.
             let _ = outside.out.flush();
             let _ = match &halt {
                 Halt::Failed(Failure::Refused(refusal)) if outside.json => {
@@ -189,7 +191,7 @@ pub fn run(arguments: &[String], mut outside: Outside<'_>) -> u8 {
 }
 
 impl Noun {
-    /// Gives the exit status of what ended by itself.
+    /// Returns the exit status of a command that ended normally.
     fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
         match self {
             Noun::Status(watch) => watch::show(outside, *watch, &status::draw),
@@ -202,10 +204,10 @@ impl Noun {
             Noun::Stats(options) => options.run(outside),
             Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),
-            // The program takes these before it comes here: they need no client.
+            // The program handles these commands earlier: they need no client.
             Noun::Demo { .. } | Noun::Agent { .. } => {
                 return Err(Halt::Usage(
-                    "this stands only first on the command line".to_owned(),
+                    "this must be the first word of the command line".to_owned(),
                 ));
             }
             Noun::Completions { shell } => pages::completions(*shell, outside.out),
@@ -216,11 +218,12 @@ impl Noun {
     }
 }
 
-/// Says what clap says, in our manner: no "error:" before it, and a wrong value by its own reason.
+/// Prints clap's message in the project's form: without "error:", and for a wrong value its reason
+/// only.
 fn say_usage(error: &clap::Error, outside: &mut Outside<'_>) -> u8 {
     use std::error::Error;
     let text = error.render().to_string();
-    // Nobody is left to tell when printing fails.
+    // A failure to print cannot be reported anywhere.
     let _ = match (error.kind(), error.source()) {
         (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, _) => {
             write!(outside.out, "{text}").and_then(|()| outside.out.flush())
@@ -235,7 +238,7 @@ fn say_usage(error: &clap::Error, outside: &mut Outside<'_>) -> u8 {
     u8::try_from(error.exit_code()).unwrap_or(2)
 }
 
-/// `tcp 192.0.2.1:80` is one service, though a shell makes two words of it.
+/// Joins `tcp 192.0.2.1:80`, which a shell splits into two words, into one service.
 fn join_services(arguments: &[String]) -> Vec<String> {
     let mut joined: Vec<String> = Vec::new();
     for word in arguments {
@@ -250,7 +253,7 @@ fn join_services(arguments: &[String]) -> Vec<String> {
     joined
 }
 
-/// Writes a value for programs.
+/// Writes a value as JSON.
 fn write_json(out: &mut dyn Write, value: &impl Serialize, form: Form) -> Result<(), Halt> {
     let text = match form {
         Form::JsonLine => serde_json::to_string(value),
@@ -260,7 +263,7 @@ fn write_json(out: &mut dyn Write, value: &impl Serialize, form: Form) -> Result
     Ok(())
 }
 
-/// All services in the order of their keys, and servers in that of their addresses.
+/// All services in the order of their keys, each with its servers in the order of their addresses.
 fn services(client: &mut dyn Client) -> Result<Vec<ServiceStatus>, Halt> {
     let mut services = client.services()?;
     services.sort_by_key(|status| status.service.key);

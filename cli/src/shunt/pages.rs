@@ -1,4 +1,4 @@
-//! Man pages and completions, made from the command lines' own descriptions, the daemon's too.
+//! Man pages and completions of `shunt` and `shuntd`, generated from their command lines.
 
 use std::fs;
 use std::io::{self, Write};
@@ -22,7 +22,7 @@ pub fn completions(shell: Shell, out: &mut dyn Write) -> Result<(), Halt> {
     Ok(out.write_all(&completion(shell, "shunt", Shunt::command()))?)
 }
 
-/// Writes one page. A page may be named with or without "shunt-" and its section.
+/// Writes one page. Its name may have or lack the prefix "shunt-" and the section.
 pub fn man(page: &str, out: &mut dyn Write) -> Result<(), Halt> {
     let pages = all()?;
     let is_it = |name: &str| {
@@ -41,7 +41,7 @@ pub fn man(page: &str, out: &mut dyn Write) -> Result<(), Halt> {
     }
 }
 
-/// Writes `man/*` and `completions/*` into a folder.
+/// Writes `man/*` and `completions/*` into a directory.
 pub fn write_all(folder: &Path, out: &mut dyn Write) -> Result<(), Halt> {
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     fs::create_dir_all(&man)?;
@@ -63,7 +63,7 @@ pub fn write_all(folder: &Path, out: &mut dyn Write) -> Result<(), Halt> {
     Ok(())
 }
 
-/// The programs that are described by `clap`.
+/// The programs whose command lines `clap` describes.
 fn programs() -> [(&'static str, Command); 2] {
     [("shunt", Shunt::command()), ("shuntd", Options::command())]
 }
@@ -74,7 +74,7 @@ fn completion(shell: Shell, name: &str, mut command: Command) -> Vec<u8> {
     text
 }
 
-/// Every page by its file name.
+/// Every page, by its file name.
 fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut command = Shunt::command().disable_help_subcommand(true);
     command.build();

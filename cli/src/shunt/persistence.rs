@@ -1,5 +1,5 @@
-//! `--persistence` and `--client-network`: how long a client keeps its server, and who counts as
-//! one client.
+//! `--persistence` and `--client-network`: how long a client keeps its server, and which addresses
+//! count as one client.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -10,22 +10,23 @@ use shunt_model::{Announce, Family, Service};
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct Words {
-    /// Seconds that a client keeps its server after its last connection; off ends persistence
+    /// Seconds that a client keeps its server after its last connection; off disables persistence
     #[arg(long, value_name = "SECONDS|off")]
     persistence: Option<Time>,
-    /// How much of a client's address counts: bits, or a mask for IPv4. All of it if left out; with
-    /// 0 all IPv4 clients are one, which only an engine tells apart
+    /// How much of a client's address identifies a client: a number of bits, or a mask for IPv4;
+    /// all bits by default. With 0 all IPv4 clients are one, and only a persistence engine tells
+    /// them apart
     #[arg(long, value_name = "BITS|MASK")]
     client_network: Option<Network>,
-    /// What else a client is known by: sip, by the Call-ID of its datagrams; off, by nothing
+    /// What else identifies a client: sip, the Call-ID of its datagrams; off, nothing
     #[arg(long, value_name = "sip|off")]
     persistence_engine: Option<Engine>,
-    /// UDP: schedule each datagram by itself, and remember nothing
+    /// UDP: schedule each datagram by itself, without an entry
     #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes")]
     one_packet: Option<Answer>,
-    /// TCP: tell servers of full NAT who the client is: toa, in an option of the SYN, which "shunt
-    /// agent toa" reads; proxy, in a header of the PROXY protocol, version 2, which the servers
-    /// must read; off: do not
+    /// TCP: how servers of full NAT learn the client's address: toa, in an option of the SYN, which
+    /// "shunt agent toa" reads; proxy, in a header of the PROXY protocol, version 2, which the
+    /// servers must read; off, not at all
     #[arg(long, value_name = "toa|proxy|off")]
     announce: Option<How>,
 }
@@ -87,7 +88,7 @@ impl FromStr for Network {
 }
 
 impl Words {
-    /// Puts what was said into a service, or says what cannot be.
+    /// Puts the options into a service, or fails with the reason.
     pub fn put(&self, service: &mut Service) -> Result<(), String> {
         if let Some(answer) = self.one_packet {
             service.one_packet = answer == Answer::Yes;
@@ -136,7 +137,7 @@ impl Words {
     }
 }
 
-/// Every client by itself.
+/// The granularity in which every address is a client of its own.
 fn whole(family: Family) -> Granularity {
     match family {
         Family::Ipv4 => Granularity::Mask(Ipv4Addr::BROADCAST),
@@ -150,9 +151,9 @@ fn granularity(network: Network, family: Family) -> Result<Granularity, String> 
         (Network::Mask(mask), Family::Ipv6) => Err(format!(
             "--client-network {mask} is a mask for IPv4; write bits, such as 64"
         )),
-        (Network::Bits(0), Family::Ipv6) => Err(
-            "--client-network 0 is for IPv4; of an IPv6 address at least 1 bit counts".to_owned(),
-        ),
+        (Network::Bits(0), Family::Ipv6) => {
+            Err("--client-network 0 is for IPv4; for IPv6 write at least 1 bit".to_owned())
+        }
         (Network::Bits(bits), Family::Ipv6) => Ok(Granularity::Prefix(bits)),
         (Network::Bits(bits @ ..=32), Family::Ipv4) => {
             let host = u32::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(text(&phones), "60 s by 0.0.0.0");
         let mut phones = service("udp/[2001:db8::1]:5060");
         let none = words("300", "0").put(&mut phones).unwrap_err();
-        assert!(none.ends_with("at least 1 bit counts"), "{none}");
+        assert!(none.ends_with("write at least 1 bit"), "{none}");
     }
 
     #[test]

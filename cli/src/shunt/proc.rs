@@ -1,7 +1,8 @@
-//! `shunt proc`: the texts of the kernel's `/proc/net/ip_vs*`, byte for byte, of our table.
+//! `shunt proc`: the texts of the kernel's `/proc/net/ip_vs*`, byte for byte, from Shunt's table.
 //!
-//! Programs that watch IPVS read these files. The forms are those of `ip_vs_info_seq_show` and its
-//! kin in `net/netfilter/ipvs`: addresses and counters are hexadecimal, weights are not.
+//! Programs that watch IPVS read these files. The formats are those of `ip_vs_info_seq_show` and
+//! similar functions in `net/netfilter/ipvs`: addresses and counters are hexadecimal, weights are
+//! decimal.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -16,11 +17,11 @@ use super::{Halt, Outside, refused};
 use crate::client::Client;
 use crate::ipvsadm::TABLE_SIZE;
 
-/// The kernel says the time of persistence in its own ticks, of which most distributions' kernels
-/// have this many a second (`CONFIG_HZ`).
+/// The kernel prints the persistence timeout in its own ticks. This is their number per second in
+/// the kernels of most distributions (`CONFIG_HZ`).
 const TICKS: u64 = 250;
 
-/// A file of the kernel's.
+/// A file of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum File {
     /// Services and their servers
@@ -29,16 +30,16 @@ pub enum File {
     /// All traffic, and its rates
     #[value(name = "ip_vs_stats")]
     Stats,
-    /// The same by processor, which the daemon does not tell apart: refused
+    /// The same by processor; refused, because the daemon does not count by processor
     #[value(name = "ip_vs_stats_percpu")]
     StatsByProcessor,
     /// Connections
     #[value(name = "ip_vs_conn")]
     Connections,
-    /// Connections, and whether they came from another director
+    /// Connections, and whether another director created them
     #[value(name = "ip_vs_conn_sync")]
     ConnectionsByOrigin,
-    /// Protocols with a module of their own, of which there are none
+    /// Protocols with a module of their own; there are none
     #[value(name = "ip_vs_app")]
     Applications,
 }
@@ -47,7 +48,7 @@ impl File {
     pub fn write(self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         if outside.json {
             return Err(Halt::Usage(
-                "\"proc\" has the kernel's form alone; for JSON ask \"service list\", \"stats\" \
+                "\"proc\" has only the kernel's format; for JSON use \"service list\", \"stats\" \
                  or \"connection list\""
                     .to_owned(),
             ));
@@ -68,7 +69,7 @@ impl File {
             File::Connections => write_connections(out, client.as_mut(), false)?,
             File::ConnectionsByOrigin => write_connections(out, client.as_mut(), true)?,
             File::Applications => writeln!(out, "prot port    usecnt name")?,
-            // Said above, before the daemon is asked.
+            // Refused above, before the daemon is asked.
             File::StatsByProcessor => {}
         }
         Ok(())
@@ -99,7 +100,7 @@ fn write_service(out: &mut dyn Write, status: &ServiceStatus) -> io::Result<()> 
         } => {
             let at = AtPort(address, port);
             write!(out, "{protocol}  {at} {scheduler} ")?;
-            // The kernel leaves it out where the address is IPv6, and the space with it.
+            // For IPv6 addresses the kernel omits the word and the space after it.
             if address.is_ipv4() {
                 write!(out, "{one_packet} ")?;
             }
@@ -113,7 +114,8 @@ fn write_service(out: &mut dyn Write, status: &ServiceStatus) -> io::Result<()> 
         } = persistence;
         let mask = match *granularity {
             Granularity::Mask(mask) => mask.to_bits(),
-            // A number in the machine's order, read as if it were in the network's.
+            // The kernel prints the mask, which is in network order, as a number of the machine's
+            // order.
             Granularity::Prefix(length) => u32::from_be_bytes(u32::from(length).to_ne_bytes()),
         };
         let ticks = u64::from(*timeout_s) * TICKS;
@@ -206,7 +208,7 @@ fn write_connections(
         };
         let ends = [client, virtual_address, server].map(End);
         let [client, service, server] = ends;
-        // None comes from another director.
+        // No connection comes from another director.
         let origin = if with_origin { "LOCAL  " } else { "" };
         write!(
             out,
@@ -221,7 +223,7 @@ fn write_connections(
     Ok(())
 }
 
-/// `%08X` of an IPv4 address, `%pI6` of an IPv6 one: all of its digits.
+/// `%08X` of an IPv4 address, `%pI6` of an IPv6 address, with all digits.
 struct Digits(IpAddr);
 
 impl fmt::Display for Digits {
@@ -241,7 +243,7 @@ impl fmt::Display for Digits {
     }
 }
 
-/// An address and a port as services and servers have them.
+/// An address and a port in the form of services and servers.
 struct AtPort(IpAddr, u16);
 
 impl fmt::Display for AtPort {

@@ -26,24 +26,24 @@ pub enum Verb {
     Add {
         #[command(flatten)]
         place: Place,
-        /// How packets reach it: masquerade, fullnat, route, tunnel, gre, gue:PORT or local
+        /// The forwarding method: masquerade, fullnat, route, tunnel, gre, gue:PORT or local
         #[arg(long, default_value = "route")]
         method: Method,
-        /// Its share of new connections; 0 quiesces
+        /// The server's share of new connections; 0 quiesces the server
         #[arg(long, default_value_t = 1)]
         weight: u32,
         #[command(flatten)]
         thresholds: Thresholds,
     },
-    /// Change what is said of a server; all else stays
+    /// Change the given properties of a server; all others stay
     Edit {
         #[command(flatten)]
         place: Place,
-        /// How packets reach it: masquerade, fullnat, route, tunnel, gre, gue:PORT or local
+        /// The forwarding method: masquerade, fullnat, route, tunnel, gre, gue:PORT or local
         #[arg(long)]
         #[arg(required_unless_present_any = ["weight", "upper_threshold", "lower_threshold"])]
         method: Option<Method>,
-        /// Its share of new connections; 0 quiesces
+        /// The server's share of new connections; 0 quiesces the server
         #[arg(long)]
         weight: Option<u32>,
         #[command(flatten)]
@@ -53,15 +53,15 @@ pub enum Verb {
     Weight {
         #[command(flatten)]
         place: Place,
-        /// Its share of new connections; 0 quiesces
+        /// The server's share of new connections; 0 quiesces the server
         weight: u32,
     },
-    /// Give a server no new connection and let those that it has end: weight 0
+    /// Set the weight to 0: the server gets no new connection and keeps its existing ones
     Drain {
         #[command(flatten)]
         place: Place,
     },
-    /// Delete a server from a service; its connections are dropped
+    /// Delete a server from a service; packets of its TCP connections are dropped
     Delete {
         #[command(flatten)]
         place: Place,
@@ -70,15 +70,17 @@ pub enum Verb {
 
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Thresholds {
-    /// Connections, active and inactive, with which it gets no new ones; 0 is no threshold
+    /// The number of connections, active and inactive, at which the server gets no new ones; 0
+    /// disables the threshold
     #[arg(long)]
     upper_threshold: Option<u32>,
-    /// It gets new ones again when it has fewer; 0 is three quarters of the upper threshold
+    /// The number of connections below which the server gets new ones again; 0 means three quarters
+    /// of the upper threshold
     #[arg(long)]
     lower_threshold: Option<u32>,
 }
 
-/// What an edit asks for; all else stays.
+/// The properties that an edit changes. All others stay.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wishes {
     method: Option<Method>,
@@ -94,7 +96,7 @@ pub struct Place {
     server: ServerAddress,
 }
 
-/// A server with its service's key: a row of `server list`, and what its `--json` lists.
+/// A server with the key of its service: a row of `server list`, also with `--json`.
 #[derive(Debug, Serialize)]
 struct Row {
     key: ServiceKey,
@@ -150,7 +152,7 @@ fn add(client: &mut dyn Client, key: ServiceKey, server: Server) -> Result<Wante
     let at = server.at;
     let status = find_service(client, &key)?;
     if status.servers.iter().any(|known| known.server == server) {
-        let text = format!("server {at} of service {key} is as asked already");
+        let text = format!("server {at} of service {key} is already as requested");
         return Ok(Wanted::nothing(&text));
     }
     let (method, weight) = (server.method, server.weight);
@@ -189,7 +191,7 @@ fn edit(client: &mut dyn Client, place: Place, wishes: Wishes) -> Result<Wanted,
     differences.add("upper threshold", &upper, &server.upper_threshold);
     differences.add("lower threshold", &lower, &server.lower_threshold);
     if differences.is_empty() {
-        let text = format!("server {at} of service {key} is as asked already");
+        let text = format!("server {at} of service {key} is already as requested");
         return Ok(Wanted::nothing(&text));
     }
     let quiesces = server.weight == 0 && before.weight != 0;
@@ -203,7 +205,7 @@ fn edit(client: &mut dyn Client, place: Place, wishes: Wishes) -> Result<Wanted,
     Ok(Wanted::change(Change::EditServer { key, server }, text))
 }
 
-/// What a quiesced server still has to end.
+/// The connections that a quiesced server still has.
 fn what_stays(status: &ServerStatus) -> String {
     let (active, inactive) = (status.active_connections, status.inactive_connections);
     format!("; its {active} active and {inactive} inactive connections stay")

@@ -29,8 +29,7 @@ pub enum Verb {
     Add {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
-        /// How a server is picked for a connection: rr wrr lc wlc lblc lblcr sh dh mh sed
-        /// nq fo ovf twos p2c
+        /// The scheduler: rr wrr lc wlc lblc lblcr sh dh mh sed nq fo ovf twos p2c
         #[arg(long, default_value = "wlc")]
         scheduler: Scheduler,
         #[command(flatten)]
@@ -40,7 +39,7 @@ pub enum Verb {
         #[command(flatten)]
         settings: setting::Own,
     },
-    /// Change what is said of a service; all else stays
+    /// Change the given properties of a service; all others stay
     Edit {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: ServiceKey,
@@ -58,16 +57,16 @@ pub enum Verb {
         #[command(flatten)]
         settings: setting::Own,
     },
-    /// Delete a service with its servers
+    /// Delete a service and its servers
     Delete {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
         #[arg(required_unless_present = "all")]
         service: Option<ServiceKey>,
-        /// Delete every service
+        /// Delete all services
         #[arg(long, conflicts_with = "service")]
         all: bool,
     },
-    /// Set the counters of a service and its servers to zero; of all without a service
+    /// Set the counters of a service and its servers to zero; without SERVICE, all counters
     Zero {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
         service: Option<ServiceKey>,
@@ -76,8 +75,9 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Flags {
-    /// For sh and mh: look further when the hashed server is unavailable, hash the client's port.
-    /// For mh: a table of 65,537 places instead of IPVS's 4,093
+    /// For sh and mh: fallback uses another server if the hashed one is unavailable, port includes
+    /// the client's port in the hash. For mh: large uses a table of 65,537 places instead of the
+    /// 4,093 of IPVS
     #[arg(long, value_delimiter = ',')]
     flags: Option<Vec<Flag>>,
 }
@@ -162,7 +162,7 @@ fn add(client: &mut dyn Client, service: Service) -> Result<Wanted, Halt> {
     let known = client.service(&key)?;
     if known.is_some_and(|status| status.service == service) {
         return Ok(Wanted::nothing(&format!(
-            "service {key} is as asked already"
+            "service {key} is already as requested"
         )));
     }
     let text = format!("added service {key}, scheduler {}", spread(&service));
@@ -185,7 +185,7 @@ fn edit(before: &Service, service: Service) -> Wanted {
     let text = setting::text;
     differences.add("settings", &text(before), &text(&service));
     if differences.is_empty() {
-        return Wanted::nothing(&format!("service {key} is as asked already"));
+        return Wanted::nothing(&format!("service {key} is already as requested"));
     }
     let text = format!("changed service {key}: {}", differences.text());
     Wanted::change(Change::EditService { service }, text)
@@ -219,7 +219,7 @@ fn zero(key: Option<ServiceKey>) -> Wanted {
     Wanted::change(Change::Zero { key }, text)
 }
 
-/// The scheduler with its flags, as in `sh (fallback, port)`.
+/// The scheduler with its flags, such as `sh (fallback, port)`.
 fn spread(service: &Service) -> String {
     let flags = [
         (service.flags.fallback, "fallback"),
@@ -238,7 +238,7 @@ fn spread(service: &Service) -> String {
     }
 }
 
-/// The scheduler, and by which of the servers it decides if not by all.
+/// The scheduler, and the length of its short list if it has one.
 fn in_force(status: &ServiceStatus) -> String {
     let scheduler = spread(&status.service);
     match status.short_list {
@@ -288,12 +288,12 @@ fn draw_one(status: &ServiceStatus, out: &mut dyn Write, form: Form) -> Result<(
         writeln!(out, "persistence  {}", persistence::text(service))?;
     }
     if service.one_packet {
-        writeln!(out, "one-packet   each datagram is scheduled anew")?;
+        writeln!(out, "one-packet   each datagram is scheduled by itself")?;
     }
     if let Some(how) = service.announce {
         writeln!(
             out,
-            "announce     {how}: servers of full NAT are told the client"
+            "announce     {how}: servers of full NAT learn the client's address"
         )?;
     }
     if !service.settings.is_empty() {

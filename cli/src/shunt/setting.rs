@@ -1,4 +1,4 @@
-//! `shunt setting`: what holds for the whole director; and `--set`, what a service has otherwise.
+//! `shunt setting`: the settings of the director. `--set`: those that a service overrides.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -15,14 +15,14 @@ use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the settings, what they are if nobody sets them, and what they mean
+    /// List the settings with their values, defaults and meanings
     #[command(visible_alias = "show")]
     List(Watch),
-    /// Set one, for the director and each service that has no other
+    /// Set a value for the director and for each service that does not override it
     Set {
-        /// Its name as in "setting list"; expire_nodest_conn is understood too
+        /// The name as "setting list" shows it; expire_nodest_conn is accepted too
         name: String,
-        /// A number as IPVS takes it, or a word
+        /// A number as in IPVS, or a word
         value: String,
     },
 }
@@ -46,7 +46,7 @@ fn set(client: &mut dyn Client, setting: Setting) -> Result<Wanted, Halt> {
     after.set(setting);
     let name = setting.name();
     if before == after {
-        return Ok(Wanted::nothing(&format!("{setting} is so already")));
+        return Ok(Wanted::nothing(&format!("{setting} is already set")));
     }
     let known = before.all().into_iter();
     let value = known.filter(|known| known.name() == name);
@@ -77,7 +77,7 @@ fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), 
     Ok(table.write(out)?)
 }
 
-/// Those that are not as they are if nobody sets them, in a row.
+/// The settings that differ from their defaults, in one line.
 pub fn different(settings: &Settings) -> Option<String> {
     let both = settings.all().into_iter().zip(Settings::default().all());
     let different = both.filter(|(setting, default)| setting != default);
@@ -85,48 +85,52 @@ pub fn different(settings: &Settings) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(", "))
 }
 
-/// What a value means, in a few words.
+/// The meaning of a value, in a few words.
 fn meaning(setting: &Setting) -> &'static str {
     match setting {
-        Setting::ConnReuseMode(0) => "a SYN never begins a closing connection anew",
-        Setting::ConnReuseMode(1) => "a SYN begins what is in TIME_WAIT or CLOSE anew",
-        Setting::ConnReuseMode(_) => "a SYN begins what is in TIME_WAIT, CLOSE or FIN_WAIT anew",
+        Setting::ConnReuseMode(0) => "a SYN never reopens a closing connection",
+        Setting::ConnReuseMode(1) => "a SYN reopens a connection in TIME_WAIT or CLOSE",
+        Setting::ConnReuseMode(_) => "a SYN reopens a connection in TIME_WAIT, CLOSE or FIN_WAIT",
         Setting::OnDown(OnDown::ByProtocol) => {
             "connections of a deleted server: reschedule for UDP and a SYN, keep for others"
         }
-        Setting::OnDown(OnDown::Keep) => "connections of a deleted server are dropped",
-        Setting::OnDown(OnDown::Reschedule) => "connections of a deleted server open anew",
-        Setting::OnDown(OnDown::Reset) => "who sends to a deleted server is told so",
+        Setting::OnDown(OnDown::Keep) => "packets of a deleted server's connections are dropped",
+        Setting::OnDown(OnDown::Reschedule) => {
+            "a deleted server's connections end at their next packet"
+        }
+        Setting::OnDown(OnDown::Reset) => "senders to a deleted server get a reset or ICMP error",
         Setting::ExpireQuiescentTemplate(false) => "persistent clients stay with a quiesced server",
         Setting::ExpireQuiescentTemplate(true) => "persistent clients leave a quiesced server",
-        Setting::CacheBypass(false) => "a mark's packets without a server are answered",
-        Setting::CacheBypass(true) => "a mark's packets without a server are routed",
-        Setting::ScheduleIcmp(false) => "ICMP opens nothing",
-        Setting::ScheduleIcmp(true) => "ICMP about no connection is scheduled",
+        Setting::CacheBypass(false) => "a mark's packets without a server get an ICMP error",
+        Setting::CacheBypass(true) => "a mark's packets without a server take the kernel's routes",
+        Setting::ScheduleIcmp(false) => "ICMP opens no connection",
+        Setting::ScheduleIcmp(true) => "ICMP errors about no connection are scheduled",
         Setting::SloppyTcp(false) => "only a SYN opens a TCP connection",
         Setting::SloppyTcp(true) => "any segment opens a TCP connection",
         Setting::SloppySctp(false) => "only INIT opens an SCTP association",
         Setting::SloppySctp(true) => "any chunk opens an SCTP association",
-        Setting::NatIcmpSend(false) => "a masqueraded server speaks for itself, too",
-        Setting::NatIcmpSend(true) => "a masqueraded server hears that nobody listens",
-        Setting::DropEntry(_) => "take out half-open connections: 0 never, 1 if full, 3 always",
+        Setting::NatIcmpSend(false) => "a masqueraded server's packets of no connection may pass",
+        Setting::NatIcmpSend(true) => {
+            "a masqueraded server's packets of no connection get an error"
+        }
+        Setting::DropEntry(_) => "remove half-open connections: 0 never, 1 if full, 3 always",
         Setting::DropPacket(_) => "drop some new connections: 0 never, 1 if full, 3 always",
-        Setting::SecureTcp(_) => "states of TCP against floods: 0 never, 1 if full, 3 always",
-        Setting::AmDroprate(_) => "drop_packet 3 drops one of so many",
-        Setting::DefenceThreshold(_) => "full: less than so many percent of the table are free",
+        Setting::SecureTcp(_) => "TCP states that resist floods: 0 never, 1 if full, 3 always",
+        Setting::AmDroprate(_) => "drop_packet 3 drops one of this many",
+        Setting::DefenceThreshold(_) => "full: less than this percentage of the table is free",
     }
 }
 
-/// What a service has otherwise than the director.
+/// The settings that a service overrides.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Own {
-    /// What becomes of the connections of a server that is deleted: keep (they are dropped, until
-    /// it is back), reschedule, reset (who sends is told), by_protocol (reschedule for UDP, and
-    /// where a SYN begins another connection), or default for the director's
+    /// What becomes of the connections of a deleted server: keep (packets are dropped until the
+    /// server is back), reschedule, reset (senders get a reset or an ICMP error), by_protocol
+    /// (reschedule for UDP and for a SYN, keep for all else), or default for the director's value
     #[arg(long, value_name = "FATE")]
     on_down: Option<String>,
-    /// A setting that this service has otherwise than the director, as in "setting list"; the
-    /// value "default" takes it away
+    /// A setting to override for this service, as in "setting list"; the value "default" removes
+    /// the override
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
     set: Vec<Pair>,
 }
@@ -147,14 +151,14 @@ impl FromStr for Pair {
                 value: value.to_owned(),
             }),
             None => Err(format!(
-                "\"{text}\" is no setting and value; write NAME=VALUE, such as sloppy_tcp=1"
+                "\"{text}\" is not a setting and value; write NAME=VALUE, such as sloppy_tcp=1"
             )),
         }
     }
 }
 
 impl Own {
-    /// Puts what was said into a service, or says what cannot be.
+    /// Puts the options into a service, or fails with the reason.
     pub fn put(&self, service: &mut Service) -> Result<(), String> {
         let on_down = self.on_down.iter().map(|value| Pair {
             name: "on_down".to_owned(),

@@ -1,4 +1,4 @@
-//! `shunt stats`: what became of packets.
+//! `shunt stats`: what happened to packets.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,14 +16,14 @@ use crate::client::Client;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only the drop reasons, also those that never occurred
+    /// Show only the drop reasons, including those that never occurred
     #[arg(long)]
     drops: bool,
     #[command(flatten)]
     watch: Watch,
 }
 
-/// What `--json` writes: all of the packet path's counters, and those of each service.
+/// The shape that `--json` prints: all counters of the packet path, and those of each service.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -111,7 +111,7 @@ fn write_counters(
     Ok(table.write(out)?)
 }
 
-/// The head of a table of traffic: totals since the last zeroing, then rates a second.
+/// The head of a traffic table: totals since the last zeroing, then rates per second.
 pub fn traffic_table() -> Table {
     Table::new(&[
         ("SERVICE, SERVER", Side::Left),
@@ -128,7 +128,7 @@ pub fn traffic_table() -> Table {
     ])
 }
 
-/// A service, and below it each of its servers.
+/// A service, and below it its servers.
 pub fn traffic_rows(table: &mut Table, status: &ServiceStatus) {
     let key = status.service.key.to_string();
     traffic_row(table, key, status.counters, status.rates);

@@ -1,4 +1,4 @@
-//! `shunt status`: the daemon, its devices, and how full its tables are.
+//! `shunt status`: the daemon, its devices, and the use of its tables.
 
 use std::io::Write;
 
@@ -15,7 +15,7 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         return write_json(out, &status, form);
     }
     let origin = match status.adopted {
-        true => "adopted the packet path of an earlier one",
+        true => "adopted the packet path of an earlier daemon",
         false => "loaded the packet path itself",
     };
     let up = duration(status.uptime_s);
@@ -35,7 +35,7 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
     let (hops, asked) = (status.client_hops, status.client_routes_asked);
     writeln!(
         out,
-        "hops         {hops} ways to clients prepared, {asked} answers asked the kernel for others"
+        "hops         {hops} prepared for clients, {asked} answers took the kernel's routes"
     )?;
     for pool in &status.local_pools {
         writeln!(out, "local        {}", local_pool(pool))?;
@@ -55,7 +55,7 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         let dropped = status.dropped_entries;
         writeln!(
             out,
-            "defences     {}; {dropped} half-open connections taken out so far",
+            "defences     {}; {dropped} half-open connections removed so far",
             status.defences.join("; ")
         )?;
     }
@@ -86,7 +86,7 @@ fn draw_devices(status: &Status, out: &mut dyn Write) -> Result<(), Halt> {
     Ok(table.write(out)?)
 }
 
-/// How far the local addresses of a family are used.
+/// The use of the local addresses of one family.
 fn local_pool(pool: &LocalPool) -> String {
     let family = match pool.family {
         Family::Ipv4 => "IPv4",
@@ -104,7 +104,7 @@ fn local_pool(pool: &LocalPool) -> String {
     format!("{family}: {addresses} with {ports} ports for each server, {used}")
 }
 
-/// Used of capacity, in tenths of a percent.
+/// The used part of the capacity, with one decimal.
 fn fullness(status: &Status) -> String {
     let permille = status
         .flows_used

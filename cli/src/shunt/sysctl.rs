@@ -1,5 +1,5 @@
-//! The `net.ipv4.vs.*` of a sysctl.conf text, of a folder of such texts, and of `/proc/sys`, as
-//! settings of ours (sysctl.conf(5), sysctl.d(5)).
+//! Reads the `net.ipv4.vs.*` of a sysctl.conf file, of a folder of such files, or of `/proc/sys`,
+//! as settings of Shunt (sysctl.conf(5), sysctl.d(5)).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use shunt_model::{OnDown, Setting};
 
 use super::Halt;
 
-/// Where the kernel has its own.
+/// The folder of the running kernel's values.
 pub const KERNEL: &str = "/proc/sys/net/ipv4/vs";
 
-/// One line, and what it comes to.
+/// One line, and its meaning for Shunt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// File and line, or the file of one value.
+    /// The file and line, or the file of a single value.
     pub at: String,
     pub name: String,
     pub value: String,
@@ -27,17 +27,17 @@ pub struct Line {
 #[serde(tag = "meaning", content = "what", rename_all = "snake_case")]
 pub enum Meaning {
     Setting(Setting),
-    /// It is one of IPVS's, and there is nothing here that it would change.
+    /// A sysctl of IPVS that has no effect in Shunt.
     Nothing(&'static str),
-    /// It cannot be taken.
+    /// The line cannot be imported.
     Wrong(String),
 }
 
-/// What of IPVS's has nothing to change here, and why (docs/standards.md has more).
+/// The sysctls of IPVS that have no effect in Shunt, with the reason (docs/standards.md has more).
 const NOTHING: [(&str, &str); 22] = [
     (
         "amemthresh",
-        "memory is fixed; automatic defences look at defence_threshold",
+        "memory is fixed; automatic defences follow defence_threshold",
     ),
     (
         "backup_only",
@@ -49,20 +49,17 @@ const NOTHING: [(&str, &str); 22] = [
     ),
     (
         "conntrack",
-        "forwarded packets do not pass netfilter, which tracks none of them",
+        "forwarded packets do not pass netfilter's connection tracking",
     ),
-    ("debug_level", "what is logged, shuntd --log says"),
-    (
-        "est_cpulist",
-        "rates are measured by the daemon, on whatever processor it runs",
-    ),
+    ("debug_level", "shuntd --log sets the log level"),
+    ("est_cpulist", "the daemon measures rates, on any processor"),
     (
         "est_nice",
-        "rates are measured by the daemon, with its own priority",
+        "the daemon measures rates, with its own priority",
     ),
     (
         "ignore_tunneled",
-        "other protocols than TCP and UDP are never scheduled",
+        "protocols other than TCP, UDP and SCTP are never scheduled",
     ),
     (
         "lblc_expiration",
@@ -74,12 +71,12 @@ const NOTHING: [(&str, &str); 22] = [
     ),
     (
         "pmtu_disc",
-        "no packet is ever cut: what does not fit is answered",
+        "no packet is fragmented; the sender of a packet that is too large gets the MTU",
     ),
     ("run_estimation", "rates are always measured"),
     (
         "snat_reroute",
-        "answers always go where the director's own routes lead",
+        "answers always follow the director's own routes",
     ),
     (
         "svc_lfactor",
@@ -97,7 +94,7 @@ const NOTHING: [(&str, &str); 22] = [
 
 const NO_SYNC: &str = "connections are not synchronised yet";
 
-/// Reads a file, a folder of `*.conf` files, or a folder with a file for each value.
+/// Reads a file, a folder of `*.conf` files, or a folder with one file a value.
 pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
     let failed = |error: io::Error| Halt::Usage(format!("cannot read {}: {error}", path.display()));
     if !path.is_dir() {
@@ -108,7 +105,7 @@ pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
     for entry in std::fs::read_dir(path).map_err(failed)? {
         files.push(entry.map_err(failed)?.path());
     }
-    // sysctl.d(5): in the order of their names, and later ones win.
+    // sysctl.d(5): the files are read in the order of their names, and a later one wins.
     files.sort();
     let is_text = |file: &PathBuf| file.extension().is_some_and(|end| end == "conf");
     if files.iter().any(is_text) {
@@ -119,7 +116,7 @@ pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
     let mut lines = Vec::new();
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        // What cannot be read, such as what is only for writing, has nothing to say.
+        // A value that cannot be read, such as a write-only one, is skipped.
         let Ok(value) = std::fs::read_to_string(&file) else {
             continue;
         };
@@ -128,7 +125,7 @@ pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
     Ok(lines)
 }
 
-/// Reads a text. What is not IPVS's is somebody else's, and left alone.
+/// Reads a text. Names that are not of IPVS are skipped.
 pub fn read(file: &str, text: &str) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -136,7 +133,7 @@ pub fn read(file: &str, text: &str) -> Vec<Line> {
         if line.starts_with(['#', ';']) {
             continue;
         }
-        // "-" before a name: sysctl(8) does not mind if it cannot be set.
+        // sysctl(8): a "-" before the name means that a failure does not matter.
         let line = line.strip_prefix('-').unwrap_or(line);
         let (name, value) = line.split_once('=').unwrap_or((line, ""));
         let name = name.trim().replace('/', ".");
@@ -152,7 +149,7 @@ fn one(at: &str, name: &str, value: &str) -> Line {
     let nothing = NOTHING.iter().find(|(known, _)| *known == name);
     let meaning = match (nothing, Setting::read(name, value)) {
         (Some((_, why)), _) => Meaning::Nothing(why),
-        // Names of our own are none of the kernel's.
+        // The names of Shunt's own settings are not sysctls.
         (None, Ok(Setting::DefenceThreshold(_))) => unknown(name),
         (None, Ok(Setting::OnDown(_))) if name == "on_down" => unknown(name),
         (None, Ok(setting)) => Meaning::Setting(setting),
@@ -170,8 +167,8 @@ fn unknown(name: &str) -> Meaning {
     Meaning::Wrong(format!("IPVS has no net.ipv4.vs.{name}"))
 }
 
-/// One of the running kernel's values. That it has `expire_nodest_conn = 0` is nobody's choice, as
-/// the kernel begins with it.
+/// Reads a value of the running kernel. `expire_nodest_conn = 0` is the kernel's default and not an
+/// operator's choice, so it is skipped.
 fn of_kernel(at: &str, name: &str, value: &str) -> Line {
     let mut line = one(at, name, value);
     if line.meaning == Meaning::Setting(Setting::OnDown(OnDown::Keep)) {

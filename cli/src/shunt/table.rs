@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-/// On which side of its column a cell stands.
+/// The alignment of a cell within its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Left,
@@ -25,7 +25,7 @@ impl Table {
         }
     }
 
-    /// Adds a row. Cells beyond the last column are left out.
+    /// Adds a row. Cells beyond the last column are dropped.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -69,7 +69,7 @@ impl Table {
     }
 }
 
-/// `3 d 4 h`, `12 min 5 s`: the two largest units that are not zero from the front.
+/// `3 d 4 h`, `12 min 5 s`: the largest unit that is not zero, and the next smaller one.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);

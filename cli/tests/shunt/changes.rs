@@ -66,11 +66,11 @@ fn nothing_to_do_is_success() {
     let dialogue = [
         (
             "service add tcp/192.0.2.1:80",
-            "service tcp 192.0.2.1:80 is as asked already",
+            "service tcp 192.0.2.1:80 is already as requested",
         ),
         (
             "service edit tcp/192.0.2.1:80 --scheduler wlc",
-            "service tcp 192.0.2.1:80 is as asked already",
+            "service tcp 192.0.2.1:80 is already as requested",
         ),
         (
             "service delete tcp/192.0.2.9:80",
@@ -78,11 +78,11 @@ fn nothing_to_do_is_success() {
         ),
         (
             "server add tcp/192.0.2.1:80 10.1.0.11:8080 --method masquerade",
-            "server 10.1.0.11:8080 of service tcp 192.0.2.1:80 is as asked already",
+            "server 10.1.0.11:8080 of service tcp 192.0.2.1:80 is already as requested",
         ),
         (
             "server weight tcp/192.0.2.1:80 10.1.0.11:8080 1",
-            "server 10.1.0.11:8080 of service tcp 192.0.2.1:80 is as asked already",
+            "server 10.1.0.11:8080 of service tcp 192.0.2.1:80 is already as requested",
         ),
         (
             "server delete tcp/192.0.2.1:80 10.1.0.99:8080",
@@ -195,7 +195,7 @@ fn local_addresses_are_added_changed_and_deleted() {
         ),
         (
             "local add 10.1.0.99 --ports 1024-32767",
-            "nothing to do: local address 10.1.0.99 ports 1024-32767 is there already",
+            "nothing to do: local address 10.1.0.99 ports 1024-32767 already exists",
         ),
         (
             "local add 10.1.0.99 --ports 2000-2999",
@@ -223,7 +223,7 @@ ADDRESS         PORTS
     );
     assert_eq!(
         stage.says("local delete 10.1.0.99"),
-        "deleted local address 10.1.0.99; connections that have it keep it\n"
+        "deleted local address 10.1.0.99; existing connections keep it\n"
     );
     assert_eq!(
         stage.json("local list --json"),

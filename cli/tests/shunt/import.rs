@@ -68,7 +68,7 @@ fn applying_adds_all_that_a_kernel_has() {
     assert_eq!((said.status, said.error.as_str()), (0, ""));
     let line = "server 10.1.0.12:8080 added to tcp 192.0.2.1:80, masquerade, weight 3\n";
     assert!(said.out.contains(line), "{}", said.out);
-    let last = "21 changed, 0 were so already, 0 not taken";
+    let last = "21 changed, 0 unchanged, 0 not imported";
     assert_eq!(said.out.lines().last(), Some(last));
 }
 
@@ -129,7 +129,7 @@ fn applying_again_changes_nothing() {
 
     assert_eq!(
         stage.says("import ipvs --apply"),
-        "nothing to do: the daemon has all of the kernel's table\n"
+        "nothing to do: the daemon already has the kernel's table\n"
     );
     let outcome = stage.json("import ipvs --apply --json");
     assert_eq!(
@@ -161,7 +161,7 @@ fn applying_edits_what_differs_and_leaves_others_alone() {
 service tcp 192.0.2.1:80 edited, wlc
 server 10.1.0.11:8080 added to tcp 192.0.2.1:80, masquerade, weight 0
 server 10.1.0.12:8080 of tcp 192.0.2.1:80 edited, masquerade, weight 3
-3 changed, 18 were so already, 0 not taken
+3 changed, 18 unchanged, 0 not imported
 "
     );
     assert!(
@@ -183,7 +183,7 @@ fn a_scheduler_that_nobody_knows_leaves_its_service_out() {
     assert_eq!(said.status, 1);
     assert_eq!(
         said.error,
-        "not taken: service tcp 192.0.2.1:80, with its servers: \
+        "not imported: service tcp 192.0.2.1:80, with its servers: \
          unknown scheduler \"xlc\", did you mean \"lc\"?\n"
     );
     assert!(!said.out.contains("-t 192.0.2.1:80"));

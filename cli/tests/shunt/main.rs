@@ -134,10 +134,10 @@ fn status_says_who_runs_where_and_how_full_it_is() {
     assert_eq!(
         stage.says("status"),
         "\
-daemon       0.1.0, process 812, up 12 min 5 s, adopted the packet path of an earlier one
+daemon       0.1.0, process 812, up 12 min 5 s, adopted the packet path of an earlier daemon
 services     1 with 3 servers
 connections  12345 of 1048576 entries (1.1 %)
-hops         3 ways to clients prepared, 17 answers asked the kernel for others
+hops         3 prepared for clients, 17 answers took the kernel's routes
 local        IPv4: 2 addresses with 63488 ports for each server, 51000 used at 10.1.0.11:80
 translations 102000 of 262144 entries
 warning      the connection table is nearly full

@@ -20,7 +20,7 @@ fn a_setting_is_set_and_shown() {
     );
     assert_eq!(
         stage.says("setting set on_down reschedule"),
-        "nothing to do: on_down reschedule is so already\n"
+        "nothing to do: on_down reschedule is already set\n"
     );
 
     let listed = stage.says("setting list");
@@ -87,7 +87,7 @@ fn what_makes_no_sense_is_told_why() {
         ),
         (
             format!("service add {WEB} --set sloppy_tcp"),
-            "\"sloppy_tcp\" is no setting and value; write NAME=VALUE, such as sloppy_tcp=1\n",
+            "\"sloppy_tcp\" is not a setting and value; write NAME=VALUE, such as sloppy_tcp=1\n",
         ),
         (
             format!("service add {WEB} --on-down stay"),
@@ -136,8 +136,8 @@ fn sysctl_texts_become_commands_and_what_changes_nothing_is_named() {
     assert_eq!(
         error,
         format!(
-            "{}/10-vs.conf:2: conntrack = 1 changes nothing here: \
-             forwarded packets do not pass netfilter, which tracks none of them\n",
+            "{}/10-vs.conf:2: conntrack = 1 has no effect here: \
+             forwarded packets do not pass netfilter's connection tracking\n",
             texts.display()
         )
     );
@@ -151,7 +151,7 @@ fn sysctl_texts_become_commands_and_what_changes_nothing_is_named() {
     );
     assert_eq!(stage.json("setting list --json")["conn_reuse_mode"], 2);
     let (_, out, _) = run(&stage, &format!("{line} --apply"));
-    assert_eq!(out, "nothing to do: all is so already\n");
+    assert_eq!(out, "nothing to do: every setting already has its value\n");
 
     fs::write(texts.join("30-vs.conf"), "\nnet.ipv4.vs.drop_entri = 1\n").unwrap();
     let (status, out, error) = run(&stage, &line);
@@ -159,7 +159,7 @@ fn sysctl_texts_become_commands_and_what_changes_nothing_is_named() {
     assert!(out.ends_with("shunt setting set on_down keep\n"), "{out}");
     let place = format!("{}/30-vs.conf:2", texts.display());
     let wanted = format!(
-        "{place}: not taken: there is no setting \"drop_entri\", did you mean \"drop_entry\"?\n"
+        "{place}: not imported: there is no setting \"drop_entri\", did you mean \"drop_entry\"?\n"
     );
     assert!(error.ends_with(&wanted), "{error}");
     fs::remove_dir_all(&texts).unwrap();
@@ -183,7 +183,7 @@ fn what_the_kernel_begins_with_is_nobodys_choice() {
         out,
         "shunt setting set drop_packet 3\nshunt setting set on_down by_protocol\n"
     );
-    assert!(error.contains("/sync_threshold: sync_threshold = 3\t50 changes nothing here"));
+    assert!(error.contains("/sync_threshold: sync_threshold = 3\t50 has no effect here"));
     assert_eq!(status, 0);
     fs::remove_dir_all(&kernel).unwrap();
 }

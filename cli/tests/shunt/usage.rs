@@ -42,12 +42,12 @@ fn a_wrong_word_is_answered_with_the_nearest_known_one() {
         ),
         (
             "connection list --client 198.51.100.0/33",
-            "\"198.51.100.0/33\" is no client; \
+            "\"198.51.100.0/33\" is not a client; \
              write 198.51.100.7, 198.51.100.0/24 or 2001:db8::/32",
         ),
         (
             "status --watch never",
-            "\"never\" is no time to wait; write seconds, 0.1 to 3600",
+            "\"never\" is not a waiting time; write seconds from 0.1 to 3600",
         ),
     ];
     for (line, answer) in dialogue {
