@@ -112,7 +112,7 @@ async fn connect(path: &Path) -> Result<SendRequest<Full<Bytes>>, Failure> {
     let stream = UnixStream::connect(path).await;
     let stream = stream.map_err(|source| not_connected(path, source))?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // It ends with the runtime; what goes wrong on it, the request says.
+    // The task ends with the runtime. Each request reports the connection's errors itself.
     tokio::spawn(connection);
     Ok(sender)
 }
