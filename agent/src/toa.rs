@@ -75,7 +75,7 @@ impl Toa {
     pub fn start(believed: &[Believed], cgroup: Option<&Path>) -> Result<Toa> {
         ensure!(
             !believed.is_empty(),
-            "no director is named, and not everybody may say who he is; \
+            "no director is named, and options from unknown sources are not trusted; \
              name the directors' local addresses"
         );
         let cgroup = match cgroup {

@@ -148,7 +148,7 @@ fn tunnel(
     Ok(Wanted {
         thing: Thing::Programs,
         what: format!(
-            "tunnels are taken off on {} by {hook}, and clients told {} bytes a segment \
+            "tunnels are decapsulated on {} by {hook}, and segments announced with {} bytes \
              (IPv6: {})",
             names.join(", "),
             lesson.settings.segment4,

@@ -57,8 +57,8 @@ pub fn check() -> Result<()> {
     }
     if !different.is_empty() {
         bail!(
-            "ebpf/object does not come from these sources ({}); run `cargo xtask bpf` and commit \
-             what it writes",
+            "ebpf/object is not built from these sources ({}); run `cargo xtask bpf` and commit \
+             the result",
             different.join(", ")
         );
     }

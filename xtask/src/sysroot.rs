@@ -49,7 +49,7 @@ impl Compiler {
         let is_pinned = self.release == RELEASE && self.llvm == LLVM && self.host == HOST;
         (!is_pinned).then(|| {
             format!(
-                "the objects are built by rustc {RELEASE} with LLVM {LLVM} on {HOST}, but here is \
+                "the objects are built by rustc {RELEASE} with LLVM {LLVM} on {HOST}, but this is \
                  rustc {} with LLVM {} on {}",
                 self.release, self.llvm, self.host
             )

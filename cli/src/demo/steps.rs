@@ -118,7 +118,7 @@ pub fn play(scene: &mut Scene, stage: &mut Stage) -> Result<()> {
     play.kill()?;
     let (drops, others) = play.scene.counted()?;
     play.stage.tell(&format!(
-        "packets dropped by the director: {drops}; what else it counted: {others}"
+        "packets dropped by the director: {drops}; other counters: {others}"
     ));
     Ok(())
 }

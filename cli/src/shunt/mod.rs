@@ -46,7 +46,7 @@ pub mod watch;
 )]
 #[command(after_help = "\
 A service is written protocol/address:port, such as tcp/192.0.2.1:80 or udp/[2001:db8::1]:53;
-in two words (tcp 192.0.2.1:80) it is understood too. A server is written address:port.
+two words (tcp 192.0.2.1:80) are accepted too. A server is written address:port.
 
 Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the daemon is not reachable.")]
 pub struct Shunt {
