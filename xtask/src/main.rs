@@ -41,7 +41,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Measure the cost of a packet against two baselines and compare it with the goals, or measure
+    /// Measure the cost of a packet against two floors and compare it with the goals, or measure
     /// rates.
     Bench(bench::Options),
     /// Build the eBPF objects and write them, without debug sections, into ebpf/object.
