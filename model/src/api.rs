@@ -167,9 +167,9 @@ pub enum Reason {
     NotSupported,
     /// A table has no room.
     NoRoom,
-    /// It cannot be written down, so a restart would lose it.
+    /// The change cannot be saved, so a restart would lose it.
     NotKept,
-    /// Whoever asks may not.
+    /// The caller lacks the right.
     NotPermitted,
     /// The request itself makes no sense.
     BadRequest,

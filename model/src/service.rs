@@ -221,7 +221,7 @@ pub struct Service {
     pub flags: SchedulerFlags,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
-    /// The persistence engine of a service that is not persistent. It has no effect, but is saved.
+    /// The persistence engine of a service without persistence. It has no effect, but is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_engine: Option<String>,
     /// One-packet scheduling: each datagram is scheduled anew.

@@ -52,7 +52,7 @@ enum Chore {
     },
     /// Run the same commands and packets through the kernel's IPVS and through Shunt, and compare.
     Conform(conform::Options),
-    /// Try the API and saved states with what is made at random.
+    /// Pass random requests to the API, and random journals to the code that reads them.
     Fuzz(fuzz::Options),
     /// Run every check and every test. This is what CI runs.
     Test,
