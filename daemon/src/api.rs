@@ -1,8 +1,8 @@
 //! The HTTP API on the local socket: a request becomes a question to the daemon's task.
 //!
 //! Whatever clients do, the daemon's task only ever waits for none of them: connections have seats
-//! ([`seats`]), long answers have places ([`places`]), and who does not read is cut off
-//! ([`patience`]).
+//! (`seats.rs`), long answers have places (`places.rs`), and who does not read is cut off
+//! (`patience.rs`).
 
 mod patience;
 mod peer;

@@ -1,7 +1,7 @@
 //! The daemon's memory as a file: first all of it, then what each step changed, in the order in
 //! which the steps were done. Adding one costs as much as the step, however large the memory is.
 //!
-//! A line is a checksum, a length and a list of records ([`record`]). A line or a record that makes
+//! A line is a checksum, a length and a list of records (`record.rs`). A line or record that makes
 //! no sense is named and left out, and all others are kept. The file is made beside the one in
 //! force and put in its place by a rename, so it begins whole. The last line may be torn by an end
 //! in the middle of it; then its change was not answered, and it is left out.
@@ -10,7 +10,7 @@
 //! one memory of both. So the file is never longer than twice the memory, the slack, and the steps
 //! done meanwhile. Nothing waits for the disk but such a change of files: what the file is about
 //! lies in the kernel's memory and does not survive the machine either. There lies a second copy of
-//! the journal too ([`duplicate`]), beside the tables that it is about.
+//! the journal too (`duplicate.rs`), beside the tables that it is about.
 
 mod duplicate;
 mod line;

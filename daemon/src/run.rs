@@ -176,6 +176,14 @@ struct Loop {
     asks: mpsc::Receiver<api::Ask>,
 }
 
+/// Lets the service manager know that the loop goes round, whatever keeps it busy.
+fn feed_watchdog(last: &mut Option<Instant>) {
+    if last.is_none_or(|last| last.elapsed() >= WORD) {
+        *last = Some(Instant::now());
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+    }
+}
+
 impl Loop {
     async fn turn(mut self) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot hear signals")?;
@@ -191,11 +199,7 @@ impl Loop {
         let mut begun = Instant::now();
         let mut word: Option<Instant> = None;
         loop {
-            // Whatever keeps the loop busy: it goes round.
-            if word.is_none_or(|word| word.elapsed() >= WORD) {
-                word = Some(Instant::now());
-                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-            }
+            feed_watchdog(&mut word);
             self.hear_network()?;
             self.shell.carry_out();
             if self.shell.is_ready() && !told {

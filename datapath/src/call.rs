@@ -116,7 +116,7 @@ fn go_on<F: Family, P: Frame, T: Tables>(
     if endpoint & BACK != 0 {
         return to_client(frame, tables, packet, ports, server, id, once);
     }
-    if packet.ttl <= 1 && server.method != method::LOCAL {
+    if packet.ttl <= 1 && !server.is_director() {
         return Word::answer(Bounce::TimeExceeded, 0);
     }
     let opened = if once && packet.part == Part::First {

@@ -365,7 +365,28 @@ impl Meta {
     #[must_use]
     pub fn template(now: u32, lives: u32, state: State) -> Self {
         let passed = TEMPLATE_LIVES.saturating_sub(lives);
-        Self::new(now.wrapping_sub(passed), state, Self::PROVED)
+        Self::new(now.wrapping_sub(passed), state, 0)
+    }
+
+    /// The same template with so many ticks from this one on.
+    #[inline(always)]
+    #[must_use]
+    pub fn renewed(self, now: u32, lives: u32) -> Self {
+        Self::template(now, lives, self.low())
+    }
+
+    /// The template of a client that has an established connection (`IP_VS_CONN_F_TEMPLATE` with
+    /// `IP_VS_CTPL_S_ASSURED`). It gives way until one of its connections is proved.
+    #[inline(always)]
+    #[must_use]
+    pub fn assured(self, proved: bool) -> Self {
+        let so_far = if self.state() == TEMPLATE_ASSURED {
+            self.0 & Self::PROVED
+        } else {
+            0
+        };
+        let proved = if proved { Self::PROVED } else { so_far };
+        Self(self.0 & !Self::LOW | TEMPLATE_ASSURED | proved)
     }
 
     #[inline(always)]

@@ -377,6 +377,13 @@ impl Server {
     pub fn has_way_back(&self) -> bool {
         self.method == method::MASQUERADE || self.method == method::HERE
     }
+
+    /// Whether it is the director itself: packets end here anyway.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_director(&self) -> bool {
+        self.method == method::LOCAL || self.method == method::HERE
+    }
 }
 
 /// The way to a neighbour. Each word is stored at once, so that no packet sees half an address.

@@ -311,7 +311,7 @@ impl Price {
     pub const EXPIRED: Price = Price(1);
     /// Half-open or closed; then the younger the dearer.
     const YIELDS: u32 = 2;
-    /// Established and proved: not for sale. What is not proved is dearer than all that is half-open.
+    /// Established and proved: not for sale. An unproved entry costs more than a half-open one.
     pub const NEVER: Price = Price(u32::MAX);
 }
 

@@ -181,10 +181,10 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     let id = entry.target();
     let yields = entry.meta().yields();
     if entry.meta().has(connection::Meta::CONTROLLED)
-        && yields == 0
+        && !connection::may_give_way(entry.meta().state())
         && let Some(service) = tables.service(addressed::service_of(tables, request.service))
     {
-        template::assure::<F, T>(tables, service, packet.source);
+        template::assure::<F, T>(tables, service, packet.source, yields == 0);
     }
     let Some(server) = tables.server(id) else {
         return;
@@ -302,24 +302,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     } else {
         connection::Meta::NO_OUTPUT
     };
-    let state = if BY == by::ERROR {
-        // Nobody has said anything yet (`ip_vs_conn_new`).
-        quoted(packet)
-    } else if packet.protocol == UDP {
-        connection::UDP_FIRST
-    } else {
-        let sctp = packet.is_sctp();
-        let none = if sctp { sctp::NONE } else { connection::NONE };
-        let none = connection::Meta::new(request.now, none, answers);
-        track::advance(
-            tables,
-            request.settings,
-            none,
-            sctp,
-            false,
-            request.ports.flags,
-        )
-    };
+    let state = first_state::<F, T, BY>(tables, request, packet, answers);
     // A server that speaks first is heard.
     let proved = if BY == by::SERVER {
         connection::Meta::PROVED
@@ -347,6 +330,35 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     }
     walk::count_connection(tables, id);
     entered::DONE
+}
+
+/// The state of a connection after its first packet. `answers`: [`connection::Meta::NO_OUTPUT`] or
+/// nothing.
+#[inline(always)]
+fn first_state<F: Family, T: Tables, const BY: u8>(
+    tables: &T,
+    request: &Request<'_, T::Words>,
+    packet: &Packet<F>,
+    answers: u32,
+) -> connection::State {
+    if BY == by::ERROR {
+        // Nobody has said anything yet (`ip_vs_conn_new`).
+        quoted(packet)
+    } else if packet.protocol == UDP {
+        connection::UDP_FIRST
+    } else {
+        let sctp = packet.is_sctp();
+        let none = if sctp { sctp::NONE } else { connection::NONE };
+        let none = connection::Meta::new(request.now, none, answers);
+        track::advance(
+            tables,
+            request.settings,
+            none,
+            sctp,
+            false,
+            request.ports.flags,
+        )
+    }
 }
 
 /// The state of a connection that only an ICMP error speaks of.

@@ -5,7 +5,7 @@
 //! nobody, and lives for the service's own time after the last connection that it gave a server
 //! (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
 
-use crate::connection::{self, Meta, TEMPLATE, TEMPLATE_ASSURED};
+use crate::connection::{self, Meta, TEMPLATE};
 use crate::entry::{NONE, Server, Service, fate};
 use crate::family::Family;
 use crate::flows::{self, Key};
@@ -58,7 +58,7 @@ pub fn recall<F: Family, T: Tables>(
                     return NONE;
                 }
                 let id = named(tables, template.target());
-                let meta = Meta::template(now, entry.persistence, template.meta().state());
+                let meta = template.meta().renewed(now, entry.persistence);
                 if id != NONE && meta != template.meta() {
                     template.update::<F::Layout>(meta);
                 }
@@ -103,18 +103,24 @@ fn stands(server: &Server) -> bool {
     walk::is_present(server) && server.fate & fate::LEFT_BY_TEMPLATES == 0
 }
 
-/// A connection of this client is established: its template no longer gives way.
+/// A connection of this client is established: its template is assured, and no longer gives way
+/// once one of them is proved.
 #[inline(always)]
-pub fn assure<F: Family, T: Tables>(tables: &T, service: &Service, client: F::Address) {
+pub fn assure<F: Family, T: Tables>(
+    tables: &T,
+    service: &Service,
+    client: F::Address,
+    proved: bool,
+) {
     if service.template == NONE {
         return;
     }
     let key = key::<F>(service, client);
     let hash = track::hash::<F, T>(tables, &key);
-    if let Some(mut template) = track::find::<F, T>(tables, &key, hash)
-        && template.meta().state() == TEMPLATE
-    {
-        let meta = Meta(template.meta().0 ^ (TEMPLATE ^ TEMPLATE_ASSURED));
-        template.update::<F::Layout>(meta);
+    if let Some(mut template) = track::find::<F, T>(tables, &key, hash) {
+        let meta = template.meta().assured(proved);
+        if meta != template.meta() {
+            template.update::<F::Layout>(meta);
+        }
     }
 }

@@ -284,12 +284,14 @@ pub fn note<F: Family, T: Tables>(
     }
 }
 
-/// 1 if a connection that has a way back or a template gives way no longer, or gives way now.
+/// 1 if a connection that has a way back or a template became established, or gives way no longer,
+/// or gives way now.
 #[inline(always)]
 #[must_use]
 pub fn turns(before: Meta, after: Meta) -> u32 {
     let told = before.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED) != Meta::NO_OUTPUT;
-    (before.yields() ^ after.yields()) & u32::from(told)
+    let state = connection::gives_way(before.state()) ^ connection::gives_way(after.state());
+    (before.yields() ^ after.yields() | state) & u32::from(told)
 }
 
 /// What the way back of a connection says: it gives way when the connection does

@@ -8,8 +8,8 @@ use crate::call;
 use crate::claim;
 use crate::connection::{self, flag};
 use crate::entry::{
-    NONE, Server, Settings, Ways, endpoint_word, fate, kind, method, nat, server_flag,
-    service_flag, service_switch, with_port,
+    NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
+    service_switch, with_port,
 };
 use crate::family::{Family, V4, V6};
 use crate::fate as fates;
@@ -354,7 +354,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(fates::unserved(entry));
         }
         // What ends here opens nothing, unless it is at its server.
-        if ends && present(tables, id)?.method != method::LOCAL {
+        if ends && !present(tables, id)?.is_director() {
             return Err(Word::answer(Bounce::TimeExceeded, 0));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol == UDP {

@@ -91,20 +91,22 @@ const KNOWN: [Known; 6] = [
         files: &[
             "control/src/director/entries.rs",
             "control/src/director/fate.rs",
-            "control/src/director/hops.rs",
+            "control/src/director/freed.rs",
             "control/src/director/ids.rs",
             "control/src/director/left.rs",
             "control/src/director/marks.rs",
             "control/src/director/origins.rs",
+            "control/src/director/record.rs",
             "control/src/director/remember.rs",
             "control/src/director/slots.rs",
         ],
-        reason: "ids, entries and what is remembered of them are written as one",
+        reason: "ids, entries and records of them are written as one",
     },
     Known {
         files: &[
             "daemon/src/kernel/callers.rs",
             "daemon/src/kernel/object.rs",
+            "daemon/src/kernel/succession.rs",
         ],
         reason: "the programs of callers are loaded with the others",
     },
@@ -138,7 +140,13 @@ const KNOWN: [Known; 6] = [
     Known {
         files: &[
             "datapath/src/call.rs",
+            "datapath/src/claim.rs",
             "datapath/src/fate.rs",
+            "datapath/src/fragment.rs",
+            "datapath/src/here.rs",
+            "datapath/src/host/calls.rs",
+            "datapath/src/host/frame.rs",
+            "datapath/src/host/tables.rs",
             "datapath/src/icmp.rs",
             "datapath/src/open.rs",
             "datapath/src/quoted.rs",

@@ -2,7 +2,6 @@
 //! nobody needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::service::Granularity;
@@ -10,6 +9,7 @@ use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::addresses::Addresses;
 use super::entries;
+pub use super::freed::Freed;
 use super::marks::Place;
 use super::numbers::Numbers;
 use super::remember::Nobodys;
@@ -33,24 +33,6 @@ pub struct Put {
     pub fresh: bool,
     /// NAT endpoints that are not in the packet path yet.
     pub endpoints: Vec<NatEndpoint>,
-}
-
-/// What was given back.
-#[derive(Debug, Default)]
-pub struct Freed {
-    /// Ids of servers, those of earlier methods included.
-    pub servers: Vec<u32>,
-    /// Servers whose ids are different, or that have none any more.
-    pub slots: Vec<(ServiceKey, ServerAddress)>,
-    pub services: Vec<ServiceKey>,
-    pub nat: Vec<NatKey>,
-    pub endpoints: Vec<(IpAddr, u32)>,
-}
-
-impl Freed {
-    pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.services.is_empty() && self.nat.is_empty()
-    }
 }
 
 /// What was neither present nor in use at a look at the flows.

@@ -11,6 +11,7 @@ mod apply;
 mod calls;
 mod entries;
 pub mod fate;
+mod freed;
 mod hops;
 mod ids;
 mod left;

@@ -2,7 +2,7 @@
 //!
 //! Servers are asked for as IPVS asks: a packet of this machine's own, without source, mark or
 //! port. Whatever else a rule minds never fits. The answers to clients have a source, so where a
-//! rule may decide about them the packet path asks the kernel ([`Rules::is_plain`]).
+//! rule may decide about them the packet path asks the kernel (`Rules::is_plain`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -10,7 +10,6 @@ use shunt_datapath::endpoint::{self, Endpoint, Slots};
 use shunt_datapath::family::{endpoint_hash4, endpoint_hash6};
 
 use super::mapping::Mapping;
-use super::tables::words;
 
 /// Both tables.
 pub struct Endpoints {
@@ -209,5 +208,17 @@ impl<const SLOTS: usize> Slots for Side<SLOTS> {
             .away
             .range((home, 0, 0)..=(home, usize::MAX, usize::MAX));
         of_home.next().map(|(_, bucket, slot)| (*bucket, *slot))
+    }
+}
+
+/// An address as the tables have it.
+#[must_use]
+pub fn words(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
+        IpAddr::V6(address) => {
+            let value = u128::from_ne_bytes(address.octets());
+            [value as u64, (value >> 64) as u64]
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod clock;
 mod endpoints;
 pub mod heap;
 pub mod listing;
+pub mod made;
 pub mod mapping;
 pub mod object;
 mod peers;

@@ -1,4 +1,4 @@
-//! A packet path that takes the place of another one: of another layout, or of one that lost a part.
+//! A packet path that replaces one of another layout, or one that lost a part.
 //!
 //! The one before goes on forwarding while its successor is made beside it and its tables are
 //! filled. Its links are the successor's from then on: each device gets the other programs in one

@@ -293,18 +293,6 @@ impl Tables {
     }
 }
 
-/// An address as the tables have it.
-#[must_use]
-pub fn words(address: IpAddr) -> [u64; 2] {
-    match address {
-        IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
-        IpAddr::V6(address) => {
-            let value = u128::from_ne_bytes(address.octets());
-            [value as u64, (value >> 64) as u64]
-        }
-    }
-}
-
 /// Stores the first word of an entry, in one piece. False if there is no such entry.
 fn store(mapping: &Mapping, at: u32, value: u64) -> bool {
     match mapping.value(at as usize) {

@@ -177,8 +177,10 @@ fn keys_that_are_counted_up_share_buckets_no_more_than_random_ones() {
     }
 }
 
-/// What a hash chooses, as a number of so many bits.
-const CHOICES: [(&str, fn(u64, u32) -> u32); 3] = [
+/// A choice by a hash, as a number of so many bits.
+type Choice = (&'static str, fn(u64, u32) -> u32);
+
+const CHOICES: [Choice; 3] = [
     ("first", |hash, bits| first(hash, mask(bits))),
     ("second", |hash, bits| second(hash, mask(bits))),
     // Who shares the first bucket is not together in the second one as well. One bit of the second

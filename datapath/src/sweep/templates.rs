@@ -102,8 +102,24 @@ impl<T: Tables> View<'_, T> {
         };
         let age = entry.meta().age(self.now);
         if connection::TEMPLATE_LIVES.saturating_sub(age) <= last_call {
-            let meta = Meta::template(self.now, self.renewed(), entry.meta().state());
+            let meta = entry.meta().renewed(self.now, self.renewed());
             entry.update::<L>(meta);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A template whose client has a connection ends when it was to end, and gets its minute then:
+    // one of a few seconds does not live for a minute from its first sweep on.
+    #[test]
+    fn more_time_is_given_when_the_next_sweep_could_be_too_late() {
+        let mut templates = Templates::default();
+        for (now, last_call) in [(1000, SOON), (1000, 1), (1001, 2), (1004, 4), (1040, SOON)] {
+            templates.pace(now);
+            assert_eq!(templates.last_call(), last_call, "at tick {now}");
         }
     }
 }

@@ -227,7 +227,7 @@ fn a_template_lives_while_its_client_has_connections<F: Family>() {
     bed.enter::<F>(&key, Meta::template(NOW, 20, TEMPLATE));
     let held = bed.connection::<F>(client::<F>(1), ESTABLISHED, Meta::CONTROLLED);
     // Seen to end soon by one sweep, held by a connection in the next.
-    bed.tables.age(15);
+    bed.tables.age(19);
     assert_eq!(bed.sweep().used, 2);
     bed.sweep();
     bed.tables.age(50);
@@ -373,7 +373,7 @@ fn a_call_expires_unless_its_last_connection_lives() {
     bed.tables.calls.put(&named(41), &call(&nothing));
     let found = bed.sweep();
     assert_eq!((found.calls, found.services.len()), (2, 3));
-    bed.tables.age(15);
+    bed.tables.age(18);
     assert_eq!(bed.sweep().calls, 2);
     bed.tables.age(20);
     let found = bed.sweep();

@@ -203,12 +203,13 @@ fn is_assured(v6: bool) -> Case {
         })
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
-        .holds("still one: two words more prove nothing", move |tables| {
-            assured(tables, v6) == (1, 0)
-        })
+        .holds(
+            "it is assured, and gives way: two packets prove nothing",
+            move |tables| assured(tables, v6) == (1, 1) && staying(tables, v6) == 0,
+        )
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("a template that stays", move |tables| {
-            assured(tables, v6) == (1, 1)
+            assured(tables, v6) == (1, 1) && staying(tables, v6) == 1
         })
 }
 
@@ -283,8 +284,19 @@ fn is_assured_by_an_answer(v6: bool) -> Case {
 
 /// How many templates there are, and how many of them are assured.
 fn assured(tables: &HostTables, v6: bool) -> (usize, usize) {
-    fn count<L: Layout>(words: &[std::sync::atomic::AtomicU64]) -> (usize, usize) {
-        let mut found = (0, 0);
+    let (all, assured, _) = templates(tables, v6);
+    (all, assured)
+}
+
+/// How many templates give way to nobody.
+fn staying(tables: &HostTables, v6: bool) -> usize {
+    templates(tables, v6).2
+}
+
+/// How many templates there are, how many are assured, and how many give way to nobody.
+fn templates(tables: &HostTables, v6: bool) -> (usize, usize, usize) {
+    fn count<L: Layout>(words: &[std::sync::atomic::AtomicU64]) -> (usize, usize, usize) {
+        let mut found = (0, 0, 0);
         for bucket in words.chunks(8) {
             for slot in 0..L::SLOTS {
                 let Some((record, _)) = flows::read::<L, _>(HostWords(bucket), slot) else {
@@ -292,6 +304,8 @@ fn assured(tables: &HostTables, v6: bool) -> (usize, usize) {
                 };
                 found.0 += usize::from(record.meta.is_template());
                 found.1 += usize::from(record.meta.state() == TEMPLATE_ASSURED);
+                let stays = record.meta.is_template() && record.meta.yields() == 0;
+                found.2 += usize::from(stays);
             }
         }
         found

@@ -208,6 +208,16 @@ impl Writer {
             flags if flags & SYN != 0 => self.half_open.insert(flow),
             _ => self.half_open.remove(&flow),
         };
+        // One that ends at the director opens nothing here: "packets at their end" in standards.md.
+        let is_known = self.flows[flow].transport == Transport::Tcp
+            && self.talks[flow] == Phase::Open
+            && datagram.flags & SYN == 0;
+        let ttl = if is_known {
+            datagram.ttl
+        } else {
+            datagram.ttl.max(2)
+        };
+        let datagram = Datagram { ttl, ..datagram };
         self.steps.push(Step::Client { flow, datagram });
     }
 

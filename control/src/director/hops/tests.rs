@@ -1,3 +1,5 @@
+//! Networks, gateways and clients: which numbers answers of masqueraded servers go by.
+
 use std::time::Instant;
 
 use super::super::{Clock, Output, Sizes};
