@@ -26,6 +26,9 @@ use crate::socket;
 /// How often the servers of large pools with the least load are laid in front.
 const COMPILE: Duration = Duration::from_millis(5);
 
+/// How often devices are looked at of which nobody tells that they are different.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match Options::try_parse_from(line) {
@@ -158,6 +161,8 @@ impl Loop {
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
         let mut told = false;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut sweep, mut sample) = (None, None);
         let mut begun = Instant::now();
         loop {
@@ -197,6 +202,7 @@ impl Loop {
                 _ = compiles.tick(), if self.shell.has_short_lists() => {
                     self.shell.compile_short_lists();
                 }
+                _ = looks.tick() => self.shell.look_at_devices(),
                 _ = samples.tick() => {
                     if sample.is_none() && !self.shell.is_taking_samples() {
                         sample = Some(self.shell.sample());

@@ -28,6 +28,7 @@ use crate::kernel::callers;
 use crate::kernel::clock;
 use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
+use crate::kernel::ports::Ports;
 use crate::kernel::rcu;
 use crate::kernel::sweep::{self, Look};
 use crate::kernel::tables::{Shared, Tables};
@@ -44,6 +45,7 @@ pub struct Shell {
     tables: Tables,
     director: Director,
     attachments: Attachments,
+    ports: Ports,
     prober: Prober,
     begun: Instant,
     /// Counters of servers that were deleted, which their service still counts.
@@ -125,6 +127,7 @@ impl Shell {
             None => Director::new(table, sizes, clock, now),
         };
         let attachments = Attachments::new(place.clone());
+        let ports = Ports::open(&place)?;
         let callers = callers::settle(&place, options.callers == Callers::On).err();
         if let Some(error) = &callers {
             warn!(
@@ -139,6 +142,7 @@ impl Shell {
             tables,
             director,
             attachments,
+            ports,
             prober,
             begun: now,
             retired: BTreeMap::new(),
@@ -221,9 +225,19 @@ impl Shell {
         };
     }
 
+    /// Looks whether the devices are as they shall be: nobody tells of a program that somebody took
+    /// off, or of the other end of a pair that stopped to poll.
+    pub fn look_at_devices(&mut self) {
+        if self.known {
+            self.attach();
+        }
+    }
+
     fn attach(&mut self) {
         let options = &self.options;
         let wanted = self.director.devices(|link| options.setting(&link.name));
+        // Before the first frame comes: of a device that is not known any address is ours.
+        self.ports.settle(&wanted);
         let leaves = self.director.looks_at_what_leaves();
         for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
             if changed.works {

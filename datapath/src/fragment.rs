@@ -32,7 +32,7 @@ pub fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
 /// kernel this is a function of its own.
 #[inline(always)]
 pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
-    let Some(link) = link::parse(frame, tables) else {
+    let Some(link) = link::parse(frame) else {
         return;
     };
     if link.ethertype == link::IPV4 {

@@ -1,6 +1,7 @@
 //! What becomes of a packet. Each outcome has a counter, and each counter a name.
 
 mod names;
+mod numbers;
 
 use crate::packet::Ports;
 
@@ -72,6 +73,10 @@ pub enum Pass {
     /// To a mark's service that no server can take, and which the kernel's routes shall have then
     /// (`cache_bypass`).
     Bypassed = 7,
+    /// To another machine's MAC address, or to those of many.
+    OtherHost = 8,
+    /// Of a VLAN: the VLAN's device sees it without the tag, if there is one.
+    Tagged = 9,
 }
 
 /// What kind of answer is sent.
@@ -131,6 +136,9 @@ pub enum Drop {
     Untranslatable = 17,
     /// A packet for a service with calls that has no Call-ID.
     NoCallId = 18,
+    /// XDP cannot send by that device, and the driver of the one that it came by does not let a
+    /// frame be handed on to tc. The shell's own: the walk never says it.
+    NotCarried = 19,
 }
 
 /// Things worth a number that are no verdict.
@@ -155,9 +163,9 @@ pub enum Note {
     CallerServed = 7,
 }
 
-const PASSES: u32 = 8;
+const PASSES: u32 = 10;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 19;
+const DROPS: u32 = 20;
 const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);
@@ -418,61 +426,6 @@ impl Word {
             7 => DROP_BASE.wrapping_add(detail),
             // Steps on the way to an outcome; whoever counts one forgot to take it.
             _ => DROP_BASE.wrapping_add(Drop::Internal as u32),
-        }
-    }
-}
-
-impl From<u32> for Pass {
-    #[inline(always)]
-    fn from(value: u32) -> Self {
-        match value {
-            0 => Pass::NotIp,
-            1 => Pass::NotOurs,
-            2 => Pass::NotUnderstood,
-            3 => Pass::NotOpening,
-            4 => Pass::Local,
-            5 => Pass::Icmp,
-            6 => Pass::NoRest,
-            _ => Pass::Bypassed,
-        }
-    }
-}
-
-impl From<u32> for Bounce {
-    #[inline(always)]
-    fn from(value: u32) -> Self {
-        match value {
-            0 => Bounce::Unreachable,
-            1 => Bounce::TooBig,
-            2 => Bounce::TimeExceeded,
-            _ => Bounce::Reset,
-        }
-    }
-}
-
-impl From<u32> for Drop {
-    #[inline(always)]
-    fn from(value: u32) -> Self {
-        match value {
-            0 => Drop::ServerGone,
-            1 => Drop::NoNextHop,
-            2 => Drop::TableFull,
-            3 => Drop::NoServer,
-            4 => Drop::Expired,
-            5 => Drop::TooBig,
-            6 => Drop::BadChecksum,
-            7 => Drop::BadSource,
-            8 => Drop::NoRoom,
-            9 => Drop::LostFragment,
-            10 => Drop::BadFragment,
-            12 => Drop::NoWayBack,
-            13 => Drop::Defence,
-            14 => Drop::NoLocalPort,
-            15 => Drop::NoTranslation,
-            16 => Drop::CutChecksum,
-            17 => Drop::Untranslatable,
-            18 => Drop::NoCallId,
-            _ => Drop::Internal,
         }
     }
 }

@@ -6,6 +6,7 @@
 use crate::addressed;
 use crate::call;
 use crate::connection::{self, flag};
+use crate::device;
 use crate::entry::{
     NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
     service_switch, with_port,
@@ -22,6 +23,7 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::secured;
 use crate::tables::Tables;
+pub use crate::tally::{count_connection, count_in, count_out};
 use crate::track::{self, Heard};
 use crate::translate;
 use crate::tunnel;
@@ -116,6 +118,12 @@ fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Wo
 /// may be ours are left to [`rest`], which in the kernel is a program of its own.
 #[inline(always)]
 pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    if !device::is_ours(frame, tables) {
+        return Word::pass(Pass::OtherHost);
+    }
+    if frame.beside() != 0 {
+        return Word::REST;
+    }
     if let Some(packet) = packet::plain4(frame) {
         return transport::<V4, P, T>(frame, tables, &packet);
     }
@@ -132,7 +140,10 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 /// The same for any frame that may be one of ours.
 #[inline(always)]
 pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
+    if let Some(verdict) = link::untag(frame) {
+        return verdict;
+    }
+    let Some(link) = link::parse(frame) else {
         return Word::pass(Pass::NotIp);
     };
     match link.ethertype {
@@ -470,31 +481,4 @@ fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
 #[inline(always)]
 pub fn is_present(server: &Server) -> bool {
     server.flags & server_flag::PRESENT != 0
-}
-
-#[inline(always)]
-pub fn count_in<T: Tables>(tables: &T, server: u32, bytes: u32) {
-    tables.traffic(server, |traffic| {
-        traffic.in_packets = traffic.in_packets.wrapping_add(1);
-        traffic.in_bytes = traffic.in_bytes.wrapping_add(bytes as u64);
-    });
-}
-
-#[inline(always)]
-pub fn count_connection<T: Tables>(tables: &T, server: u32) {
-    tables.traffic(server, |traffic| {
-        traffic.connections = traffic.connections.wrapping_add(1)
-    });
-    tables.count(Note::Opened.counter());
-}
-
-#[inline(always)]
-pub fn count_out<T: Tables>(tables: &T, server: &Server, id: u32, bytes: u32) {
-    // `ip_vs_out_stats`: what a deleted server sends is carried and not counted.
-    if is_present(server) {
-        tables.traffic(id, |traffic| {
-            traffic.out_packets = traffic.out_packets.wrapping_add(1);
-            traffic.out_bytes = traffic.out_bytes.wrapping_add(bytes as u64);
-        });
-    }
 }

@@ -383,6 +383,7 @@ mod tests {
             master: None,
             loopback: false,
             ethernet: true,
+            bare: false,
             without_arp: false,
         };
         hear(&mut director, Input::LinkChanged(link));

@@ -17,14 +17,14 @@ use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 use shunt_datapath::region;
-use shunt_ebpf::LATER;
+use shunt_ebpf::{FIRST, LATER};
 
 use super::callers;
 use super::clock;
 use super::place::{self, Place};
 
 /// Every map of the object, by name.
-pub const MAPS: [&str; 35] = [
+pub const MAPS: [&str; 37] = [
     "ENDPOINTS4",
     "ENDPOINTS6",
     "SERVICES",
@@ -60,10 +60,16 @@ pub const MAPS: [&str; 35] = [
     "CALLS",
     "ANSWERERS",
     "DESKS",
+    "DEVICES",
+    "PORTS",
 ];
 
 const XDP: &str = "director_xdp";
 const TC: &str = "director_tc";
+/// tc's program for devices without Ethernet headers, which goes on with [`TC`].
+const BARE: &str = "director_bare";
+/// tc's program beside XDP, for what XDP cannot send itself.
+const HANDED: &str = "director_handed";
 const CLOCK: &str = "director_clock";
 const LEAVE: &str = "director_leave";
 /// Where each hook's first program finds the one that it goes on with.
@@ -134,6 +140,8 @@ pub struct Object {
     pub tc: SchedClassifier,
     /// For frames that leave a device.
     pub leave: SchedClassifier,
+    pub bare: SchedClassifier,
+    pub handed: SchedClassifier,
     pub clock: Xdp,
 }
 
@@ -294,7 +302,6 @@ pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
 
 /// Makes the maps, or finds them among the pins, and leaves the programs to be loaded.
 fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
-    let capacity = made.capacity;
     let masks = [
         ("ENDPOINT4_MASK", made.endpoint_mask()),
         ("ENDPOINT6_MASK", made.endpoint_mask()),
@@ -302,7 +309,27 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("FLOW6_MASK", made.flow6_mask()),
         ("TICK_SHIFT", made.tick_shift),
     ];
-    let entries = [
+    let mut loader = EbpfLoader::new();
+    for (name, value) in &masks {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("SEED", &made.seed, true);
+    loader.override_global("NAMESPACE", &made.namespace_cookie, true);
+    for (name, count) in entries(made) {
+        loader.map_max_entries(name, count);
+    }
+    if let Some(pins) = pins {
+        for name in MAPS {
+            loader.map_pin_path(name, pins.join(name));
+        }
+    }
+    loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
+}
+
+/// How many entries the maps have whose size an operator chooses.
+fn entries(made: &Made) -> [(&'static str, u32); 15] {
+    let capacity = made.capacity;
+    [
         ("ENDPOINTS4", made.endpoint_buckets),
         ("ENDPOINTS6", made.endpoint_buckets),
         ("FLOWS4", made.flow4_mask() + 1),
@@ -319,22 +346,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("CALLS", capacity.calls),
         // A server that is gone keeps its endpoint for a while, and another may come.
         ("ANSWERERS", capacity.sizes.servers.saturating_mul(2)),
-    ];
-    let mut loader = EbpfLoader::new();
-    for (name, value) in &masks {
-        loader.override_global(name, value, true);
-    }
-    loader.override_global("SEED", &made.seed, true);
-    loader.override_global("NAMESPACE", &made.namespace_cookie, true);
-    for (name, count) in entries {
-        loader.map_max_entries(name, count);
-    }
-    if let Some(pins) = pins {
-        for name in MAPS {
-            loader.map_pin_path(name, pins.join(name));
-        }
-    }
-    loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
+    ]
 }
 
 fn load(place: &Place, mut made: Made) -> Result<Object> {
@@ -350,10 +362,8 @@ fn load(place: &Place, mut made: Made) -> Result<Object> {
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
-    for name in [TC.to_owned(), LEAVE.to_owned()]
-        .into_iter()
-        .chain(later(TC))
-    {
+    let of_tc = [TC, BARE, HANDED, LEAVE].map(str::to_owned);
+    for name in of_tc.into_iter().chain(later(TC)) {
         let name = name.as_str();
         let program: &mut SchedClassifier = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
@@ -397,13 +407,20 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
         let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
         go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
     }
+    let classifier = |name: &str| {
+        SchedClassifier::from_pin(path(name)).context("cannot open a pinned tc program")
+    };
+    let tc = classifier(TC)?;
+    let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
+    go_on(ProgramArray::try_from(programs)?, FIRST, tc.fd()?)?;
     Ok(Object {
         made,
         adopted,
         xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
-        tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
-        leave: SchedClassifier::from_pin(path(LEAVE))
-            .context("cannot open the pinned program for what leaves")?,
+        tc,
+        leave: classifier(LEAVE)?,
+        bare: classifier(BARE)?,
+        handed: classifier(HANDED)?,
         clock: clock(place)?,
     })
 }

@@ -191,6 +191,7 @@ impl Shell {
                 path.display()
             ));
         }
+        warnings.extend(self.attachments.warnings());
         warnings.extend(self.director.warnings());
         if let Some(why) = &self.callers {
             warnings.push(format!(

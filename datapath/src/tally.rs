@@ -1,0 +1,32 @@
+//! What was carried for a server, counted on this CPU.
+
+use crate::entry::{Server, server_flag};
+use crate::tables::Tables;
+use crate::verdict::Note;
+
+#[inline(always)]
+pub fn count_in<T: Tables>(tables: &T, server: u32, bytes: u32) {
+    tables.traffic(server, |traffic| {
+        traffic.in_packets = traffic.in_packets.wrapping_add(1);
+        traffic.in_bytes = traffic.in_bytes.wrapping_add(bytes as u64);
+    });
+}
+
+#[inline(always)]
+pub fn count_connection<T: Tables>(tables: &T, server: u32) {
+    tables.traffic(server, |traffic| {
+        traffic.connections = traffic.connections.wrapping_add(1)
+    });
+    tables.count(Note::Opened.counter());
+}
+
+#[inline(always)]
+pub fn count_out<T: Tables>(tables: &T, server: &Server, id: u32, bytes: u32) {
+    // `ip_vs_out_stats`: what a deleted server sends is carried and not counted.
+    if server.flags & server_flag::PRESENT != 0 {
+        tables.traffic(id, |traffic| {
+            traffic.out_packets = traffic.out_packets.wrapping_add(1);
+            traffic.out_bytes = traffic.out_bytes.wrapping_add(bytes as u64);
+        });
+    }
+}
