@@ -16,6 +16,7 @@ use crate::api;
 use crate::kernel::heap;
 use crate::kernel::object;
 use crate::kernel::place::Place;
+use crate::kernel::presence;
 use crate::kernel::replay::Replay;
 use crate::memory;
 use crate::netlink::{self, Netlink};
@@ -28,6 +29,8 @@ const COMPILE: Duration = Duration::from_millis(5);
 
 /// How often devices are looked at of which nobody tells that they are different.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often what namespaces left that are gone is looked for.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -71,6 +74,7 @@ async fn run(options: Options) -> Result<()> {
     let _only = socket::only_one(&place)?;
     let memory = memory::recall(&place);
     let object = object::open(&place, options.capacity())?;
+    presence::sweep(&place);
     if memory.is_some() && !object.adopted {
         warn!(
             action = "beginning with an empty table",
@@ -163,6 +167,7 @@ impl Loop {
         let mut told = false;
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut farewells = tokio::time::interval(FAREWELL);
         let (mut sweep, mut sample) = (None, None);
         let mut begun = Instant::now();
         loop {
@@ -203,6 +208,7 @@ impl Loop {
                     self.shell.compile_short_lists();
                 }
                 _ = looks.tick() => self.shell.look_at_devices(),
+                _ = farewells.tick() => presence::sweep(&self.shell.place),
                 _ = samples.tick() => {
                     if sample.is_none() && !self.shell.is_taking_samples() {
                         sample = Some(self.shell.sample());

@@ -15,6 +15,7 @@ pub mod object;
 mod peers;
 pub mod place;
 pub mod ports;
+pub mod presence;
 pub mod rcu;
 pub mod replay;
 mod routes;

@@ -22,6 +22,7 @@ use shunt_ebpf::{FIRST, LATER};
 use super::callers;
 use super::clock;
 use super::place::{self, Place};
+use super::presence;
 
 /// Every map of the object, by name.
 pub const MAPS: [&str; 37] = [
@@ -163,7 +164,7 @@ pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
     // What a namespace of the same inode left behind is nobody's.
     let made = read(&notes).filter(|made| made.namespace_cookie == cookie);
     let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
-    match made {
+    let object = match made {
         Some(made) if complete && made.build == build() => adopt(place, made),
         Some(made) if complete => {
             let object = load(place, made.clone())?;
@@ -180,7 +181,9 @@ pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
             write(&notes, &object.made)?;
             Ok(object)
         }
-    }
+    }?;
+    presence::mark(place)?;
+    Ok(object)
 }
 
 fn read(notes: &Path) -> Option<Made> {

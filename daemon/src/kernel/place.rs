@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -110,6 +110,15 @@ impl Place {
         let _ = fs::remove_file(self.memory());
         let _ = fs::remove_file(self.runtime.join("path.json"));
         Ok(())
+    }
+}
+
+/// Takes the socket and the notes of a namespace that is gone away, unless somebody answers there: a
+/// namespace that got the inode, with its pins on another file system.
+pub fn forget(inode: &str) {
+    let folder = PathBuf::from(format!("/run/shunt/{inode}"));
+    if UnixStream::connect(folder.join("api.sock")).is_err() {
+        let _ = fs::remove_dir_all(folder);
     }
 }
 
