@@ -13,6 +13,7 @@ pub mod listing;
 pub mod mapping;
 pub mod object;
 mod peers;
+pub mod pins;
 pub mod place;
 pub mod ports;
 pub mod presence;

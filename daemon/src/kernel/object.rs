@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 use shunt_datapath::region;
 use shunt_ebpf::{FIRST, LATER};
+use tracing::warn;
 
 use super::callers;
 use super::clock;
+use super::pins;
 use super::place::{self, Place};
 use super::presence;
 
@@ -163,7 +165,7 @@ pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
     let cookie = place::cookie()?;
     // What a namespace of the same inode left behind is nobody's.
     let made = read(&notes).filter(|made| made.namespace_cookie == cookie);
-    let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
+    let complete = made.as_ref().is_some_and(|made| is_complete(place, made));
     let object = match made {
         Some(made) if complete && made.build == build() => adopt(place, made),
         Some(made) if complete => {
@@ -184,6 +186,25 @@ pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
     }?;
     presence::mark(place)?;
     Ok(object)
+}
+
+/// Whether every map is pinned, and as the notes say.
+fn is_complete(place: &Place, made: &Made) -> bool {
+    let entries = entries(made);
+    match pins::unfit(&place.pins, shunt_ebpf::DIRECTOR, &MAPS, &entries) {
+        Ok(unfit) if unfit.is_empty() => true,
+        Ok(unfit) => {
+            warn!(why = unfit.join("; "), "pinned maps are not ours");
+            false
+        }
+        Err(error) => {
+            warn!(
+                error = format!("{error:#}"),
+                "pinned maps cannot be looked at"
+            );
+            false
+        }
+    }
 }
 
 fn read(notes: &Path) -> Option<Made> {
