@@ -1,8 +1,10 @@
 //! What the walk knows of the devices that it sees frames of, and whether a frame is for this
 //! machine at all.
 
+use crate::family::Family;
 use crate::frame::Frame;
 use crate::link;
+use crate::packet::Packet;
 use crate::tables::Tables;
 
 /// Places of the table. A device's place is its interface's number within it.
@@ -53,12 +55,29 @@ pub fn is_ours<P: Frame, T: Tables>(frame: &P, tables: &T) -> bool {
     if frame.is_host() {
         return true;
     }
+    match frame.view::<{ link::HEADER }>(0) {
+        Some(header) => has(frame, tables, header.u64::<0>()),
+        None => true,
+    }
+}
+
+/// Whether a packet is in a frame for another machine. Of a frame that is not plain
+/// [`crate::walk::rest`] has asked before it was read.
+#[inline(always)]
+pub fn is_foreign<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> bool {
+    packet.plain && !frame.is_host() && !has(frame, tables, packet.mac)
+}
+
+/// Whether the device that a frame came by has this MAC address. Above it may be anything.
+#[inline(always)]
+fn has<P: Frame, T: Tables>(frame: &P, tables: &T, mac: u64) -> bool {
     let interface = frame.interface();
-    let Some(device) = tables.device(Device::place(interface)) else {
-        return true;
-    };
-    let Some(header) = frame.view::<{ link::HEADER }>(0) else {
-        return true;
-    };
-    (header.u64::<0>() ^ device.mac) << 16 == 0 || device.interface != interface
+    match tables.device(Device::place(interface)) {
+        Some(device) => (mac ^ device.mac) << 16 == 0 || device.interface != interface,
+        None => true,
+    }
 }

@@ -41,6 +41,8 @@ pub struct Packet<F: Family> {
     pub ttl: u8,
     pub part: Part,
     pub fragment: u32,
+    /// The MAC address that a plain frame is for, in the low 48 bits.
+    pub mac: u64,
     /// Known to be TCP or UDP, to the compiler too: what is for others costs such a packet nothing.
     pub plain: bool,
 }
@@ -121,6 +123,7 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
             Part::Whole
         },
         fragment: ip.u16::<4>() as u32,
+        mac: 0,
         plain: false,
     })
 }
@@ -170,6 +173,7 @@ pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
         ttl: ip.u8::<{ L3.saturating_add(8) }>(),
         part: Part::Whole,
         fragment: 0,
+        mac: ip.u64::<0>(),
         plain: true,
     })
 }
@@ -243,6 +247,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         ttl: ip.u8::<7>(),
         part: Part::Whole,
         fragment: 0,
+        mac: 0,
         plain: false,
     };
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
@@ -291,6 +296,7 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
         ttl: ip.u8::<{ L3.saturating_add(7) }>(),
         part: Part::Whole,
         fragment: 0,
+        mac: ip.u64::<0>(),
         plain: true,
     })
 }

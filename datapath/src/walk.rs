@@ -118,9 +118,6 @@ fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Wo
 /// may be ours are left to [`rest`], which in the kernel is a program of its own.
 #[inline(always)]
 pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    if !device::is_ours(frame, tables) {
-        return Word::pass(Pass::OtherHost);
-    }
     if frame.beside() != 0 {
         return Word::REST;
     }
@@ -140,6 +137,9 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 /// The same for any frame that may be one of ours.
 #[inline(always)]
 pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    if !device::is_ours(frame, tables) {
+        return Word::pass(Pass::OtherHost);
+    }
     if let Some(verdict) = link::untag(frame) {
         return verdict;
     }
@@ -201,6 +201,9 @@ fn transport<F: Family, P: Frame, T: Tables>(
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = addressed::service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
+        if device::is_foreign(frame, tables, packet) {
+            return Word::pass(Pass::OtherHost);
+        }
         if packet.part == Part::First {
             frame.first(tables);
         }
@@ -210,6 +213,9 @@ fn transport<F: Family, P: Frame, T: Tables>(
         let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
         let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
         if endpoint != NONE {
+            if device::is_foreign(frame, tables, packet) {
+                return Word::pass(Pass::OtherHost);
+            }
             if packet.part == Part::First {
                 frame.first(tables);
             }

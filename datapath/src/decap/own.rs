@@ -178,6 +178,7 @@ fn plain4<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V4>> {
         ttl: ip.u8::<8>(),
         part: Part::Whole,
         fragment: 0,
+        mac: 0,
         plain: false,
     })
 }
@@ -200,6 +201,7 @@ fn plain6<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V6>> {
         ttl: ip.u8::<7>(),
         part: Part::Whole,
         fragment: 0,
+        mac: 0,
         plain: false,
     })
 }

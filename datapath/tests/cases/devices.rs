@@ -75,7 +75,7 @@ fn of_another_machine(v6: bool, protocol: u8) -> Case {
 fn every_kind_of_packet(v6: bool) -> Case {
     let packet = opening(UDP, client(v6), virtual_end(v6)).macs(FOREIGN, 1);
     let ping = if v6 { 128 } else { 8 };
-    let expired = opening(TCP, client(v6), virtual_end(v6)).ttl(1);
+    let expired = opening(UDP, client(v6), virtual_end(v6)).ttl(1);
     case(
         format!(
             "{}: fragments, options, ICMP, IPsec, tags for another machine pass",
