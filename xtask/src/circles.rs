@@ -112,6 +112,7 @@ const KNOWN: [Known; 6] = [
         files: &[
             "datapath/src/addressed.rs",
             "datapath/src/connection.rs",
+            "datapath/src/device.rs",
             "datapath/src/entry.rs",
             "datapath/src/family.rs",
             "datapath/src/flows.rs",
@@ -159,6 +160,7 @@ const KNOWN: [Known; 6] = [
             "ebpf/src/shell/calls.rs",
             "ebpf/src/shell/maps.rs",
             "ebpf/src/shell/parts.rs",
+            "ebpf/src/shell/ports.rs",
             "ebpf/src/shell/skb.rs",
             "ebpf/src/shell/xdp.rs",
         ],

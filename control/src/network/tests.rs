@@ -543,7 +543,7 @@ fn setting_of_a_device_overrides_the_automatic_choice_but_not_its_frames() {
     let Choice { hooks, why } = choose(&tunnel, Setting::Tc);
     assert_eq!(
         (hooks.len(), why.as_str()),
-        (0, "carries no Ethernet frames")
+        (0, "carries neither Ethernet frames nor bare IP packets")
     );
 }
 

@@ -113,8 +113,8 @@ impl Place {
     }
 }
 
-/// Takes the socket and the notes of a namespace that is gone away, unless somebody answers there: a
-/// namespace that got the inode, with its pins on another file system.
+/// Takes the socket and the notes of a namespace that is gone away, unless somebody answers there:
+/// a namespace that got the inode, with its pins on another file system.
 pub fn forget(inode: &str) {
     let folder = PathBuf::from(format!("/run/shunt/{inode}"));
     if UnixStream::connect(folder.join("api.sock")).is_err() {
