@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::member;
 use crate::options::{GUE_PORT, Hook, Kind, Options};
@@ -62,9 +62,12 @@ struct Member {
     /// Take the directors' tunnels off: IP in IP, GUE and GRE.
     #[arg(long)]
     tunnel: bool,
-    /// A director whose tunnels are taken; may be repeated. Without it: everybody's.
+    /// A director whose tunnels are taken; may be repeated.
     #[arg(long = "director", value_name = "ADDRESS")]
     directors: Vec<IpAddr>,
+    /// Whose tunnels are taken if no director is named: any takes everybody's.
+    #[arg(long, value_enum, value_name = "WHO", conflicts_with = "directors")]
+    from: Option<Strangers>,
     /// What tunnels come in, which says how many bytes they add.
     #[arg(long = "type", value_enum, default_value_t)]
     kind: Kind,
@@ -80,6 +83,12 @@ struct Member {
     hook: Hook,
 }
 
+/// Who is believed without a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Strangers {
+    Any,
+}
+
 impl From<Member> for Options {
     fn from(member: Member) -> Options {
         Options {
@@ -89,6 +98,7 @@ impl From<Member> for Options {
             kind: member.kind,
             gue_port: member.gue_port,
             directors: member.directors,
+            anyone: member.from == Some(Strangers::Any),
             overhead: member.overhead,
             hook: member.hook,
         }

@@ -21,6 +21,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// nothing.
 pub fn join(options: &Options) -> Result<Report> {
     options.check()?;
+    options.check_believed()?;
     let folder = folder::run()?;
     let _alone = folder::alone()?;
     let mut memory = Memory::read(&folder)?;

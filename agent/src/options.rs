@@ -18,8 +18,10 @@ pub struct Options {
     pub kind: Kind,
     /// The UDP port that GUE tunnels end at; 0: none does.
     pub gue_port: u16,
-    /// The only ends of tunnels that are believed; all if none is named.
+    /// The only ends of tunnels that are believed.
     pub directors: Vec<IpAddr>,
+    /// Everybody's tunnels are believed, if no director is named.
+    pub anyone: bool,
     /// Bytes that a tunnel puts before a packet. Without it, what the directors' addresses say.
     pub overhead: Option<u16>,
     pub hook: Hook,
@@ -37,6 +39,7 @@ impl Default for Options {
             kind: Kind::default(),
             gue_port: GUE_PORT,
             directors: Vec::new(),
+            anyone: false,
             overhead: None,
             hook: Hook::default(),
         }
@@ -112,6 +115,17 @@ impl Options {
         Ok(())
     }
 
+    /// Whose tunnels are taken must be said: whoever may send one gets packets past what guards
+    /// this machine.
+    pub(crate) fn check_believed(&self) -> Result<()> {
+        ensure!(
+            !self.tunnel || self.anyone || !self.directors.is_empty(),
+            "whose tunnels? name each director with --director ADDRESS, or say --from any to take \
+             everybody's"
+        );
+        Ok(())
+    }
+
     /// Bytes before each packet. Who does not know the directors is on the safe side.
     pub(crate) fn overhead(&self) -> u16 {
         let all_v4 = self.directors.iter().all(IpAddr::is_ipv4);
@@ -155,6 +169,28 @@ mod tests {
             .overhead(),
             28
         );
+    }
+
+    #[test]
+    fn tunnels_are_taken_only_from_whom_the_operator_names() {
+        let of = |tunnel, anyone, directors: &[&str]| {
+            let directors = directors.iter().map(|text| text.parse().unwrap()).collect();
+            let options = Options {
+                tunnel,
+                anyone,
+                directors,
+                ..Options::default()
+            };
+            options.check_believed()
+        };
+        let told = of(true, false, &[]).unwrap_err().to_string();
+        assert!(
+            told.contains("--director") && told.contains("--from any"),
+            "{told}"
+        );
+        assert!(of(true, true, &[]).is_ok());
+        assert!(of(true, false, &["10.1.0.1"]).is_ok());
+        assert!(of(false, false, &[]).is_ok());
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn tunnel(
             lesson.settings.segment6
         ),
         found,
-        fix: "shunt agent join --tunnel".to_owned(),
+        fix: "shunt agent join --tunnel --director ADDRESS".to_owned(),
     })
 }
 

@@ -274,7 +274,7 @@ fn start(server: &Host) -> Result<Process> {
         .args(["--exact", "agent_process", "--nocapture"])
         .env(
             "SHUNT_AGENT_LINE",
-            format!("agent run {VIRTUAL4} {VIRTUAL6} --tunnel"),
+            format!("agent run {VIRTUAL4} {VIRTUAL6} --tunnel --from any"),
         )
         .stdout(Stdio::null());
     Process::start(command)

@@ -1,19 +1,41 @@
 //! The HTTP API on the local socket: a request becomes a question to the daemon's task.
+//!
+//! Whatever clients do, the daemon's task only ever waits for none of them: connections have seats
+//! ([`seats`]), long answers have places ([`places`]), and who does not read is cut off
+//! ([`patience`]).
+
+mod patience;
+mod peer;
+mod places;
+mod seats;
+
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use shunt_model::api::{
     Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
 };
 use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use patience::Patient;
+use places::{Holding, Places, in_pieces};
+use seats::{SEATS, Seats};
+
+pub use peer::administers;
+pub use places::Place;
 
 /// A question to the daemon's task, with where the answer goes.
 #[derive(Debug)]
@@ -21,9 +43,9 @@ pub enum Ask {
     Change(Box<Change>, oneshot::Sender<Result<Done, Refusal>>),
     /// All, or one.
     Services(Option<ServiceKey>, oneshot::Sender<Vec<ServiceStatus>>),
-    /// Lines of JSON, many at a time.
-    Connections(mpsc::Sender<Bytes>),
-    Count(oneshot::Sender<ConnectionCount>),
+    /// Lines of JSON, many at a time. Whoever makes them holds the place.
+    Connections(mpsc::Sender<Bytes>, Option<Place>),
+    Count(oneshot::Sender<ConnectionCount>, Option<Place>),
     Timeouts(oneshot::Sender<Timeouts>),
     Marks(oneshot::Sender<Vec<MarkRule>>),
     Locals(oneshot::Sender<Vec<LocalAddress>>),
@@ -36,28 +58,84 @@ type Asks = mpsc::Sender<Ask>;
 
 /// The largest request: a change is short.
 const LARGEST: usize = 1 << 20;
+/// How long a request may take to arrive: its head, and then its body. An idle connection ends
+/// after that time too.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// Bytes of an answer that wait for their reader.
+const BUFFER: usize = 1 << 16;
 
-/// Serves the API until the listener fails.
-pub async fn serve(listener: tokio::net::UnixListener, asks: Asks) {
-    let router = router(asks);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: others will close theirs.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            continue;
+/// Serves the API for ever. `group` are those who may ask besides the network's administrators.
+pub async fn serve(listener: UnixListener, asks: Asks, group: Option<u32>) {
+    let places = Places::default();
+    let router = router(asks, places.clone());
+    let seats = Seats::new(SEATS);
+    for number in 0.. {
+        let seat = seats.take(number).await;
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                // Out of descriptors, most likely: others will close theirs.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
         };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = builder
-                .http1_only()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+        let table = Connection {
+            router: TowerToHyperService::new(match peer::may_ask(&stream, group) {
+                true => router.clone(),
+                false => Router::new().fallback(forbidden),
+            }),
+            seats: seats.clone(),
+            number,
+        };
+        let places = places.clone();
+        let task = tokio::spawn(async move {
+            let _seat = seat;
+            table.serve(stream, places).await;
         });
+        seats.serve_by(number, task.abort_handle());
     }
 }
 
-fn router(asks: Asks) -> Router {
+/// One connection.
+#[derive(Clone)]
+struct Connection {
+    router: TowerToHyperService<Router>,
+    seats: Seats,
+    number: u64,
+}
+
+impl Connection {
+    async fn serve(self, stream: UnixStream, places: Places) {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(ARRIVAL)
+            .max_buf_size(BUFFER);
+        let stream = TokioIo::new(Patient::new(stream, places));
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let connection = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(connection.answer(request).await) }
+        });
+        let _ = builder.serve_connection(stream, service).await;
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Response {
+        let Some(busy) = self.seats.begin(self.number) else {
+            return too_many();
+        };
+        let Ok(answer) = self.router.call(request).await;
+        answer.map(|body| Holding::body(body, busy))
+    }
+}
+
+/// What handlers need.
+#[derive(Clone, Debug)]
+struct Desk {
+    asks: Asks,
+    places: Places,
+}
+
+/// The API, with its questions going to `asks`.
+fn router(asks: Asks, places: Places) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
@@ -70,8 +148,27 @@ fn router(asks: Asks) -> Router {
         .route("/v1/settings", get(settings))
         .route("/v1/statistics", get(statistics))
         .fallback(nothing)
-        .layer(axum::extract::DefaultBodyLimit::max(LARGEST))
-        .with_state(asks)
+        .with_state(Desk { asks, places })
+}
+
+/// The API without its socket: what the tests and the fuzzer ask.
+pub struct Inside(TowerToHyperService<Router>);
+
+impl Inside {
+    #[must_use]
+    pub fn new(asks: mpsc::Sender<Ask>) -> Self {
+        Self(TowerToHyperService::new(router(asks, Places::default())))
+    }
+
+    /// The status of the answer, once all of it came; `None` if that is no request at all.
+    pub async fn ask(&self, method: &str, target: &str, body: Vec<u8>) -> Option<u16> {
+        let request = Request::builder().method(method).uri(target);
+        let request = request.body(Body::from(body)).ok()?;
+        let Ok(answer) = self.0.call(request).await;
+        let status = answer.status().as_u16();
+        to_bytes(answer.into_body(), usize::MAX).await.ok()?;
+        Some(status)
+    }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {
@@ -96,26 +193,43 @@ async fn nothing() -> Response {
     refusal(StatusCode::NOT_FOUND, Reason::BadRequest, text)
 }
 
-/// Asks the daemon's task and waits for its answer.
-async fn ask<T>(asks: &Asks, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
-    let (answer, heard) = oneshot::channel();
-    asks.send(make(answer)).await.ok()?;
-    heard.await.ok()
+async fn forbidden() -> Response {
+    let text = "only who has CAP_NET_ADMIN here, or is in the group of the socket, may ask shuntd";
+    refusal(StatusCode::FORBIDDEN, Reason::NotPermitted, text)
 }
 
-async fn told<T: Serialize>(asks: &Asks, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Response {
-    match ask(asks, make).await {
-        Some(value) => json(StatusCode::OK, &value),
-        None => refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Reason::BadRequest,
-            "shuntd is stopping and does not answer any more",
-        ),
+fn too_many() -> Response {
+    let text = format!(
+        "{} long answers are on their way and {} wait already; try again in a moment",
+        places::PLACES,
+        places::WAITING
+    );
+    refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::NoRoom, &text)
+}
+
+fn stopping() -> Response {
+    let text = "shuntd is stopping and does not answer any more";
+    refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::BadRequest, text)
+}
+
+impl Desk {
+    /// Asks the daemon's task and waits for its answer.
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (answer, heard) = oneshot::channel();
+        self.asks.send(make(answer)).await.ok()?;
+        heard.await.ok()
+    }
+
+    async fn told<T: Serialize>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Response {
+        match self.ask(make).await {
+            Some(value) => json(StatusCode::OK, &value),
+            None => stopping(),
+        }
     }
 }
 
-async fn status(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Status).await
+async fn status(State(desk): State<Desk>) -> Response {
+    desk.told(Ask::Status).await
 }
 
 /// What may follow the path of the services.
@@ -124,64 +238,94 @@ struct Which {
     key: Option<String>,
 }
 
-async fn services(State(asks): State<Asks>, Query(which): Query<Which>) -> Response {
+async fn services(State(desk): State<Desk>, Query(which): Query<Which>) -> Response {
     let key = match which.key.map(|key| key.parse::<ServiceKey>()).transpose() {
-        Ok(key) => key,
+        Ok(Some(key)) => Some(key),
+        Ok(None) => return all_services(desk).await,
         Err(error) => {
             let text = error.to_string();
             return refusal(StatusCode::UNPROCESSABLE_ENTITY, Reason::BadRequest, &text);
         }
     };
-    told(&asks, |answer| Ask::Services(key, answer)).await
+    desk.told(|answer| Ask::Services(key, answer)).await
 }
 
-async fn count(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Count).await
-}
-
-async fn timeouts(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Timeouts).await
-}
-
-async fn marks(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Marks).await
-}
-
-async fn locals(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Locals).await
-}
-
-async fn settings(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Settings).await
-}
-
-async fn statistics(State(asks): State<Asks>) -> Response {
-    told(&asks, Ask::Statistics).await
-}
-
-async fn change(State(asks): State<Asks>, body: Bytes) -> Response {
-    let change: Change = match serde_json::from_slice(&body) {
-        Ok(change) => change,
-        Err(error) => {
-            let text = format!("the change cannot be read: {error}");
-            return refusal(StatusCode::UNPROCESSABLE_ENTITY, Reason::BadRequest, &text);
-        }
+async fn all_services(desk: Desk) -> Response {
+    let Some(place) = desk.places.take().await else {
+        return too_many();
     };
-    match ask(&asks, |answer| Ask::Change(Box::new(change), answer)).await {
-        Some(Ok(done)) => json(StatusCode::OK, &done),
-        Some(Err(no)) => json(StatusCode::CONFLICT, &no),
-        None => refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Reason::BadRequest,
-            "shuntd is stopping and does not answer any more",
-        ),
+    let Some(services) = desk.ask(|answer| Ask::Services(None, answer)).await else {
+        return stopping();
+    };
+    match serde_json::to_vec(&services) {
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            let body = Holding::body(in_pieces(text.into()), place);
+            (StatusCode::OK, kind, body).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-async fn connections(State(asks): State<Asks>) -> Response {
-    let (lines, mut heard) = mpsc::channel::<Bytes>(16);
-    if asks.send(Ask::Connections(lines)).await.is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+async fn count(State(desk): State<Desk>) -> Response {
+    let Some(place) = desk.places.take().await else {
+        return too_many();
+    };
+    desk.told(|answer| Ask::Count(answer, Some(place))).await
+}
+
+async fn timeouts(State(desk): State<Desk>) -> Response {
+    desk.told(Ask::Timeouts).await
+}
+
+async fn marks(State(desk): State<Desk>) -> Response {
+    desk.told(Ask::Marks).await
+}
+
+async fn locals(State(desk): State<Desk>) -> Response {
+    desk.told(Ask::Locals).await
+}
+
+async fn settings(State(desk): State<Desk>) -> Response {
+    desk.told(Ask::Settings).await
+}
+
+async fn statistics(State(desk): State<Desk>) -> Response {
+    desk.told(Ask::Statistics).await
+}
+
+async fn change(State(desk): State<Desk>, request: Request<Body>) -> Response {
+    let unreadable = |why: &dyn std::fmt::Display| {
+        let text = format!("the change cannot be read: {why}");
+        refusal(StatusCode::UNPROCESSABLE_ENTITY, Reason::BadRequest, &text)
+    };
+    let body = match timeout(ARRIVAL, to_bytes(request.into_body(), LARGEST)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return unreadable(&error),
+        Err(late) => return unreadable(&late),
+    };
+    let change: Change = match serde_json::from_slice(&body) {
+        Ok(change) => change,
+        Err(error) => return unreadable(&error),
+    };
+    match desk
+        .ask(|answer| Ask::Change(Box::new(change), answer))
+        .await
+    {
+        Some(Ok(done)) => json(StatusCode::OK, &done),
+        Some(Err(no)) => json(StatusCode::CONFLICT, &no),
+        None => stopping(),
+    }
+}
+
+async fn connections(State(desk): State<Desk>) -> Response {
+    let Some(place) = desk.places.take().await else {
+        return too_many();
+    };
+    let (lines, mut heard) = mpsc::channel::<Bytes>(2);
+    let ask = Ask::Connections(lines, Some(place));
+    if desk.asks.send(ask).await.is_err() {
+        return stopping();
     }
     let stream = futures_util::stream::poll_fn(move |context| {
         heard
@@ -191,3 +335,6 @@ async fn connections(State(asks): State<Asks>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (StatusCode::OK, kind, Body::from_stream(stream)).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,163 +1,143 @@
-//! The daemon's memory as a file: first all of it, then each step since, in the order in which they
-//! were done. Adding one costs as much as the step, however large the memory is.
+//! The daemon's memory as a file: first all of it, then what each step changed, in the order in
+//! which the steps were done. Adding one costs as much as the step, however large the memory is.
 //!
-//! A record is a line: the checksum, the length, the text. The file is made beside the one in force
-//! and put in its place by a rename, so its first record is always whole. The last one may be torn
-//! by an end in the middle of it; then its change was not answered, and it is left out.
+//! A line is a checksum, a length and a list of records ([`record`]). A line or a record that makes
+//! no sense is named and left out, and all others are kept. The file is made beside the one in
+//! force and put in its place by a rename, so it begins whole. The last line may be torn by an end
+//! in the middle of it; then its change was not answered, and it is left out.
 //!
 //! When the steps have become longer than what they began with (and than [`SLACK`]), a thread makes
 //! one memory of both. So the file is never longer than twice the memory, the slack, and the steps
 //! done meanwhile. Nothing waits for the disk but such a change of files: what the file is about
-//! lies in the kernel's memory and does not survive the machine either.
+//! lies in the kernel's memory and does not survive the machine either. There lies a second copy of
+//! the journal too ([`duplicate`]), beside the tables that it is about.
 
+mod duplicate;
+mod line;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::net::IpAddr;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use shunt_control::director::{Memory, Recollection, Step};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use shunt_control::director::{Memory, Recollection};
 use shunt_control::table::{Limits, Table};
+use shunt_model::{Counters, ServiceKey};
 use tracing::warn;
+
+use crate::kernel::object::Made;
+
+pub use duplicate::Duplicate;
+pub use line::{Fault, of as line, with_checksum};
+pub use record::Record;
 
 /// Steps of this many bytes are never worth a file of their own.
 pub const SLACK: u64 = 1 << 20;
 
-/// Why a journal cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    #[error("cannot read it: {0}")]
-    Read(#[source] io::Error),
-    #[error("record {number} at byte {at}: {why}")]
-    Record {
-        number: usize,
-        at: usize,
-        why: String,
-    },
+/// Everything that survives a daemon.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved {
+    pub memory: Memory,
+    /// What deleted servers carried, which their service goes on counting.
+    pub retired: BTreeMap<ServiceKey, Counters>,
+    /// Endpoints that stand in the packet path since a record about them was lost.
+    pub unclaimed: BTreeSet<(IpAddr, u32)>,
+    /// The packet path that the ids are about.
+    pub path: Option<Made>,
 }
 
 /// What a journal says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Told {
-    pub memory: Memory,
-    /// Bytes of a last record that is not whole.
+    pub saved: Saved,
+    /// How many records were taken in.
+    pub records: usize,
+    /// What could not be read, or made no sense.
+    pub faults: Vec<Fault>,
+    /// Bytes of a last line that is not whole.
     pub torn: usize,
 }
 
-/// Reads a journal.
-pub fn read(text: &[u8]) -> Result<Told, Unreadable> {
-    let mut records = Records {
-        text,
-        at: 0,
-        number: 0,
-    };
-    let Some(memory) = records.next::<Memory>()? else {
-        return Err(records.broken("the memory that it begins with is not there"));
-    };
-    let table = Table::new(Limits::default());
-    let mut recollection =
-        Recollection::new(memory, table).map_err(|refusal| records.broken(&refusal.text))?;
-    while let Some(step) = records.next::<Step>()? {
-        recollection
-            .follow(step)
-            .map_err(|refusal| records.broken(&refusal.text))?;
-    }
-    Ok(Told {
-        memory: recollection.memory(),
-        torn: text.len() - records.at,
-    })
-}
-
-struct Records<'a> {
-    text: &'a [u8],
-    /// Where the next record begins.
-    at: usize,
-    number: usize,
-}
-
-impl Records<'_> {
-    /// The next record; `None` where only a torn one is left.
-    fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Unreadable> {
-        let left = self.text.get(self.at..).unwrap_or_default();
-        let Some(end) = left.iter().position(|byte| *byte == b'\n') else {
-            return Ok(None);
+/// Reads a journal. It never fails: what cannot be read is among the faults.
+#[must_use]
+pub fn read(text: &[u8]) -> Told {
+    let mut told = Told::default();
+    let mut recollection = Recollection::new(Table::new(Limits::default()));
+    let mut lines = line::Lines::new(text);
+    while let Some(line) = lines.next_line() {
+        let (place, body) = match line {
+            Ok(line) => line,
+            Err(fault) => {
+                told.faults.push(fault);
+                continue;
+            }
         };
-        self.number += 1;
-        let Some(body) = body(&left[..end]) else {
-            return Err(self.broken("its checksum or its length does not fit"));
-        };
-        let record =
-            serde_json::from_slice(body).map_err(|error| self.broken(&error.to_string()))?;
-        self.at += end + 1;
-        Ok(Some(record))
-    }
-
-    fn broken(&self, why: &str) -> Unreadable {
-        Unreadable::Record {
-            number: self.number,
-            at: self.at,
-            why: why.to_owned(),
+        for record in record::of_line(body) {
+            let taken = record.and_then(|record| match record {
+                Record::Director(record) => recollection.take(record),
+                other => {
+                    told.saved.take(other);
+                    Ok(())
+                }
+            });
+            match taken {
+                Ok(()) => told.records += 1,
+                Err(why) => told.faults.push(place.fault(why)),
+            }
         }
     }
+    told.torn = lines.torn();
+    told.saved.memory = recollection.memory();
+    told
 }
 
-/// The text of a line whose checksum and length fit.
-fn body(line: &[u8]) -> Option<&[u8]> {
-    let mut parts = line.splitn(3, |byte| *byte == b' ');
-    let mut word = || std::str::from_utf8(parts.next()?).ok();
-    let sum = u32::from_str_radix(word()?, 16).ok()?;
-    let length: usize = word()?.parse().ok()?;
-    let body = parts.next()?;
-    (body.len() == length && checksum(body) == sum).then_some(body)
-}
-
-/// A value as a record.
-pub fn record(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(value)?;
-    let mut line = format!("{:08x} {} ", checksum(&body), body.len()).into_bytes();
-    line.extend(body);
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// CRC-32 as in ISO 3309, which Ethernet has too.
-fn checksum(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |sum: u32, byte| {
-        sum >> 8 ^ SUMS[(sum as u8 ^ byte) as usize]
-    })
-}
-
-const SUMS: [u32; 256] = {
-    let mut sums = [0; 256];
-    let mut at = 0;
-    while at < 256 {
-        let mut sum = at as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            sum = if sum & 1 == 1 {
-                sum >> 1 ^ 0xedb8_8320
-            } else {
-                sum >> 1
-            };
-            bit += 1;
+impl Saved {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Director(_) => {}
+            Record::Path(made) => self.path = Some(made),
+            Record::Retired(key, Some(counters)) => drop(self.retired.insert(key, counters)),
+            Record::Retired(key, None) => drop(self.retired.remove(&key)),
+            Record::Unclaimed(endpoints) => self.unclaimed = endpoints,
         }
-        sums[at] = sum;
-        at += 1;
     }
-    sums
-};
+
+    /// All of it as a journal.
+    pub fn text(&self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        if let Some(made) = &self.path {
+            text.extend(line::of(&[Record::Path(made.clone())])?);
+        }
+        for records in self.memory.lines() {
+            let records: Vec<Record> = records.into_iter().map(Record::Director).collect();
+            text.extend(line::of(&records)?);
+        }
+        if !self.unclaimed.is_empty() {
+            text.extend(line::of(&[Record::Unclaimed(self.unclaimed.clone())])?);
+        }
+        for (key, counters) in &self.retired {
+            text.extend(line::of(&[Record::Retired(*key, Some(*counters))])?);
+        }
+        Ok(text)
+    }
+}
 
 /// The journal in force.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
-    /// Up to here all records are whole.
+    /// Up to here all lines are whole.
     length: u64,
-    /// The length of the first record.
+    /// The length of the memory that it begins with.
     first: u64,
+    duplicate: Option<Duplicate>,
     /// Makes one memory of the steps so far.
     packing: Option<JoinHandle<io::Result<Packed>>>,
 }
@@ -171,28 +151,59 @@ struct Packed {
 }
 
 impl Journal {
-    /// Begins one with this memory, in place of what is there.
-    pub fn begin(path: &Path, memory: &Memory) -> io::Result<Self> {
+    /// Begins one with this memory, in place of what is there. `duplicate` is where its second copy
+    /// is pinned.
+    pub fn begin(path: &Path, saved: &Saved, duplicate: Option<&Path>) -> io::Result<Self> {
+        let text = saved.text()?;
         let next = path.with_extension("next");
-        let (file, length) = write(&next, memory)?;
-        fs::rename(&next, path)?;
+        let file = write(&next, &text)?;
+        put(&next, path)?;
+        let length = text.len() as u64;
+        let duplicate = duplicate.and_then(|pin| {
+            Duplicate::make(pin, &text)
+                .inspect_err(|error| {
+                    warn!(
+                        error = format!("{error:#}"),
+                        action = "the file alone must do",
+                        "no second copy of the journal"
+                    );
+                })
+                .ok()
+        });
         Ok(Self {
             path: path.to_owned(),
             file,
             length,
             first: length,
+            duplicate,
             packing: None,
         })
     }
 
-    /// Adds a step. After an error the journal is as before, and does not know of it.
-    pub fn add(&mut self, step: &Step) -> io::Result<()> {
-        let line = record(step)?;
+    /// Makes sure that so many bytes can be added. An error says why they cannot.
+    pub fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&self.file, keep, self.length as i64, bytes as i64) {
+            // A file system that cannot set room aside says so when it is written to.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds what belongs together. After an error the journal is as before, and does not know of
+    /// it.
+    pub fn add(&mut self, records: &[Record]) -> io::Result<()> {
+        let line = line::of(records)?;
         if let Err(error) = self.file.write_all_at(&line, self.length) {
             let _ = self.file.set_len(self.length);
             return Err(error);
         }
         self.length += line.len() as u64;
+        if let Some(duplicate) = &mut self.duplicate
+            && !duplicate.add(&line)
+        {
+            self.duplicate = duplicate.anew(&self.file, self.length);
+        }
         Ok(())
     }
 
@@ -232,10 +243,13 @@ impl Journal {
         self.file.read_exact_at(&mut since, packed.up_to)?;
         packed.file.write_all_at(&since, packed.length)?;
         packed.file.sync_data()?;
-        fs::rename(self.path.with_extension("packed"), &self.path)?;
+        put(&self.path.with_extension("packed"), &self.path)?;
         self.length = packed.length + since.len() as u64;
         self.first = packed.length;
         self.file = packed.file;
+        if let Some(duplicate) = &self.duplicate {
+            self.duplicate = duplicate.anew(&self.file, self.length);
+        }
         Ok(())
     }
 }
@@ -244,23 +258,38 @@ impl Journal {
 fn pack(path: &Path, length: u64) -> io::Result<Packed> {
     let mut text = vec![0; length as usize];
     File::open(path)?.read_exact_at(&mut text, 0)?;
-    let told = read(&text).map_err(io::Error::other)?;
-    let (file, packed) = write(&path.with_extension("packed"), &told.memory)?;
+    let told = read(&text);
+    if let Some(fault) = told.faults.first() {
+        return Err(io::Error::other(fault.to_string()));
+    }
+    let text = told.saved.text()?;
+    let file = write(&path.with_extension("packed"), &text)?;
     Ok(Packed {
         file,
-        length: packed,
+        length: text.len() as u64,
         up_to: length,
     })
 }
 
-fn write(path: &Path, memory: &Memory) -> io::Result<(File, u64)> {
-    let line = record(memory)?;
+/// Writes a file that its owner alone may read.
+fn write(path: &Path, text: &[u8]) -> io::Result<File> {
+    // What an end in the middle of this left may be everybody's to read.
+    let _ = fs::remove_file(path);
     let mut options = File::options();
-    let options = options.read(true).write(true).create(true).truncate(true);
+    let options = options.read(true).write(true).create_new(true).mode(0o600);
     let mut file = options.open(path)?;
-    file.write_all(&line)?;
+    file.write_all(text)?;
     file.sync_data()?;
-    Ok((file, line.len() as u64))
+    Ok(file)
+}
+
+/// Puts a file in the place of another, whatever happens meanwhile.
+fn put(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    match to.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

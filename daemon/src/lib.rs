@@ -6,8 +6,9 @@
 
 pub mod api;
 mod ephemeral;
-mod journal;
+pub mod journal;
 pub mod kernel;
+mod log;
 mod memory;
 pub mod netlink;
 pub mod options;

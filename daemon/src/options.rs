@@ -66,6 +66,11 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Stop::Keep)]
     pub stop: Stop,
 
+    /// Members of this group may ask and change, as those may who have CAP_NET_ADMIN; nobody else
+    /// if there is no such group.
+    #[arg(long, default_value = "shunt")]
+    pub group: String,
+
     /// What is logged to stderr, as for RUST_LOG: error, warn, info, debug, trace.
     #[arg(long, default_value = "info")]
     pub log: String,

@@ -1,16 +1,22 @@
 //! The daemon from its first to its last moment: rights, the packet path, the loop, the end.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Gid;
 use sd_notify::NotifyState;
 use shunt_datapath::sweep::pause;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{info, warn};
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::api;
 use crate::kernel::heap;
@@ -18,7 +24,8 @@ use crate::kernel::object;
 use crate::kernel::place::Place;
 use crate::kernel::presence;
 use crate::kernel::replay::Replay;
-use crate::memory;
+use crate::log::Log;
+use crate::memory::{self, Recalled};
 use crate::netlink::{self, Netlink};
 use crate::options::{Options, Stop};
 use crate::shell::Shell;
@@ -31,6 +38,14 @@ const COMPILE: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_secs(2);
 /// How often what namespaces left that are gone is looked for.
 const FAREWELL: Duration = Duration::from_secs(60);
+/// How often the watchdog hears that the loop goes round.
+const WORD: Duration = Duration::from_secs(2);
+/// How long the end waits for the log to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// News of the network that are taken in at once. A storm of them waits while a question is
+/// answered, and a question while these are carried out.
+const BATCH: usize = 256;
 
 /// Runs `shuntd` with this command line.
 pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -43,10 +58,11 @@ pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
+    let log = Log::to_stderr();
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let _ = log.with_target(false).with_ansi(false).try_init();
+        .with_writer(log.clone());
+    let _ = lines.with_target(false).with_ansi(false).try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -55,13 +71,15 @@ pub fn main(line: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime.block_on(run(options)),
         Err(error) => Err(error).context("cannot start the runtime"),
     };
-    match ended {
+    let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shuntd: {error:#}");
+            let _ = writeln!(log.make_writer(), "shuntd: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log.settle(LAST_WORDS);
+    code
 }
 
 async fn run(options: Options) -> Result<()> {
@@ -70,18 +88,16 @@ async fn run(options: Options) -> Result<()> {
             "the rights are missing; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         );
     }
+    have_descriptors();
     let place = Place::make()?;
     let _only = socket::only_one(&place)?;
-    let memory = memory::recall(&place);
-    let object = object::open(&place, options.capacity())?;
-    presence::sweep(&place);
-    if memory.is_some() && !object.adopted {
-        warn!(
-            action = "beginning with an empty table",
-            "notes of an earlier daemon found without its packet path"
-        );
+    let mut recalled = memory::recall(&place);
+    let known = recalled.saved.as_ref().and_then(|saved| saved.path.clone());
+    let object = object::open(&place, options.capacity(), known, recalled.is_lossy)?;
+    if object.is_foreign {
+        recalled = Recalled::default();
     }
-    let memory = memory.filter(|_| object.adopted);
+    presence::sweep(&place);
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {
         warn!(
@@ -91,12 +107,13 @@ async fn run(options: Options) -> Result<()> {
     let Netlink { inputs, prober } = netlink::open().context("cannot listen to the network")?;
     let stop = options.stop;
     heap::give_back();
-    let shell = Shell::new(options, place.clone(), object, memory, prober)?;
-    let listener = socket::listen(&place)?;
+    let group = socket::group(&options.group);
+    let shell = Shell::new(options, place.clone(), object, recalled, prober)?;
+    let listener = socket::listen(&place, group)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
     bring_fragments(&place);
     let (asks, heard) = mpsc::channel(64);
-    tokio::spawn(api::serve(listener, asks));
+    tokio::spawn(api::serve(listener, asks, group.map(Gid::as_raw)));
     info!(
         adopted,
         namespace = place.namespace,
@@ -138,6 +155,15 @@ fn bring_fragments(place: &Place) {
     }
 }
 
+/// As many descriptors as the system lets us have: each device and each client needs some.
+fn have_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// Whether the capabilities are there without being root.
 fn may() -> bool {
     const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
@@ -146,6 +172,9 @@ fn may() -> bool {
     let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask & NEEDED == NEEDED)
 }
+
+/// Why the daemon ends when its netlink socket does.
+const DEAF: &str = "the kernel does not tell of the network any more";
 
 /// The daemon's task.
 struct Loop {
@@ -158,19 +187,19 @@ impl Loop {
     async fn turn(mut self) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot hear signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear signals")?;
-        let mut sweeps = tokio::time::interval(pause(Duration::ZERO));
-        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut compiles = tokio::time::interval(COMPILE);
-        compiles.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweeps = beat(pause(Duration::ZERO));
+        let mut compiles = beat(COMPILE);
+        let mut looks = beat(LOOK);
+        let mut farewells = beat(FAREWELL);
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
         let mut told = false;
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut farewells = tokio::time::interval(FAREWELL);
         let (mut sweep, mut sample) = (None, None);
         let mut begun = Instant::now();
+        let mut word: Option<Instant> = None;
         loop {
+            say_alive(&mut word);
+            self.hear_network()?;
             self.shell.carry_out();
             if self.shell.is_ready() && !told {
                 told = true;
@@ -185,10 +214,6 @@ impl Loop {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                input = self.inputs.recv() => match input {
-                    Some(input) => self.shell.network(input),
-                    None => bail!("the kernel does not tell of the network any more"),
-                },
                 Some(ask) = self.asks.recv(), if told => self.shell.answer(ask),
                 done = finished(&mut sweep) => {
                     sweep = None;
@@ -213,17 +238,50 @@ impl Loop {
                     if sample.is_none() && !self.shell.is_taking_samples() {
                         sample = Some(self.shell.sample());
                     }
-                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
                 }
                 () = tokio::time::sleep_until(wait.into()) => {
                     self.shell.network(shunt_control::network::Input::Tick);
                 }
+                // Behind all else: what waits is taken in at every turn anyway.
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.shell.network(input),
+                    None => bail!(DEAF),
+                },
                 // When there is nothing else to do at the moment.
                 () = std::future::ready(()), if self.shell.is_taking_samples() => {
                     self.shell.take_samples();
                 }
             }
         }
+    }
+}
+
+impl Loop {
+    /// Takes in what waits of the network, so that an answer knows of it.
+    fn hear_network(&mut self) -> Result<()> {
+        for _ in 0..BATCH {
+            match self.inputs.try_recv() {
+                Ok(input) => self.shell.network(input),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => bail!(DEAF),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A clock that waits as long again when it was heard late.
+fn beat(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Whatever keeps the loop busy: it goes round.
+fn say_alive(word: &mut Option<Instant>) {
+    if word.is_none_or(|word| word.elapsed() >= WORD) {
+        *word = Some(Instant::now());
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
     }
 }
 

@@ -2,17 +2,20 @@
 //! kernel's news to the director.
 
 mod answers;
+mod keeper;
+mod retired;
 mod samples;
+mod unclaimed;
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use shunt_control::director::fate::Fullness;
-use shunt_control::director::{Clock, Director, Memory, Output, Step};
+use shunt_control::director::{Clock, Director, Output, Step, Write};
 use shunt_control::network;
 use shunt_control::table::{Limits, Table};
 use shunt_datapath::entry::Settings;
@@ -22,7 +25,7 @@ use shunt_model::{Counters, ServerAddress, ServiceKey};
 use tracing::{debug, error, info, warn};
 
 use crate::api::Ask;
-use crate::journal::Journal;
+use crate::journal::{Record, Saved};
 use crate::kernel::attach::Attachments;
 use crate::kernel::callers;
 use crate::kernel::clock;
@@ -30,12 +33,17 @@ use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
 use crate::kernel::ports::Ports;
 use crate::kernel::rcu;
+use crate::kernel::succession;
 use crate::kernel::sweep::{self, Look};
 use crate::kernel::tables::{Shared, Tables};
+use crate::memory::Recalled;
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
 use crate::waiting::{self, Waiting};
+use keeper::Keeper;
+use retired::Retired;
 use samples::Samples;
+use unclaimed::Unclaimed;
 
 /// Everything.
 pub struct Shell {
@@ -49,13 +57,15 @@ pub struct Shell {
     prober: Prober,
     begun: Instant,
     /// Counters of servers that were deleted, which their service still counts.
-    retired: BTreeMap<ServiceKey, Counters>,
+    retired: Retired,
     samples: Samples,
     found: Found,
     swept: Swept,
     known: bool,
-    /// None after it could not be written, until it can.
-    journal: Option<Journal>,
+    /// The devices were looked at once.
+    settled: bool,
+    keeper: Keeper,
+    unclaimed: Unclaimed,
     waiting: Waiting,
     /// When half-open connections were last taken out before their time, and how many were.
     dropping: Instant,
@@ -108,7 +118,7 @@ impl Shell {
         options: Options,
         place: Place,
         object: Object,
-        memory: Option<Memory>,
+        recalled: Recalled,
         prober: Prober,
     ) -> Result<Self> {
         let tables = Tables::open(&place, object.made.clone())?;
@@ -118,23 +128,25 @@ impl Shell {
             tick_ns: clock::tick_ns(object.made.jiffies_rate),
         };
         let table = Table::new(Limits::default());
-        let director = match memory {
-            Some(memory) => {
+        let saved = recalled.saved.unwrap_or_default();
+        let mut memory = saved.memory;
+        let has_orphans = recalled.is_lossy || !saved.unclaimed.is_empty();
+        if has_orphans {
+            memory.nobodys = tables.ids();
+        }
+        let is_known = !memory.changes.is_empty() || has_orphans;
+        let director = match is_known {
+            true => {
                 let pool = |service| tables.pool_of(service);
                 Director::resume(memory, table, sizes, clock, &tables, pool, now)
                     .context("cannot take up the table of the daemon before")?
             }
-            None => Director::new(table, sizes, clock, now),
+            false => Director::new(table, sizes, clock, now),
         };
         let attachments = Attachments::new(place.clone());
         let ports = Ports::open(&place)?;
-        let callers = callers::settle(&place, options.callers == Callers::On).err();
-        if let Some(error) = &callers {
-            warn!(
-                why = format!("{error:#}"),
-                "processes on this machine are given no servers"
-            );
-        }
+        let keeper = Keeper::new(&place, recalled.losses);
+        let unclaimed = Unclaimed::new(tables.endpoints(), &tables.settings(), has_orphans);
         let mut shell = Self {
             options,
             place,
@@ -145,16 +157,18 @@ impl Shell {
             ports,
             prober,
             begun: now,
-            retired: BTreeMap::new(),
+            retired: Retired::new(saved.retired),
             samples: Samples::default(),
             found: Found::default(),
             swept: Swept::default(),
             known: false,
-            journal: None,
+            settled: false,
+            keeper,
+            unclaimed,
             waiting: Waiting::default(),
             dropping: now,
             dropped: 0,
-            callers: callers.map(|error| format!("{error:#}")),
+            callers: None,
         };
         shell.remember_all();
         Ok(shell)
@@ -183,6 +197,8 @@ impl Shell {
         while let Some(output) = self.director.poll() {
             match output {
                 Output::Write(write) => {
+                    self.unclaimed.follow(&write);
+                    let write = self.unclaimed.with_theirs(write);
                     debug!(?write, "table written");
                     if let Err(error) = self.tables.write(&write) {
                         error!(%error, "packet path not as it should be");
@@ -194,7 +210,7 @@ impl Shell {
                 } => self.prober.probe(interface, neighbour),
                 Output::Devices => look = true,
                 Output::Pool(service) => self.director.renew(&service, &self.tables),
-                Output::Remember(step) => self.remember(&step),
+                Output::Remember(step) => self.remember(step),
             }
         }
         if look && self.known {
@@ -204,29 +220,37 @@ impl Shell {
         self.waiting.review(|key, at| director.is_awaited(key, at));
     }
 
-    fn remember(&mut self, step: &Step) {
-        let added = self.journal.as_mut().map(|journal| journal.add(step));
-        if !matches!(added, Some(Ok(()))) {
+    fn remember(&mut self, step: Step) {
+        let records = step.records().into_iter().map(Record::Director);
+        let records: Vec<Record> = records.chain(self.retired.records()).collect();
+        if !self.keeper.add(&records) {
             self.remember_all();
         }
     }
 
     /// Writes down everything at once: at the start, and after a step could not be added.
     fn remember_all(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            journal.settle();
-        }
-        self.journal = match Journal::begin(&self.place.memory(), &self.director.memory()) {
-            Ok(journal) => Some(journal),
-            Err(error) => {
-                error!(%error, action = "trying again", "table not written down");
-                None
-            }
+        let saved = Saved {
+            memory: self.director.memory(),
+            retired: self.retired.all().clone(),
+            unclaimed: self.unclaimed.kept(),
+            path: Some(self.object.made.clone()),
         };
+        self.keeper.begin(&saved);
+    }
+
+    /// Says no to a change that could not be written down.
+    fn keep_room(&mut self, change: &Change) -> Result<(), Refusal> {
+        let left = self.director.memory_of_left();
+        if !self.keeper.has_room(change, left) {
+            self.remember_all();
+        }
+        self.keeper.refusal(change, left).map_or(Ok(()), Err)
     }
 
     /// Looks whether the devices are as they shall be: nobody tells of a program that somebody took
-    /// off, or of the other end of a pair that stopped to poll.
+    /// off, of one that was in the way and is gone, or of the other end of a pair that stopped to
+    /// poll.
     pub fn look_at_devices(&mut self) {
         if self.known {
             self.attach();
@@ -253,6 +277,23 @@ impl Shell {
                     "device not attached"
                 );
             }
+        }
+        if !self.settled {
+            self.settled = true;
+            self.give_servers_to_callers();
+            // All tables are written, and every device has our programs.
+            if succession::finish(&self.place) {
+                self.tables.occupy_all();
+            }
+        }
+    }
+
+    fn give_servers_to_callers(&mut self) {
+        let wanted = self.options.callers == Callers::On;
+        let error = callers::settle(&self.place, wanted).err();
+        self.callers = error.map(|error| format!("{error:#}"));
+        if let Some(why) = &self.callers {
+            warn!(why, "processes on this machine are given no servers");
         }
     }
 
@@ -333,9 +374,22 @@ impl Shell {
             .filled(fullness(&found, &self.object.made.capacity));
         self.dropped += found.dropped;
         self.found = found;
-        match &mut self.journal {
-            Some(journal) => journal.tend(),
-            None => self.remember_all(),
+        if self.settled {
+            self.take_out_unclaimed();
+        }
+        if !self.keeper.tend() {
+            self.remember_all();
+        }
+    }
+
+    /// What stands in the packet path without an owner goes, unless its owner may only be
+    /// forgotten.
+    fn take_out_unclaimed(&mut self) {
+        for (address, word) in self.unclaimed.take_leftovers() {
+            let write = Write::EndpointRemove { address, word };
+            if let Err(error) = self.tables.write(&write) {
+                error!(%error, "packet path not as it should be");
+            }
         }
     }
 
@@ -361,8 +415,8 @@ impl Shell {
             Ask::Services(key, answer) => {
                 let _ = answer.send(self.services(key));
             }
-            Ask::Connections(lines) => self.connections(lines),
-            Ask::Count(answer) => self.count(answer),
+            Ask::Connections(lines, place) => self.connections(lines, place),
+            Ask::Count(answer, place) => self.count(answer, place),
             Ask::Timeouts(answer) => {
                 let _ = answer.send(self.director.table().timeouts());
             }
@@ -385,7 +439,8 @@ impl Shell {
     }
 
     fn change(&mut self, change: &Change) -> Result<Done, Refusal> {
-        self.retire(change);
+        self.keep_room(change)?;
+        let retiring = self.retiring(change);
         let mut result = self.director.change(change, &self.tables, Instant::now());
         let is_full = matches!(&result, Err(refusal) if refusal.reason == Reason::NoRoom);
         if is_full && rcu::wait() {
@@ -394,59 +449,21 @@ impl Shell {
             self.director.pools_settled();
             result = self.director.change(change, &self.tables, Instant::now());
         }
-        if let (Ok(_), Change::Zero { key }) = (&result, change) {
-            self.zero(*key);
-        }
         if result.is_ok() {
+            self.retire(change, retiring);
             self.samples.follow(change);
         }
         self.carry_out();
+        if self.retired.has_news() {
+            self.remember(Step::default());
+        }
+        if let (Ok(_), Some(refusal)) = (&result, self.keeper.unkept(change)) {
+            result = Err(refusal);
+        }
         match &result {
             Ok(_) => info!(%change, "table changed"),
             Err(refusal) => info!(why = refusal.text, "change refused"),
         }
         result
-    }
-
-    /// A service goes on counting what its deleted servers carried, as IPVS does.
-    fn retire(&mut self, change: &Change) {
-        match change {
-            Change::DeleteServer { key, at } => {
-                let known = self.director.table().service(key);
-                if known.is_some_and(|entry| entry.server(*at).is_some()) {
-                    let counters = self.counted(key, *at);
-                    *self.retired.entry(*key).or_default() += counters;
-                }
-            }
-            Change::AddServer { key, server } => {
-                // The same server again finds its old counters: they are no longer retired.
-                let counters = self.counted(key, server.at);
-                let known = self.director.table().service(key);
-                if known.is_some_and(|entry| entry.server(server.at).is_none()) {
-                    let retired = self.retired.entry(*key).or_default();
-                    *retired = *retired - counters;
-                }
-            }
-            // A service that is made again finds its connections, and counts from zero.
-            Change::DeleteService { key } => self.zero(Some(*key)),
-            Change::Flush => self.zero(None),
-            _ => {}
-        }
-    }
-
-    fn zero(&mut self, key: Option<ServiceKey>) {
-        let servers = match key {
-            Some(key) => self.director.server_ids_of(&key),
-            None => self.director.names().servers.into_keys().collect(),
-        };
-        for id in servers {
-            if let Err(error) = self.tables.forget(id) {
-                error!(%error, "counters not zeroed");
-            }
-        }
-        match key {
-            Some(key) => drop(self.retired.remove(&key)),
-            None => self.retired.clear(),
-        }
     }
 }

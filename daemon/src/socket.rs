@@ -1,57 +1,124 @@
-//! The local socket: one daemon a namespace, root and a group may speak to it.
+//! The local socket: one daemon a namespace, and who may open its door.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::fs::{self, File};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::{Group, chown};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::{Gid, Group, chown};
+use tracing::warn;
 
+use crate::api;
 use crate::kernel::place::Place;
 
-/// Members of this group may use the socket, if the group exists.
-const GROUP: &str = "shunt";
+/// A name without a file: sockets of that kind belong to the network namespace itself, whatever
+/// file systems its processes see.
+const NAME: &str = "shunt-director";
 
 /// Held as long as the daemon lives: the kernel lets go of it whatever happens.
 #[derive(Debug)]
-pub struct Only(#[allow(dead_code)] Flock<fs::File>);
+pub struct Only {
+    _notes: Flock<File>,
+    _pins: Flock<File>,
+    _name: Option<UnixListener>,
+}
 
-/// Makes sure that this is the only daemon of the namespace.
+/// Makes sure that this is the only daemon of the namespace, of the notes and of the pins. Another
+/// may have notes elsewhere and the same pins, or the other way round.
 pub fn only_one(place: &Place) -> Result<Only> {
-    let path = place.runtime.join("lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    let notes = place.runtime.join("lock");
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(&notes);
+    let file = file.with_context(|| format!("cannot open {}", notes.display()))?;
+    // A file of an earlier version was readable by all, and who can read it can lock it.
+    let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    let notes = lock(file, &notes)?;
+    let pins = place.pins.parent().unwrap_or(&place.pins);
+    let folder = File::open(pins).with_context(|| format!("cannot open {}", pins.display()))?;
+    Ok(Only {
+        _notes: notes,
+        _pins: lock(folder, pins)?,
+        _name: take_name()?,
+    })
+}
+
+fn lock(file: File, path: &Path) -> Result<Flock<File>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Only(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-            bail!(
-                "a shuntd is running in this network namespace already ({})",
-                path.display()
-            )
-        }
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => bail!(
+            "a shuntd is running in this network namespace already ({} is locked)",
+            path.display()
+        ),
         Err((_, error)) => bail!("cannot lock {}: {error}", path.display()),
     }
 }
 
-/// Listens, in place of whatever an earlier daemon left.
-pub fn listen(place: &Place) -> Result<UnixListener> {
+/// Takes the name of the namespace's director. Any process may take a name; only one that
+/// administers the network is believed to be a director.
+fn take_name() -> Result<Option<UnixListener>> {
+    let name = SocketAddr::from_abstract_name(NAME).context("cannot name a socket")?;
+    match UnixListener::bind_addr(&name) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let holder = UnixStream::connect_addr(&name).ok();
+            let holder = holder.and_then(|held| getsockopt(&held, PeerCredentials).ok());
+            let process = holder.map_or(0, |holder| holder.pid());
+            if api::administers(process) {
+                bail!(
+                    "a shuntd is running in this network namespace already (process {process} \
+                     has the socket @{NAME})"
+                );
+            }
+            warn!(
+                socket = format!("@{NAME}"),
+                process,
+                action = "going on",
+                "a process that may not administer this network has the director's name"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot take the name @{NAME}")),
+    }
+}
+
+/// The group whose members may ask, if it exists.
+pub fn group(name: &str) -> Option<Gid> {
+    Some(Group::from_name(name).ok()??.gid)
+}
+
+/// Listens, in place of whatever an earlier daemon left. The group may come up to the socket, and
+/// see nothing else of the folder.
+pub fn listen(place: &Place, group: Option<Gid>) -> Result<UnixListener> {
     let path = place.socket();
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path)
         .with_context(|| format!("cannot listen at {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-    if let Ok(Some(group)) = Group::from_name(GROUP) {
-        chown(&path, None, Some(group.gid))
-            .with_context(|| format!("cannot give {} to group {GROUP}", path.display()))?;
-    }
+    open_to(&path, 0o600, 0o660, group)?;
+    open_to(&place.runtime, 0o700, 0o710, group)?;
     listener
         .set_nonblocking(true)
         .context("cannot listen without waiting")?;
     Ok(listener)
+}
+
+/// Gives a path to its owner alone, or to the group too.
+fn open_to(path: &Path, alone: u32, shared: u32, group: Option<Gid>) -> Result<()> {
+    let set = |mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("cannot set the mode of {}", path.display()))
+    };
+    set(alone)?;
+    if let Some(group) = group {
+        chown(path, None, Some(group))
+            .with_context(|| format!("cannot give {} to group {group}", path.display()))?;
+        set(shared)?;
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@
 pub mod id;
 
 use crate::addressed;
+use crate::claim;
 use crate::connection::{self, Meta, TEMPLATE};
 use crate::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
 use crate::family::Family;
@@ -115,13 +116,16 @@ fn go_on<F: Family, P: Frame, T: Tables>(
     if endpoint & BACK != 0 {
         return to_client(frame, tables, packet, ports, server, id, once);
     }
+    if packet.ttl <= 1 && !server.is_here() {
+        return Word::answer(Bounce::TimeExceeded, 0);
+    }
     let opened = if once && packet.part == Part::First {
         frame.one_packet(tables, id).open()
     } else if once {
         walk::count_connection(tables, id);
         Ok(id)
     } else {
-        let opened = frame.begin(tables, ports, id, endpoint).open();
+        let opened = claim::begin(frame, tables, packet, ports, id, endpoint);
         remember(tables, F::key(packet.source, ports.source, endpoint));
         opened
     };
@@ -155,7 +159,8 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         remember(tables, F::key(packet.target, ports.target, server.service));
     }
     let hop = F::route(tables, packet.target) & 0x3ff;
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, packet.target) else {
+    let from = F::from_words(server.virtual_address);
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -291,7 +296,7 @@ fn is_read<F: Family, P: Frame, T: Tables>(
     let Some(desk) = tables.desk() else {
         return false;
     };
-    if packet.protocol != UDP || matches!(packet.part, Part::Later(_)) {
+    if packet.protocol != UDP || packet.part == Part::Later {
         return false;
     }
     let from = packet.l4.wrapping_add(8);

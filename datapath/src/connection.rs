@@ -218,7 +218,8 @@ pub fn is_active(state: State) -> bool {
 }
 
 /// Whether an entry in this state may give way to a new flow when both its buckets are full:
-/// half-open, or closed for good. Nothing a live connection needs.
+/// half-open, or closed for good. Nothing a live connection needs. In any other state it may while
+/// it is not proved ([`Meta::yields`]).
 #[inline(always)]
 #[must_use]
 pub const fn may_give_way(state: State) -> bool {
@@ -272,6 +273,11 @@ impl Meta {
     pub const NO_OUTPUT: u32 = 1 << 6;
     /// The connection's client has a template.
     pub const CONTROLLED: u32 = 1 << 7;
+    /// What has been heard of a connection since its first packet: all bits of it say that it is
+    /// proved. An answer that passes here proves it at once. Where none passes, three more packets
+    /// of the client do, which a sender of many single packets does not have.
+    pub const PROVED: u32 = 3 << 8;
+    const HEARD: u32 = 1 << 8;
     const LOW: u32 = 0x3ff;
 
     #[inline(always)]
@@ -313,6 +319,41 @@ impl Meta {
         self.0 & Self::LOW
     }
 
+    /// The bits of [`Meta::PROVED`] after one more packet: an answer, or one of the client.
+    #[inline(always)]
+    #[must_use]
+    pub fn heard(self, output: bool) -> u32 {
+        let so_far = self.0 & Self::PROVED;
+        if output {
+            Self::PROVED
+        } else if self.has(Self::NO_OUTPUT) && so_far != Self::PROVED {
+            so_far.wrapping_add(Self::HEARD)
+        } else {
+            so_far
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn is_proved(self) -> bool {
+        self.0 & Self::PROVED == Self::PROVED
+    }
+
+    /// Whether nothing but flags would change.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_as(self, now: u32, state: State, proved: u32) -> bool {
+        const FLAGS: u32 = Meta::INACTIVE | Meta::NO_OUTPUT | Meta::CONTROLLED;
+        self.0 & !FLAGS == now << 10 | state | proved
+    }
+
+    /// 1 if an entry gives way to a new one when both its buckets are full, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub fn yields(self) -> u32 {
+        gives_way(self.state()) | !self.is_proved() as u32
+    }
+
     #[inline(always)]
     #[must_use]
     pub fn seen(self, now: u32) -> Self {
@@ -324,7 +365,7 @@ impl Meta {
     #[must_use]
     pub fn template(now: u32, lives: u32, state: State) -> Self {
         let passed = TEMPLATE_LIVES.saturating_sub(lives);
-        Self::new(now.wrapping_sub(passed), state, 0)
+        Self::new(now.wrapping_sub(passed), state, Self::PROVED)
     }
 
     #[inline(always)]

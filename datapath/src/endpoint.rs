@@ -8,8 +8,8 @@
 use core::sync::atomic::{Ordering, fence};
 
 use crate::entry::{Bucket4, Bucket6};
-use crate::family::endpoint_hash;
-use crate::flows::{first, second};
+use crate::family::{endpoint_hash4, endpoint_hash6};
+use crate::hash::{first, second};
 
 /// An endpoint of either family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,123 +24,208 @@ pub struct Endpoint {
 /// A bucket of endpoints.
 pub trait Bucket {
     const SLOTS: usize;
+    /// What chooses the two buckets of an endpoint.
+    fn hash(address: [u64; 2], word: u32, seed: u64) -> u64;
     fn get(&self, slot: usize) -> Endpoint;
     fn put(&mut self, slot: usize, endpoint: Endpoint);
 }
 
-/// Both buckets of an endpoint are full, and nothing in the first one can move.
+/// A table of endpoints as its writer sees it.
+pub trait Slots {
+    /// Endpoints a bucket.
+    const SLOTS: usize;
+    /// How many buckets there are: a power of two.
+    fn buckets(&self) -> usize;
+    /// What chooses the two buckets of an endpoint.
+    fn hash(address: [u64; 2], word: u32, seed: u64) -> u64;
+    fn get(&self, bucket: usize, slot: usize) -> Endpoint;
+    fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint);
+    /// The place of an endpoint whose first bucket this is, and which lies in its second one.
+    fn displaced(&self, seed: u64, home: usize) -> Option<(usize, usize)>;
+}
+
+impl<B: Bucket> Slots for [B] {
+    const SLOTS: usize = B::SLOTS;
+
+    fn buckets(&self) -> usize {
+        self.len()
+    }
+
+    fn hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
+        B::hash(address, word, seed)
+    }
+
+    fn get(&self, bucket: usize, slot: usize) -> Endpoint {
+        let bucket = <[B]>::get(self, bucket);
+        bucket.map(|bucket| bucket.get(slot)).unwrap_or_default()
+    }
+
+    fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint) {
+        if let Some(bucket) = self.get_mut(bucket) {
+            bucket.put(slot, endpoint);
+        }
+    }
+
+    fn displaced(&self, seed: u64, home: usize) -> Option<(usize, usize)> {
+        let mut places =
+            (0..self.len()).flat_map(|bucket| (0..B::SLOTS).map(move |slot| (bucket, slot)));
+        places.find(|(bucket, slot)| {
+            let endpoint = Slots::get(self, *bucket, *slot);
+            *bucket != home && endpoint.word != 0 && homes(self, seed, &endpoint)[0] == home
+        })
+    }
+}
+
+/// There is no room for an endpoint, whatever else moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
 /// The word of a slot that is being rewritten: not free, and of no kind that is looked up.
-const HELD: u32 = 0xff << 24;
+pub const HELD: u32 = 0xff << 24;
 
-/// Puts an endpoint into the table, or gives one that is there another id. `buckets` must be as
-/// many as a power of two.
-pub fn place<B: Bucket>(buckets: &mut [B], seed: u64, endpoint: Endpoint) -> Result<(), Full> {
-    let [home, away] = homes(buckets, seed, &endpoint);
-    for bucket in [home, away] {
-        if let Some(slot) = slot_of(buckets, bucket, &endpoint) {
-            put(buckets, bucket, slot, endpoint);
+/// Buckets that a search for room looks at. While two fifths of all slots are free, it ends after a
+/// dozen.
+const SEARCHED: usize = 256;
+
+/// Puts an endpoint into the table, or gives one that is there another id.
+pub fn place<S: Slots + ?Sized>(table: &mut S, seed: u64, endpoint: Endpoint) -> Result<(), Full> {
+    let homes = homes(table, seed, &endpoint);
+    for bucket in homes {
+        if let Some(slot) = slot_of(table, bucket, &endpoint) {
+            table.put(bucket, slot, endpoint);
             return Ok(());
         }
     }
-    for bucket in [home, away] {
-        if let Some(slot) = free(buckets, bucket) {
-            put(buckets, bucket, slot, endpoint);
+    for bucket in homes {
+        if let Some(slot) = free(table, bucket) {
+            table.put(bucket, slot, endpoint);
             return Ok(());
         }
     }
-    make_room(buckets, seed, home, endpoint)
+    make_room(table, seed, homes, endpoint)
 }
 
-/// Moves one endpoint of a full bucket to its second one, and takes its slot.
-fn make_room<B: Bucket>(
-    buckets: &mut [B],
+/// A bucket that a search came to: by moving the endpoint in this slot of an earlier one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    bucket: usize,
+    /// The place of that earlier one among the steps, and the slot there.
+    from: usize,
+    slot: usize,
+}
+
+/// Moves endpoints of full buckets to their second ones until one of the two buckets has room, and
+/// takes it. Searched in width, so that the fewest move. None moves from its second bucket to its
+/// first: a packet that has looked there would find it in neither.
+fn make_room<S: Slots + ?Sized>(
+    table: &mut S,
     seed: u64,
-    home: usize,
+    [home, away]: [usize; 2],
     endpoint: Endpoint,
 ) -> Result<(), Full> {
-    for slot in 0..B::SLOTS {
-        let other = get(buckets, home, slot);
-        let [first, away] = homes(buckets, seed, &other);
-        // One that is here because its first bucket was full cannot go back there.
-        if first != home || away == home {
-            continue;
+    let mut steps = [Step::default(); SEARCHED];
+    let (mut known, mut at) = (0, 0);
+    for bucket in [home, away] {
+        note(
+            &mut steps,
+            &mut known,
+            Step {
+                bucket,
+                from: usize::MAX,
+                slot: 0,
+            },
+        );
+    }
+    while let Some(step) = steps.get(at).filter(|_| at < known).copied() {
+        for slot in 0..S::SLOTS {
+            let [first, second] = homes(table, seed, &table.get(step.bucket, slot));
+            if first != step.bucket || second == first {
+                continue;
+            }
+            if let Some(place) = free(table, second) {
+                carry(table, &steps, (at, slot), (second, place), endpoint);
+                return Ok(());
+            }
+            note(
+                &mut steps,
+                &mut known,
+                Step {
+                    bucket: second,
+                    from: at,
+                    slot,
+                },
+            );
         }
-        if let Some(place) = free(buckets, away) {
-            put(buckets, away, place, other);
-            put(buckets, home, slot, endpoint);
-            return Ok(());
-        }
+        at = at.saturating_add(1);
     }
     Err(Full)
 }
 
+/// Adds a bucket to those that are to be looked at, once.
+fn note(steps: &mut [Step; SEARCHED], known: &mut usize, step: Step) {
+    let is_known = steps
+        .iter()
+        .take(*known)
+        .any(|other| other.bucket == step.bucket);
+    if let Some(place) = steps.get_mut(*known).filter(|_| !is_known) {
+        *place = step;
+        *known = known.saturating_add(1);
+    }
+}
+
+/// Moves what lies in the slot of a step to a free place, what led to that step into the slot, and
+/// so on; the endpoint itself takes the last one.
+fn carry<S: Slots + ?Sized>(
+    table: &mut S,
+    steps: &[Step; SEARCHED],
+    (mut at, mut slot): (usize, usize),
+    mut to: (usize, usize),
+    endpoint: Endpoint,
+) {
+    // The way back is no longer than the way here.
+    while let Some(step) = steps.get(at).copied() {
+        let moved = table.get(step.bucket, slot);
+        table.put(to.0, to.1, moved);
+        to = (step.bucket, slot);
+        (at, slot) = (step.from, step.slot);
+    }
+    table.put(to.0, to.1, endpoint);
+}
+
 /// Takes an endpoint out. False if it is not there.
-pub fn remove<B: Bucket>(buckets: &mut [B], seed: u64, endpoint: Endpoint) -> bool {
-    let place = homes(buckets, seed, &endpoint)
+pub fn remove<S: Slots + ?Sized>(table: &mut S, seed: u64, endpoint: Endpoint) -> bool {
+    let place = homes(table, seed, &endpoint)
         .into_iter()
-        .find_map(|bucket| Some((bucket, slot_of(buckets, bucket, &endpoint)?)));
+        .find_map(|bucket| Some((bucket, slot_of(table, bucket, &endpoint)?)));
     let Some((mut bucket, mut slot)) = place else {
         return false;
     };
     // Each turn brings one endpoint to its first bucket, so there are no more turns than endpoints.
-    while let Some((from, at)) = displaced(buckets, seed, bucket) {
-        let endpoint = get(buckets, from, at);
-        put(buckets, bucket, slot, endpoint);
+    while let Some((from, at)) = table.displaced(seed, bucket) {
+        let endpoint = table.get(from, at);
+        table.put(bucket, slot, endpoint);
         (bucket, slot) = (from, at);
     }
-    put(buckets, bucket, slot, Endpoint::default());
+    table.put(bucket, slot, Endpoint::default());
     true
 }
 
-/// An endpoint that belongs into this bucket and lies in its second one.
-fn displaced<B: Bucket>(buckets: &[B], seed: u64, home: usize) -> Option<(usize, usize)> {
-    for bucket in 0..buckets.len() {
-        if bucket == home {
-            continue;
-        }
-        for slot in 0..B::SLOTS {
-            let endpoint = get(buckets, bucket, slot);
-            let [first, _] = homes(buckets, seed, &endpoint);
-            if endpoint.word != 0 && first == home {
-                return Some((bucket, slot));
-            }
-        }
-    }
-    None
-}
-
 /// The two buckets of an endpoint.
-fn homes<B>(buckets: &[B], seed: u64, endpoint: &Endpoint) -> [usize; 2] {
-    let mask = buckets.len().wrapping_sub(1) as u32;
-    let hash = endpoint_hash(endpoint.address, endpoint.word, seed);
+pub fn homes<S: Slots + ?Sized>(table: &S, seed: u64, endpoint: &Endpoint) -> [usize; 2] {
+    let mask = table.buckets().wrapping_sub(1) as u32;
+    let hash = S::hash(endpoint.address, endpoint.word, seed);
     [first(hash, mask) as usize, second(hash, mask) as usize]
 }
 
-fn slot_of<B: Bucket>(buckets: &[B], bucket: usize, endpoint: &Endpoint) -> Option<usize> {
-    (0..B::SLOTS).find(|slot| {
-        let there = get(buckets, bucket, *slot);
+fn slot_of<S: Slots + ?Sized>(table: &S, bucket: usize, endpoint: &Endpoint) -> Option<usize> {
+    (0..S::SLOTS).find(|slot| {
+        let there = table.get(bucket, *slot);
         there.word == endpoint.word && there.address == endpoint.address
     })
 }
 
-fn free<B: Bucket>(buckets: &[B], bucket: usize) -> Option<usize> {
-    (0..B::SLOTS).find(|slot| get(buckets, bucket, *slot).word == 0)
-}
-
-fn get<B: Bucket>(buckets: &[B], bucket: usize, slot: usize) -> Endpoint {
-    buckets
-        .get(bucket)
-        .map(|bucket| bucket.get(slot))
-        .unwrap_or_default()
-}
-
-fn put<B: Bucket>(buckets: &mut [B], bucket: usize, slot: usize, endpoint: Endpoint) {
-    if let Some(bucket) = buckets.get_mut(bucket) {
-        bucket.put(slot, endpoint);
-    }
+fn free<S: Slots + ?Sized>(table: &S, bucket: usize) -> Option<usize> {
+    (0..S::SLOTS).find(|slot| table.get(bucket, *slot).word == 0)
 }
 
 /// Writes a slot that packets read at the same time: the word last, and cleared first. A slot that
@@ -167,6 +252,10 @@ macro_rules! write {
 impl Bucket for Bucket4 {
     const SLOTS: usize = 4;
 
+    fn hash([low, _]: [u64; 2], word: u32, seed: u64) -> u64 {
+        endpoint_hash4(low as u32, word, seed)
+    }
+
     fn get(&self, slot: usize) -> Endpoint {
         let slot = self.slots.get(slot).copied().unwrap_or_default();
         Endpoint {
@@ -185,6 +274,10 @@ impl Bucket for Bucket4 {
 
 impl Bucket for Bucket6 {
     const SLOTS: usize = 2;
+
+    fn hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
+        endpoint_hash6(address, word, seed)
+    }
 
     fn get(&self, slot: usize) -> Endpoint {
         let slot = self.slots.get(slot).copied().unwrap_or_default();
@@ -226,7 +319,7 @@ mod tests {
     fn keeps_the_rule<B: Bucket>(buckets: &[B]) -> bool {
         (0..buckets.len()).all(|bucket| {
             (0..B::SLOTS).all(|slot| {
-                let there = get(buckets, bucket, slot);
+                let there = Slots::get(buckets, bucket, slot);
                 let [home, away] = homes(buckets, SEED, &there);
                 let is_away = bucket != home;
                 there.word == 0 || !is_away || (bucket == away && free(buckets, home).is_none())
@@ -241,7 +334,7 @@ mod tests {
             None if free(buckets, home).is_some() => return None,
             None => away,
         };
-        slot_of(buckets, bucket, wanted).map(|slot| get(buckets, bucket, slot).id)
+        slot_of(buckets, bucket, wanted).map(|slot| Slots::get(buckets, bucket, slot).id)
     }
 
     fn is_as_a_map<B: Bucket>(mut buckets: Vec<B>, steps: &[(u8, bool)]) {
@@ -249,19 +342,51 @@ mod tests {
         for (turn, (number, placed)) in steps.iter().enumerate() {
             let endpoint = endpoint(u32::from(*number), turn as u32 + 1);
             if *placed {
-                if place(&mut buckets, SEED, endpoint).is_ok() {
+                if place(&mut buckets[..], SEED, endpoint).is_ok() {
                     model.insert(*number, endpoint.id);
                 } else {
                     assert!(!model.contains_key(number));
                 }
             } else {
                 let was_there = model.remove(number).is_some();
-                assert_eq!(remove(&mut buckets, SEED, endpoint), was_there);
+                assert_eq!(remove(&mut buckets[..], SEED, endpoint), was_there);
             }
             assert!(keeps_the_rule(&buckets));
             for number in 0..=u8::MAX {
                 let wanted = super::tests::endpoint(u32::from(number), 0);
                 assert_eq!(find(&buckets, &wanted), model.get(&number).copied());
+            }
+        }
+    }
+
+    /// How many neighbours a table takes before it refuses one.
+    fn fills<B: Bucket>(mut buckets: Vec<B>, address: impl Fn(u64) -> [u64; 2]) -> usize {
+        let room = buckets.len() * B::SLOTS;
+        let word = endpoint_word(0x5000, 6, kind::SERVICE);
+        let taken = (0..room as u64).position(|number| {
+            let address = address(number);
+            let endpoint = Endpoint {
+                address,
+                word,
+                id: 1,
+            };
+            place(&mut buckets[..], SEED, endpoint).is_err()
+        });
+        assert!(keeps_the_rule(&buckets));
+        taken.unwrap_or(room) * 100 / room
+    }
+
+    // The director admits as many as fill three fifths.
+    #[test]
+    fn a_table_refuses_nobody_before_it_is_nearly_full() {
+        for bits in [8, 10, 12] {
+            let narrow = std::vec![Bucket4 { slots: [Endpoint4::default(); 4] }; 1 << bits];
+            let filled = fills(narrow, |n| [u64::from((0x0a00_0000 | n as u32).to_be()), 0]);
+            assert!(filled >= 60, "IPv4, {bits} bits: {filled} %");
+            for shift in [0, 16] {
+                let wide = std::vec![Bucket6 { slots: [Endpoint6::default(); 2] }; 1 << bits];
+                let filled = fills(wide, |n| [0xb80d_0120, (n << shift).to_be()]);
+                assert!(filled >= 60, "IPv6, {bits} bits: {filled} %");
             }
         }
     }

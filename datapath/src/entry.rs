@@ -10,7 +10,12 @@ pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, nat, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 6;
+
+/// The version of what connections lie in: flows, translations, calls and counts of servers, with
+/// the hashes by which their entries are found. A packet path of another [`LAYOUT`] and the same
+/// version of this takes these tables over as they are, with every connection.
+pub const CONNECTIONS: u32 = 2;
 
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
@@ -366,6 +371,13 @@ pub struct Server {
 const _: () = assert!(size_of::<Server>() == 128);
 
 impl Server {
+    /// Whether it is the director itself, to which no hop leads.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.method == method::LOCAL || self.method == method::HERE
+    }
+
     /// Whether its answers are known by where they come from.
     #[inline(always)]
     #[must_use]

@@ -3,6 +3,7 @@
 use crate::checksum;
 use crate::entry::{Bucket4, Bucket6, NONE};
 use crate::flows::{Key, Layout, Narrow, Wide};
+use crate::hash;
 use crate::tables::Tables;
 
 /// An address family.
@@ -55,15 +56,18 @@ pub struct V4;
 #[derive(Clone, Copy, Debug)]
 pub struct V6;
 
-/// A seeded hash of an endpoint; both buckets are made of it as those of a flow.
+/// The hash of an IPv4 endpoint: address and word fill one word of the hash.
 #[inline(always)]
 #[must_use]
-pub fn endpoint_hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
-    let a = (address[0] ^ seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    // As in `flows::hash`: the last bytes of the address must reach the low bits.
-    let a = a ^ a >> 32 ^ address[1] ^ word as u64;
-    let a = (a ^ a >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    a ^ a >> 32
+pub fn endpoint_hash4(address: u32, word: u32, seed: u64) -> u64 {
+    hash::narrow(address as u64 | (word as u64) << 32, 0, seed)
+}
+
+/// The hash of an IPv6 endpoint.
+#[inline(always)]
+#[must_use]
+pub fn endpoint_hash6(address: [u64; 2], word: u32, seed: u64) -> u64 {
+    hash::wide(address, word as u64, seed)
 }
 
 impl Family for V4 {
@@ -116,15 +120,15 @@ impl Family for V4 {
     #[inline(always)]
     fn endpoint<T: Tables>(tables: &T, address: u32, word: u32) -> u32 {
         let shape = tables.shape();
-        let hash = endpoint_hash([address as u64, 0], word, shape.seed);
-        let Some(bucket) = tables.endpoint4(crate::flows::first(hash, shape.endpoint4_mask)) else {
+        let mixed = endpoint_hash4(address, word, shape.seed);
+        let Some(bucket) = tables.endpoint4(hash::first(mixed, shape.endpoint4_mask)) else {
             return NONE;
         };
         let (id, full) = endpoint_in4(bucket, address, word);
         if id != NONE || !full {
             return id;
         }
-        match tables.endpoint4(crate::flows::second(hash, shape.endpoint4_mask)) {
+        match tables.endpoint4(hash::second(mixed, shape.endpoint4_mask)) {
             Some(bucket) => endpoint_in4(bucket, address, word).0,
             None => NONE,
         }
@@ -223,15 +227,15 @@ impl Family for V6 {
     #[inline(always)]
     fn endpoint<T: Tables>(tables: &T, address: [u64; 2], word: u32) -> u32 {
         let shape = tables.shape();
-        let hash = endpoint_hash(address, word, shape.seed);
-        let Some(bucket) = tables.endpoint6(crate::flows::first(hash, shape.endpoint6_mask)) else {
+        let mixed = endpoint_hash6(address, word, shape.seed);
+        let Some(bucket) = tables.endpoint6(hash::first(mixed, shape.endpoint6_mask)) else {
             return NONE;
         };
         let (id, full) = endpoint_in6(bucket, address, word);
         if id != NONE || !full {
             return id;
         }
-        match tables.endpoint6(crate::flows::second(hash, shape.endpoint6_mask)) {
+        match tables.endpoint6(hash::second(mixed, shape.endpoint6_mask)) {
             Some(bucket) => endpoint_in6(bucket, address, word).0,
             None => NONE,
         }
@@ -263,7 +267,11 @@ impl Family for V6 {
         let multicast = address[0] as u8 == 0xff;
         // The unspecified address and the loopback: all zero but for the last bit.
         let nobody = address[0] == 0 && u64::from_be(address[1]) <= 1;
-        !multicast && !nobody
+        // RFC 4291, 2.5.5.2: no host has an IPv4 address that is mapped into IPv6 on the wire.
+        let mapped = address[0] == 0 && address[1] as u32 == 0xffff_0000;
+        // RFC 4291, 2.5.6: routers must not forward what comes from a link-local address.
+        let local = address[0] as u16 & 0xc0ff == 0x80fe;
+        !multicast && !nobody && !mapped && !local
     }
 
     #[inline(always)]
@@ -309,26 +317,4 @@ fn endpoint_in6(bucket: &Bucket6, address: [u64; 2], word: u32) -> (u32, bool) {
         return (b.id, false);
     }
     (NONE, a.word != 0 && b.word != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flows::first;
-    use std::vec::Vec;
-
-    #[test]
-    fn neighbouring_addresses_lie_in_many_buckets() {
-        for shift in [0, 24, 56] {
-            let bucket = |n: u64| first(endpoint_hash([1, n << shift], 80, 0x5eed), 0xffff);
-            let mut buckets: Vec<u32> = (1..=200).map(bucket).collect();
-            buckets.sort_unstable();
-            buckets.dedup();
-            assert!(
-                buckets.len() > 190,
-                "shifted by {shift}: {} buckets",
-                buckets.len()
-            );
-        }
-    }
 }

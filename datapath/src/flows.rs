@@ -19,8 +19,10 @@
 //! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
 //!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
 
-use crate::connection::{Meta, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
+use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
 use crate::entry::BACK;
+use crate::hash;
+pub use crate::hash::{first, second};
 
 /// Never used since the table was made.
 pub const FREE: u64 = 0;
@@ -151,38 +153,16 @@ impl Key {
     }
 }
 
-/// A seeded hash of a key: its low and high halves choose the two buckets. Two multiplications;
-/// the seed is drawn when the table is made, so that nobody outside can aim at a bucket.
+/// The hash of a key.
 #[inline(always)]
 #[must_use]
-pub fn hash(key: &Key, seed: u64) -> u64 {
-    let a = (key.first ^ key.tag ^ seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let a = a ^ a >> 32;
-    let a = (a ^ key.address[0]).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    let a = a ^ a >> 29;
-    // The last bytes of an address are the highest here: a product alone would leave them there,
-    // and no bucket's number would depend on them.
-    let a = a ^ key.address[1] ^ seed >> 17;
-    let a = (a ^ a >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    a ^ a >> 32
-}
-
-/// The first bucket of a hash.
-#[inline(always)]
-#[must_use]
-pub fn first(hash: u64, mask: u32) -> u32 {
-    hash as u32 & mask
-}
-
-/// The second one. It is the first with small tables once in a while: then there is one choice.
-#[inline(always)]
-#[must_use]
-pub fn second(hash: u64, mask: u32) -> u32 {
-    ((hash >> 32) as u32)
-        .wrapping_mul(0x85eb_ca6b)
-        .wrapping_add(0x1b87_3593)
-        >> 3
-        & mask
+pub fn hash<L: Layout>(key: &Key, seed: u64) -> u64 {
+    if L::STRIDE == 4 {
+        // The highest bit is that of every IPv6 key, and would be shifted out.
+        hash::wide(key.address, key.first, seed)
+    } else {
+        hash::narrow(key.first, key.tag, seed)
+    }
 }
 
 /// The last word of an entry: target (a server; on the way back a service), tag and meta.
@@ -331,7 +311,8 @@ impl Price {
     pub const EXPIRED: Price = Price(1);
     /// Half-open or closed; then the younger the dearer.
     const YIELDS: u32 = 2;
-    /// Established: not for sale.
+    /// Established and proved: not for sale. What is not proved is dearer than all that is
+    /// half-open.
     pub const NEVER: Price = Price(u32::MAX);
 }
 
@@ -407,16 +388,25 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
         address: [0, 0],
         tag: value & L::TAG,
     };
-    // The way back has no state: how old it is says whether its connection gives way.
-    let (limit, yields) = if key.is_back::<L>() {
-        (timeout(WAY_BACK_YIELDING), age > timeout(WAY_BACK))
+    // The way back has no state: how old it is says whether its connection gives way. One that does
+    // began that old, and is as dear as what came when it did.
+    let (limit, yields, since) = if key.is_back::<L>() {
+        let young = timeout(WAY_BACK);
+        (
+            timeout(WAY_BACK_YIELDING),
+            age > young,
+            young.wrapping_add(1),
+        )
     } else {
-        (timeout(meta.state()), may_give_way(meta.state()))
+        (timeout(meta.state()), meta.yields() != 0, 0)
     };
     if age > limit {
         Price::EXPIRED
     } else if yields {
-        Price(Price::YIELDS.wrapping_add(crate::connection::TICK_MASK.wrapping_sub(age)))
+        // One expression: another branch here costs the kernel's verifier more than it has.
+        let dear = !may_give_way(meta.state()) & !key.is_back::<L>();
+        let class = Price::YIELDS.wrapping_add((dear as u32) << TICK_BITS);
+        Price(class.wrapping_add(TICK_MASK.wrapping_sub(age.wrapping_sub(since))))
     } else {
         Price::NEVER
     }
@@ -471,32 +461,4 @@ pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<
 /// bucket because of this one.
 pub fn sweep<L: Layout, W: Words>(bucket: W, at: usize) -> bool {
     at < L::SLOTS && bucket.skip(L::STRIDE.wrapping_mul(at)).swap(0, GONE, FREE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::vec::Vec;
-
-    #[test]
-    fn neighbours_of_one_port_lie_in_many_buckets() {
-        const MASK: u32 = 0xffff;
-        for v6 in [false, true] {
-            let hash = |host: u32| {
-                let last = host.to_be();
-                let key = match v6 {
-                    true => Key::v6([0xb80d_0120, (last as u64) << 32], 80, 7),
-                    false => Key::v4(last, 80, 7),
-                };
-                super::hash(&key, 0x5eed)
-            };
-            for bucket in [first, second] {
-                let mut buckets: Vec<u32> = (1..=1000).map(|n| bucket(hash(n), MASK)).collect();
-                buckets.sort_unstable();
-                buckets.dedup();
-                // A thousand balls in 65,536 places: eight share one, more or less.
-                assert!(buckets.len() > 970, "IPv6 {v6}: {} buckets", buckets.len());
-            }
-        }
-    }
 }

@@ -4,11 +4,10 @@ use crate::connection::age;
 use crate::entry::{NONE, endpoint_word, kind};
 use crate::family::Family;
 use crate::frame::Frame;
-use crate::link;
 use crate::packet::{self, Packet, Part, TCP};
 use crate::reread::reread;
 use crate::sctp;
-use crate::tables::{FragmentKey, FragmentValue, Tables};
+use crate::tables::{FragmentKey, FragmentValue, Tables, told};
 use crate::verdict::{Drop, Pass, Word};
 use crate::walk;
 
@@ -28,20 +27,12 @@ pub fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
     }
 }
 
-/// Remembers the ports of a first fragment. The frame is read anew: fragments are rare, and in the
-/// kernel this is a function of its own.
+/// Whether an endpoint has one of a packet's addresses.
 #[inline(always)]
-pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
-    let Some(link) = link::parse(frame) else {
-        return;
-    };
-    if link.ethertype == link::IPV4 {
-        if let Ok(packet) = packet::parse4(frame, link.l3) {
-            remember(frame, tables, &packet, NONE);
-        }
-    } else if let Ok(packet) = packet::parse6(frame, tables, link.l3) {
-        remember(frame, tables, &packet, NONE);
-    }
+fn may_be_ours<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> bool {
+    let word = endpoint_word(0, packet.protocol, kind::ADDRESS);
+    F::endpoint(tables, packet.target, word) != NONE
+        || F::endpoint(tables, packet.source, word) != NONE
 }
 
 #[inline(always)]
@@ -51,15 +42,48 @@ fn remember<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     server: u32,
 ) {
-    if let Some(ports) = packet::ports(frame, packet) {
-        let value = FragmentValue {
-            ports: [ports.source, ports.target],
-            tick: tables.now(),
-            server,
-            reserved: 0,
-        };
-        tables.remember_fragment(&key(packet), value);
-    }
+    let ports = packet::ports(frame, packet);
+    let portless = if ports.is_none() { told::NO_PORTS } else { 0 };
+    let ports = ports.unwrap_or_default();
+    let value = FragmentValue {
+        ports: [ports.source, ports.target],
+        tick: tables.now(),
+        server,
+        portless,
+    };
+    tables.remember_fragment(&key(packet), value);
+}
+
+/// Whether a fragment of this tick may go by what was remembered.
+#[inline(always)]
+#[must_use]
+pub fn holds(value: &FragmentValue, now: u32) -> bool {
+    age(value.tick, now) <= LIFE
+}
+
+/// Whether a later fragment reaches into the TCP header (RFC 1858, 3; RFC 3128), or into SCTP's, of
+/// which the first chunk says what is meant, and may be for a service. Of rules that mind where
+/// packets come from it is enough that they mind packets for its address.
+#[inline(always)]
+fn overlaps<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, port: u16) -> bool {
+    let header = if packet.protocol == TCP {
+        20
+    } else if packet.is_sctp() {
+        sctp::LEAST as u32
+    } else {
+        0
+    };
+    let Some(settings) = tables.settings() else {
+        return false;
+    };
+    let kind = if settings.wide == 0 {
+        kind::SERVICE
+    } else {
+        kind::ADDRESS
+    };
+    let port = if settings.wide == 0 { port } else { 0 };
+    let word = endpoint_word(port, packet.protocol, kind);
+    packet.offset < header && F::endpoint(tables, packet.target, word) != NONE
 }
 
 /// A fragment of a datagram that gets no entry: the first one's server is remembered, later ones
@@ -92,6 +116,21 @@ fn go_together<F: Family, P: Frame, T: Tables>(
     }
 }
 
+/// Remembers a first fragment to or from an address that has endpoints, be it for one of them or
+/// not, so that later ones go the way that it goes. The frame is read anew: fragments are rare, and
+/// in the kernel this is a function of its own.
+#[inline(always)]
+pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
+    reread!(
+        frame,
+        tables,
+        |packet: F| if packet.part == Part::First && may_be_ours::<F, T>(tables, &packet) {
+            remember(frame, tables, &packet, NONE);
+        },
+        ()
+    );
+}
+
 /// The ports of a later fragment (source in the low half), or what becomes of it without. As
 /// [`first`], a function of its own.
 #[inline(always)]
@@ -106,35 +145,19 @@ pub fn later<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
 
 #[inline(always)]
 fn recall<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
-    let Part::Later(offset) = packet.part else {
-        return Word::drop(Drop::Internal);
-    };
-    let now = tables.now();
     match tables.fragment(&key(packet)) {
-        Some(value) if age(value.tick, now) <= LIFE => {
-            // RFC 1858, 3; RFC 3128: a later fragment must not reach into the TCP header.
-            // Nor into SCTP's, of which the first chunk says what is meant.
-            if packet.protocol == TCP && offset < 20
-                || packet.is_sctp() && offset < sctp::LEAST as u32
-            {
-                return Word::drop(Drop::BadFragment);
+        Some(value) if holds(&value, tables.now()) => match value.portless {
+            0 => {
+                let [source, target] = value.ports;
+                if overlaps::<F, T>(tables, packet, target) {
+                    return Word::drop(Drop::BadFragment);
+                }
+                Word::server(source as u32 | (target as u32) << 16)
             }
-            let [source, target] = value.ports;
-            Word::server(source as u32 | (target as u32) << 16)
-        }
-        _ => unknown(tables, packet),
-    }
-}
-
-/// A later fragment without its first one: held if it could be for us.
-#[inline(always)]
-fn unknown<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> Word {
-    let word = endpoint_word(0, packet.protocol, kind::ADDRESS);
-    let ours = F::endpoint(tables, packet.target, word) != NONE
-        || F::endpoint(tables, packet.source, word) != NONE;
-    if ours {
-        Word::HOLD
-    } else {
-        Word::pass(Pass::NotOurs)
+            told::NO_PORTS => Word::pass(Pass::NotUnderstood),
+            _ => Word::pass(Pass::LostFragment),
+        },
+        _ if may_be_ours::<F, T>(tables, packet) => Word::HOLD,
+        _ => Word::pass(Pass::NotOurs),
     }
 }

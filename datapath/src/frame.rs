@@ -210,6 +210,9 @@ pub trait Frame {
     /// Runs [`crate::open::start`] on this frame; likewise.
     fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
+    /// Runs [`crate::claim::taken`]; likewise.
+    fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool;
+
     /// Runs [`crate::call::id::find`] on `length` bytes at `from`, or as many of them as the desk
     /// has room for; likewise.
     fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32;
@@ -261,8 +264,9 @@ pub trait Frame {
         false
     }
 
-    /// The way to an address as the kernel's own routes and neighbours have it. Slow.
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<crate::entry::Ways>;
+    /// The way of a packet from `source` to `target`, as the kernel's own rules, routes and
+    /// neighbours have it. One that may not be used: they refuse such packets. Slow.
+    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<crate::entry::Ways>;
 
     /// The one's complement sum of `length` bytes from `from` on, at most 65,535, as they are in
     /// the frame. `None` if the frame has not as many. Slow.

@@ -72,7 +72,7 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     }
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return not_ours;
     };
@@ -89,10 +89,10 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
         with_port(server.service, ports.source),
     );
     let heard = Heard::of(packet, ports);
-    let Some(state) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
+    let Some(told) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
         return not_ours;
     };
-    let meta = track::way_back(settings, entry.meta(), state, now);
+    let meta = track::way_back(settings, entry.meta(), told.yields(), now);
     if meta != entry.meta() {
         entry.update::<F::Layout>(meta);
     }

@@ -174,7 +174,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     service: u32,
 ) -> Word {
     let key = F::key(quote.target, quote.target_port, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
         return if is_scheduled(tables, quote, service) {
             Word::quoted(service)
@@ -274,7 +274,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     endpoint: u32,
 ) -> Word {
     let key = F::key(quote.source, quote.source_port, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(entry) = track::find::<F, T>(tables, &key, hash) else {
         return if settings.masquerades & nat::TRANSLATES != 0 {
             Word::translate(NONE)

@@ -22,6 +22,7 @@ pub mod addressed;
 pub mod call;
 pub mod caller;
 pub mod checksum;
+pub mod claim;
 pub mod clamp;
 pub mod connection;
 pub mod crc;
@@ -34,6 +35,7 @@ pub mod fate;
 pub mod flows;
 pub mod fragment;
 pub mod frame;
+pub mod hash;
 pub mod here;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
@@ -58,15 +60,16 @@ pub mod secured;
 pub mod sweep;
 pub mod switches;
 pub mod tables;
-pub mod tally;
 pub mod template;
 pub mod toa;
 pub mod track;
+pub mod traffic;
 pub mod translate;
 pub mod translation;
 pub mod tunnel;
 pub mod verdict;
 pub mod walk;
+pub mod way;
 
 #[cfg(target_endian = "big")]
 compile_error!("the packet path reads words as they lie in memory: little-endian machines only");

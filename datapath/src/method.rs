@@ -223,7 +223,7 @@ fn rewrite<F: Family, P: Frame>(
             };
             associate::<F, P>(frame, packet, ports)?;
         }
-    } else if !matches!(packet.part, Part::Later(_)) {
+    } else if packet.part != Part::Later {
         match side {
             // Port 0 stands for a server of every port: it has the client's.
             Side::Source(_, 0) | Side::Target(_, 0) => {}

@@ -15,7 +15,7 @@ use crate::packet::{Packet, Ports, UDP};
 use crate::reread::reread;
 use crate::schedule;
 use crate::sctp;
-use crate::tables::Tables;
+use crate::tables::{Tables, entered};
 use crate::template;
 use crate::track::{self, Place};
 use crate::verdict::{Drop, Note, Pass, Word};
@@ -110,7 +110,7 @@ pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let stale = track::find::<F, T>(tables, &key, hash);
     let request = Request {
         settings,
@@ -179,9 +179,9 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     entry: &Entry<T::Words>,
 ) {
     let id = entry.target();
-    let state = entry.meta().state();
+    let yields = entry.meta().yields();
     if entry.meta().has(connection::Meta::CONTROLLED)
-        && connection::gives_way(state) == 0
+        && yields == 0
         && let Some(service) = tables.service(addressed::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source);
@@ -193,14 +193,14 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
         return;
     }
     let back = back_key(request, server, packet);
-    let hash = track::hash(tables, &back);
+    let hash = track::hash::<F, T>(tables, &back);
     match track::find::<F, T>(tables, &back, hash) {
-        None => {
-            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state);
-        }
-        Some(mut way) => {
-            let meta = track::way_back(request.settings, way.meta(), state, request.now);
+        Some(mut way) if way.target() == id => {
+            let meta = track::way_back(request.settings, way.meta(), yields, request.now);
             way.update::<F::Layout>(meta);
+        }
+        Some(_) | None => {
+            enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, yields);
         }
     }
 }
@@ -229,12 +229,12 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     let service = tables
         .service(addressed::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
-    let place = match request.stale {
-        None => track::place::<F, T>(tables, request.settings, request.hash, request.now),
-        Some(_) => Place::Nowhere,
-    };
     if id == NONE {
-        let full = request.stale.is_none() && matches!(place, Place::Nowhere);
+        let full = request.stale.is_none()
+            && matches!(
+                track::place::<F, T>(tables, request.settings, request.hash, request.now),
+                Place::Nowhere
+            );
         return if full {
             without_entry(tables, service, request.hash)
         } else {
@@ -246,9 +246,10 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     } else {
         connection::Meta::CONTROLLED
     };
-    match enter::<F, P, T, BY>(frame, tables, request, place, id, packet, controlled) {
-        true => Ok(id),
-        false => without_entry(tables, service, request.hash),
+    match enter::<F, P, T, BY>(frame, tables, request, id, packet, controlled) {
+        entered::DONE => Ok(id),
+        entered::THERE => Err(Word::drop(Drop::NoLocalPort)),
+        _ => without_entry(tables, service, request.hash),
     }
 }
 
@@ -267,23 +268,22 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
     Ok(id)
 }
 
-/// Puts a connection into the table, with its way back if its answers come through here. False
-/// if there is no room.
+/// Puts a connection into the table, with its way back if its answers come through here. Says
+/// [`entered`].
 #[inline(always)]
 fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
-    place: Place<T::Words>,
     id: u32,
     packet: &Packet<F>,
     controlled: u32,
-) -> bool {
+) -> u32 {
     let Some(server) = tables.server(id) else {
-        return false;
+        return entered::FULL;
     };
-    let seat = match (request.stale, place) {
-        (Some(stale), _) => {
+    let seat = match request.stale {
+        Some(stale) => {
             let seat = stale.seize::<F::Layout>(&request.key);
             if seat.is_some() {
                 track::release::<F, T>(tables, request.key.first, stale.value);
@@ -291,45 +291,67 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             }
             seat
         }
-        (None, Place::At(offer)) => track::take::<F, T>(tables, offer),
-        (None, Place::Nowhere) => None,
+        None => track::claim::<F, T>(tables, request.settings, request.hash, request.now),
     };
-    let Some(seat) = seat else { return false };
+    let Some(seat) = seat else {
+        return entered::FULL;
+    };
     let masquerade = server.has_way_back();
     let answers = if masquerade || server.method == method::TRANSLATE {
         0
     } else {
         connection::Meta::NO_OUTPUT
     };
-    let state = if BY == by::ERROR {
-        // Nobody has said anything yet (`ip_vs_conn_new`).
-        quoted(packet)
-    } else if packet.protocol == UDP {
-        connection::UDP_FIRST
+    let state = first_state::<F, T, BY>(tables, request, packet, answers);
+    // A server that speaks first is heard.
+    let proved = if BY == by::SERVER {
+        connection::Meta::PROVED
     } else {
-        let sctp = packet.is_sctp();
-        let none = if sctp { sctp::NONE } else { connection::NONE };
-        let none = connection::Meta::new(request.now, none, answers);
-        track::advance(
-            tables,
-            request.settings,
-            none,
-            sctp,
-            false,
-            request.ports.flags,
-        )
+        0
     };
-    if masquerade && !enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, state) {
-        seat.give_up();
-        return false;
+    let yields = connection::gives_way(state) | (proved == 0) as u32;
+    if masquerade {
+        let back = enter_back::<F, P, T, BY>(frame, tables, request, server, id, packet, yields);
+        if back != entered::DONE {
+            seat.give_up();
+            return back;
+        }
     }
-    let meta = track::begin(tables, id, request.now, state, controlled | answers);
+    let meta = track::begin(
+        tables,
+        id,
+        request.now,
+        state,
+        controlled | answers | proved,
+    );
     seat.fill::<F::Layout>(&request.key, flows::value(id, request.key.tag, meta));
     if server.flags & server_flag::LIMITED != 0 {
         schedule::overload::opened(tables, id);
     }
     walk::count_connection(tables, id);
-    true
+    entered::DONE
+}
+
+/// The state that a connection begins in.
+#[inline(always)]
+fn first_state<F: Family, T: Tables, const BY: u8>(
+    tables: &T,
+    request: &Request<'_, T::Words>,
+    packet: &Packet<F>,
+    answers: u32,
+) -> connection::State {
+    if BY == by::ERROR {
+        // Nobody has said anything yet (`ip_vs_conn_new`).
+        return quoted(packet);
+    }
+    if packet.protocol == UDP {
+        return connection::UDP_FIRST;
+    }
+    let sctp = packet.is_sctp();
+    let none = if sctp { sctp::NONE } else { connection::NONE };
+    let none = connection::Meta::new(request.now, none, answers);
+    let flags = request.ports.flags;
+    track::advance(tables, request.settings, none, sctp, false, flags)
 }
 
 /// The state of a connection that only an ICMP error speaks of.
@@ -350,7 +372,7 @@ fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Pa
 }
 
 /// The entry of the way back: from the server's endpoint to the client, with the hop that leads
-/// there where one is prepared.
+/// there where one is prepared. Says [`entered`].
 #[inline(always)]
 fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -359,10 +381,17 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     server: &Server,
     id: u32,
     packet: &Packet<F>,
-    state: connection::State,
-) -> bool {
+    yields: u32,
+) -> u32 {
     let key = back_key(request, server, packet);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
+    let before = track::find::<F, T>(tables, &key, hash);
+    if let Some(entry) = &before
+        && entry.target() != id
+    {
+        // Another connection has the answers, or had them: [`crate::claim`] knows.
+        return entered::THERE;
+    }
     let hop = F::route(tables, packet.source) & 0x3ff;
     if hop == 0
         && BY == by::CLIENT
@@ -371,20 +400,17 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
         tables.learn(F::words(packet.source), ways);
     }
     let meta = connection::Meta::new(request.now, hop, 0);
-    let meta = track::way_back(request.settings, meta, state, request.now);
+    let meta = track::way_back(request.settings, meta, yields, request.now);
     let value = flows::value(id, key.tag, meta);
-    let seat = match track::find::<F, T>(tables, &key, hash) {
+    let seat = match before {
         Some(entry) => entry.seize::<F::Layout>(&key),
-        None => match track::place::<F, T>(tables, request.settings, hash, request.now) {
-            Place::At(offer) => track::take::<F, T>(tables, offer),
-            Place::Nowhere => None,
-        },
+        None => track::claim::<F, T>(tables, request.settings, hash, request.now),
     };
     match seat {
         Some(seat) => {
             seat.fill::<F::Layout>(&key, value);
-            true
+            entered::DONE
         }
-        None => false,
+        None => entered::FULL,
     }
 }

@@ -22,8 +22,8 @@ pub enum Part {
     Whole,
     /// Begins with the transport header; more follows.
     First,
-    /// Lies this many bytes behind the network header.
-    Later(u32),
+    /// Begins further back: see [`Packet::offset`].
+    Later,
 }
 
 /// The network layer of a packet.
@@ -40,6 +40,9 @@ pub struct Packet<F: Family> {
     /// TTL or hop limit.
     pub ttl: u8,
     pub part: Part,
+    /// Bytes of the datagram before this part of it.
+    pub offset: u32,
+    /// What its datagram is known by.
     pub fragment: u32,
     /// The MAC address that a plain frame is for, in the low 48 bits.
     pub mac: u64,
@@ -116,12 +119,13 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
         protocol: ip.u8::<9>(),
         ttl: ip.u8::<8>(),
         part: if offset != 0 {
-            Part::Later(offset)
+            Part::Later
         } else if fragmentation & 0x2000 != 0 {
             Part::First
         } else {
             Part::Whole
         },
+        offset,
         fragment: ip.u16::<4>() as u32,
         mac: 0,
         plain: false,
@@ -172,6 +176,7 @@ pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
         protocol,
         ttl: ip.u8::<{ L3.saturating_add(8) }>(),
         part: Part::Whole,
+        offset: 0,
         fragment: 0,
         mac: ip.u64::<0>(),
         plain: true,
@@ -246,6 +251,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         protocol: ip.u8::<6>(),
         ttl: ip.u8::<7>(),
         part: Part::Whole,
+        offset: 0,
         fragment: 0,
         mac: 0,
         plain: false,
@@ -259,6 +265,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         packet.l4 = l3.wrapping_add(behind);
         packet.protocol = extensions.protocol();
         packet.part = extensions.part();
+        packet.offset = extensions.offset();
         packet.fragment = extensions.fragment();
     }
     Ok(packet)
@@ -295,6 +302,7 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
         protocol,
         ttl: ip.u8::<{ L3.saturating_add(7) }>(),
         part: Part::Whole,
+        offset: 0,
         fragment: 0,
         mac: ip.u64::<0>(),
         plain: true,
@@ -327,11 +335,16 @@ impl Extensions {
     }
 
     #[inline(always)]
+    fn offset(self) -> u32 {
+        (self.0 >> 48) as u32 & 0xfff8
+    }
+
+    #[inline(always)]
     fn part(self) -> Part {
         match (self.0 >> 48) as u32 {
             0 => Part::Whole,
             1 => Part::First,
-            offset => Part::Later(offset),
+            _ => Part::Later,
         }
     }
 }

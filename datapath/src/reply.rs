@@ -110,7 +110,7 @@ fn send<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     message: Message,
 ) -> Option<()> {
-    let quotable = !matches!(packet.part, Part::Later(_))
+    let quotable = packet.part != Part::Later
         && packet.protocol != ICMP
         && packet.protocol != ICMPV6
         && F::may_be_client(packet.source);

@@ -41,7 +41,7 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     };
     // As a later fragment: nothing behind the network header is ours to read or write.
     let packet = &Packet {
-        part: Part::Later(8),
+        part: Part::Later,
         ..*packet
     };
     let word = endpoint_word(IKE, UDP, kind::SERVICE);
@@ -69,7 +69,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, IKE, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return Word::pass(Pass::NotOurs);
     };
@@ -82,7 +82,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
         return Word::pass(Pass::NotOurs);
     }
     let state = entry.meta().state();
-    track::note::<F, T>(tables, &mut entry, state, now);
+    track::note::<F, T>(tables, &mut entry, state, now, false);
     let id = entry.target();
     walk::count_in(tables, id, packet.length);
     methods::forward(frame, packet, server, id)
@@ -98,7 +98,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, IKE, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return Word::pass(Pass::NotOurs);
     };
@@ -113,15 +113,16 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         flags: 0,
     };
     let heard = Heard::of(packet, ports);
-    let Some(state) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
+    let Some(told) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
         return Word::pass(Pass::NotOurs);
     };
-    let meta = track::way_back(settings, entry.meta(), state, now);
+    let meta = track::way_back(settings, entry.meta(), told.yields(), now);
     if meta != entry.meta() {
         entry.update::<F::Layout>(meta);
     }
     let hop = entry.meta().low();
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, packet.target) else {
+    let from = F::from_words(server.virtual_address);
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {

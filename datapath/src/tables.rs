@@ -45,7 +45,16 @@ pub struct FragmentValue {
     pub tick: u32,
     /// Who got it, if no entry of a flow says so ([`crate::entry::service_flag::ONE_PACKET`]).
     pub server: u32,
-    pub reserved: u32,
+    /// [`told`]: 0 if the ports are known.
+    pub portless: u32,
+}
+
+/// Why the ports of a datagram in fragments are not known: the kernel gets all of it.
+pub mod told {
+    /// Its first fragment is too short for them.
+    pub const NO_PORTS: u32 = 1;
+    /// Its first fragment has not come in time.
+    pub const NOTHING: u32 = 2;
 }
 
 /// What became of entering a translation.

@@ -10,7 +10,7 @@ use crate::entry::{NONE, Server, Service, fate};
 use crate::family::Family;
 use crate::flows::{self, Key};
 use crate::tables::Tables;
-use crate::track::{self, Place};
+use crate::track;
 use crate::walk;
 
 /// The key of a client's template.
@@ -47,28 +47,31 @@ pub fn recall<F: Family, T: Tables>(
     };
     let now = tables.now();
     let key = key::<F>(entry, client);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let found = track::find::<F, T>(tables, &key, hash);
-    if server == NONE {
-        let Some(mut template) = found else {
-            return NONE;
-        };
-        if template.meta().age(now) > connection::TEMPLATE_LIVES {
-            return NONE;
-        }
-        let id = named(tables, template.target());
-        let meta = Meta::template(now, entry.persistence, template.meta().state());
-        if id != NONE && meta != template.meta() {
-            template.update::<F::Layout>(meta);
-        }
-        return id;
-    }
+    // One way for each of the four cases, none of which meet again: where they did, the kernel's
+    // verifier saw a register that nobody had written.
     let seat = match found {
-        Some(stale) => stale.seize::<F::Layout>(&key),
-        None => match track::place::<F, T>(tables, settings, hash, now) {
-            Place::At(offer) => track::take::<F, T>(tables, offer),
-            Place::Nowhere => None,
-        },
+        Some(mut template) => {
+            if server == NONE {
+                if template.meta().age(now) > connection::TEMPLATE_LIVES {
+                    return NONE;
+                }
+                let id = named(tables, template.target());
+                let meta = Meta::template(now, entry.persistence, template.meta().state());
+                if id != NONE && meta != template.meta() {
+                    template.update::<F::Layout>(meta);
+                }
+                return id;
+            }
+            template.seize::<F::Layout>(&key)
+        }
+        None => {
+            if server == NONE {
+                return NONE;
+            }
+            track::claim::<F, T>(tables, settings, hash, now)
+        }
     };
     // Without room the connection goes on, and the client's next one is scheduled again.
     if let Some(seat) = seat {
@@ -107,7 +110,7 @@ pub fn assure<F: Family, T: Tables>(tables: &T, service: &Service, client: F::Ad
         return;
     }
     let key = key::<F>(service, client);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     if let Some(mut template) = track::find::<F, T>(tables, &key, hash)
         && template.meta().state() == TEMPLATE
     {

@@ -23,8 +23,8 @@ pub fn limit(settings: &Settings, state: State) -> u32 {
 
 /// The key's hash in this table.
 #[inline(always)]
-pub fn hash<T: Tables>(tables: &T, key: &Key) -> u64 {
-    flows::hash(key, tables.shape().seed)
+pub fn hash<F: Family, T: Tables>(tables: &T, key: &Key) -> u64 {
+    flows::hash::<F::Layout>(key, tables.shape().seed)
 }
 
 /// Finds a flow, alive or not.
@@ -112,6 +112,25 @@ fn cheapest_of<F: Family, T: Tables>(
     Some((price, (number as u64) << 2 | slot as u64))
 }
 
+/// Takes the cheapest slot for a flow of this hash, if there is one. Each way to nowhere ends here:
+/// where an offer could be none, the kernel's verifier saw a register that nobody had written.
+#[inline(always)]
+pub fn claim<F: Family, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    hash: u64,
+    now: u32,
+) -> Option<Seat<T::Words>> {
+    let at = F::cheapest(tables, hash);
+    let bucket = F::bucket(tables, (at >> 2) as u32)?;
+    let slot = bucket.pick::<F::Layout>((at & 3) as usize);
+    let offer = flows::offer_of::<F::Layout, T::Words>(slot, now, |state| limit(settings, state));
+    if offer.price == Price::NEVER {
+        return None;
+    }
+    take::<F, T>(tables, offer)
+}
+
 /// Takes the slot of an offer, and gives back what its last entry counted for.
 #[inline(always)]
 pub fn take<F: Family, T: Tables>(tables: &T, offer: Offer<T::Words>) -> Option<Seat<T::Words>> {
@@ -181,7 +200,7 @@ pub fn follow<T: Tables>(
     output: bool,
 ) -> State {
     let flags = heard.flags;
-    if let Part::Later(_) = heard.part {
+    if heard.part == Part::Later {
         // A later fragment has no flags to tell.
         return meta.state();
     }
@@ -225,17 +244,29 @@ pub fn advance<T: Tables>(
     }
 }
 
-/// Writes a flow's state and time if either changed, and moves it between the live counts.
+/// Writes a flow's state, its time and what proves it if any of these changed, and moves it between
+/// the live counts. `output`: this is an answer.
 #[inline(always)]
-pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state: State, now: u32) {
+pub fn note<F: Family, T: Tables>(
+    tables: &T,
+    entry: &mut Entry<T::Words>,
+    state: State,
+    now: u32,
+    output: bool,
+) {
     let meta = entry.meta();
-    if meta.state() == state && meta.tick() == now {
+    // Nearly every packet is one of a proved connection of which nothing is to be written.
+    if meta.is_as(now, state, Meta::PROVED) {
+        return;
+    }
+    let proved = meta.heard(output);
+    if meta.is_as(now, state, proved) {
         return;
     }
     let was_inactive = meta.has(Meta::INACTIVE);
     let is_inactive = !connection::is_active(state);
     let kept = meta.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED);
-    let flags = kept | if is_inactive { Meta::INACTIVE } else { 0 };
+    let flags = kept | proved | if is_inactive { Meta::INACTIVE } else { 0 };
     // Someone else may have written first, for the same flow: the next packet tells again.
     if !entry.update::<F::Layout>(Meta::new(now, state, flags)) || was_inactive == is_inactive {
         return;
@@ -256,22 +287,23 @@ pub fn note<F: Family, T: Tables>(tables: &T, entry: &mut Entry<T::Words>, state
 /// 1 if a connection that has a way back or a template gives way no longer, or gives way now.
 #[inline(always)]
 #[must_use]
-pub fn turns(before: Meta, state: State) -> u32 {
+pub fn turns(before: Meta, after: Meta) -> u32 {
     let told = before.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED) != Meta::NO_OUTPUT;
-    (connection::gives_way(before.state()) ^ connection::gives_way(state)) & u32::from(told)
+    (before.yields() ^ after.yields()) & u32::from(told)
 }
 
-/// What the way back of a connection in this state says: it gives way when the connection does.
+/// What the way back of a connection says: it gives way when the connection does
+/// ([`Meta::yields`]).
 #[inline(always)]
 #[must_use]
-pub fn way_back(settings: &Settings, meta: Meta, state: State, now: u32) -> Meta {
+pub fn way_back(settings: &Settings, meta: Meta, yields: u32, now: u32) -> Meta {
     // One expression and no branch: what follows is then verified once.
     let older = limit(settings, connection::WAY_BACK).wrapping_add(1);
-    meta.seen(now.wrapping_sub(older.wrapping_mul(connection::gives_way(state))))
+    meta.seen(now.wrapping_sub(older.wrapping_mul(yields)))
 }
 
-/// What a new connection counts as, and its first meta. `flags`: [`Meta::NO_OUTPUT`] and
-/// [`Meta::CONTROLLED`].
+/// What a new connection counts as, and its first meta. `flags`: [`Meta::NO_OUTPUT`],
+/// [`Meta::CONTROLLED`] and [`Meta::PROVED`].
 #[inline(always)]
 pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, flags: u32) -> Meta {
     let active = connection::is_active(state);

@@ -196,7 +196,8 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     }
     touch(words, now);
     let hop = F::route(tables, client) & 0x3ff;
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, client) else {
+    let from = address::<F, T::Words>(words, word::SOURCE);
+    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, client) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -245,7 +246,7 @@ fn rewrite<F: Family, P: Frame, W: Words>(
         if packet.part == Part::Whole {
             methods::associate::<F, P>(frame, packet, ports)?;
         }
-    } else if !matches!(packet.part, Part::Later(_)) {
+    } else if packet.part != Part::Later {
         let mut header = frame.edit::<8>(packet.l4)?;
         let before = header.view().u32::<0>();
         header.set_u32::<0>(ports);

@@ -11,8 +11,9 @@
 
 use crate::checksum;
 use crate::entry::{Server, method, server_flag};
-use crate::family::{Family, V4, V6, endpoint_hash};
+use crate::family::{Family, V4, V6};
 use crate::frame::{Frame, Over, Room};
+use crate::hash;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, TCP, UDP};
@@ -300,9 +301,9 @@ fn source_port<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, packet: &P
 pub fn port(seed: u64, ends: ([u64; 2], [u64; 2]), protocol: u8, ports: u32) -> u16 {
     const FIRST: u16 = 32768;
     const PORTS: u64 = 28232;
-    let hash = endpoint_hash(ends.0, ports, seed);
-    let hash = endpoint_hash(ends.1, protocol as u32, hash);
-    let within = ((hash as u32) as u64).wrapping_mul(PORTS) >> 32;
+    let mixed = hash::wide(ends.0, ports as u64, seed);
+    let mixed = hash::wide(ends.1, protocol as u64, mixed);
+    let within = ((mixed as u32) as u64).wrapping_mul(PORTS) >> 32;
     FIRST.wrapping_add(within as u16)
 }
 

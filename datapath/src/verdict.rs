@@ -73,10 +73,13 @@ pub enum Pass {
     /// To a mark's service that no server can take, and which the kernel's routes shall have then
     /// (`cache_bypass`).
     Bypassed = 7,
+    /// A later fragment whose first one has not come, and that could not be set aside or has been
+    /// for long enough.
+    LostFragment = 8,
     /// To another machine's MAC address, or to those of many.
-    OtherHost = 8,
+    OtherHost = 9,
     /// Of a VLAN: the VLAN's device sees it without the tag, if there is one.
-    Tagged = 9,
+    Tagged = 10,
 }
 
 /// What kind of answer is sent.
@@ -115,9 +118,9 @@ pub enum Drop {
     BadSource = 7,
     /// No room in front of or behind the frame.
     NoRoom = 8,
-    /// A fragment whose first one has not come, and holding is not possible.
+    /// A fragment of a datagram that gets no entry, whose first one found no server.
     LostFragment = 9,
-    /// A fragment that overlaps the transport header.
+    /// A fragment of a flow of ours that overlaps the transport header.
     BadFragment = 10,
     /// A table that must be there is not: our own fault.
     Internal = 11,
@@ -163,7 +166,7 @@ pub enum Note {
     CallerServed = 7,
 }
 
-const PASSES: u32 = 10;
+const PASSES: u32 = 11;
 const BOUNCES: u32 = 4;
 const DROPS: u32 = 20;
 const NOTES: u32 = 8;

@@ -5,10 +5,11 @@
 
 use crate::addressed;
 use crate::call;
+use crate::claim;
 use crate::connection::{self, flag};
 use crate::device;
 use crate::entry::{
-    NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
+    NONE, Server, Settings, endpoint_word, fate, kind, nat, server_flag, service_flag,
     service_switch, with_port,
 };
 use crate::family::{Family, V4, V6};
@@ -23,11 +24,12 @@ use crate::reply;
 use crate::schedule::Client;
 use crate::secured;
 use crate::tables::Tables;
-pub use crate::tally::{count_connection, count_in, count_out};
 use crate::track::{self, Heard};
+pub use crate::traffic::{count_connection, count_in, count_out};
 use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
+pub use crate::way::{known_way, way_back};
 
 /// What becomes of this frame, to the end. In the kernel the steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
@@ -146,7 +148,7 @@ pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let Some(link) = link::parse(frame) else {
         return Word::pass(Pass::NotIp);
     };
-    match link.ethertype {
+    let verdict = match link.ethertype {
         link::IPV4 => match packet::parse4(frame, link.l3) {
             Ok(packet) => network::<V4, P, T>(frame, tables, &packet),
             Err(why) => unread(why),
@@ -156,7 +158,13 @@ pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
             Err(why) => unread(why),
         },
         _ => Word::pass(Pass::NotIp),
+    };
+    // Where the first fragment is the kernel's, so are those that follow it. Asked here, where
+    // nothing else is on the stack: Linux 6.1 has no more of it.
+    if verdict == Word::pass(Pass::NotOurs) || verdict == Word::pass(Pass::NotUnderstood) {
+        frame.first(tables);
     }
+    verdict
 }
 
 /// What could not be read is the kernel's: it drops and counts it, or knows better.
@@ -192,7 +200,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
-    if let Part::Later(_) = packet.part {
+    if packet.part == Part::Later {
         tables.count(Note::FragmentFollowed.counter());
     }
     let Some(settings) = tables.settings() else {
@@ -232,7 +240,7 @@ pub fn ports<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
 ) -> Result<Ports, Word> {
-    if let Part::Later(_) = packet.part {
+    if packet.part == Part::Later {
         let ports = frame.later(tables).open()?;
         return Ok(Ports {
             source: ports as u16,
@@ -255,7 +263,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     let known = match track::find::<F, T>(tables, &key, hash) {
         None => None,
         Some(entry) => {
@@ -269,8 +277,8 @@ fn to_service<F: Family, P: Frame, T: Tables>(
         Some((mut entry, server)) => {
             let before = entry.meta();
             let state = track::follow(tables, settings, before, Heard::of(packet, ports), false);
-            track::note::<F, T>(tables, &mut entry, state, now);
-            if (ports.flags & flag::SYN) as u32 | track::turns(before, state) != 0
+            track::note::<F, T>(tables, &mut entry, state, now, false);
+            if (ports.flags & flag::SYN) as u32 | track::turns(before, entry.meta()) != 0
                 || may_have_settled(packet, before, now)
             {
                 // The client asks again, or its connection gives way no longer, or does now: way
@@ -325,9 +333,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     }
     let mut id = NONE;
     if fates::opens(entry, packet, ports.flags) {
-        if let Part::Later(_) = packet.part
-            && entry.flags & service_flag::ONE_PACKET != 0
-        {
+        if packet.part == Part::Later && entry.flags & service_flag::ONE_PACKET != 0 {
             // It goes where the first one went.
             return frame.one_packet(tables, NONE).open();
         }
@@ -349,6 +355,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         if entry.persistence != 0 {
             id = F::recall(tables, service, packet.source, NONE);
         }
+        let ends = packet.ttl <= 1;
         if id == NONE {
             let client = Client {
                 address: F::folded(packet.source),
@@ -356,12 +363,16 @@ fn open<F: Family, P: Frame, T: Tables>(
                 target: F::words(packet.target),
             };
             id = tables.schedule(service, client);
-            if id != NONE && entry.persistence != 0 {
+            if id != NONE && entry.persistence != 0 && !ends {
                 id = F::recall(tables, service, packet.source, id);
             }
         }
         if id == NONE {
             return Err(fates::unserved(entry));
+        }
+        // What ends here opens nothing, unless it is at its server.
+        if ends && !present(tables, id)?.is_here() {
+            return Err(Word::answer(Bounce::TimeExceeded, 0));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol == UDP {
             if packet.part == Part::First {
@@ -371,7 +382,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Ok(id);
         }
     }
-    frame.begin(tables, ports, id, endpoint).open()
+    claim::begin(frame, tables, packet, ports, id, endpoint)
 }
 
 /// A packet from a masqueraded server, to a client if its flow is known.
@@ -386,7 +397,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
-    let hash = track::hash(tables, &key);
+    let hash = track::hash::<F, T>(tables, &key);
     // Not a flow that is masqueraded: a translated one maybe, else the server speaks for itself.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return if settings.masquerades & nat::CALLS != 0 && packet.protocol == UDP {
@@ -409,16 +420,17 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let service = with_port(server.service, ports.source);
         let flow = F::key(packet.target, ports.target, service);
         let heard = Heard::of(packet, ports);
-        let Some(state) = tell::<F, T>(tables, settings, &flow, id, heard) else {
+        let Some(told) = tell::<F, T>(tables, settings, &flow, id, heard) else {
             // Its connection is gone or just being made again: the daemon's scan takes it out.
             return fates::unasked(settings, packet, ports);
         };
-        let meta = track::way_back(settings, entry.meta(), state, now);
+        let meta = track::way_back(settings, entry.meta(), told.yields(), now);
         if meta != entry.meta() {
             entry.update::<F::Layout>(meta);
         }
     }
-    let Some(ways) = way_back::<F, P, T>(frame, tables, entry.meta().low(), packet.target) else {
+    let (hop, from) = (entry.meta().low(), F::from_words(server.virtual_address));
+    let Some(ways) = way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -431,7 +443,8 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
-/// Tells the connection of an answer, and says its state; `None` if there is none any more.
+/// Tells the connection of an answer, and says what it remembers then; `None` if there is none any
+/// more.
 #[inline(always)]
 pub fn tell<F: Family, T: Tables>(
     tables: &T,
@@ -439,49 +452,17 @@ pub fn tell<F: Family, T: Tables>(
     key: &crate::flows::Key,
     id: u32,
     heard: Heard,
-) -> Option<connection::State> {
+) -> Option<connection::Meta> {
     let now = tables.now();
-    let hash = track::hash(tables, key);
+    let hash = track::hash::<F, T>(tables, key);
     let mut entry = track::find::<F, T>(tables, key, hash)?;
     let meta = entry.meta();
     if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
         return None;
     }
     let state = track::follow(tables, settings, meta, heard, true);
-    track::note::<F, T>(tables, &mut entry, state, now);
-    Some(state)
-}
-
-/// The way to a client: by its prepared hop, or as the kernel's routes have it, or where its own
-/// packets came from.
-#[inline(always)]
-pub fn way_back<F: Family, P: Frame, T: Tables>(
-    frame: &P,
-    tables: &T,
-    hop: u32,
-    client: F::Address,
-) -> Option<Ways> {
-    prepared(tables, hop)
-        .or_else(|| {
-            tables.count(Note::RouteAsked.counter());
-            frame.route(F::V6, F::words(client))
-        })
-        .or_else(|| tables.learned(F::words(client)))
-}
-
-/// The same without asking the kernel's routes: Linux 6.1 leaves the rare parts no stack for it.
-#[inline(always)]
-pub fn known_way<F: Family, T: Tables>(tables: &T, hop: u32, client: F::Address) -> Option<Ways> {
-    prepared(tables, hop).or_else(|| tables.learned(F::words(client)))
-}
-
-#[inline(always)]
-fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
-    if hop == 0 {
-        return None;
-    }
-    let ways = tables.hop(hop)?.ways;
-    if ways.is_usable() { Some(ways) } else { None }
+    track::note::<F, T>(tables, &mut entry, state, now, true);
+    Some(entry.meta())
 }
 
 #[inline(always)]

@@ -123,3 +123,99 @@ fn a_flood_moves_no_established_flow_and_leaves_room_for_newcomers() {
         }
     }
 }
+
+/// The virtual address of a service behind NAT, beside the one by route.
+fn behind_nat(v6: bool) -> End {
+    (virtual_end(v6).0, 81)
+}
+
+/// Sources that send so many packets each to a service by route, several times as many as there
+/// are entries; before them, some with a conversation, and behind them newcomers behind NAT.
+fn few_words(v6: bool, protocol: u8, words: u32) {
+    let mut tables = HostTables::new(Sizes {
+        flows: 1024,
+        ..Sizes::default()
+    });
+    tables.add_route(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, 5, to_client());
+    tables.add_route(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, 6, to_client());
+    let ends = [virtual_end(v6), behind_nat(v6)];
+    for (method, (address, port)) in [method::ROUTE, method::MASQUERADE].into_iter().zip(ends) {
+        let service = tables.add_service(address, port, protocol, 0);
+        let id = tables.add_server(service, &server(method, v6));
+        tables.set_pool(service, scheduler::RING, &[(id, 1)]);
+    }
+    let say = |from: End, to: End, words: u32| {
+        let sent = (0..words).filter(|word| {
+            let flags = if *word == 0 { SYN } else { ACK };
+            send(&tables, &packet(protocol, from, to, flags)) == Verdict::Send(TO_SERVER)
+        });
+        sent.count() as u32
+    };
+    let talkers: Vec<End> = (0..40).map(|n| (client(v6).0, 10_000 + n)).collect();
+    for talker in &talkers {
+        assert_eq!(say(*talker, virtual_end(v6), 4), 4);
+    }
+    for number in 0..12_000 {
+        say(stranger(v6, number), virtual_end(v6), words);
+    }
+    let mut lost = 0;
+    for number in 0..50 {
+        let from = (client(v6).0, 30_000 + number);
+        let asked = say(from, behind_nat(v6), 1);
+        let answer = packet(protocol, server_end(v6), from, SYN | ACK);
+        let is_answered = send(&tables, &answer) == Verdict::Send(TO_CLIENT);
+        lost += u32::from(asked != 1 || !is_answered);
+    }
+    assert_eq!(lost, 0, "IPv6 {v6}, protocol {protocol}, {words} words");
+    for talker in &talkers {
+        let asks = packet(protocol, *talker, virtual_end(v6), ACK);
+        let got = send(&tables, &asks);
+        assert_eq!(got, Verdict::Send(TO_SERVER), "{talker:?} goes on");
+    }
+}
+
+#[test]
+fn who_said_three_words_at_most_to_a_server_that_is_not_heard_gives_way() {
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            for words in [1, 2, 3] {
+                few_words(v6, protocol, words);
+            }
+        }
+    }
+}
+
+// A server behind NAT that is down never answers, whatever is sent to it.
+#[test]
+fn who_was_never_answered_gives_way_however_much_it_said() {
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            let mut tables = HostTables::new(Sizes {
+                flows: 1024,
+                ..Sizes::default()
+            });
+            tables.add_route(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, 5, to_client());
+            tables.add_route(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, 6, to_client());
+            let (address, port) = virtual_end(v6);
+            tables.add_service(address, port, protocol, 0);
+            let id = tables.add_server(1, &server(method::MASQUERADE, v6));
+            tables.set_pool(1, scheduler::RING, &[(id, 1)]);
+            for number in 0..12_000 {
+                for flags in [SYN, ACK, ACK, ACK, ACK] {
+                    let from = stranger(v6, number);
+                    send(&tables, &packet(protocol, from, virtual_end(v6), flags));
+                }
+            }
+            let mut opened = 0;
+            for number in 0..50 {
+                let from = (client(v6).0, 30_000 + number);
+                let asks = packet(protocol, from, virtual_end(v6), SYN);
+                let answer = packet(protocol, server_end(v6), from, SYN | ACK);
+                let is_there = send(&tables, &asks) == Verdict::Send(TO_SERVER)
+                    && send(&tables, &answer) == Verdict::Send(TO_CLIENT);
+                opened += u32::from(is_there);
+            }
+            assert_eq!(opened, 50, "IPv6 {v6}, protocol {protocol}");
+        }
+    }
+}

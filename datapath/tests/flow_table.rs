@@ -102,7 +102,7 @@ impl<F: Family> Run<F> {
         } else {
             Meta::INACTIVE
         };
-        Meta::new(self.tick(), state, inactive)
+        Meta::new(self.tick(), state, inactive | Meta::PROVED)
     }
 
     fn step(&mut self, step: Step) {
@@ -122,7 +122,7 @@ impl<F: Family> Run<F> {
 
     fn insert(&mut self, flow: u16, server: u32, state: connection::State) {
         let (tables, key, now) = (&self.tables, Self::key(flow), self.tick());
-        let hash = track::hash(&tables, &key);
+        let hash = track::hash::<F, _>(&tables, &key);
         if track::find::<F, _>(&tables, &key, hash).is_some() {
             return;
         }
@@ -130,7 +130,7 @@ impl<F: Family> Run<F> {
             return self.may_be_full(hash);
         };
         let seat = track::take::<F, _>(&tables, offer).expect("nobody else is here");
-        let meta = track::begin(&tables, server, now, state, 0);
+        let meta = track::begin(&tables, server, now, state, Meta::PROVED);
         seat.fill::<F::Layout>(&key, flows::value(server, key.tag, meta));
         self.forget_displaced();
         self.model.insert(
@@ -180,13 +180,13 @@ impl<F: Family> Run<F> {
 
     fn is_there(&self, flow: u16) -> bool {
         let key = Self::key(flow);
-        let hash = track::hash(&&self.tables, &key);
+        let hash = track::hash::<F, _>(&&self.tables, &key);
         track::find::<F, _>(&&self.tables, &key, hash).is_some()
     }
 
     fn is_as_the_model_says(&self, flow: u16) {
         let key = Self::key(flow);
-        let hash = track::hash(&&self.tables, &key);
+        let hash = track::hash::<F, _>(&&self.tables, &key);
         let found = track::find::<F, _>(&&self.tables, &key, hash);
         let found = found.map(|entry| (entry.target(), entry.meta().state(), entry.meta().tick()));
         let tick = |flow: &Flow| flow.seen as u32 & connection::TICK_MASK;
@@ -199,9 +199,9 @@ impl<F: Family> Run<F> {
 
     fn follow(&mut self, flow: u16, state: connection::State) {
         let key = Self::key(flow);
-        let hash = track::hash(&&self.tables, &key);
+        let hash = track::hash::<F, _>(&&self.tables, &key);
         if let Some(mut entry) = track::find::<F, _>(&&self.tables, &key, hash) {
-            track::note::<F, _>(&&self.tables, &mut entry, state, self.tick());
+            track::note::<F, _>(&&self.tables, &mut entry, state, self.tick(), true);
             let known = self
                 .model
                 .get_mut(&flow)
@@ -212,7 +212,7 @@ impl<F: Family> Run<F> {
 
     fn remove(&mut self, flow: u16) {
         let key = Self::key(flow);
-        let hash = track::hash(&&self.tables, &key);
+        let hash = track::hash::<F, _>(&&self.tables, &key);
         let found = track::find::<F, _>(&&self.tables, &key, hash);
         assert_eq!(found.is_some(), self.model.remove(&flow).is_some());
         if let Some(entry) = found {
@@ -227,7 +227,7 @@ impl<F: Family> Run<F> {
 
     fn renew(&mut self, flow: u16, server: u32) {
         let key = Self::key(flow);
-        let hash = track::hash(&&self.tables, &key);
+        let hash = track::hash::<F, _>(&&self.tables, &key);
         let Some(entry) = track::find::<F, _>(&&self.tables, &key, hash) else {
             return;
         };
@@ -260,7 +260,7 @@ impl<F: Family> Run<F> {
         let mask = F::flow_mask(&&self.tables);
         for bucket in 0..=mask {
             let needed = self.model.keys().any(|flow| {
-                let hash = track::hash(&&self.tables, &Self::key(*flow));
+                let hash = track::hash::<F, _>(&&self.tables, &Self::key(*flow));
                 flows::first(hash, mask) == bucket && !self.is_home(*flow, bucket)
             });
             let words = F::bucket(&&self.tables, bucket).expect("within the mask");

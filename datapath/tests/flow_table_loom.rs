@@ -59,7 +59,7 @@ fn key(flow: u16) -> Key {
 
 fn value(state: u32) -> u64 {
     let inactive = if state == FIN_WAIT { Meta::INACTIVE } else { 0 };
-    flows::value(1, 0, Meta::new(7, state, inactive))
+    flows::value(1, 0, Meta::new(7, state, inactive | Meta::PROVED))
 }
 
 fn share(value: u64) -> u64 {

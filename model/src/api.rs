@@ -14,8 +14,8 @@
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
 //!
-//! What is refused answers with status 409 (422 where the request itself makes no sense) and a
-//! [`Refusal`].
+//! What is refused answers with status 409 (422 where the request itself makes no sense, 403 where
+//! the asker may not, 503 where too many ask at once) and a [`Refusal`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -167,6 +167,10 @@ pub enum Reason {
     NotSupported,
     /// A table is full.
     NoRoom,
+    /// It cannot be written down, so a restart would lose it.
+    NotKept,
+    /// Whoever asks may not.
+    NotPermitted,
     /// The request itself makes no sense.
     BadRequest,
 }

@@ -91,11 +91,11 @@ const KNOWN: [Known; 6] = [
         files: &[
             "control/src/director/entries.rs",
             "control/src/director/fate.rs",
-            "control/src/director/hops.rs",
             "control/src/director/ids.rs",
             "control/src/director/left.rs",
             "control/src/director/marks.rs",
             "control/src/director/origins.rs",
+            "control/src/director/record.rs",
             "control/src/director/remember.rs",
             "control/src/director/slots.rs",
         ],
@@ -139,7 +139,13 @@ const KNOWN: [Known; 6] = [
     Known {
         files: &[
             "datapath/src/call.rs",
+            "datapath/src/claim.rs",
             "datapath/src/fate.rs",
+            "datapath/src/fragment.rs",
+            "datapath/src/here.rs",
+            "datapath/src/host/calls.rs",
+            "datapath/src/host/frame.rs",
+            "datapath/src/host/tables.rs",
             "datapath/src/icmp.rs",
             "datapath/src/open.rs",
             "datapath/src/quoted.rs",

@@ -14,6 +14,7 @@ mod circles;
 mod conform;
 mod deb;
 mod deny;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -50,6 +51,8 @@ enum Chore {
     },
     /// Compare with the kernel's IPVS: the same commands and packets through both.
     Conform(conform::Options),
+    /// Try the API and saved states with what is made at random.
+    Fuzz(fuzz::Options),
     /// Run every check and every test. This is what CI runs.
     Test,
     /// Load every eBPF program and compare its size with the budget.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Chore::Bpf { check: false } => object::build(),
         Chore::Bpf { check: true } => object::check(),
         Chore::Conform(options) => conform::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Test => return test::run(),
         Chore::Verify(options) => verify::run(&options),
         Chore::Walls => walls::run(),

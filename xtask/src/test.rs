@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
 use crate::tally::Tally;
-use crate::{conform, deny, object, process, tools, verify, walls};
+use crate::{conform, deny, object, place, process, tools, verify, walls};
 
 struct Step {
     name: &'static str,
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "packages",
         run: || tools::install(&tools::FOR_TESTS),
@@ -38,6 +38,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "eBPF programs load, and none has grown",
         run: verified,
+    },
+    Step {
+        name: "the unit exposes little",
+        run: exposure,
     },
     Step {
         name: "clippy",
@@ -109,6 +113,18 @@ fn verified() -> Result<()> {
         return Ok(());
     }
     verify::run(&verify::Options::default())
+}
+
+/// Holds the daemon's unit to what `systemd-analyze security` calls OK: 2.5 of 10.
+fn exposure() -> Result<()> {
+    if !process::is_installed("systemd-analyze") {
+        println!("SKIPPED: systemd-analyze is not installed");
+        return Ok(());
+    }
+    let unit = place::root().join("packaging/systemd/shuntd.service");
+    let mut analyze = process::command("systemd-analyze");
+    analyze.args(["security", "--no-pager", "--offline=true", "--threshold=25"]);
+    process::output(analyze.arg(unit)).map(drop)
 }
 
 fn clippy() -> Result<()> {

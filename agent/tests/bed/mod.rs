@@ -146,6 +146,7 @@ pub fn options() -> Options {
     Options {
         vips: vec![VIRTUAL4.parse().unwrap(), VIRTUAL6.parse().unwrap()],
         tunnel: true,
+        anyone: true,
         ..Options::default()
     }
 }

@@ -43,13 +43,7 @@ impl Socket {
             .enable_io()
             .build()
             .map_err(failed)?;
-        let sender = runtime.block_on(async {
-            let stream = UnixStream::connect(path).await.map_err(failed)?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
-            // It ends with the runtime; what goes wrong on it, the request says.
-            tokio::spawn(connection);
-            Ok::<_, Failure>(sender)
-        })?;
+        let sender = runtime.block_on(connect(path))?;
         Ok(Self {
             runtime,
             sender,
@@ -63,11 +57,24 @@ impl Socket {
         let path = &self.path;
         self.runtime.block_on(async {
             let lost = |error| not_connected(path, io::Error::other(error));
-            sender.ready().await.map_err(lost)?;
-            let answer = sender.send_request(request).await.map_err(lost)?;
+            let _ = sender.ready().await;
+            let answer = match sender.try_send_request(request).await {
+                Ok(answer) => answer,
+                Err(mut error) => match error.take_message() {
+                    // The daemon closes connections that were idle for long. Nothing was sent.
+                    Some(request) => {
+                        *sender = connect(path).await?;
+                        sender.send_request(request).await.map_err(lost)?
+                    }
+                    None => return Err(lost(error.into_error())),
+                },
+            };
             match answer.status() {
                 StatusCode::OK => Ok(answer),
-                StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
+                StatusCode::FORBIDDEN => Err(Failure::NotPermitted { path: path.clone() }),
+                StatusCode::CONFLICT
+                | StatusCode::UNPROCESSABLE_ENTITY
+                | StatusCode::SERVICE_UNAVAILABLE => {
                     let body = answer.into_body().collect().await.map_err(broken)?;
                     let refusal = serde_json::from_slice(&body.to_bytes()).map_err(broken)?;
                     Err(Failure::Refused(refusal))
@@ -99,6 +106,15 @@ impl Socket {
         let body = self.runtime.block_on(answer.into_body().collect());
         serde_json::from_slice(&body.map_err(broken)?.to_bytes()).map_err(broken)
     }
+}
+
+async fn connect(path: &Path) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    let stream = UnixStream::connect(path).await;
+    let stream = stream.map_err(|source| not_connected(path, source))?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // It ends with the runtime; what goes wrong on it, the request says.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 impl Client for Socket {

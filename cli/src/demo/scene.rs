@@ -74,7 +74,7 @@ impl Scene {
     fn join(&self) -> Result<()> {
         for host in &self.agents {
             let mut command = program(host, "shunt")?;
-            command.args(["agent", "join", "--tunnel"]);
+            command.args(["agent", "join", "--tunnel", "--from", "any"]);
             for family in Family::BOTH {
                 command.arg(self.bed.vip(family, 1).to_string());
             }

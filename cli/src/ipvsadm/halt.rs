@@ -95,7 +95,14 @@ fn refused(refusal: Refusal, subject: Subject) -> String {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
         (Reason::UnknownScheduler, _) => UNKNOWN_SCHEDULER,
-        (Reason::NotSupported | Reason::NoRoom | Reason::BadRequest, _) => return refusal.text,
+        (
+            Reason::NotSupported
+            | Reason::NoRoom
+            | Reason::NotKept
+            | Reason::NotPermitted
+            | Reason::BadRequest,
+            _,
+        ) => return refusal.text,
     };
     known.to_owned()
 }

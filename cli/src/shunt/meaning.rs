@@ -2,7 +2,7 @@
 //! `docs/reference/counters.md`.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`); a test compares them.
-const MEANINGS: [(&str, &str); 41] = [
+const MEANINGS: [(&str, &str); 45] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -26,6 +26,12 @@ const MEANINGS: [(&str, &str); 41] = [
         "pass-bypassed",
         "no server of its mark could take it; the kernel routes it",
     ),
+    (
+        "pass-lost-fragment",
+        "a later fragment whose first one did not come",
+    ),
+    ("pass-other-host", "to another machine's MAC address"),
+    ("pass-tagged", "of a VLAN, whose own device sees it"),
     ("sent", "forwarded"),
     (
         "held",
@@ -89,6 +95,10 @@ const MEANINGS: [(&str, &str); 41] = [
     (
         "no-call-id",
         "a packet without a Call-ID for a service of SIP calls",
+    ),
+    (
+        "not-carried",
+        "XDP cannot send it, and the driver has no room for a note",
     ),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),

@@ -80,6 +80,7 @@ impl Member {
         let options = Options {
             vips: Family::BOTH.map(|family| bed.vip(family, 1)).to_vec(),
             tunnel: true,
+            anyone: true,
             kind,
             ..Options::default()
         };

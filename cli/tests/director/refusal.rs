@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use shunt_daemon::kernel::place::Place;
-use shunt_lab::{Family, Host, Process, Topology, get, skipped, until};
+use shunt_lab::{Host, Process, skipped, until};
 
-use crate::bed::{LIMIT, Method, add_web, web_servers};
+use crate::bed::LIMIT;
 use crate::director::{Director, called};
 
 const NOBODY: u32 = 65534;
@@ -115,39 +115,5 @@ fn a_client_without_a_daemon_is_told_where_it_looked() -> Result<()> {
         said.contains("shuntd does not answer at /run/shunt/"),
         "{said}"
     );
-    Ok(())
-}
-
-#[test]
-fn notes_that_cannot_be_read_mean_an_empty_table_and_a_word_about_it() -> Result<()> {
-    if skipped() {
-        return Ok(());
-    }
-    let bed = Topology::builder().servers(1).offloads().build()?;
-    let _members = Method::Masquerade.prepare(&bed)?;
-    let _http = web_servers(&bed)?;
-    let mut director = Director::start(bed.director())?;
-    let add = |director: &Director| add_web(&bed, director, Family::V4, Method::Masquerade, 1);
-    let web = add(&director)?;
-    get(bed.client(), web, "/")?;
-    let place = director.place()?;
-    for broken in ["", "{\"changes\": 7}", "\0\0\0"] {
-        director.kill()?;
-        fs::write(place.memory(), broken)?;
-        let before = director.log()?.len();
-        director.restart()?;
-        let said = director.log()?[before..].to_owned();
-        ensure!(
-            said.contains("table of the daemon before not readable"),
-            "{said}"
-        );
-        ensure!(
-            !director.ipvsadm("-Sn")?.contains("-A"),
-            "the table is not empty"
-        );
-        ensure!(get(bed.client(), web, "/").is_err(), "something forwards");
-        add(&director)?;
-        get(bed.client(), web, "/")?;
-    }
     Ok(())
 }

@@ -34,14 +34,14 @@ fn fill(director: &Director, count: u32) -> Result<()> {
         .context("no flow is there")?;
     let endpoint = record.key.endpoint::<Narrow>();
     let now = record.meta.tick();
-    let meta = Meta::new(now, ESTABLISHED, 0);
+    let meta = Meta::new(now, ESTABLISHED, Meta::PROVED);
     let mut entered = 0;
     for number in 0..2 * count {
         let client = Ipv4Addr::from_bits(0x6440_0000 + number / 32_768);
         let client = u32::from_ne_bytes(client.octets());
         let port = (10_000 + (number % 32_768) as u16).to_be();
         let key = Key::v4(client, port, endpoint);
-        let hash = flows::hash(&key, seed);
+        let hash = flows::hash::<Narrow>(&key, seed);
         let seat = [flows::first(hash, mask), flows::second(hash, mask)]
             .into_iter()
             .filter_map(bucket)

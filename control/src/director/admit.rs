@@ -1,12 +1,83 @@
 //! What the table cannot say no to, but the packet path must: it has limits of its own.
+//!
+//! What a change needs is counted against what is left, whatever came before it: a rule of a mark
+//! needs its place also while its service is not there, and keeps it for when it comes. So what was
+//! accepted once is in force when the rest of it arrives.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use shunt_datapath::entry;
 use shunt_model::api::{Change, Reason, Refusal};
-use shunt_model::{Method, Server, ServiceKey};
+use shunt_model::mark::MarkRule;
+use shunt_model::{Server, Service, ServiceKey};
 
-use super::{Director, entries, ids};
+use super::ids::{self, NatKey};
+use super::left::At;
+use super::marks::Place;
+use super::{Director, Write, entries};
+
+/// How many endpoints there are, of IPv4 and of IPv6.
+type Count = [usize; 2];
+
+/// What a change takes of the packet path's room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Needs {
+    services: usize,
+    servers: usize,
+    /// Ids that answers of masqueraded servers are known by.
+    answers: usize,
+    /// Stretches of ids for every port, of services and of places of marks.
+    stretches: usize,
+    /// The same of masqueraded servers.
+    answering: usize,
+    endpoints: Count,
+}
+
+/// Endpoints in the packet path.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    all: BTreeSet<At>,
+    count: Count,
+}
+
+impl Placed {
+    /// Takes in a write that is about to be carried out.
+    pub(super) fn follow(&mut self, write: &Write) {
+        match write {
+            Write::EndpointAdd { address, word, .. } => {
+                if self.all.insert((*address, *word)) {
+                    self.count[family(*address)] += 1;
+                }
+            }
+            Write::EndpointRemove { address, word } => {
+                if self.all.remove(&(*address, *word)) {
+                    self.count[family(*address)] -= 1;
+                }
+            }
+            Write::Server { .. }
+            | Write::Standing { .. }
+            | Write::Way { .. }
+            | Write::Service { .. }
+            | Write::Pool { .. }
+            | Write::Switch { .. }
+            | Write::Wide { .. }
+            | Write::Peer { .. }
+            | Write::Local { .. }
+            | Write::Answerer { .. }
+            | Write::Settings(_)
+            | Write::Origins(_)
+            | Write::Hop { .. }
+            | Write::Routes(_)
+            | Write::Route { .. }
+            | Write::Forget { .. } => {}
+        }
+    }
+}
+
+fn family(address: IpAddr) -> usize {
+    usize::from(address.is_ipv6())
+}
 
 impl Director {
     /// Refuses what there is no room for, and what is not carried here.
@@ -14,62 +85,169 @@ impl Director {
         if let Change::AddServer { server, .. } = change {
             self.admit_address(server.at.address)?;
         }
-        if let Some((what, key)) = wide_in(change)
-            && !self.ids.has_room_for_wide()
-        {
-            return Err(Refusal {
-                reason: Reason::NoRoom,
-                text: format!(
-                    "{what} {key}: there are {} endpoints of every port already, and no room for \
-                     more",
-                    entry::WIDES
-                ),
-            });
-        }
-        if let Change::AddMark { rule } = change
-            && self.needs_place(rule)
-            && !self.ids.has_room_for_wide()
-        {
-            return Err(Refusal {
-                reason: Reason::NoRoom,
-                text: format!(
-                    "{rule}: there are rules and services of every port for {} addresses already, \
-                     and no room for more",
-                    entry::WIDES
-                ),
-            });
-        }
-        if let Change::AddMark { rule } = change {
-            self.admit_origin(rule)?;
-        }
-        let full = match change {
+        let needs = match change {
             Change::AddService { service } => {
-                self.ids.services_left() < 1 + usize::from(service.persistence.is_some())
-                    || !self.pools.has_room_for(service.into(), std::iter::empty())
+                self.admit_pool(service)?;
+                self.of_service(service)
             }
             Change::EditService { service } => {
-                let servers = self.table.service(&service.key).map(|entry| &entry.servers);
-                let weights = servers.into_iter().flatten().map(|server| server.weight);
-                let persistent = usize::from(service.persistence.is_some());
-                self.ids.services_left() < persistent
-                    || !self.pools.has_room_for(service.into(), weights)
+                self.admit_pool(service)?;
+                Needs {
+                    services: self.of_template(service),
+                    ..Needs::default()
+                }
             }
             Change::AddServer { key, server } | Change::EditServer { key, server } => {
                 self.admit_server(key, server)?;
-                // An edit may take a second id while flows keep the first.
-                self.ids.servers_left() == 0 || !self.has_room_with(key, server)
+                self.of_server(key, server)
             }
-            _ => false,
+            Change::AddMark { rule } => {
+                self.admit_origin(rule)?;
+                self.of_rule(rule)
+            }
+            Change::DeleteService { .. }
+            | Change::Flush
+            | Change::DeleteServer { .. }
+            | Change::Zero { .. }
+            | Change::SetTimeouts { .. }
+            | Change::Set { .. }
+            | Change::DeleteMark { .. }
+            | Change::SetLocal { .. }
+            | Change::DeleteLocal { .. } => return Ok(()),
         };
-        if full {
-            return Err(Refusal {
-                reason: Reason::NoRoom,
-                text: "the packet path has no room for another service or server; start shuntd \
-                       with larger tables (--services, --servers, --pool-words)"
-                    .to_owned(),
-            });
+        self.admit_needs(change, needs)
+    }
+
+    fn admit_needs(&self, change: &Change, needs: Needs) -> Result<(), Refusal> {
+        let ids = &self.ids;
+        if needs.services > ids.services_left() || needs.servers > ids.servers_left() {
+            return no_room();
+        }
+        if needs.answers > ids.answers_left() {
+            return refuse(format!(
+                "{change}: the packet path knows answers of as many masqueraded servers as it has \
+                 room for; start shuntd with larger tables (--servers)"
+            ));
+        }
+        let stretches = ids.stretches_left().saturating_sub(self.promised(None));
+        if needs.stretches > stretches || needs.answering > ids.answering_left() {
+            return refuse(format!(
+                "{change}: there are {} endpoints of every port already, of services and addresses \
+                 of marks, or of masqueraded servers, and no room for more; name a port, or delete \
+                 one that is not needed",
+                entry::WIDES
+            ));
+        }
+        let limit = ids.endpoints();
+        for (at, needed) in needs.endpoints.into_iter().enumerate() {
+            let used = self.placed.count[at] + self.promised_endpoints()[at];
+            if needed != 0 && used + needed > limit[at] {
+                return refuse(format!(
+                    "{change}: {used} of {} endpoints of {} are in use, and {needed} more have no \
+                     room; start shuntd with larger tables (--services, --servers), or give a mark \
+                     every port of an address in place of many",
+                    limit[at],
+                    ["IPv4", "IPv6"][at],
+                ));
+            }
         }
         Ok(())
+    }
+
+    fn of_service(&self, service: &Service) -> Needs {
+        let mut needs = Needs {
+            services: self.of_template(service),
+            ..Needs::default()
+        };
+        if self.ids.services.contains_key(&service.key) {
+            return needs;
+        }
+        needs.services += 1;
+        // What a mark's service is found by, its rules have asked for.
+        if let ServiceKey::Address { address, .. } = service.key {
+            needs.stretches = usize::from(ids::is_wide(&service.key));
+            needs.endpoints[family(address)] = 2;
+        }
+        needs
+    }
+
+    /// The id of templates that a service does not have yet.
+    fn of_template(&self, service: &Service) -> usize {
+        let slot = self.ids.services.get(&service.key);
+        let has_one = slot.is_some_and(|slot| slot.ids.template != 0);
+        usize::from(service.persistence.is_some() && !has_one)
+    }
+
+    fn of_server(&self, key: &ServiceKey, server: &Server) -> Needs {
+        let slot = self.ids.services.get(key);
+        let known = slot.and_then(|slot| slot.servers.get(&server.at));
+        // An edit may take a second id while flows keep the first.
+        let is_known = known.is_some_and(|known| known.method == server.method);
+        let mut needs = Needs {
+            servers: usize::from(!is_known),
+            ..Needs::default()
+        };
+        if !server.method.rewrites() {
+            return needs;
+        }
+        let translated = ids::translates(key, server.at, server.method);
+        for answers in NatKey::of(key, server.at) {
+            let id = self.ids.endpoints.get(&answers);
+            if id.is_none() {
+                needs.endpoints[family(answers.address)] += 2;
+            }
+            // Translated flows are told apart by more than where their answers come from.
+            if translated || id.is_some_and(|id| *id != entry::BACK) {
+                continue;
+            }
+            match answers.port {
+                0 => needs.answering += 1,
+                _ => needs.answers += 1,
+            }
+        }
+        needs
+    }
+
+    fn of_rule(&self, rule: &MarkRule) -> Needs {
+        let mut needs = Needs {
+            stretches: self.promised(Some(rule)) - self.promised(None),
+            ..Needs::default()
+        };
+        needs.endpoints[family(rule.target.address)] = endpoints_of(rule);
+        needs
+    }
+
+    /// How many places of rules, this one's included, have no stretch of ids yet. They get theirs
+    /// with their service.
+    fn promised(&self, more: Option<&MarkRule>) -> usize {
+        let rules = self.table.marks().chain(more);
+        let without = rules.filter(|rule| {
+            let slot = self.ids.services.get(&rule.service());
+            slot.is_none_or(|slot| !slot.places.contains_key(&place(rule)))
+        });
+        let places: BTreeSet<(ServiceKey, Place)> =
+            without.map(|rule| (rule.service(), place(rule))).collect();
+        places.len()
+    }
+
+    /// The endpoints of rules whose service is not there.
+    fn promised_endpoints(&self) -> Count {
+        let mut count = Count::default();
+        let rules = self.table.marks();
+        for rule in rules.filter(|rule| self.table.service(&rule.service()).is_none()) {
+            count[family(rule.target.address)] += endpoints_of(rule);
+        }
+        count
+    }
+
+    fn admit_pool(&self, service: &Service) -> Result<(), Refusal> {
+        let servers = self.table.service(&service.key);
+        let servers = servers.into_iter().flat_map(|entry| &entry.servers);
+        let weights = servers.map(|server| server.weight);
+        if self.pools.has_room_for(service.into(), weights) {
+            return Ok(());
+        }
+        no_room()
     }
 
     fn has_room_with(&self, key: &ServiceKey, server: &Server) -> bool {
@@ -112,23 +290,37 @@ impl Director {
                 ),
             });
         }
-        Ok(())
+        if self.has_room_with(key, server) {
+            return Ok(());
+        }
+        no_room()
     }
 }
 
-/// What of a change needs an endpoint of every port.
-fn wide_in(change: &Change) -> Option<(&'static str, ServiceKey)> {
-    match change {
-        Change::AddService { service } if ids::is_wide(&service.key) => {
-            Some(("service", service.key))
-        }
-        Change::AddServer { key, server } | Change::EditServer { key, server }
-            if ids::is_wide(key)
-                && server.method == Method::Masquerade
-                && !ids::translates(key, server.at, server.method) =>
-        {
-            Some(("a server of service", *key))
-        }
-        _ => None,
-    }
+/// Every port of a rule, and that its address has any.
+fn endpoints_of(rule: &MarkRule) -> usize {
+    let ports = rule.target.ports;
+    2 + usize::from(ports.last) - usize::from(ports.first)
 }
+
+fn place(rule: &MarkRule) -> Place {
+    (rule.target.protocol.number(), rule.target.address)
+}
+
+fn refuse(text: String) -> Result<(), Refusal> {
+    Err(Refusal {
+        reason: Reason::NoRoom,
+        text,
+    })
+}
+
+fn no_room() -> Result<(), Refusal> {
+    refuse(
+        "the packet path has no room for another service or server; start shuntd with larger \
+         tables (--services, --servers, --pool-words)"
+            .to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -101,8 +101,10 @@ impl Defences {
         let drop_rate = match settings.drop_packet {
             Defence::Always => settings.am_droprate,
             Defence::Automatic if is_low => {
+                // With nothing free IPVS drops one of one, which keeps everybody out for good: here
+                // what was never answered gives way, so that every second one may still try.
                 let rate = threshold / (threshold - free);
-                u32::try_from(rate).unwrap_or(u32::MAX)
+                u32::try_from(rate).unwrap_or(u32::MAX).max(2)
             }
             Defence::Automatic | Defence::Never => 0,
         };
@@ -257,7 +259,7 @@ mod tests {
         assert_eq!(up(Defence::Automatic, 900), (false, 0, false));
         assert_eq!(up(Defence::Automatic, 901), (true, 100, true));
         assert_eq!(up(Defence::Automatic, 950), (true, 2, true));
-        assert_eq!(up(Defence::Automatic, 1000), (true, 1, true));
+        assert_eq!(up(Defence::Automatic, 1000), (true, 2, true));
     }
 
     #[test]

@@ -2,9 +2,7 @@
 //! nobody needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::service::Granularity;
 use shunt_model::{Server, ServerAddress, ServiceKey};
@@ -13,17 +11,11 @@ use super::addresses::Addresses;
 use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
+use super::remember::Nobodys;
+pub use super::sizes::Sizes;
 pub use super::slots::{
-    NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
+    Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
 };
-
-/// How large the packet path's tables are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sizes {
-    pub services: u32,
-    pub servers: u32,
-    pub pool_words: u32,
-}
 
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,24 +32,6 @@ pub struct Put {
     pub fresh: bool,
     /// NAT endpoints that are not in the packet path yet.
     pub endpoints: Vec<NatEndpoint>,
-}
-
-/// What was given back.
-#[derive(Debug, Default)]
-pub struct Freed {
-    /// Ids of servers, those of earlier methods included.
-    pub servers: Vec<u32>,
-    /// Servers whose ids are different, or that have none any more.
-    pub slots: Vec<(ServiceKey, ServerAddress)>,
-    pub services: Vec<ServiceKey>,
-    pub nat: Vec<NatKey>,
-    pub endpoints: Vec<(IpAddr, u32)>,
-}
-
-impl Freed {
-    pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.services.is_empty() && self.nat.is_empty()
-    }
 }
 
 /// What was neither present nor in use at a look at the flows.
@@ -275,11 +249,25 @@ impl Ids {
         Some(NatEndpoint { key, id: id | BACK })
     }
 
-    /// Whether there is room for another service of every port, and for another server of every
-    /// port behind NAT.
-    pub fn has_room_for_wide(&self) -> bool {
-        let limit = entry::WIDES as usize;
-        self.wide_services.len() < limit && self.wide_endpoints.len() < limit
+    /// Stretches of ids for services and places of marks that nobody has.
+    pub fn stretches_left(&self) -> usize {
+        (entry::WIDES as usize).saturating_sub(self.wide_services.len())
+    }
+
+    /// Stretches of ids for masqueraded servers of every port that nobody has.
+    pub fn answering_left(&self) -> usize {
+        (entry::WIDES as usize).saturating_sub(self.wide_endpoints.len())
+    }
+
+    /// Ids left for where masqueraded servers answer from.
+    pub fn answers_left(&self) -> usize {
+        let room = self.sizes.answers().min(ID_LIMIT) as usize - 1;
+        room.saturating_sub(self.used_endpoints.len())
+    }
+
+    /// How many endpoints of IPv4 and of IPv6 there may be.
+    pub fn endpoints(&self) -> [usize; 2] {
+        self.sizes.endpoints()
     }
 
     /// Whether packets must be looked for by address alone.
@@ -434,6 +422,23 @@ impl Ids {
         let of_address = endpoint_word(0, key.protocol, kind::ADDRESS);
         if self.addresses.let_go(key.address, of_address, word) {
             freed.endpoints.push((key.address, of_address));
+        }
+    }
+
+    /// Takes ids that are nobody's out of use, for as long as this director lives.
+    pub fn reserve(&mut self, nobodys: &Nobodys) {
+        let services = nobodys.services.iter();
+        services.for_each(|id| self.used_services.take(*id));
+        let servers = nobodys.servers.iter();
+        servers.for_each(|id| self.used_servers.take(*id));
+        for id in &nobodys.endpoints {
+            let number = entry::wide_number(*id);
+            match (id & entry::WIDE != 0, id & BACK != 0) {
+                (true, true) => drop(self.wide_endpoints.insert(number)),
+                (true, false) => drop(self.wide_services.entry(number).or_insert(entry::NONE)),
+                (false, true) => self.used_endpoints.take(id & !BACK),
+                (false, false) => {}
+            }
         }
     }
 

@@ -91,6 +91,12 @@ impl Director {
         }
     }
 
+    /// How many there are: each adds to what a change writes down.
+    #[must_use]
+    pub fn memory_of_left(&self) -> usize {
+        self.left.len() + self.marked.len()
+    }
+
     /// Those that are there, for the daemon that comes after.
     pub(super) fn left_endpoints(&self) -> Vec<(IpAddr, u32, u32)> {
         let id = |at: &At| self.marked.get(at).copied().unwrap_or_default();

@@ -106,13 +106,6 @@ impl Director {
         });
         Some(base)
     }
-
-    /// How many more places the packet path would need with this rule.
-    pub(super) fn needs_place(&self, rule: &MarkRule) -> bool {
-        let place = (rule.target.protocol.number(), rule.target.address);
-        let slot = self.ids.services.get(&rule.service());
-        slot.is_none_or(|slot| !slot.places.contains_key(&place))
-    }
 }
 
 /// Whether the endpoints of marks may be others after this.

@@ -22,7 +22,9 @@ pub mod origins;
 mod peers;
 mod pools;
 mod reach;
+mod record;
 mod remember;
+mod sizes;
 mod slots;
 mod targets;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use shunt_datapath::entry::{self, Settings};
 use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
+use crate::network::routes::Gateway;
 use crate::network::{self, Network, attach};
 use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
@@ -45,7 +48,8 @@ use pools::Pools;
 pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use names::Names;
-pub use remember::{Memory, Recollection, Step};
+pub use record::{Recollection, Record};
+pub use remember::{Memory, Nobodys, Step};
 pub use write::Write;
 
 /// What the caller must do.
@@ -105,6 +109,8 @@ pub struct Director {
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
+    /// All endpoints in the packet path.
+    placed: admit::Placed,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
     /// Those of them that no rule leads to any more, and how many looks at the flows saw none of
@@ -157,6 +163,7 @@ impl Director {
             calls: calls::Calls::default(),
             clock,
             written: BTreeMap::new(),
+            placed: admit::Placed::default(),
             marked: BTreeMap::new(),
             left: BTreeMap::new(),
             remembers_left: false,
@@ -229,7 +236,8 @@ impl Director {
     /// When to call [`Director::network_event`] with a tick at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.network.deadline()
+        let deadlines = [self.network.deadline(), self.hops_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// What must be done; until none.
@@ -248,16 +256,17 @@ impl Director {
                         neighbour,
                     });
                 }
-                network::Output::Changed { target } => {
-                    self.reroute(target);
-                    self.renew_hop(target);
-                }
-                network::Output::RoutesChanged => {
+                network::Output::Changed { target } => self.reroute(target),
+                network::Output::RulesChanged => self.renew_rules(),
+                network::Output::RoutesChanged { networks } => self.renew_networks(networks),
+                network::Output::WaysChanged => {
                     self.renew_hops();
-                    self.watch(self.seen);
+                    self.renew_clients();
                 }
-                network::Output::WaysChanged => self.renew_clients(),
-                network::Output::NeighbourChanged { neighbour } => self.renew_client(neighbour),
+                network::Output::NeighbourChanged {
+                    interface,
+                    neighbour,
+                } => self.neighbour_changed(interface, neighbour),
                 network::Output::AddressesChanged => self.addresses_changed(),
                 network::Output::LinksChanged => {
                     self.outputs.push_back(Output::Devices);
@@ -269,6 +278,11 @@ impl Director {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
+        }
+        if self.rest_hops()
+            && let Some(output) = self.outputs.pop_front()
+        {
+            return Some(output);
         }
         while let Some(key) = self.mixed.pop_first() {
             self.renew_peers(&key);
@@ -312,6 +326,7 @@ impl Director {
     }
 
     fn write(&mut self, write: Write) {
+        self.placed.follow(&write);
         self.outputs.push_back(Output::Write(write));
     }
 
@@ -355,6 +370,11 @@ impl Director {
         for (key, server) in self.servers_at(target) {
             self.write_server(&key, &server);
         }
+    }
+
+    fn neighbour_changed(&mut self, interface: u32, address: IpAddr) {
+        self.renew_hop(Gateway { interface, address });
+        self.renew_client(address);
     }
 
     fn addresses_changed(&mut self) {

@@ -116,6 +116,14 @@ impl Pools {
         Some(Switched { base, words })
     }
 
+    /// Leaves the places of a pool alone that is in force, and nobody knows whose it is.
+    pub fn reserve(&mut self, at: PoolWord) {
+        if at != EMPTY {
+            let head = at.first_listed().wrapping_sub(at.base());
+            self.take_at(at.base(), head + at.length());
+        }
+    }
+
     /// Takes up a pool that is in force from an earlier life.
     pub fn adopt(
         &mut self,

@@ -16,11 +16,13 @@ use shunt_model::{Family, Server, ServerAddress, ServiceKey, Settings};
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::marks::Place;
+use super::record::Record;
 use super::{Clock, Director, Output, Running, entries};
+use crate::network::routes::Gateway;
 use crate::table::{Applied, Table};
 
 /// All of it, as plain data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// The changes that make the table from nothing, in order.
     pub changes: Vec<Change>,
@@ -29,14 +31,26 @@ pub struct Memory {
     #[serde(with = "ids::pairs")]
     pub endpoints: BTreeMap<NatKey, u32>,
     /// The numbers of gateways that connections may remember.
-    #[serde(default)]
-    pub gateways: BTreeMap<IpAddr, Numbered>,
+    #[serde(default, with = "ids::pairs")]
+    pub hops: BTreeMap<Gateway, Numbered>,
     /// Those of clients on links.
     #[serde(default)]
     pub clients: BTreeMap<IpAddr, u32>,
     /// Endpoints of deleted rules that have connections: address, word and id.
     #[serde(default)]
     pub left: Vec<(IpAddr, u32, u32)>,
+    /// Ids that stand in the packet path while nobody remembers whose they are.
+    #[serde(skip)]
+    pub nobodys: Nobodys,
+}
+
+/// Ids that flows may have, so that nobody else may get them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nobodys {
+    pub services: Vec<u32>,
+    pub servers: Vec<u32>,
+    /// Of services of every port, and of servers behind NAT.
+    pub endpoints: Vec<u32>,
 }
 
 /// What one change, or what follows from flows and networks, adds to a memory: a change of the
@@ -55,8 +69,8 @@ pub struct Step {
     servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<(NatKey, Option<u32>)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gateways: Option<BTreeMap<IpAddr, Numbered>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hops: Vec<(Gateway, Option<Numbered>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clients: Vec<(IpAddr, Option<u32>)>,
     /// All of them, if any were others.
@@ -65,11 +79,14 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn gateways(gateways: &BTreeMap<IpAddr, Numbered>) -> Self {
-        Self {
-            gateways: Some(gateways.clone()),
-            ..Self::default()
-        }
+    /// A gateway has this number from here on, or none.
+    pub(super) fn gateway(&mut self, gateway: Gateway, numbered: Option<Numbered>) {
+        self.hops.push((gateway, numbered));
+    }
+
+    /// Whether there is nothing to remember.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// With the endpoints of deleted rules, where there are or were any.
@@ -87,92 +104,38 @@ impl Step {
     }
 }
 
-/// A memory that takes in step after step.
-#[derive(Debug)]
-pub struct Recollection {
-    table: Table,
-    memory: Memory,
+impl Memory {
+    /// The records that say the same, in order: a journal may begin with a memory.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.lines().into_iter().flatten().collect()
+    }
 }
 
-impl Recollection {
-    /// `table` is an empty one.
-    pub fn new(memory: Memory, mut table: Table) -> Result<Self, Refusal> {
-        for change in &memory.changes {
-            table.apply(change)?;
-        }
-        Ok(Self { table, memory })
-    }
-
-    /// Takes in a step. After a refusal it is of no use any more.
-    pub fn follow(&mut self, step: Step) -> Result<(), Refusal> {
-        if let Some(change) = &step.change {
-            self.table.apply(change)?;
-        }
-        let memory = &mut self.memory;
-        for (key, id) in step.services {
-            match (memory.services.get_mut(&key), id) {
-                (Some(slot), Some(ids)) => slot.ids = ids,
-                (None, Some(ids)) => drop(memory.services.insert(key, ServiceSlot::new(ids))),
-                (_, None) => drop(memory.services.remove(&key)),
-            }
-        }
-        for (key, places) in step.places {
-            if let Some(slot) = memory.services.get_mut(&key) {
-                slot.places = places.into_iter().collect();
-            }
-        }
-        for (key, at, slot) in step.servers {
-            let Some(service) = memory.services.get_mut(&key) else {
-                continue;
-            };
-            match slot {
-                Some(slot) => drop(service.servers.insert(at, slot)),
-                None => drop(service.servers.remove(&at)),
-            }
-        }
-        for (key, id) in step.endpoints {
-            match id {
-                Some(id) => drop(memory.endpoints.insert(key, id)),
-                None => drop(memory.endpoints.remove(&key)),
-            }
-        }
-        if let Some(gateways) = step.gateways {
-            memory.gateways = gateways;
-        }
-        if let Some(left) = step.left {
-            memory.left = left;
-        }
-        for (client, number) in step.clients {
-            match number {
-                Some(number) => drop(memory.clients.insert(client, number)),
-                None => drop(memory.clients.remove(&client)),
-            }
-        }
-        Ok(())
-    }
-
-    /// All that was taken in, in its shortest form.
+impl Step {
+    /// The records that it is written down as.
     #[must_use]
-    pub fn memory(self) -> Memory {
-        let Self { table, mut memory } = self;
-        memory.changes = changes(&table);
-        for (key, slot) in &mut memory.services {
-            let entry = table.service(key);
-            slot.present = entry.is_some();
-            let servers: BTreeSet<ServerAddress> = entry
-                .into_iter()
-                .flat_map(|entry| entry.servers.iter().map(|server| server.at))
-                .collect();
-            for (at, server) in &mut slot.servers {
-                server.present = servers.contains(at);
-            }
-        }
-        memory
+    pub fn records(self) -> Vec<Record> {
+        let mut records: Vec<Record> = self.change.map(Record::Change).into_iter().collect();
+        let services = self.services.into_iter();
+        records.extend(services.map(|(key, ids)| Record::Service(key, ids)));
+        let places = self.places.into_iter();
+        records.extend(places.map(|(key, places)| Record::Places(key, places)));
+        let servers = self.servers.into_iter();
+        records.extend(servers.map(|(key, at, slot)| Record::Server(key, at, slot)));
+        let endpoints = self.endpoints.into_iter();
+        records.extend(endpoints.map(|(key, id)| Record::Endpoint(key, id)));
+        let hops = self.hops.into_iter();
+        records.extend(hops.map(|(gateway, numbered)| Record::Hop(gateway, numbered)));
+        let clients = self.clients.into_iter();
+        records.extend(clients.map(|(client, number)| Record::Client(client, number)));
+        records.extend(self.left.map(Record::Left));
+        records
     }
 }
 
 /// The changes that make a table from nothing.
-fn changes(table: &Table) -> Vec<Change> {
+pub(super) fn changes(table: &Table) -> Vec<Change> {
     let mut changes = vec![Change::SetTimeouts {
         timeouts: table.timeouts(),
     }];
@@ -205,9 +168,10 @@ impl Director {
             changes: changes(&self.table),
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
-            gateways: self.hops.gateways.clone(),
-            clients: self.hops.clients.clone(),
+            hops: self.hops.numbered(),
+            clients: self.hops.clients().clone(),
             left: self.left_endpoints(),
+            nobodys: Nobodys::default(),
         }
     }
 
@@ -288,7 +252,7 @@ impl Director {
     /// Goes on where an earlier daemon stood. `pool` says which pool the packet path uses for a
     /// service. Whatever in the packet path differs is written again, the rest left as it is.
     pub fn resume(
-        memory: Memory,
+        mut memory: Memory,
         table: Table,
         sizes: Sizes,
         clock: Clock,
@@ -302,11 +266,10 @@ impl Director {
             let applied = director.table.apply(change)?;
             director.follow_targets(&applied);
         }
+        memory.fit(sizes);
+        director.reserve(&memory, &pool);
         director.ids.restore(memory.services, memory.endpoints);
-        for gateway in memory.gateways.keys() {
-            director.targets.look_at(*gateway);
-        }
-        director.hops.restore(memory.gateways, memory.clients);
+        director.hops.restore(memory.hops, memory.clients);
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);
@@ -337,6 +300,17 @@ impl Director {
         director.settle();
         director.watch(now);
         Ok(director)
+    }
+
+    /// Takes out of use what stands in the packet path and is nobody's.
+    fn reserve(&mut self, memory: &Memory, pool: &impl Fn(u32) -> PoolWord) {
+        let known = memory.services.values().map(|slot| slot.ids.id);
+        let known: BTreeSet<u32> = known.collect();
+        let nobodys = memory.nobodys.services.iter();
+        for id in nobodys.filter(|id| !known.contains(id)) {
+            self.pools.reserve(pool(*id));
+        }
+        self.ids.reserve(&memory.nobodys);
     }
 
     fn resume_service(

@@ -37,11 +37,6 @@ impl Targets {
         }
     }
 
-    /// An address began or ceased to be of interest for another reason.
-    pub fn look_at(&mut self, address: IpAddr) {
-        self.different.insert(address);
-    }
-
     pub fn has(&self, address: IpAddr) -> bool {
         self.servers.contains_key(&address)
     }
@@ -86,7 +81,7 @@ impl Director {
     /// Tells the network which addresses matter.
     pub(super) fn watch(&mut self, now: std::time::Instant) {
         for address in std::mem::take(&mut self.targets.different) {
-            if self.targets.has(address) || self.hops.gateways.contains_key(&address) {
+            if self.targets.has(address) {
                 self.network.watch(address, now);
             } else {
                 self.network.leave(address);

@@ -85,8 +85,10 @@ fn link() -> [Input; 2] {
             interface: 2,
             gateway: None,
         }],
+        object: None,
         mtu: None,
         source: None,
+        from: None,
     };
     let replace = false;
     [
@@ -442,8 +444,10 @@ fn a_service_that_is_not_there_is_named_before_what_is_wrong_with_its_server() {
                 interface: 2,
                 gateway: None,
             }],
+            object: None,
             mtu: None,
             source: None,
+            from: None,
         },
         replace: false,
     };

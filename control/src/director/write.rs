@@ -82,9 +82,10 @@ pub enum Write {
         number: u32,
         ways: Ways,
     },
-    /// Every network of clients, with the number of its gateway or 0: in place of all before.
+    /// Every network of clients, with the number of its gateway or 0, and every client that has
+    /// one of its own: in place of all before.
     Routes(Vec<(Prefix, u32)>),
-    /// One client of its own, or no longer.
+    /// One of them, or no longer.
     Route {
         prefix: Prefix,
         number: Option<u32>,

@@ -36,10 +36,16 @@ impl Link {
         self.up && self.carrier
     }
 
-    /// Must a frame carry the hardware address of a neighbour?
+    /// Does a frame carry the hardware address of a neighbour?
     #[must_use]
-    pub fn needs_neighbour(&self) -> bool {
-        self.ethernet && !self.loopback && !self.without_arp
+    pub fn has_neighbours(&self) -> bool {
+        self.ethernet && !self.loopback
+    }
+
+    /// Does the kernel find out who its neighbours are?
+    #[must_use]
+    pub fn resolves(&self) -> bool {
+        self.has_neighbours() && !self.without_arp
     }
 }
 

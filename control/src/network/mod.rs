@@ -11,8 +11,11 @@ pub mod attach;
 pub mod links;
 pub mod neighbours;
 pub mod next_hop;
+pub mod objects;
+mod path;
 mod probes;
 pub mod routes;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -26,8 +29,10 @@ pub use links::{Link, Mac};
 pub use neighbours::Neighbour;
 pub use next_hop::{NextHop, Route};
 
+use neighbours::State;
 use next_hop::{Decision, decide};
 use probes::Probes;
+use routes::{Gateway, Lead, Prefix};
 use view::{Different, View};
 
 /// What the machine can hear.
@@ -49,6 +54,13 @@ pub enum Input {
         replace: bool,
     },
     RouteRemoved(routes::Entry),
+    RuleAdded(rules::Rule),
+    RuleRemoved(rules::Rule),
+    /// A next-hop object came or is different.
+    ObjectChanged(objects::Object),
+    ObjectRemoved {
+        id: u32,
+    },
     NeighbourChanged(Neighbour),
     NeighbourRemoved {
         interface: u32,
@@ -73,12 +85,15 @@ pub enum Output {
     AddressesChanged,
     /// A link came, went or is different: ask [`Network::links`] again.
     LinksChanged,
-    /// Networks or their gateways are different: ask [`Network::gateways`] again.
-    RoutesChanged,
+    /// Rules are different: ask [`Network::is_plain`] again.
+    RulesChanged,
+    /// The routes to these networks are different: ask [`Network::lead`] again. So may be the
+    /// answer about a target in one of them.
+    RoutesChanged { networks: Vec<Prefix> },
     /// The answer about any target that is not watched may be different.
     WaysChanged,
     /// A neighbour's MAC address is different, or whether it is known.
-    NeighbourChanged { neighbour: IpAddr },
+    NeighbourChanged { interface: u32, neighbour: IpAddr },
 }
 
 /// A target.
@@ -98,8 +113,8 @@ pub struct Network {
     watched: BTreeMap<IpAddr, Watched>,
     /// The targets that a neighbour leads to.
     led: BTreeMap<(u32, IpAddr), BTreeSet<IpAddr>>,
-    /// The networks and their gateways as they were told last.
-    gateways: Vec<routes::Lead>,
+    /// Neighbours that are kept alive for another reason ([`Network::keep`]).
+    kept: BTreeSet<(u32, IpAddr)>,
     probes: Probes,
     /// What must be looked at again before the next output.
     different: Different,
@@ -117,7 +132,7 @@ impl Network {
             account: None,
             watched: BTreeMap::new(),
             led: BTreeMap::new(),
-            gateways: Vec::new(),
+            kept: BTreeSet::new(),
             probes: Probes::default(),
             different: Different::default(),
             outputs: VecDeque::new(),
@@ -133,14 +148,7 @@ impl Network {
             (Input::ResyncBegin, _) => self.account = Some(View::default()),
             (Input::ResyncEnd, None) => {}
             (Input::ResyncEnd, Some(account)) => {
-                let neighbours = self.view.neighbours.different(&account.neighbours);
-                self.different.add(Different {
-                    routes: account != self.view,
-                    addresses: account.addresses != self.view.addresses,
-                    links: account.links != self.view.links,
-                    moved: neighbours.iter().map(|(_, address)| *address).collect(),
-                    neighbours,
-                });
+                self.different.add(Different::between(&self.view, &account));
                 self.view = account;
             }
             (input, Some(mut account)) => {
@@ -221,16 +229,69 @@ impl Network {
         self.view.addresses.all()
     }
 
-    /// Every network of the main table, with the gateway that leads there.
+    /// How a gateway is reached on its own link.
     #[must_use]
-    pub fn gateways(&self) -> Vec<routes::Lead> {
-        self.gateways.clone()
+    pub fn by_gateway(&self, gateway: Gateway) -> Route {
+        next_hop::by_gateway(&self.view, gateway)
     }
 
-    /// The neighbours that the kernel knows, whatever it knows of them.
+    /// Who leads to a network of the main table; `None` if it has no such network.
     #[must_use]
-    pub fn neighbours(&self) -> Vec<IpAddr> {
+    pub fn lead(&self, network: Prefix) -> Option<Lead> {
+        self.view.routes.lead(network, &self.view.objects)
+    }
+
+    /// Every network of the main table and a family.
+    pub fn networks(&self, v4: bool) -> impl Iterator<Item = Prefix> {
+        self.view.routes.networks(v4)
+    }
+
+    /// How many networks the main table has for a family.
+    #[must_use]
+    pub fn count_networks(&self, v4: bool) -> usize {
+        self.view.routes.count(v4)
+    }
+
+    /// Does the main table alone decide about the packets of a family, whatever their source and
+    /// device are?
+    #[must_use]
+    pub fn is_plain(&self, v4: bool) -> bool {
+        self.view.rules.is_plain(v4) && (v4 || !self.view.routes.mind_sources())
+    }
+
+    /// Every router that a route or a next-hop object of any table names.
+    #[must_use]
+    pub fn gateways(&self) -> BTreeSet<Gateway> {
+        let of_objects = self.view.objects.routers();
+        self.view.routes.routers().chain(of_objects).collect()
+    }
+
+    /// The neighbours that the kernel knows, whatever it knows of them, by link.
+    pub fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.view.neighbours.all()
+    }
+
+    /// The addresses of neighbours in a network, on whatever link.
+    #[must_use]
+    pub fn neighbours_in(&self, network: Prefix) -> Vec<IpAddr> {
+        let range = network.range();
+        let links = self.view.links.iter();
+        let found = links.flat_map(|link| self.view.neighbours.within(link.index, &range));
+        found.collect()
+    }
+
+    /// Keeps these neighbours alive, in place of those that were named before.
+    pub fn keep(&mut self, neighbours: BTreeSet<(u32, IpAddr)>, now: Instant) {
+        self.now = now;
+        let before = std::mem::replace(&mut self.kept, neighbours);
+        for gone in before.difference(&self.kept) {
+            if !self.led.contains_key(gone) {
+                self.probes.forget(*gone);
+            }
+        }
+        for neighbour in self.kept.difference(&before) {
+            self.probes.see(*neighbour, self.state(*neighbour), now);
+        }
     }
 
     /// Whether the kernel knows such a neighbour on any link.
@@ -252,32 +313,65 @@ impl Network {
         if different.addresses {
             self.outputs.push_back(Output::AddressesChanged);
         }
-        if different.routes {
-            let gateways = self.view.routes.gateways();
-            if gateways != self.gateways {
-                self.gateways = gateways;
-                self.outputs.push_back(Output::RoutesChanged);
-            }
+        if different.rules {
+            self.outputs.push_back(Output::RulesChanged);
+        }
+        let mut networks = different.networks;
+        if !different.objects.is_empty() {
+            let objects = self.view.objects.with_groups(different.objects);
+            let users = self.view.routes.users(|id| objects.contains(&id));
+            networks.extend(users);
+        }
+        let targets: BTreeSet<IpAddr> = match different.ways {
+            true => self.watched.keys().copied().collect(),
+            false => self.watched_in(&networks).collect(),
+        };
+        if !networks.is_empty() {
+            let networks = networks.into_iter().collect();
+            self.outputs.push_back(Output::RoutesChanged { networks });
+        }
+        if different.ways {
             self.outputs.push_back(Output::WaysChanged);
-            let targets: Vec<IpAddr> = self.watched.keys().copied().collect();
-            for target in targets {
-                self.find_neighbours(target);
+        }
+        for target in targets {
+            self.find_neighbours(target);
+            self.compare(target);
+        }
+        if different.links {
+            self.see_kept();
+        }
+        for neighbour in different.neighbours {
+            let targets = self.led.get(&neighbour).cloned();
+            if targets.is_some() || self.kept.contains(&neighbour) {
+                self.probes.see(neighbour, self.state(neighbour), self.now);
+            }
+            for target in targets.into_iter().flatten() {
                 self.compare(target);
             }
         }
-        for neighbour in different.neighbours {
-            if let Some(targets) = self.led.get(&neighbour) {
-                let (interface, address) = neighbour;
-                let state = self.view.neighbours.state(interface, address);
-                self.probes.see(neighbour, state, self.now);
-                for target in targets.clone() {
-                    self.compare(target);
-                }
-            }
-        }
         let moved = different.moved.into_iter();
-        let moved = moved.map(|neighbour| Output::NeighbourChanged { neighbour });
+        let moved = moved.map(|(interface, neighbour)| Output::NeighbourChanged {
+            interface,
+            neighbour,
+        });
         self.outputs.extend(moved);
+    }
+
+    fn watched_in(&self, networks: &BTreeSet<Prefix>) -> impl Iterator<Item = IpAddr> {
+        let watched = |network: &Prefix| self.watched.range(network.range());
+        networks.iter().flat_map(watched).map(|(target, _)| *target)
+    }
+
+    /// A link may resolve its neighbours, or no longer.
+    fn see_kept(&mut self) {
+        for neighbour in &self.kept {
+            let state = state(&self.view, *neighbour);
+            self.probes.see(*neighbour, state, self.now);
+        }
+    }
+
+    fn state(&self, neighbour: (u32, IpAddr)) -> State {
+        state(&self.view, neighbour)
     }
 
     /// Says so if the answer about a target is different.
@@ -297,7 +391,7 @@ impl Network {
         let neighbours: Vec<(u32, IpAddr)> = match decide(&self.view, target) {
             Decision::Ways(ways) => ways
                 .iter()
-                .filter(|way| way.link.needs_neighbour())
+                .filter(|way| way.link.has_neighbours())
                 .map(|way| (way.link.index, way.neighbour))
                 .collect(),
             Decision::Local | Decision::Unreachable(_) => Vec::new(),
@@ -306,13 +400,16 @@ impl Network {
             return;
         };
         if watched.neighbours == neighbours {
+            for neighbour in neighbours {
+                self.probes
+                    .see(neighbour, state(&self.view, neighbour), self.now);
+            }
             return;
         }
         let before = std::mem::replace(&mut watched.neighbours, neighbours.clone());
         for neighbour in neighbours {
             self.led.entry(neighbour).or_default().insert(target);
-            let state = self.view.neighbours.state(neighbour.0, neighbour.1);
-            self.probes.see(neighbour, state, self.now);
+            self.probes.see(neighbour, self.state(neighbour), self.now);
         }
         for neighbour in before {
             let led_by = &self.watched[&target].neighbours; // It was there above.
@@ -329,7 +426,17 @@ impl Network {
         targets.remove(&target);
         if targets.is_empty() {
             self.led.remove(&neighbour);
-            self.probes.forget(neighbour);
+            if !self.kept.contains(&neighbour) {
+                self.probes.forget(neighbour);
+            }
         }
+    }
+}
+
+/// How sure the kernel is of a neighbour. Where it asks nobody there is nothing to find out.
+fn state(view: &View, (interface, address): (u32, IpAddr)) -> State {
+    match view.links.get(interface) {
+        Some(link) if !link.resolves() => State::NoArp,
+        Some(_) | None => view.neighbours.state(interface, address),
     }
 }

@@ -71,9 +71,19 @@ impl Neighbours {
         self.0.contains_key(&(interface, address))
     }
 
-    /// The addresses of all.
-    pub fn all(&self) -> Vec<IpAddr> {
-        self.0.keys().map(|(_, address)| *address).collect()
+    /// Who they are, by link and address.
+    pub fn all(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        self.0.keys().copied()
+    }
+
+    /// Those of a link within a range of addresses.
+    pub fn within(
+        &self,
+        interface: u32,
+        range: &std::ops::RangeInclusive<IpAddr>,
+    ) -> impl Iterator<Item = IpAddr> {
+        let range = (interface, *range.start())..=(interface, *range.end());
+        self.0.range(range).map(|((_, address), _)| *address)
     }
 
     /// Says which are gone.

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::links::{Link, Mac};
-use super::routes::{Entry, Kind, Path, Table};
+use super::routes;
+use super::routes::{Entry, Gateway, Kind, Path};
+use super::rules::Action;
 use super::view::View;
 
 /// The answer to "how is this address reached?".
@@ -43,7 +45,7 @@ pub(super) struct Way<'a> {
     pub link: &'a Link,
     pub neighbour: IpAddr,
     entry: &'a Entry,
-    path: &'a Path,
+    path: Path,
 }
 
 /// What the routes alone say.
@@ -87,10 +89,7 @@ fn next_hop(view: &View, way: &Way, to: IpAddr) -> Option<NextHop> {
         entry,
         path,
     } = way;
-    let (target_mac, source_mac) = match link.needs_neighbour() {
-        true => (view.neighbours.mac(link.index, neighbour)?, link.mac),
-        false => ([0; 6], [0; 6]),
-    };
+    let (target_mac, source_mac) = macs(view, link, neighbour)?;
     let source = entry
         .source
         .filter(|source| source.is_ipv4() == to.is_ipv4());
@@ -104,32 +103,70 @@ fn next_hop(view: &View, way: &Way, to: IpAddr) -> Option<NextHop> {
     })
 }
 
-/// Walks the tables as the kernel does: a route whose links are all down is passed over.
+/// The hardware addresses of a frame for a neighbour, if they are known.
+///
+/// Where nobody is asked (`ip link set DEVICE arp off`) neighbours are written down by hand. For
+/// others the kernel takes the link's own address (`arp_constructor`, `ndisc_constructor`).
+fn macs(view: &View, link: &Link, neighbour: IpAddr) -> Option<(Mac, Mac)> {
+    if !link.has_neighbours() {
+        return Some(([0; 6], [0; 6]));
+    }
+    let known = view.neighbours.mac(link.index, neighbour);
+    let target = known.or(link.without_arp.then_some(link.mac))?;
+    Some((target, link.mac))
+}
+
+/// The way by a router on its own link, whatever the routes to the router's address say.
+pub(super) fn by_gateway(view: &View, gateway: Gateway) -> Route {
+    let Gateway { interface, address } = gateway;
+    let Some(link) = view.links.get(interface).filter(|link| link.is_usable()) else {
+        let why = format!("the link to {address} is not up");
+        return Route::Unreachable { why };
+    };
+    match macs(view, link, address) {
+        Some((target_mac, source_mac)) => Route::Via(NextHop {
+            interface,
+            neighbour: address,
+            target_mac,
+            source_mac,
+            mtu: link.mtu,
+            source: view.addresses.source(address, interface, None),
+        }),
+        None => Route::Unresolved {
+            interface,
+            neighbour: address,
+        },
+    }
+}
+
+/// What a table says of an address.
+enum Answer<'a> {
+    Nothing,
+    /// By a route of this length.
+    Found(Decision<'a>, u8),
+    Refused(Decision<'a>),
+}
+
+/// Walks the rules and their tables as the kernel does.
 pub(super) fn decide(view: &View, to: IpAddr) -> Decision<'_> {
     if view.addresses.contains(to) {
         return Decision::Local;
     }
     let mut passed = None;
-    'tables: for table in Table::ORDER {
-        for entry in view.routes.matching(table, to).flat_map(in_order) {
-            let (first, equals) = entry;
-            match first.kind {
-                Kind::Local | Kind::Anycast => return Decision::Local,
-                Kind::Throw => continue 'tables,
-                Kind::Unicast => {
-                    let ways = ways(view, equals, to);
-                    if !ways.is_empty() {
-                        return Decision::Ways(ways);
-                    }
-                    passed = passed.or(Some(first));
-                }
-                Kind::Blackhole => return refused(first, "is a blackhole"),
-                Kind::Unreachable => return refused(first, "says unreachable"),
-                Kind::Prohibit => return refused(first, "prohibits it"),
-                Kind::Broadcast => return refused(first, "is for broadcast"),
-                Kind::Multicast => return refused(first, "is for multicast"),
-                Kind::Other => return refused(first, "is of a kind that is not followed"),
-            }
+    for (action, suppressed) in view.rules.met(to) {
+        let table = match action {
+            Action::Table(table) => table,
+            // Neither is met: they only say which rule is next.
+            Action::Goto(_) | Action::Nop => continue,
+            Action::Blackhole => return refused("a rule of the policy", "is a blackhole"),
+            Action::Unreachable => return refused("a rule of the policy", "says unreachable"),
+            Action::Prohibit => return refused("a rule of the policy", "prohibits it"),
+        };
+        match look_up(view, table, to, &mut passed) {
+            Answer::Nothing => {}
+            Answer::Found(_, length)
+                if suppressed.is_some_and(|most| u32::from(length) <= most) => {}
+            Answer::Found(decision, _) | Answer::Refused(decision) => return decision,
         }
     }
     Decision::Unreachable(match passed {
@@ -140,13 +177,46 @@ pub(super) fn decide(view: &View, to: IpAddr) -> Decision<'_> {
 
 /// Whether the best local route to an address is one to many.
 pub(super) fn is_of_many(view: &View, address: IpAddr) -> bool {
-    let mut routes = view.routes.matching(Table::Local, address).flatten();
+    let mut routes = view.routes.matching(routes::LOCAL, address).flatten();
     let best = routes.next().map(|entry| entry.kind);
     matches!(best, Some(Kind::Broadcast | Kind::Multicast))
 }
 
-fn refused<'a>(entry: &Entry, how: &str) -> Decision<'a> {
-    Decision::Unreachable(format!("the route {} {how}", entry.prefix))
+/// Looks an address up in a table. A route whose links are all down is passed over.
+fn look_up<'a>(
+    view: &'a View,
+    table: u32,
+    to: IpAddr,
+    passed: &mut Option<&'a Entry>,
+) -> Answer<'a> {
+    for (first, equals) in view.routes.matching(table, to).flat_map(in_order) {
+        let route = || format!("the route {}", first.prefix);
+        let refuse = |how| Answer::Refused(refused(&route(), how));
+        match first.resolved(&view.objects).0 {
+            Kind::Local | Kind::Anycast => {
+                return Answer::Found(Decision::Local, first.prefix.length());
+            }
+            Kind::Throw => return Answer::Nothing,
+            Kind::Unicast => {
+                let ways = ways(view, equals, to);
+                if !ways.is_empty() {
+                    return Answer::Found(Decision::Ways(ways), first.prefix.length());
+                }
+                passed.get_or_insert(first);
+            }
+            Kind::Blackhole => return refuse("is a blackhole"),
+            Kind::Unreachable => return refuse("says unreachable"),
+            Kind::Prohibit => return refuse("prohibits it"),
+            Kind::Broadcast => return refuse("is for broadcast"),
+            Kind::Multicast => return refuse("is for multicast"),
+            Kind::Other => return refuse("is of a kind that is not followed"),
+        }
+    }
+    Answer::Nothing
+}
+
+fn refused<'a>(what: &str, how: &str) -> Decision<'a> {
+    Decision::Unreachable(format!("{what} {how}"))
 }
 
 /// Each route of a prefix, with those of its metric from it on: they are ways of equal cost.
@@ -159,9 +229,10 @@ fn in_order(entries: &[Entry]) -> impl Iterator<Item = (&Entry, &[Entry])> {
 }
 
 fn ways<'a>(view: &'a View, entries: &'a [Entry], to: IpAddr) -> Vec<Way<'a>> {
-    let paths = entries
-        .iter()
-        .flat_map(|entry| entry.paths.iter().map(move |path| (entry, path)));
+    let paths = entries.iter().flat_map(|entry| {
+        let (_, paths) = entry.resolved(&view.objects);
+        paths.into_iter().map(move |path| (entry, path))
+    });
     paths
         .filter_map(|(entry, path)| {
             let link = view

@@ -1,11 +1,14 @@
-//! Routes: the kernel's routing tables, as far as a packet without mark or source goes through
-//! them: `local`, then `main`, then `default`, the longest prefix first, the lowest metric first.
+//! Routes: the kernel's routing tables. In a table the longest prefix comes first, then the lowest
+//! metric. Which tables a packet visits is for [`super::rules`].
 //!
-//! Policy rules, routes for a type of service and other tables are never followed.
+//! Routes for a type of service are never followed. Routes for a source network are only known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::objects::{Objects, Resolved};
+pub use super::path::{Gateway, Path};
 
 /// An address and how many of its leading bits count; the others are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,11 +22,7 @@ impl Prefix {
     #[must_use]
     pub fn new(address: IpAddr, length: u8) -> Self {
         let length = length.min(width(address));
-        let bits = masked(bits(address), length);
-        let address = match address {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits((bits >> 96) as u32)),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
-        };
+        let address = of_bits(masked(bits(address), length), address.is_ipv4());
         Self { address, length }
     }
 
@@ -54,6 +53,20 @@ impl Prefix {
     pub fn is_host(&self) -> bool {
         self.length == width(self.address)
     }
+
+    /// Its addresses, from the first to the last.
+    #[must_use]
+    pub fn range(&self) -> std::ops::RangeInclusive<IpAddr> {
+        let last = bits(self.address) | !masked(u128::MAX, self.length);
+        self.address..=of_bits(last, self.address.is_ipv4())
+    }
+
+    /// The networks around it, the narrowest first.
+    pub fn wider(&self) -> impl Iterator<Item = Prefix> + use<> {
+        let address = self.address;
+        let lengths = (0..self.length).rev();
+        lengths.map(move |length| Prefix::new(address, length))
+    }
 }
 
 impl fmt::Display for Prefix {
@@ -81,20 +94,11 @@ pub enum Kind {
     Other,
 }
 
-/// One way of a route: a link, and the router on it unless the target is on the link itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
-    pub interface: u32,
-    /// An IPv4 route may have an IPv6 gateway (RFC 5549).
-    pub gateway: Option<IpAddr>,
-}
-
-/// A network, and who leads there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who leads to a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lead {
-    pub prefix: Prefix,
     /// `None` where clients are on the link itself, or there is more than one way.
-    pub gateway: Option<IpAddr>,
+    pub gateway: Option<Gateway>,
     pub mtu: Option<u32>,
 }
 
@@ -106,13 +110,27 @@ pub struct Entry {
     pub metric: u32,
     pub type_of_service: u8,
     pub kind: Kind,
+    /// Empty where only the next-hop object has them.
     pub paths: Vec<Path>,
+    /// The next-hop object that has its paths (`ip nexthop`).
+    pub object: Option<u32>,
     pub mtu: Option<u32>,
     /// The address to speak from.
     pub source: Option<IpAddr>,
+    /// Packets from this network only.
+    pub from: Option<Prefix>,
 }
 
 impl Entry {
+    /// What it does and by which ways, as its next-hop object has it.
+    pub(super) fn resolved(&self, objects: &Objects) -> (Kind, Vec<Path>) {
+        match self.object.and_then(|id| objects.resolve(id)) {
+            Some(Resolved::Blackhole) => (Kind::Blackhole, Vec::new()),
+            Some(Resolved::Paths(paths)) => (self.kind, paths),
+            None => (self.kind, self.paths.clone()),
+        }
+    }
+
     /// Routes with the same place take each other's place.
     fn has_place_of(&self, other: &Entry) -> bool {
         self.metric == other.metric && self.type_of_service == other.type_of_service
@@ -125,63 +143,105 @@ impl Entry {
     }
 }
 
-/// The tables a packet visits, in this order: the kernel's default rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Table {
-    Local,
-    Main,
-    Default,
-}
-
-impl Table {
-    pub const ORDER: [Table; 3] = [Table::Local, Table::Main, Table::Default];
-
-    /// `rt_class_t` in `linux/rtnetlink.h`.
-    fn from_number(number: u32) -> Option<Self> {
-        match number {
-            255 => Some(Table::Local),
-            254 => Some(Table::Main),
-            253 => Some(Table::Default),
-            _ => None,
-        }
-    }
-}
+/// `rt_class_t` in `linux/rtnetlink.h`.
+pub const LOCAL: u32 = 255;
+pub const MAIN: u32 = 254;
+pub const DEFAULT: u32 = 253;
 
 /// All routes that a packet may meet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Routes(BTreeMap<(Table, bool), Lengths>);
+pub(super) struct Routes {
+    tables: BTreeMap<(u32, bool), Lengths>,
+    /// How many paths each router has.
+    routers: BTreeMap<Gateway, usize>,
+    /// Routes for packets from a network.
+    sourced: Vec<Entry>,
+}
 
 /// Of one table and family: by length, by network, in order of metric.
 type Lengths = BTreeMap<u8, BTreeMap<u128, Vec<Entry>>>;
 
 impl Routes {
-    /// Every network that the main table knows, with the gateway that leads there if there is just
-    /// one, and the route's own limit on the size of packets.
-    pub fn gateways(&self) -> Vec<Lead> {
-        let main = self
-            .0
-            .iter()
-            .filter(|((table, _), _)| *table == Table::Main);
-        let networks = main.flat_map(|(_, lengths)| lengths.values().flat_map(BTreeMap::values));
-        let lead = |entries: &Vec<Entry>| {
-            let best = entries.first()?;
-            let gateway = match best.paths.as_slice() {
-                [path] if best.kind == Kind::Unicast => path.gateway,
-                _ => None,
-            };
-            Some(Lead {
-                prefix: best.prefix,
-                gateway,
-                mtu: best.mtu,
-            })
+    /// Who leads to a network of the main table; `None` if it has no such network.
+    pub fn lead(&self, prefix: Prefix, objects: &Objects) -> Option<Lead> {
+        let best = self.entries(MAIN, prefix)?.first()?;
+        let gateway = match best.resolved(objects) {
+            (Kind::Unicast, paths) if paths.len() == 1 => paths[0].router(),
+            _ => None,
         };
-        networks.filter_map(lead).collect()
+        let mtu = best.mtu;
+        Some(Lead { gateway, mtu })
+    }
+
+    fn entries(&self, table: u32, prefix: Prefix) -> Option<&Vec<Entry>> {
+        let lengths = self.tables.get(&(table, prefix.address.is_ipv4()))?;
+        lengths.get(&prefix.length)?.get(&bits(prefix.address))
+    }
+
+    /// Every network of the main table and a family.
+    pub fn networks(&self, v4: bool) -> impl Iterator<Item = Prefix> {
+        let lengths = self.tables.get(&(MAIN, v4)).into_iter().flatten();
+        lengths.flat_map(move |(&length, networks)| {
+            let prefix = move |bits: &u128| Prefix::new(of_bits(*bits, v4), length);
+            networks.keys().map(prefix)
+        })
+    }
+
+    /// How many networks the main table has for a family.
+    pub fn count(&self, v4: bool) -> usize {
+        let lengths = self.tables.get(&(MAIN, v4)).into_iter().flatten();
+        lengths.map(|(_, networks)| networks.len()).sum()
+    }
+
+    /// Every router that some route names.
+    pub fn routers(&self) -> impl Iterator<Item = Gateway> {
+        self.routers.keys().copied()
+    }
+
+    /// Does any route mind where a packet comes from?
+    pub fn mind_sources(&self) -> bool {
+        !self.sourced.is_empty()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Entry> {
+        let tables = self.tables.values().flat_map(BTreeMap::values);
+        let entries = tables.flat_map(BTreeMap::values).flatten();
+        entries.chain(&self.sourced)
+    }
+
+    /// The networks whose routes have one of these next-hop objects.
+    pub fn users(&self, is_one: impl Fn(u32) -> bool) -> BTreeSet<Prefix> {
+        let users = self.all().filter(|entry| entry.object.is_some_and(&is_one));
+        users.map(|entry| entry.prefix).collect()
+    }
+
+    /// The networks that another account has other routes to.
+    pub fn different(&self, other: &Self) -> BTreeSet<Prefix> {
+        let mut different = BTreeSet::new();
+        for (one, another) in [(self, other), (other, self)] {
+            for (table, lengths) in &one.tables {
+                let theirs = another.tables.get(table);
+                if theirs == Some(lengths) {
+                    continue;
+                }
+                for (length, networks) in lengths {
+                    let theirs = theirs.and_then(|lengths| lengths.get(length));
+                    for (network, entries) in networks {
+                        if theirs.and_then(|networks| networks.get(network)) != Some(entries) {
+                            let address = of_bits(*network, table.1);
+                            different.insert(Prefix::new(address, *length));
+                        }
+                    }
+                }
+            }
+        }
+        different
     }
 
     /// The routes for `to` in a table, best first.
-    pub fn matching(&self, table: Table, to: IpAddr) -> impl Iterator<Item = &[Entry]> {
+    pub fn matching(&self, table: u32, to: IpAddr) -> impl Iterator<Item = &[Entry]> {
         let lengths = self
-            .0
+            .tables
             .get(&(table, to.is_ipv4()))
             .into_iter()
             .flatten()
@@ -198,18 +258,35 @@ impl Routes {
     /// The kernel tells a route over several IPv6 routers again, with all of them, when one comes
     /// in; so what the added route covers goes out.
     pub fn insert(&mut self, entry: Entry, replace: bool) -> bool {
-        let Some((key, length, network)) = place(&entry) else {
+        if entry.type_of_service != 0 {
             return false;
-        };
-        let networks = self.0.entry(key).or_default().entry(length).or_default();
-        let entries = networks.entry(network).or_default();
+        }
+        let routers = &mut self.routers;
+        if entry.from.is_some() {
+            let is_new = !self.sourced.contains(&entry);
+            if is_new {
+                count(routers, &entry.paths);
+                self.sourced.push(entry);
+            }
+            return is_new;
+        }
+        let (key, length, network) = place(&entry);
+        let networks = self.tables.entry(key).or_default().entry(length);
+        let entries = networks.or_default().entry(network).or_default();
         if entries.contains(&entry) {
             return false;
         }
         if replace && let Some(first) = entries.iter().position(|old| old.has_place_of(&entry)) {
-            entries.remove(first);
+            uncount(routers, &entries.remove(first).paths);
         }
-        entries.retain(|old| !(old.has_place_of(&entry) && entry.covers(old)));
+        entries.retain(|old| {
+            let covered = old.has_place_of(&entry) && entry.covers(old);
+            if covered {
+                uncount(routers, &old.paths);
+            }
+            !covered
+        });
+        count(routers, &entry.paths);
         let place = entries.partition_point(|old| old.metric <= entry.metric);
         entries.insert(place, entry);
         true
@@ -217,10 +294,21 @@ impl Routes {
 
     /// Takes out a route, or the named paths of one. Says whether anything is different afterwards.
     pub fn remove(&mut self, entry: &Entry) -> bool {
-        let Some((key, length, network)) = place(entry) else {
-            return false;
-        };
-        let Some(lengths) = self.0.get_mut(&key) else {
+        let routers = &mut self.routers;
+        if entry.from.is_some() {
+            let same = |old: &Entry| old.from == entry.from && old.prefix == entry.prefix;
+            let same = |old: &Entry| same(old) && old.table == entry.table;
+            let found = self
+                .sourced
+                .iter()
+                .position(|old| same(old) && old.has_place_of(entry) && old.object == entry.object);
+            if let Some(found) = found {
+                uncount(routers, &self.sourced.swap_remove(found).paths);
+            }
+            return found.is_some();
+        }
+        let (key, length, network) = place(entry);
+        let Some(lengths) = self.tables.get_mut(&key) else {
             return false;
         };
         let Some(networks) = lengths.get_mut(&length) else {
@@ -229,22 +317,23 @@ impl Routes {
         let Some(entries) = networks.get_mut(&network) else {
             return false;
         };
-        let same = |old: &Entry| old.has_place_of(entry) && old.kind == entry.kind;
-        let exact = entries
-            .iter()
-            .position(|old| same(old) && old.paths == entry.paths);
-        let wider = || {
-            entries
-                .iter()
-                .position(|old| same(old) && old.covers(entry))
-        };
-        let Some(found) = exact.or_else(wider) else {
+        let Some(found) = found(entries, entry) else {
             return false;
         };
-        entries[found]
-            .paths
-            .retain(|path| !entry.paths.contains(path));
-        if entries[found].paths.is_empty() {
+        let old = &mut entries[found];
+        // The paths of an object are the object's: they say nothing about which route it is.
+        if entry.object.is_some() {
+            uncount(routers, &old.paths);
+            old.paths.clear();
+        }
+        old.paths.retain(|path| {
+            let named = entry.paths.contains(path);
+            if named {
+                uncount(routers, &[*path]);
+            }
+            !named
+        });
+        if old.paths.is_empty() {
             entries.remove(found);
         }
         // Empty places go, so that a look-up visits only lengths that exist.
@@ -257,30 +346,85 @@ impl Routes {
         true
     }
 
-    /// Takes out all paths over a link, and the routes that are left with none.
-    pub fn remove_link(&mut self, interface: u32) {
-        for lengths in self.0.values_mut() {
+    /// Takes out all paths over a link, and the routes that are left with none. Says to which
+    /// networks.
+    pub fn remove_link(&mut self, interface: u32) -> BTreeSet<Prefix> {
+        self.thin(|entry| {
+            let before = entry.paths.len();
+            entry.paths.retain(|path| path.interface != interface);
+            before == 0 || !entry.paths.is_empty()
+        })
+    }
+
+    /// Takes out the routes of a next-hop object. Says to which networks.
+    pub fn remove_object(&mut self, id: u32) -> BTreeSet<Prefix> {
+        self.thin(|entry| entry.object != Some(id))
+    }
+
+    /// Keeps the routes that `keep` says, which may take paths away. Says which are different.
+    fn thin(&mut self, keep: impl Fn(&mut Entry) -> bool) -> BTreeSet<Prefix> {
+        let mut different = BTreeSet::new();
+        let routers = &mut self.routers;
+        let mut thin = |entry: &mut Entry| {
+            let before = entry.paths.clone();
+            let kept = keep(entry);
+            if !kept {
+                entry.paths.clear();
+            }
+            if !kept || entry.paths != before {
+                different.insert(entry.prefix);
+                uncount(routers, &before);
+                count(routers, &entry.paths);
+            }
+            kept
+        };
+        self.sourced.retain_mut(&mut thin);
+        for lengths in self.tables.values_mut() {
             for networks in lengths.values_mut() {
                 networks.retain(|_, entries| {
-                    entries.retain_mut(|entry| {
-                        let before = entry.paths.len();
-                        entry.paths.retain(|path| path.interface != interface);
-                        before == 0 || !entry.paths.is_empty()
-                    });
+                    entries.retain_mut(&mut thin);
                     !entries.is_empty()
                 });
             }
             lengths.retain(|_, networks| !networks.is_empty());
         }
+        different
     }
 }
 
-/// Where a route is kept, or nothing for one that no packet meets.
-fn place(entry: &Entry) -> Option<((Table, bool), u8, u128)> {
-    let table = Table::from_number(entry.table)?;
+/// The route that another names for its end: the very same, or one that has its paths.
+fn found(entries: &[Entry], entry: &Entry) -> Option<usize> {
+    // What a route does is its object's, which may do something else since.
+    let same_kind = |old: &Entry| entry.object.is_some() || old.kind == entry.kind;
+    let same =
+        |old: &Entry| old.has_place_of(entry) && old.object == entry.object && same_kind(old);
+    let exact = |old: &Entry| same(old) && (entry.object.is_some() || old.paths == entry.paths);
+    let wider = |old: &Entry| same(old) && old.covers(entry);
+    let exact = entries.iter().position(exact);
+    exact.or_else(|| entries.iter().position(wider))
+}
+
+fn count(routers: &mut BTreeMap<Gateway, usize>, paths: &[Path]) {
+    for router in paths.iter().filter_map(Path::router) {
+        *routers.entry(router).or_default() += 1;
+    }
+}
+
+fn uncount(routers: &mut BTreeMap<Gateway, usize>, paths: &[Path]) {
+    for router in paths.iter().filter_map(Path::router) {
+        if let Some(paths) = routers.get_mut(&router) {
+            *paths -= 1; // It was counted.
+            if *paths == 0 {
+                routers.remove(&router);
+            }
+        }
+    }
+}
+
+/// Where a route is kept.
+fn place(entry: &Entry) -> ((u32, bool), u8, u128) {
     let Prefix { address, length } = entry.prefix;
-    let met = entry.type_of_service == 0;
-    met.then(|| ((table, address.is_ipv4()), length, bits(address)))
+    ((entry.table, address.is_ipv4()), length, bits(address))
 }
 
 fn width(address: IpAddr) -> u8 {
@@ -295,6 +439,13 @@ fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
         IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn of_bits(bits: u128, v4: bool) -> IpAddr {
+    match v4 {
+        true => IpAddr::V4(Ipv4Addr::from_bits((bits >> 96) as u32)),
+        false => IpAddr::V6(Ipv6Addr::from_bits(bits)),
     }
 }
 

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::attach::{Choice, Hook, Setting, choose, goes_back_by_redirect, is_port};
 use super::neighbours::State;
+use super::objects::{Kind as Means, Object};
 use super::probes::{FIRST_WAIT, LONGEST_WAIT, REFRESH};
-use super::routes::{Entry, Kind, Path, Prefix};
+use super::routes::{DEFAULT, Entry, Kind, LOCAL, MAIN, Path, Prefix};
+use super::rules::{Action, Rule};
 use super::*;
 
 const SERVER: &str = "10.1.0.7";
@@ -166,7 +168,7 @@ fn throw_goes_on_with_the_next_table() {
 }
 
 #[test]
-fn other_tables_and_types_of_service_are_not_followed() {
+fn other_tables_and_types_of_service_are_not_followed_without_a_rule() {
     let mut net = on_one_link();
     net.route(Entry {
         table: 100,
@@ -241,6 +243,295 @@ fn link_that_needs_no_neighbour_has_no_hardware_addresses() {
     assert_eq!((hop.target_mac, hop.source_mac), ([0; 6], [0; 6]));
     net.watch(&[SERVER]);
     assert_eq!(net.outputs(), []);
+}
+
+#[test]
+fn where_nobody_is_asked_the_neighbour_written_down_is_taken_and_else_our_own_address() {
+    let mut net = on_one_link();
+    let without_arp = Link {
+        without_arp: true,
+        ..link(2)
+    };
+    net.hear(Input::LinkChanged(without_arp));
+    assert_eq!(net.via(SERVER).target_mac, mac(2));
+    net.watch(&[SERVER]);
+    net.neighbour(SERVER, 7, State::Permanent);
+    let hop = net.via(SERVER);
+    assert_eq!((hop.target_mac, hop.source_mac), (mac(7), mac(2)));
+    let outputs = net.outputs();
+    let changed = Output::Changed { target: ip(SERVER) };
+    assert!(outputs.contains(&changed), "{outputs:?}");
+    assert_eq!(net.network.deadline(), None);
+
+    // As soon as the kernel asks again, so do we.
+    net.hear(Input::NeighbourRemoved {
+        interface: 2,
+        address: ip(SERVER),
+    });
+    net.hear(Input::LinkChanged(link(2)));
+    let probe = Output::Probe {
+        interface: 2,
+        neighbour: ip(SERVER),
+    };
+    assert!(net.outputs().contains(&probe));
+}
+
+#[test]
+fn kept_neighbour_is_confirmed_and_resolved_again_until_it_is_kept_no_longer() {
+    let mut net = on_one_link();
+    net.neighbour(SERVER, 7, State::Reachable);
+    net.outputs();
+    let probe = || Output::Probe {
+        interface: 2,
+        neighbour: ip(SERVER),
+    };
+    let kept = BTreeSet::from([(2, ip(SERVER))]);
+    net.network.keep(kept.clone(), net.now);
+    assert_eq!(net.outputs(), []);
+    net.neighbour(SERVER, 7, State::Stale);
+    assert_eq!(net.outputs(), [probe()]);
+    net.hear(Input::NeighbourRemoved {
+        interface: 2,
+        address: ip(SERVER),
+    });
+    assert!(net.outputs().contains(&probe()));
+    // A target on its way keeps it as well.
+    net.watch(&[SERVER]);
+    net.network.keep(BTreeSet::new(), net.now);
+    assert!(net.network.deadline().is_some());
+    net.network.keep(kept, net.now);
+    net.network.leave(ip(SERVER));
+    assert!(net.network.deadline().is_some());
+    net.network.keep(BTreeSet::new(), net.now);
+    assert_eq!(net.network.deadline(), None);
+}
+
+#[test]
+fn a_route_changes_answers_only_in_its_network() {
+    let mut net = on_one_link();
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    net.neighbour(ROUTER, 9, State::Reachable);
+    net.neighbour("10.1.0.253", 8, State::Reachable);
+    net.watch(&[FAR, "10.8.0.7", "2001:db8:9::1"]);
+    net.outputs();
+    net.route(route("10.9.0.0/16", 0, &[(2, "10.1.0.253")]));
+    let changed = |outputs: Vec<Output>| -> Vec<Output> {
+        let changed = |output: &Output| matches!(output, Output::Changed { .. });
+        outputs.into_iter().filter(changed).collect()
+    };
+    let far = [Output::Changed { target: ip(FAR) }];
+    assert_eq!(changed(net.outputs()), far);
+}
+
+#[test]
+fn route_by_a_next_hop_object_follows_the_object() {
+    for paths in [vec![(2, ROUTER)], vec![]] {
+        // With `nexthop_compat_mode` off the route says nothing of its paths.
+        let mut net = on_two_links();
+        net.object(1, Means::Path(path(2, ROUTER)));
+        net.route(by_object("10.9.0.0/16", 10, 1, &paths));
+        net.route(route("10.9.0.0/16", 20, &[(3, "10.2.0.254")]));
+        assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+        net.object(1, Means::Path(path(3, "10.2.0.253")));
+        assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.253")));
+        net.object(1, Means::Blackhole);
+        assert_eq!(net.why(FAR), "the route 10.9.0.0/16 is a blackhole");
+        net.object(1, Means::Path(path(2, ROUTER)));
+        assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+        // The kernel takes its IPv4 routes away and does not say so.
+        net.hear(Input::ObjectRemoved { id: 1 });
+        assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+        net.object(1, Means::Path(path(2, ROUTER)));
+        assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+    }
+}
+
+#[test]
+fn group_of_next_hop_objects_loses_its_members_and_goes_with_the_last() {
+    let mut net = on_two_links();
+    net.object(1, Means::Path(path(2, ROUTER)));
+    net.object(2, Means::Path(path(3, "10.2.0.254")));
+    net.object(9, Means::Group(vec![1, 2]));
+    net.route(by_object("10.9.0.0/16", 0, 9, &[]));
+    net.watch(&[FAR]);
+    net.outputs();
+    assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+    net.object(1, Means::Path(path(2, "10.1.0.253")));
+    assert_eq!(net.unresolved(FAR), (2, ip("10.1.0.253")));
+    let changed = Output::Changed { target: ip(FAR) };
+    assert!(net.outputs().contains(&changed));
+    net.hear(Input::ObjectRemoved { id: 1 });
+    assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+    net.hear(Input::ObjectRemoved { id: 2 });
+    assert_eq!(net.why(FAR), "no route to 10.9.0.7");
+    assert!(net.outputs().contains(&changed));
+}
+
+#[test]
+fn next_hop_objects_go_with_their_device() {
+    let mut net = on_two_links();
+    net.object(1, Means::Path(path(3, "10.2.0.254")));
+    net.route(by_object("10.9.0.0/16", 0, 1, &[]));
+    net.hear(Input::LinkRemoved { interface: 3 });
+    net.hear(Input::LinkChanged(link(3)));
+    assert_eq!(net.why(FAR), "no route to 10.9.0.7");
+}
+
+#[test]
+fn route_by_an_object_is_told_gone_whatever_its_paths_were() {
+    let mut net = on_two_links();
+    net.route(by_object("2001:db8:9::/48", 0, 1, &[(2, "fe80::9")]));
+    net.hear(Input::RouteRemoved(by_object(
+        "2001:db8:9::/48",
+        0,
+        1,
+        &[(3, "fe80::8")],
+    )));
+    assert_eq!(net.why("2001:db8:9::1"), "no route to 2001:db8:9::1");
+}
+
+#[test]
+fn servers_are_found_by_the_table_of_the_first_rule_that_fits() {
+    let mut net = on_two_links();
+    net.rules(true);
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    let far = |table| Entry {
+        table,
+        ..route("0.0.0.0/0", 0, &[(3, "10.2.0.254")])
+    };
+    net.route(far(100));
+    let to = |text: &str, length| Prefix::new(ip(text), length);
+    let by_table = rule(100, Action::Table(100));
+    let never = [
+        Rule {
+            source: to("192.0.2.1", 32),
+            ..by_table.clone()
+        },
+        Rule {
+            input: Some("eth2".into()),
+            ..by_table.clone()
+        },
+        Rule {
+            output: Some("eth3".into()),
+            ..by_table.clone()
+        },
+        Rule {
+            mark: 7,
+            mask: u32::MAX,
+            ..by_table.clone()
+        },
+        Rule {
+            target: to("10.8.0.0", 16),
+            ..by_table.clone()
+        },
+        Rule {
+            narrow: true,
+            ..by_table.clone()
+        },
+        Rule {
+            suppressed: Some(0),
+            ..by_table.clone()
+        },
+    ];
+    for rule in never {
+        net.hear(Input::RuleAdded(rule.clone()));
+        assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)), "{rule:?}");
+        assert!(rule.mark != 0 || rule.output.is_some() || !net.network.is_plain(true));
+        net.hear(Input::RuleRemoved(rule));
+        assert!(net.network.is_plain(true));
+    }
+    let always = [
+        by_table.clone(),
+        Rule {
+            target: to("10.9.0.0", 16),
+            ..by_table.clone()
+        },
+        Rule {
+            input: Some("lo".into()),
+            ..by_table.clone()
+        },
+        Rule {
+            mark: 0,
+            mask: 255,
+            ..by_table.clone()
+        },
+        Rule {
+            source: to("192.0.2.1", 32),
+            inverted: true,
+            ..by_table.clone()
+        },
+    ];
+    for rule in always {
+        net.hear(Input::RuleAdded(rule.clone()));
+        assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")), "{rule:?}");
+        assert!(!net.network.is_plain(true) && net.network.is_plain(false));
+        net.hear(Input::RuleRemoved(rule));
+    }
+}
+
+#[test]
+fn rules_refuse_jump_and_do_without_short_routes_of_main() {
+    let mut net = on_two_links();
+    net.rules(true);
+    net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
+    net.route(Entry {
+        table: 100,
+        ..route("0.0.0.0/0", 0, &[(3, "10.2.0.254")])
+    });
+    // As wg-quick writes it: what main knows better than by its default route stays there.
+    let suppress = Rule {
+        suppressed: Some(0),
+        ..rule(90, Action::Table(MAIN))
+    };
+    net.hear(Input::RuleAdded(suppress));
+    net.hear(Input::RuleAdded(rule(100, Action::Table(100))));
+    assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+    assert_eq!(net.unresolved(SERVER), (2, ip(SERVER)));
+    let jump = rule(95, Action::Goto(200));
+    net.hear(Input::RuleAdded(jump.clone()));
+    // There is no such rule yet.
+    assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
+    net.hear(Input::RuleAdded(rule(200, Action::Nop)));
+    assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
+    net.hear(Input::RuleRemoved(jump));
+    for (action, why) in [
+        (Action::Blackhole, "is a blackhole"),
+        (Action::Unreachable, "says unreachable"),
+        (Action::Prohibit, "prohibits it"),
+    ] {
+        let refuse = rule(10, action);
+        net.hear(Input::RuleAdded(refuse.clone()));
+        assert_eq!(net.why(FAR), format!("a rule of the policy {why}"));
+        net.hear(Input::RuleRemoved(refuse));
+    }
+}
+
+#[test]
+fn without_the_rule_for_main_nothing_is_plain() {
+    let mut net = on_one_link();
+    assert!(net.network.is_plain(true));
+    net.rules(true);
+    assert!(net.network.is_plain(true));
+    net.hear(Input::RuleRemoved(rule(32766, Action::Table(MAIN))));
+    assert!(!net.network.is_plain(true));
+    assert_eq!(net.why(SERVER), "no route to 10.1.0.7");
+}
+
+#[test]
+fn ipv6_route_for_a_source_network_leaves_answers_to_the_kernel() {
+    let mut net = on_one_link();
+    net.outputs();
+    let sourced = Entry {
+        from: Some(Prefix::new(ip("2001:db8:f::"), 64)),
+        ..route("::/0", 1024, &[(2, "fe80::9")])
+    };
+    net.route(sourced.clone());
+    assert!(net.outputs().contains(&Output::RulesChanged));
+    assert!(!net.network.is_plain(false) && net.network.is_plain(true));
+    assert_eq!(net.why("2001:db8:9::1"), "no route to 2001:db8:9::1");
+    net.hear(Input::RouteRemoved(sourced));
+    assert!(net.outputs().contains(&Output::RulesChanged));
+    assert!(net.network.is_plain(false));
 }
 
 #[test]
@@ -323,6 +614,7 @@ fn change_is_said_once_and_only_for_watched_targets() {
     net.neighbour(SERVER, 7, State::Reachable);
     net.neighbour("10.1.0.8", 8, State::Reachable);
     let moved = |neighbour| Output::NeighbourChanged {
+        interface: 2,
         neighbour: ip(neighbour),
     };
     let changed = Output::Changed { target: ip(SERVER) };
@@ -338,7 +630,8 @@ fn change_is_said_once_and_only_for_watched_targets() {
     assert_eq!(outputs.len(), 7, "{outputs:?}");
     assert!(outputs.contains(&Output::WaysChanged));
     assert!(outputs.contains(&Output::LinksChanged));
-    assert!(outputs.contains(&Output::RoutesChanged));
+    let networks = vec![Prefix::new(ip("10.1.0.0"), 24)];
+    assert!(outputs.contains(&Output::RoutesChanged { networks }));
     assert!(outputs.contains(&Output::AddressesChanged));
     assert!(outputs.contains(&Output::Changed { target: ip(SERVER) }));
 }
@@ -355,8 +648,11 @@ fn neighbour_of_two_targets_is_probed_until_both_are_left() {
     net.network.leave(ip(FAR));
     assert_eq!(net.network.deadline(), None);
     net.neighbour(ROUTER, 9, State::Reachable);
-    let neighbour = ip(ROUTER);
-    assert_eq!(net.outputs(), [Output::NeighbourChanged { neighbour }]);
+    let moved = Output::NeighbourChanged {
+        interface: 2,
+        neighbour: ip(ROUTER),
+    };
+    assert_eq!(net.outputs(), [moved]);
 }
 
 #[test]
@@ -402,7 +698,10 @@ fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
         Output::AddressesChanged,
         Output::WaysChanged,
         Output::Changed { target },
-        Output::NeighbourChanged { neighbour: target },
+        Output::NeighbourChanged {
+            interface: 2,
+            neighbour: target,
+        },
         probe(),
     ];
     assert_eq!(net.outputs(), outputs);
@@ -615,8 +914,10 @@ fn entries() -> impl Strategy<Value = Entry> {
             interface: link,
             gateway: None,
         })),
+        object: None,
         mtu: None,
         source: None,
+        from: None,
     })
 }
 
@@ -653,6 +954,20 @@ impl Net {
 
     fn address(&mut self, interface: u32, text: &str) {
         self.hear(Input::AddressAdded(address(interface, text)));
+    }
+
+    fn object(&mut self, id: u32, kind: Means) {
+        self.hear(Input::ObjectChanged(Object { id, kind }));
+    }
+
+    /// The kernel's own.
+    fn rules(&mut self, v4: bool) {
+        for (priority, table) in [(0, LOCAL), (32766, MAIN), (32767, DEFAULT)] {
+            self.hear(Input::RuleAdded(Rule {
+                v4,
+                ..rule(priority, Action::Table(table))
+            }));
+        }
     }
 
     fn route(&mut self, route: Entry) {
@@ -777,8 +1092,43 @@ fn route(prefix: &str, metric: u32, paths: &[(u32, &str)]) -> Entry {
         type_of_service: 0,
         kind: Kind::Unicast,
         paths: paths.iter().map(path).collect(),
+        object: None,
         mtu: None,
         source: None,
+        from: None,
+    }
+}
+
+fn path(interface: u32, gateway: &str) -> Path {
+    Path {
+        interface,
+        gateway: gateway.parse().ok(),
+    }
+}
+
+fn by_object(prefix: &str, metric: u32, id: u32, paths: &[(u32, &str)]) -> Entry {
+    Entry {
+        object: Some(id),
+        ..route(prefix, metric, paths)
+    }
+}
+
+/// One for every IPv4 packet.
+fn rule(priority: u32, action: Action) -> Rule {
+    let any = Prefix::new(ip("0.0.0.0"), 0);
+    Rule {
+        v4: true,
+        priority,
+        inverted: false,
+        source: any,
+        target: any,
+        input: None,
+        output: None,
+        mark: 0,
+        mask: 0,
+        narrow: false,
+        action,
+        suppressed: None,
     }
 }
 

@@ -3,10 +3,10 @@
 //! narrower is the one that counts.
 
 use shunt_model::api::{Reason, Refusal};
-use shunt_model::mark::{MOST_PORTS, MarkRule, Ports, Target};
+use shunt_model::mark::{MarkRule, Ports, Target};
 use shunt_model::{Family, Service, ServiceKey};
 
-use super::rules::refuse;
+use super::rules::{self, refuse};
 use super::{Applied, Table};
 
 /// The most rules of a table.
@@ -26,15 +26,7 @@ impl Table {
     /// Whether a rule can be added.
     pub(super) fn of_mark(&self, rule: &MarkRule) -> Result<(), Refusal> {
         let target = rule.target;
-        let ports = target.ports.last - target.ports.first;
-        if ports >= MOST_PORTS {
-            return refuse(
-                Reason::OutOfRange,
-                format!(
-                    "{rule}: at most {MOST_PORTS} ports a rule; leave the ports out for every port"
-                ),
-            );
-        }
+        rules::of_target(rule)?;
         let family = Family::from(target.address);
         if rule.origin.family().is_some_and(|other| other != family) {
             return refuse(

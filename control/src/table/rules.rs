@@ -6,10 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shunt_model::api::{Reason, Refusal};
+use shunt_model::mark::{MOST_PORTS, Ports};
 use shunt_model::service::Granularity;
 use shunt_model::{
-    Encapsulation, Family, LocalAddress, Method, Persistence, Protocol, Scheduler, Server, Service,
-    ServiceKey, Timeouts,
+    Encapsulation, Family, LocalAddress, MarkRule, Method, Persistence, Protocol, Scheduler,
+    Server, Service, ServiceKey, Timeouts,
 };
 
 /// 31 days: ipvsadm takes no longer timeout.
@@ -169,6 +170,26 @@ pub(super) fn of_local_address(local: &LocalAddress) -> Result<(), Refusal> {
         return refuse(
             Reason::OutOfRange,
             format!("local address {local}: that is no range of ports from 1 to 65535"),
+        );
+    }
+    Ok(())
+}
+
+/// What a rule of a firewall mark must name.
+pub(super) fn of_target(rule: &MarkRule) -> Result<(), Refusal> {
+    let Ports { first, last } = rule.target.ports;
+    if !rule.target.ports.is_every() && (first == 0 || first > last) {
+        return refuse(
+            Reason::OutOfRange,
+            format!("{rule}: {first} to {last} is no range of ports from 1 to 65535"),
+        );
+    }
+    if last - first >= MOST_PORTS {
+        return refuse(
+            Reason::OutOfRange,
+            format!(
+                "{rule}: at most {MOST_PORTS} ports a rule; leave the ports out for every port"
+            ),
         );
     }
     Ok(())

@@ -350,3 +350,26 @@ fn masqueraded(port: u16) -> Server {
         lower_threshold: 0,
     }
 }
+
+#[test]
+fn a_rule_without_a_range_of_ports_is_refused_whoever_asks() {
+    let mut table = Table::new(Limits::default());
+    apply_add(&mut table, web(80)).unwrap();
+    let before = table.clone();
+    for (first, last) in [(65_535, 80), (81, 80), (0, 80), (1, 0), (1, 65_535)] {
+        let target = shunt_model::mark::Target {
+            protocol: Protocol::Tcp,
+            address: "198.51.100.1".parse().unwrap(),
+            ports: shunt_model::mark::Ports { first, last },
+        };
+        let rule = MarkRule {
+            mark: NonZeroU32::new(7).unwrap(),
+            target,
+            origin: shunt_model::Origin::default(),
+        };
+        let refusal = table.apply(&Change::AddMark { rule }).unwrap_err();
+        assert_eq!(refusal.reason, Reason::OutOfRange, "{refusal}");
+        assert!(table.apply(&Change::DeleteMark { rule }).is_err());
+    }
+    assert_eq!(table.services().count(), before.services().count());
+}

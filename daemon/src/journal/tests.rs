@@ -1,10 +1,11 @@
 //! Journals that end anywhere, have wrong bytes, or grow.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use proptest::prelude::*;
-use shunt_control::director::{Clock, Director, Output, Running, Sizes};
+use shunt_control::director::{Clock, Director, Output, Running, Sizes, Step};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_model::api::Change;
 use shunt_model::{
@@ -132,17 +133,33 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// Lets it happen, and gives what is to be remembered.
-fn happen(director: &mut Director, event: &Event) -> Vec<Step> {
+fn happen(director: &mut Director, event: &Event) -> Vec<Vec<Record>> {
     match event {
         Event::Change(change) => drop(director.change(change, &Empty, Instant::now())),
         Event::Scan(services, servers) => director.unused(services, servers),
     }
     let outputs = std::iter::from_fn(|| director.poll());
     let steps = outputs.filter_map(|output| match output {
-        Output::Remember(step) => Some(step),
+        Output::Remember(step) => Some(records(step)),
         _ => None,
     });
     steps.collect()
+}
+
+fn records(step: Step) -> Vec<Record> {
+    step.records().into_iter().map(Record::Director).collect()
+}
+
+/// All of a director as a journal.
+fn begun(director: &Director) -> Vec<u8> {
+    saved(director).text().unwrap()
+}
+
+fn saved(director: &Director) -> Saved {
+    Saved {
+        memory: director.memory(),
+        ..Saved::default()
+    }
 }
 
 fn resumed(memory: Memory) -> Director {
@@ -183,14 +200,14 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 16),
     ) {
         let mut director = director();
-        let mut text = record(&director.memory()).unwrap();
+        let mut text = begun(&director);
         // The memory after each record, and where the record ends.
         let mut answered = vec![(text.len(), director.memory())];
         for event in &events {
             let steps = happen(&mut director, event);
             prop_assert!(steps.len() <= 1, "{steps:?}");
             for step in steps {
-                text.extend(record(&step).unwrap());
+                text.extend(line::of(&step).unwrap());
                 answered.push((text.len(), director.memory()));
             }
             prop_assert_eq!(&answered.last().unwrap().1, &director.memory(), "not remembered");
@@ -200,72 +217,158 @@ proptest! {
         places.extend(cuts.iter().map(|cut| first + cut.index(text.len() - first + 1)));
         for cut in places {
             let (end, wanted) = answered.iter().rfind(|(end, _)| *end <= cut).unwrap();
-            let told = read(&text[..cut]).unwrap();
-            prop_assert_eq!(told.torn, cut - end);
-            prop_assert_eq!(&told.memory, wanted);
-            prop_assert_eq!(&resumed(told.memory).memory(), wanted);
+            let told = read(&text[..cut]);
+            prop_assert_eq!((told.torn, told.faults), (cut - end, Vec::new()));
+            let memory = told.saved.memory;
+            prop_assert_eq!(&memory, wanted);
+            prop_assert_eq!(&resumed(memory).memory(), wanted);
         }
     }
 
     #[test]
-    fn a_journal_with_a_wrong_byte_is_refused_or_says_a_prefix(
-        events in prop::collection::vec(event(), 1..12),
+    fn one_damaged_byte_of_a_memory_costs_one_line_and_is_named(
+        events in prop::collection::vec(event(), 1..30),
         place in any::<prop::sample::Index>(),
         change in 1_u8..,
     ) {
         let mut director = director();
-        let mut text = record(&director.memory()).unwrap();
-        let mut memories = vec![director.memory()];
+        for event in &events {
+            happen(&mut director, event);
+        }
+        let text = begun(&director);
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        let place = place.index(text.len());
+        let mut damaged = text.clone();
+        damaged[place] ^= change;
+        let told = read(&damaged);
+        // A damaged end of the last line is a torn line.
+        prop_assert!(told.faults.len() + usize::from(told.torn > 0) >= 1 || place == text.len() - 1
+            || damaged[place] != b'\n' && text[place] == b'\n');
+        if let Some(fault) = told.faults.first() {
+            let begin = text[..place].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            prop_assert_eq!(fault.at, begin);
+        }
+        // What is not of the damaged line is there: services of other lines are.
+        let kept = told.saved.memory.changes.len();
+        let all = director.memory().changes.len();
+        let of_service = 1 + 4;
+        prop_assert!(kept + of_service >= all, "{kept} of {all} changes in {lines} lines");
+        let memory = resumed(told.saved.memory.clone()).memory();
+        prop_assert_eq!(memory.changes, told.saved.memory.changes);
+    }
+
+    #[test]
+    fn damage_never_makes_a_journal_that_no_director_can_resume(
+        events in prop::collection::vec(event(), 1..30),
+        lost in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+    ) {
+        let mut director = director();
+        let mut text = begun(&director);
         for event in &events {
             for step in happen(&mut director, event) {
-                text.extend(record(&step).unwrap());
-                memories.push(director.memory());
+                text.extend(line::of(&step).unwrap());
             }
         }
-        let place = place.index(text.len());
-        text[place] ^= change;
-        if let Ok(told) = read(&text) {
-            prop_assert!(memories.contains(&told.memory));
+        let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let lost: BTreeSet<usize> = lost.iter().map(|lost| lost.index(lines.len())).collect();
+        let kept = lines.iter().enumerate().filter(|(at, _)| !lost.contains(at));
+        let kept: Vec<u8> = kept.flat_map(|(_, line)| line.iter().copied()).collect();
+        let told = read(&kept);
+        let mut resumed = resumed(told.saved.memory);
+        for event in &events {
+            happen(&mut resumed, event);
         }
     }
 }
 
 #[test]
-fn an_empty_file_and_one_without_its_first_record_are_unreadable() {
-    let whole = record(&director().memory()).unwrap();
+fn a_file_without_any_record_says_nothing_and_fails_nobody() {
     for text in [
         &b""[..],
         b"\0\0\0",
         b"{\"changes\": 7}\n",
-        &whole[..whole.len() - 1],
         b"\n",
+        b"garbage",
     ] {
-        assert!(read(text).is_err(), "{}", String::from_utf8_lossy(text));
+        let told = read(text);
+        let services = told.saved.memory.services;
+        assert_eq!((told.records, services.len()), (0, 0));
     }
 }
 
+/// A journal of one service, and a place where a line may stand beside its lines.
+fn journal() -> (Vec<u8>, Director) {
+    let mut director = director();
+    let mut text = begun(&director);
+    for step in happen(&mut director, &Event::Change(add_service(1, Scheduler::Rr))) {
+        text.extend(line::of(&step).unwrap());
+    }
+    (text, director)
+}
+
 #[test]
-fn a_broken_record_is_named() {
-    let mut text = record(&director().memory()).unwrap();
-    let place = text.len();
-    text.extend(record(&Step::default()).unwrap());
-    text[place] ^= 1;
-    let said = read(&text).unwrap_err().to_string();
-    let wanted = "its checksum or its length does not fit";
-    assert_eq!(said, format!("record 2 at byte {place}: {wanted}"));
+fn garbage_and_records_of_a_later_version_cost_themselves_alone() {
+    let (text, director) = journal();
+    let later = br#"[{"vrrp/1":{"router":51}},{"change/9":{}},7]"#;
+    for (line, faults) in [
+        (&b"garbage here\n"[..], 1),
+        (b"\0\xff\n", 1),
+        (&line::with_checksum(later), 3),
+        (&line::with_checksum(b"[]"), 0),
+        (&line::with_checksum(b"{}"), 0),
+        (&line::with_checksum(b"null"), 1),
+    ] {
+        let mut between = line.to_vec();
+        between.extend(&text);
+        between.extend(line);
+        let told = read(&between);
+        assert_eq!(told.saved.memory, director.memory());
+        assert_eq!(told.faults.len(), 2 * faults, "{:?}", told.faults);
+    }
+    let told = read(&[&text[..], &line::with_checksum(later)].concat());
+    let first = told.faults[0].to_string();
+    assert!(first.contains("unknown variant `vrrp/1`"), "{first}");
+}
+
+/// A file of version 0.1.0, which had a memory and steps without names of records.
+#[test]
+fn a_journal_of_the_first_format_is_read_to_its_end() {
+    let text = include_bytes!("tests/first.journal");
+    let told = read(text);
+    assert_eq!((told.torn, told.faults), (0, Vec::new()));
+    let said: Vec<String> = told
+        .saved
+        .memory
+        .changes
+        .iter()
+        .map(Change::to_string)
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "timeouts set (0 stays): tcp 77 tcpfin 120 udp 300",
+            "mark 7 for tcp 192.0.2.7:80 added",
+            "service tcp 192.0.2.1:80 added, rr",
+            "server 10.1.0.11:80 added to tcp 192.0.2.1:80, masquerade, weight 1",
+            "service tcp 192.0.2.2:80 added, wlc",
+        ]
+    );
+    let memory = told.saved.memory.clone();
+    assert_eq!(resumed(memory.clone()).memory(), memory);
+    assert!(memory.services.values().all(|slot| slot.ids.id != 0));
 }
 
 #[test]
 fn checksums_are_those_of_iso_3309() {
     // The check value of CRC-32.
-    assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
+    assert_eq!(line::checksum(b"123456789"), 0xcbf4_3926);
 }
 
 #[test]
 fn a_journal_is_packed_while_steps_go_on_and_stays_short() {
     let folder = Folder::new();
     let mut director = director();
-    let mut journal = Journal::begin(&folder.journal(), &director.memory()).unwrap();
+    let mut journal = Journal::begin(&folder.journal(), &saved(&director), None).unwrap();
     let add = Event::Change(add_service(1, Scheduler::Rr));
     for step in happen(&mut director, &add) {
         journal.add(&step).unwrap();
@@ -291,8 +394,14 @@ fn a_journal_is_packed_while_steps_go_on_and_stays_short() {
         longest = longest.max(fs::metadata(folder.journal()).unwrap().len());
     }
     journal.settle();
-    let told = read(&fs::read(folder.journal()).unwrap()).unwrap();
-    assert_eq!((told.torn, told.memory), (0, director.memory()));
+    let told = read(&fs::read(folder.journal()).unwrap());
+    let memory = told.saved.memory;
+    assert_eq!(
+        (told.torn, told.faults.len(), memory),
+        (0, 0, director.memory())
+    );
+    let mode = fs::metadata(folder.journal()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     assert!(longest < 4 * SLACK, "{longest} bytes");
     let length = fs::metadata(folder.journal()).unwrap().len();
     assert!(length <= 2 * SLACK, "{length} bytes");

@@ -1,12 +1,11 @@
 //! The map of calls, walked in batches.
 
-use std::os::fd::OwnedFd;
-
 use anyhow::Result;
+use aya::maps::MapData;
 use shunt_datapath::call::{Call, CallKey};
 use shunt_datapath::sweep::Entries;
 
-use super::batch::{self, Batches, Plain};
+use super::batch::{Held, Plain};
 
 /// Entries of one call of the kernel.
 const BATCH: usize = 1024;
@@ -27,16 +26,21 @@ unsafe impl Plain for Value {}
 
 /// The map.
 #[derive(Debug)]
-pub struct Calls(pub OwnedFd);
+pub struct Calls(Held<MapKey, Value>);
 
 impl Calls {
+    /// Holds the map.
+    pub fn hold(map: &MapData) -> Result<Self> {
+        Ok(Self(Held::new(map)?))
+    }
+
     /// Calls `each` with every call, until it says false.
     pub fn each(&self, each: &mut dyn FnMut(&CallKey, &Call) -> bool) -> Result<()> {
         let mut keys = vec![MapKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
-        let mut batches = Batches::new(&self.0);
+        let mut batches = self.0.batches();
         loop {
-            let count = batches.read(&mut keys, &mut values, 1)?;
+            let count = batches.read(&mut keys, &mut values)?;
             if count == 0 {
                 return Ok(());
             }
@@ -51,19 +55,19 @@ impl Calls {
 
 impl Entries<CallKey, Call> for Calls {
     fn find(&self, key: &CallKey) -> Option<Call> {
-        let found: Option<Value> = batch::lookup(&self.0, &MapKey(*key));
+        let found = self.0.lookup(&MapKey(*key));
         found.map(|Value(call)| call)
     }
 
     fn enter(&self, key: &CallKey, value: &Call) -> bool {
-        batch::enter(&self.0, &MapKey(*key), &Value(*value))
+        self.0.enter(&MapKey(*key), &Value(*value))
     }
 
     fn replace(&self, key: &CallKey, value: &Call) -> bool {
-        batch::replace(&self.0, &MapKey(*key), &Value(*value))
+        self.0.replace(&MapKey(*key), &Value(*value))
     }
 
     fn delete(&self, key: &CallKey) -> bool {
-        batch::delete(&self.0, &MapKey(*key))
+        self.0.delete(&MapKey(*key))
     }
 }

@@ -28,19 +28,66 @@ pub fn jiffies(clock: &Xdp) -> Result<u64> {
     Ok(u64::from_ne_bytes(first.try_into().unwrap_or_default()))
 }
 
-/// How many jiffies a second has: they are as old as the monotonic clock.
-pub fn rate(jiffies: u64) -> Result<u64> {
+/// How many jiffies a second has: they are as old as the monotonic clock. Where that begins at
+/// another moment for us, as in a time namespace, they are counted for a while.
+pub fn rate(clock: &Xdp) -> Result<u64> {
+    let (now, up_ms) = (jiffies(clock)?, up_ms()?);
+    let begun_ms = offset_ms(&std::fs::read_to_string(OFFSETS).unwrap_or_default());
+    if let Some(rate) = rate_of_age(now, up_ms.saturating_add_signed(-begun_ms)) {
+        return Ok(rate);
+    }
+    while up_ms_since(up_ms)? < COUNTED_MS {
+        std::thread::yield_now();
+    }
+    let (then, counted_ms) = (jiffies(clock)?, up_ms_since(up_ms)?);
+    match rate_of_pace(then.wrapping_sub(now), counted_ms) {
+        Some(rate) => Ok(rate),
+        None => bail!(
+            "cannot tell how many jiffies a second has ({now}, and {then} after {counted_ms} ms)"
+        ),
+    }
+}
+
+/// How far the clocks of our time namespace are ahead (time_namespaces(7)).
+const OFFSETS: &str = "/proc/self/timens_offsets";
+/// For so long jiffies are counted where their age says nothing.
+const COUNTED_MS: u64 = 300;
+
+fn up_ms() -> Result<u64> {
     let up = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    let up_ms = up.tv_sec() as u64 * 1000 + up.tv_nsec() as u64 / 1_000_000;
+    Ok(up.tv_sec() as u64 * 1000 + up.tv_nsec() as u64 / 1_000_000)
+}
+
+fn up_ms_since(before: u64) -> Result<u64> {
+    Ok(up_ms()?.saturating_sub(before))
+}
+
+/// Of a time namespace, how many milliseconds its monotonic clock is ahead of the machine's.
+fn offset_ms(offsets: &str) -> i64 {
+    let mut lines = offsets.lines().map(str::split_whitespace);
+    let seconds = lines.find_map(|mut words| match words.next() {
+        Some("monotonic" | "1") => words.next()?.parse::<i64>().ok(),
+        _ => None,
+    });
+    seconds.unwrap_or(0).saturating_mul(1000)
+}
+
+/// The rate at which jiffies are as old as the machine.
+fn rate_of_age(jiffies: u64, up_ms: u64) -> Option<u64> {
     let fits = |rate: &u64| {
         let age = jiffies.wrapping_sub(BEGIN - 300 * rate);
         let age_ms = age.saturating_mul(1000) / rate;
         age_ms.abs_diff(up_ms) < 3000 + up_ms / 100
     };
-    match RATES.into_iter().find(fits) {
-        Some(rate) => Ok(rate),
-        None => bail!("cannot tell how many jiffies a second has (now {jiffies}, up {up_ms} ms)"),
-    }
+    RATES.into_iter().find(fits)
+}
+
+/// The rate that is nearest to so many jiffies in so many milliseconds.
+fn rate_of_pace(jiffies: u64, ms: u64) -> Option<u64> {
+    let pace = jiffies.checked_mul(1000)?.checked_div(ms)?;
+    let nearest = RATES.into_iter().min_by_key(|rate| rate.abs_diff(pace))?;
+    // 250 and 300 are the nearest to each other.
+    (nearest.abs_diff(pace) * 12 < nearest).then_some(nearest)
 }
 
 /// A tick is the power of two of jiffies that is nearest to a second and not shorter.
@@ -58,4 +105,30 @@ pub fn tick_ns(rate: u64) -> u64 {
 #[must_use]
 pub fn tick(jiffies: u64, shift: u32) -> u32 {
     (jiffies >> shift) as u32 & TICK_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_follows_from_the_age_of_the_machine_or_from_the_pace() {
+        for rate in RATES {
+            let up_ms = 86_400_000;
+            let jiffies = BEGIN - 300 * rate + rate * up_ms / 1000;
+            assert_eq!(rate_of_age(jiffies, up_ms), Some(rate));
+            assert_eq!(rate_of_age(jiffies, 40 * up_ms), None);
+            assert_eq!(rate_of_pace(rate * 303 / 1000, 303), Some(rate));
+        }
+        assert_eq!(rate_of_pace(150, 300), None);
+        assert_eq!(rate_of_pace(0, 0), None);
+    }
+
+    #[test]
+    fn a_time_namespace_is_ahead_by_what_the_kernel_says() {
+        let offsets = "monotonic      864000         0\nboottime        7         0\n";
+        assert_eq!(offset_ms(offsets), 864_000_000);
+        assert_eq!(offset_ms("monotonic -5 0\n"), -5000);
+        assert_eq!(offset_ms(""), 0);
+    }
 }

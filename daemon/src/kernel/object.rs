@@ -8,64 +8,27 @@
 use std::borrow::BorrowMut;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, ProgramArray};
-use aya::programs::{ProgramFd, SchedClassifier, Xdp, XdpMode};
-use serde::{Deserialize, Serialize};
-use shunt_control::director::Sizes;
-use shunt_datapath::region;
+use aya::programs::{ProgramFd, SchedClassifier, Xdp};
+use serde::Serialize;
+use shunt_datapath::entry;
 use shunt_ebpf::{FIRST, LATER};
 use tracing::warn;
 
 use super::callers;
 use super::clock;
+pub use super::made::{Capacity, MAPS, Made};
+use super::made::{PROGRAMS_TC, PROGRAMS_XDP, sizes};
 use super::pins;
 use super::place::{self, Place};
 use super::presence;
-
-/// Every map of the object, by name.
-pub const MAPS: [&str; 37] = [
-    "ENDPOINTS4",
-    "ENDPOINTS6",
-    "SERVICES",
-    "WIDE_SERVICES",
-    "SERVERS",
-    "POOLS",
-    "COUNTS",
-    "STANDINGS",
-    "LOCALITIES",
-    "FLOWS4",
-    "FLOWS6",
-    "OCCUPIED4",
-    "OCCUPIED6",
-    "OCCUPIED",
-    "HOPS_TO_CLIENTS",
-    "ROUTES4",
-    "ROUTES6",
-    "ORIGINS",
-    "LEARNED",
-    "FRAGMENTS",
-    "SETTINGS",
-    "TRAFFIC",
-    "COUNTERS_OF_OUTCOMES",
-    "ALLOWANCE",
-    "HELD",
-    "CALLERS",
-    "PEERS",
-    PROGRAMS_XDP,
-    PROGRAMS_TC,
-    "TRANSLATIONS",
-    "LOCALS",
-    "HANDED",
-    "CALLS",
-    "ANSWERERS",
-    "DESKS",
-    "DEVICES",
-    "PORTS",
-];
+use super::succession;
 
 const XDP: &str = "director_xdp";
 const TC: &str = "director_tc";
@@ -75,70 +38,15 @@ const BARE: &str = "director_bare";
 const HANDED: &str = "director_handed";
 const CLOCK: &str = "director_clock";
 const LEAVE: &str = "director_leave";
-/// Where each hook's first program finds the one that it goes on with.
-const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
-const PROGRAMS_TC: &str = "PROGRAMS_TC";
-
-/// What an operator chooses before the tables are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capacity {
-    /// IPv4 and IPv6 flows; a masqueraded connection takes two.
-    pub flows4: u32,
-    pub flows6: u32,
-    /// Entries of the table of translations; a translated connection takes two.
-    #[serde(default)]
-    pub translations: u32,
-    /// Calls of services with a persistence engine.
-    #[serde(default)]
-    pub calls: u32,
-    pub sizes: Sizes,
-}
-
-impl Capacity {
-    /// Flows of both families.
-    #[must_use]
-    pub fn flows(&self) -> u64 {
-        u64::from(self.flows4) + u64::from(self.flows6)
-    }
-}
-
-/// What is known of a packet path that is loaded: written down beside its pins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
-    /// The build whose programs are pinned.
-    pub build: u64,
-    /// The namespace whose packet path this is ([`place::cookie`]).
-    pub namespace_cookie: u64,
-    pub capacity: Capacity,
-    pub seed: u64,
-    pub tick_shift: u32,
-    pub jiffies_rate: u64,
-    pub endpoint_buckets: u32,
-}
-
-impl Made {
-    #[must_use]
-    pub fn flow4_mask(&self) -> u32 {
-        buckets(self.capacity.flows4, 4) - 1
-    }
-
-    #[must_use]
-    pub fn flow6_mask(&self) -> u32 {
-        buckets(self.capacity.flows6, 2) - 1
-    }
-
-    #[must_use]
-    pub fn endpoint_mask(&self) -> u32 {
-        self.endpoint_buckets - 1
-    }
-}
-
+const PASS: &str = "director_pass";
 /// A loaded packet path.
 #[derive(Debug)]
 pub struct Object {
     pub made: Made,
     /// Whether an earlier daemon's tables were found and kept.
     pub adopted: bool,
+    /// Whether what was found is of a namespace that is gone, whose inode is ours.
+    pub is_foreign: bool,
     pub xdp: Xdp,
     pub tc: SchedClassifier,
     /// For frames that leave a device.
@@ -148,53 +56,84 @@ pub struct Object {
     pub clock: Xdp,
 }
 
-/// Buckets for so many entries, a power of two.
-fn buckets(entries: u32, slots: u32) -> u32 {
-    entries.div_ceil(slots).next_power_of_two().max(2)
-}
-
 fn build() -> u64 {
     let mut hasher = DefaultHasher::new();
     shunt_ebpf::DIRECTOR.hash(&mut hasher);
     hasher.finish()
 }
 
-/// Takes over what is pinned, or loads anew.
-pub fn open(place: &Place, wanted: Capacity) -> Result<Object> {
+/// Takes over what is pinned, or loads anew. `known` are the notes of the packet path that the
+/// journal has, `is_lossy` that some of the journal is lost.
+pub fn open(
+    place: &Place,
+    wanted: Capacity,
+    known: Option<Made>,
+    is_lossy: bool,
+) -> Result<Object> {
     let notes = place.runtime.join("path.json");
     let cookie = place::cookie()?;
+    let found = read(&notes).or(known);
     // What a namespace of the same inode left behind is nobody's.
-    let made = read(&notes).filter(|made| made.namespace_cookie == cookie);
-    let complete = made.as_ref().is_some_and(|made| is_complete(place, made));
-    let object = match made {
-        Some(made) if complete && made.build == build() => adopt(place, made),
-        Some(made) if complete => {
-            let object = load(place, made.clone())?;
-            write(&notes, &object.made)?;
-            Ok(Object {
-                adopted: true,
-                ..object
-            })
+    let is_ours = |made: &Made| made.namespace_cookie == cookie;
+    let is_foreign = found.as_ref().is_some_and(|made| !is_ours(made));
+    if is_foreign {
+        empty(place)?;
+    }
+    let found = found.filter(is_ours);
+    if let Some(made) = &found {
+        succession::find_pins(place, made);
+    }
+    let complete = found.as_ref().is_some_and(|made| is_complete(place, made));
+    let object = match found {
+        Some(made) if complete && made.build == build() => adopt(place, made)?,
+        Some(made) if complete => Object {
+            adopted: true,
+            ..load(place, made)?
+        },
+        found if place.has_pins() => {
+            warn!(
+                action = "the one before forwards until then",
+                "packet path made anew"
+            );
+            let keeps = found.is_some() && !is_lossy;
+            let made = match found {
+                Some(made) => Made {
+                    layout: entry::LAYOUT,
+                    ..made
+                },
+                None => make(wanted, cookie)?,
+            };
+            let made = succession::prepare(place, made, keeps)?;
+            load(place, made)?
         }
-        _ => {
-            empty(place)?;
-            let made = make(wanted, cookie)?;
-            let object = load(place, made)?;
-            write(&notes, &object.made)?;
-            Ok(object)
-        }
-    }?;
+        _ => load(place, make(wanted, cookie)?)?,
+    };
+    if read(&notes).as_ref() != Some(&object.made)
+        && let Err(error) = write(&notes, &object.made)
+    {
+        // The journal has the same, if it can be written.
+        warn!(
+            error = format!("{error:#}"),
+            "notes of the packet path not written"
+        );
+    }
     presence::mark(place)?;
-    Ok(object)
+    Ok(Object {
+        is_foreign,
+        ..object
+    })
 }
 
-/// Whether every map is pinned, and as the notes say.
+/// Whether the packet path is of our layout, and every map is pinned as the notes say.
 fn is_complete(place: &Place, made: &Made) -> bool {
-    let entries = entries(made);
-    match pins::unfit(&place.pins, shunt_ebpf::DIRECTOR, &MAPS, &entries) {
+    if made.layout != entry::LAYOUT || !place.has_pins() {
+        return false;
+    }
+    match pins::unfit(&place.pins, shunt_ebpf::DIRECTOR, &MAPS, &sizes(made)) {
         Ok(unfit) if unfit.is_empty() => true,
         Ok(unfit) => {
-            warn!(why = unfit.join("; "), "pinned maps are not ours");
+            let why: Vec<String> = unfit.into_values().collect();
+            warn!(why = why.join("; "), "pinned maps are not ours");
             false
         }
         Err(error) => {
@@ -215,28 +154,18 @@ fn read(notes: &Path) -> Option<Made> {
 pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let next = path.with_extension("next");
     let text = serde_json::to_vec(value).context("cannot put notes into words")?;
-    fs::write(&next, text).with_context(|| format!("cannot write {}", next.display()))?;
+    let _ = fs::remove_file(&next);
+    let mut file = fs::File::options();
+    let file = file.write(true).create_new(true).mode(0o600).open(&next);
+    file.and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_data()))
+        .with_context(|| format!("cannot write {}", next.display()))?;
     fs::rename(&next, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What is pinned without being whole is of no use to anyone. What a daemon of another layout
-/// pinned would go on forwarding beside ours.
-pub fn empty(place: &Place) -> Result<()> {
-    for file in fs::read_dir(&place.pins).context("cannot read the pins")? {
-        let path = file.context("cannot read the pins")?.path();
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    let layouts = place
-        .pins
-        .parent()
-        .and_then(|parent| fs::read_dir(parent).ok());
-    for other in layouts.into_iter().flatten().flatten() {
-        if other.path() != place.pins {
-            let _ = fs::remove_dir_all(other.path());
-        }
-    }
-    let _ = fs::remove_file(place.memory());
-    Ok(())
+/// Takes away all that another namespace pinned: nobody's devices have it any more.
+fn empty(place: &Place) -> Result<()> {
+    place.clear().context("cannot take the pins away")?;
+    fs::create_dir_all(&place.pins).with_context(|| format!("cannot make {}", place.pins.display()))
 }
 
 fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
@@ -244,8 +173,6 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
     let file = fs::File::open("/dev/urandom").context("cannot draw a seed")?;
     std::io::Read::read_exact(&mut &file, &mut seed).context("cannot draw a seed")?;
     let rate = probe_clock()?;
-    // Twice as many slots as endpoints, so that a bucket is seldom full.
-    let endpoints = (capacity.sizes.services + capacity.sizes.servers).saturating_mul(2);
     Ok(Made {
         build: build(),
         namespace_cookie,
@@ -253,7 +180,9 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
         seed: u64::from_ne_bytes(seed),
         tick_shift: clock::tick_shift(rate),
         jiffies_rate: rate,
-        endpoint_buckets: buckets(endpoints, 2),
+        endpoint_buckets: capacity.sizes.endpoint_buckets(),
+        layout: entry::LAYOUT,
+        connections: entry::CONNECTIONS,
     })
 }
 
@@ -263,7 +192,7 @@ fn probe_clock() -> Result<u64> {
     let mut ebpf = loader.load(shunt_ebpf::DIRECTOR).map_err(explain)?;
     let clock: &mut Xdp = program(&mut ebpf, CLOCK)?;
     clock.load().map_err(explain)?;
-    clock::rate(clock::jiffies(clock)?)
+    clock::rate(clock)
 }
 
 pub(super) fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
@@ -339,7 +268,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
     }
     loader.override_global("SEED", &made.seed, true);
     loader.override_global("NAMESPACE", &made.namespace_cookie, true);
-    for (name, count) in entries(made) {
+    for (name, count) in sizes(made) {
         loader.map_max_entries(name, count);
     }
     if let Some(pins) = pins {
@@ -350,34 +279,12 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
     loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
 }
 
-/// How many entries the maps have whose size an operator chooses.
-fn entries(made: &Made) -> [(&'static str, u32); 15] {
-    let capacity = made.capacity;
-    [
-        ("ENDPOINTS4", made.endpoint_buckets),
-        ("ENDPOINTS6", made.endpoint_buckets),
-        ("FLOWS4", made.flow4_mask() + 1),
-        ("FLOWS6", made.flow6_mask() + 1),
-        ("OCCUPIED4", region::count(made.flow4_mask())),
-        ("OCCUPIED6", region::count(made.flow6_mask())),
-        ("SERVICES", capacity.sizes.services),
-        ("SERVERS", capacity.sizes.servers),
-        ("COUNTS", capacity.sizes.servers),
-        ("STANDINGS", capacity.sizes.servers),
-        ("TRAFFIC", capacity.sizes.servers),
-        ("POOLS", capacity.sizes.pool_words),
-        ("TRANSLATIONS", capacity.translations),
-        ("CALLS", capacity.calls),
-        // A server that is gone keeps its endpoint for a while, and another may come.
-        ("ANSWERERS", capacity.sizes.servers.saturating_mul(2)),
-    ]
-}
-
 fn load(place: &Place, mut made: Made) -> Result<Object> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
     let later = |first: &'static str| LATER.map(|(name, _)| behind(first, name));
-    for name in [XDP.to_owned(), CLOCK.to_owned()]
+    for name in [XDP, CLOCK, PASS]
+        .map(str::to_owned)
         .into_iter()
         .chain(later(XDP))
     {
@@ -440,6 +347,7 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
     Ok(Object {
         made,
         adopted,
+        is_foreign: false,
         xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
         tc,
         leave: classifier(LEAVE)?,
@@ -480,18 +388,13 @@ pub fn clock(place: &Place) -> Result<Xdp> {
     Xdp::from_pin(place.pins.join(CLOCK), aya_obj_xdp()).context("cannot open the pinned clock")
 }
 
+/// The pinned program that leaves frames to the kernel.
+pub fn pass(place: &Place) -> Result<Xdp> {
+    Xdp::from_pin(place.pins.join(PASS), aya_obj_xdp()).context("cannot open the pinned program")
+}
+
 /// A pinned map.
 pub fn map(place: &Place, name: &str) -> Result<MapData> {
     let path = place.pins.join(name);
     MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
-}
-
-/// Kept here so that the mode's names stand in one place.
-#[must_use]
-pub fn mode_name(mode: XdpMode) -> &'static str {
-    match mode {
-        XdpMode::Driver => "xdp-native",
-        XdpMode::Skb => "xdp-generic",
-        _ => "xdp",
-    }
 }

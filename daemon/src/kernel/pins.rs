@@ -2,6 +2,7 @@
 //! object and the notes beside the pins say. Another's map under a name of ours would be read and
 //! written beyond its end.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -24,14 +25,14 @@ const MAPPED: u32 = 1 << 10;
 
 /// The maps of an object that are not pinned here as they must be, each with why. `entries` says
 /// how many entries those have whose number the object does not say.
-pub fn unfit(
+pub fn unfit<'a>(
     pins: &Path,
     object: &[u8],
-    names: &[&str],
+    names: &[&'a str],
     entries: &[(&str, u32)],
-) -> Result<Vec<String>> {
+) -> Result<BTreeMap<&'a str, String>> {
     let object = Object::parse(object).context("cannot read the packet path's object")?;
-    let mut unfit = Vec::new();
+    let mut unfit = BTreeMap::new();
     for name in names {
         let map = object
             .maps
@@ -47,8 +48,12 @@ pub fn unfit(
         };
         match pinned(&pins.join(name)) {
             Ok(found) if found == wanted => {}
-            Ok(found) => unfit.push(format!("{name} is {found:?}, not {wanted:?}")),
-            Err(error) => unfit.push(format!("{name}: {error:#}")),
+            Ok(found) => {
+                unfit.insert(*name, format!("{name} is {found:?}, not {wanted:?}"));
+            }
+            Err(error) => {
+                unfit.insert(*name, format!("{name}: {error:#}"));
+            }
         }
     }
     Ok(unfit)

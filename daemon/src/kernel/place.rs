@@ -14,8 +14,10 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::{AccessFlags, eaccess};
 use shunt_datapath::entry::LAYOUT;
 use tracing::warn;
 
@@ -69,6 +71,7 @@ impl Place {
         let runtime = PathBuf::from(format!("/run/shunt/{namespace}"));
         fs::create_dir_all(&runtime)
             .with_context(|| format!("cannot make {}", runtime.display()))?;
+        close(&runtime)?;
         let root = bpf_folder()?;
         let pins = root
             .join(format!("shunt-{namespace}"))
@@ -97,13 +100,46 @@ impl Place {
         self.runtime.join("state.journal")
     }
 
+    /// Where the journal's second copy is pinned: beside the layouts, as it is of none of them.
+    #[must_use]
+    pub fn duplicate(&self) -> PathBuf {
+        self.pins.with_file_name("journal")
+    }
+
+    /// The folders of other packet paths of this namespace: of other layouts, or put aside.
+    #[must_use]
+    pub fn others(&self) -> Vec<PathBuf> {
+        let parent = self
+            .pins
+            .parent()
+            .and_then(|parent| fs::read_dir(parent).ok());
+        let paths = parent.into_iter().flatten().flatten();
+        let paths = paths.map(|entry| entry.path());
+        let mut others: Vec<PathBuf> = paths
+            .filter(|path| *path != self.pins && path.is_dir())
+            .collect();
+        others.sort();
+        others
+    }
+
+    /// Whether any packet path of this namespace is pinned.
+    #[must_use]
+    pub fn has_pins(&self) -> bool {
+        let is_full =
+            |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        is_full(&self.pins) || self.others().iter().any(|path| is_full(path))
+    }
+
     /// Takes everything away that is pinned.
     pub fn clear(&self) -> io::Result<()> {
+        for other in self.others() {
+            fs::remove_dir_all(other)?;
+        }
+        let _ = fs::remove_file(self.duplicate());
         for file in fs::read_dir(&self.pins)? {
             fs::remove_file(file?.path())?;
         }
         fs::remove_dir(&self.pins)?;
-        // Other layouts may be pinned beside ours.
         if let Some(parent) = self.pins.parent() {
             let _ = fs::remove_dir(parent);
         }
@@ -113,17 +149,34 @@ impl Place {
     }
 }
 
-/// Takes the socket and the notes of a namespace that is gone away, unless somebody answers there:
-/// a namespace that got the inode, with its pins on another file system.
+/// Takes the socket and the notes of a namespace that is gone away, unless a daemon holds them or
+/// answers there: of a namespace that got the inode, with its pins on another file system.
 pub fn forget(inode: &str) {
     let folder = PathBuf::from(format!("/run/shunt/{inode}"));
-    if UnixStream::connect(folder.join("api.sock")).is_err() {
+    let lock = fs::File::open(folder.join("lock")).ok();
+    let lock = lock.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+    let is_held = matches!(lock, Some(Err(_)));
+    if !is_held && UnixStream::connect(folder.join("api.sock")).is_err() {
         let _ = fs::remove_dir_all(folder);
     }
 }
 
+/// Takes a folder's listing and its files from everybody but its owner, and a group that was let
+/// in to the socket.
+fn close(folder: &Path) -> Result<()> {
+    let found = fs::metadata(folder)
+        .with_context(|| format!("cannot look at {}", folder.display()))?
+        .permissions();
+    let mode = found.mode() & 0o710 | 0o700;
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot close {} to others", folder.display()))
+}
+
+/// Whether a BPF file system is there, and lets us in.
 fn is_bpf(path: &Path) -> bool {
+    let may = AccessFlags::W_OK | AccessFlags::X_OK;
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+        && eaccess(path, may).is_ok()
 }
 
 /// A mounted BPF file system that later daemons see too.

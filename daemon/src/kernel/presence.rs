@@ -8,13 +8,14 @@
 //! namespace and not before. A map that is there and empty is the proof. It is filled before it is
 //! pinned, so that it is never empty otherwise.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::xdp::DevMap;
 use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type;
+use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 use tracing::{debug, info, warn};
 
@@ -88,16 +89,26 @@ pub fn sweep(place: &Place) {
     }
 }
 
-/// Whether all packet paths in a folder, one a layout, are those of a namespace that is gone.
+/// Whether all packet paths in a folder, one a layout, are those of a namespace that is gone. What
+/// else is pinned beside them says nothing.
 fn are_gone(folder: &Path) -> bool {
     let layouts = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut layouts = layouts.map(|layout| is_gone(&layout.path())).peekable();
+    let mut layouts = layouts
+        .map(|layout| layout.path())
+        .filter(|path| path.is_dir())
+        .map(|layout| is_gone(&layout))
+        .peekable();
     layouts.peek().is_some() && layouts.all(|gone| gone == Some(true))
 }
 
 /// Puts a folder aside before it is emptied: a namespace that got the inode meanwhile may have
 /// begun to fill it. False if one has.
 fn take_away(folder: &Path, root: &Path, inode: &str) -> Result<bool> {
+    // A daemon holds the folder that it works in.
+    let held = File::open(folder).context("cannot open the pins")?;
+    let Ok(_held) = Flock::lock(held, FlockArg::LockExclusiveNonblock) else {
+        return Ok(false);
+    };
     // Names with a dot are not for us on this file system.
     let aside = root.join(format!("shunt-{inode}-gone"));
     if folder != aside {

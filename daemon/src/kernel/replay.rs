@@ -2,8 +2,10 @@
 //!
 //! The packet path cannot wait, so it hands such a frame over and drops it. Here it stays until the
 //! first fragment has told its ports, half a second at most and a bounded number of them. Then the
-//! packet path's own program is run on it, with its own tables and counters, and what it makes of
-//! the frame is sent out. Without the daemon such fragments are lost, as with any router.
+//! packet path's own program is run on it, with its own tables and counters. What it makes of the
+//! frame is sent out; what it leaves to the kernel comes in again by the device that it came by,
+//! as if nobody had held it. Without the daemon fragments that were set aside are lost; when as
+//! many are as there is room for, the packet path leaves them to the kernel at once.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,18 +14,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, RingBuf};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto,
     socket,
 };
+use shunt_datapath::entry::NONE;
 use shunt_datapath::fragment;
 use shunt_datapath::host::{Hook, HostFrame};
 use shunt_datapath::link;
 use shunt_datapath::packet;
-use shunt_datapath::tables::{FragmentKey, FragmentValue};
+use shunt_datapath::tables::{FragmentKey, FragmentValue, told};
 use tracing::{debug, warn};
 
 use super::object::{self, map};
@@ -33,7 +36,7 @@ use super::place::Place;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often those that wait are looked at.
 const TURN_MS: u16 = 2;
-/// Fragments that wait at a time; the oldest gives way.
+/// Fragments that wait at a time; more stay where the packet path has put them.
 const MOST: usize = 1024;
 /// What a tunnel may put in front.
 const GROWTH: usize = 64;
@@ -53,7 +56,7 @@ unsafe impl Pod for Key {}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Value(#[allow(dead_code)] FragmentValue);
+struct Value(FragmentValue);
 // SAFETY: integers only, no padding.
 unsafe impl Pod for Value {}
 
@@ -61,7 +64,15 @@ unsafe impl Pod for Value {}
 struct Waiting {
     until: Instant,
     interface: u32,
+    tick: u32,
     key: FragmentKey,
+    frame: Vec<u8>,
+}
+
+/// What the packet path says of a fragment that it sets aside.
+struct Held {
+    interface: u32,
+    tick: u32,
     frame: Vec<u8>,
 }
 
@@ -70,6 +81,7 @@ pub struct Replay {
     ring: RingBuf<MapData>,
     known: HashMap<MapData, Key, Value>,
     program: Xdp,
+    pass: Xdp,
     socket: OwnedFd,
     waiting: VecDeque<Waiting>,
 }
@@ -88,10 +100,12 @@ impl Replay {
         )
         .context("cannot open a packet socket (CAP_NET_RAW)")?;
         let program = object::xdp(place)?;
+        let pass = object::pass(place)?;
         Ok(Self {
             ring,
             known,
             program,
+            pass,
             socket,
             waiting: VecDeque::new(),
         })
@@ -117,19 +131,22 @@ impl Replay {
 
     fn take_in(&mut self) {
         let until = Instant::now() + PATIENCE;
-        while let Some(record) = self.ring.next() {
-            let Some((interface, frame)) = read(&record) else {
+        while self.waiting.len() < MOST {
+            let Some(record) = self.ring.next() else {
+                return;
+            };
+            let Some(held) = read(&record) else {
                 continue;
             };
-            let Some(key) = key(&frame) else { continue };
-            if self.waiting.len() == MOST {
-                self.waiting.pop_front();
-            }
+            let Some(key) = key(&held.frame) else {
+                continue;
+            };
             self.waiting.push_back(Waiting {
                 until,
-                interface,
+                interface: held.interface,
+                tick: held.tick,
                 key,
-                frame,
+                frame: held.frame,
             });
         }
     }
@@ -140,32 +157,48 @@ impl Replay {
             let Some(fragment) = self.waiting.pop_front() else {
                 return;
             };
-            if self.known.get(&Key(fragment.key), 0).is_ok() {
-                if let Err(error) = self.send(&fragment) {
-                    warn!(%error, "fragment not sent on");
+            if !self.is_known(&fragment) {
+                if now < fragment.until {
+                    self.waiting.push_back(fragment);
+                    continue;
                 }
-            } else if now < fragment.until {
-                self.waiting.push_back(fragment);
-            } else {
-                debug!(
-                    interface = fragment.interface,
-                    "fragment given up: its first never came"
-                );
+                if let Err(error) = self.give_up(&fragment) {
+                    warn!(%error, "fragment lost: its first never came");
+                    continue;
+                }
+            }
+            if let Err(error) = self.send(&fragment) {
+                warn!(%error, "fragment not sent on");
             }
         }
     }
 
-    /// Runs the packet path on a fragment and sends what it makes of it.
+    /// Whether the packet path knows what becomes of a fragment.
+    fn is_known(&self, fragment: &Waiting) -> bool {
+        let value = self.known.get(&Key(fragment.key), 0);
+        value.is_ok_and(|value| fragment::holds(&value.0, fragment.tick))
+    }
+
+    /// Says that nobody waits for a datagram's first fragment any longer: the kernel gets the rest.
+    fn give_up(&mut self, fragment: &Waiting) -> Result<()> {
+        debug!(
+            interface = fragment.interface,
+            "fragment given up: its first never came"
+        );
+        let value = FragmentValue {
+            tick: fragment.tick,
+            server: NONE,
+            portless: told::NOTHING,
+            ..FragmentValue::default()
+        };
+        let done = self.known.insert(Key(fragment.key), Value(value), 0);
+        done.context("cannot note it")
+    }
+
+    /// Runs the packet path on a fragment, and sends what it makes of it.
     fn send(&self, fragment: &Waiting) -> Result<()> {
         let mut out = vec![0; NOTE + fragment.frame.len() + GROWTH];
-        // struct xdp_md: data_end is the frame's length, and the interface is where it came by.
-        let mut context = [0u8; 24];
-        let length = u32::try_from(fragment.frame.len()).unwrap_or(u32::MAX);
-        for (at, value) in [(4, length), (12, fragment.interface)] {
-            if let Some(place) = context.get_mut(at..at + 4) {
-                place.copy_from_slice(&value.to_ne_bytes());
-            }
-        }
+        let context = context(fragment);
         let mut after = [0u8; 24];
         let options = TestRunOptions {
             data_in: Some(&fragment.frame),
@@ -187,6 +220,7 @@ impl Replay {
                 out.drain(..NOTE.min(out.len()));
                 u32::from_ne_bytes(to.unwrap_or_default())
             }
+            XDP_PASS => return self.receive(fragment),
             XDP_TX => fragment.interface,
             // The program does not say where to, but the sender's MAC address does.
             XDP_REDIRECT => owner(&out).context("no device has the MAC address to send from")?,
@@ -204,17 +238,60 @@ impl Replay {
         sendto(self.socket.as_raw_fd(), frame, &to, MsgFlags::empty()).context("cannot send")?;
         Ok(())
     }
+
+    /// Gives a fragment to the network stack, as a frame that comes in by its device.
+    fn receive(&self, fragment: &Waiting) -> Result<()> {
+        let context = context(fragment);
+        let options = TestRunOptions {
+            data_in: Some(&fragment.frame),
+            ctx_in: Some(&context),
+            repeat: 1,
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::default()
+        };
+        let done = self.pass.test_run(options);
+        done.context("cannot give it to the network stack")?;
+        Ok(())
+    }
 }
 
-/// The interface and the frame of a record: two numbers, then the bytes.
-fn read(record: &[u8]) -> Option<(u32, Vec<u8>)> {
+/// The `struct xdp_md` of a fragment: data_end is the frame's length, and the interface is where it
+/// came by.
+fn context(fragment: &Waiting) -> [u8; 24] {
+    let mut context = [0u8; 24];
+    let length = u32::try_from(fragment.frame.len()).unwrap_or(u32::MAX);
+    for (at, value) in [(4, length), (12, fragment.interface)] {
+        if let Some(place) = context.get_mut(at..at + 4) {
+            place.copy_from_slice(&value.to_ne_bytes());
+        }
+    }
+    context
+}
+
+/// A record of the packet path: four numbers, then the bytes. A tag that the kernel had taken out
+/// of them is put back.
+fn read(record: &[u8]) -> Option<Held> {
+    const HEAD: usize = 16;
+    const ADDRESSES: usize = 12;
     let number = |at: usize| {
         let bytes = record.get(at..at + 4)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
     };
     let (interface, length) = (number(0)?, number(4)? as usize);
-    let frame = record.get(8..8 + length)?;
-    Some((interface, frame.to_vec()))
+    let (tag, tick) = (number(8)?, number(12)?);
+    let mut frame = record.get(HEAD..HEAD + length)?.to_vec();
+    if tag != 0 && frame.len() >= ADDRESSES {
+        let [kind, said] = [
+            (tag as u16).to_ne_bytes(),
+            ((tag >> 16) as u16).to_be_bytes(),
+        ];
+        frame.splice(ADDRESSES..ADDRESSES, kind.into_iter().chain(said));
+    }
+    Some(Held {
+        interface,
+        tick,
+        frame,
+    })
 }
 
 /// What names the datagram of a fragment.
@@ -250,4 +327,35 @@ fn target(interface: u32, ethertype: u16) -> Option<LinkAddr> {
     let length = u32::try_from(size_of::<libc::sockaddr_ll>()).ok()?;
     // SAFETY: a whole sockaddr_ll of that length.
     unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tag: u32, frame: &[u8]) -> Vec<u8> {
+        let numbers = [5, frame.len() as u32, tag, 9];
+        let mut record: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
+        record.extend(frame);
+        record.resize(record.len() + 100, 0xee);
+        record
+    }
+
+    #[test]
+    fn a_tag_that_the_kernel_took_out_of_a_held_frame_is_put_back() {
+        let frame: Vec<u8> = (0..40).collect();
+        let plain = read(&record(0, &frame)).unwrap();
+        assert_eq!((plain.interface, plain.tick), (5, 9));
+        assert_eq!(plain.frame, frame);
+        let tag = u32::from(0x8100u16.to_be()) | 0x2064 << 16;
+        let tagged = read(&record(tag, &frame)).unwrap().frame;
+        let wanted = [&frame[..12], &[0x81, 0, 0x20, 0x64], &frame[12..]].concat();
+        assert_eq!(tagged, wanted);
+    }
+
+    #[test]
+    fn a_record_that_ends_early_is_nothing() {
+        assert!(read(&record(0, &[0; 40])[..50]).is_none());
+        assert!(read(&[0; 9]).is_none());
+    }
 }

@@ -39,7 +39,7 @@ impl Routes {
         replace(&mut self.v6, &wanted6).context("cannot write the routes to IPv6 clients")
     }
 
-    /// One network or client of its own, or no longer.
+    /// One network, or one client of its own, or no longer.
     pub fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<()> {
         let length = u32::from(prefix.length());
         let set = match prefix.address() {
@@ -94,13 +94,19 @@ fn replace<K: Pod + Ord>(
     trie: &mut LpmTrie<MapData, K, u32>,
     wanted: &BTreeMap<(u32, K), u32>,
 ) -> Result<()> {
+    let present = trie.iter().map(|entry| {
+        let (key, hop) = entry?;
+        Ok(((key.prefix_len(), key.data()), hop))
+    });
+    let present: BTreeMap<(u32, K), u32> = present.collect::<Result<_, MapError>>()?;
     for ((length, address), hop) in wanted {
-        trie.insert(&Key::new(*length, *address), hop, 0)?;
+        if present.get(&(*length, *address)) != Some(hop) {
+            trie.insert(&Key::new(*length, *address), hop, 0)?;
+        }
     }
-    let present: Vec<Key<K>> = trie.keys().collect::<Result<_, _>>()?;
-    for key in present {
-        if !wanted.contains_key(&(key.prefix_len(), key.data())) {
-            trie.remove(&key)?;
+    for (length, address) in present.into_keys() {
+        if !wanted.contains_key(&(length, address)) {
+            trie.remove(&Key::new(length, address))?;
         }
     }
     Ok(())

@@ -1,13 +1,12 @@
 //! The tables that several threads may look at: a sweep or a listing runs beside the daemon's own
 //! task.
 
-use std::os::fd::OwnedFd;
-
 use shunt_datapath::entry;
 
 use super::calls::Calls;
 use super::mapping::Mapping;
 use super::object::Made;
+use super::traffic::Traffics;
 use super::translations::Translations;
 
 /// The mappings of those tables.
@@ -25,7 +24,7 @@ pub struct Shared {
     pub occupied6: Mapping,
     pub occupied: Mapping,
     /// The map of [`super::traffic`].
-    pub traffic: OwnedFd,
+    pub traffic: Traffics,
     pub translations: Translations,
     pub calls: Calls,
 }

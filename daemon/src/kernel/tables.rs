@@ -1,30 +1,29 @@
 //! The packet path's tables in the daemon's hands: writes are carried out here, counters read.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use aya::Pod;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use shunt_control::director::Write;
+use shunt_control::director::{Nobodys, Write};
 use shunt_datapath::entry::{self, PoolWord};
-use shunt_datapath::family::endpoint_hash;
-use shunt_datapath::flows;
+use shunt_datapath::region;
 use shunt_datapath::translation::Local;
 use shunt_datapath::verdict::{Class, NAMES};
 use shunt_model::Counters;
 use shunt_model::api::Statistics;
 
 use super::calls::Calls;
+use super::endpoints::Endpoints;
 use super::mapping::{Mapping, SettingsWords};
 use super::object::{Made, map};
 use super::peers::Peers;
 use super::place::Place;
 use super::routes::{Origins, Routes};
 pub use super::shared::Shared;
+use super::traffic;
 use super::translations::Translations;
 
 /// [`entry::Traffic`] as a map's value.
@@ -37,8 +36,7 @@ unsafe impl Pod for TrafficValue {}
 /// All tables.
 pub struct Tables {
     pub shared: Arc<Shared>,
-    endpoints4: Mapping,
-    endpoints6: Mapping,
+    endpoints: Endpoints,
     pub(super) pools: Mapping,
     pub(super) standings: Mapping,
     settings: Mapping,
@@ -50,11 +48,6 @@ pub struct Tables {
     peers: Peers,
     traffic: PerCpuArray<MapData, TrafficValue>,
     outcomes: PerCpuArray<MapData, u64>,
-    /// Every endpoint with its id.
-    endpoints: BTreeMap<(IpAddr, u32), u32>,
-    /// Those that lie in their second bucket because this, their first, was full: to move one home
-    /// when there is room.
-    away: BTreeSet<(u32, (IpAddr, u32))>,
 }
 
 impl Tables {
@@ -68,8 +61,9 @@ impl Tables {
         let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
         let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
         let counted = map("TRAFFIC")?;
-        let traffic = counted.fd().as_fd().try_clone_to_owned();
-        let mut tables = Self {
+        let traffic = traffic::hold(&counted)?;
+        let seed = made.seed;
+        Ok(Self {
             shared: Arc::new(Shared {
                 made,
                 wides: mapped("WIDE_SERVICES", 1)?,
@@ -81,12 +75,11 @@ impl Tables {
                 occupied4: mapped("OCCUPIED4", 1)?,
                 occupied6: mapped("OCCUPIED6", 1)?,
                 occupied: mapped("OCCUPIED", 1)?,
-                traffic: traffic.context("cannot hold the map TRAFFIC")?,
-                translations: Translations(held(&map("TRANSLATIONS")?)?),
-                calls: Calls(held(&map("CALLS")?)?),
+                traffic,
+                translations: Translations::hold(&map("TRANSLATIONS")?)?,
+                calls: Calls::hold(&map("CALLS")?)?,
             }),
-            endpoints4: mapped("ENDPOINTS4", 8)?,
-            endpoints6: mapped("ENDPOINTS6", 8)?,
+            endpoints: Endpoints::of(mapped("ENDPOINTS4", 8)?, mapped("ENDPOINTS6", 8)?, seed),
             pools: mapped("POOLS", 1)?,
             standings: mapped("STANDINGS", entry::standing::WORDS)?,
             settings: mapped("SETTINGS", size_of::<entry::Settings>() / 8)?,
@@ -99,11 +92,7 @@ impl Tables {
             traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
                 .context("the map COUNTERS_OF_OUTCOMES")?,
-            endpoints: BTreeMap::new(),
-            away: BTreeSet::new(),
-        };
-        tables.find_endpoints();
-        Ok(tables)
+        })
     }
 
     #[must_use]
@@ -111,50 +100,45 @@ impl Tables {
         &self.shared.made
     }
 
-    /// Endpoints that an earlier daemon left.
-    fn find_endpoints(&mut self) {
-        for bucket in 0..self.endpoints4.len() {
-            let found = self
-                .endpoints4
-                .read::<entry::Bucket4>(bucket)
-                .unwrap_or_default();
-            for slot in found.slots.iter().filter(|slot| slot.word != 0) {
-                let address = IpAddr::from(slot.address.to_ne_bytes());
-                self.know(bucket, address, slot.word, slot.id);
-            }
-        }
-        for bucket in 0..self.endpoints6.len() {
-            let found = self
-                .endpoints6
-                .read::<entry::Bucket6>(bucket)
-                .unwrap_or_default();
-            for slot in found.slots.iter().filter(|slot| slot.word != 0) {
-                let mut bytes = [0u8; 16];
-                for (place, word) in bytes.chunks_mut(8).zip(slot.address) {
-                    place.copy_from_slice(&word.to_ne_bytes());
-                }
-                self.know(bucket, IpAddr::from(bytes), slot.word, slot.id);
+    /// Says of every region that it may have entries: another packet path entered some.
+    pub fn occupy_all(&self) {
+        let shared = &self.shared;
+        for mapping in [&shared.occupied4, &shared.occupied6, &shared.occupied] {
+            for at in 0..mapping.len() as u32 {
+                store(mapping, at, region::ENTERED);
             }
         }
     }
 
-    /// Notes an endpoint that lies in this bucket.
-    fn know(&mut self, bucket: usize, address: IpAddr, word: u32, id: u32) {
-        let name = (address, word);
-        self.endpoints.insert(name, id);
-        let (hash, mask) = self.hash(address, word);
-        let first = flows::first(hash, mask);
-        if first as usize == bucket {
-            self.away.remove(&(first, name));
-        } else {
-            self.away.insert((first, name));
+    /// Ids of services and servers that the tables have.
+    #[must_use]
+    pub fn ids(&self) -> Nobodys {
+        let is_there = |mapping: &Mapping, id: usize| {
+            let words = mapping.value(id).unwrap_or_default();
+            words.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+        };
+        let of = |mapping: &Mapping| {
+            let ids = (1..mapping.len()).filter(|id| is_there(mapping, *id));
+            ids.map(|id| id as u32).collect()
+        };
+        Nobodys {
+            services: of(&self.shared.services),
+            servers: of(&self.shared.servers),
+            endpoints: self.endpoints.ids(),
         }
     }
 
     /// Endpoints whose owner nobody knows any more.
     #[must_use]
     pub fn endpoints(&self) -> Vec<(IpAddr, u32)> {
-        self.endpoints.keys().copied().collect()
+        self.endpoints.all()
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn settings(&self) -> entry::Settings {
+        let SettingsWords(settings) = self.settings.read(0).unwrap_or_default();
+        settings
     }
 
     #[must_use]
@@ -197,11 +181,11 @@ impl Tables {
             }
             Write::Switch { service, pool } => store(&self.shared.services, *service, *pool),
             Write::EndpointAdd { address, word, id } => {
-                self.add_endpoint(*address, *word, *id)?;
+                self.endpoints.add(*address, *word, *id)?;
                 true
             }
             Write::EndpointRemove { address, word } => {
-                self.remove_endpoint(*address, *word);
+                self.endpoints.remove(*address, *word);
                 true
             }
             Write::Hop { number, ways } => self
@@ -306,151 +290,6 @@ impl Tables {
         let at = NAMES.iter().position(|known| *known == (Class::Note, name));
         let values = at.and_then(|at| self.outcomes.get(&(at as u32), 0).ok());
         values.map_or(0, |values| values.iter().sum())
-    }
-
-    fn hash(&self, address: IpAddr, word: u32) -> (u64, u32) {
-        let words = words(address);
-        (
-            endpoint_hash(words, word, self.shared.made.seed),
-            self.shared.made.endpoint_mask(),
-        )
-    }
-
-    fn add_endpoint(&mut self, address: IpAddr, word: u32, id: u32) -> Result<()> {
-        if let Some(present) = self.endpoints.get(&(address, word)) {
-            if *present == id {
-                return Ok(());
-            }
-            self.remove_endpoint(address, word);
-        }
-        let (hash, mask) = self.hash(address, word);
-        let buckets = [flows::first(hash, mask), flows::second(hash, mask)];
-        let mut buckets = buckets.into_iter();
-        let Some(bucket) = buckets.find(|bucket| self.put(*bucket, address, word, id)) else {
-            bail!(
-                "no room for the endpoint of {address}: both its buckets are full; start shuntd \
-                 with larger tables (--services, --servers)"
-            );
-        };
-        self.know(bucket as usize, address, word, id);
-        Ok(())
-    }
-
-    /// Writes an endpoint into a bucket that has a free slot. What makes it found comes last.
-    fn put(&self, bucket: u32, address: IpAddr, word: u32, id: u32) -> bool {
-        match address {
-            IpAddr::V4(_) => {
-                let Some(slots) = self.endpoints4.value(bucket as usize) else {
-                    return false;
-                };
-                let [low, _] = words(address);
-                let free = slots
-                    .chunks(2)
-                    .find(|slot| slot[0].load(Ordering::Acquire) >> 32 == 0);
-                let Some([first, second]) = free else {
-                    return false;
-                };
-                second.store(u64::from(id), Ordering::Release);
-                first.store(low | u64::from(word) << 32, Ordering::Release);
-                true
-            }
-            IpAddr::V6(_) => {
-                let Some(slots) = self.endpoints6.value(bucket as usize) else {
-                    return false;
-                };
-                let [a, b] = words(address);
-                let free = slots
-                    .chunks(4)
-                    .find(|slot| slot[2].load(Ordering::Acquire) as u32 == 0);
-                let Some([first, second, third, _]) = free else {
-                    return false;
-                };
-                first.store(a, Ordering::Release);
-                second.store(b, Ordering::Release);
-                third.store(u64::from(word) | u64::from(id) << 32, Ordering::Release);
-                true
-            }
-        }
-    }
-
-    fn remove_endpoint(&mut self, address: IpAddr, word: u32) {
-        if self.endpoints.remove(&(address, word)).is_none() {
-            return;
-        }
-        let (hash, mask) = self.hash(address, word);
-        self.away
-            .remove(&(flows::first(hash, mask), (address, word)));
-        for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
-            if self.take(bucket, address, word) {
-                self.bring_home(bucket, address.is_ipv6());
-                return;
-            }
-        }
-    }
-
-    fn take(&self, bucket: u32, address: IpAddr, word: u32) -> bool {
-        let [a, b] = words(address);
-        if address.is_ipv4() {
-            let Some(slots) = self.endpoints4.value(bucket as usize) else {
-                return false;
-            };
-            let wanted = a | u64::from(word) << 32;
-            let found = slots
-                .chunks(2)
-                .find(|slot| slot[0].load(Ordering::Acquire) == wanted);
-            if let Some(slot) = found {
-                slot[0].store(0, Ordering::Release);
-            }
-            return found.is_some();
-        }
-        let Some(slots) = self.endpoints6.value(bucket as usize) else {
-            return false;
-        };
-        let found = slots.chunks(4).find(|slot| {
-            slot[0].load(Ordering::Acquire) == a
-                && slot[1].load(Ordering::Acquire) == b
-                && slot[2].load(Ordering::Acquire) as u32 == word
-        });
-        if let Some(slot) = found {
-            slot[2].store(0, Ordering::Release);
-        }
-        found.is_some()
-    }
-
-    /// A bucket has a free slot again: an endpoint that lies in its second bucket because this was
-    /// full must come back, or it would not be found.
-    fn bring_home(&mut self, bucket: u32, v6: bool) {
-        let lowest = (IpAddr::from([0; 4]), 0);
-        let mut away = self.away.range((bucket, lowest)..);
-        let same = away.find(|(first, (address, _))| *first != bucket || address.is_ipv6() == v6);
-        let Some(&(first, name)) = same.filter(|(first, _)| *first == bucket) else {
-            return;
-        };
-        let (address, word) = name;
-        let id = self.endpoints.get(&name).copied().unwrap_or_default();
-        let (hash, mask) = self.hash(address, word);
-        if self.put(bucket, address, word, id) {
-            self.take(flows::second(hash, mask), address, word);
-            self.away.remove(&(first, name));
-        }
-    }
-}
-
-/// A map's descriptor, to ask by hand.
-fn held(map: &MapData) -> Result<OwnedFd> {
-    let held = map.fd().as_fd().try_clone_to_owned();
-    held.context("cannot hold a map")
-}
-
-/// An address as the tables have it.
-#[must_use]
-pub fn words(address: IpAddr) -> [u64; 2] {
-    match address {
-        IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
-        IpAddr::V6(address) => {
-            let value = u128::from_ne_bytes(address.octets());
-            [value as u64, (value >> 64) as u64]
-        }
     }
 }
 

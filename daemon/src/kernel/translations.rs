@@ -1,12 +1,11 @@
 //! The map of translations, walked in batches.
 
-use std::os::fd::OwnedFd;
-
 use anyhow::Result;
+use aya::maps::MapData;
 use shunt_datapath::sweep::Entries;
 use shunt_datapath::translation::{Translation, Tuple};
 
-use super::batch::{self, Batches, Plain};
+use super::batch::{Held, Plain};
 
 /// Entries of one call, so that the kernel's side of it is short.
 const BATCH: usize = 2048;
@@ -27,16 +26,21 @@ unsafe impl Plain for Value {}
 
 /// The map.
 #[derive(Debug)]
-pub struct Translations(pub OwnedFd);
+pub struct Translations(Held<TupleKey, Value>);
 
 impl Translations {
+    /// Holds the map.
+    pub fn hold(map: &MapData) -> Result<Self> {
+        Ok(Self(Held::new(map)?))
+    }
+
     /// Calls `each` with every entry, and its number within its batch.
     pub fn each(&self, each: &mut dyn FnMut(usize, &Tuple, &Translation)) -> Result<()> {
         let mut keys = vec![TupleKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
-        let mut batches = Batches::new(&self.0);
+        let mut batches = self.0.batches();
         loop {
-            let count = batches.read(&mut keys, &mut values, 1)?;
+            let count = batches.read(&mut keys, &mut values)?;
             if count == 0 {
                 return Ok(());
             }
@@ -50,19 +54,19 @@ impl Translations {
 
 impl Entries<Tuple, Translation> for Translations {
     fn find(&self, key: &Tuple) -> Option<Translation> {
-        let found: Option<Value> = batch::lookup(&self.0, &TupleKey(*key));
+        let found = self.0.lookup(&TupleKey(*key));
         found.map(|Value(translation)| translation)
     }
 
     fn enter(&self, key: &Tuple, value: &Translation) -> bool {
-        batch::enter(&self.0, &TupleKey(*key), &Value(*value))
+        self.0.enter(&TupleKey(*key), &Value(*value))
     }
 
     fn replace(&self, key: &Tuple, value: &Translation) -> bool {
-        batch::replace(&self.0, &TupleKey(*key), &Value(*value))
+        self.0.replace(&TupleKey(*key), &Value(*value))
     }
 
     fn delete(&self, key: &Tuple) -> bool {
-        batch::delete(&self.0, &TupleKey(*key))
+        self.0.delete(&TupleKey(*key))
     }
 }

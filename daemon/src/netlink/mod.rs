@@ -1,12 +1,14 @@
-//! Netlink: the kernel's account of links, addresses, routes and neighbours, as inputs of the
-//! network; and the request to resolve a neighbour.
+//! Netlink: the kernel's account of links, addresses, next-hop objects, routes, rules and
+//! neighbours, as inputs of the network; and the request to resolve a neighbour.
 //!
 //! One socket in the network namespace of the thread that opens it. First a full account, then
 //! what changes. Each queue has a limit: while the receiver of the inputs is slow, events wait in
 //! the socket's buffer; when that is full the kernel drops some and says so, and everything is
 //! read again. This never decides what a change means.
 
+mod message;
 mod read;
+mod rule;
 #[cfg(test)]
 mod tests;
 
@@ -22,17 +24,22 @@ use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, address::AddressMessage};
 use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::proto::Connection;
-use rtnetlink::{Handle, MulticastGroup};
+use rtnetlink::proto::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::proto::sys::{AsyncSocket, SocketAddr};
+use rtnetlink::proto::{Connection, ConnectionHandle};
 use shunt_control::network::Input;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+use message::Message;
 
 /// Room for some ten thousand events in the socket.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -42,17 +49,23 @@ const INPUTS: usize = 1024;
 const PROBES: usize = 1024;
 /// How long changes may settle before everything is read again.
 const SETTLE: Duration = Duration::from_millis(50);
+/// An account is followed by a pause of so many times its own length, so that reading everything
+/// again, as in a storm, is a fifth of one CPU's work at the most.
+const PAUSES: u32 = 4;
 /// Wait after an account that the kernel refused.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often one table is read again because it changed while it was read.
 const TRIES: usize = 5;
 
-const GROUPS: [MulticastGroup; 6] = [
+const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+    MulticastGroup::Nexthop,
     MulticastGroup::Neigh,
 ];
 
@@ -89,7 +102,15 @@ pub fn open() -> Result<Netlink, Error> {
 
 fn open_with(buffer: usize) -> Result<Netlink, Error> {
     let (mut connection, handle, messages) =
-        rtnetlink::new_multicast_connection(&GROUPS).map_err(Error::Open)?;
+        rtnetlink::proto::new_connection(NETLINK_ROUTE).map_err(Error::Open)?;
+    let socket = connection.socket_mut().socket_mut();
+    socket.bind(&SocketAddr::new(0, 0)).map_err(Error::Open)?;
+    for group in GROUPS {
+        // A kernel may be without a group: policy routing and next-hop objects are options.
+        if let Err(error) = socket.add_membership(group as u32) {
+            tracing::debug!(?group, %error, "kernel without such events");
+        }
+    }
     let socket = connection.socket_mut().as_raw_fd();
     // SAFETY: the connection owns the socket, keeps it open and is not touched meanwhile.
     let socket = unsafe { BorrowedFd::borrow_raw(socket) };
@@ -105,6 +126,7 @@ fn open_with(buffer: usize) -> Result<Netlink, Error> {
         messages,
         inputs: to_network,
         again: None,
+        rested: Instant::now(),
     };
     tokio::spawn(listener.run(probes));
     Ok(Netlink {
@@ -119,21 +141,24 @@ struct Ended;
 /// The kernel refused a request.
 type Answer<T> = Result<T, io::Error>;
 
-type Message = NetlinkMessage<RouteNetlinkMessage>;
+type Heard = NetlinkMessage<Message>;
+type Handle = ConnectionHandle<Message>;
 
 struct Listener<Messages> {
     /// Reads the socket only while it is polled, so that not polling it holds events back.
-    connection: Connection<RouteNetlinkMessage>,
+    connection: Connection<Message>,
     handle: Handle,
     messages: Messages,
     inputs: mpsc::Sender<Input>,
     /// When everything must be read again.
     again: Option<Instant>,
+    /// Not before this.
+    rested: Instant,
 }
 
 impl<Source, Messages> Listener<Messages>
 where
-    Messages: futures_util::Stream<Item = (Message, Source)> + Unpin,
+    Messages: futures_util::Stream<Item = (Heard, Source)> + Unpin,
 {
     async fn run(mut self, mut probes: mpsc::Receiver<(u32, IpAddr)>) -> Result<(), Ended> {
         self.account().await?;
@@ -158,7 +183,7 @@ where
     }
 
     /// Takes in one event.
-    async fn hear(&mut self, message: Message) -> Result<(), Ended> {
+    async fn hear(&mut self, message: Heard) -> Result<(), Ended> {
         let input = match message.payload {
             NetlinkPayload::InnerMessage(inner) => read::input(inner, message.header.flags),
             NetlinkPayload::Overrun(_) => {
@@ -179,6 +204,7 @@ where
     /// what was read, but the last word about each thing is the kernel's last.
     async fn account(&mut self) -> Result<(), Ended> {
         self.again = None;
+        let begun = Instant::now();
         let account = account(self.handle.clone());
         match drive(&mut self.connection, account).await? {
             Err(error) => {
@@ -191,6 +217,7 @@ where
                     self.tell(input).await?;
                 }
                 self.tell(Input::ResyncEnd).await?;
+                self.rested = Instant::now() + begun.elapsed() * PAUSES;
                 if torn {
                     self.read_again_after(PAUSE);
                 }
@@ -213,7 +240,7 @@ where
     }
 
     fn read_again_after(&mut self, wait: Duration) {
-        let then = Instant::now() + wait;
+        let then = (Instant::now() + wait).max(self.rested);
         self.again = Some(self.again.map_or(then, |again| again.min(then)));
     }
 }
@@ -227,7 +254,7 @@ async fn at(time: Option<Instant>) {
 
 /// Polls the connection while `work` waits for its answers.
 async fn drive<T>(
-    connection: &mut Connection<RouteNetlinkMessage>,
+    connection: &mut Connection<Message>,
     work: impl Future<Output = T>,
 ) -> Result<T, Ended> {
     tokio::select! {
@@ -243,20 +270,29 @@ struct Account {
     torn: bool,
 }
 
-/// Links first, so that what follows is about links that are known.
+/// Links first, so that what follows is about links that are known, and next-hop objects before
+/// the routes that have them.
 async fn account(handle: Handle) -> Answer<Account> {
     let requests = [
-        RouteNetlinkMessage::GetLink(LinkMessage::default()),
-        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-        RouteNetlinkMessage::GetRoute(RouteMessage::default()),
-        RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()),
+        Message::Route(RouteNetlinkMessage::GetLink(LinkMessage::default())),
+        Message::Route(RouteNetlinkMessage::GetAddress(AddressMessage::default())),
+        Message::GetObjects,
+        Message::Route(RouteNetlinkMessage::GetRoute(RouteMessage::default())),
+        Message::Route(RouteNetlinkMessage::GetRule(RuleMessage::default())),
+        Message::Route(RouteNetlinkMessage::GetNeighbour(
+            NeighbourMessage::default(),
+        )),
     ];
     let mut account = Account {
         inputs: Vec::new(),
         torn: false,
     };
     for request in requests {
-        let (mut inputs, mut torn) = dump(handle.clone(), request.clone()).await?;
+        let first = dump(handle.clone(), request.clone()).await;
+        let (mut inputs, mut torn) = match first {
+            Err(error) if is_optional(&request, &error) => continue,
+            first => first?,
+        };
         for _ in 1..TRIES {
             if !torn {
                 break;
@@ -269,11 +305,40 @@ async fn account(handle: Handle) -> Answer<Account> {
     Ok(account)
 }
 
+/// Whether a kernel may be without this table: next-hop objects came with Linux 5.3, and policy
+/// rules are an option.
+fn is_optional(request: &Message, error: &io::Error) -> bool {
+    let optional = matches!(
+        request,
+        Message::GetObjects | Message::Route(RouteNetlinkMessage::GetRule(_))
+    );
+    let unknown = [
+        nix::libc::EOPNOTSUPP,
+        nix::libc::EAFNOSUPPORT,
+        nix::libc::ENOENT,
+    ];
+    let unknown = error
+        .raw_os_error()
+        .is_some_and(|code| unknown.contains(&code));
+    optional && unknown
+}
+
+/// Sends a request to the kernel.
+fn ask(
+    handle: &Handle,
+    message: Message,
+    flags: u16,
+) -> Answer<impl futures_util::Stream<Item = Heard> + use<>> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    let kernel = SocketAddr::new(0, 0);
+    handle.request(request, kernel).map_err(io::Error::other)
+}
+
 /// One table, and whether it changed while it was read.
-async fn dump(mut handle: Handle, request: RouteNetlinkMessage) -> Answer<(Vec<Input>, bool)> {
-    let mut request = NetlinkMessage::from(request);
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut answers = handle.request(request).map_err(io::Error::other)?;
+async fn dump(handle: Handle, request: Message) -> Answer<(Vec<Input>, bool)> {
+    let mut answers = ask(&handle, request, NLM_F_DUMP)?;
     let (mut inputs, mut torn) = (Vec::new(), false);
     while let Some(answer) = answers.next().await {
         let flags = answer.header.flags;
@@ -289,7 +354,7 @@ async fn dump(mut handle: Handle, request: RouteNetlinkMessage) -> Answer<(Vec<I
 
 /// Makes the kernel treat the neighbour as one that is about to be used: it resolves one that is
 /// missing, confirms one that is stale, and leaves one that is sure.
-async fn probe(mut handle: Handle, interface: u32, neighbour: IpAddr) -> Answer<()> {
+async fn probe(handle: Handle, interface: u32, neighbour: IpAddr) -> Answer<()> {
     let mut message = NeighbourMessage::default();
     message.header.family = match neighbour {
         IpAddr::V4(_) => AddressFamily::Inet,
@@ -301,9 +366,8 @@ async fn probe(mut handle: Handle, interface: u32, neighbour: IpAddr) -> Answer<
     message
         .attributes
         .push(NeighbourAttribute::Destination(neighbour.into()));
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
-    request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
-    let mut answers = handle.request(request).map_err(io::Error::other)?;
+    let message = Message::Route(RouteNetlinkMessage::NewNeighbour(message));
+    let mut answers = ask(&handle, message, NLM_F_ACK | NLM_F_CREATE)?;
     while let Some(answer) = answers.next().await {
         match answer.payload {
             NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),

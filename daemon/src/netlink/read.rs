@@ -19,8 +19,20 @@ use shunt_control::network::neighbours::State;
 use shunt_control::network::routes::{Entry, Kind, Path, Prefix};
 use shunt_control::network::{Address, Input, Link, Mac, Neighbour};
 
+use super::message::Message;
+use super::rule::rule;
+
 /// The input that a message stands for, given the flags of its netlink header.
-pub fn input(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
+pub fn input(message: Message, flags: u16) -> Option<Input> {
+    match message {
+        Message::Route(message) => of_route(message, flags),
+        Message::Object(object) => object.map(Input::ObjectChanged),
+        Message::ObjectDeleted(id) => Some(Input::ObjectRemoved { id }),
+        Message::GetObjects => None,
+    }
+}
+
+fn of_route(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
     match message {
         RouteNetlinkMessage::NewLink(message) => link(message).map(Input::LinkChanged),
         RouteNetlinkMessage::DelLink(message) => link(message).map(|link| Input::LinkRemoved {
@@ -37,6 +49,8 @@ pub fn input(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
             replace: flags & NLM_F_REPLACE != 0,
         }),
         RouteNetlinkMessage::DelRoute(message) => route(message).map(Input::RouteRemoved),
+        RouteNetlinkMessage::NewRule(message) => rule(message).map(Input::RuleAdded),
+        RouteNetlinkMessage::DelRule(message) => rule(message).map(Input::RuleRemoved),
         RouteNetlinkMessage::NewNeighbour(message) => {
             neighbour(message).map(Input::NeighbourChanged)
         }
@@ -50,10 +64,11 @@ pub fn input(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
 }
 
 /// Does the kernel drop IPv4 routes with this event without a word? It does when a device goes
-/// down or away and when an address goes (`fib_flush` sends no notification).
+/// down or away and when an address goes (`fib_flush` sends no notification). With the carrier
+/// next-hop objects go, and with them their routes (`nexthop_flush_dev`).
 pub fn hides_lost_routes(input: &Input) -> bool {
     match input {
-        Input::LinkChanged(link) => !link.up,
+        Input::LinkChanged(link) => !link.is_usable(),
         Input::LinkRemoved { .. } => true,
         Input::AddressRemoved { address, .. } => address.is_ipv4(),
         _ => false,
@@ -146,7 +161,7 @@ fn address(message: AddressMessage) -> Option<Address> {
 fn route(message: RouteMessage) -> Option<Entry> {
     let header = message.header;
     // A cloned route is a cached answer, not a rule.
-    if header.flags.contains(RouteFlags::Cloned) || header.source_prefix_length != 0 {
+    if header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
     let any = match header.address_family {
@@ -161,8 +176,11 @@ fn route(message: RouteMessage) -> Option<Entry> {
         type_of_service: header.tos,
         kind: kind(header.kind),
         paths: Vec::new(),
+        object: None,
         mtu: None,
         source: None,
+        from: (header.source_prefix_length != 0)
+            .then(|| Prefix::new(any, header.source_prefix_length)),
     };
     let (mut interface, mut single) = (None, None);
     for attribute in message.attributes {
@@ -170,6 +188,10 @@ fn route(message: RouteMessage) -> Option<Entry> {
             RouteAttribute::Destination(target) => {
                 entry.prefix = Prefix::new(ip(&target)?, header.destination_prefix_length);
             }
+            RouteAttribute::Source(from) if header.source_prefix_length != 0 => {
+                entry.from = Some(Prefix::new(ip(&from)?, header.source_prefix_length));
+            }
+            RouteAttribute::NhId(id) => entry.object = Some(id),
             RouteAttribute::Table(table) => entry.table = table,
             RouteAttribute::Priority(metric) => entry.metric = metric,
             RouteAttribute::PrefSource(source) => entry.source = ip(&source),

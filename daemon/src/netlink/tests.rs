@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::RouteType;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use shunt_control::network::routes::{Kind, Prefix};
 use shunt_control::network::{Input, Mac, Network, NextHop, Output, Route};
@@ -145,6 +146,106 @@ fn routes_that_the_kernel_drops_in_silence_are_gone_too() {
 }
 
 #[test]
+fn routes_by_next_hop_objects_follow_them_as_the_kernel_does() {
+    in_namespaces(async |mut lab| {
+        if !has_iproute2() {
+            return;
+        }
+        let interface = lab.cable().await;
+        let by = |neighbour: &str| {
+            let neighbour = ip(neighbour);
+            move |network: &Network| {
+                let way = Route::Unresolved {
+                    interface,
+                    neighbour,
+                };
+                network.next_hop(ip("10.9.0.1")) == way
+            }
+        };
+        for compatible in ["1", "0"] {
+            let mode = "/proc/sys/net/ipv4/nexthop_compat_mode";
+            lab.in_director(move || std::fs::write(mode, compatible).unwrap());
+            lab.ip("nexthop add id 1 via 10.1.0.21 dev director");
+            lab.ip("nexthop add id 2 via 10.1.0.22 dev director");
+            lab.ip("nexthop add id 9 group 1");
+            lab.ip("route add 10.9.0.0/16 nhid 9 metric 10");
+            lab.ip("route add 10.9.0.0/16 via 10.1.0.23 metric 20");
+            lab.until(by("10.1.0.21")).await;
+            lab.ip("nexthop replace id 1 via 10.1.0.24 dev director");
+            lab.until(by("10.1.0.24")).await;
+            lab.ip("nexthop replace id 9 group 2");
+            lab.until(by("10.1.0.22")).await;
+            // The group goes with its last member, and the route with the group.
+            lab.ip("nexthop del id 2");
+            lab.until(by("10.1.0.23")).await;
+
+            // The kernel drops them with the carrier, and does not say so.
+            lab.ip("route add 10.9.0.0/16 nhid 1 metric 10");
+            lab.until(by("10.1.0.24")).await;
+            let peer = index(&lab.servers, "server").await;
+            for up in [false, true] {
+                let link = LinkUnspec::new_with_index(peer);
+                let link = if up { link.up() } else { link.down() };
+                lab.servers
+                    .link()
+                    .set(link.build())
+                    .execute()
+                    .await
+                    .unwrap();
+                lab.until(|network| {
+                    let mut links = network.links();
+                    links.any(|link| link.index == interface && link.carrier == up)
+                })
+                .await;
+            }
+            lab.until(by("10.1.0.23")).await;
+            lab.ip("route del 10.9.0.0/16");
+        }
+    });
+}
+
+#[test]
+fn rules_are_followed_and_forgotten() {
+    in_namespaces(async |mut lab| {
+        if !has_iproute2() {
+            return;
+        }
+        let interface = lab.cable().await;
+        let way = Route::Unresolved {
+            interface,
+            neighbour: ip("10.1.0.7"),
+        };
+        lab.until(|network| network.is_plain(true) && network.is_plain(false))
+            .await;
+        lab.ip("route add default via 10.1.0.7 table 100");
+        for rule in [
+            "to 10.9.0.0/16 lookup 100",
+            "not from 192.0.2.1 lookup 100",
+            "iif lo lookup 100",
+            "fwmark 0/255 lookup 100",
+        ] {
+            lab.ip(&format!("rule add {rule}"));
+            lab.until(|network| network.next_hop(ip("10.9.0.1")) == way)
+                .await;
+            assert!(!lab.network.is_plain(true), "{rule}");
+            lab.ip(&format!("rule del {rule}"));
+            lab.until(|network| network.next_hop(ip("10.9.0.1")) != way)
+                .await;
+        }
+        for rule in ["from 192.0.2.1 lookup 100", "iif director lookup 100"] {
+            lab.ip(&format!("rule add {rule}"));
+            lab.until(|network| !network.is_plain(true)).await;
+            assert_ne!(lab.network.next_hop(ip("10.9.0.1")), way, "{rule}");
+            lab.ip(&format!("rule del {rule}"));
+            lab.until(|network| network.is_plain(true)).await;
+        }
+        lab.ip("-6 rule add from 2001:db8:f::/64 lookup 100");
+        lab.until(|network| !network.is_plain(false) && network.is_plain(true))
+            .await;
+    });
+}
+
+#[test]
 fn everything_is_read_again_when_events_were_lost() {
     in_namespaces(async |mut lab| {
         lab.cable().await;
@@ -167,8 +268,10 @@ fn everything_is_read_again_when_events_were_lost() {
 fn messages_of_a_bridge_about_its_ports_are_not_about_devices() {
     let mut message = LinkMessage::default();
     message.header.index = 3;
-    let removed =
-        |message: &LinkMessage| read::input(RouteNetlinkMessage::DelLink(message.clone()), 0);
+    let removed = |message: &LinkMessage| {
+        let message = RouteNetlinkMessage::DelLink(message.clone());
+        read::input(Message::Route(message), 0)
+    };
     assert_eq!(removed(&message), Some(Input::LinkRemoved { interface: 3 }));
     message.header.interface_family = AddressFamily::Bridge;
     assert_eq!(removed(&message), None);
@@ -188,7 +291,8 @@ fn route_is_read_with_its_ways_metric_mtu_and_source() {
     message
         .attributes
         .push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)]));
-    let read = read::input(RouteNetlinkMessage::NewRoute(message), 0);
+    let message = Message::Route(RouteNetlinkMessage::NewRoute(message));
+    let read = read::input(message, 0);
     let Some(Input::RouteAdded {
         route,
         replace: false,
@@ -214,6 +318,7 @@ fn route_is_read_with_its_ways_metric_mtu_and_source() {
 /// The director's namespace, that of the servers, and the network that hears the former.
 struct Lab {
     director: Handle,
+    director_namespace: File,
     servers: Handle,
     servers_namespace: File,
     netlink: Netlink,
@@ -233,12 +338,14 @@ fn in_namespaces(test: impl AsyncFnOnce(Lab)) {
     runtime.block_on(async {
         let director = connect();
         let netlink = open().unwrap();
+        let director_namespace = File::open("/proc/thread-self/ns/net").unwrap();
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let servers = connect();
         let servers_namespace = File::open("/proc/thread-self/ns/net").unwrap();
         let network = Network::new(std::time::Instant::now());
         test(Lab {
             director,
+            director_namespace,
             servers,
             servers_namespace,
             netlink,
@@ -246,6 +353,14 @@ fn in_namespaces(test: impl AsyncFnOnce(Lab)) {
         })
         .await;
     });
+}
+
+fn has_iproute2() -> bool {
+    let found = Command::new("ip").arg("-V").output().is_ok();
+    if !found {
+        println!("skipped: needs iproute2");
+    }
+    found
 }
 
 fn connect() -> Handle {
@@ -284,6 +399,26 @@ impl Lab {
             }
         }
         index(&self.director, "director").await
+    }
+
+    /// Does something on a thread in the director's namespace.
+    fn in_director(&self, work: impl FnOnce() + Send + 'static) {
+        let namespace = self.director_namespace.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            work();
+        });
+        thread.join().unwrap();
+    }
+
+    /// Runs iproute2 in the director's namespace.
+    fn ip(&self, line: &str) {
+        let line = line.to_owned();
+        self.in_director(move || {
+            let words = line.split(' ');
+            let done = Command::new("ip").args(words).status().unwrap();
+            assert!(done.success(), "ip {line}");
+        });
     }
 
     /// An empty gateway stands for none.

@@ -12,8 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::Shell;
+use crate::api::Place;
 use crate::ephemeral;
 use crate::kernel::{listing, traffic};
+use crate::log;
 
 /// From this fullness on, in percent, an operator should look at the connection table.
 const NEARLY_FULL: u64 = 90;
@@ -62,7 +64,7 @@ impl Shell {
         templates: &BTreeMap<u32, u32>,
     ) -> ServiceStatus {
         let key = entry.service.key;
-        let mut counters = self.retired.get(&key).copied().unwrap_or_default();
+        let mut counters = self.retired.of(&key);
         let mut servers = Vec::with_capacity(entry.servers.len());
         for server in &entry.servers {
             let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
@@ -103,7 +105,7 @@ impl Shell {
     }
 
     /// Lists beside the task, a few hundred lines at a time, as fast as the asker reads.
-    pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>) {
+    pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>, place: Option<Place>) {
         let glance = self.glance();
         let names: Names = self.director.names();
         tokio::task::spawn_blocking(move || {
@@ -122,10 +124,11 @@ impl Shell {
             if !text.is_empty() {
                 let _ = lines.blocking_send(Bytes::from(text));
             }
+            drop(place);
         });
     }
 
-    pub(super) fn count(&self, answer: oneshot::Sender<ConnectionCount>) {
+    pub(super) fn count(&self, answer: oneshot::Sender<ConnectionCount>, place: Option<Place>) {
         let glance = self.glance();
         tokio::task::spawn_blocking(move || {
             let mut count = ConnectionCount::default();
@@ -136,6 +139,7 @@ impl Shell {
                 }
             }
             let _ = answer.send(count);
+            drop(place);
         });
     }
 
@@ -184,11 +188,12 @@ impl Shell {
     /// What an operator should look at today, most urgent first.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.journal.is_none() {
-            let path = self.place.memory();
+        warnings.extend(self.keeper.warnings());
+        warnings.extend(self.unclaimed.warning());
+        let lost = log::lost();
+        if lost > 0 {
             warnings.push(format!(
-                "changes are not written down: {} cannot be written; a restart would lose them",
-                path.display()
+                "{lost} lines of the log were lost: stderr could not be written, or was not read"
             ));
         }
         warnings.extend(self.attachments.warnings());

@@ -118,7 +118,7 @@ impl Shell {
     }
 
     fn take_service(&mut self, key: &ServiceKey, counters: &[Counters]) -> Counters {
-        let mut sum = self.retired.get(key).copied().unwrap_or_default();
+        let mut sum = self.retired.of(key);
         let Some(entry) = self.director.table().service(key) else {
             return sum;
         };

@@ -458,7 +458,7 @@ impl Kernel {
         };
         let word = |at: usize| u32::from_ne_bytes(record[at..at + 4].try_into().expect("four"));
         let length = word(4) as usize;
-        Ok(Some((word(0), record[8..8 + length].to_vec())))
+        Ok(Some((word(0), record[16..16 + length].to_vec())))
     }
 
     /// Where the tables that packets write differ: those that are memory.

@@ -479,6 +479,10 @@ impl Frame for Bytes {
         false
     }
 
+    fn taken<T: Tables>(&self, _: &T, _: u32, _: u32) -> bool {
+        false
+    }
+
     fn first<T: Tables>(&self, _: &T) {}
 
     fn later<T: Tables>(&self, _: &T) -> Word {
@@ -505,7 +509,7 @@ impl Frame for Bytes {
         0
     }
 
-    fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
+    fn route(&self, _: bool, _: [u64; 2], _: [u64; 2]) -> Option<Ways> {
         None
     }
 

@@ -91,8 +91,8 @@ impl HostTables {
         };
         let seed = self.shape.seed;
         let placed = match address {
-            IpAddr::V4(_) => place(&mut self.endpoints4, seed, endpoint),
-            IpAddr::V6(_) => place(&mut self.endpoints6, seed, endpoint),
+            IpAddr::V4(_) => place(&mut self.endpoints4[..], seed, endpoint),
+            IpAddr::V6(_) => place(&mut self.endpoints6[..], seed, endpoint),
         };
         placed.expect("the table of endpoints is large enough");
     }
@@ -162,9 +162,17 @@ impl HostTables {
             fate: fate::REUSED,
             ..Server::default()
         };
+        // What a server answers from has one endpoint, whoever shares it.
+        let answers = |other: &&Server| {
+            other.has_way_back()
+                && (other.address, other.port) == (address, port)
+                && self.protocol_of(other) == of.protocol
+        };
+        let shared = self.servers.iter().find(answers);
+        let shared = shared.map(|other| other.endpoint);
         if entry.has_way_back() {
             let number = self.next[2];
-            entry.endpoint = BACK | if port == 0 { wide(number) } else { number };
+            entry.endpoint = shared.unwrap_or(BACK | if port == 0 { wide(number) } else { number });
             self.next[2] += 1;
             entry.address_delta = checksum::fold(checksum::change(sum(of.address), sum(address)));
             entry.port_delta = checksum::fold(checksum::change_u16(of.port, port));
@@ -173,7 +181,9 @@ impl HostTables {
                 self.settings.masquerades |= nat::HERE;
             }
             let (kind, id) = (kind::MASQUERADED, entry.endpoint);
-            self.add_endpoint(server.address, server.port, of.protocol, kind, id);
+            if shared.is_none() {
+                self.add_endpoint(server.address, server.port, of.protocol, kind, id);
+            }
             self.add_endpoint(server.address, 0, of.protocol, kind::ADDRESS, id);
         }
         if server.method == method::TRANSLATE {
@@ -182,17 +192,19 @@ impl HostTables {
             }
             self.settings.masquerades |= nat::MASQUERADES | nat::TRANSLATES;
             self.settings.wide |= u32::from(server.port == 0);
-            self.add_endpoint(
-                server.address,
-                server.port,
-                of.protocol,
-                kind::MASQUERADED,
-                BACK,
-            );
+            let kind = kind::MASQUERADED;
+            if shared.is_none() {
+                self.add_endpoint(server.address, server.port, of.protocol, kind, BACK);
+            }
             self.add_endpoint(server.address, 0, of.protocol, kind::ADDRESS, BACK);
         }
         self.servers[id as usize] = entry;
         id
+    }
+
+    fn protocol_of(&self, server: &Server) -> u8 {
+        let service = server.service & 0xffff;
+        self.services[service as usize].protocol
     }
 
     /// Gives a server thresholds, before it comes into a pool.

@@ -4,6 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::checksum;
+use crate::claim;
 use crate::entry::Ways;
 use crate::flows::Words;
 use crate::frame::{Edit, Frame, Room, Transport, View};
@@ -38,7 +39,7 @@ pub struct HostFrame {
     /// A VLAN tag beside the bytes ([`Frame::beside`]).
     pub beside: u32,
     /// What the kernel's own routes and neighbours say: IPv6 or not, address, way.
-    pub routes: Vec<(bool, [u64; 2], Ways)>,
+    pub routes: Vec<([u64; 2], [u64; 2], Ways)>,
 }
 
 impl HostFrame {
@@ -173,6 +174,10 @@ impl Frame for HostFrame {
         call::id::find(tables, length as u32)
     }
 
+    fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool {
+        claim::taken(self, tables, ports, id)
+    }
+
     fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {
         peer::forwarded(self, tables, service, source)
     }
@@ -227,10 +232,10 @@ impl Frame for HostFrame {
         true
     }
 
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
+    fn route(&self, _: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
         let mut routes = self.routes.iter();
         routes
-            .find(|route| (route.0, route.1) == (v6, address))
+            .find(|route| (route.0, route.1) == (source, target))
             .map(|route| route.2)
     }
 

@@ -16,7 +16,7 @@ use crate::family::{V4, V6};
 use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
-use crate::verdict::{COUNTERS, Drop, Verdict, Word};
+use crate::verdict::{COUNTERS, Pass, Verdict, Word};
 use crate::{addressed, call, origin, region, sctp, template, track, walk};
 
 use super::words::word_at;
@@ -167,7 +167,7 @@ impl HostTables {
     pub fn run(&self, frame: &mut HostFrame) -> Verdict {
         let mut word = walk::run(frame, &self);
         if word == Word::HOLD && frame.bytes().len() > HELD_BYTES {
-            word = Word::drop(Drop::LostFragment);
+            word = Word::pass(Pass::LostFragment);
         }
         (&self).count(word.counter());
         word.verdict()

@@ -99,7 +99,7 @@ impl<T: Tables> View<'_, T> {
                 continue;
             };
             if !away.is_empty() {
-                let home = flows::first(self.hash(&record.key), mask);
+                let home = flows::first(self.hash::<L>(&record.key), mask);
                 if home != bucket
                     && let Some(word) = away.get_mut(home as usize / 64)
                 {
@@ -116,8 +116,8 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    fn hash(self, key: &Key) -> u64 {
-        flows::hash(key, self.tables.shape().seed)
+    fn hash<L: Layout>(self, key: &Key) -> u64 {
+        flows::hash::<L>(key, self.tables.shape().seed)
     }
 
     /// Counts a live entry or removes one that is over; true if removed.
@@ -218,7 +218,7 @@ impl<T: Tables> View<'_, T> {
         key: &Key,
         wanted: impl Fn(&Entry<T::Words>) -> bool,
     ) -> Option<Entry<T::Words>> {
-        let (hash, mask) = (self.hash(key), self.mask::<L>());
+        let (hash, mask) = (self.hash::<L>(key), self.mask::<L>());
         let places = [flows::first(hash, mask), flows::second(hash, mask)];
         places.into_iter().find_map(|bucket| {
             let (entry, _) = flows::find::<L, _>(self.bucket::<L>(bucket)?, key);

@@ -12,10 +12,11 @@ use crate::checksum;
 use crate::clamp;
 use crate::connection::flag as tcp;
 use crate::entry::{self, Ways};
-use crate::family::{Family, V4, V6, endpoint_hash};
+use crate::family::{Family, V4, V6};
 use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
+use crate::hash;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
@@ -136,7 +137,8 @@ fn answer<F: Family, P: Frame, T: Tables>(
     }
     super::touch(words, now);
     let hop = F::Other::route(tables, client) & 0x3ff;
-    let ways = walk::way_back::<F::Other, P, T>(frame, tables, hop, client)
+    let from = super::address::<F::Other, T::Words>(words, word::SOURCE);
+    let ways = walk::way_back::<F::Other, P, T>(frame, tables, hop, from, client)
         .ok_or(Word::drop(Drop::NoWayBack))?;
     if packet.ttl <= 1 {
         return Err(Word::answer(Bounce::TimeExceeded, 0));
@@ -156,7 +158,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
 /// that it would be made of (RFC 7915, 4.5).
 #[inline(always)]
 fn has_no_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> bool {
-    if F::V6 || packet.protocol != UDP || matches!(packet.part, Part::Later(_)) {
+    if F::V6 || packet.protocol != UDP || packet.part == Part::Later {
         return false;
     }
     let is_one = packet.part == Part::Whole && frame.segment() == 0;
@@ -185,7 +187,7 @@ fn transport<F: Family, P: Frame, W: Words>(
             Some(())
         };
     }
-    if matches!(packet.part, Part::Later(_)) {
+    if packet.part == Part::Later {
         return Some(());
     }
     let source = super::address::<F::Other, W>(words, word::SOURCE);
@@ -317,6 +319,6 @@ fn said6<F: Family, P: Frame, T: Tables>(
 fn named<P: Frame, T: Tables>(frame: &P, tables: &T, l4: usize) -> Option<u32> {
     let a = frame.view::<8>(l4)?.u64::<0>();
     let b = frame.view::<20>(l4).map_or(0, |head| head.u64::<12>());
-    let hash = endpoint_hash([a, b], 0, tables.shape().seed);
-    Some((hash as u32) << 16)
+    let mixed = hash::wide([a, b], 0, tables.shape().seed);
+    Some((mixed as u32) << 16)
 }

@@ -5,9 +5,10 @@
 
 use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
-use crate::family::{Family, endpoint_hash};
+use crate::family::Family;
 use crate::flows::Words;
 use crate::frame::Frame;
+use crate::hash;
 use crate::link;
 use crate::packet::{Packet, Ports};
 use crate::reread::reread;
@@ -176,15 +177,15 @@ fn draw<T: Tables>(tables: &T, answer: &mut Tuple, translation: &Translation) ->
         return entered::THERE;
     }
     let seed = tables.shape().seed;
-    let mut hash = endpoint_hash(answer.target, answer.ends as u32, seed);
+    let mut drawn = hash::wide(answer.target, answer.ends & 0xffff_ffff, seed);
     let (mut found, ends) = (entered::THERE, answer.ends & !0xffff_0000);
     tables.repeat(TRIES, |_| {
-        hash = endpoint_hash(answer.source, hash as u32, hash ^ seed);
-        let number = ((hash & 0xffff_ffff).wrapping_mul(count as u64) >> 32) as u32;
+        drawn = hash::wide(answer.source, 0, drawn ^ seed);
+        let number = ((drawn & 0xffff_ffff).wrapping_mul(count as u64) >> 32) as u32;
         let Some(local) = tables.local(v6, number) else {
             return false;
         };
-        let within = (hash >> 32).wrapping_mul(local.ports as u64) >> 32;
+        let within = (drawn >> 32).wrapping_mul(local.ports as u64) >> 32;
         let port = (local.first as u16).wrapping_add(within as u16).to_be();
         answer.target = local.address;
         answer.ends = ends | (port as u64) << 16;

@@ -95,7 +95,7 @@ fn either<F: Family, P: Frame, T: Tables>(
     to_server: bool,
 ) -> Option<Word> {
     // A later fragment has no numbers, and UDP none at all.
-    if packet.protocol != TCP || matches!(packet.part, Part::Later(_)) {
+    if packet.protocol != TCP || packet.part == Part::Later {
         return Some(DONE);
     }
     let ports = packet::ports(frame, packet)?;

@@ -20,6 +20,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Verdict, "pass-icmp"),
     (Class::Verdict, "pass-no-rest"),
     (Class::Verdict, "pass-bypassed"),
+    (Class::Verdict, "pass-lost-fragment"),
     (Class::Verdict, "pass-other-host"),
     (Class::Verdict, "pass-tagged"),
     (Class::Verdict, "sent"),

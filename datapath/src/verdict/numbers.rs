@@ -13,9 +13,10 @@ impl From<u32> for Pass {
             4 => Pass::Local,
             5 => Pass::Icmp,
             6 => Pass::NoRest,
-            8 => Pass::OtherHost,
-            9 => Pass::Tagged,
-            _ => Pass::Bypassed,
+            7 => Pass::Bypassed,
+            8 => Pass::LostFragment,
+            9 => Pass::OtherHost,
+            _ => Pass::Tagged,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the director answers itself: port unreachable, too big, time exceeded, byte for byte.
 
+use std::sync::atomic::Ordering;
+
 use shunt_datapath::entry::{Ways, method};
 use shunt_datapath::host::{Hook, mac};
 use shunt_datapath::verdict::{Bounce, Drop, Verdict};
@@ -143,6 +145,14 @@ fn life_is_over(v6: bool, protocol: u8) -> Case {
         ),
         one(v6, protocol, &to),
     )
+    .turns(&packet, exceeded, &error(&packet, EXCEEDED, 0))
+    .holds("it opens nothing", |tables| {
+        let flows = tables.flows4.iter().chain(&tables.flows6);
+        live(tables, 1) == (0, 0)
+            && flows
+                .into_iter()
+                .all(|word| word.load(Ordering::SeqCst) == 0)
+    })
     .turns(&open, Verdict::Send(TO_SERVER), &there)
     .turns(&packet, exceeded, &error(&packet, EXCEEDED, 0))
     .turns(&zero, exceeded, &error(&zero, EXCEEDED, 0))

@@ -358,6 +358,8 @@ fn established_stay(v6: bool) -> Case {
         let goes_on = open.clone().flags(ACK);
         all = all
             .turns(&open, SENT, &forwarded(&open))
+            .turns(&goes_on, SENT, &forwarded(&goes_on))
+            .turns(&goes_on, SENT, &forwarded(&goes_on))
             .turns(&goes_on, SENT, &forwarded(&goes_on));
     }
     let more = tcp((client(v6).0, 2000), virtual_end(v6), SYN);
@@ -419,11 +421,17 @@ fn nat_needs_an_entry(v6: bool) -> Case {
         narrow(v6, method::MASQUERADE),
     );
     for port in 0..flows {
-        let open = tcp((client(v6).0, 1000 + port), virtual_end(v6), SYN);
-        let goes_on = open.clone().flags(ACK);
-        for packet in [open, goes_on] {
-            let out = packet.clone().to(server_end(v6)).macs(7, 3).ttl(63);
-            all = all.turns(&packet, SENT, &out);
+        let client = (client(v6).0, 1000 + port);
+        for (back, flags) in [(false, SYN), (true, SYN | ACK), (false, ACK)] {
+            all = if back {
+                let packet = tcp(server_end(v6), client, flags);
+                let out = packet.clone().from(virtual_end(v6)).macs(1, 2).ttl(63);
+                all.turns(&packet, Verdict::Send(1), &out)
+            } else {
+                let packet = tcp(client, virtual_end(v6), flags);
+                let out = packet.clone().to(server_end(v6)).macs(7, 3).ttl(63);
+                all.turns(&packet, SENT, &out)
+            };
         }
     }
     let more = tcp((client(v6).0, 2000), virtual_end(v6), SYN);

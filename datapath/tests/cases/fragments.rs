@@ -1,8 +1,11 @@
 //! Fragments: the first, those that follow, and those that come too early or lie.
 
 use shunt_datapath::entry::{Ways, method, scheduler, service_flag};
-use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
+use shunt_datapath::fragment;
+use shunt_datapath::host::{Hook, HostFrame, HostTables, NewServer, Sizes, mac};
+use shunt_datapath::tables::{FragmentValue, Tables, told};
 use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
+use shunt_datapath::{link, packet};
 
 use super::connections::noted;
 use super::farm::*;
@@ -22,10 +25,16 @@ pub fn cases() -> Vec<Case> {
             cases.push(in_order(v6, protocol, method::ROUTE));
             cases.push(in_order(v6, protocol, method::TUNNEL));
             cases.push(before_the_first(v6, protocol));
+            cases.push(of_no_service(v6, protocol));
+            cases.push(of_a_servers_own(v6, protocol));
+            cases.push(of_nobodys_address(v6, protocol));
         }
         cases.push(one_packet(v6));
         cases.push(overlapping(v6));
+        cases.push(overlapping_for_others(v6));
         cases.push(tiny(v6));
+        cases.push(given_up(v6));
+        cases.push(of_icmp(v6));
         cases.push(forgotten(v6));
         cases.push(long_ones_cannot_be_held(v6));
     }
@@ -40,6 +49,138 @@ fn first(v6: bool, protocol: u8, id: u32) -> Packet {
 fn later(v6: bool, protocol: u8, id: u32, offset: u16, more: bool) -> Packet {
     let packet = bare(client(v6).0, virtual_end(v6).0, protocol).payload(&[2; 64]);
     packet.fragment(id, offset, more)
+}
+
+const NOT_OURS: Verdict = Verdict::Pass(Pass::NotOurs);
+
+/// A first fragment between two ends, and two that follow it.
+fn three(protocol: u8, source: End, target: End, id: u32) -> [Packet; 3] {
+    let first = opening(protocol, source, target).payload(&[1; 120]);
+    let rest = |offset, more| {
+        let rest = bare(source.0, target.0, protocol).payload(&[2; 64]);
+        rest.fragment(id, offset, more)
+    };
+    [
+        first.fragment(id, 0, true),
+        rest(128, true),
+        rest(192, false),
+    ]
+}
+
+/// All of them go where they went without a director, in order and doubled.
+fn left(mut all: Case, packets: &[Packet]) -> Case {
+    for packet in packets.iter().chain(packets) {
+        all = all.leaves(packet, NOT_OURS);
+    }
+    all
+}
+
+fn of_no_service(v6: bool, protocol: u8) -> Case {
+    let (name, kind) = (family_name(v6), protocol_name(protocol));
+    let mut all = case(
+        format!("{name} {kind}: fragments to a virtual address that are no service's are not ours"),
+        one(v6, protocol, &server(method::MASQUERADE, v6)),
+    );
+    let other = (virtual_end(v6).0, 53);
+    all = left(all, &three(protocol, client(v6), other, 20));
+    // What a program of the director answers from there.
+    left(all, &three(protocol, other, client(v6), 21))
+}
+
+fn of_a_servers_own(v6: bool, protocol: u8) -> Case {
+    let (name, kind) = (family_name(v6), protocol_name(protocol));
+    let mut all = case(
+        format!("{name} {kind}: fragments of a masqueraded server's own are not ours"),
+        one(v6, protocol, &server(method::MASQUERADE, v6)),
+    );
+    let (address, port) = server_end(v6);
+    for (index, own) in [53, 40_000, port].into_iter().enumerate() {
+        let (there, back) = (30 + 2 * index as u32, 31 + 2 * index as u32);
+        all = left(all, &three(protocol, client(v6), (address, own), there));
+        all = left(all, &three(protocol, (address, own), client(v6), back));
+    }
+    all
+}
+
+fn of_nobodys_address(v6: bool, protocol: u8) -> Case {
+    let (name, kind) = (family_name(v6), protocol_name(protocol));
+    let all = case(
+        format!("{name} {kind}: fragments of other addresses are not remembered"),
+        one(v6, protocol, &server(method::MASQUERADE, v6)),
+    );
+    let other = ((if v6 { DIRECTOR6 } else { DIRECTOR }), 80);
+    let [first, ..] = three(protocol, client(v6), other, 40);
+    left(all, &[first]).holds("nothing is remembered", |tables| {
+        tables.fragments.lock().unwrap().is_empty()
+    })
+}
+
+fn overlapping_for_others(v6: bool) -> Case {
+    let other = (virtual_end(v6).0, 53);
+    let [first, ..] = three(TCP, client(v6), other, 22);
+    let into = later(v6, TCP, 22, 8, true);
+    let all = case(
+        format!(
+            "{}: an overlapping fragment of no service is not ours",
+            family_name(v6)
+        ),
+        one(v6, TCP, &server(method::ROUTE, v6)),
+    );
+    left(all, &[first, into])
+}
+
+/// What the daemon says of a datagram whose first fragment it has waited for long enough.
+fn given_up(v6: bool) -> Case {
+    fn give_up(tables: &mut HostTables) {
+        let tick = (&*tables).now();
+        for v6 in FAMILIES {
+            let rest = later(v6, UDP, 23, 128, false);
+            let frame = HostFrame::new(Hook::Xdp, &rest.bytes());
+            let key = if v6 {
+                fragment::key(&packet::read6(&frame, link::HEADER).unwrap())
+            } else {
+                fragment::key(&packet::parse4(&frame, link::HEADER).unwrap())
+            };
+            let value = FragmentValue {
+                tick,
+                portless: told::NOTHING,
+                ..FragmentValue::default()
+            };
+            (&*tables).remember_fragment(&key, value);
+        }
+    }
+    let rest = later(v6, UDP, 23, 128, false);
+    let start = first(v6, UDP, 23);
+    let forwarded = |packet: &Packet| packet.clone().macs(7, 3).ttl(63);
+    case(
+        format!(
+            "{}: a datagram whose first fragment did not come is the kernel's until it comes",
+            family_name(v6)
+        ),
+        one(v6, UDP, &server(method::ROUTE, v6)),
+    )
+    .leaves(&rest, Verdict::Hold)
+    .changes(give_up)
+    .leaves(&rest, Verdict::Pass(Pass::LostFragment))
+    .turns(&start, SENT, &forwarded(&start))
+    .turns(&rest, SENT, &forwarded(&rest))
+}
+
+fn of_icmp(v6: bool) -> Case {
+    let (kind, protocol) = if v6 { (128, 58) } else { (8, 1) };
+    let passes = Verdict::Pass(Pass::Icmp);
+    let echo = icmp(client(v6).0, virtual_end(v6).0, kind, 0, 7).payload(&[1; 120]);
+    let rest = bare(client(v6).0, virtual_end(v6).0, protocol).payload(&[2; 64]);
+    case(
+        format!(
+            "{}: fragments of a ping are the kernel's at once",
+            family_name(v6)
+        ),
+        one(v6, UDP, &server(method::MASQUERADE, v6)),
+    )
+    .leaves(&rest.clone().fragment(24, 128, false), passes)
+    .leaves(&echo.fragment(24, 0, true), passes)
+    .leaves(&rest.fragment(24, 128, false), passes)
 }
 
 /// Without an entry of its flow a datagram is one datagram all the same.
@@ -192,14 +333,15 @@ fn tiny(v6: bool) -> Case {
     };
     case(
         format!(
-            "{}: a first fragment without a whole TCP header is not understood",
+            "{}: a first fragment without a whole TCP header is the kernel's, with all that follow",
             family_name(v6)
         ),
         one(v6, TCP, &server(method::ROUTE, v6)),
     )
     .leaves(&start(8), not_understood)
     .leaves(&start(16), not_understood)
-    .leaves(&later(v6, TCP, 8, 8, false), Verdict::Hold)
+    .leaves(&later(v6, TCP, 8, 8, true), not_understood)
+    .leaves(&later(v6, TCP, 8, 24, false), not_understood)
 }
 
 fn forgotten(v6: bool) -> Case {
@@ -223,14 +365,14 @@ fn forgotten(v6: bool) -> Case {
 fn long_ones_cannot_be_held(v6: bool) -> Case {
     let network = if v6 { 48 } else { 20 };
     let held = later(v6, UDP, 12, 128, false).payload(&vec![0; 2040 - 14 - network]);
-    let lost = later(v6, UDP, 12, 128, false).payload(&vec![0; 2041 - 14 - network]);
+    let long = later(v6, UDP, 12, 128, false).payload(&vec![0; 2041 - 14 - network]);
     case(
         format!(
-            "{}: a frame too long to be set aside is lost",
+            "{}: a fragment too long to be set aside is the kernel's",
             family_name(v6)
         ),
         one(v6, UDP, &server(method::ROUTE, v6)),
     )
     .leaves(&held, Verdict::Hold)
-    .leaves(&lost, Verdict::Drop(Drop::LostFragment))
+    .leaves(&long, Verdict::Pass(Pass::LostFragment))
 }

@@ -194,7 +194,15 @@ fn lying_data_offset(v6: bool) -> Case {
 
 fn bad_sources(v6: bool) -> Case {
     let texts: &[&str] = if v6 {
-        &["::", "::1", "ff02::1", "ff0e::5"]
+        &[
+            "::",
+            "::1",
+            "ff02::1",
+            "ff0e::5",
+            "::ffff:198.51.100.9",
+            "fe80::9",
+            "febf::9",
+        ]
     } else {
         &[
             "0.0.0.0",

@@ -301,3 +301,28 @@ fn zero_sums(v6: bool) -> Vec<u16> {
         .filter(|number| matches!(sum(*number), 1 | 0xfffe | 0xffff))
         .collect()
 }
+
+/// Only on the host: what the kernel answers is the kernel's.
+#[test]
+fn the_kernel_is_asked_for_the_way_from_the_virtual_address_and_its_refusal_holds() {
+    use shunt_datapath::host::{Hook, HostFrame, words};
+    for v6 in [false, true] {
+        let tables = homeless(v6);
+        let packet = opening(TCP, client(v6), virtual_end(v6));
+        let mut frame = HostFrame::new(Hook::Xdp, &packet.bytes());
+        assert_eq!(tables.run(&mut frame), SENT);
+        let answer = tcp(server_end(v6), client(v6), SYN | ACK).macs(3, 7);
+        let (from, to) = (words(virtual_end(v6).0), words(client(v6).0));
+        let by = Ways::new(mac(8), mac(9), 5, 1500);
+        for (source, ways, verdict) in [
+            (from, by, Verdict::Send(5)),
+            (from, Ways::default(), Verdict::Drop(Drop::NoWayBack)),
+            // For other packets: this one goes where the client's came from.
+            (words(server_end(v6).0), by, Verdict::Send(1)),
+        ] {
+            let mut frame = HostFrame::new(Hook::Xdp, &answer.bytes());
+            frame.routes.push((source, to, ways));
+            assert_eq!(tables.run(&mut frame), verdict, "{source:?}");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 mod across;
 mod answers;
 mod calls;
+mod claims;
 mod connections;
 mod devices;
 mod every_port;
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(across::cases());
     cases.extend(answers::cases());
     cases.extend(calls::cases());
+    cases.extend(claims::cases());
     cases.extend(connections::cases());
     cases.extend(devices::cases());
     cases.extend(every_port::cases());

@@ -234,7 +234,7 @@ impl Packet {
             let word = body.get(at..at + 8).unwrap_or(&[0; 8]);
             u64::from_le_bytes(word.try_into().unwrap())
         };
-        let hash = shunt_datapath::family::endpoint_hash([word(0), word(12)], 0, 0x5eed);
+        let hash = shunt_datapath::hash::wide([word(0), word(12)], 0, 0x5eed);
         self.may_be_cut((hash as u16).swap_bytes())
     }
 

@@ -202,6 +202,11 @@ fn is_assured(v6: bool) -> Case {
             assured(tables, v6) == (1, 0)
         })
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .holds("still one: two words more prove nothing", move |tables| {
+            assured(tables, v6) == (1, 0)
+        })
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("a template that stays", move |tables| {
             assured(tables, v6) == (1, 1)
         })
@@ -218,6 +223,8 @@ fn is_assured_without_persistence(v6: bool) -> Case {
         .then(|case| case.changes(|tables| tables.services[1].persistence = 0))
         .opens((1, 7, 1001), 2)
         .case
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("one template, which stays", move |tables| {
             assured(tables, v6) == (1, 1)

@@ -60,7 +60,7 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
-        verdict = Word::drop(Drop::LostFragment);
+        verdict = Word::pass(Pass::LostFragment);
     }
     end_xdp(context, verdict)
 }
@@ -256,7 +256,7 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
-        verdict = Word::drop(Drop::LostFragment);
+        verdict = Word::pass(Pass::LostFragment);
     }
     end_tc(context, verdict)
 }
@@ -398,6 +398,13 @@ pub extern "C" fn director_clock(context: *mut xdp_md) -> u32 {
     };
     // SAFETY: the helper takes nothing.
     start.set_u64::<0>(unsafe { bpf_jiffies64() });
+    xdp_action::XDP_PASS
+}
+
+/// Leaves a frame to the kernel: what the daemon had set aside goes on to the network stack by it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn director_pass(_: *mut xdp_md) -> u32 {
     xdp_action::XDP_PASS
 }
 

@@ -87,7 +87,7 @@ macro_rules! bytes {
         }
 
         #[inline(always)]
-        fn route(&self, _: bool, _: [u64; 2]) -> Option<Ways> {
+        fn route(&self, _: bool, _: [u64; 2], _: [u64; 2]) -> Option<Ways> {
             None
         }
 
@@ -109,6 +109,11 @@ macro_rules! bytes {
 
         #[inline(always)]
         fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
+            false
+        }
+
+        #[inline(always)]
+        fn taken<T: Tables>(&self, _: &T, _: u32, _: u32) -> bool {
             false
         }
 

@@ -27,13 +27,10 @@ use shunt_ebpf::PROGRAMS;
 use super::calls;
 use super::constants::{constant, long_constant};
 use super::context::blur;
-use super::flows::{self, MAPPED};
+use super::flows::{self, MAPPED, UNPREPARED};
 use super::parts;
 use super::ports;
 use super::words::MapWords;
-
-/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
-pub const UNPREPARED: usize = 1;
 
 /// How a server stands.
 #[repr(C, align(8))]
@@ -60,6 +57,11 @@ struct Route6 {
 pub struct Held {
     pub interface: u32,
     pub length: u32,
+    /// A VLAN tag that is not in the frame's bytes, or 0: its type as it is on the wire in the low
+    /// half, what it says in the high one.
+    pub tag: u32,
+    /// When it came.
+    pub tick: u32,
     pub bytes: [u8; HELD_BYTES],
 }
 

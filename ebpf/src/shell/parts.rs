@@ -12,8 +12,8 @@ use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::translate::cross;
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template, track,
-    translate, tunnel,
+    addressed, claim, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template,
+    track, translate, tunnel,
 };
 
 use super::fib;
@@ -123,6 +123,20 @@ pub extern "C" fn crc_change(changed: u32, behind: u32) -> u32 {
     crc::change(changed as u16, behind)
 }
 
+/// Whether another connection has the answers of a new one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn taken_xdp(context: *mut xdp_md, ports: u32, id: u32) -> u32 {
+    claim::taken(&XdpFrame(context), &Maps, ports, id) as u32
+}
+
+/// Whether another connection has the answers of a new one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn taken_tc(context: *mut __sk_buff, ports: u32, id: u32) -> u32 {
+    claim::taken(&SkbFrame(context), &Maps, ports, id) as u32
+}
+
 #[inline(always)]
 pub fn both(ports: u32, flags: u32) -> Ports {
     Ports {
@@ -188,13 +202,17 @@ pub extern "C" fn one_packet_xdp(context: *mut xdp_md, server: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn route_xdp(context: *mut xdp_md, v6: u32, a: u64, b: u64) -> u32 {
-    fib::ask(
-        context.cast(),
-        XdpFrame(context).interface(),
-        v6 != 0,
-        [a, b],
-    )
+pub extern "C" fn route4_xdp(context: *mut xdp_md, source: u32, target: u32) -> u32 {
+    let interface = XdpFrame(context).interface();
+    let (source, target) = ([source as u64, 0], [target as u64, 0]);
+    fib::ask(context.cast(), interface, false, source, target)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route6_xdp(context: *mut xdp_md, a: u64, b: u64, c: u64, d: u64) -> u32 {
+    let interface = XdpFrame(context).interface();
+    fib::ask(context.cast(), interface, true, [a, b], [c, d])
 }
 
 #[unsafe(no_mangle)]
@@ -253,13 +271,17 @@ pub extern "C" fn one_packet_tc(context: *mut __sk_buff, server: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn route_tc(context: *mut __sk_buff, v6: u32, a: u64, b: u64) -> u32 {
-    fib::ask(
-        context.cast(),
-        SkbFrame(context).interface(),
-        v6 != 0,
-        [a, b],
-    )
+pub extern "C" fn route4_tc(context: *mut __sk_buff, source: u32, target: u32) -> u32 {
+    let interface = SkbFrame(context).interface();
+    let (source, target) = ([source as u64, 0], [target as u64, 0]);
+    fib::ask(context.cast(), interface, false, source, target)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route6_tc(context: *mut __sk_buff, a: u64, b: u64, c: u64, d: u64) -> u32 {
+    let interface = SkbFrame(context).interface();
+    fib::ask(context.cast(), interface, true, [a, b], [c, d])
 }
 
 #[unsafe(no_mangle)]

@@ -22,7 +22,7 @@ use shunt_datapath::verdict::Word;
 use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
-use super::maps::{HELD, HELD_BYTES};
+use super::maps::{HELD, HELD_BYTES, Maps};
 use super::parts;
 use super::shift::Stores;
 use super::sum::{self, Bytes};
@@ -63,6 +63,18 @@ impl SkbFrame {
     fn end(&self) -> usize {
         // SAFETY: as above, `data_end`.
         unsafe { pointer::<80>(self.0.cast()) }
+    }
+
+    /// The VLAN tag that the kernel keeps beside the bytes, as [`Held`](super::maps::Held) has it.
+    #[inline(always)]
+    fn tag(&self) -> u32 {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe {
+            if (*self.0).vlan_present == 0 {
+                return 0;
+            }
+            (*self.0).vlan_proto & 0xffff | (*self.0).vlan_tci << 16
+        }
     }
 
     /// Brings so many bytes into reach, or all.
@@ -140,6 +152,8 @@ impl SkbFrame {
         let copied = unsafe {
             (&raw mut (*held).interface).write(self.interface());
             (&raw mut (*held).length).write(length as u32);
+            (&raw mut (*held).tag).write(self.tag());
+            (&raw mut (*held).tick).write(Maps.now());
             let to = (&raw mut (*held).bytes).cast::<c_void>();
             bpf_skb_load_bytes(self.0.cast(), 0, to, length as u32)
         };
@@ -296,6 +310,11 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
+        parts::taken_tc(self.0, ports, id) != 0
+    }
+
+    #[inline(always)]
     fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
         calls::identify_tc(self.0, from as u32, length)
     }
@@ -365,9 +384,12 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
-        let [a, b] = address;
-        fib::answer(parts::route_tc(self.0, v6 as u32, a, b))
+    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
+        let ([a, b], [c, d]) = (source, target);
+        fib::answer(match v6 {
+            true => parts::route6_tc(self.0, a, b, c, d),
+            false => parts::route4_tc(self.0, a as u32, c as u32),
+        })
     }
 
     #[inline(always)]

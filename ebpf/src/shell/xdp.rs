@@ -16,7 +16,7 @@ use shunt_datapath::verdict::Word;
 use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
-use super::maps::{HELD, HELD_BYTES};
+use super::maps::{HELD, HELD_BYTES, Maps};
 use super::parts;
 use super::shift::Stores;
 use super::sum::{self, Bytes};
@@ -54,6 +54,8 @@ impl XdpFrame {
         let copied = unsafe {
             (&raw mut (*held).interface).write(self.interface());
             (&raw mut (*held).length).write(length as u32);
+            (&raw mut (*held).tag).write(0);
+            (&raw mut (*held).tick).write(Maps.now());
             let to = (&raw mut (*held).bytes).cast::<c_void>();
             bpf_xdp_load_bytes(self.0, 0, to, length as u32)
         };
@@ -204,6 +206,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
+        parts::taken_xdp(self.0, ports, id) != 0
+    }
+
+    #[inline(always)]
     fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
         calls::identify_xdp(self.0, from as u32, length)
     }
@@ -265,9 +272,12 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn route(&self, v6: bool, address: [u64; 2]) -> Option<Ways> {
-        let [a, b] = address;
-        fib::answer(parts::route_xdp(self.0, v6 as u32, a, b))
+    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
+        let ([a, b], [c, d]) = (source, target);
+        fib::answer(match v6 {
+            true => parts::route6_xdp(self.0, a, b, c, d),
+            false => parts::route4_xdp(self.0, a as u32, c as u32),
+        })
     }
 
     #[inline(always)]

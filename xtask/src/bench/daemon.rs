@@ -183,13 +183,13 @@ fn fill(shuntd: &Shuntd) -> Result<()> {
     let (seed, mask) = (shared.made.seed, shared.made.flow4_mask());
     let jiffies = clock::jiffies(&object::clock(&place)?)?;
     let now = clock::tick(jiffies, shared.made.tick_shift);
-    let meta = Meta::new(now, ESTABLISHED, 0);
+    let meta = Meta::new(now, ESTABLISHED, Meta::PROVED);
     let mut entered = 0;
     for number in 0..2 * MILLION {
         let client = Ipv4Addr::from_bits(0x6440_0000 + number / 32_768);
         let port = (10_000 + (number % 32_768) as u16).to_be();
         let key = Key::v4(u32::from_ne_bytes(client.octets()), port, service);
-        let bucket = flows::first(flows::hash(&key, seed), mask);
+        let bucket = flows::first(flows::hash::<flows::Narrow>(&key, seed), mask);
         let words = BucketWords(shared.flows4.value(bucket as usize).context("no bucket")?);
         let (_, slot) = flows::cheapest::<Narrow, _>(words, now, |_| u32::MAX);
         let slot = words.pick::<Narrow>(slot);

@@ -175,9 +175,10 @@ impl Director {
             changes: changes(method, farm),
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            gateways: BTreeMap::new(),
+            hops: BTreeMap::new(),
             clients: BTreeMap::new(),
             left: Vec::new(),
+            ..Memory::default()
         };
         let (table, clock) = (Table::default(), Clock { tick_ns });
         let nowhere = |_| PoolWord(0);
@@ -322,8 +323,10 @@ fn network(interface: u32, servers: u16) -> Vec<Input> {
                 interface,
                 gateway: None,
             }],
+            object: None,
             mtu: None,
             source: Some(own),
+            from: None,
         };
         events.push(Input::RouteAdded {
             route,

@@ -14,7 +14,7 @@ mod known;
 mod machine;
 mod packet;
 mod play;
-mod random;
+pub mod random;
 mod record;
 mod scenario;
 mod traffic;

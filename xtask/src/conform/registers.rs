@@ -6,6 +6,7 @@
 //! set a part (`xstateregs_set`), and user-mode-linux gives up with "set fp regs failed". This
 //! `ptrace` stands before the C library's: it completes what is to be set with what is there.
 
+use std::cell::UnsafeCell;
 use std::ffi::{c_long, c_void};
 
 /// `include/uapi/linux/ptrace.h` and `include/uapi/linux/elf.h`.
@@ -26,7 +27,13 @@ struct Slice {
 }
 
 #[repr(align(64))]
-struct Registers([u8; MOST]);
+struct Registers(UnsafeCell<[u8; MOST]>);
+
+// SAFETY: user-mode-linux calls `ptrace` from one thread.
+unsafe impl Sync for Registers {}
+
+/// Not on the stack: that of user-mode-linux is small.
+static REGISTERS: Registers = Registers(UnsafeCell::new([0; MOST]));
 
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
@@ -49,14 +56,13 @@ pub unsafe extern "C" fn ptrace(
     unsafe {
         if request == SET_REGISTERS && address as usize == XSTATE {
             let given = &*data.cast::<Slice>();
-            let mut registers = Registers([0; MOST]);
             let mut all = Slice {
-                base: registers.0.as_mut_ptr().cast(),
+                base: REGISTERS.0.get().cast(),
                 length: MOST,
             };
             let there = syscall(PTRACE, GET_REGISTERS, process, address, &raw mut all);
             if there == 0 && all.length > given.length {
-                let part = registers.0.as_mut_ptr();
+                let part = all.base.cast::<u8>();
                 part.copy_from_nonoverlapping(given.base.cast(), given.length);
                 return syscall(PTRACE, request, process, address, &raw mut all);
             }

@@ -114,7 +114,7 @@ impl Members {
         };
         let service = service.to_string();
         for host in hosts {
-            members.agent(host, &["join", "--tunnel", &service])?;
+            members.agent(host, &["join", "--tunnel", "--from", "any", &service])?;
         }
         Ok(members)
     }

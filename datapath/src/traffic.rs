@@ -1,4 +1,4 @@
-//! What was carried for a server, counted on this CPU.
+//! What is counted for a server.
 
 use crate::entry::{Server, server_flag};
 use crate::tables::Tables;

@@ -1,0 +1,151 @@
+//! Clients on links, each with a number of its own.
+
+use std::net::IpAddr;
+
+use shunt_datapath::entry::Ways;
+
+use super::super::{Director, Output, Step, Write};
+use super::{CLIENTS, Hops, may_be_client, ways_by};
+use crate::network::Route;
+use crate::network::routes::{Gateway, Prefix};
+
+impl Hops {
+    /// The number of a client on a link: the one it left, or a free one.
+    fn take_for(&mut self, client: IpAddr) -> Option<u32> {
+        let number = match self.left_by(client) {
+            Some(number) => {
+                self.left.remove(&number);
+                Some(number)
+            }
+            None if self.clients.len() < CLIENTS => self.take(),
+            None => None,
+        };
+        self.turned_away |= number.is_none();
+        number
+    }
+
+    /// The number that a client left.
+    fn left_by(&self, client: IpAddr) -> Option<u32> {
+        let mut left = self.left.iter();
+        let found = left.find(|(_, (_, by))| *by == Some(client))?;
+        Some(*found.0)
+    }
+}
+
+impl Director {
+    /// What is known of a neighbour is different: it may be a client.
+    pub(in super::super) fn renew_client(&mut self, client: IpAddr) {
+        let direct = self.is_client_on_link(client);
+        let prepared = self.network.is_plain(client.is_ipv4());
+        match (self.hops.clients.get(&client).copied(), direct) {
+            (None, false) => {}
+            (Some(number), _) if prepared && self.network.has_neighbour(client) => {
+                self.follow(number, client);
+            }
+            // Its connections go on by where it was: the kernel forgets whom it has not heard of
+            // for a while, and connections need not be heard of for a while.
+            (Some(number), _) => {
+                self.hops.clients.remove(&client);
+                self.hops.leave(number, prepared.then_some(client));
+                self.remember_client(client, None);
+                let prefix = Prefix::host(client);
+                let around = self.hops.networks.get(&prefix);
+                let around = around.map(|(_, number)| *number);
+                self.write_network(prefix, around);
+                if !prepared {
+                    self.say(number, Ways::default());
+                }
+            }
+            (None, true) => {
+                let Some(ways) = ways_by(self.network.next_hop(client), None) else {
+                    return;
+                };
+                let Some(number) = self.hops.take_for(client) else {
+                    return;
+                };
+                self.hops.clients.insert(client, number);
+                self.remember_client(client, Some(number));
+                self.say(number, ways);
+                let prefix = Prefix::host(client);
+                let number = Some(number);
+                self.write(Write::Route { prefix, number });
+            }
+        }
+    }
+
+    /// Says where a client is. While it is asked for again it is where it was, unless it would be
+    /// on another link.
+    fn follow(&mut self, number: u32, client: IpAddr) {
+        let route = self.network.next_hop(client);
+        let said = self.hops.said.get(&number).copied().unwrap_or_default();
+        let elsewhere = match &route {
+            Route::Unresolved {
+                interface,
+                neighbour,
+            } => *interface != said.interface || *neighbour != client,
+            Route::Via(_) | Route::Local | Route::Unreachable { .. } => false,
+        };
+        match ways_by(route, None) {
+            Some(ways) => self.say(number, ways),
+            None if elsewhere => self.say(number, Ways::default()),
+            None => {}
+        }
+    }
+
+    fn remember_client(&mut self, client: IpAddr, number: Option<u32>) {
+        let step = Step::client(client, number);
+        self.outputs.push_back(Output::Remember(step));
+    }
+
+    /// Looks at every neighbour again, and at who left a number: links or addresses are different,
+    /// or numbers came back.
+    pub(in super::super) fn renew_clients(&mut self) {
+        let known: Vec<IpAddr> = self.hops.clients.keys().copied().collect();
+        let neighbours: Vec<(u32, IpAddr)> = self.network.neighbours().collect();
+        let neighbours = neighbours.into_iter().map(|(_, address)| address);
+        for client in known.into_iter().chain(neighbours) {
+            self.renew_client(client);
+        }
+        self.follow_left(|_| true);
+    }
+
+    /// Looks at the clients in a network whose route is different.
+    pub(super) fn renew_clients_in(&mut self, network: Prefix) {
+        let known = self.hops.clients.range(network.range());
+        let known: Vec<IpAddr> = known.map(|(client, _)| *client).collect();
+        for client in known.into_iter().chain(self.network.neighbours_in(network)) {
+            self.renew_client(client);
+        }
+        self.follow_left(|client| network.contains(client));
+    }
+
+    /// Connections of clients that left their number go where the routes lead.
+    fn follow_left(&mut self, is_meant: impl Fn(IpAddr) -> bool) {
+        let left = self.hops.left.iter();
+        let left = left.filter_map(|(number, (_, client))| Some((*number, (*client)?)));
+        let left: Vec<(u32, IpAddr)> = left.filter(|(_, client)| is_meant(*client)).collect();
+        for (number, client) in left {
+            match self.network.is_plain(client.is_ipv4()) {
+                true => self.follow(number, client),
+                false => self.say(number, Ways::default()),
+            }
+        }
+    }
+
+    /// A neighbour that is neither server nor gateway, with a MAC address, and no router between.
+    fn is_client_on_link(&self, client: IpAddr) -> bool {
+        let prepared = self.network.is_plain(client.is_ipv4());
+        if !prepared || !may_be_client(client) || self.targets.has(client) {
+            return false;
+        }
+        let Route::Via(hop) = self.network.next_hop(client) else {
+            return false;
+        };
+        let gateway = Gateway {
+            interface: hop.interface,
+            address: client,
+        };
+        let leads = self.hops.gateways.contains_key(&gateway);
+        hop.neighbour == client && hop.target_mac != [0; 6] && !leads
+    }
+}

@@ -1,0 +1,263 @@
+//! The director's records of a journal: what it remembers, in pieces that stand alone.
+//!
+//! A record's name carries its version. Another version of a record has another name, and is read
+//! beside this one; a name that is not known costs that record and no other.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use shunt_datapath::entry::{self, BACK, HOPS, ID_LIMIT};
+use shunt_model::api::{Change, Reason};
+use shunt_model::{ServerAddress, ServiceKey};
+
+use super::hops::Numbered;
+use super::ids::{NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
+use super::marks::Place;
+use super::remember::{Memory, changes};
+use crate::network::routes::Gateway;
+use crate::table::Table;
+
+/// One thing to remember. Of two about the same thing the later one holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A change of the table.
+    #[serde(rename = "change/1")]
+    Change(Change),
+    /// The ids of a service; `None` if it has none any more.
+    #[serde(rename = "service/1")]
+    Service(ServiceKey, Option<ServiceIds>),
+    /// All places of a mark's service.
+    #[serde(rename = "places/1")]
+    Places(ServiceKey, Vec<(Place, u32)>),
+    #[serde(rename = "server/1")]
+    Server(ServiceKey, ServerAddress, Option<ServerSlot>),
+    /// Where answers of masqueraded servers come from.
+    #[serde(rename = "endpoint/1")]
+    Endpoint(NatKey, Option<u32>),
+    /// The number of a gateway on a link, which connections may remember.
+    #[serde(rename = "hop/1")]
+    Hop(Gateway, Option<Numbered>),
+    /// The number of a client on a link.
+    #[serde(rename = "client/1")]
+    Client(IpAddr, Option<u32>),
+    /// All endpoints of deleted rules that have connections: address, word and id.
+    #[serde(rename = "left/1")]
+    Left(Vec<(IpAddr, u32, u32)>),
+}
+
+impl Memory {
+    /// All of it, in lines: what stands in one line makes sense only together.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Vec<Record>> {
+        let mut lines = Vec::new();
+        let (mut services, mut servers) = (BTreeSet::new(), BTreeSet::new());
+        for change in &self.changes {
+            let mut line = vec![Record::Change(change.clone())];
+            match change {
+                Change::AddService { service } => {
+                    services.insert(service.key);
+                    if let Some(slot) = self.services.get(&service.key) {
+                        line.extend(of_service(service.key, slot));
+                    }
+                }
+                Change::AddServer { key, server } => {
+                    servers.insert((*key, server.at));
+                    let slot = self.services.get(key);
+                    let slot = slot.and_then(|slot| slot.servers.get(&server.at)).cloned();
+                    line.push(Record::Server(*key, server.at, slot));
+                }
+                Change::EditService { .. }
+                | Change::DeleteService { .. }
+                | Change::Flush
+                | Change::EditServer { .. }
+                | Change::DeleteServer { .. }
+                | Change::Zero { .. }
+                | Change::SetTimeouts { .. }
+                | Change::Set { .. }
+                | Change::AddMark { .. }
+                | Change::DeleteMark { .. }
+                | Change::SetLocal { .. }
+                | Change::DeleteLocal { .. } => {}
+            }
+            lines.push(line);
+        }
+        lines.extend(self.absent(&services, &servers));
+        let endpoints = self.endpoints.iter();
+        lines.extend(endpoints.map(|(key, id)| vec![Record::Endpoint(*key, Some(*id))]));
+        let hops = self.hops.iter();
+        lines.extend(hops.map(|(gateway, at)| vec![Record::Hop(*gateway, Some(*at))]));
+        let clients = self.clients.iter();
+        lines.extend(clients.map(|(client, number)| vec![Record::Client(*client, Some(*number))]));
+        lines.push(vec![Record::Left(self.left.clone())]);
+        lines
+    }
+
+    /// What has ids without being in the table: it was deleted while flows have it.
+    fn absent(
+        &self,
+        services: &BTreeSet<ServiceKey>,
+        servers: &BTreeSet<(ServiceKey, ServerAddress)>,
+    ) -> Vec<Vec<Record>> {
+        let line = |(key, slot): (&ServiceKey, &ServiceSlot)| {
+            let mut line = Vec::new();
+            if !services.contains(key) {
+                line.extend(of_service(*key, slot));
+            }
+            let absent = slot.servers.iter();
+            let absent = absent.filter(|(at, _)| !servers.contains(&(*key, **at)));
+            line.extend(absent.map(|(at, slot)| Record::Server(*key, *at, Some(slot.clone()))));
+            line
+        };
+        let lines = self.services.iter().map(line);
+        lines.filter(|line| !line.is_empty()).collect()
+    }
+
+    /// Takes out what does not fit tables of these sizes, and ids that two have: flows that had
+    /// them cannot be told apart.
+    pub(super) fn fit(&mut self, sizes: Sizes) {
+        let mut services = BTreeSet::from([0]);
+        let mut servers = BTreeSet::from([0]);
+        let fits = |taken: &mut BTreeSet<u32>, id: u32, size: u32| {
+            id < size.min(ID_LIMIT) && taken.insert(id)
+        };
+        let mut slots: Vec<_> = std::mem::take(&mut self.services).into_iter().collect();
+        // Who is present has more right to an id than who is not.
+        slots.sort_by_key(|(_, slot)| !slot.present);
+        for (key, mut slot) in slots {
+            if !fits(&mut services, slot.ids.id, sizes.services) {
+                continue;
+            }
+            if slot.ids.template != 0 && !fits(&mut services, slot.ids.template, sizes.services) {
+                slot.ids.template = 0;
+            }
+            slot.servers.retain(|_, server| {
+                server
+                    .former
+                    .retain(|id| fits(&mut servers, *id, sizes.servers));
+                fits(&mut servers, server.id, sizes.servers)
+            });
+            self.services.insert(key, slot);
+        }
+        let mut taken = BTreeSet::new();
+        let most = sizes.servers.saturating_mul(4).min(ID_LIMIT);
+        self.endpoints.retain(|_, id| {
+            let number = *id & !BACK;
+            let is_wide = number & entry::WIDE != 0;
+            *id == BACK || (is_wide || number < most) && taken.insert(number)
+        });
+        let mut numbers = BTreeSet::from([0]);
+        let mut fits = |number: u32| number < HOPS && numbers.insert(number);
+        self.hops.retain(|_, numbered| fits(numbered.number));
+        self.clients.retain(|_, number| fits(*number));
+    }
+}
+
+fn of_service(key: ServiceKey, slot: &ServiceSlot) -> Vec<Record> {
+    let mut records = vec![Record::Service(key, Some(slot.ids))];
+    if !slot.places.is_empty() {
+        let places = slot.places.iter().map(|(place, base)| (*place, *base));
+        records.push(Record::Places(key, places.collect()));
+    }
+    records
+}
+
+/// A memory that takes in record after record.
+#[derive(Debug)]
+pub struct Recollection {
+    table: Table,
+    memory: Memory,
+}
+
+impl Recollection {
+    /// `table` is an empty one.
+    #[must_use]
+    pub fn new(table: Table) -> Self {
+        Self {
+            table,
+            memory: Memory::default(),
+        }
+    }
+
+    /// Takes in a record. A refusal leaves everything as it was, and says why.
+    pub fn take(&mut self, record: Record) -> Result<(), String> {
+        let memory = &mut self.memory;
+        match record {
+            Record::Change(change) => return self.change(&change),
+            Record::Service(key, Some(ids)) => {
+                let slot = memory.services.entry(key);
+                slot.or_insert_with(|| ServiceSlot::new(ids)).ids = ids;
+            }
+            Record::Service(key, None) => drop(memory.services.remove(&key)),
+            Record::Places(key, places) => {
+                if let Some(slot) = memory.services.get_mut(&key) {
+                    slot.places = places.into_iter().collect();
+                }
+            }
+            Record::Server(key, at, slot) => {
+                if let Some(service) = memory.services.get_mut(&key) {
+                    match slot {
+                        Some(slot) => drop(service.servers.insert(at, slot)),
+                        None => drop(service.servers.remove(&at)),
+                    }
+                }
+            }
+            Record::Endpoint(key, Some(id)) => drop(memory.endpoints.insert(key, id)),
+            Record::Endpoint(key, None) => drop(memory.endpoints.remove(&key)),
+            Record::Hop(gateway, Some(at)) => drop(memory.hops.insert(gateway, at)),
+            Record::Hop(gateway, None) => drop(memory.hops.remove(&gateway)),
+            Record::Client(client, Some(number)) => drop(memory.clients.insert(client, number)),
+            Record::Client(client, None) => drop(memory.clients.remove(&client)),
+            Record::Left(left) => memory.left = left,
+        }
+        Ok(())
+    }
+
+    /// Where a record is lost, a later one may say again what is there, or delete what is not.
+    fn change(&mut self, change: &Change) -> Result<(), String> {
+        let Err(refusal) = self.table.apply(change) else {
+            return Ok(());
+        };
+        let again = match (change, refusal.reason) {
+            (Change::AddService { service }, Reason::ServiceExists)
+                if self.table.service(&service.key).is_some() =>
+            {
+                let service = service.clone();
+                Change::EditService { service }
+            }
+            (Change::AddServer { key, server }, Reason::ServerExists) => {
+                let (key, server) = (*key, server.clone());
+                Change::EditServer { key, server }
+            }
+            (
+                Change::DeleteService { .. }
+                | Change::DeleteServer { .. }
+                | Change::DeleteMark { .. }
+                | Change::DeleteLocal { .. },
+                Reason::NoSuchService | Reason::NoSuchServer,
+            ) => return Ok(()),
+            _ => return Err(refusal.text),
+        };
+        let applied = self.table.apply(&again);
+        applied.map(drop).map_err(|refusal| refusal.text)
+    }
+
+    /// All that was taken in, in its shortest form.
+    #[must_use]
+    pub fn memory(self) -> Memory {
+        let Self { table, mut memory } = self;
+        memory.changes = changes(&table);
+        for (key, slot) in &mut memory.services {
+            let entry = table.service(key);
+            slot.present = entry.is_some();
+            let servers: BTreeSet<ServerAddress> = entry
+                .into_iter()
+                .flat_map(|entry| entry.servers.iter().map(|server| server.at))
+                .collect();
+            for (at, server) in &mut slot.servers {
+                server.present = servers.contains(at);
+            }
+        }
+        memory
+    }
+}

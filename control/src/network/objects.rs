@@ -1,0 +1,112 @@
+//! Next-hop objects (`ip nexthop`, Linux 5.3): paths that many routes share by a number.
+//!
+//! When an object goes the kernel takes its routes away, those of IPv4 without a word. With
+//! `nexthop_compat_mode` off routes say nothing of their paths but the number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::path::{Gateway, Path};
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub id: u32,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Path(Path),
+    /// Packets are dropped.
+    Blackhole,
+    /// Other objects. Groups have no groups in them.
+    Group(Vec<u32>),
+}
+
+/// What a route with an object does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resolved {
+    Paths(Vec<Path>),
+    Blackhole,
+}
+
+/// All objects, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Objects(BTreeMap<u32, Kind>);
+
+impl Objects {
+    /// Says whether anything is different afterwards.
+    pub fn insert(&mut self, object: Object) -> bool {
+        let Object { id, kind } = object;
+        self.0.get(&id) != Some(&kind) && {
+            self.0.insert(id, kind);
+            true
+        }
+    }
+
+    /// Takes an object out, and the groups that are left with none. Says which are gone.
+    pub fn remove(&mut self, id: u32) -> BTreeSet<u32> {
+        let mut gone = BTreeSet::new();
+        if self.0.remove(&id).is_some() {
+            gone.insert(id);
+        }
+        self.0.retain(|group, kind| {
+            let Kind::Group(members) = kind else {
+                return true;
+            };
+            members.retain(|member| *member != id);
+            if members.is_empty() {
+                gone.insert(*group);
+            }
+            !members.is_empty()
+        });
+        gone
+    }
+
+    /// Takes out what leads over a link. Says which objects are gone.
+    pub fn remove_link(&mut self, interface: u32) -> BTreeSet<u32> {
+        let over = |kind: &Kind| matches!(kind, Kind::Path(path) if path.interface == interface);
+        let over = self.0.iter().filter(|(_, kind)| over(kind));
+        let over: Vec<u32> = over.map(|(id, _)| *id).collect();
+        over.into_iter().flat_map(|id| self.remove(id)).collect()
+    }
+
+    /// The objects that another account says something different of.
+    pub fn different(&self, other: &Self) -> BTreeSet<u32> {
+        let ids = self.0.keys().chain(other.0.keys()).copied();
+        ids.filter(|id| self.0.get(id) != other.0.get(id)).collect()
+    }
+
+    /// The objects and the groups that have one of them.
+    pub fn with_groups(&self, ids: BTreeSet<u32>) -> BTreeSet<u32> {
+        let groups = self.0.iter().filter(|(_, kind)| match kind {
+            Kind::Group(members) => members.iter().any(|member| ids.contains(member)),
+            Kind::Path(_) | Kind::Blackhole => false,
+        });
+        let groups: Vec<u32> = groups.map(|(id, _)| *id).collect();
+        ids.into_iter().chain(groups).collect()
+    }
+
+    /// Every router that some object names.
+    pub fn routers(&self) -> impl Iterator<Item = Gateway> {
+        self.0.values().filter_map(|kind| match kind {
+            Kind::Path(path) => path.router(),
+            Kind::Blackhole | Kind::Group(_) => None,
+        })
+    }
+
+    /// What an object stands for; `None` if it is not known.
+    pub fn resolve(&self, id: u32) -> Option<Resolved> {
+        Some(match self.0.get(&id)? {
+            Kind::Path(path) => Resolved::Paths(vec![*path]),
+            Kind::Blackhole => Resolved::Blackhole,
+            Kind::Group(members) => {
+                let path = |member: &u32| match self.0.get(member) {
+                    Some(Kind::Path(path)) => Some(*path),
+                    Some(Kind::Blackhole | Kind::Group(_)) | None => None,
+                };
+                Resolved::Paths(members.iter().filter_map(path).collect())
+            }
+        })
+    }
+}

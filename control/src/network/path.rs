@@ -1,0 +1,27 @@
+//! The paths of routes and next-hop objects.
+
+use std::net::IpAddr;
+
+/// One way of a route: a link, and the router on it unless the target is on the link itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    pub interface: u32,
+    /// An IPv4 route may have an IPv6 gateway (RFC 5549).
+    pub gateway: Option<IpAddr>,
+}
+
+/// A router on a link. The same address on another link is another router.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct Gateway {
+    pub interface: u32,
+    pub address: IpAddr,
+}
+
+impl Path {
+    pub(super) fn router(&self) -> Option<Gateway> {
+        let interface = self.interface;
+        self.gateway.map(|address| Gateway { interface, address })
+    }
+}

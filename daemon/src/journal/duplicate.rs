@@ -1,0 +1,113 @@
+//! The journal's second copy: a pinned map beside the tables that it is about. Who still has the
+//! packet path has it too, whatever became of the file.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use aya::maps::MapData;
+use tracing::warn;
+
+use crate::kernel::batch;
+use crate::kernel::mapping::Mapping;
+
+/// Room for steps that a copy begins with, beside that for as much again as it has.
+const ROOM: usize = 1 << 16;
+
+/// The copy in force. Its first word is the length in bytes, the rest is the text.
+#[derive(Debug)]
+pub struct Duplicate {
+    pin: PathBuf,
+    mapping: Mapping,
+    length: usize,
+}
+
+impl Duplicate {
+    /// Makes a copy in place of the one that is pinned.
+    pub fn make(pin: &Path, text: &[u8]) -> Result<Self> {
+        let words = 1 + (2 * text.len() + ROOM).div_ceil(8);
+        let words = u32::try_from(words).context("the journal is too long")?;
+        let map = batch::make_array("journal", words)?;
+        let mapping = Mapping::new(&map, 1)?;
+        let mut duplicate = Self {
+            pin: pin.to_owned(),
+            mapping,
+            length: 0,
+        };
+        if !duplicate.add(text) {
+            bail!("no room for the journal");
+        }
+        // No dots: names with one are the file system's own.
+        let next = pin.with_file_name("journal-next");
+        let _ = fs::remove_file(&next);
+        let map: MapData = map;
+        map.pin(&next)
+            .with_context(|| format!("cannot pin {}", next.display()))?;
+        fs::rename(&next, pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        Ok(duplicate)
+    }
+
+    /// Another one with the first `length` bytes of a journal; none if that fails.
+    pub fn anew(&self, journal: &File, length: u64) -> Option<Self> {
+        let mut text = vec![0; length as usize];
+        let read = journal.read_exact_at(&mut text, 0);
+        let made = read.context("cannot read the journal");
+        let made = made.and_then(|()| Self::make(&self.pin, &text));
+        made.inspect_err(|error| {
+            // One that is behind would be worse than none.
+            let _ = fs::remove_file(&self.pin);
+            warn!(
+                error = format!("{error:#}"),
+                action = "the file alone must do",
+                "no second copy of the journal"
+            );
+        })
+        .ok()
+    }
+
+    /// Adds bytes; false if there is no room. They count from when all of them are there.
+    pub fn add(&mut self, bytes: &[u8]) -> bool {
+        let end = self.length + bytes.len();
+        if 1 + end.div_ceil(8) > self.mapping.len() {
+            return false;
+        }
+        let mut left = bytes;
+        let mut at = self.length;
+        while !left.is_empty() {
+            let offset = at % 8;
+            let (piece, rest) = left.split_at(left.len().min(8 - offset));
+            let Some([word, ..]) = self.mapping.value(1 + at / 8) else {
+                return false;
+            };
+            let mut value = word.load(Ordering::Relaxed).to_le_bytes();
+            if let Some(place) = value.get_mut(offset..offset + piece.len()) {
+                place.copy_from_slice(piece);
+            }
+            word.store(u64::from_le_bytes(value), Ordering::Relaxed);
+            (left, at) = (rest, at + piece.len());
+        }
+        if let Some([word, ..]) = self.mapping.value(0) {
+            word.store(end as u64, Ordering::Release);
+        }
+        self.length = end;
+        true
+    }
+
+    /// The text of the copy that is pinned there.
+    pub fn read(pin: &Path) -> Result<Vec<u8>> {
+        let map = MapData::from_pin(pin);
+        let map = map.with_context(|| format!("cannot open {}", pin.display()))?;
+        let mapping = Mapping::new(&map, 1)?;
+        let word = |at: usize| match mapping.value(at) {
+            Some([word, ..]) => word.load(Ordering::Acquire),
+            _ => 0,
+        };
+        let length = (word(0) as usize).min((mapping.len() - 1) * 8);
+        let words = (1..=length.div_ceil(8)).map(word);
+        let mut text: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        text.truncate(length);
+        Ok(text)
+    }
+}

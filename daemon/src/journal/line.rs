@@ -1,0 +1,135 @@
+//! Lines of a journal: `checksum length text`, so that damage is seen, and ends where it stands.
+
+use std::fmt;
+use std::io;
+
+use super::Record;
+
+/// What of a journal could not be read, or made no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which line it is, from 1.
+    pub number: usize,
+    /// Where that begins, in bytes.
+    pub at: usize,
+    pub why: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, at, why } = self;
+        write!(f, "record {number} at byte {at}: {why}")
+    }
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    number: usize,
+    at: usize,
+}
+
+impl Place {
+    pub fn fault(self, why: String) -> Fault {
+        let Self { number, at } = self;
+        Fault { number, at, why }
+    }
+}
+
+/// A way through the lines of a journal.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(text: &'a [u8]) -> Self {
+        Self {
+            text,
+            at: 0,
+            number: 0,
+        }
+    }
+
+    /// The next line's place and text, or why it has none; `None` where only a torn one is left.
+    pub fn next_line(&mut self) -> Option<Result<(Place, &'a [u8]), Fault>> {
+        let left = self.text.get(self.at..).unwrap_or_default();
+        let place = Place {
+            number: self.number + 1,
+            at: self.at,
+        };
+        // By its own length first: what ends a line may be damaged too.
+        if let Some(body) = body(left)
+            && let Some(end) = body.end.checked_add(1).filter(|end| *end <= left.len())
+        {
+            self.number += 1;
+            self.at += end;
+            return Some(Ok((place, left.get(body).unwrap_or_default())));
+        }
+        let end = left.iter().position(|byte| *byte == b'\n')?;
+        self.number += 1;
+        self.at += end + 1;
+        let why = "its checksum or its length does not fit".to_owned();
+        Some(Err(place.fault(why)))
+    }
+
+    /// Bytes that are left when there is no next line.
+    pub fn torn(&self) -> usize {
+        self.text.len() - self.at
+    }
+}
+
+/// Where the text of the first line stands, if its checksum and length fit.
+fn body(left: &[u8]) -> Option<std::ops::Range<usize>> {
+    let sum = u32::from_str_radix(std::str::from_utf8(left.get(..8)?).ok()?, 16).ok()?;
+    let rest = left.get(8..)?.strip_prefix(b" ")?;
+    let digits = rest.iter().take(20).position(|byte| *byte == b' ')?;
+    let length = std::str::from_utf8(rest.get(..digits)?).ok()?;
+    let length: usize = length.parse().ok()?;
+    let from = 8 + 1 + digits + 1;
+    let range = from..from.checked_add(length)?;
+    (checksum(left.get(range.clone())?) == sum).then_some(range)
+}
+
+/// Records as a line.
+pub fn of(records: &[Record]) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(records)?;
+    Ok(with_checksum(&body))
+}
+
+/// A text as a line.
+pub fn with_checksum(body: &[u8]) -> Vec<u8> {
+    let mut line = format!("{:08x} {} ", checksum(body), body.len()).into_bytes();
+    line.extend(body);
+    line.push(b'\n');
+    line
+}
+
+/// CRC-32 as in ISO 3309, which Ethernet has too.
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |sum: u32, byte| {
+        sum >> 8 ^ SUMS[(sum as u8 ^ byte) as usize]
+    })
+}
+
+const SUMS: [u32; 256] = {
+    let mut sums = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let mut sum = at as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            sum = if sum & 1 == 1 {
+                sum >> 1 ^ 0xedb8_8320
+            } else {
+                sum >> 1
+            };
+            bit += 1;
+        }
+        sums[at] = sum;
+        at += 1;
+    }
+    sums
+};

@@ -1,0 +1,160 @@
+//! What deleted servers carried: their service goes on counting it, as IPVS does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shunt_model::api::Change;
+use shunt_model::{Counters, ServiceKey};
+use tracing::error;
+
+use super::Shell;
+use crate::journal::Record;
+
+/// The counters of deleted servers by service, and which of them are not written down yet.
+#[derive(Debug, Default)]
+pub struct Retired {
+    counters: BTreeMap<ServiceKey, Counters>,
+    news: BTreeSet<ServiceKey>,
+}
+
+impl Retired {
+    pub fn new(counters: BTreeMap<ServiceKey, Counters>) -> Self {
+        Self {
+            counters,
+            news: BTreeSet::new(),
+        }
+    }
+
+    pub fn all(&self) -> &BTreeMap<ServiceKey, Counters> {
+        &self.counters
+    }
+
+    pub fn of(&self, key: &ServiceKey) -> Counters {
+        self.counters.get(key).copied().unwrap_or_default()
+    }
+
+    pub fn set(&mut self, key: ServiceKey, counters: Counters) {
+        if counters == Counters::default() {
+            return self.forget(Some(key));
+        }
+        self.counters.insert(key, counters);
+        self.news.insert(key);
+    }
+
+    /// Counts from zero, one service or all.
+    pub fn forget(&mut self, key: Option<ServiceKey>) {
+        match key {
+            Some(key) if self.counters.remove(&key).is_some() => drop(self.news.insert(key)),
+            Some(_) => {}
+            None => {
+                let forgotten = std::mem::take(&mut self.counters);
+                self.news.extend(forgotten.into_keys());
+            }
+        }
+    }
+
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// What is not written down yet.
+    pub fn records(&mut self) -> Vec<Record> {
+        let news = std::mem::take(&mut self.news).into_iter();
+        let record = |key| Record::Retired(key, self.counters.get(&key).copied());
+        news.map(record).collect()
+    }
+}
+
+impl Shell {
+    /// What a service counts of deleted servers after this change.
+    pub(super) fn retiring(&self, change: &Change) -> Option<(ServiceKey, Counters)> {
+        let (key, at, leaves) = match change {
+            Change::DeleteServer { key, at } => (key, *at, true),
+            Change::AddServer { key, server } => (key, server.at, false),
+            Change::AddService { .. }
+            | Change::EditService { .. }
+            | Change::DeleteService { .. }
+            | Change::Flush
+            | Change::EditServer { .. }
+            | Change::Zero { .. }
+            | Change::SetTimeouts { .. }
+            | Change::Set { .. }
+            | Change::AddMark { .. }
+            | Change::DeleteMark { .. }
+            | Change::SetLocal { .. }
+            | Change::DeleteLocal { .. } => return None,
+        };
+        let entry = self.director.table().service(key)?;
+        if entry.server(at).is_some() != leaves {
+            return None;
+        }
+        let (before, counters) = (self.retired.of(key), self.counted(key, at));
+        // The same server again finds its old counters: they are no longer retired.
+        let after = match leaves {
+            true => before + counters,
+            false => before - counters,
+        };
+        Some((*key, after))
+    }
+
+    /// A service goes on counting what its deleted servers carried, as IPVS does.
+    pub(super) fn retire(&mut self, change: &Change, retiring: Option<(ServiceKey, Counters)>) {
+        if let Some((key, counters)) = retiring {
+            self.retired.set(key, counters);
+        }
+        match change {
+            // A service that is made again finds its connections, and counts from zero.
+            Change::DeleteService { key } => self.zero(Some(*key)),
+            Change::Zero { key } => self.zero(*key),
+            Change::Flush => {
+                self.zero(None);
+                self.unclaimed.let_go();
+            }
+            Change::AddService { .. }
+            | Change::EditService { .. }
+            | Change::AddServer { .. }
+            | Change::EditServer { .. }
+            | Change::DeleteServer { .. }
+            | Change::SetTimeouts { .. }
+            | Change::Set { .. }
+            | Change::AddMark { .. }
+            | Change::DeleteMark { .. }
+            | Change::SetLocal { .. }
+            | Change::DeleteLocal { .. } => {}
+        }
+    }
+
+    fn zero(&mut self, key: Option<ServiceKey>) {
+        let servers = match key {
+            Some(key) => self.director.server_ids_of(&key),
+            None => self.director.names().servers.into_keys().collect(),
+        };
+        for id in servers {
+            if let Err(error) = self.tables.forget(id) {
+                error!(%error, "counters not zeroed");
+            }
+        }
+        self.retired.forget(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_and_forgotten_is_written_down_once() {
+        let key: ServiceKey = "tcp/192.0.2.1:80".parse().unwrap();
+        let some = Counters {
+            connections: 7,
+            ..Counters::default()
+        };
+        let mut retired = Retired::default();
+        retired.set(key, some);
+        assert_eq!(retired.records(), [Record::Retired(key, Some(some))]);
+        assert!(!retired.has_news());
+        retired.forget(None);
+        assert_eq!(retired.records(), [Record::Retired(key, None)]);
+        retired.forget(Some(key));
+        assert!(retired.records().is_empty());
+    }
+}

@@ -1,0 +1,170 @@
+//! Requests at random against the API's routes with a director behind them.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use shunt_control::director::{Clock, Director, Output, Running, Sizes};
+use shunt_control::table::{Limits, Table};
+use shunt_daemon::api::{Ask, Inside};
+use shunt_daemon::journal::{self, Saved};
+use shunt_datapath::entry::{self, PoolWord};
+use tokio::sync::mpsc;
+
+use super::words;
+use crate::conform::random::Random;
+
+/// Small tables are soon full.
+const SIZES: Sizes = Sizes {
+    services: 24,
+    servers: 48,
+    pool_words: 1 << 15,
+};
+const CLOCK: Clock = Clock {
+    tick_ns: 1_000_000_000,
+};
+/// Requests between two looks at what is remembered.
+const LOOK: u64 = 250;
+
+/// A packet path without packets.
+pub struct Idle;
+
+impl Running for Idle {
+    fn pool_word(&self, _: u32) -> u64 {
+        0
+    }
+
+    fn is_overloaded(&self, _: u32) -> bool {
+        false
+    }
+
+    fn counts(&self, _: u32) -> u64 {
+        0
+    }
+
+    fn server(&self, _: u32) -> Option<entry::Server> {
+        None
+    }
+}
+
+pub fn table() -> Table {
+    Table::new(Limits {
+        services: 20,
+        servers: 40,
+    })
+}
+
+pub fn director() -> Director {
+    Director::new(table(), SIZES, CLOCK, Instant::now())
+}
+
+pub fn resumed(saved: Saved) -> Result<Director> {
+    let pool = |_| PoolWord(0);
+    let now = Instant::now();
+    let resumed = Director::resume(saved.memory, table(), SIZES, CLOCK, &Idle, pool, now);
+    resumed.map_err(|refusal| anyhow::anyhow!("not resumed: {refusal}"))
+}
+
+/// Carries out what the director wants, as far as there is anything to carry it out on.
+pub fn settle(director: &mut Director) {
+    while let Some(output) = director.poll() {
+        if let Output::Pool(service) = output {
+            director.renew(&service, &Idle);
+        }
+    }
+}
+
+/// Sends so many requests; how many changes were done.
+pub fn round(seed: u64, requests: u64) -> Result<u64> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let (asks, heard) = mpsc::channel(4);
+        let api = Inside::new(asks);
+        let mut desk = Desk {
+            heard,
+            director: director(),
+            random: Random::new(!seed),
+            taken: 0,
+        };
+        let mut random = Random::new(seed);
+        for number in 1..=requests {
+            let request = words::request(&mut random);
+            let said = format!("{request:?}");
+            let status = {
+                let answer = api.ask(request.method, &request.target, request.body);
+                tokio::select! {
+                    biased;
+                    status = answer => status,
+                    () = desk.answer_all() => None,
+                }
+            };
+            let status = status.with_context(|| format!("no answer to {said}"))?;
+            ensure!(status < 500 || status == 503, "status {status} to {said}");
+            if number % LOOK == 0 || number == requests {
+                desk.look()?;
+            }
+        }
+        Ok(desk.taken)
+    })
+}
+
+/// What the daemon's task is to the API.
+struct Desk {
+    heard: mpsc::Receiver<Ask>,
+    director: Director,
+    random: Random,
+    taken: u64,
+}
+
+impl Desk {
+    async fn answer_all(&mut self) {
+        while let Some(ask) = self.heard.recv().await {
+            self.answer(ask);
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let table = self.director.table();
+        match ask {
+            Ask::Change(change, answer) => {
+                let done = self.director.change(&change, &Idle, Instant::now());
+                self.taken += u64::from(done.is_ok());
+                settle(&mut self.director);
+                if self.random.once_in(16) {
+                    self.director.unused(&BTreeSet::new(), &BTreeSet::new());
+                    self.director.pools_settled();
+                    settle(&mut self.director);
+                }
+                let _ = answer.send(done);
+            }
+            Ask::Services(_, answer) => drop(answer.send(Vec::new())),
+            Ask::Connections(..) => {}
+            Ask::Count(answer, _) => drop(answer.send(Default::default())),
+            Ask::Timeouts(answer) => drop(answer.send(table.timeouts())),
+            Ask::Marks(answer) => drop(answer.send(table.marks().copied().collect())),
+            Ask::Locals(answer) => drop(answer.send(table.locals().collect())),
+            Ask::Settings(answer) => drop(answer.send(table.settings())),
+            Ask::Statistics(answer) => drop(answer.send(Default::default())),
+            // A request that the daemon does not answer any more is answered all the same.
+            Ask::Status(answer) => drop(answer),
+        }
+    }
+
+    /// What is remembered can be read, says the same, and can be resumed.
+    fn look(&self) -> Result<()> {
+        let saved = Saved {
+            memory: self.director.memory(),
+            ..Saved::default()
+        };
+        let told = journal::read(&saved.text()?);
+        ensure!(told.faults.is_empty(), "{:?}", told.faults);
+        ensure!(told.saved.memory == saved.memory, "remembered otherwise");
+        let resumed = resumed(told.saved)?;
+        ensure!(
+            resumed.memory().changes == saved.memory.changes,
+            "resumed otherwise"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask fuzz`: requests to the API and saved states, made at random from a seed, against
+//! the code that has to take them.
+//!
+//! Each run is one request or one damaged journal. A run that fails names the seed that makes it
+//! again alone.
+
+mod api;
+mod state;
+mod words;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+/// What to try, how often, and from which seed.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// What is tried; all if none is named.
+    targets: Vec<Target>,
+    /// How many runs of each.
+    #[arg(long, default_value_t = 1_000_000)]
+    runs: u64,
+    /// Where to begin. A failure names the seed of its round.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// Requests to the API, in any order, against a director.
+    Api,
+    /// Journals with damage.
+    State,
+}
+
+/// Requests or journals of one round: they share a director.
+const ROUND: u64 = 1000;
+
+/// Does it.
+pub fn run(options: &Options) -> Result<()> {
+    let targets = match options.targets.as_slice() {
+        [] => &[Target::Api, Target::State][..],
+        named => named,
+    };
+    for target in targets {
+        let begun = Instant::now();
+        let mut runs = 0;
+        let mut taken = 0;
+        for seed in options.seed.. {
+            if runs >= options.runs {
+                break;
+            }
+            let count = ROUND.min(options.runs - runs);
+            let round = std::panic::catch_unwind(|| match target {
+                Target::Api => api::round(seed, count),
+                Target::State => state::round(seed, count),
+            });
+            match round {
+                Ok(done) => taken += done?,
+                Err(_) => bail!("{target:?}: a panic; again by --seed {seed} --runs {count}"),
+            }
+            runs += count;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        println!(
+            "{target:?}: {runs} runs in {seconds:.1} s, {:.0} a second; {taken} were taken",
+            runs as f64 / seconds.max(0.001)
+        );
+    }
+    Ok(())
+}
+
+/// A short run, with the tests.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_at_random_end_nothing_and_some_are_taken() {
+        let taken: u64 = (1..=4).map(|seed| api::round(seed, 500).unwrap()).sum();
+        assert!(taken > 100, "{taken} of 2000");
+    }
+
+    #[test]
+    fn damaged_journals_are_read_and_resumed() {
+        let taken: u64 = (1..=4).map(|seed| state::round(seed, 100).unwrap()).sum();
+        assert!(taken > 100, "{taken} records");
+    }
+}
