@@ -14,6 +14,7 @@ use shunt_datapath::sweep::pause;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{info, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -21,6 +22,7 @@ use crate::api;
 use crate::kernel::heap;
 use crate::kernel::object;
 use crate::kernel::place::Place;
+use crate::kernel::presence;
 use crate::kernel::replay::Replay;
 use crate::log::Log;
 use crate::memory::{self, Recalled};
@@ -32,6 +34,10 @@ use crate::socket;
 /// How often the servers of large pools with the least load are laid in front.
 const COMPILE: Duration = Duration::from_millis(5);
 
+/// How often devices are looked at of which nobody tells that they are different.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often what namespaces left that are gone is looked for.
+const FAREWELL: Duration = Duration::from_secs(60);
 /// How often the watchdog hears that the loop goes round.
 const WORD: Duration = Duration::from_secs(2);
 /// How long the end waits for the log to be written.
@@ -91,6 +97,7 @@ async fn run(options: Options) -> Result<()> {
     if object.is_foreign {
         recalled = Recalled::default();
     }
+    presence::sweep(&place);
     let adopted = object.adopted;
     if adopted && object.made.capacity != options.capacity() {
         warn!(
@@ -188,10 +195,10 @@ impl Loop {
     async fn turn(mut self) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot hear signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear signals")?;
-        let mut sweeps = tokio::time::interval(pause(Duration::ZERO));
-        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut compiles = tokio::time::interval(COMPILE);
-        compiles.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweeps = beat(pause(Duration::ZERO));
+        let mut compiles = beat(COMPILE);
+        let mut looks = beat(LOOK);
+        let mut farewells = beat(FAREWELL);
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
         let mut told = false;
@@ -233,11 +240,12 @@ impl Loop {
                 _ = compiles.tick(), if self.shell.has_short_lists() => {
                     self.shell.compile_short_lists();
                 }
+                _ = looks.tick() => self.shell.look_at_devices(),
+                _ = farewells.tick() => presence::sweep(&self.shell.place),
                 _ = samples.tick() => {
                     if sample.is_none() && !self.shell.is_taking_samples() {
                         sample = Some(self.shell.sample());
                     }
-                    self.shell.attach_again();
                 }
                 () = tokio::time::sleep_until(wait.into()) => {
                     self.shell.network(shunt_control::network::Input::Tick);
@@ -268,6 +276,13 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// A clock that waits as long again when it was heard late.
+fn beat(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// The result of what is done beside the task; never if there is nothing.

@@ -31,6 +31,7 @@ use crate::kernel::callers;
 use crate::kernel::clock;
 use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
+use crate::kernel::ports::Ports;
 use crate::kernel::rcu;
 use crate::kernel::succession;
 use crate::kernel::sweep::{self, Look};
@@ -52,6 +53,7 @@ pub struct Shell {
     tables: Tables,
     director: Director,
     attachments: Attachments,
+    ports: Ports,
     prober: Prober,
     begun: Instant,
     /// Counters of servers that were deleted, which their service still counts.
@@ -142,6 +144,7 @@ impl Shell {
             false => Director::new(table, sizes, clock, now),
         };
         let attachments = Attachments::new(place.clone());
+        let ports = Ports::open(&place)?;
         let keeper = Keeper::new(&place, recalled.losses);
         let unclaimed = Unclaimed::new(tables.endpoints(), &tables.settings(), has_orphans);
         let mut shell = Self {
@@ -151,6 +154,7 @@ impl Shell {
             tables,
             director,
             attachments,
+            ports,
             prober,
             begun: now,
             retired: Retired::new(saved.retired),
@@ -244,9 +248,11 @@ impl Shell {
         self.keeper.refusal(change, left).map_or(Ok(()), Err)
     }
 
-    /// Tries again with devices that could not be attached: what was in the way may be gone.
-    pub fn attach_again(&mut self) {
-        if self.known && self.attachments.present().any(|device| !device.works) {
+    /// Looks whether the devices are as they shall be: nobody tells of a program that somebody took
+    /// off, of one that was in the way and is gone, or of the other end of a pair that stopped to
+    /// poll.
+    pub fn look_at_devices(&mut self) {
+        if self.known {
             self.attach();
         }
     }
@@ -254,6 +260,8 @@ impl Shell {
     fn attach(&mut self) {
         let options = &self.options;
         let wanted = self.director.devices(|link| options.setting(&link.name));
+        // Before the first frame comes: of a device that is not known any address is ours.
+        self.ports.settle(&wanted);
         let leaves = self.director.looks_at_what_leaves();
         for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
             if changed.works {

@@ -10,12 +10,12 @@ pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, nat, service_switch, switch};
 
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// The version of what connections lie in: flows, translations, calls and counts of servers, with
 /// the hashes by which their entries are found. A packet path of another [`LAYOUT`] and the same
 /// version of this takes these tables over as they are, with every connection.
-pub const CONNECTIONS: u32 = 1;
+pub const CONNECTIONS: u32 = 2;
 
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
@@ -378,7 +378,7 @@ impl Server {
         self.method == method::MASQUERADE || self.method == method::HERE
     }
 
-    /// Whether it is the director itself: packets end here anyway.
+    /// Whether it is the director itself, to which no hop leads.
     #[inline(always)]
     #[must_use]
     pub fn is_director(&self) -> bool {

@@ -244,6 +244,26 @@ pub trait Frame {
     /// The interface that the frame came by.
     fn interface(&self) -> u32;
 
+    /// Whether the kernel has found already that the frame is addressed to this machine.
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        false
+    }
+
+    /// A VLAN tag that does not lie in the frame's bytes but beside them: its two bytes as a
+    /// number, and a bit above them. 0 if there is none.
+    #[inline(always)]
+    fn beside(&self) -> u32 {
+        0
+    }
+
+    /// Takes the outermost VLAN tag off, wherever it lies. False if it cannot be done: the frame is
+    /// as it was.
+    #[inline(always)]
+    fn untag(&mut self) -> bool {
+        false
+    }
+
     /// The way of a packet from `source` to `target`, as the kernel's own rules, routes and
     /// neighbours have it. One that may not be used: they refuse such packets. Slow.
     fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<crate::entry::Ways>;

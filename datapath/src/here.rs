@@ -56,8 +56,10 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     if packet.protocol == if F::V6 { ICMPV6 } else { ICMP } {
         return Word::RELATED;
     }
-    let (Ok(ports), Some(settings)) = (walk::ports(frame, tables, packet), tables.settings())
-    else {
+    let Ok(ports) = walk::ports(frame, tables, packet) else {
+        return not_ours;
+    };
+    let Some(settings) = tables.settings() else {
         return not_ours;
     };
     let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);

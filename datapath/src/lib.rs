@@ -27,6 +27,7 @@ pub mod clamp;
 pub mod connection;
 pub mod crc;
 pub mod decap;
+pub mod device;
 pub mod endpoint;
 pub mod entry;
 pub mod family;
@@ -68,6 +69,7 @@ pub mod translation;
 pub mod tunnel;
 pub mod verdict;
 pub mod walk;
+pub mod way;
 
 #[cfg(target_endian = "big")]
 compile_error!("the packet path reads words as they lie in memory: little-endian machines only");

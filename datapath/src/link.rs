@@ -1,8 +1,8 @@
-//! The Ethernet header, and VLAN tags on their way through.
+//! The Ethernet header, and VLAN tags.
 
 use crate::entry::Ways;
 use crate::frame::Frame;
-use crate::tables::Tables;
+use crate::verdict::{Drop, Pass, Word};
 
 pub const IPV4: u16 = 0x0800u16.to_be();
 pub const IPV6: u16 = 0x86ddu16.to_be();
@@ -13,6 +13,8 @@ const SERVICE_VLAN: u16 = 0x88a8u16.to_be();
 /// Bytes of an Ethernet header without tags.
 pub const HEADER: usize = 14;
 const TAG: usize = 4;
+/// The VLAN's number in a tag.
+const IDENTIFIER: u16 = 0xfff;
 
 /// Where the network header begins, and what it is.
 #[derive(Clone, Copy, Debug)]
@@ -29,28 +31,53 @@ pub fn may_be_ip<P: Frame>(frame: &P) -> bool {
         return false;
     };
     let ethertype = header.u16::<12>();
-    ethertype == IPV4 || ethertype == IPV6 || ethertype == VLAN || ethertype == SERVICE_VLAN
+    ethertype == IPV4 || ethertype == IPV6 || is_tag(ethertype)
 }
 
-/// Reads the Ethernet header and at most two tags (802.1Q, QinQ). The tags stay where they are.
+/// Reads the Ethernet header of a frame that [`untag`] has seen.
 #[inline(always)]
-pub fn parse<P: Frame, T: Tables>(frame: &P, tables: &T) -> Option<Link> {
-    let link = tags(frame)?;
+pub fn parse<P: Frame>(frame: &P) -> Option<Link> {
+    let header = frame.view::<HEADER>(0)?;
     Some(Link {
-        l3: one_of_three(tables, link.l3),
-        ..link
+        ethertype: header.u16::<12>(),
+        l3: HEADER,
     })
 }
 
-/// The same place of a network header, so that the verifier goes on once for all three. The bounds
-/// are said by a mask: what a comparison finds out about a number Linux 6.1 and 6.12 forget where
-/// the compiler has put another copy of it aside.
 #[inline(always)]
-pub fn one_of_three<T: Tables>(tables: &T, l3: usize) -> usize {
-    HEADER.wrapping_add(tables.blur(l3.wrapping_sub(HEADER)) & (TAG | (2 * TAG)))
+fn is_tag(ethertype: u16) -> bool {
+    ethertype == VLAN || ethertype == SERVICE_VLAN
 }
 
-/// The same for programs so small that the verifier may know where the header is.
+/// A frame of a VLAN is its VLAN device's: the kernel takes the tag off there, and the device has a
+/// program of its own, if it is there at all. A tag of VLAN 0 says only how urgent the frame is
+/// (IEEE 802.1Q, 9.6), so the frame is this device's, and goes on without. `None` if it does.
+#[inline(always)]
+pub fn untag<P: Frame>(frame: &mut P) -> Option<Word> {
+    let header = frame.view::<HEADER>(0)?;
+    let beside = frame.beside();
+    let (tag, behind) = if beside != 0 {
+        (beside as u16, header.u16::<12>())
+    } else if is_tag(header.u16::<12>()) {
+        let Some(tagged) = frame.view::<{ HEADER + TAG }>(0) else {
+            return Some(Word::pass(Pass::NotIp));
+        };
+        (u16::from_be(tagged.u16::<14>()), tagged.u16::<16>())
+    } else {
+        return None;
+    };
+    if tag & IDENTIFIER != 0 || is_tag(behind) {
+        return Some(Word::pass(Pass::Tagged));
+    }
+    if frame.untag() {
+        None
+    } else {
+        Some(Word::drop(Drop::NoRoom))
+    }
+}
+
+/// Reads the Ethernet header and at most two tags (802.1Q, QinQ), which stay where they are: what a
+/// real server gets has a device below it that may leave them on.
 #[inline(always)]
 pub fn tags<P: Frame>(frame: &P) -> Option<Link> {
     let header = frame.view::<HEADER>(0)?;

@@ -343,22 +343,16 @@ fn first_state<F: Family, T: Tables, const BY: u8>(
 ) -> connection::State {
     if BY == by::ERROR {
         // Nobody has said anything yet (`ip_vs_conn_new`).
-        quoted(packet)
-    } else if packet.protocol == UDP {
-        connection::UDP_FIRST
-    } else {
-        let sctp = packet.is_sctp();
-        let none = if sctp { sctp::NONE } else { connection::NONE };
-        let none = connection::Meta::new(request.now, none, answers);
-        track::advance(
-            tables,
-            request.settings,
-            none,
-            sctp,
-            false,
-            request.ports.flags,
-        )
+        return quoted(packet);
     }
+    if packet.protocol == UDP {
+        return connection::UDP_FIRST;
+    }
+    let sctp = packet.is_sctp();
+    let none = if sctp { sctp::NONE } else { connection::NONE };
+    let none = connection::Meta::new(request.now, none, answers);
+    let flags = request.ports.flags;
+    track::advance(tables, request.settings, none, sctp, false, flags)
 }
 
 /// The state of a connection that only an ICMP error speaks of.

@@ -44,6 +44,8 @@ pub struct Packet<F: Family> {
     pub offset: u32,
     /// What its datagram is known by.
     pub fragment: u32,
+    /// The MAC address that a plain frame is for, in the low 48 bits.
+    pub mac: u64,
     /// Known to be TCP or UDP, to the compiler too: what is for others costs such a packet nothing.
     pub plain: bool,
 }
@@ -125,6 +127,7 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
         },
         offset,
         fragment: ip.u16::<4>() as u32,
+        mac: 0,
         plain: false,
     })
 }
@@ -175,6 +178,7 @@ pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
         part: Part::Whole,
         offset: 0,
         fragment: 0,
+        mac: ip.u64::<0>(),
         plain: true,
     })
 }
@@ -249,6 +253,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         part: Part::Whole,
         offset: 0,
         fragment: 0,
+        mac: 0,
         plain: false,
     };
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
@@ -299,6 +304,7 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
         part: Part::Whole,
         offset: 0,
         fragment: 0,
+        mac: ip.u64::<0>(),
         plain: true,
     })
 }

@@ -39,7 +39,7 @@ pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mt
         Bounce::TimeExceeded => Drop::Expired,
         Bounce::Reset => Drop::ServerGone,
     };
-    let Some(link) = link::parse(frame, tables) else {
+    let Some(link) = link::parse(frame) else {
         return Word::drop(silent);
     };
     let sent = if link.ethertype == link::IPV4 {

@@ -4,7 +4,7 @@
 /// cannot be read. A macro, since a closure cannot be of either family.
 macro_rules! reread {
     ($frame:expr, $tables:expr, |$packet:ident: $of:ident| $then:expr, $otherwise:expr) => {
-        if let Some(link) = $crate::link::parse($frame, $tables) {
+        if let Some(link) = $crate::link::parse($frame) {
             if link.ethertype == $crate::link::IPV4 {
                 type $of = $crate::family::V4;
                 match $crate::packet::parse4($frame, link.l3) {

@@ -2,6 +2,7 @@
 //!
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
+use crate::device::Device;
 use crate::entry::{
     Bucket4, Bucket6, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings, Traffic,
     Ways,
@@ -135,6 +136,9 @@ pub trait Tables {
 
     /// Runs [`crate::schedule::pick`] for this service; in the kernel as a function of its own.
     fn schedule(&self, service: u32, client: Client) -> u32;
+
+    /// What is known of the device that has this place.
+    fn device(&self, place: u32) -> Option<&Device>;
 
     fn hop(&self, id: u32) -> Option<&Hop>;
     /// The hop that leads to a client, by the daemon's prepared routes; 0 if none is prepared.

@@ -32,7 +32,7 @@ const GRE_CHECKSUM_BYTES: u32 = 4;
 /// function of its own.
 #[inline(always)]
 pub fn wrap<P: Frame, T: Tables>(frame: &mut P, tables: &T, id: u32) -> Word {
-    let (Some(server), Some(link)) = (tables.server(id), link::parse(frame, tables)) else {
+    let (Some(server), Some(link)) = (tables.server(id), link::parse(frame)) else {
         return Word::drop(Drop::Internal);
     };
     if link.ethertype == link::IPV4 {
@@ -115,7 +115,7 @@ fn outer<F: Family, P: Frame, T: Tables>(
     // The verifier goes on once for all lengths; it is told again that they are short ones. By
     // masks: what it knows of a range is lost on Linux 6.12 when the number is compared.
     let bytes = tables.blur(ip.wrapping_add(own as usize)) & 0x3f;
-    let l3 = link::one_of_three(tables, packet.l3);
+    let l3 = packet.l3;
     let over = if gue { Over::Udp } else { Over::Gre };
     if !frame.open(l3, bytes, Room::Tunnel { v6, over }) {
         return None;

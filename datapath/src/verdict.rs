@@ -76,6 +76,10 @@ pub enum Pass {
     /// A later fragment whose first one has not come, and that could not be set aside or has been
     /// for long enough.
     LostFragment = 8,
+    /// To another machine's MAC address, or to those of many.
+    OtherHost = 9,
+    /// Of a VLAN: the VLAN's device sees it without the tag, if there is one.
+    Tagged = 10,
 }
 
 /// What kind of answer is sent.
@@ -135,6 +139,9 @@ pub enum Drop {
     Untranslatable = 17,
     /// A packet for a service with calls that has no Call-ID.
     NoCallId = 18,
+    /// XDP cannot send by that device, and the driver of the one that it came by does not let a
+    /// frame be handed on to tc. The shell's own: the walk never says it.
+    NotCarried = 19,
 }
 
 /// Things worth a number that are no verdict.
@@ -159,9 +166,9 @@ pub enum Note {
     CallerServed = 7,
 }
 
-const PASSES: u32 = 9;
+const PASSES: u32 = 11;
 const BOUNCES: u32 = 4;
-const DROPS: u32 = 19;
+const DROPS: u32 = 20;
 const NOTES: u32 = 8;
 const SENT: u32 = PASSES;
 const HELD: u32 = SENT.saturating_add(1);

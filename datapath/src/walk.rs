@@ -7,8 +7,9 @@ use crate::addressed;
 use crate::call;
 use crate::claim;
 use crate::connection::{self, flag};
+use crate::device;
 use crate::entry::{
-    NONE, Server, Settings, Ways, endpoint_word, fate, kind, nat, server_flag, service_flag,
+    NONE, Server, Settings, endpoint_word, fate, kind, nat, server_flag, service_flag,
     service_switch, with_port,
 };
 use crate::family::{Family, V4, V6};
@@ -28,6 +29,7 @@ pub use crate::traffic::{count_connection, count_in, count_out};
 use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
+pub use crate::way::{known_way, way_back};
 
 /// What becomes of this frame, to the end. In the kernel the steps behind [`walk`] are
 /// functions of their own, so that the verifier sees each alone.
@@ -118,6 +120,9 @@ fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Wo
 /// may be ours are left to [`rest`], which in the kernel is a program of its own.
 #[inline(always)]
 pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+    if frame.beside() != 0 {
+        return Word::REST;
+    }
     if let Some(packet) = packet::plain4(frame) {
         return transport::<V4, P, T>(frame, tables, &packet);
     }
@@ -134,7 +139,13 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 /// The same for any frame that may be one of ours.
 #[inline(always)]
 pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let Some(link) = link::parse(frame, tables) else {
+    if !device::is_ours(frame, tables) {
+        return Word::pass(Pass::OtherHost);
+    }
+    if let Some(verdict) = link::untag(frame) {
+        return verdict;
+    }
+    let Some(link) = link::parse(frame) else {
         return Word::pass(Pass::NotIp);
     };
     let verdict = match link.ethertype {
@@ -198,6 +209,9 @@ fn transport<F: Family, P: Frame, T: Tables>(
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
     let service = addressed::service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
+        if device::is_foreign(frame, tables, packet) {
+            return Word::pass(Pass::OtherHost);
+        }
         if packet.part == Part::First {
             frame.first(tables);
         }
@@ -207,6 +221,9 @@ fn transport<F: Family, P: Frame, T: Tables>(
         let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
         let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
         if endpoint != NONE {
+            if device::is_foreign(frame, tables, packet) {
+                return Word::pass(Pass::OtherHost);
+            }
             if packet.part == Part::First {
                 frame.first(tables);
             }
@@ -446,43 +463,6 @@ pub fn tell<F: Family, T: Tables>(
     let state = track::follow(tables, settings, meta, heard, true);
     track::note::<F, T>(tables, &mut entry, state, now, true);
     Some(entry.meta())
-}
-
-/// The way to a client: by its prepared hop, or as the kernel's rules and routes have it for a
-/// packet from the address that the client knows, or where its own packets came from. Where the
-/// kernel refuses there is none.
-#[inline(always)]
-pub fn way_back<F: Family, P: Frame, T: Tables>(
-    frame: &P,
-    tables: &T,
-    hop: u32,
-    from: F::Address,
-    client: F::Address,
-) -> Option<Ways> {
-    if let Some(ways) = prepared(tables, hop) {
-        return Some(ways);
-    }
-    tables.count(Note::RouteAsked.counter());
-    match frame.route(F::V6, F::words(from), F::words(client)) {
-        Some(ways) if ways.is_usable() => Some(ways),
-        Some(_) => None,
-        None => tables.learned(F::words(client)),
-    }
-}
-
-/// The same without asking the kernel's routes: Linux 6.1 leaves the rare parts no stack for it.
-#[inline(always)]
-pub fn known_way<F: Family, T: Tables>(tables: &T, hop: u32, client: F::Address) -> Option<Ways> {
-    prepared(tables, hop).or_else(|| tables.learned(F::words(client)))
-}
-
-#[inline(always)]
-fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
-    if hop == 0 {
-        return None;
-    }
-    let ways = tables.hop(hop)?.ways;
-    if ways.is_usable() { Some(ways) } else { None }
 }
 
 #[inline(always)]

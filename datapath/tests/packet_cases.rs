@@ -8,8 +8,11 @@ mod cases;
 
 use std::fmt::Write;
 
-use cases::{Case, Step};
-use shunt_datapath::host::Hook;
+use cases::packet::{Packet, UDP, opening};
+use cases::{Case, Step, farm};
+use shunt_datapath::entry::method;
+use shunt_datapath::host::{Hook, HostFrame};
+use shunt_datapath::verdict::{Pass, Verdict};
 
 #[test]
 fn every_packet_becomes_what_its_case_says() {
@@ -28,6 +31,32 @@ fn every_packet_becomes_what_its_case_says() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+/// The kernel takes the outermost tag out of a socket buffer's bytes before tc sees it.
+#[test]
+fn tag_beside_a_socket_buffer_is_as_one_in_its_bytes() {
+    const PRESENT: u32 = 1 << 16;
+    let tables = farm::one(false, UDP, &farm::server(method::ROUTE, false));
+    let packet = opening(UDP, farm::client(false), farm::virtual_end(false));
+    let run = |tag: u32, packet: &Packet| {
+        let mut frame = HostFrame::new(Hook::Tc, &packet.bytes());
+        frame.beside = tag;
+        let verdict = tables.run(&mut frame);
+        (verdict, frame.beside, frame.bytes().to_vec())
+    };
+    let out = packet.clone().macs(7, 3).ttl(63).bytes();
+    let tagged = Verdict::Pass(Pass::Tagged);
+
+    let of_a_vlan = run(PRESENT | 0x2064, &packet);
+    assert_eq!(of_a_vlan, (tagged, PRESENT | 0x2064, packet.bytes()));
+    let inner = packet.clone().tags(&[0x8100]);
+    let urgent = run(PRESENT | 0x2000, &inner);
+    assert_eq!(urgent, (tagged, PRESENT | 0x2000, inner.bytes()));
+    let sent = Verdict::Send(farm::TO_SERVER);
+    for tag in [0, PRESENT, PRESENT | 0xe000] {
+        assert_eq!(run(tag, &packet), (sent, 0, out.clone()), "{tag:#x}");
+    }
 }
 
 fn run(mut case: Case, hook: Hook, faults: &mut Vec<String>) -> usize {

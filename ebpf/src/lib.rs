@@ -18,6 +18,10 @@ pub const CALL: u32 = 3;
 pub const QUOTED: u32 = 4;
 /// The place of the program for ESP and AH.
 pub const SECURED: u32 = 5;
+/// The place of tc's first program, for frames that had no Ethernet header.
+pub const FIRST: u32 = 6;
+/// How many places there are.
+pub const PROGRAMS: u32 = 7;
 /// The programs behind each hook's first one, by what their names end with.
 pub const LATER: [(&str, u32); 6] = [
     ("rest", REST),
@@ -34,7 +38,7 @@ pub const LATER: [(&str, u32); 6] = [
 struct Aligned<Bytes: ?Sized>(Bytes);
 
 /// The director: `director_xdp`, `director_tc`, each with those of [`LATER`], `director_leave`,
-/// `director_clock`.
+/// `director_bare`, `director_handed`, `director_clock`.
 #[cfg(not(target_arch = "bpf"))]
 pub static DIRECTOR: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/director.o"));

@@ -91,7 +91,6 @@ const KNOWN: [Known; 6] = [
         files: &[
             "control/src/director/entries.rs",
             "control/src/director/fate.rs",
-            "control/src/director/freed.rs",
             "control/src/director/ids.rs",
             "control/src/director/left.rs",
             "control/src/director/marks.rs",
@@ -106,7 +105,6 @@ const KNOWN: [Known; 6] = [
         files: &[
             "daemon/src/kernel/callers.rs",
             "daemon/src/kernel/object.rs",
-            "daemon/src/kernel/succession.rs",
         ],
         reason: "the programs of callers are loaded with the others",
     },
@@ -114,6 +112,7 @@ const KNOWN: [Known; 6] = [
         files: &[
             "datapath/src/addressed.rs",
             "datapath/src/connection.rs",
+            "datapath/src/device.rs",
             "datapath/src/entry.rs",
             "datapath/src/family.rs",
             "datapath/src/flows.rs",
@@ -167,6 +166,7 @@ const KNOWN: [Known; 6] = [
             "ebpf/src/shell/calls.rs",
             "ebpf/src/shell/maps.rs",
             "ebpf/src/shell/parts.rs",
+            "ebpf/src/shell/ports.rs",
             "ebpf/src/shell/skb.rs",
             "ebpf/src/shell/xdp.rs",
         ],

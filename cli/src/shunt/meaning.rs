@@ -2,7 +2,7 @@
 //! more.
 
 /// The names are those of the packet path (`datapath/src/verdict.rs`). A test compares them.
-const MEANINGS: [(&str, &str); 42] = [
+const MEANINGS: [(&str, &str); 45] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -30,6 +30,8 @@ const MEANINGS: [(&str, &str); 42] = [
         "pass-lost-fragment",
         "a later fragment whose first one did not come",
     ),
+    ("pass-other-host", "to another machine's MAC address"),
+    ("pass-tagged", "of a VLAN, whose own device sees it"),
     ("sent", "forwarded"),
     (
         "held",
@@ -102,6 +104,10 @@ const MEANINGS: [(&str, &str); 42] = [
     (
         "no-call-id",
         "a packet without a Call-ID, for a service with the SIP engine",
+    ),
+    (
+        "not-carried",
+        "XDP cannot send it, and the driver has no room for a note",
     ),
     ("opened", "a connection got an entry"),
     ("untracked", "forwarded by hash without an entry: no room"),

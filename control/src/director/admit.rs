@@ -317,8 +317,7 @@ fn refuse(text: String) -> Result<(), Refusal> {
 fn no_room() -> Result<(), Refusal> {
     refuse(
         "the packet path has no room for another service or server; start shuntd with larger \
-         tables \
-         (--services, --servers, --pool-words)"
+         tables (--services, --servers, --pool-words)"
             .to_owned(),
     )
 }

@@ -9,13 +9,12 @@ use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::addresses::Addresses;
 use super::entries;
-pub use super::freed::Freed;
 use super::marks::Place;
 use super::numbers::Numbers;
 use super::remember::Nobodys;
 pub use super::sizes::Sizes;
 pub use super::slots::{
-    NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
+    Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
 };
 
 /// A NAT endpoint that has an id.

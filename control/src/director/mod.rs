@@ -11,7 +11,6 @@ mod apply;
 mod calls;
 mod entries;
 pub mod fate;
-mod freed;
 mod hops;
 mod ids;
 mod left;

@@ -72,6 +72,7 @@ fn link() -> [Input; 2] {
         master: None,
         loopback: false,
         ethernet: true,
+        bare: false,
         without_arp: false,
     };
     let route = Entry {

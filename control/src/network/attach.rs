@@ -40,13 +40,45 @@ pub fn choose(link: &Link, setting: Setting) -> Choice {
     let (hooks, why): (&'static [Hook], String) = match setting {
         Setting::Off => (&[], "switched off by configuration".into()),
         // The programs read an Ethernet header; a loopback frame has one, of zeros.
-        _ if !link.ethernet && !link.loopback => (&[], "carries no Ethernet frames".into()),
+        _ if !link.ethernet && !link.loopback && !link.bare => (
+            &[],
+            "carries neither Ethernet frames nor bare IP packets".into(),
+        ),
+        Setting::XdpNative | Setting::XdpGeneric | Setting::Tc if link.bare => (
+            &[Hook::Tc],
+            "its frames have no Ethernet header, so tc alone can".into(),
+        ),
         Setting::XdpNative => (&[Hook::XdpNative], "set by configuration".into()),
         Setting::XdpGeneric => (&[Hook::XdpGeneric], "set by configuration".into()),
         Setting::Tc => (&[Hook::Tc], "set by configuration".into()),
         Setting::Auto => automatic(link),
     };
     Choice { hooks, why }
+}
+
+/// Whether XDP can send frames by a device: what the kernel takes for it and then drops is no way.
+/// `features` are those that the kernel names (`NETDEV_A_DEV_XDP_FEATURES`, Linux 6.3); a veth's
+/// change with its other end's. Without them, a network card is believed to, and nothing else.
+#[must_use]
+pub fn is_port(link: &Link, features: Option<u64>) -> bool {
+    /// `NETDEV_XDP_ACT_NDO_XMIT`.
+    const SENDS: u64 = 1 << 2;
+    if !link.ethernet || link.loopback {
+        return false;
+    }
+    match (link.kind.as_deref(), features) {
+        // They have the features of the devices below them, but do not send themselves.
+        (Some("bond" | "team"), _) => false,
+        (_, Some(features)) => features & SENDS != 0,
+        (kind, None) => kind.is_none(),
+    }
+}
+
+/// Whether a frame must go back by a redirect. The other end of a veth pair sees what `XDP_TX`
+/// sends only if it has an XDP program itself.
+#[must_use]
+pub fn goes_back_by_redirect(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
 }
 
 fn automatic(link: &Link) -> (&'static [Hook], String) {

@@ -23,6 +23,8 @@ pub struct Link {
     pub loopback: bool,
     /// Its frames begin with an Ethernet header.
     pub ethernet: bool,
+    /// Its frames are IP packets without a header in front: tun, WireGuard, PPP, IP tunnels.
+    pub bare: bool,
     /// The kernel resolves no neighbours here: point-to-point links, or told so.
     pub without_arp: bool,
 }

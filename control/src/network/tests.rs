@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::attach::{Choice, Hook, Setting, choose};
+use super::attach::{Choice, Hook, Setting, choose, goes_back_by_redirect, is_port};
 use super::neighbours::State;
 use super::objects::{Kind as Means, Object};
 use super::probes::{FIRST_WAIT, LONGEST_WAIT, REFRESH};
@@ -235,6 +235,7 @@ fn link_that_needs_no_neighbour_has_no_hardware_addresses() {
     let mut net = on_one_link();
     net.hear(Input::LinkChanged(Link {
         ethernet: false,
+        bare: false,
         without_arp: true,
         ..link(2)
     }));
@@ -734,6 +735,7 @@ fn automatic_attachment_takes_the_devices_that_receive_ethernet_frames() {
         auto(&Link {
             loopback: true,
             ethernet: false,
+            bare: false,
             ..link(1)
         }),
         none
@@ -755,11 +757,69 @@ fn automatic_attachment_takes_the_devices_that_receive_ethernet_frames() {
     assert_eq!(
         auto(&Link {
             ethernet: false,
+            bare: false,
             ..of_kind("tun")
         }),
         none
     );
     assert_eq!(auto(&of_kind("dummy")), none);
+}
+
+#[test]
+fn device_without_ethernet_headers_is_attached_by_tc_whatever_is_set() {
+    let tunnel = Link {
+        ethernet: false,
+        bare: true,
+        kind: Some("wireguard".into()),
+        ..link(2)
+    };
+    for setting in [
+        Setting::Auto,
+        Setting::Tc,
+        Setting::XdpNative,
+        Setting::XdpGeneric,
+    ] {
+        assert_eq!(choose(&tunnel, setting).hooks, [Hook::Tc], "{setting:?}");
+    }
+    assert_eq!(choose(&tunnel, Setting::Off).hooks.len(), 0);
+}
+
+#[test]
+fn xdp_sends_by_devices_that_say_so_and_by_no_other() {
+    const SENDS: u64 = 1 << 2;
+    let of_kind = |kind: &str| Link {
+        kind: Some(kind.into()),
+        ..link(2)
+    };
+    let bare = Link {
+        ethernet: false,
+        bare: true,
+        ..link(2)
+    };
+    let loopback = Link {
+        loopback: true,
+        ethernet: false,
+        ..link(2)
+    };
+
+    assert!(is_port(&link(2), Some(SENDS)));
+    assert!(is_port(&of_kind("veth"), Some(SENDS | 3)));
+    // What drivers of network cards can do, an older kernel does not say.
+    assert!(is_port(&link(2), None));
+    for none in [&link(2), &of_kind("veth"), &of_kind("bridge")] {
+        assert!(!is_port(none, Some(3)), "{none:?}");
+    }
+    for kind in ["veth", "bridge", "vlan", "macvlan", "vxlan", "tun"] {
+        assert!(!is_port(&of_kind(kind), None), "{kind}");
+    }
+    for kind in ["bond", "team"] {
+        assert!(!is_port(&of_kind(kind), Some(SENDS)), "{kind}");
+    }
+    for none in [&bare, &loopback] {
+        assert!(!is_port(none, Some(SENDS)), "{none:?}");
+    }
+    assert!(goes_back_by_redirect(&of_kind("veth")));
+    assert!(!goes_back_by_redirect(&link(2)));
 }
 
 #[test]
@@ -776,12 +836,13 @@ fn setting_of_a_device_overrides_the_automatic_choice_but_not_its_frames() {
     assert_eq!(set(Setting::Off).len(), 0);
     let tunnel = Link {
         ethernet: false,
+        bare: false,
         ..link(2)
     };
     let Choice { hooks, why } = choose(&tunnel, Setting::Tc);
     assert_eq!(
         (hooks.len(), why.as_str()),
-        (0, "carries no Ethernet frames")
+        (0, "carries neither Ethernet frames nor bare IP packets")
     );
 }
 
@@ -1000,6 +1061,7 @@ fn link(index: u32) -> Link {
         master: None,
         loopback: false,
         ethernet: true,
+        bare: false,
         without_arp: false,
     }
 }

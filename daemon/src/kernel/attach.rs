@@ -5,14 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{TcAttachType, XdpMode, tc};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use shunt_control::network::Link;
 use shunt_control::network::attach::{Choice, Hook};
 
+use tracing::debug;
+
+use super::hanging;
 use super::object::Object;
 use super::place::Place;
 
@@ -23,6 +27,12 @@ pub struct Attached {
     pub index: u32,
     pub hook: String,
     pub works: bool,
+    /// By which hook, if it works.
+    by: Option<Hook>,
+    /// Another program keeps us from a hook that comes before.
+    kept_off: bool,
+    /// The loopback device, where nobody misses a hook that cannot be.
+    loopback: bool,
 }
 
 /// What hangs where.
@@ -48,8 +58,18 @@ impl Attachments {
         self.present.values()
     }
 
-    /// Brings every device to what was chosen for it, and looks at what `leaves` there, or no
-    /// longer. Says what changed.
+    /// What an operator should look at.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let troubled = |device: &&Attached| !device.loopback && (!device.works || device.kept_off);
+        self.present
+            .values()
+            .filter(troubled)
+            .map(|device| format!("device {}: {}", device.name, device.hook))
+    }
+
+    /// Brings every device to what was chosen for it. Says what changed. What hung on a device and
+    /// was taken off by somebody is hung on it again, and a place that was another program's is
+    /// tried again: nobody tells of either. What `leaves` is looked at too, or no longer.
     pub fn settle(
         &mut self,
         object: &mut Object,
@@ -60,25 +80,46 @@ impl Attachments {
         let indices: Vec<u32> = wanted.iter().map(|(link, _)| link.index).collect();
         self.forget_all_but(&indices);
         for (link, choice) in wanted {
-            let works = self
-                .present
-                .get(&link.index)
-                .is_some_and(|present| present.works);
             if choice.hooks.is_empty() {
                 self.detach(link.index);
                 continue;
             }
             self.look_at_what_leaves(object, link, leaves);
-            if works {
-                continue;
-            }
-            let attached = self.attach(object, link, choice);
+            let attached = match self.present.get(&link.index) {
+                Some(present) if self.stands(present, link, choice) => Attached {
+                    name: link.name.clone(),
+                    ..present.clone()
+                },
+                _ => self.attach(object, link, choice),
+            };
             if self.present.get(&link.index) != Some(&attached) {
                 changed.push(attached.clone());
             }
             self.present.insert(link.index, attached);
         }
         changed
+    }
+
+    /// Whether a device is attached as it shall be.
+    fn stands(&self, present: &Attached, link: &Link, choice: &Choice) -> bool {
+        let Some(hook) = present.by.filter(|hook| choice.hooks.contains(hook)) else {
+            return false;
+        };
+        !present.kept_off && self.pins(link.index, hook).all(|pin| hangs(&pin, link))
+    }
+
+    /// The pins of a hook's links.
+    fn pins(&self, index: u32, hook: Hook) -> impl Iterator<Item = PathBuf> {
+        let beside = match hook {
+            Hook::XdpNative | Hook::XdpGeneric => Some(self.handed(index)),
+            Hook::Tc => None,
+        };
+        [self.pin(index, hook)].into_iter().chain(beside)
+    }
+
+    /// The pin of what takes frames that XDP cannot send.
+    fn handed(&self, index: u32) -> PathBuf {
+        self.place.pins.join(format!("link-{index}-handed"))
     }
 
     fn pin(&self, index: u32, hook: Hook) -> PathBuf {
@@ -111,8 +152,18 @@ impl Attachments {
         self.present.remove(&index);
         self.leaving.remove(&index);
         let _ = fs::remove_file(self.pin_of_leaving(index));
-        for hook in [Hook::XdpNative, Hook::XdpGeneric, Hook::Tc] {
-            let _ = fs::remove_file(self.pin(index, hook));
+        self.leave_only(index, None);
+    }
+
+    /// Takes away what hangs on a device by other hooks than this one.
+    fn leave_only(&self, index: u32, hook: Option<Hook>) {
+        for other in [Hook::XdpNative, Hook::XdpGeneric, Hook::Tc] {
+            if hook != Some(other) {
+                let _ = fs::remove_file(self.pin(index, other));
+            }
+        }
+        if hook.is_none_or(|hook| hook == Hook::Tc) {
+            let _ = fs::remove_file(self.handed(index));
         }
     }
 
@@ -153,22 +204,34 @@ impl Attachments {
 
     fn attach(&self, object: &mut Object, link: &Link, choice: &Choice) -> Attached {
         let mut why = Vec::new();
+        let mut kept_off = false;
         for hook in choice.hooks {
-            let adopted = self.adopt(object, link, *hook);
-            let result = match adopted {
-                Some(Ok(())) => Ok(()),
-                _ => self.hang(object, link, *hook),
-            };
-            match result {
+            match self.hang(object, link, *hook) {
                 Ok(()) => {
+                    self.leave_only(link.index, Some(*hook));
+                    let note = if kept_off {
+                        why.join("; ")
+                    } else {
+                        String::new()
+                    };
                     return Attached {
                         name: link.name.clone(),
                         index: link.index,
-                        hook: name(*hook).to_owned(),
+                        hook: match note.is_empty() {
+                            true => name(*hook).to_owned(),
+                            false => format!("{} (not {note})", name(*hook)),
+                        },
                         works: true,
+                        by: Some(*hook),
+                        kept_off,
+                        loopback: link.loopback,
                     };
                 }
-                Err(error) => why.push(format!("{}: {error:#}", name(*hook))),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    kept_off |= error.contains(TAKEN);
+                    why.push(format!("{}: {error}", name(*hook)));
+                }
             }
         }
         Attached {
@@ -176,83 +239,126 @@ impl Attachments {
             index: link.index,
             hook: format!("not attached ({})", why.join("; ")),
             works: false,
+            by: None,
+            kept_off,
+            loopback: link.loopback,
         }
     }
 
-    /// A link that an earlier daemon left: its program is replaced by ours in one step.
-    fn adopt(&self, object: &mut Object, link: &Link, hook: Hook) -> Option<Result<()>> {
-        let path = self.pin(link.index, hook);
-        if !path.exists() {
-            return None;
-        }
-        let mut renew = || -> Result<()> {
-            let pinned = PinnedLink::from_pin(&path)?;
-            let held = FdLink::from(pinned);
-            match hook {
-                Hook::XdpNative | Hook::XdpGeneric => {
-                    let id = object.xdp.attach_to_link(held.try_into()?)?;
-                    // The pin holds the link; ours is only let go.
-                    let link = object.xdp.take_link(id)?;
-                    drop(FdLink::try_from(link)?);
-                }
-                Hook::Tc => {
-                    let id = object.tc.attach_to_link(held.try_into()?)?;
-                    let link = object.tc.take_link(id)?;
-                    drop(FdLink::try_from(link)?);
-                }
-            }
-            Ok(())
-        };
-        let result = renew();
-        if let Err(error) = &result {
-            tracing::debug!(
-                device = link.name,
-                ?error,
-                "link of an earlier daemon not taken over"
-            );
-            // The kernel took the link away with an earlier device of this index.
-            let _ = fs::remove_file(&path);
-        }
-        Some(result)
-    }
-
+    /// Hangs the packet path on a device. XDP is there only with what takes what it cannot send:
+    /// else such frames would go to the machine's own stack, half done.
     fn hang(&self, object: &mut Object, link: &Link, hook: Hook) -> Result<()> {
-        let path = self.pin(link.index, hook);
         match hook {
             Hook::XdpNative | Hook::XdpGeneric => {
-                let mode = if hook == Hook::XdpNative {
-                    XdpMode::Driver
-                } else {
-                    XdpMode::Skb
-                };
-                let id = object
-                    .xdp
-                    .attach_to_if_index(link.index, mode)
-                    .map_err(|error| explain(&error, &link.name))?;
-                let held = FdLink::try_from(object.xdp.take_link(id)?)?;
-                held.pin(&path).context("cannot pin the link")?;
+                let handed = self.handed(link.index);
+                hang_tc(&mut object.handed, "director_handed", link, &handed)?;
+                let pin = self.pin(link.index, hook);
+                hang_xdp(&mut object.xdp, link, hook, &pin)
             }
             Hook::Tc => {
-                // Before Linux 6.6 there is no link to pin: a filter of the device's own stays by
-                // itself, so one of an earlier daemon goes first.
-                let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Ingress, "director_tc");
-                let _ = tc::qdisc_add_clsact(&link.name);
-                let id = object
-                    .tc
-                    .attach(&link.name, TcAttachType::Ingress)
-                    .map_err(|error| explain(&error, &link.name))?;
-                let taken = object.tc.take_link(id)?;
-                if <&FdLink>::try_from(&taken).is_err() {
-                    std::mem::forget(taken);
-                    return Ok(());
+                let pin = self.pin(link.index, hook);
+                if link.bare {
+                    hang_tc(&mut object.bare, "director_bare", link, &pin)
+                } else {
+                    hang_tc(&mut object.tc, "director_tc", link, &pin)
                 }
-                FdLink::try_from(taken)?
-                    .pin(&path)
-                    .context("cannot pin the link")?;
             }
         }
-        Ok(())
     }
+}
+
+/// Whether a link still hangs on its device. Before Linux 6.6 tc has none, and its filter is taken
+/// to be where it was put.
+fn hangs(pin: &Path, link: &Link) -> bool {
+    match hanging::interface(pin) {
+        Ok(interface) => interface == link.index,
+        Err(error) => error.kind() == ErrorKind::NotFound && !has_links(),
+    }
+}
+
+/// Whether programs of tc hang by links (tcx).
+fn has_links() -> bool {
+    aya::util::KernelVersion::current()
+        .is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0))
+}
+
+/// The programs of tc that see whole devices, which must not see what XDP has seen.
+const WALKS: [&str; 2] = ["director_tc", "director_bare"];
+
+fn hang_xdp(program: &mut Xdp, link: &Link, hook: Hook, pin: &Path) -> Result<()> {
+    if !has_links() {
+        for name in WALKS {
+            let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Ingress, name);
+        }
+    }
+    if adopt(pin, link, |held| {
+        let id = program.attach_to_link(held.try_into()?)?;
+        // The pin holds the link; ours is only let go.
+        drop(FdLink::try_from(program.take_link(id)?)?);
+        Ok(())
+    }) {
+        return Ok(());
+    }
+    let mode = if hook == Hook::XdpNative {
+        XdpMode::Driver
+    } else {
+        XdpMode::Skb
+    };
+    let id = program
+        .attach_to_if_index(link.index, mode)
+        .map_err(|error| explain(&error, &link.name))?;
+    let held = FdLink::try_from(program.take_link(id)?)?;
+    held.pin(pin).context("cannot pin the link")?;
+    Ok(())
+}
+
+fn hang_tc(program: &mut SchedClassifier, name: &str, link: &Link, pin: &Path) -> Result<()> {
+    if adopt(pin, link, |held| {
+        let id = program.attach_to_link(held.try_into()?)?;
+        drop(FdLink::try_from(program.take_link(id)?)?);
+        Ok(())
+    }) {
+        return Ok(());
+    }
+    // Before Linux 6.6 there is no link to pin: a filter of the device's own stays by itself, so
+    // one of an earlier daemon goes first.
+    let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Ingress, name);
+    let _ = tc::qdisc_add_clsact(&link.name);
+    let id = program
+        .attach(&link.name, TcAttachType::Ingress)
+        .map_err(|error| explain(&error, &link.name))?;
+    let taken = program.take_link(id)?;
+    if <&FdLink>::try_from(&taken).is_err() {
+        std::mem::forget(taken);
+        return Ok(());
+    }
+    let held = FdLink::try_from(taken)?;
+    held.pin(pin).context("cannot pin the link")?;
+    Ok(())
+}
+
+/// Takes over a link that an earlier daemon left: its program is replaced by ours in one step. One
+/// that hangs on nothing any more, or on an earlier device of this index, is removed.
+fn adopt(pin: &Path, link: &Link, renew: impl FnOnce(FdLink) -> Result<()>) -> bool {
+    if !pin.exists() {
+        return false;
+    }
+    let result = match hanging::interface(pin) {
+        Ok(interface) if interface == link.index => PinnedLink::from_pin(pin)
+            .map_err(anyhow::Error::from)
+            .and_then(|pinned| renew(FdLink::from(pinned))),
+        Ok(_) => Err(anyhow!("it hangs on nothing")),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = &result {
+        debug!(
+            device = link.name,
+            error = format!("{error:#}"),
+            "link of an earlier daemon not taken over"
+        );
+        let _ = fs::remove_file(pin);
+    }
+    result.is_ok()
 }
 
 /// A link that an earlier daemon left: its program is replaced by ours in one step.
@@ -288,6 +394,9 @@ fn name(hook: Hook) -> &'static str {
     }
 }
 
+/// How the refusal begins where the place is another program's.
+const TAKEN: &str = "another program is on";
+
 fn explain(error: &dyn std::error::Error, device: &str) -> anyhow::Error {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -297,7 +406,11 @@ fn explain(error: &dyn std::error::Error, device: &str) -> anyhow::Error {
         source = inner.source();
     }
     let hint = if text.contains("os error 16") {
-        format!("another program is on {device} already; see `ip link show {device}`")
+        format!(
+            "{TAKEN} {device}, see `ip link show {device}`; Shunt takes its place when it is gone: \
+             `ip link set dev {device} xdp off` takes it off; or give Shunt another hook: \
+             --device {device}=tc"
+        )
     } else if text.contains("os error 95") {
         "the driver does not support this hook".to_owned()
     } else {

@@ -1,7 +1,54 @@
-//! What is known of a packet path that is loaded: its sizes, its seed, its clock.
+//! What is known of a packet path: its maps, what an operator chose, and what was drawn and
+//! measured when it was made.
 
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
+use shunt_datapath::region;
+
+/// Where each hook's first program finds the one that it goes on with.
+pub(super) const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
+pub(super) const PROGRAMS_TC: &str = "PROGRAMS_TC";
+
+/// Every map of the object, by name.
+pub const MAPS: [&str; 37] = [
+    "ENDPOINTS4",
+    "ENDPOINTS6",
+    "SERVICES",
+    "WIDE_SERVICES",
+    "SERVERS",
+    "POOLS",
+    "COUNTS",
+    "STANDINGS",
+    "LOCALITIES",
+    "FLOWS4",
+    "FLOWS6",
+    "OCCUPIED4",
+    "OCCUPIED6",
+    "OCCUPIED",
+    "HOPS_TO_CLIENTS",
+    "ROUTES4",
+    "ROUTES6",
+    "ORIGINS",
+    "LEARNED",
+    "FRAGMENTS",
+    "SETTINGS",
+    "TRAFFIC",
+    "COUNTERS_OF_OUTCOMES",
+    "ALLOWANCE",
+    "HELD",
+    "CALLERS",
+    "PEERS",
+    PROGRAMS_XDP,
+    PROGRAMS_TC,
+    "TRANSLATIONS",
+    "LOCALS",
+    "HANDED",
+    "CALLS",
+    "ANSWERERS",
+    "DESKS",
+    "DEVICES",
+    "PORTS",
+];
 
 /// What an operator chooses before the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,4 +121,26 @@ impl Made {
 /// Buckets for so many entries, a power of two.
 fn buckets(entries: u32, slots: u32) -> u32 {
     entries.div_ceil(slots).next_power_of_two().max(2)
+}
+
+/// The maps whose number of entries is chosen when they are made.
+pub(super) fn sizes(made: &Made) -> [(&'static str, u32); 15] {
+    let capacity = made.capacity;
+    [
+        ("ENDPOINTS4", made.endpoint_buckets),
+        ("ENDPOINTS6", made.endpoint_buckets),
+        ("FLOWS4", made.flow4_mask() + 1),
+        ("FLOWS6", made.flow6_mask() + 1),
+        ("OCCUPIED4", region::count(made.flow4_mask())),
+        ("OCCUPIED6", region::count(made.flow6_mask())),
+        ("SERVICES", capacity.sizes.services),
+        ("SERVERS", capacity.sizes.servers),
+        ("COUNTS", capacity.sizes.servers),
+        ("STANDINGS", capacity.sizes.servers),
+        ("TRAFFIC", capacity.sizes.servers),
+        ("POOLS", capacity.sizes.pool_words),
+        ("TRANSLATIONS", capacity.translations),
+        ("CALLS", capacity.calls),
+        ("ANSWERERS", capacity.sizes.answers()),
+    ]
 }

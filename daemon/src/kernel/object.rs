@@ -18,64 +18,27 @@ use aya::maps::{Map, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, Xdp};
 use serde::Serialize;
 use shunt_datapath::entry;
-use shunt_datapath::region;
-use shunt_ebpf::LATER;
+use shunt_ebpf::{FIRST, LATER};
 use tracing::warn;
 
 use super::callers;
 use super::clock;
-pub use super::made::{Capacity, Made};
+pub use super::made::{Capacity, MAPS, Made};
+use super::made::{PROGRAMS_TC, PROGRAMS_XDP, sizes};
+use super::pins;
 use super::place::{self, Place};
+use super::presence;
 use super::succession;
-
-/// Every map of the object, by name.
-pub const MAPS: [&str; 35] = [
-    "ENDPOINTS4",
-    "ENDPOINTS6",
-    "SERVICES",
-    "WIDE_SERVICES",
-    "SERVERS",
-    "POOLS",
-    "COUNTS",
-    "STANDINGS",
-    "LOCALITIES",
-    "FLOWS4",
-    "FLOWS6",
-    "OCCUPIED4",
-    "OCCUPIED6",
-    "OCCUPIED",
-    "HOPS_TO_CLIENTS",
-    "ROUTES4",
-    "ROUTES6",
-    "ORIGINS",
-    "LEARNED",
-    "FRAGMENTS",
-    "SETTINGS",
-    "TRAFFIC",
-    "COUNTERS_OF_OUTCOMES",
-    "ALLOWANCE",
-    "HELD",
-    "CALLERS",
-    "PEERS",
-    PROGRAMS_XDP,
-    PROGRAMS_TC,
-    "TRANSLATIONS",
-    "LOCALS",
-    "HANDED",
-    "CALLS",
-    "ANSWERERS",
-    "DESKS",
-];
 
 const XDP: &str = "director_xdp";
 const TC: &str = "director_tc";
+/// tc's program for devices without Ethernet headers, which goes on with [`TC`].
+const BARE: &str = "director_bare";
+/// tc's program beside XDP, for what XDP cannot send itself.
+const HANDED: &str = "director_handed";
 const CLOCK: &str = "director_clock";
 const LEAVE: &str = "director_leave";
 const PASS: &str = "director_pass";
-/// Where each hook's first program finds the one that it goes on with.
-const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
-const PROGRAMS_TC: &str = "PROGRAMS_TC";
-
 /// A loaded packet path.
 #[derive(Debug)]
 pub struct Object {
@@ -88,6 +51,8 @@ pub struct Object {
     pub tc: SchedClassifier,
     /// For frames that leave a device.
     pub leave: SchedClassifier,
+    pub bare: SchedClassifier,
+    pub handed: SchedClassifier,
     pub clock: Xdp,
 }
 
@@ -115,15 +80,13 @@ pub fn open(
         empty(place)?;
     }
     let found = found.filter(is_ours);
-    if found.is_some() {
-        succession::find_pins(place);
+    if let Some(made) = &found {
+        succession::find_pins(place, made);
     }
-    let complete = MAPS.iter().all(|name| place.pins.join(name).exists());
+    let complete = found.as_ref().is_some_and(|made| is_complete(place, made));
     let object = match found {
-        Some(made) if complete && made.layout == entry::LAYOUT && made.build == build() => {
-            adopt(place, made)?
-        }
-        Some(made) if complete && made.layout == entry::LAYOUT => Object {
+        Some(made) if complete && made.build == build() => adopt(place, made)?,
+        Some(made) if complete => Object {
             adopted: true,
             ..load(place, made)?
         },
@@ -154,10 +117,33 @@ pub fn open(
             "notes of the packet path not written"
         );
     }
+    presence::mark(place)?;
     Ok(Object {
         is_foreign,
         ..object
     })
+}
+
+/// Whether the packet path is of our layout, and every map is pinned as the notes say.
+fn is_complete(place: &Place, made: &Made) -> bool {
+    if made.layout != entry::LAYOUT || !place.has_pins() {
+        return false;
+    }
+    match pins::unfit(&place.pins, shunt_ebpf::DIRECTOR, &MAPS, &sizes(made)) {
+        Ok(unfit) if unfit.is_empty() => true,
+        Ok(unfit) => {
+            let why: Vec<String> = unfit.into_values().collect();
+            warn!(why = why.join("; "), "pinned maps are not ours");
+            false
+        }
+        Err(error) => {
+            warn!(
+                error = format!("{error:#}"),
+                "pinned maps cannot be looked at"
+            );
+            false
+        }
+    }
 }
 
 fn read(notes: &Path) -> Option<Made> {
@@ -293,28 +279,6 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
     loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
 }
 
-/// The maps whose number of entries is chosen when they are made.
-pub(super) fn sizes(made: &Made) -> [(&'static str, u32); 15] {
-    let capacity = made.capacity;
-    [
-        ("ENDPOINTS4", made.endpoint_buckets),
-        ("ENDPOINTS6", made.endpoint_buckets),
-        ("FLOWS4", made.flow4_mask() + 1),
-        ("FLOWS6", made.flow6_mask() + 1),
-        ("OCCUPIED4", region::count(made.flow4_mask())),
-        ("OCCUPIED6", region::count(made.flow6_mask())),
-        ("SERVICES", capacity.sizes.services),
-        ("SERVERS", capacity.sizes.servers),
-        ("COUNTS", capacity.sizes.servers),
-        ("STANDINGS", capacity.sizes.servers),
-        ("TRAFFIC", capacity.sizes.servers),
-        ("POOLS", capacity.sizes.pool_words),
-        ("TRANSLATIONS", capacity.translations),
-        ("CALLS", capacity.calls),
-        ("ANSWERERS", capacity.sizes.answers()),
-    ]
-}
-
 fn load(place: &Place, mut made: Made) -> Result<Object> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
@@ -329,10 +293,8 @@ fn load(place: &Place, mut made: Made) -> Result<Object> {
         program.load().map_err(explain)?;
         pin_over(&place.pins.join(name), |path| program.pin(path))?;
     }
-    for name in [TC.to_owned(), LEAVE.to_owned()]
-        .into_iter()
-        .chain(later(TC))
-    {
+    let of_tc = [TC, BARE, HANDED, LEAVE].map(str::to_owned);
+    for name in of_tc.into_iter().chain(later(TC)) {
         let name = name.as_str();
         let program: &mut SchedClassifier = program(&mut ebpf, name)?;
         program.load().map_err(explain)?;
@@ -376,14 +338,21 @@ fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
         let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
         go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
     }
+    let classifier = |name: &str| {
+        SchedClassifier::from_pin(path(name)).context("cannot open a pinned tc program")
+    };
+    let tc = classifier(TC)?;
+    let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
+    go_on(ProgramArray::try_from(programs)?, FIRST, tc.fd()?)?;
     Ok(Object {
         made,
         adopted,
         is_foreign: false,
         xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
-        tc: SchedClassifier::from_pin(path(TC)).context("cannot open the pinned tc program")?,
-        leave: SchedClassifier::from_pin(path(LEAVE))
-            .context("cannot open the pinned program for what leaves")?,
+        tc,
+        leave: classifier(LEAVE)?,
+        bare: classifier(BARE)?,
+        handed: classifier(HANDED)?,
         clock: clock(place)?,
     })
 }

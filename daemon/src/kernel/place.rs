@@ -10,10 +10,11 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::{AccessFlags, eaccess};
@@ -145,6 +146,18 @@ impl Place {
         let _ = fs::remove_file(self.memory());
         let _ = fs::remove_file(self.runtime.join("path.json"));
         Ok(())
+    }
+}
+
+/// Takes the socket and the notes of a namespace that is gone away, unless a daemon holds them or
+/// answers there: of a namespace that got the inode, with its pins on another file system.
+pub fn forget(inode: &str) {
+    let folder = PathBuf::from(format!("/run/shunt/{inode}"));
+    let lock = fs::File::open(folder.join("lock")).ok();
+    let lock = lock.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+    let is_held = matches!(lock, Some(Err(_)));
+    if !is_held && UnixStream::connect(folder.join("api.sock")).is_err() {
+        let _ = fs::remove_dir_all(folder);
     }
 }
 

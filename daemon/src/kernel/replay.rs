@@ -41,6 +41,9 @@ const MOST: usize = 1024;
 /// What a tunnel may put in front.
 const GROWTH: usize = 64;
 
+/// What XDP puts in front of a frame that it hands on to tc: whose note it is, and the interface.
+const NOTE: usize = 8;
+
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
@@ -194,12 +197,14 @@ impl Replay {
 
     /// Runs the packet path on a fragment, and sends what it makes of it.
     fn send(&self, fragment: &Waiting) -> Result<()> {
-        let mut out = vec![0; fragment.frame.len() + GROWTH];
+        let mut out = vec![0; NOTE + fragment.frame.len() + GROWTH];
         let context = context(fragment);
+        let mut after = [0u8; 24];
         let options = TestRunOptions {
             data_in: Some(&fragment.frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
             repeat: 1,
             ..TestRunOptions::default()
         };
@@ -208,15 +213,29 @@ impl Replay {
             .test_run(options)
             .context("cannot run the packet path")?;
         out.truncate(result.data_size_out as usize);
+        let note = u32::from_ne_bytes([after[0], after[1], after[2], after[3]]) as usize == NOTE;
         let interface = match result.return_value {
+            XDP_PASS if note => {
+                let to = out.get(4..NOTE).and_then(|to| to.try_into().ok());
+                out.drain(..NOTE.min(out.len()));
+                u32::from_ne_bytes(to.unwrap_or_default())
+            }
             XDP_PASS => return self.receive(fragment),
             XDP_TX => fragment.interface,
             // The program does not say where to, but the sender's MAC address does.
             XDP_REDIRECT => owner(&out).context("no device has the MAC address to send from")?,
             _ => return Ok(()),
         };
-        let to = target(interface).context("cannot name the device")?;
-        sendto(self.socket.as_raw_fd(), &out, &to, MsgFlags::empty()).context("cannot send")?;
+        // A frame without addresses is for a device without Ethernet headers.
+        let (head, packet) = out.split_at(link::HEADER.min(out.len()));
+        let [addresses @ .., a, b] = head else {
+            return Ok(());
+        };
+        let is_bare = addresses.iter().all(|byte| *byte == 0);
+        let frame = if is_bare { packet } else { &out };
+        let ethertype = u16::from_ne_bytes([*a, *b]);
+        let to = target(interface, ethertype).context("cannot name the device")?;
+        sendto(self.socket.as_raw_fd(), frame, &to, MsgFlags::empty()).context("cannot send")?;
         Ok(())
     }
 
@@ -297,12 +316,13 @@ fn owner(frame: &[u8]) -> Option<u32> {
     })
 }
 
-/// A device as an address to send a whole frame to.
-fn target(interface: u32) -> Option<LinkAddr> {
+/// A device as an address to send a whole frame of this type to.
+fn target(interface: u32, ethertype: u16) -> Option<LinkAddr> {
     // SAFETY: plain data, for which zeros are a value.
     let mut raw: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     raw.sll_family = libc::AF_PACKET as u16;
     raw.sll_ifindex = i32::try_from(interface).ok()?;
+    raw.sll_protocol = ethertype;
     raw.sll_halen = 6;
     let length = u32::try_from(size_of::<libc::sockaddr_ll>()).ok()?;
     // SAFETY: a whole sockaddr_ll of that length.

@@ -15,7 +15,8 @@ use aya::programs::ProgramInfo;
 use shunt_datapath::entry;
 use tracing::{info, warn};
 
-use super::object::{MAPS, Made, sizes};
+use super::made::{MAPS, Made, sizes};
+use super::pins;
 use super::place::Place;
 
 /// What connections lie in. All of these are taken over, or none.
@@ -31,31 +32,36 @@ const CONNECTIONS: [&str; 6] = [
 /// Where a packet path of our own layout is put aside.
 const ASIDE: &str = "before";
 
-/// Puts pins of maps back that are missing: the programs in the kernel still use the maps.
-pub fn find_pins(place: &Place) {
-    let missing = |name: &&&str| !place.pins.join(**name).exists();
-    let missing: Vec<&str> = MAPS.iter().filter(missing).copied().collect();
+/// Puts pins of maps back that are missing, or others' under their names: the programs in the
+/// kernel still use the maps.
+pub fn find_pins(place: &Place, made: &Made) {
+    let missing = pins::unfit(&place.pins, shunt_ebpf::DIRECTOR, &MAPS, &sizes(made));
+    let missing = missing.unwrap_or_default();
     if missing.is_empty() || missing.len() == MAPS.len() {
         return;
     }
     let used = used_maps(place);
-    for name in missing {
+    for (name, why) in missing {
+        let pin = place.pins.join(name);
         // The kernel keeps fifteen bytes of a name.
         let short = name.get(..15).unwrap_or(name);
         let found = used.get(short).map(|id| MapData::from_id(*id));
-        match found.map(|map| map?.pin(place.pins.join(name)).map_err(Into::into)) {
-            Some(Ok(())) => info!(map = name, "missing pin of a map put back"),
-            Some(Err(error)) => {
-                let error: anyhow::Error = error;
-                warn!(
-                    map = name,
-                    error = format!("{error:#}"),
-                    "pin of a map not put back"
-                );
+        let put_back = |map: MapData| -> Result<()> {
+            if pin.exists() {
+                fs::remove_file(&pin)?;
             }
+            Ok(map.pin(&pin)?)
+        };
+        match found.map(|map| map.map_err(Into::into).and_then(put_back)) {
+            Some(Ok(())) => info!(map = name, why, "missing pin of a map put back"),
+            Some(Err(error)) => warn!(
+                map = name,
+                error = format!("{error:#}"),
+                "pin of a map not put back"
+            ),
             None => warn!(
                 map = name,
-                "pin of a map missing, and no program has the map"
+                why, "pin of a map missing, and no program has the map"
             ),
         }
     }
@@ -143,20 +149,12 @@ fn bring_links(from: &Path, to: &Path) {
     }
 }
 
-/// Pins what connections lie in once more, if all of it is there and of the sizes that we make.
+/// Pins what connections lie in once more, if all of it is there and as we make it.
 fn share(from: &Path, to: &Path, made: &Made) -> bool {
-    let maps = CONNECTIONS.map(|name| (name, MapData::from_pin(from.join(name))));
-    let sizes: BTreeMap<&str, u32> = sizes(made).into_iter().collect();
-    let fits = |map: &MapData, name: &str| {
-        let entries = map.info().map(|info| info.max_entries());
-        entries.is_ok_and(|entries| sizes.get(name) == Some(&entries))
-    };
-    let all_fit = maps
-        .iter()
-        .all(|(name, map)| map.as_ref().is_ok_and(|map| fits(map, name)));
-    all_fit
-        && maps.into_iter().all(|(name, map)| {
-            let pinned = map.map(|map| map.pin(to.join(name)));
+    let unfit = pins::unfit(from, shunt_ebpf::DIRECTOR, &CONNECTIONS, &sizes(made));
+    unfit.is_ok_and(|unfit| unfit.is_empty())
+        && CONNECTIONS.iter().all(|name| {
+            let pinned = MapData::from_pin(from.join(name)).map(|map| map.pin(to.join(name)));
             matches!(pinned, Ok(Ok(())))
         })
 }

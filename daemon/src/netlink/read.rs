@@ -93,6 +93,7 @@ fn link(message: LinkMessage) -> Option<Link> {
         master: None,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        bare: is_bare(message.header.link_layer_type),
         without_arp: flags.contains(LinkFlags::Noarp),
     };
     for attribute in message.attributes {
@@ -111,6 +112,22 @@ fn link(message: LinkMessage) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+/// The kinds of devices before which the kernel takes an Ethernet header off
+/// (`dev_is_mac_header_xmit`).
+fn is_bare(kind: LinkLayerType) -> bool {
+    matches!(
+        kind,
+        LinkLayerType::None
+            | LinkLayerType::Ppp
+            | LinkLayerType::Rawip
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+    )
 }
 
 fn address(message: AddressMessage) -> Option<Address> {

@@ -196,6 +196,7 @@ impl Shell {
                 "{lost} lines of the log were lost: stderr could not be written, or was not read"
             ));
         }
+        warnings.extend(self.attachments.warnings());
         warnings.extend(self.director.warnings());
         if let Some(why) = &self.callers {
             warnings.push(format!(

@@ -13,12 +13,14 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
 use shunt_datapath::call::{Call, CallKey};
+use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
     Locality, LocalityKey, OriginKey, PeerKey, Service, Settings, Traffic, Ways, locality,
 };
@@ -47,6 +49,7 @@ unsafe impl Pod for Plain<Tuple> {}
 unsafe impl Pod for Plain<Translation> {}
 unsafe impl Pod for Plain<CallKey> {}
 unsafe impl Pod for Plain<Call> {}
+unsafe impl Pod for Plain<Device> {}
 
 /// Why there can be no kernel test here, if there cannot.
 pub fn missing() -> Option<&'static str> {
@@ -121,6 +124,10 @@ const HOOKS: [(&str, &str); 2] = [
     ("director_tc", "PROGRAMS_TC"),
 ];
 
+/// Interfaces that a case may send by, and the one that there is.
+const INTERFACES: u32 = 64;
+const LOOPBACK: u32 = 1;
+
 /// Array maps, with how long an entry is and how many there are.
 fn arrays(sizes: &Sizes) -> [(&'static str, usize, usize); 17] {
     [
@@ -188,6 +195,11 @@ impl Kernel {
                 let map = ebpf.map_mut(programs).ok_or("no map")?;
                 ProgramArray::try_from(map)?.set(place, &later, 0)?;
             }
+        }
+        // To the driver every interface of the cases is one: nothing is sent by a test run.
+        let mut ports = DevMapHash::try_from(ebpf.map_mut("PORTS").ok_or("no map")?)?;
+        for interface in 1..=INTERFACES {
+            ports.insert(interface, LOOPBACK, None, 0)?;
         }
         let mut mappings = Vec::new();
         for (name, bytes, entries) in arrays(&sizes) {
@@ -314,8 +326,20 @@ impl Kernel {
         let answerers = tables.calls.answerers.iter();
         let answerers: Vec<u64> = answerers.map(|id| (*id).into()).collect();
         self.mapping("ANSWERERS").write(&answerers);
+        self.upload_devices(tables)?;
         self.upload_origins(tables)?;
         self.upload_routes(tables)
+    }
+
+    fn upload_devices(&mut self, tables: &HostTables) -> Fallible<()> {
+        let mut devices = Array::<_, Plain<Device>>::try_from(self.map("DEVICES")?)?;
+        for (at, device) in (0..).zip(&tables.devices) {
+            // The cases have few interfaces, with low numbers.
+            if at <= INTERFACES {
+                devices.set(at, Plain(*device), 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn upload_origins(&mut self, tables: &HostTables) -> Fallible<()> {

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use shunt_datapath::device::Device;
 use shunt_datapath::entry::{BACK, Ways, method, nat, scheduler, server_flag, service_flag};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 
@@ -57,6 +58,10 @@ pub fn tables(random: &mut Random) -> HostTables {
     let mut tables = HostTables::new(sizes());
     tables.settings.switches = random.below(4) as u32;
     tables.settings.icmp_limit = random.one_of(&[0, 3, 1000]);
+    if random.once_in(2) {
+        // That to which most frames come.
+        tables.devices[1] = Device::new(1, mac(2), false);
+    }
     let mut number = 0;
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {

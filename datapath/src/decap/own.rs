@@ -179,6 +179,7 @@ fn plain4<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V4>> {
         part: Part::Whole,
         offset: 0,
         fragment: 0,
+        mac: 0,
         plain: false,
     })
 }
@@ -202,6 +203,7 @@ fn plain6<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V6>> {
         part: Part::Whole,
         offset: 0,
         fragment: 0,
+        mac: 0,
         plain: false,
     })
 }

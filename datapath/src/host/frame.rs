@@ -20,8 +20,7 @@ const HEADROOM: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Xdp,
-    /// A socket buffer: a frame that stands for many has no room behind a tag in its bytes, and a
-    /// checksum takes a change of addresses and one of ports one after the other.
+    /// A socket buffer: a checksum takes a change of addresses, and then one of ports.
     Tc,
 }
 
@@ -37,6 +36,8 @@ pub struct HostFrame {
     pub segment: usize,
     /// The transport checksum is left to the device (CHECKSUM_PARTIAL).
     pub left_to_device: bool,
+    /// A VLAN tag beside the bytes ([`Frame::beside`]).
+    pub beside: u32,
     /// What the kernel's own routes and neighbours say: IPv6 or not, address, way.
     pub routes: Vec<([u64; 2], [u64; 2], Ways)>,
 }
@@ -53,6 +54,7 @@ impl HostFrame {
             interface: 1,
             segment: 0,
             left_to_device: false,
+            beside: 0,
             routes: Vec::new(),
         }
     }
@@ -87,8 +89,7 @@ impl Frame for HostFrame {
     }
 
     fn open(&mut self, l3: usize, bytes: usize, _room: Room) -> bool {
-        let is_closed = self.hook == Hook::Tc && l3 != link::HEADER && self.segment != 0;
-        if self.start < bytes || is_closed {
+        if self.start < bytes {
             return false;
         }
         let (old, new) = (self.start, self.start - bytes);
@@ -122,9 +123,8 @@ impl Frame for HostFrame {
     }
 
     fn refit(&mut self, l3: usize, old: usize, new: usize, _v6: bool) -> bool {
-        let is_closed = self.hook == Hook::Tc && l3 != link::HEADER && self.segment != 0;
         let at = self.start + l3;
-        if self.start + old < new || is_closed || at + old > self.bytes.len() {
+        if self.start + old < new || at + old > self.bytes.len() {
             return false;
         }
         self.bytes.splice(at..at + old, vec![0; new]);
@@ -212,6 +212,24 @@ impl Frame for HostFrame {
 
     fn interface(&self) -> u32 {
         self.interface
+    }
+
+    fn beside(&self) -> u32 {
+        self.beside
+    }
+
+    fn untag(&mut self) -> bool {
+        if self.beside != 0 {
+            self.beside = 0;
+            return true;
+        }
+        if self.bytes().len() < link::HEADER + 4 {
+            return false;
+        }
+        let at = self.start;
+        self.bytes.copy_within(at..at + 12, at + 4);
+        self.start += 4;
+        true
     }
 
     fn route(&self, _: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {

@@ -7,6 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::connection::{TICK_MASK, TIMEOUTS_S};
+use crate::device::{DEVICES, Device};
 use crate::entry::{
     Bucket4, Bucket6, HOPS, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings,
     Traffic, WIDES, Ways, locality, standing,
@@ -93,6 +94,7 @@ pub struct HostTables {
     pub translations: Vec<AtomicU64>,
     pub locals: Vec<Local>,
     pub calls: Calls,
+    pub devices: Vec<Device>,
     /// The next free id or word of each: services, servers, endpoints of NAT, pools.
     pub(super) next: [u32; 4],
 }
@@ -156,6 +158,7 @@ impl HostTables {
             translations: zeros(sizes.translations * word::WORDS),
             locals: vec![Local::default(); 2 * LOCALS as usize],
             calls: Calls::new(sizes.servers),
+            devices: vec![Device::default(); DEVICES as usize],
             next: [1, 1, 1, 0],
         }
     }
@@ -192,6 +195,10 @@ impl<'a> Tables for &'a HostTables {
 
     fn endpoint6(&self, bucket: u32) -> Option<&Bucket6> {
         self.endpoints6.get(bucket as usize)
+    }
+
+    fn device(&self, place: u32) -> Option<&Device> {
+        self.devices.get(place as usize)
     }
 
     fn service(&self, id: u32) -> Option<&Service> {

@@ -226,9 +226,10 @@ fn a_template_lives_while_its_client_has_connections<F: Family>() {
     let key = template::key::<F>(&service, client::<F>(1));
     bed.enter::<F>(&key, Meta::template(NOW, 20, TEMPLATE));
     let held = bed.connection::<F>(client::<F>(1), ESTABLISHED, Meta::CONTROLLED);
-    // Seen to end soon by one sweep, held by a connection in the next.
-    bed.tables.age(19);
+    // Seen to end soon by one sweep, held by a connection in the last one before its end.
+    bed.tables.age(15);
     assert_eq!(bed.sweep().used, 2);
+    bed.tables.age(4);
     bed.sweep();
     bed.tables.age(50);
     bed.sweep();
@@ -373,6 +374,7 @@ fn a_call_expires_unless_its_last_connection_lives() {
     bed.tables.calls.put(&named(41), &call(&nothing));
     let found = bed.sweep();
     assert_eq!((found.calls, found.services.len()), (2, 3));
+    // The last connection is looked for in the last two sweeps before the end.
     bed.tables.age(18);
     assert_eq!(bed.sweep().calls, 2);
     bed.tables.age(20);

@@ -14,7 +14,6 @@
 use crate::checksum;
 use crate::family::Family;
 use crate::frame::Frame;
-use crate::link;
 use crate::packet::{Packet, TCP, checksum_at};
 use crate::reread::reread;
 use crate::tables::Tables;
@@ -65,7 +64,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
         return None;
     }
     // The place is said again: the verifier knows nothing of a frame whose length has changed.
-    let l3 = link::one_of_three(tables, packet.l3);
+    let l3 = packet.l3;
     let l4 = l3.wrapping_add(tables.blur(network as usize) & 0x1ff);
     move_options::<P>(frame, l4, header, bytes)?;
     let own = write::<F, P>(frame, l4, packet.source, port)?;

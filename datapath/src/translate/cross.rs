@@ -55,7 +55,7 @@ fn needed<F: Family>(packet: &Packet<F>) -> u32 {
 /// in the kernel this is a function of its own, as is that for IPv6.
 #[inline(always)]
 pub fn carry4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    match link::parse(frame, tables).map(|link| packet::parse4(frame, link.l3)) {
+    match link::parse(frame).map(|link| packet::parse4(frame, link.l3)) {
         Some(Ok(packet)) => either::<V4, P, T>(frame, tables, &packet),
         _ => Word::drop(Drop::Internal),
     }
@@ -64,7 +64,7 @@ pub fn carry4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 /// The same for IPv6.
 #[inline(always)]
 pub fn carry6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    match link::parse(frame, tables).map(|link| packet::parse6(frame, tables, link.l3)) {
+    match link::parse(frame).map(|link| packet::parse6(frame, tables, link.l3)) {
         Some(Ok(packet)) => either::<V6, P, T>(frame, tables, &packet),
         _ => Word::drop(Drop::Internal),
     }

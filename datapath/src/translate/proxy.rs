@@ -23,7 +23,6 @@ use crate::connection::flag as tcp;
 use crate::family::Family;
 use crate::flows::Words;
 use crate::frame::Frame;
-use crate::link;
 use crate::packet::{self, Packet, Part, TCP, checksum_at};
 use crate::reread::reread;
 use crate::tables::Tables;
@@ -207,7 +206,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
         }
     }
     // Places are said again: the verifier knows nothing of a frame whose length has changed.
-    let l3 = link::one_of_three(tables, packet.l3);
+    let l3 = packet.l3;
     let l4 = l3.wrapping_add(tables.blur(network) & 0x1ff);
     let at = l4.wrapping_add(tables.blur(behind) & 0x3f);
     let mut head = frame.edit::<20>(l4)?;

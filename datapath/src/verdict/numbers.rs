@@ -1,4 +1,4 @@
-//! What the numbers in a word stand for.
+//! Reasons by their numbers, as words carry them.
 
 use super::{Bounce, Drop, Pass};
 
@@ -14,7 +14,9 @@ impl From<u32> for Pass {
             5 => Pass::Icmp,
             6 => Pass::NoRest,
             7 => Pass::Bypassed,
-            _ => Pass::LostFragment,
+            8 => Pass::LostFragment,
+            9 => Pass::OtherHost,
+            _ => Pass::Tagged,
         }
     }
 }
@@ -53,6 +55,7 @@ impl From<u32> for Drop {
             16 => Drop::CutChecksum,
             17 => Drop::Untranslatable,
             18 => Drop::NoCallId,
+            19 => Drop::NotCarried,
             _ => Drop::Internal,
         }
     }

@@ -153,10 +153,10 @@ fn both_ways(v6: bool, protocol: u8) -> Case {
 
 fn tagged(v6: bool, protocol: u8) -> Case {
     let mut all = case(
-        format!("{}: behind tags", name(v6, protocol)),
+        format!("{}: with a priority", name(v6, protocol)),
         tables(v6, protocol),
     );
-    for tags in [&[0x8100][..], &[0x88a8, 0x8100]] {
+    for tags in [&[0x8100], &[0x88a8]] {
         let packet = question(v6, protocol, SYN).tags(tags);
         let out = at_server(v6, packet.clone());
         all = all.turns(&packet, SENT, &out);

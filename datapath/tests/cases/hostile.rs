@@ -19,6 +19,7 @@ pub fn cases() -> Vec<Case> {
     for v6 in FAMILIES {
         for protocol in [TCP, UDP] {
             cases.push(cut_everywhere(v6, protocol, &[]));
+            cases.push(cut_everywhere(v6, protocol, &[0x8100]));
             cases.push(cut_everywhere(v6, protocol, &[0x88a8, 0x8100]));
             cases.push(shorter_than_its_transport(v6, protocol));
         }
@@ -49,14 +50,19 @@ fn cut_everywhere(v6: bool, protocol: u8, tags: &[u16]) -> Case {
         ),
         routed(v6, protocol),
     );
-    let link = 14 + 4 * tags.len();
+    // A priority goes before the packet is read, and two tags are the kernel's.
+    let link = if tags.is_empty() { 14 } else { 18 };
+    let plain = packet.clone().tags(&[]).bytes();
     for length in 0..frame.len() {
-        let verdict = if length < link {
-            Verdict::Pass(Pass::NotIp)
+        let given = frame[..length].to_vec();
+        all = if length < link {
+            all.leaves_bytes(given, Verdict::Pass(Pass::NotIp))
+        } else if tags.len() == 2 {
+            all.leaves_bytes(given, Verdict::Pass(Pass::Tagged))
         } else {
-            NOT_UNDERSTOOD
+            let out = plain[..length - 4 * tags.len()].to_vec();
+            all.given(given, NOT_UNDERSTOOD, out, None, 0)
         };
-        all = all.leaves_bytes(frame[..length].to_vec(), verdict);
     }
     all
 }
@@ -249,7 +255,7 @@ fn not_ip(v6: bool) -> Case {
         routed(v6, TCP),
     )
     .leaves_bytes(frame, Verdict::Pass(Pass::NotIp))
-    .leaves(&thrice, Verdict::Pass(Pass::NotIp))
+    .leaves(&thrice, Verdict::Pass(Pass::Tagged))
 }
 
 /// The key of a packet from 0.0.0.0 port 0 to service 1 or 2 has the value that marks a slot.

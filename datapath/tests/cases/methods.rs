@@ -53,10 +53,8 @@ pub fn shapes(v6: bool, protocol: u8) -> Vec<(String, Packet)> {
         ("with TTL 255".to_string(), plain.clone().ttl(255)),
     ];
     for (name, tags) in [
-        ("in a VLAN", vec![0x8100]),
-        ("in a service VLAN", vec![0x88a8]),
-        ("in QinQ", vec![0x88a8, 0x8100]),
-        ("in two VLANs", vec![0x8100, 0x8100]),
+        ("with a priority", vec![0x8100]),
+        ("with a provider's priority", vec![0x88a8]),
     ] {
         shapes.push((name.into(), plain.clone().tags(&tags)));
     }
@@ -176,7 +174,7 @@ fn local(v6: bool, protocol: u8, what: &str, packet: &Packet) -> Case {
         format!("local: {what} is the kernel's, and has an entry"),
         one(v6, protocol, &server(method::LOCAL, v6)),
     )
-    .leaves(packet, Verdict::Pass(Pass::Local))
+    .turns(packet, Verdict::Pass(Pass::Local), packet)
     .holds("one connection", |tables| {
         tables.traffic.lock().unwrap()[1].connections == 1
     })

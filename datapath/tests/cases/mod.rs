@@ -10,6 +10,7 @@ mod answers;
 mod calls;
 mod claims;
 mod connections;
+mod devices;
 mod every_port;
 pub mod farm;
 mod fragments;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(calls::cases());
     cases.extend(claims::cases());
     cases.extend(connections::cases());
+    cases.extend(devices::cases());
     cases.extend(every_port::cases());
     cases.extend(fragments::cases());
     cases.extend(here::cases());
@@ -95,8 +97,9 @@ pub fn case(sentence: impl Into<String>, tables: HostTables) -> Case {
 }
 
 impl Case {
-    /// A packet comes, and leaves as another.
+    /// A packet comes, and leaves as another. A tag that it came with stays behind.
     pub fn turns(self, packet: &Packet, verdict: Verdict, out: &Packet) -> Self {
+        let out = out.clone().tags(&[]);
         self.given(packet.bytes(), verdict, out.bytes(), None, 0)
     }
 

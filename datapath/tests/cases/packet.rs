@@ -63,6 +63,8 @@ enum Head {
 pub struct Packet {
     macs: [u16; 2],
     tags: Vec<u16>,
+    /// The number of the outermost tag's VLAN.
+    vlan: u16,
     source: IpAddr,
     target: IpAddr,
     service: u8,
@@ -83,6 +85,7 @@ fn packet(source: IpAddr, target: IpAddr, head: Head) -> Packet {
     Packet {
         macs: [2, 1],
         tags: Vec::new(),
+        vlan: 0,
         source,
         target,
         service: 0,
@@ -149,6 +152,12 @@ impl Packet {
     /// To this MAC address, from that one.
     pub fn macs(mut self, to: u16, from: u16) -> Self {
         self.macs = [to, from];
+        self
+    }
+
+    /// The outermost tag is one of this VLAN; without it, of none.
+    pub fn vlan(mut self, number: u16) -> Self {
+        self.vlan = number;
         self
     }
 
@@ -423,7 +432,8 @@ impl Packet {
         }
         for (index, tag) in self.tags.iter().enumerate() {
             frame.extend_from_slice(&tag.to_be_bytes());
-            frame.extend_from_slice(&(0x2000 + index as u16).to_be_bytes());
+            let vlan = if index == 0 { self.vlan } else { 1 };
+            frame.extend_from_slice(&(0x2000 | vlan).to_be_bytes());
         }
         let ethertype: u16 = if self.source.is_ipv6() {
             0x86dd

@@ -225,6 +225,8 @@ fn is_assured_without_persistence(v6: bool) -> Case {
         .opens((1, 7, 1001), 2)
         .case
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("one template, which stays", move |tables| {
             assured(tables, v6) == (1, 1)
         })

@@ -344,7 +344,7 @@ fn peers_forward_no_more(v6: bool, protocol: u8) -> Case {
     )
     .leaves(&forwarded, local)
     .leaves(&forwarded, local)
-    .leaves(&forwarded.clone().tags(&[0x8100]), local)
+    .turns(&forwarded.clone().tags(&[0x8100]), local, &forwarded)
     .holds("nothing remembers it", |tables| {
         live(tables, 1) == (0, 0) && live(tables, 2) == (0, 0)
     })

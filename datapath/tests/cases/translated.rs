@@ -388,7 +388,7 @@ fn tagged(v6: bool) -> Case {
     let answer = tcp(server_end(v6), local_end(v6), SYN | ACK).tags(&[0x8100]);
     let back = answer.clone().from(virtual_end(v6)).to(client(v6));
     case(
-        format!("full NAT {}: behind a tag", family_name(v6)),
+        format!("full NAT {}: with a priority", family_name(v6)),
         pool(v6, TCP, 1),
     )
     .turns(&packet, SENT, &out.macs(7, 3).ttl(63))

@@ -9,14 +9,16 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
+use shunt_datapath::link;
 use shunt_datapath::translate::ANNOUNCED;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
-use shunt_ebpf::{CALL, QUOTED, RELATED, REST, SECURED, TRANSLATE};
+use shunt_ebpf::{CALL, FIRST, QUOTED, RELATED, REST, SECURED, TRANSLATE};
 
 use crate::shell::calls;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::parts;
+use crate::shell::ports;
 use crate::shell::quoted;
 use crate::shell::secured;
 use crate::shell::skb::SkbFrame;
@@ -183,15 +185,44 @@ fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     if let Some((bounce, mtu)) = verdict.due() {
         verdict = Word(parts::answer_xdp(context, bounce, mtu));
     }
-    count(verdict.counter());
-    match verdict.verdict() {
+    let action = match verdict.verdict() {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
-        Verdict::Bounce(_) => xdp_action::XDP_TX,
-        Verdict::Send(to) if to == XdpFrame(context).interface() => xdp_action::XDP_TX,
-        // SAFETY: the helper checks the interface.
-        Verdict::Send(to) => unsafe { bpf_redirect(to, 0) as u32 },
+        Verdict::Bounce(_) => ports::send(context, XdpFrame(context).interface()),
+        Verdict::Send(to) => ports::send(context, to),
         _ => xdp_action::XDP_DROP,
+    };
+    if action == xdp_action::XDP_ABORTED {
+        verdict = Word::drop(Drop::NotCarried);
     }
+    count(verdict.counter());
+    action
+}
+
+/// Socket buffers of a device that has XDP: those that XDP could not send itself.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_handed(context: *mut __sk_buff) -> i32 {
+    ports::take(context).unwrap_or(NEXT)
+}
+
+/// Socket buffers of a device whose frames have no Ethernet header: they get one, without
+/// addresses, which the kernel takes off again where such a device sends.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+pub extern "C" fn director_bare(context: *mut __sk_buff) -> i32 {
+    // SAFETY: the kernel hands in a valid context.
+    let ethertype = unsafe { (*context).protocol } as u16;
+    let mut verdict = Word::pass(Pass::NotIp);
+    if ethertype == link::IPV4 || ethertype == link::IPV6 {
+        if SkbFrame(context).head(ethertype) {
+            // Comes back only if there is no such program.
+            // SAFETY: nothing here has anything to drop.
+            unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), FIRST) };
+        }
+        verdict = Word::pass(Pass::NoRest);
+    }
+    count(verdict.counter());
+    NEXT
 }
 
 /// Socket buffers, with offloads and all.

@@ -9,7 +9,8 @@ use shunt_datapath::entry::NONE;
 use shunt_datapath::open;
 
 use super::flows::MAPPED;
-use super::maps::{Maps, UNPREPARED};
+use super::flows::UNPREPARED;
+use super::maps::Maps;
 use super::parts::both;
 use super::skb::SkbFrame;
 use super::sum::{self, Bytes};

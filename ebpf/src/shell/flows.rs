@@ -7,6 +7,8 @@ use shunt_datapath::region;
 
 /// `BPF_F_MMAPABLE`: the daemon reads and writes the map through a mapping.
 pub const MAPPED: usize = 1 << 10;
+/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
+pub const UNPREPARED: usize = 1;
 
 /// A bucket of flows: one cache line.
 #[repr(C, align(8))]

@@ -12,6 +12,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
+use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
     self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
     Service, Settings, Traffic, WIDES, Ways, locality, standing,
@@ -21,17 +22,15 @@ use shunt_datapath::schedule::Client;
 use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use shunt_datapath::translation::{Local, Translation, Tuple, place};
 use shunt_datapath::verdict::COUNTERS;
-use shunt_ebpf::LATER;
+use shunt_ebpf::PROGRAMS;
 
 use super::calls;
 use super::constants::{constant, long_constant};
 use super::context::blur;
-use super::flows::{self, MAPPED};
+use super::flows::{self, MAPPED, UNPREPARED};
 use super::parts;
+use super::ports;
 use super::words::MapWords;
-
-/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
-pub const UNPREPARED: usize = 1;
 
 /// How a server stands.
 #[repr(C, align(8))]
@@ -119,12 +118,12 @@ static LOCALS: Array<Local, { 2 * shunt_datapath::translation::LOCALS as usize }
 /// What a program tells the one that it goes on with, on this CPU.
 #[btf_map]
 static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
-/// The programs that each hook's first one goes on with, by their places ([`shunt_ebpf::REST`]).
-/// The kernel binds such a map to one kind of program.
+/// The programs that others go on with, by their places ([`shunt_ebpf::REST`]). The kernel binds
+/// such a map to one kind of program.
 #[btf_map]
-pub static PROGRAMS_XDP: ProgramArray<{ LATER.len() }> = ProgramArray::new();
+pub static PROGRAMS_XDP: ProgramArray<{ PROGRAMS as usize }> = ProgramArray::new();
 #[btf_map]
-pub static PROGRAMS_TC: ProgramArray<{ LATER.len() }> = ProgramArray::new();
+pub static PROGRAMS_TC: ProgramArray<{ PROGRAMS as usize }> = ProgramArray::new();
 
 // Set by the daemon before it loads; the verifier sees constants.
 #[unsafe(no_mangle)]
@@ -136,7 +135,7 @@ static FLOW4_MASK: Global<u32> = Global::new(16383);
 #[unsafe(no_mangle)]
 static FLOW6_MASK: Global<u32> = Global::new(16383);
 #[unsafe(no_mangle)]
-static SEED: Global<u64> = Global::new(0x5eed);
+pub static SEED: Global<u64> = Global::new(0x5eed);
 /// Jiffies of a tick, as a power of two.
 #[unsafe(no_mangle)]
 static TICK_SHIFT: Global<u32> = Global::new(8);
@@ -378,6 +377,11 @@ impl Tables for Maps {
     fn schedule(&self, service: u32, client: Client) -> u32 {
         let [a, b] = client.target;
         parts::schedule(service, client.address, client.port as u32, a, b)
+    }
+
+    #[inline(always)]
+    fn device(&self, place: u32) -> Option<&Device> {
+        ports::device(place)
     }
 
     #[inline(always)]

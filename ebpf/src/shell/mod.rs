@@ -7,6 +7,7 @@ pub mod fib;
 pub mod flows;
 pub mod maps;
 pub mod parts;
+pub mod ports;
 pub mod quoted;
 pub mod secured;
 pub mod shift;

@@ -10,6 +10,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto,
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_vlan_pop,
 };
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
@@ -25,11 +26,13 @@ use super::maps::{HELD, HELD_BYTES, Maps};
 use super::parts;
 use super::shift::Stores;
 use super::sum::{self, Bytes};
-use super::xdp::move_link;
 
 /// Headers that are brought into reach: Ethernet with two tags, IPv4 with options or IPv6 with
 /// extension headers, TCP, and what an ICMP error quotes of those.
 const HEADERS: u32 = 192;
+
+/// `PACKET_HOST` of `linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;
 
 /// `BPF_ADJ_ROOM_MAC`: between the link header and the network header.
 const BEHIND_LINK: u32 = 1;
@@ -85,6 +88,21 @@ impl SkbFrame {
         }
     }
 
+    /// Puts an Ethernet header without addresses in front of a packet that has none.
+    #[inline(always)]
+    pub fn head(&mut self, ethertype: u16) -> bool {
+        // SAFETY: the helper checks the room, and fills it with zeros.
+        if unsafe { bpf_skb_change_head(self.0, link::HEADER as u32, 0) } != 0 {
+            return false;
+        }
+        self.reach(HEADERS as usize);
+        let Some(mut header) = self.edit::<{ link::HEADER }>(0) else {
+            return false;
+        };
+        header.set_u16::<12>(ethertype);
+        true
+    }
+
     /// Whether the checksum at `field`, which is 0, is left to the device. No field of the context
     /// says so, but the kernel carries what is no pseudo-header's into a finished checksum only.
     /// What it writes there is for the caller to write over.
@@ -114,31 +132,6 @@ impl SkbFrame {
         let flags = BPF_F_ADJ_ROOM_FIXED_GSO.into();
         // SAFETY: the helper checks the room.
         more == 0 || unsafe { bpf_skb_adjust_room(self.0, more, BEHIND_LINK, flags) } == 0
-    }
-
-    /// The same behind a tag in the frame's own bytes, which the kernel takes for the packet.
-    #[inline(always)]
-    fn change_tagged(&mut self, l3: usize, (old, new): (usize, usize)) -> bool {
-        if self.segment() != 0 {
-            return false;
-        }
-        if new > old {
-            // By a mask, for the verifier.
-            let bytes = opaque(new - old) & 0x3f;
-            // SAFETY: the helper checks the room in front.
-            if unsafe { bpf_skb_change_head(self.0, bytes as u32, 0) } != 0 {
-                return false;
-            }
-            self.reach(HEADERS as usize);
-            return move_link(self, l3, bytes).is_some();
-        }
-        let (length, from, bytes) = (self.length(), l3 + old, old - new);
-        if length < from {
-            return false;
-        }
-        let forth = 0u32.wrapping_sub(bytes as u32);
-        let rest = (length - from) as u32;
-        parts::shift_tc(self.0, from as u32, forth, rest) != 0 && self.truncate(length - bytes)
     }
 
     /// Copies the frame to where the daemon finds it. False if there is no room.
@@ -207,25 +200,15 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn open(&mut self, l3: usize, bytes: usize, room: Room) -> bool {
-        if l3 == link::HEADER {
-            let flags = announced(room).into();
-            // SAFETY: the helper checks the room in front.
-            let done = unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BEHIND_LINK, flags) };
-            if done != 0 {
-                return false;
-            }
-            self.reach(link::HEADER + bytes + 60);
-            return true;
-        }
-        // A tag in the frame's own bytes: the kernel opens no room behind it, and could not cut
-        // what stands for many.
-        // SAFETY: as above.
-        if self.segment() != 0 || unsafe { bpf_skb_change_head(self.0, bytes as u32, 0) } != 0 {
+    fn open(&mut self, _l3: usize, bytes: usize, room: Room) -> bool {
+        let flags = announced(room).into();
+        // SAFETY: the helper checks the room in front.
+        let done = unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BEHIND_LINK, flags) };
+        if done != 0 {
             return false;
         }
-        self.reach(link::HEADER + 8 + bytes + 60);
-        move_link(self, l3, bytes).is_some()
+        self.reach(link::HEADER + bytes + 60);
+        true
     }
 
     #[inline(always)]
@@ -268,13 +251,8 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn refit(&mut self, l3: usize, old: usize, new: usize, v6: bool) -> bool {
-        let bytes = new as i32 - old as i32;
-        let done = if l3 == link::HEADER {
-            self.change(bytes, v6)
-        } else {
-            self.change_tagged(l3, (old, new))
-        };
+    fn refit(&mut self, _l3: usize, old: usize, new: usize, v6: bool) -> bool {
+        let done = self.change(new as i32 - old as i32, v6);
         self.reach(HEADERS as usize);
         done
     }
@@ -380,6 +358,29 @@ impl Frame for SkbFrame {
     fn interface(&self) -> u32 {
         // SAFETY: the kernel hands in a valid context.
         unsafe { (*self.0).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        // SAFETY: the kernel hands in a valid context.
+        unsafe { (*self.0).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn beside(&self) -> u32 {
+        // SAFETY: as above.
+        let (present, tag) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
+        if present == 0 { 0 } else { 1 << 16 | tag }
+    }
+
+    #[inline(always)]
+    fn untag(&mut self) -> bool {
+        // SAFETY: the helper checks the frame.
+        if unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
+            return false;
+        }
+        self.reach(HEADERS as usize);
+        true
     }
 
     #[inline(always)]

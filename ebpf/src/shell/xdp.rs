@@ -101,12 +101,12 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn open(&mut self, l3: usize, bytes: usize, _room: Room) -> bool {
+    fn open(&mut self, _l3: usize, bytes: usize, _room: Room) -> bool {
         // SAFETY: the helper checks the room in front.
         if unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } != 0 {
             return false;
         }
-        move_link(self, l3, bytes).is_some()
+        move_link(self, bytes).is_some()
     }
 
     #[inline(always)]
@@ -147,17 +147,17 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn refit(&mut self, l3: usize, old: usize, new: usize, _v6: bool) -> bool {
+    fn refit(&mut self, _l3: usize, old: usize, new: usize, _v6: bool) -> bool {
         let bytes = new as i32 - old as i32;
         // By masks, for the verifier.
         if bytes > 0 {
             let bytes = opaque(bytes as usize) & 0x3f;
             // SAFETY: the helper checks the room in front.
             return unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } == 0
-                && move_link(self, l3, bytes).is_some();
+                && move_link(self, bytes).is_some();
         }
         let bytes = opaque(old.wrapping_sub(new)) & 0x3ff;
-        move_link_back(self, l3, bytes).is_some()
+        move_link_back(self, bytes).is_some()
             // SAFETY: the helper checks what is left.
             && unsafe { bpf_xdp_adjust_head(self.0, bytes as i32) } == 0
     }
@@ -257,6 +257,21 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn untag(&mut self) -> bool {
+        let Some(header) = self.view::<12>(0) else {
+            return false;
+        };
+        let (a, b) = (header.u64::<0>(), header.u32::<8>());
+        let Some(mut behind) = self.edit::<16>(0) else {
+            return false;
+        };
+        behind.set_u64::<4>(a);
+        behind.set_u32::<12>(b);
+        // SAFETY: the helper checks what is left.
+        unsafe { bpf_xdp_adjust_head(self.0, 4) == 0 }
+    }
+
+    #[inline(always)]
     fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
         let ([a, b], [c, d]) = (source, target);
         fib::answer(match v6 {
@@ -287,47 +302,27 @@ impl Stores for XdpFrame {
     }
 }
 
-/// Copies the link header, which ends at `l3`, from behind `bytes` of room to the front.
+/// Copies the link header from behind `bytes` of room to the front.
 #[inline(always)]
-pub fn move_link<P: Frame>(frame: &mut P, l3: usize, bytes: usize) -> Option<()> {
-    // Addresses and type, then at most two tags.
-    let old = frame.view::<14>(bytes)?;
+fn move_link(frame: &mut XdpFrame, bytes: usize) -> Option<()> {
+    let old = frame.view::<{ link::HEADER }>(bytes)?;
     let (a, b, c) = (old.u64::<0>(), old.u32::<8>(), old.u16::<12>());
-    let mut front = frame.edit::<14>(0)?;
-    front.set_u64::<0>(a);
-    front.set_u32::<8>(b);
-    front.set_u16::<12>(c);
-    if l3 == link::HEADER {
-        return Some(());
-    }
-    let first = frame.view::<4>(bytes + link::HEADER)?.u32::<0>();
-    frame.edit::<4>(link::HEADER)?.set_u32::<0>(first);
-    if l3 > link::HEADER + 4 {
-        let second = frame.view::<4>(bytes + link::HEADER + 4)?.u32::<0>();
-        frame.edit::<4>(link::HEADER + 4)?.set_u32::<0>(second);
-    }
-    Some(())
+    put_link(frame, 0, a, b, c)
 }
 
-/// Copies the link header, which ends at `l3`, towards the end by so many bytes.
+/// Copies the link header towards the end by so many bytes.
 #[inline(always)]
-pub fn move_link_back<P: Frame>(frame: &mut P, l3: usize, bytes: usize) -> Option<()> {
-    // From its end, since both places may overlap.
-    if l3 > link::HEADER + 4 {
-        let second = frame.view::<4>(link::HEADER + 4)?.u32::<0>();
-        frame
-            .edit::<4>(bytes + link::HEADER + 4)?
-            .set_u32::<0>(second);
-    }
-    if l3 > link::HEADER {
-        let first = frame.view::<4>(link::HEADER)?.u32::<0>();
-        frame.edit::<4>(bytes + link::HEADER)?.set_u32::<0>(first);
-    }
-    let old = frame.view::<14>(0)?;
+fn move_link_back(frame: &mut XdpFrame, bytes: usize) -> Option<()> {
+    let old = frame.view::<{ link::HEADER }>(0)?;
     let (a, b, c) = (old.u64::<0>(), old.u32::<8>(), old.u16::<12>());
-    let mut front = frame.edit::<14>(bytes)?;
-    front.set_u64::<0>(a);
-    front.set_u32::<8>(b);
-    front.set_u16::<12>(c);
+    put_link(frame, bytes, a, b, c)
+}
+
+#[inline(always)]
+fn put_link(frame: &mut XdpFrame, at: usize, a: u64, b: u32, c: u16) -> Option<()> {
+    let mut link = frame.edit::<{ link::HEADER }>(at)?;
+    link.set_u64::<0>(a);
+    link.set_u32::<8>(b);
+    link.set_u16::<12>(c);
     Some(())
 }

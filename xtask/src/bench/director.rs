@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
+use aya::maps::xdp::DevMapHash;
 use aya::maps::{Map, MapData};
 use aya::programs::{ProgramFd, Xdp};
 use shunt_control::director::{Clock, Director as Mind, Memory, Output, Sizes, Write};
@@ -158,7 +159,12 @@ impl Director {
             flows6: flows,
             sizes,
         };
-        let (ebpf, made) = object::unpinned(capacity)?;
+        let (mut ebpf, made) = object::unpinned(capacity)?;
+        let ports = ebpf.map_mut("PORTS").context("no map PORTS")?;
+        let mut ports = DevMapHash::try_from(ports).context("the map PORTS")?;
+        ports
+            .insert(interface, interface, None, 0)
+            .context("cannot enter the device")?;
         let tick_ns = clock::tick_ns(made.jiffies_rate);
         let tick_shift = made.tick_shift;
         let ebpf = RefCell::new(ebpf);
@@ -293,6 +299,7 @@ fn network(interface: u32, servers: u16) -> Vec<Input> {
         master: None,
         loopback: false,
         ethernet: true,
+        bare: false,
         without_arp: false,
     })];
     for v6 in [false, true] {

@@ -74,6 +74,7 @@ fn link(index: u32) -> Input {
         master: None,
         loopback: false,
         ethernet: true,
+        bare: false,
         without_arp: false,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
     Bucket4, Bucket6, Hop, LocalityKey, NONE, OriginKey, POOL_HEAD, PeerKey, PoolWord, Server,
     Service, Settings, Traffic, Ways, counts, locality, server_flag, service_flag, standing,
@@ -360,6 +361,10 @@ impl<'a> Tables for View<'a> {
     }
 
     fn peer(&self, _key: &PeerKey) -> Option<[u64; 2]> {
+        None
+    }
+
+    fn device(&self, _place: u32) -> Option<&Device> {
         None
     }
 

@@ -29,7 +29,7 @@ const LEAST6: u32 = 1280;
 /// family. The frame is read anew.
 #[inline(always)]
 pub fn follow4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    match link::parse(frame, tables).map(|link| packet::parse4(frame, link.l3)) {
+    match link::parse(frame).map(|link| packet::parse4(frame, link.l3)) {
         Some(Ok(packet)) => related::<V4, P, T>(frame, tables, &packet),
         _ => Word::drop(Drop::Internal),
     }
@@ -38,7 +38,7 @@ pub fn follow4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 /// The same for IPv6.
 #[inline(always)]
 pub fn follow6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    match link::parse(frame, tables).map(|link| packet::parse6(frame, tables, link.l3)) {
+    match link::parse(frame).map(|link| packet::parse6(frame, tables, link.l3)) {
         Some(Ok(packet)) => related::<V6, P, T>(frame, tables, &packet),
         _ => Word::drop(Drop::Internal),
     }

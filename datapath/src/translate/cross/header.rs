@@ -38,13 +38,11 @@ pub fn refit<P: Frame, T: Tables>(
     v6: bool,
 ) -> Option<usize> {
     // Places are said again: the verifier knows nothing of what was compared before.
-    let l3 = link::one_of_three(tables, l3);
     let old = tables.blur(old) & 0x3ff;
     let new = tables.blur(new) & 0x7f;
     if !frame.refit(l3, old, new, v6) {
         return None;
     }
-    let l3 = link::one_of_three(tables, l3);
     let ethertype = if v6 { link::IPV6 } else { link::IPV4 };
     set_ethertype(frame, l3, ethertype)?;
     Some(l3)

@@ -1,0 +1,71 @@
+//! Whether a pinned map is one of ours: of the kind, the sizes and the number of entries that the
+//! object and the notes beside the pins say. Another's map under a name of ours would be read and
+//! written beyond its end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aya::maps::MapInfo;
+use aya_obj::Object;
+
+/// What is told apart of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    kind: u32,
+    key: u32,
+    value: u32,
+    entries: u32,
+    /// Whether it can be mapped into memory.
+    mapped: bool,
+}
+
+/// `BPF_F_MMAPABLE`.
+const MAPPED: u32 = 1 << 10;
+
+/// The maps of an object that are not pinned here as they must be, each with why. `entries` says
+/// how many entries those have whose number the object does not say.
+pub fn unfit<'a>(
+    pins: &Path,
+    object: &[u8],
+    names: &[&'a str],
+    entries: &[(&str, u32)],
+) -> Result<BTreeMap<&'a str, String>> {
+    let object = Object::parse(object).context("cannot read the packet path's object")?;
+    let mut unfit = BTreeMap::new();
+    for name in names {
+        let map = object
+            .maps
+            .get(*name)
+            .with_context(|| format!("no map {name} in the object"))?;
+        let given = entries.iter().find(|(other, _)| other == name);
+        let wanted = Shape {
+            kind: map.map_type(),
+            key: map.key_size(),
+            value: map.value_size(),
+            entries: given.map_or(map.max_entries(), |(_, entries)| *entries),
+            mapped: map.map_flags() & MAPPED != 0,
+        };
+        match pinned(&pins.join(name)) {
+            Ok(found) if found == wanted => {}
+            Ok(found) => {
+                unfit.insert(*name, format!("{name} is {found:?}, not {wanted:?}"));
+            }
+            Err(error) => {
+                unfit.insert(*name, format!("{name}: {error:#}"));
+            }
+        }
+    }
+    Ok(unfit)
+}
+
+fn pinned(path: &Path) -> Result<Shape> {
+    let info = MapInfo::from_pin(path)?;
+    Ok(Shape {
+        kind: info.map_type()? as u32,
+        key: info.key_size(),
+        value: info.value_size(),
+        entries: info.max_entries(),
+        mapped: info.map_flags() & MAPPED != 0,
+    })
+}

@@ -1,0 +1,44 @@
+//! The way to a client.
+
+use crate::entry::Ways;
+use crate::family::Family;
+use crate::frame::Frame;
+use crate::tables::Tables;
+use crate::verdict::Note;
+
+/// The way to a client: by its prepared hop, or as the kernel's rules and routes have it for a
+/// packet from the address that the client knows, or where its own packets came from. Where the
+/// kernel refuses there is none.
+#[inline(always)]
+pub fn way_back<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    hop: u32,
+    from: F::Address,
+    client: F::Address,
+) -> Option<Ways> {
+    if let Some(ways) = prepared(tables, hop) {
+        return Some(ways);
+    }
+    tables.count(Note::RouteAsked.counter());
+    match frame.route(F::V6, F::words(from), F::words(client)) {
+        Some(ways) if ways.is_usable() => Some(ways),
+        Some(_) => None,
+        None => tables.learned(F::words(client)),
+    }
+}
+
+/// The same without asking the kernel's routes: Linux 6.1 leaves the rare parts no stack for it.
+#[inline(always)]
+pub fn known_way<F: Family, T: Tables>(tables: &T, hop: u32, client: F::Address) -> Option<Ways> {
+    prepared(tables, hop).or_else(|| tables.learned(F::words(client)))
+}
+
+#[inline(always)]
+fn prepared<T: Tables>(tables: &T, hop: u32) -> Option<Ways> {
+    if hop == 0 {
+        return None;
+    }
+    let ways = tables.hop(hop)?.ways;
+    if ways.is_usable() { Some(ways) } else { None }
+}
