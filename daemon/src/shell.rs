@@ -171,6 +171,10 @@ impl Shell {
             callers: None,
         };
         shell.remember_all();
+        // Taking the programs of callers off needs no table and no device.
+        if shell.options.callers == Callers::Off {
+            shell.give_servers_to_callers();
+        }
         Ok(shell)
     }
 
