@@ -190,6 +190,11 @@ fn a_device_that_is_deleted_and_made_again_is_taken_up() -> Result<()> {
     let _http = web_servers(&bed)?;
     let director = Director::start(bed.director())?;
     let webs = Family::BOTH.map(|family| add_web(&bed, &director, family, Method::Masquerade, 1));
+    // As when a driver is loaded again: the machine's neighbours know its address.
+    let shown = ip(&bed, &["-o", "link", "show", "back"])?;
+    let mut words = shown.split_whitespace();
+    words.find(|word| *word == "link/ether");
+    let mac = words.next().context("no MAC address")?;
     for web in webs {
         let web = web?;
         settled(&bed, web)?;
@@ -200,6 +205,7 @@ fn a_device_that_is_deleted_and_made_again_is_taken_up() -> Result<()> {
         );
 
         veth(bed.director(), "back", &bed.switch, "again")?;
+        ip(&bed, &["link", "set", "back", "address", mac])?;
         bed.switch.bridge_port("back", "again")?;
         let [v4, v6] = Family::BOTH.map(|family| bed.director_back(family, 0));
         bed.director()
@@ -209,6 +215,14 @@ fn a_device_that_is_deleted_and_made_again_is_taken_up() -> Result<()> {
         settled(&bed, web).with_context(|| director.shunt("status").unwrap_or_default())?;
     }
     Ok(())
+}
+
+/// Runs `ip` on the director.
+fn ip(bed: &Topology, words: &[&str]) -> Result<String> {
+    let output = bed.director().command("ip").args(words).output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {words:?}: {error}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The service answers within the limit.

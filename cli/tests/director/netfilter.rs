@@ -37,7 +37,7 @@ fn run(host: &Host, lines: &str) -> Result<()> {
 
 /// The way of marked packets.
 const WAY: &str = "
-ip link add mark7 type veth peer name marked7
+ip link add mark7 address 02:00:00:00:00:07 type veth peer name marked7 address 02:00:00:00:00:07
 ip link set mark7 arp off up
 ip link set marked7 up
 ip -4 route add default dev mark7 table 1007
