@@ -1,13 +1,13 @@
-//! The core of packets: a frame and the tables in, a verdict out.
+//! The packet core: takes a frame and the tables, and returns a verdict.
 //!
-//! `no_std`, generic over [`frame::Frame`] and [`tables::Tables`]; the same code runs in the
-//! kernel and on the host. It never allocates, logs, panics or reads a clock. Little-endian
-//! machines only: words are read as they lie in memory.
+//! It is `no_std` and generic over [`frame::Frame`] and [`tables::Tables`]; the same code runs in
+//! the kernel and on the host. It never allocates, logs, panics or reads a clock. It supports
+//! little-endian machines only, because it reads words as they lie in memory.
 //!
-//! A packet's way: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
+//! The path of a packet: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
 //! [`connection`], [`sctp`]) or, for a new connection, [`open`] and [`schedule`]; then [`method`],
-//! and out as a [`verdict`]. ICMP errors go by [`icmp`]; what the director itself answers is in
-//! [`reply`].
+//! and out as a [`verdict`]. [`icmp`] handles ICMP errors; [`reply`] makes the director's own
+//! answers.
 
 #![no_std]
 // Casts between integers of known widths are what this crate is made of.

@@ -1,34 +1,38 @@
-//! What lblc and lblcr remember of each target. Part of the layout, as is [`crate::entry`].
+//! The servers that lblc and lblcr remember for each target address. Part of the map layout, like
+//! [`crate::entry`].
 
-/// What lblc and lblcr know their servers by.
+/// The key under which lblc and lblcr remember servers: a target address and a service.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LocalityKey {
     /// Wire order; IPv4 in the first four bytes.
     pub target: [u64; 2],
+    /// Id of the service.
     pub service: u32,
-    /// A service whose scheduler begins anew has another one.
+    /// Changes when the service's scheduler starts over, so that the earlier entries are not found.
     pub epoch: u32,
 }
 const _: () = assert!(size_of::<LocalityKey>() == 24);
 
-/// The servers of a target.
+/// The servers remembered for one target.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Locality {
+    /// Indexed as in [`locality`].
     pub words: [u64; locality::WORDS],
 }
 
-/// The most servers of a target.
+/// Limit of the servers remembered for one target.
 pub const LOCALITY_SERVERS: u32 = 16;
 
-/// The words of a [`Locality`].
+/// Indexes of the words of a [`Locality`].
 pub mod locality {
-    /// The tick of its last use in the low half, that of its last change in the high one.
+    /// Low half: tick of the last use. High half: tick of the last change to the servers.
     pub const TIMES: usize = 0;
-    /// How many servers there are.
+    /// Number of servers.
     pub const COUNT: usize = 1;
-    /// Their ids, the newest last.
+    /// First of the servers' ids, the most recently added last.
     pub const SERVERS: usize = 2;
+    /// Number of words.
     pub const WORDS: usize = 18;
 }

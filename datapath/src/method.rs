@@ -52,7 +52,8 @@ pub fn forward<F: Family, P: Frame>(
     finish(frame, done, &server.ways)
 }
 
-/// Sends an answer of a masqueraded server on to the client.
+/// Forwards an answer of a masqueraded server to the client, with the virtual address as its
+/// source.
 #[inline(always)]
 pub fn back<F: Family, P: Frame>(
     frame: &mut P,
@@ -71,8 +72,9 @@ pub fn back<F: Family, P: Frame>(
     finish(frame, done, ways)
 }
 
-/// Puts a server on the director itself in place of the service, or the service in place of it.
-/// The packet passes no router: its TTL stays.
+/// Rewrites between a service and its server on the director itself. A request gets the server's
+/// address and port; an answer (`answers`) gets the service's. The TTL stays, since the packet
+/// crosses no router.
 #[inline(always)]
 pub fn exchange<F: Family, P: Frame>(
     frame: &mut P,
@@ -90,14 +92,15 @@ pub fn exchange<F: Family, P: Frame>(
     rewrite::<F, P>(frame, packet, side, (address, port), 0)
 }
 
-/// Whether a packet's checksum would have to be carried on and cannot: that of SCTP covers all of
-/// the packet, of which a fragment does not say how long it is. It does not cover the addresses.
+/// Whether the packet is a fragment of SCTP whose port must be rewritten. The checksum covers the
+/// whole packet (RFC 9260, 6.8), so a fragment's cannot be updated. It does not cover the
+/// addresses.
 #[inline(always)]
 pub fn is_cut<F: Family>(packet: &Packet<F>, server: &Server) -> bool {
     packet.is_sctp() && packet.part != Part::Whole && server.port != server.virtual_port
 }
 
-/// Puts the way's MAC addresses in place of the frame's.
+/// Writes the MAC addresses of the next hop and sends the frame. Drops it if `done` is `None`.
 #[inline(always)]
 pub fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
     if done.is_none() {
@@ -122,8 +125,8 @@ fn overhead(server: &Server) -> u32 {
     }
 }
 
-/// Whether a packet is too big for the way. A frame that stands for many packets is as big as
-/// the largest of them.
+/// Whether a packet with `overhead` bytes in front exceeds the MTU of its way. A GSO frame is as
+/// big as its largest segment.
 #[inline(always)]
 pub fn does_not_fit<F: Family, P: Frame>(
     frame: &P,
@@ -139,7 +142,7 @@ pub fn does_not_fit<F: Family, P: Frame>(
         return true;
     }
     if packet.is_sctp() {
-        // `GSO_BY_FRAGS`: it is put together of packets that its sender has cut to fit.
+        // `GSO_BY_FRAGS`: the sender cut the packets in this frame to fit.
         return false;
     }
     let network = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
@@ -158,7 +161,7 @@ pub fn does_not_fit<F: Family, P: Frame>(
         > mtu
 }
 
-/// Counts TTL or hop limit down in place.
+/// Decrements the TTL, with the checksum of the IPv4 header, or the hop limit.
 #[inline(always)]
 pub fn count_down<F: Family, P: Frame>(frame: &mut P, l3: usize) -> Option<()> {
     if F::V6 {
@@ -177,7 +180,7 @@ pub fn count_down<F: Family, P: Frame>(frame: &mut P, l3: usize) -> Option<()> {
     Some(())
 }
 
-/// Direct routing: only the MAC addresses change, and the TTL as a router's would.
+/// Direct routing: changes only the MAC addresses and, as a router does, the TTL.
 #[inline(always)]
 fn route<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>) -> Option<()> {
     count_down::<F, P>(frame, packet.l3)
@@ -195,15 +198,16 @@ fn masquerade<F: Family, P: Frame>(
     rewrite::<F, P>(frame, packet, side, (address, port), 1)
 }
 
-/// Which half of the addresses is rewritten, and to what.
+/// Which address and port are rewritten, and to what. Ports in wire order; 0 keeps the packet's
+/// port.
 #[derive(Clone, Copy, Debug)]
 enum Side<F: Family> {
     Source(F::Address, u16),
     Target(F::Address, u16),
 }
 
-/// Rewrites one address and port, carries it into the checksums and counts the TTL down by so many
-/// hops, a number that the compiler knows.
+/// Rewrites one address and port, updates the checksums and lowers the TTL by `hops`, a constant at
+/// each call.
 #[inline(always)]
 fn rewrite<F: Family, P: Frame>(
     frame: &mut P,
@@ -213,7 +217,7 @@ fn rewrite<F: Family, P: Frame>(
     hops: u8,
 ) -> Option<()> {
     if packet.is_sctp() {
-        // Of a fragment's the port does not change: see [`is_cut`].
+        // A fragment's port never changes here: see [`is_cut`].
         if packet.part == Part::Whole {
             let given = frame.view::<4>(packet.l4)?.u32::<0>();
             let ports = match side {
@@ -225,14 +229,14 @@ fn rewrite<F: Family, P: Frame>(
         }
     } else if packet.part != Part::Later {
         match side {
-            // Port 0 stands for a server of every port: it has the client's.
+            // Port 0 stands for every port: the packet keeps its own.
             Side::Source(_, 0) | Side::Target(_, 0) => {}
             Side::Source(_, port) => frame.edit::<8>(packet.l4)?.set_u16::<0>(port),
             Side::Target(_, port) => frame.edit::<8>(packet.l4)?.set_u16::<2>(port),
         }
         let mut transport: Transport = checksum_at(packet);
-        // RFC 8200, 8.1: over IPv6 UDP always has a checksum; a zero is not touched all the same,
-        // since nobody could have sent it.
+        // RFC 8200, 8.1: UDP over IPv6 always has a checksum. A zero stays zero here too, since no
+        // valid sender sends one.
         transport.optional &= true;
         frame.carry(transport, address_delta, port_delta);
     }
@@ -268,8 +272,8 @@ fn rewrite<F: Family, P: Frame>(
     Some(())
 }
 
-/// Puts both ports into a whole SCTP packet, and carries what changed into the checksum, which has
-/// no pseudo-header (RFC 9260, 6.8).
+/// Writes both ports into a whole SCTP packet and updates the checksum, which has no pseudo-header
+/// (RFC 9260, 6.8). `ports`: wire order, the source in the low half.
 #[inline(always)]
 pub fn associate<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, ports: u32) -> Option<()> {
     let mut header = frame.edit::<{ sctp::LEAST }>(packet.l4)?;
@@ -291,19 +295,21 @@ pub fn associate<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, ports: 
 const IPIP: u8 = 4;
 const IPV6_IN: u8 = 41;
 
-/// What the outer header takes over from the inner one.
+/// Fields of the inner header that the outer header takes over.
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
     service: u8,
     ttl: u8,
-    /// Wire order: the "don't fragment" bit, or all of an IPv4 packet's identification.
+    /// Wire order; only the "don't fragment" bit.
     fragmentation: u16,
+    /// Wire order; 0 for an atomic packet (RFC 6864).
     identification: u16,
-    /// What the outer header says to come next.
+    /// The protocol number of the outer header.
     pub protocol: u8,
 }
 
-/// Reads what is taken over, after the TTL was counted down (RFC 2003, 3.1; `ip_vs_tunnel_xmit`).
+/// Reads the fields that the outer header takes over. The inner TTL is decremented already (RFC
+/// 2003, 3.1; `ip_vs_tunnel_xmit`).
 #[inline(always)]
 pub fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
     const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
@@ -313,7 +319,8 @@ pub fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
         return Some(Inner {
             service: (first >> 4) as u8,
             ttl: ip.u8::<7>(),
-            // What does not fit was answered, so the outer packet never needs to be cut.
+            // A packet that does not fit was answered already, so the outer packet is never
+            // fragmented.
             fragmentation: DONT_FRAGMENT,
             identification: 0,
             protocol: IPV6_IN,
@@ -325,7 +332,7 @@ pub fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
         service: ip.u8::<1>(),
         ttl: ip.u8::<8>(),
         fragmentation,
-        // RFC 6864: an atomic packet needs none.
+        // RFC 6864: an atomic packet needs no identification.
         identification: if fragmentation == 0 { ip.u16::<4>() } else { 0 },
         protocol: IPIP,
     })
@@ -349,7 +356,7 @@ fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
     outer4(frame, l3, server, &inner, packet.length)
 }
 
-/// The outer header of an IPv4 tunnel before `length` bytes.
+/// Writes the outer header of an IPv4 tunnel in front of `length` bytes.
 #[inline(always)]
 pub fn outer4<P: Frame>(
     frame: &mut P,
@@ -396,7 +403,7 @@ fn tunnel6<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
     outer6(frame, l3, server, &inner, packet.length)
 }
 
-/// The outer header of an IPv6 tunnel before `length` bytes.
+/// Writes the outer header of an IPv6 tunnel in front of `length` bytes.
 #[inline(always)]
 pub fn outer6<P: Frame>(
     frame: &mut P,
@@ -418,7 +425,8 @@ pub fn outer6<P: Frame>(
     set_ethertype(frame, l3, link::IPV6)
 }
 
-/// The ethertype is the last thing before the network header, tags or not.
+/// Writes the ethertype (wire order), which lies just before the network header, with or without
+/// VLAN tags.
 #[inline(always)]
 pub fn set_ethertype<P: Frame>(frame: &mut P, l3: usize, ethertype: u16) -> Option<()> {
     frame.edit::<2>(l3.wrapping_sub(2))?.set_u16::<0>(ethertype);

@@ -1,7 +1,9 @@
-//! A packet that no living entry answers for: scheduled anew and entered, or not.
+//! Opens connections: schedules and enters a packet for which there is no live entry, or refuses
+//! it.
 //!
-//! The frame is read once more from the start: in the kernel this is a function of its own, which
-//! the verifier sees alone, and only the first packet of a connection pays for it.
+//! This code parses the frame again from the start: in the kernel it is a separate function, which
+//! the verifier checks on its own. Only a packet that opens a connection or changes how easily it
+//! may be evicted pays for it.
 
 use crate::addressed;
 use crate::connection::{self, flag};
@@ -21,9 +23,11 @@ use crate::track::{self, Place};
 use crate::verdict::{Drop, Note, Pass, Word};
 use crate::walk;
 
-/// Begins a connection with the server that was chosen: says which server has it from now on, or
-/// the verdict. Without a server ([`NONE`]) the packet opens nothing; it goes on only if its
-/// connection could have no entry. `service` is the endpoint by which the packet was found.
+/// Opens a connection to `id`, the chosen server. Returns the server that has the connection, or a
+/// verdict.
+///
+/// With [`NONE`] the packet opens nothing. It is then forwarded only if its connection has an entry
+/// or finds no room for one. `service` is the endpoint that the packet matched.
 #[inline(always)]
 pub fn begin<P: Frame, T: Tables>(
     frame: &P,
@@ -35,7 +39,7 @@ pub fn begin<P: Frame, T: Tables>(
     of_frame::<P, T, { by::CLIENT }>(frame, tables, ports, id, service)
 }
 
-/// The same with a packet of this server, which begins a connection to its client by itself.
+/// Opens a connection with a packet that this server is the first to send to its client.
 #[inline(always)]
 pub fn start<P: Frame, T: Tables>(
     frame: &P,
@@ -52,15 +56,17 @@ pub fn start<P: Frame, T: Tables>(
     of_frame::<P, T, { by::SERVER }>(frame, tables, ports, id, service)
 }
 
-/// Who says that there is a connection.
+/// Who causes a connection to be opened.
 pub mod by {
+    /// A packet of the client.
     pub const CLIENT: u8 = 0;
+    /// A packet of the server.
     pub const SERVER: u8 = 1;
     /// An ICMP error about an answer.
     pub const ERROR: u8 = 2;
 }
 
-/// Begins a connection with a packet of the client, or of the server.
+/// Opens a connection with a packet of the client or, if `BY` says so, of the server.
 #[inline(always)]
 fn of_frame<P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -84,7 +90,7 @@ fn of_frame<P: Frame, T: Tables, const BY: u8>(
     }
 }
 
-/// A packet as if its client had sent it.
+/// Swaps source and target of a server's packet, so that the client is its source.
 #[inline(always)]
 fn of_client<F: Family, const BY: u8>(packet: Packet<F>) -> Packet<F> {
     if BY != by::SERVER {
@@ -97,7 +103,7 @@ fn of_client<F: Family, const BY: u8>(packet: Packet<F>) -> Packet<F> {
     }
 }
 
-/// Begins a connection with a packet as its client would have sent it.
+/// Opens a connection with a packet whose source is the client.
 #[inline(always)]
 pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -122,7 +128,7 @@ pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
         stale,
     };
     if let Some(entry) = &stale {
-        // The client asks again, or another CPU was faster with the same flow.
+        // The client retransmitted, or another CPU entered the same flow first.
         let (protocol, flags) = (packet.protocol, ports.flags);
         if fates::lives(tables, settings, entry, protocol, flags, now)?.is_some() {
             mend::<F, P, T, BY>(frame, tables, packet, &request, entry);
@@ -135,9 +141,11 @@ pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     open::<F, P, T, BY>(frame, tables, packet, &request, id)
 }
 
-/// Ends a connection whose server is gone, if it is no more. Where the settings say so the client
-/// is told: TCP each time, since more may be under way, UDP once. `id` is the server of a packet
-/// that opens another one, in place of this.
+/// Ends a connection whose server is gone. `None` if another connection may be opened in its place.
+///
+/// With `fate::RESET` the client gets a TCP reset or an ICMP error: for TCP at each packet, since
+/// more may be in flight, for UDP once. `id` is the server chosen for another connection, or
+/// [`NONE`].
 #[inline(always)]
 fn end<F: Family, T: Tables>(
     tables: &T,
@@ -168,8 +176,8 @@ fn end<F: Family, T: Tables>(
     Some(fates::told(packet.protocol, request.ports.flags))
 }
 
-/// Makes sure that a living connection has its way back, and that this and the client's template
-/// give way no more easily than the connection.
+/// Repairs the reverse entry and the template of a live connection, so that neither is easier to
+/// evict than the connection.
 #[inline(always)]
 fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -205,7 +213,7 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     }
 }
 
-/// What is known of a packet that asks for a new connection.
+/// A packet that asks for a connection, and what was looked up for it.
 struct Request<'a, W> {
     settings: &'a Settings,
     service: u32,
@@ -213,11 +221,11 @@ struct Request<'a, W> {
     key: Key,
     hash: u64,
     now: u32,
-    /// An entry of the same key whose time is over.
+    /// The entry found under this key. Where [`open`] gets it, it is not live.
     stale: Option<Entry<W>>,
 }
 
-/// Enters a new connection; says which server has it.
+/// Enters a connection; returns the id of its server.
 #[inline(always)]
 fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -253,14 +261,15 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     }
 }
 
-/// Forwards by hash a flow that can have no entry.
+/// Picks a server by hash for a flow that can have no entry.
 #[inline(always)]
 fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<u32, Word> {
     let id = schedule::by_hash(tables, service, hash);
     let Some(server) = tables.server(id) else {
         return Err(Word::drop(Drop::TableFull));
     };
-    // The answers of a masqueraded or translated server could not be told apart.
+    // Without an entry, the answers of a masqueraded or translated server cannot be matched to
+    // clients.
     if id == NONE || server.has_way_back() || server.method == method::TRANSLATE {
         return Err(Word::drop(Drop::TableFull));
     }
@@ -268,7 +277,7 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
     Ok(id)
 }
 
-/// Puts a connection into the table, with its way back if its answers come through here. Says
+/// Enters a connection, and its reverse entry if the answers pass the director. Returns a code of
 /// [`entered`].
 #[inline(always)]
 fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
@@ -303,7 +312,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
         connection::Meta::NO_OUTPUT
     };
     let state = first_state::<F, T, BY>(tables, request, packet, answers);
-    // A server that speaks first is heard.
+    // A server that sends first has proved that it is there.
     let proved = if BY == by::SERVER {
         connection::Meta::PROVED
     } else {
@@ -333,7 +342,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
 }
 
 /// The state of a connection after its first packet. `answers`: [`connection::Meta::NO_OUTPUT`] or
-/// nothing.
+/// 0.
 #[inline(always)]
 fn first_state<F: Family, T: Tables, const BY: u8>(
     tables: &T,
@@ -342,7 +351,7 @@ fn first_state<F: Family, T: Tables, const BY: u8>(
     answers: u32,
 ) -> connection::State {
     if BY == by::ERROR {
-        // Nobody has said anything yet (`ip_vs_conn_new`).
+        // No packet of the flow itself was seen (`ip_vs_conn_new`).
         return quoted(packet);
     }
     if packet.protocol == UDP {
@@ -355,7 +364,7 @@ fn first_state<F: Family, T: Tables, const BY: u8>(
     track::advance(tables, request.settings, none, sctp, false, flags)
 }
 
-/// The state of a connection that only an ICMP error speaks of.
+/// The state of a connection that is known only from an ICMP error.
 #[inline(always)]
 fn quoted<F: Family>(packet: &Packet<F>) -> connection::State {
     if packet.is_sctp() {
@@ -365,15 +374,16 @@ fn quoted<F: Family>(packet: &Packet<F>) -> connection::State {
     }
 }
 
-/// The key of the way back. A server of every port answers from the port that it was asked on.
+/// The key of the reverse entry. A server of every port answers from the port that the client asked
+/// for.
 #[inline(always)]
 fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Packet<F>) -> Key {
     let endpoint = with_port(server.endpoint, request.ports.target);
     F::key(packet.source, request.ports.source, endpoint)
 }
 
-/// The entry of the way back: from the server's endpoint to the client, with the hop that leads
-/// there where one is prepared. Says [`entered`].
+/// Enters the reverse entry: from the server's endpoint to the client, with the prepared hop to the
+/// client if there is one. Returns a code of [`entered`].
 #[inline(always)]
 fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -390,7 +400,7 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     if let Some(entry) = &before
         && entry.target() != id
     {
-        // Another connection has the answers, or had them: [`crate::claim`] knows.
+        // These answers belong, or belonged, to another connection: [`crate::claim`] decides.
         return entered::THERE;
     }
     let hop = F::route(tables, packet.source) & 0x3ff;

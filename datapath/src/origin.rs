@@ -1,8 +1,9 @@
-//! Endpoints for packets from somewhere: from a network of clients, by a device, or both.
+//! Endpoints that also match the origin of a packet: a network of clients, an input device, or
+//! both.
 //!
-//! Only where rules ask for an origin does the walk come here, and only with a packet that no
-//! ordinary endpoint is for. The narrowest rule counts: that of the port before that of every
-//! port, that of the device before that of any, and then that of the longest prefix.
+//! The walk looks here only if rules ask for an origin, and only for a packet that matches no
+//! ordinary endpoint. The narrowest rule wins: first a port before every port, then a device before
+//! any device, then the longest prefix of the source.
 
 use crate::entry::{NONE, kind, with_port};
 use crate::family::Family;
@@ -11,47 +12,53 @@ use crate::packet::Packet;
 use crate::reread::reread;
 use crate::tables::Tables;
 
-/// Endpoints of packets from somewhere, at the most.
+/// Limit of the endpoints that match an origin.
 pub const ORIGINS: u32 = 65_536;
 
-/// Where else a packet's endpoint is looked for, if there is none of just its address and port.
+/// Bits of `Settings::wide`: further look-ups for a packet whose address and port have no endpoint.
 pub mod lookup {
-    /// Among the endpoints of every port.
+    /// Some endpoints stand for every port.
     pub const EVERY_PORT: u32 = 1;
-    /// Among those of packets from somewhere, by their port.
+    /// Some endpoints match a port and an origin.
     pub const ORIGIN_PORT: u32 = 2;
-    /// And by no port.
+    /// Some endpoints match every port and an origin.
     pub const ORIGIN_EVERY_PORT: u32 = 4;
-    /// Some of these mind the device.
+    /// Some endpoints match an input device.
     pub const ORIGIN_DEVICE: u32 = 8;
 }
 
-/// What an endpoint of packets from somewhere is found by: the longest prefix of the source.
+/// The key of an endpoint that matches an origin, in a table by longest prefix
+/// (`BPF_MAP_TYPE_LPM_TRIE`).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OriginKey {
-    /// How many bits of what follows are asked for: all.
+    /// Length of the prefix in bits, over all fields that follow. A packet asks for
+    /// [`OriginKey::BITS`].
     pub bits: u32,
-    /// [`crate::entry::endpoint_word`].
+    /// Port, protocol and kind: [`crate::entry::endpoint_word`].
     pub word: u32,
-    /// The device by its index, 0 for any; [`OriginKey::V6`] is set for IPv6.
+    /// Index of the input device, 0 for any. [`OriginKey::V6`] is set for IPv6.
     pub interface: u32,
+    /// Zero.
     pub reserved: u32,
-    /// Wire order; IPv4 in the first four bytes, as in the source.
+    /// The destination address in wire order; IPv4 in the first four bytes.
     pub target: [u64; 2],
+    /// The prefix of the source address in wire order; IPv4 in the first four bytes.
     pub source: [u64; 2],
 }
 const _: () = assert!(size_of::<OriginKey>() == 4 + OriginKey::BYTES);
 
 impl OriginKey {
+    /// Set in [`OriginKey::interface`] for IPv6.
     pub const V6: u32 = 1 << 31;
-    /// Bits before those of the source.
+    /// Bits before the source, which every prefix has in full.
     pub const FIXED: u32 = 224;
-    /// All bits, as a packet has them.
+    /// Bits of a whole key, as a packet asks for.
     pub const BITS: u32 = 352;
+    /// Bytes of a whole key without [`OriginKey::bits`].
     pub const BYTES: usize = 44;
 
-    /// As the kernel compares it: byte by byte from the first.
+    /// The key in the order of bytes in which the kernel compares it.
     #[must_use]
     pub fn bytes(&self) -> [u8; Self::BYTES] {
         let fixed = [self.word, self.interface, self.reserved].into_iter();
@@ -66,6 +73,7 @@ impl OriginKey {
         bytes
     }
 
+    /// The key that a packet with this `endpoint_word`, source and input device asks for.
     #[inline(always)]
     #[must_use]
     pub fn new<F: Family>(
@@ -89,9 +97,9 @@ impl OriginKey {
     }
 }
 
-/// The endpoint for this frame, whose ports make this word: of somewhere, or else of every port; or
-/// [`NONE`]. The frame is read anew: in
-/// the kernel this is a function of its own.
+/// The endpoint that matches the origin of this frame, else the endpoint of every port, else
+/// [`NONE`]. `word` is the [`crate::entry::endpoint_word`] of the frame. Parses the frame again: in
+/// the kernel this is a separate function.
 #[inline(always)]
 pub fn of_frame<P: Frame, T: Tables>(frame: &P, tables: &T, word: u32) -> u32 {
     let interface = frame.interface();
@@ -123,7 +131,7 @@ pub fn find<F: Family, T: Tables>(
     let Some(settings) = tables.settings() else {
         return NONE;
     };
-    // Most packets here are for nobody, and this is the cheapest way to know.
+    // Most packets that come here match no endpoint, and this look-up is the cheapest way to know.
     let address = word & 0x00ff_0000 | (kind::ADDRESS as u32) << 24;
     if F::endpoint(tables, target, address) == NONE {
         return NONE;

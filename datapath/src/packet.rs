@@ -1,7 +1,7 @@
-//! From a frame to a packet whose headers are known to be there, or the reason why not.
+//! Parses a frame into a packet whose headers are all present, or gives the reason why it cannot.
 //!
-//! Nothing is changed here. Options and extension headers are gone over within a bound; what lies
-//! beyond it, and what contradicts itself, is the kernel's business.
+//! Nothing is changed here. Options and extension headers are skipped up to a limit. A packet
+//! beyond the limit, or one that contradicts itself, is left to the kernel.
 
 use crate::checksum;
 use crate::family::{Family, V4, V6};
@@ -10,47 +10,60 @@ use crate::link;
 use crate::sctp;
 use crate::tables::Tables;
 
+/// ICMP's protocol number (RFC 792).
 pub const ICMP: u8 = 1;
+/// TCP's protocol number (RFC 9293).
 pub const TCP: u8 = 6;
+/// UDP's protocol number (RFC 768).
 pub const UDP: u8 = 17;
+/// ICMPv6's next header value (RFC 4443).
 pub const ICMPV6: u8 = 58;
+/// SCTP's protocol number (RFC 9260).
 pub const SCTP: u8 = 132;
 
 /// Which part of a datagram a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// Not fragmented.
     Whole,
-    /// Begins with the transport header; more follows.
+    /// The first fragment, which begins with the transport header.
     First,
-    /// Begins further back: see [`Packet::offset`].
+    /// A later fragment: see [`Packet::offset`].
     Later,
 }
 
 /// The network layer of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<F: Family> {
-    /// Where the network and the transport header begin.
+    /// Offset of the network header in the frame, in bytes.
     pub l3: usize,
+    /// Offset of the transport header in the frame, in bytes.
     pub l4: usize,
+    /// The source address.
     pub source: F::Address,
+    /// The destination address.
     pub target: F::Address,
-    /// Bytes from the network header on.
+    /// Bytes from the network header to the end of the packet.
     pub length: u32,
+    /// Protocol number of the transport header.
     pub protocol: u8,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Whether the packet is a fragment, and which.
     pub part: Part,
-    /// Bytes of the datagram before this part of it.
+    /// Fragment offset in bytes.
     pub offset: u32,
-    /// What its datagram is known by.
+    /// The identification that all fragments of a datagram share, in wire order.
     pub fragment: u32,
-    /// The MAC address that a plain frame is for, in the low 48 bits.
+    /// The destination MAC address of a plain frame, in the low 48 bits.
     pub mac: u64,
-    /// Known to be TCP or UDP, to the compiler too: what is for others costs such a packet nothing.
+    /// Known to be TCP or UDP, to the compiler too, so that such a packet pays nothing for other
+    /// protocols.
     pub plain: bool,
 }
 
 impl<F: Family> Packet<F> {
+    /// Whether the packet is SCTP's. The compiler knows that a plain one is not.
     #[inline(always)]
     #[must_use]
     pub fn is_sctp(&self) -> bool {
@@ -61,7 +74,9 @@ impl<F: Family> Packet<F> {
 /// Why a packet could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
+    /// Too short, too long a chain of headers, or contradictory.
     NotUnderstood,
+    /// The checksum of the IPv4 header is wrong.
     BadChecksum,
 }
 
@@ -132,8 +147,8 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
     })
 }
 
-/// An untagged frame of a whole TCP or UDP packet without options, as [`parse4`] reads it. What is
-/// anything else, or wrong in any way, is not read here.
+/// Parses an untagged frame with a whole TCP or UDP packet without options, as [`parse4`] does.
+/// `None` for every other frame and every error.
 #[inline(always)]
 pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
     const L3: usize = link::HEADER;
@@ -183,7 +198,7 @@ pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
     })
 }
 
-/// The sum of the options of a header of so many bytes: up to ten words.
+/// The checksum's sum over the options of an IPv4 header of `header` bytes: at most ten words.
 #[inline(always)]
 pub fn options<P: Frame>(frame: &P, l3: usize, header: usize) -> Option<u32> {
     let mut sum = 0;
@@ -199,13 +214,14 @@ pub fn options<P: Frame>(frame: &P, l3: usize, header: usize) -> Option<u32> {
     Some(sum)
 }
 
-/// Extension headers that are gone over before the packet counts as not understood.
+/// Limit of the extension headers that are skipped.
 const EXTENSIONS: usize = 6;
-/// Bytes of them.
+/// Limit of the bytes from the network header to the transport header.
 const EXTENSION_BYTES: usize = 512;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
+/// The fragment header's next header value (RFC 8200, 4.5).
 pub const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
@@ -223,8 +239,8 @@ const DESTINATION: u8 = 60;
 #[inline(always)]
 pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<Packet<V6>, Unread> {
     let mut packet = read6(frame, l3)?;
-    // Said again for the kernel's verifier; by a mask, since before Linux 6.13 it does not carry
-    // over what was found out about a number less 40.
+    // The bound is checked again for the kernel's verifier, by a mask: before Linux 6.13 the
+    // verifier does not derive the bounds of a number from the bounds of that number less 40.
     let behind = tables.blur(packet.l4.wrapping_sub(l3)) & (EXTENSION_BYTES.wrapping_sub(1));
     if behind < 40 {
         return Err(Unread::NotUnderstood);
@@ -233,7 +249,7 @@ pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<P
     Ok(packet)
 }
 
-/// The same for programs so small that the verifier may know where the headers are.
+/// [`parse6`] for programs so small that the verifier may track where the headers are.
 #[inline(always)]
 pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
     let ip = frame.view::<40>(l3).ok_or(Unread::NotUnderstood)?;
@@ -271,7 +287,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
     Ok(packet)
 }
 
-/// As [`plain4`]: without extension headers.
+/// [`plain4`] for IPv6: a whole TCP or UDP packet without extension headers.
 #[inline(always)]
 pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
     const L3: usize = link::HEADER;
@@ -309,9 +325,10 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
     })
 }
 
-/// What extension headers say, in one word: what a function of its own in the kernel can return.
-/// From the top: 16 bits for the part, 8 for where the transport header is in units of 8 bytes, 8
-/// for its protocol, 32 that name the fragment. 0 if they are not understood.
+/// The result of skipping extension headers, in one word, since a separate function of the kernel
+/// returns it. From the top: 16 bits of fragment offset and flags, 8 bits for the offset of the
+/// transport header in units of 8 bytes, 8 bits for its protocol, 32 bits of identification. 0 if
+/// the headers were not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extensions(pub u64);
 
@@ -349,12 +366,12 @@ impl Extensions {
     }
 }
 
-/// Goes over the extension headers, of which `first` is the first one.
+/// Skips the extension headers of the packet at `l3`. `first` is the first one's type.
 #[inline(always)]
 pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
     let mut protocol = first;
     let mut at = 40usize;
-    // An offset, or the bit that says that more follows.
+    // The fragment offset, and the M flag as the lowest bit.
     let mut part = 0u16;
     let mut name = 0u32;
     for _ in 0..EXTENSIONS {
@@ -371,7 +388,7 @@ pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
         };
         protocol = header.u8::<0>();
         if fragment {
-            // RFC 6946: a lone fragment is a whole packet.
+            // RFC 6946: an atomic fragment is a whole packet.
             part = u16::from_be(header.u16::<2>()) & 0xfff9;
             name = header.u32::<4>();
             at = at.wrapping_add(8);
@@ -383,7 +400,7 @@ pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
             at = at.wrapping_add(((header.u8::<1>() as usize).wrapping_add(1)) << 3);
         }
     }
-    // What is still an extension header lies beyond the bound.
+    // The chain of extension headers goes beyond the limit.
     if protocol == HOP_BY_HOP
         || protocol == ROUTING
         || protocol == DESTINATION
@@ -395,12 +412,14 @@ pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
     Extensions((part as u64) << 48 | place | name as u64)
 }
 
-/// What the walk needs of the transport header. Ports in wire order.
+/// The fields of the transport header that the walk needs. Ports in wire order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
+    /// The source port.
     pub source: u16,
+    /// The destination port.
     pub target: u16,
-    /// TCP flags; 0 for UDP; what the chunks tell for SCTP ([`sctp::flags`]).
+    /// TCP flags; 0 for UDP; for SCTP the event of its chunks ([`sctp::flags`]).
     pub flags: u8,
 }
 
@@ -444,7 +463,7 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
     }
 }
 
-/// Where the transport checksum of a TCP or UDP packet is.
+/// The place of the checksum in a TCP or UDP packet.
 #[inline(always)]
 pub fn checksum_at<F: Family>(packet: &Packet<F>) -> crate::frame::Transport {
     if packet.protocol == TCP {

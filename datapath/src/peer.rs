@@ -1,15 +1,16 @@
 //! Directors that are real servers of each other.
 //!
-//! A director that has itself and others by direct routing in one pool may be such another's
-//! server. What that one forwards comes from its MAC address, and is not to be scheduled again: two
-//! directors would send it to and fro. It is for the director itself, as a real server.
+//! A pool may contain the director itself beside other directors by direct routing. A packet that
+//! such a peer forwarded comes from the peer's MAC address. The director takes it as a real server
+//! and does not schedule it again, since two directors would send it to and fro.
 
 use crate::frame::Frame;
 use crate::link;
 use crate::tables::Tables;
 
-/// Whether a frame for this service was forwarded by a peer: it comes from the MAC address of a
-/// server, and not with the server's own address. In the kernel a function of its own.
+/// Whether a peer forwarded this frame of a service: it comes from the MAC address of a server, but
+/// not from that server's own address. `source` is the packet's source address in wire order. In
+/// the kernel this is a separate function.
 #[inline(always)]
 pub fn forwarded<P: Frame, T: Tables>(
     frame: &P,
@@ -31,13 +32,15 @@ pub fn forwarded<P: Frame, T: Tables>(
     }
 }
 
-/// Another director that is a server of a service, by where its frames come from.
+/// A peer as a server of a service, known by the source MAC address of its frames.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey {
-    /// Its MAC address in the low 48 bits as they lie in memory.
+    /// The MAC address in the low 48 bits, as it lies in memory.
     pub mac: u64,
+    /// Id of the service.
     pub service: u32,
+    /// Zero.
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<PeerKey>() == 16);

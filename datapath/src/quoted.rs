@@ -1,6 +1,7 @@
-//! ICMP errors about answers of a connection that is not known, where they are scheduled
-//! (`schedule_icmp`): as `ip_vs_in_icmp` does it, the quoted packet opens the connection the other
-//! way round, and the error goes to the server that gets it.
+//! Schedules ICMP errors about answers of an unknown connection (`schedule_icmp`).
+//!
+//! As in `ip_vs_in_icmp`, the quoted answer opens a connection in the opposite direction, and the
+//! error goes to the server of that connection.
 
 use crate::addressed;
 use crate::entry::{NONE, service_flag};
@@ -16,11 +17,11 @@ use crate::tables::Tables;
 use crate::verdict::{Drop, Pass, Word};
 use crate::walk;
 
-/// RFC 792: parameter problem, with which IPVS does nothing.
+/// RFC 792: parameter problem, which IPVS ignores.
 const PARAMETER_PROBLEM: u8 = 12;
 
-/// The server that gets the connection of the quoted answer, or what becomes of the error without.
-/// `endpoint` is that of the service. The frame is read anew.
+/// Opens a connection for the quoted answer. Returns its server, or a verdict on the error.
+/// `endpoint` is the service's endpoint. Parses the frame again.
 #[inline(always)]
 pub fn schedule<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
     let opened = reread!(
@@ -55,7 +56,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     if !F::may_be_client(quote.target) || quote.target == quote.source {
         return Err(Word::drop(Drop::BadSource));
     }
-    // What an engine reads is no ICMP.
+    // A persistence engine finds no Call-ID in an ICMP error.
     if service.flags & service_flag::CALLS != 0 {
         return Err(Word::drop(Drop::NoCallId));
     }
@@ -67,7 +68,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
         let client = Client {
             address: F::folded(quote.target),
             port: u16::from_be(quote.target_port),
-            // dh, lblc and lblcr of IPVS take the quoted target as it is.
+            // As in IPVS, dh, lblc and lblcr use the quoted packet's destination as it is.
             target: F::words(quote.target),
         };
         id = tables.schedule(number, client);
@@ -76,7 +77,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
         }
     }
     if id == NONE {
-        // ip_vs_leave: no error about an error.
+        // ip_vs_leave: an error is never answered with an error.
         return Err(Word::drop(Drop::NoServer));
     }
     if service.flags & service_flag::ONE_PACKET != 0 && quote.protocol == UDP {
@@ -87,7 +88,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     open::request::<F, P, T, { by::ERROR }>(frame, tables, &packet, ports, id, endpoint)
 }
 
-/// The quoted answer as if its client had sent it.
+/// Swaps source and target of the quoted answer, so that the client is its source.
 #[inline(always)]
 fn turned<F: Family>(packet: &Packet<F>, quote: &Quote<F>) -> (Packet<F>, Ports) {
     let packet = Packet {

@@ -1,11 +1,11 @@
-//! What a real server must know to take its packets out of a tunnel, and what it counts.
+//! Settings and counters for decapsulation on a real server.
 //!
-//! The agent writes it, [`crate::decap`] and [`crate::clamp`] read it. A server without the agent
-//! needs none of this.
+//! The agent writes the settings; [`crate::decap`] and [`crate::clamp`] read them. A server without
+//! the agent needs none of this.
 
 use crate::family::Family;
 
-/// What an address means to this machine. Roles add up.
+/// Roles of an address on this machine, as bits.
 pub mod role {
     /// An address of the machine, to which directors send tunnelled packets.
     pub const OWN: u32 = 1;
@@ -15,55 +15,61 @@ pub mod role {
     pub const DIRECTOR: u32 = 4;
 }
 
-/// Entry of the one-entry table of settings.
+/// The settings: the only entry of their table.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The largest segments (MSS) that clients of IPv4 and of IPv6 virtual addresses may be told;
-    /// 0: as the server likes.
+    /// The largest MSS, in bytes, that the server may announce to clients of an IPv4 virtual
+    /// address; 0 is no limit.
     pub segment4: u16,
+    /// The same limit for IPv6 virtual addresses.
     pub segment6: u16,
-    /// Not 0: tunnelled packets are taken from listed directors only.
+    /// Not 0: only a listed director's packets are decapsulated.
     pub listed: u8,
+    /// Zero.
     pub reserved: u8,
-    /// The UDP port that GUE tunnels end at, wire order; 0: none does.
+    /// The UDP port of GUE tunnels, in wire order; 0 is none.
     pub gue_port: u16,
 }
 
 const _: () = assert!(size_of::<Settings>() == 8);
 
-/// What happened, by its counter.
+/// Counted events; the number is the counter's place.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Taken out of its tunnel.
+    /// A packet was decapsulated.
     Decapsulated = 0,
-    /// Dropped: a router marked the tunnel's header, and the packet cannot carry the mark.
+    /// Dropped: a router marked congestion in the outer header, and the inner packet has no ECN
+    /// (RFC 6040, 4.2).
     Congested = 1,
-    /// A SYN was told a smaller segment.
+    /// The MSS option of a SYN was lowered.
     Clamped = 2,
-    // Passed up as they came:
-    /// The tunnel ends at another machine.
+    // Passed to the kernel unchanged:
+    /// The outer destination is another machine.
     NotHere = 3,
+    /// The outer source is no listed director.
     NotFromDirector = 4,
+    /// The outer packet is a fragment.
     OuterFragment = 5,
-    /// More options or extension headers than can be taken off.
+    /// The outer header has more options or extension headers than can be removed.
     LongHeader = 6,
-    /// What is inside is no packet of the version that was announced.
+    /// The inner packet is not of the IP version that the tunnel announces.
     BadInner = 7,
     /// A tunnel within the tunnel.
     Nested = 8,
-    /// What is inside is for no virtual address of ours.
+    /// The inner destination is no virtual address of this machine.
     NotVirtual = 9,
     /// The kernel could not move the headers.
     NoRoom = 10,
-    /// A GUE or GRE header that says more, or other things, than a director's does.
+    /// The GUE or GRE header has fields that a director never sends.
     OtherHeader = 11,
     /// Dropped: the tunnel's checksum is wrong.
     BadChecksum = 12,
 }
 
 impl Note {
+    /// All events, in the order of their counters.
     pub const ALL: [Note; 13] = [
         Note::Decapsulated,
         Note::Congested,
@@ -80,7 +86,7 @@ impl Note {
         Note::BadChecksum,
     ];
 
-    /// As it is shown.
+    /// The counter's name in output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -101,13 +107,16 @@ impl Note {
     }
 }
 
-/// What the agent told this machine.
+/// What the agent has configured on this machine.
 pub trait Knowledge {
-    /// The roles of an address, given as [`key`] makes it; 0 if nothing is known of it.
+    /// The roles of an address in the form of [`key`]; 0 for an unknown address.
     fn role(&self, address: [u64; 2]) -> u32;
+    /// The settings.
     fn settings(&self) -> Settings;
+    /// Counts an event on this CPU.
     fn count(&self, note: Note);
-    /// The same number: [`crate::tables::Tables::blur`].
+    /// Returns `value`, of which the kernel's verifier then knows no bounds:
+    /// [`crate::tables::Tables::blur`].
     fn blur(&self, value: usize) -> usize;
 }
 

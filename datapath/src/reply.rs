@@ -1,8 +1,8 @@
 //! ICMP errors that the director itself sends: port unreachable, packet too big, time exceeded.
 //!
-//! The packet that caused it is cut, wrapped and turned round (RFC 792; RFC 4443). Nothing is
-//! said about ICMP errors, later fragments, or to an address that cannot be a client's, and never
-//! more than a number a tick.
+//! The offending packet is truncated, wrapped and sent back (RFC 792; RFC 4443). No error answers
+//! ICMP, a later fragment, or an address that cannot be a client's. A limit of errors a tick holds
+//! on each CPU.
 
 use crate::checksum;
 use crate::family::{Family, V4, V6};
@@ -20,7 +20,7 @@ const ERROR4: u32 = 576;
 /// The largest IPv6 error: RFC 4443, 2.4 (c).
 const ERROR6: u32 = 1280;
 
-/// Type, code and the word that follows.
+/// Type, code and the word behind the checksum.
 #[derive(Clone, Copy, Debug)]
 struct Message {
     /// Type in the low byte, code in the high one: as on the wire.
@@ -29,8 +29,9 @@ struct Message {
     rest: u32,
 }
 
-/// Makes the answer that the walk asked for. The frame is read anew: this is far from the path of
-/// an ordinary packet, and in the kernel a function of its own.
+/// Makes the answer that the walk asked for; drops the packet if no answer may be sent. `mtu`, in
+/// bytes, is for [`Bounce::TooBig`]. Parses the frame again: in the kernel this is a separate
+/// function, far from the path of an ordinary packet.
 #[inline(always)]
 pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mtu: u32) -> Word {
     let silent = match bounce {
@@ -84,7 +85,8 @@ pub fn answer<P: Frame, T: Tables>(frame: &mut P, tables: &T, bounce: Bounce, mt
     }
 }
 
-/// Whether another error may be sent in this tick: the allowance holds the tick and how many were.
+/// Whether another error may be sent in this tick. The allowance has the tick in its high half and
+/// the number of errors sent in its low half.
 #[inline(always)]
 fn is_allowed<T: Tables>(tables: &T) -> bool {
     let (Some(words), Some(settings)) = (tables.allowance(), tables.settings()) else {
@@ -140,11 +142,11 @@ fn send<F: Family, P: Frame, T: Tables>(
     link::turn(frame)
 }
 
-/// The sum of the first `quote` bytes of a packet as they will be on the wire.
+/// The checksum's sum over the first `quote` bytes of a packet as they will be on the wire.
 ///
-/// A checksum that the sender left to a device holds the pseudo-header's sum until the device puts
-/// in the complement of all from the transport header on: header and payload then sum to the
-/// complement of what is there now.
+/// A checksum that is left to a device (`CHECKSUM_PARTIAL`) holds the pseudo-header's sum until the
+/// device completes it. The completed transport header and payload then sum to the complement of
+/// what the field holds before.
 #[inline(always)]
 fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, quote: u32) -> Option<u32> {
     let header = packet.l4.wrapping_sub(packet.l3);
@@ -160,7 +162,7 @@ fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, quote: u32) -> Opt
     Some(checksum::add(head, (!field) as u32))
 }
 
-/// Whether the sender of a whole packet left its checksum, which is `field`, to a device.
+/// Whether the checksum of a whole packet, `field`, is left to a device to complete.
 #[inline(always)]
 pub fn is_left_to_device<F: Family, P: Frame>(
     frame: &P,
@@ -174,13 +176,13 @@ pub fn is_left_to_device<F: Family, P: Frame>(
     if field != checksum::fold(pseudo) {
         return Some(false);
     }
-    // One checksum in 65,536 looks like that though it is done: then the sum of it all says so.
+    // One complete checksum in 65,536 looks the same. The sum over the packet tells them apart.
     let whole = frame.sum(packet.l4, length as usize)?;
     Some(checksum::fold(checksum::add(whole, pseudo)) != 0xffff)
 }
 
-/// The sum of the pseudo-header of a packet with so many bytes from its transport header on, and of
-/// its answer.
+/// The sum of the pseudo-header of a packet, and of its answer, with `length` bytes from the
+/// transport header on.
 #[inline(always)]
 pub fn pseudo<F: Family>(packet: &Packet<F>, length: u32) -> u32 {
     let addresses = checksum::add(F::sum(packet.source), F::sum(packet.target));

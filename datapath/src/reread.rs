@@ -1,7 +1,7 @@
-//! A packet read anew, in functions and programs that get no more of it than its frame.
+//! Parses a packet again, in functions and programs of the kernel that receive only its frame.
 
-/// What is done with the packet of a frame, by the functions of its family; `$otherwise` where it
-/// cannot be read. A macro, since a closure cannot be of either family.
+/// Runs `$then` with the packet of a frame, for the packet's family. Gives `$otherwise` if the
+/// frame cannot be parsed. A macro, since no closure takes packets of both families.
 macro_rules! reread {
     ($frame:expr, $tables:expr, |$packet:ident: $of:ident| $then:expr, $otherwise:expr) => {
         if let Some(link) = $crate::link::parse($frame) {

@@ -1,4 +1,4 @@
-//! A TCP reset of our own: the answer to a segment of a connection that is no more.
+//! TCP resets that the director makes: the answer to a segment of a connection that has ended.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -39,7 +39,8 @@ struct Numbers {
     flags: u16,
 }
 
-/// RFC 9293, 3.10.7.1: what answers a segment with `length` bytes from its TCP header on.
+/// RFC 9293, 3.10.7.1: the numbers of the reset that answers a segment of `length` bytes, header
+/// included. `None` if the segment is a reset.
 #[inline(always)]
 fn numbers(segment: &View<'_, HEADER>, length: u32) -> Option<Numbers> {
     const OFFSET: u16 = (HEADER as u16) << 2;
@@ -55,7 +56,7 @@ fn numbers(segment: &View<'_, HEADER>, length: u32) -> Option<Numbers> {
         });
     }
     let header = ((segment.u8::<12>() >> 4) as u32) << 2;
-    // SYN and FIN take a number each.
+    // SYN and FIN take one sequence number each.
     let opens = (flags & flag::SYN) >> 1;
     let counted = (opens as u32).wrapping_add((flags & flag::FIN) as u32);
     let length = length.wrapping_sub(header).wrapping_add(counted);
@@ -67,9 +68,9 @@ fn numbers(segment: &View<'_, HEADER>, length: u32) -> Option<Numbers> {
     })
 }
 
-/// Makes the reset of the segment that it answers, and sends it back. `None` if nothing may be
-/// said: to a reset, to a fragment, and to a packet with options, whose checksum a device may have
-/// been told to look for elsewhere.
+/// Turns a segment into the reset that answers it, and sends it back. `None` if none may be sent:
+/// to a reset, a fragment, an address that cannot be a client's, or a packet with IP options, whose
+/// checksum a device may look for elsewhere.
 #[inline(always)]
 pub fn send<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>) -> Option<()> {
     let network = if F::V6 { 40usize } else { 20 };

@@ -1,11 +1,11 @@
-//! Which real server takes a new connection: IPVS's schedulers, decision for decision, and one
-//! more.
+//! Schedulers: which real server takes a new connection. Each decides as IPVS's does; p2c is not
+//! IPVS's.
 //!
-//! What can be prepared lies ready in the pool (the order, the ring, the hash slots, the lots);
-//! what depends on live counts looks at them here. A pool is a stretch of words: two of state (the
-//! cursor, then what it is understood with), then a slot for each server or place, in IPVS's own
-//! order, newest first, then what the scheduler draws lots with. Slots of weight 0 stand only in
-//! hash tables and are never picked; an overloaded server is seen as one of weight 0.
+//! The daemon prepares a pool: the order, the ring, the hash slots, the lots. Live counts are
+//! looked up here. A pool is a run of words: two words of state (the cursor, then its parameters),
+//! a slot for each server or place in IPVS's order, newest first, then the lots that a random
+//! scheduler draws. Only hash tables have slots of weight 0, which are never picked. An overloaded
+//! server counts as weight 0.
 
 use crate::entry::{NONE, POOL_HEAD, PoolWord, Service, scheduler, slot_is_limited, slot_server};
 use crate::flows::Words;
@@ -22,14 +22,14 @@ mod round;
 pub use hashes::hsiphash;
 pub use least::STALE_TICKS;
 
-/// What a choice may depend on.
+/// What a scheduler may use of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// The address, folded ([`crate::family::Family::folded`]), in host order.
     pub address: u32,
     /// The source port in host order.
     pub port: u16,
-    /// Where the packet goes, wire order; IPv4 in the low half of the first word.
+    /// The destination address in wire order; IPv4 in the low half of the first word.
     pub target: [u64; 2],
 }
 
@@ -73,7 +73,7 @@ fn by_load<T: Tables>(tables: &T, service: u32, entry: &Service, rule: u8, clien
     least
 }
 
-/// A slot's server and weight; an overloaded server has none.
+/// The server and weight of a slot. The weight of an overloaded server is 0.
 #[inline(always)]
 fn slot<T: Tables>(tables: &T, pool: PoolWord, index: u32) -> (u32, u32) {
     let at = pool.base().wrapping_add(POOL_HEAD).wrapping_add(index);
@@ -88,8 +88,8 @@ fn slot<T: Tables>(tables: &T, pool: PoolWord, index: u32) -> (u32, u32) {
     (server, (word >> 32) as u32)
 }
 
-/// The server of a flow that can have no entry: the same for each of its packets while the pool
-/// stays as it is, overloaded or not.
+/// The server of a flow that can have no entry. It is the same for each packet while the pool stays
+/// as it is, and may be overloaded.
 #[inline(always)]
 pub fn by_hash<T: Tables>(tables: &T, service: &Service, hash: u64) -> u32 {
     let pool = PoolWord(service.pool);

@@ -1,17 +1,16 @@
-//! SCTP: what the chunks of a packet tell, and the states of an association as a director sees it.
+//! SCTP: the events of a packet's chunks, and the states of an association as a director sees them.
 //!
-//! The tables are those of the kernel's `sctp_states` and `sctp_events`
-//! (net/netfilter/ipvs/ip_vs_proto_sctp.c, Linux 6.1), row for row. The states are as the server
-//! has them.
+//! The tables are the kernel's `sctp_states` and `sctp_events`
+//! (net/netfilter/ipvs/ip_vs_proto_sctp.c, Linux 6.1), row for row. The states are the server's.
 
 use crate::connection::{Direction, State, flag};
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::packet::{Packet, Ports};
 
-/// The client's first INIT; the server has not answered.
+/// The client has sent its first INIT.
 pub const INIT1: State = 17;
-/// The client's next INIT.
+/// The client has repeated its INIT.
 pub const INIT: State = 18;
 /// The server has sent INIT ACK.
 pub const COOKIE_SENT: State = 19;
@@ -19,19 +18,24 @@ pub const COOKIE_SENT: State = 19;
 pub const COOKIE_REPLIED: State = 20;
 /// The server has sent an INIT of its own.
 pub const COOKIE_WAIT: State = 21;
-/// The client has answered that with INIT ACK.
+/// The client has answered the server's INIT with INIT ACK.
 pub const COOKIE: State = 22;
 /// The server has sent COOKIE ECHO.
 pub const COOKIE_ECHOED: State = 23;
+/// The association is open.
 pub const ESTABLISHED: State = 24;
+/// The server has sent SHUTDOWN.
 pub const SHUTDOWN_SENT: State = 25;
+/// The client has sent SHUTDOWN.
 pub const SHUTDOWN_RECEIVED: State = 26;
+/// The server has sent SHUTDOWN ACK.
 pub const SHUTDOWN_ACK_SENT: State = 27;
 /// The server has answered an INIT with ABORT.
 pub const REJECTED: State = 28;
+/// The association has ended.
 pub const CLOSED: State = 29;
 
-/// The state before the first in the kernel's numbers: none yet. No entry of an association has it.
+/// `IP_VS_SCTP_S_NONE`: no chunk was seen. Only an entry that an ICMP error opened has it.
 pub const NONE: State = 16;
 /// `IP_VS_SCTP_S_LAST`.
 const STATES: usize = 14;
@@ -39,7 +43,8 @@ const STATES: usize = 14;
 /// Seconds that an entry lives in each of [`INIT1`] to [`CLOSED`]: `sctp_timeouts` of the kernel.
 pub const TIMEOUTS_S: [u32; 13] = [4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61];
 
-/// The states of an association that its server has not accepted, or that is over.
+/// The states in which an entry may be evicted, a bit each: the server has not accepted the
+/// association, or it has ended.
 pub const YIELDING: u32 = 1 << INIT1
     | 1 << INIT
     | 1 << COOKIE_SENT
@@ -52,9 +57,9 @@ pub const YIELDING: u32 = 1 << INIT1
 
 /// Bytes of the common header (RFC 9260, 3.1).
 const HEADER: usize = 12;
-/// Bytes of a chunk's own (RFC 9260, 3.2).
+/// Bytes of a chunk header (RFC 9260, 3.2).
 const CHUNK: usize = 4;
-/// Both: no packet is without a chunk.
+/// Bytes of the shortest packet: each has a chunk.
 pub const LEAST: usize = HEADER.saturating_add(CHUNK);
 
 /// Chunk types (RFC 9260, 3.2).
@@ -62,9 +67,9 @@ mod chunk {
     pub const ABORT: u8 = 6;
 }
 
-/// What a chunk tells, in the order of the tables' rows.
+/// Events of chunks, in the order of the tables' rows (`sctp_events`).
 mod event {
-    /// DATA, SACK, HEARTBEAT, and all that is not known.
+    /// DATA, SACK, HEARTBEAT, and every unknown chunk type.
     pub const DATA: u64 = 0;
     pub const INIT: u64 = 1;
     pub const INIT_ACK: u64 = 2;
@@ -75,8 +80,8 @@ mod event {
     pub const SHUTDOWN_COMPLETE: u64 = 7;
     pub const ERROR: u64 = 8;
     pub const ABORT: u64 = 9;
-    /// As many as four bits can say: the kernel's verifier of Linux 6.1 takes a mask for a bound,
-    /// and forgets a comparison. What follows ABORT is said by no packet.
+    /// The number of rows: one for each value of four bits. The verifier of Linux 6.1 takes a mask
+    /// for a bound, and forgets a comparison. No packet has an event above ABORT.
     pub const COUNT: usize = 16;
 }
 
@@ -92,8 +97,8 @@ const EVENTS: u64 = event::DATA
     | event::COOKIE_ACK << 44
     | event::SHUTDOWN_COMPLETE << 56;
 
-/// What the flags of [`Ports`] say of a chunk of this type: the event in the high half. INIT has
-/// SYN besides, since it opens what SYN opens.
+/// [`Ports::flags`] for a chunk of this type: the event in the high four bits. INIT also has SYN,
+/// since it opens an association.
 #[inline(always)]
 #[must_use]
 pub fn flags(kind: u8) -> u8 {
@@ -106,7 +111,7 @@ pub fn flags(kind: u8) -> u8 {
     event << 4 | opens.wrapping_mul(flag::SYN)
 }
 
-/// Whether such flags are those of an ABORT.
+/// Whether [`Ports::flags`] stand for an ABORT.
 #[inline(always)]
 #[must_use]
 pub fn is_abort(flags: u8) -> bool {
@@ -126,7 +131,7 @@ pub fn is_abort(flags: u8) -> bool {
 /// |  Chunk Type   |  Chunk Flags  |         Chunk Length          |
 /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 /// ```
-/// RFC 9260, 3.1 and 3.2: the common header and the first chunk's.
+/// RFC 9260, 3.1 and 3.2: the common header and the header of the first chunk.
 #[inline(always)]
 pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports> {
     let end = packet.l3.wrapping_add(packet.length as usize);
@@ -141,8 +146,9 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
     })
 }
 
-/// The ports and what the chunks tell of a packet that ends at `end`, in one number; 0 if they
-/// cannot be read. In the kernel this is a function of its own ([`Frame::association`]).
+/// The ports of a packet and, above them, its flags, in one number; 0 if they cannot be read. `end`
+/// is the offset of the packet's end. In the kernel this is a separate function
+/// ([`Frame::association`]).
 #[inline(always)]
 pub fn read<P: Frame>(frame: &P, l4: usize, end: usize) -> u64 {
     let Some(header) = frame.view::<LEAST>(l4) else {
@@ -157,8 +163,8 @@ pub fn read<P: Frame>(frame: &P, l4: usize, end: usize) -> u64 {
     1 << 63 | (flags as u64) << 32 | ports
 }
 
-/// What the packet tells in all: an ABORT may follow a cookie (RFC 9260, 3.3.7), and no other
-/// chunk but the first is looked at (`set_sctp_state`). `length` is that of the first.
+/// The flags of a packet: those of its first chunk, whose length is `length`, or of an ABORT behind
+/// a COOKIE ECHO or COOKIE ACK (`set_sctp_state`; RFC 9260, 3.3.7).
 #[inline(always)]
 fn told<P: Frame>(frame: &P, flags: u8, length: usize, l4: usize, end: usize) -> u8 {
     let event = (flags >> 4) as u64;
@@ -171,19 +177,21 @@ fn told<P: Frame>(frame: &P, flags: u8, length: usize, l4: usize, end: usize) ->
     if length < CHUNK || next.wrapping_add(CHUNK) > end {
         return flags;
     }
-    // Four bytes sum to themselves, in reach or not.
+    // The sum of four bytes is the bytes themselves, and `sum` reaches behind the linear part of
+    // the frame.
     match frame.sum(next, CHUNK) {
         Some(chunk) if chunk as u8 == chunk::ABORT => (event::ABORT as u8) << 4,
         _ => flags,
     }
 }
 
-/// A row of the kernel's table: the next state for each, four bits each, the first state lowest.
+/// Packs a row of the kernel's table: the next state from each state, four bits each, the first
+/// state lowest.
 const fn row(next: [u64; STATES]) -> u64 {
     let mut packed = 0;
     let mut at = 0;
     while at < STATES {
-        // Constant evaluation: what could go wrong does not compile.
+        // Evaluated at compile time: an overflow does not compile.
         #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
         {
             packed |= next[at] << (at * 4);
@@ -193,7 +201,7 @@ const fn row(next: [u64; STATES]) -> u64 {
     packed
 }
 
-/// The states by the kernel's numbers and letters.
+/// The states by the kernel's numbers and short names.
 #[rustfmt::skip]
 mod letters {
     pub const I1: u64 = 1;
@@ -258,8 +266,8 @@ const INPUT_ONLY: [u64; event::COUNT] = [
     0, 0, 0, 0, 0, 0,
 ];
 
-/// The next state of an association, the direction as a number. In the kernel this is a function of
-/// its own ([`crate::tables::Tables::association_next`]).
+/// The next state of an association. `direction` is a [`Direction`] as a number. In the kernel this
+/// is a separate function ([`crate::tables::Tables::association_next`]).
 #[inline(always)]
 #[must_use]
 pub fn next(state: State, direction: u32, flags: u32) -> State {
@@ -340,7 +348,7 @@ mod tests {
         assert_eq!(after(&[(Direction::Input, ABORT)]), [CLOSED]);
     }
 
-    // The walk begins at INIT1 and must never leave what has a time and a name.
+    // Every state that a packet leads to must have a timeout and a name.
     #[test]
     fn every_packet_leads_to_a_state_of_sctp() {
         for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {

@@ -1,7 +1,8 @@
-//! IPsec's packets: ESP and AH have no ports, and follow the connection of the IKE daemons that
-//! agreed on them, UDP from port 500 to port 500, as `ah_esp_conn_in_get` has it
-//! (net/netfilter/ipvs/ip_vs_proto_ah_esp.c). They open nothing, change no state, and behind
-//! masquerade only the address of theirs is rewritten. In the kernel this is a program of its own.
+//! IPsec: ESP and AH packets follow the connection of the IKE daemons, UDP from port 500 to port
+//! 500, as in `ah_esp_conn_in_get` (net/netfilter/ipvs/ip_vs_proto_ah_esp.c).
+//!
+//! They have no ports, open no connection and change no state. Masquerading rewrites only their
+//! address. In the kernel this is a separate program.
 
 use crate::addressed;
 use crate::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
@@ -16,14 +17,15 @@ use crate::track::{self, Heard};
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
 
-/// RFC 4303, RFC 4302: protocol numbers.
+/// ESP's protocol number (RFC 4303).
 pub const ESP: u8 = 50;
+/// AH's protocol number (RFC 4302).
 pub const AH: u8 = 51;
 
 /// `PORT_ISAKMP`, in wire order (RFC 7296, 2).
 const IKE: u16 = 500u16.to_be();
 
-/// Carries on a packet that the walk has left as [`Word::SECURED`]. The frame is read anew.
+/// Forwards a packet that the walk has left as [`Word::SECURED`]. Parses the frame again.
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     reread!(
@@ -39,7 +41,8 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     let Some(settings) = tables.settings() else {
         return Word::drop(Drop::Internal);
     };
-    // As a later fragment: nothing behind the network header is ours to read or write.
+    // The packet is treated as a later fragment: nothing behind its network header is read or
+    // written.
     let packet = &Packet {
         part: Part::Later,
         ..*packet

@@ -1,45 +1,47 @@
-//! The bits by which settings reach the walk: of the director, of a service, of a server.
+//! Bits that bring settings to the walk: of the director, of a service, of a server.
 
-/// Bits of [`crate::entry::Service::switches`]: what only packets that open something ask for.
+/// Bits of [`crate::entry::Service::switches`]. Only packets that may open a connection read them.
 pub mod service_switch {
-    /// Any segment opens a TCP connection.
+    /// Any segment opens a TCP connection (`sloppy_tcp`).
     pub const SLOPPY_TCP: u32 = 1;
-    /// Any chunk opens an SCTP association.
+    /// Any chunk opens an SCTP association (`sloppy_sctp`).
     pub const SLOPPY_SCTP: u32 = 2;
-    /// ICMP to the virtual address is scheduled.
+    /// ICMP errors about answers of unknown connections are scheduled (`schedule_icmp`).
     pub const SCHEDULE_ICMP: u32 = 4;
-    /// What no server can take is left to the kernel's routes.
+    /// A packet that no server can take goes by the kernel's routes (`cache_bypass`).
     pub const BYPASS: u32 = 8;
-    /// The director itself is a server beside others by route: these may be directors too.
+    /// The pool has the director itself and servers by direct routing, which may be directors too.
     pub const PEERS: u32 = 16;
 }
 
-/// Bits of [`crate::entry::Server::fate`]: what becomes of the connections of a server. Here, and
-/// not with the service, so that the walk finds it where it looks anyway.
+/// Bits of [`crate::entry::Server::fate`]: what becomes of the connections of a server. They lie
+/// with the server, not with the service, since the walk reads the server anyway.
 pub mod fate {
-    /// A SYN of a connection that it has begins another one.
+    /// A SYN of an existing connection opens another one.
     pub const LEFT_BY_SYN: u16 = 1;
-    /// It is gone, and so are its connections: their next packet is as if they were not.
+    /// The server is gone and its connections have ended: their packets are those of unknown
+    /// connections.
     pub const RESCHEDULED: u16 = 2;
-    /// It is gone, and who sends it something is told so.
+    /// The server is gone: whoever sends to it gets a TCP reset or an ICMP error.
     pub const RESET: u16 = 4;
-    /// New connections of clients with a template leave it.
+    /// A template for this server is not used: the client's next connection is scheduled again.
     pub const LEFT_BY_TEMPLATES: u16 = 8;
-    /// With one of these: only UDP's.
+    /// [`RESCHEDULED`] and [`RESET`] hold for UDP only.
     pub const UDP_ONLY: u16 = 16;
-    /// A SYN begins a connection in TIME_WAIT or CLOSE anew.
+    /// A SYN of a connection in TIME_WAIT or CLOSE opens another one.
     pub const REUSED: u16 = 32;
-    /// One in FIN_WAIT too whose answers take another way.
+    /// A SYN of a connection in FIN_WAIT whose answers do not pass the director opens another one.
     pub const REUSED_FIN_WAIT: u16 = 64;
-    /// It is gone: a SYN begins another connection, whatever it has of this one.
+    /// The server is gone: a SYN opens another connection, whatever the state of this one.
     pub const OPENED_ANEW: u16 = 128;
-    /// Of a server that is gone: its connections are no more.
+    /// The server is gone and its connections have ended.
     pub const ENDED: u16 = RESCHEDULED | RESET;
 }
 
 /// Bits of [`crate::entry::Settings::switches`].
 pub mod switch {
-    /// A masqueraded server whose packets belong to no connection is told so.
+    /// A masqueraded server whose packet belongs to no connection gets an ICMP error
+    /// (`nat_icmp_send`).
     pub const NAT_ICMP_SEND: u32 = 1;
     /// The states of TCP are those of `secure_tcp`.
     pub const SECURE_TCP: u32 = 2;
@@ -47,12 +49,13 @@ pub mod switch {
 
 /// Bits of [`crate::entry::Settings::masquerades`].
 pub mod nat {
-    /// A service uses NAT.
+    /// A service masquerades.
     pub const MASQUERADES: u32 = 1;
-    /// And some of its answers belong to translated flows.
+    /// Some answers of masqueraded servers belong to translated flows.
     pub const TRANSLATES: u32 = 2;
-    /// And a service with NAT has calls, which its servers may begin.
+    /// A service that masquerades has calls, which its servers may begin.
     pub const CALLS: u32 = 4;
-    /// And a server with NAT is the director itself, so that answers are looked for on the way out.
+    /// A masqueraded server is the director itself, so answers are looked for among outgoing
+    /// packets.
     pub const HERE: u32 = 8;
 }

@@ -1,14 +1,15 @@
-//! sh, dh, mh: the server that a hash of an address leads to.
+//! sh, dh, mh: the server by a hash of an address.
 //!
-//! Whoever is hashed to a quiesced or overloaded server gets none, or with sh and mh looks further
-//! if the service says so.
+//! A client whose hash leads to a quiesced or overloaded server gets none. With sh and mh the
+//! search goes on if the service has the fallback flag (`sh-fallback`, `mh-fallback`).
 
 use super::{Client, slot};
 use crate::entry::{NONE, PoolWord, service_flag};
 use crate::family::{Family, V6};
 use crate::tables::Tables;
 
-/// What sh and mh hash of a client: its address, and its port if the service says so.
+/// What sh and mh hash: the client's address, plus its port if the service has the port flag
+/// (`sh-port`, `mh-port`).
 #[inline(always)]
 pub(super) fn hashed(flags: u8, client: Client) -> u32 {
     let port = if flags & service_flag::PORT != 0 {
@@ -26,7 +27,7 @@ fn hash_8(value: u32) -> u32 {
 }
 
 /// sh: `ip_vs_sh_hashkey`. 256 slots.
-// A function of its own, as `random::draw` is.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn source<T: Tables>(tables: &T, pool: PoolWord, flags: u8, value: u32) -> u32 {
     let hash = hash_8(value);
@@ -34,7 +35,8 @@ pub(super) fn source<T: Tables>(tables: &T, pool: PoolWord, flags: u8, value: u3
     if weight != 0 || flags & service_flag::FALLBACK == 0 {
         return if weight != 0 { server } else { NONE };
     }
-    // ip_vs_sh_get_fallback: the offset takes part in the hash, from the first hash on and round.
+    // ip_vs_sh_get_fallback: offsets begin at the first hash and wrap round; each is added to the
+    // hash.
     let mut found = NONE;
     tables.repeat(256, |offset| {
         let round = offset.wrapping_add(hash) & 255;
@@ -51,7 +53,7 @@ pub(super) fn source<T: Tables>(tables: &T, pool: PoolWord, flags: u8, value: u3
 /// dh: `ip_vs_dh_hashkey`. 256 slots.
 #[inline(always)]
 pub(super) fn target<T: Tables>(tables: &T, pool: PoolWord, client: Client) -> u32 {
-    // An IPv4 address lies in the first word alone, so that this is its own value.
+    // An IPv4 address fills half of the first word, so folding it as IPv6 leaves it unchanged.
     let (server, weight) = slot(tables, pool, hash_8(V6::folded(client.target)));
     if weight != 0 { server } else { NONE }
 }
@@ -60,7 +62,7 @@ pub(super) fn target<T: Tables>(tables: &T, pool: PoolWord, client: Client) -> u
 const MH_KEY: u64 = 2_654_435_761;
 
 /// mh: `ip_vs_mh_get` and `ip_vs_mh_get_fallback`.
-// A function of its own, as `random::draw` is.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn maglev<T: Tables>(tables: &T, pool: PoolWord, flags: u8, value: u32) -> u32 {
     let Some(hash) = hsiphash(value, MH_KEY).checked_rem(pool.length()) else {

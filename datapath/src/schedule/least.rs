@@ -1,8 +1,8 @@
 //! lc, wlc, sed, nq: the server with the least load for its weight.
 //!
-//! A large pool is in the short form: the daemon lays the servers with the least load in front,
-//! every few milliseconds, and only those are compared. Should the daemon be away, two of all
-//! servers are drawn and the better one taken.
+//! A large pool has a short list: every few milliseconds the daemon puts the least loaded servers
+//! there, and only these are compared. If the list is stale, or has no server that can be picked,
+//! two servers are drawn from the whole pool and the less loaded one is picked.
 
 use super::slot;
 use crate::connection::TICK_MASK;
@@ -10,13 +10,13 @@ use crate::entry::{NONE, PoolWord, SHORT_LENGTH, counts, scheduler};
 use crate::flows::Words;
 use crate::tables::Tables;
 
-/// Ticks after which a short list is no longer believed.
+/// Ticks after which a short list is ignored.
 pub const STALE_TICKS: u32 = 2;
 
-/// Draws until two servers were met that are not overloaded.
+/// Limit of the draws until two servers that can be picked were found.
 const DRAWS: u32 = 32;
 
-/// The load of a server by rule: what `ip_vs_dest_conn_overhead` and `ip_vs_sed_dest_overhead` say.
+/// The load of a server by `rule`: `ip_vs_dest_conn_overhead` or `ip_vs_sed_dest_overhead`.
 #[inline(always)]
 pub(super) fn load(rule: u8, word: u64) -> u64 {
     let (active, inactive) = (counts::active(word) as u64, counts::inactive(word) as u64);
@@ -27,7 +27,7 @@ pub(super) fn load(rule: u8, word: u64) -> u64 {
     }
 }
 
-/// A server with its load, to be compared with others.
+/// A server with its load and weight, for comparison.
 #[derive(Clone, Copy)]
 pub(super) struct Loaded {
     pub(super) server: u32,
@@ -42,7 +42,7 @@ impl Loaded {
         weight: 0,
     };
 
-    /// `None` for who may not be picked.
+    /// `None` for a server that may not be picked.
     #[inline(always)]
     pub(super) fn new<T: Tables>(tables: &T, rule: u8, server: u32, weight: u32) -> Option<Self> {
         if weight == 0 {
@@ -61,14 +61,14 @@ impl Loaded {
         })
     }
 
-    /// nq: idle, to be taken at once.
+    /// Whether nq picks this server at once, since it is idle.
     #[inline(always)]
     fn is_idle(&self, rule: u8) -> bool {
         rule == scheduler::NQ && self.load == 0
     }
 
-    /// Whether the other has less load for its weight. Compared crosswise, as the kernel does, so
-    /// that nothing is rounded.
+    /// Whether `other` has less load for its weight. The comparison multiplies crosswise, as the
+    /// kernel does, so that nothing is rounded.
     #[inline(always)]
     pub(super) fn yields_to(&self, other: &Loaded) -> bool {
         self.server == NONE
@@ -76,8 +76,8 @@ impl Loaded {
     }
 }
 
-/// The first of those with the least load for their weight. nq takes the first idle server at once.
-// A function of its own, as `random::draw` is.
+/// The first server with the least load for its weight. nq picks the first idle server at once.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn least<T: Tables>(tables: &T, pool: PoolWord, rule: u8) -> u32 {
     let mut best = Loaded::NOBODY;
@@ -103,7 +103,7 @@ pub(super) fn least<T: Tables>(tables: &T, pool: PoolWord, rule: u8) -> u32 {
     best.server
 }
 
-/// Whether the daemon has been at the short list lately.
+/// Whether the daemon has written the short list within [`STALE_TICKS`].
 #[inline(always)]
 fn is_fresh<T: Tables>(tables: &T, pool: PoolWord) -> bool {
     let Some(stamp) = tables.pool(pool.base().wrapping_add(1)) else {
@@ -113,7 +113,7 @@ fn is_fresh<T: Tables>(tables: &T, pool: PoolWord) -> bool {
     age <= STALE_TICKS
 }
 
-/// The better of two servers drawn from the whole of a large pool.
+/// The less loaded of two servers drawn from the whole of a large pool.
 #[inline(always)]
 fn drawn<T: Tables>(tables: &T, pool: PoolWord, rule: u8) -> u32 {
     let mut best = Loaded::NOBODY;

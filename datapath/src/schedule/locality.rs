@@ -1,9 +1,9 @@
 //! lblc and lblcr: the server, or the set of servers, that packets for an address went to before.
 //!
-//! One entry a service and target: when it was used, when its set changed, and the servers, the
-//! newest last. lblc has one server. The kernel looks every half hour for entries that nobody used
-//! for a day; here such an entry is not believed, and the least recently used one goes when the
-//! table is full. The daemon never writes here.
+//! There is an entry for each service and target: the tick of the last use, the tick of the last
+//! change, and the servers, most recent last. lblc has one server. The kernel removes entries that
+//! were unused for a day every half hour. Here such an entry is ignored, and a full table replaces
+//! the least recently used entry. The daemon never writes here.
 
 use super::least::Loaded;
 use super::overload;
@@ -34,8 +34,8 @@ fn age(now: u32, then: u32) -> u32 {
     now.wrapping_sub(then) & TICK_MASK
 }
 
-/// The server that is known for this target and may take one more; [`NONE`] if there is none.
-// A function of its own, as `random::draw` is.
+/// The server remembered for this target, if it can take another connection; else [`NONE`].
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn known<T: Tables>(tables: &T, pool: PoolWord, rule: u8, key: &LocalityKey) -> u32 {
     let now = tables.now();
@@ -67,13 +67,13 @@ pub(super) fn known<T: Tables>(tables: &T, pool: PoolWord, rule: u8, key: &Local
     known
 }
 
-/// The weight of a server of this service, and whether it is still there.
+/// The weight of a server of this service, and whether it is in its pool.
 #[inline(always)]
 fn weight_of<T: Tables>(tables: &T, service: u32, server: u32) -> (u32, bool) {
     let (Some(entry), Some(standing)) = (tables.server(server), tables.standing(server)) else {
         return (0, false);
     };
-    // The id may have been given to a server of another service.
+    // The id may belong to a server of another service by now.
     if addressed::service_of(tables, entry.service) != service {
         return (0, false);
     }
@@ -81,14 +81,14 @@ fn weight_of<T: Tables>(tables: &T, service: u32, server: u32) -> (u32, bool) {
     (standing.load(standing::WEIGHT) as u32, present)
 }
 
-/// A server of a set. The mask is for the verifier.
+/// Server number `at` of a set. The mask is for the verifier.
 #[inline(always)]
 fn member<W: Words>(entry: W, at: u32) -> W {
     entry.skip(word::SERVERS).skip((at & 15) as usize)
 }
 
-/// `ip_vs_dest_set_min`; and when the set has not changed for a day, the server with the most load
-/// leaves it (`ip_vs_dest_set_max`, `ip_vs_dest_set_erase`).
+/// The least loaded server of a set (`ip_vs_dest_set_min`). If the set has not changed for a day,
+/// its most loaded server is removed (`ip_vs_dest_set_max`, `ip_vs_dest_set_erase`).
 #[inline(always)]
 fn of_set<T: Tables>(tables: &T, key: &LocalityKey, now: u32, changed: u32) -> u32 {
     let Some(entry) = tables.locality(key) else {
@@ -123,7 +123,7 @@ fn of_set<T: Tables>(tables: &T, key: &LocalityKey, now: u32, changed: u32) -> u
     least.server
 }
 
-/// A server leaves the set.
+/// Removes the server at `place` from a set.
 #[inline(always)]
 fn erase<T: Tables>(tables: &T, key: &LocalityKey, place: u32, count: u32, now: u32) {
     tables.repeat(LOCALITY_SERVERS, |index| {
@@ -143,8 +143,8 @@ fn erase<T: Tables>(tables: &T, key: &LocalityKey, place: u32, count: u32, now: 
     }
 }
 
-/// `is_overloaded` of ip_vs_lblc.c: more active connections than weight, while another server has
-/// not half of its own. Thresholds have no say in it.
+/// `is_overloaded` of ip_vs_lblc.c: the server has more active connections than weight, and some
+/// server has fewer than half its weight. Thresholds do not count.
 #[inline(always)]
 fn is_crowded<T: Tables>(tables: &T, pool: PoolWord, server: u32) -> bool {
     let (Some(words), Some(standing)) = (tables.counts(server), tables.standing(server)) else {
@@ -169,8 +169,8 @@ fn is_crowded<T: Tables>(tables: &T, pool: PoolWord, server: u32) -> bool {
     crowded
 }
 
-/// Packets for this target go to that server from here on, besides those of its set with lblcr.
-// A function of its own, as `random::draw` is.
+/// Remembers a server for this target. lblc replaces the server; lblcr adds it to the set.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn remember<T: Tables>(tables: &T, rule: u8, key: &LocalityKey, server: u32) {
     let now = tables.now() as u64;
@@ -178,7 +178,7 @@ pub(super) fn remember<T: Tables>(tables: &T, rule: u8, key: &LocalityKey, serve
     if tables.locality(key).is_none() {
         tables.add_locality(key);
     }
-    // Without room for an entry the server is taken all the same.
+    // If there is no room for an entry, the server is used without one.
     let Some(entry) = tables.locality(key) else {
         return;
     };
@@ -189,7 +189,7 @@ pub(super) fn remember<T: Tables>(tables: &T, rule: u8, key: &LocalityKey, serve
         entry.store(word::TIMES, times);
         return;
     }
-    // ip_vs_dest_set_insert: nobody stands in a set twice.
+    // ip_vs_dest_set_insert: a set has each server once.
     let mut known = false;
     tables.repeat(LOCALITY_SERVERS, |index| {
         let Some(entry) = tables.locality(key) else {
@@ -202,7 +202,7 @@ pub(super) fn remember<T: Tables>(tables: &T, rule: u8, key: &LocalityKey, serve
     if known {
         return;
     }
-    // A set that is full loses its oldest.
+    // A full set loses its oldest server.
     let mut count = count;
     if count >= LOCALITY_SERVERS {
         erase(tables, key, 0, LOCALITY_SERVERS, now as u32);

@@ -1,16 +1,16 @@
-//! Thresholds: a server with more connections than its upper one takes no new ones until it has
-//! fewer than its lower one.
+//! Thresholds: a server that reaches its upper threshold of connections takes no new ones until it
+//! has fewer than its lower threshold.
 //!
-//! `ip_vs_bind_dest` sets `IP_VS_DEST_F_OVERLOAD` when a connection comes; `ip_vs_unbind_dest`
-//! clears it when one goes. Here it is set when a connection comes, and cleared when somebody
-//! looks: in between the counts can only have fallen. Servers without thresholds cost nothing: the
-//! slot in the pool and the server's flags say that there are some.
+//! `ip_vs_bind_dest` sets `IP_VS_DEST_F_OVERLOAD` when a connection opens; `ip_vs_unbind_dest`
+//! clears it when one ends. Here the flag is set when a connection opens and cleared when it is
+//! next read: in between the counts can only have fallen. Servers without thresholds cost nothing:
+//! flags in the pool's slot and in the server's entry mark the others.
 
 use crate::entry::{counts, standing};
 use crate::flows::Words;
 use crate::tables::Tables;
 
-/// Whether this server, which has thresholds, is overloaded.
+/// Whether this server, which has thresholds, is overloaded. Clears the flag if it is over.
 #[inline(always)]
 pub fn is_overloaded<T: Tables>(tables: &T, server: u32) -> bool {
     let Some(standing) = tables.standing(server) else {
@@ -26,7 +26,7 @@ pub fn is_overloaded<T: Tables>(tables: &T, server: u32) -> bool {
     true
 }
 
-/// A server that has thresholds got one more connection, which is counted already.
+/// Sets or clears the flag of a server with thresholds, after a connection was opened and counted.
 #[inline(always)]
 pub fn opened<T: Tables>(tables: &T, server: u32) {
     let Some(standing) = tables.standing(server) else {
@@ -42,7 +42,7 @@ pub fn opened<T: Tables>(tables: &T, server: u32) {
     }
 }
 
-/// `ip_vs_dest_totalconns`: active and inactive ones.
+/// `ip_vs_dest_totalconns`: active and inactive connections.
 #[inline(always)]
 fn total<T: Tables>(tables: &T, server: u32) -> u64 {
     match tables.counts(server) {

@@ -1,15 +1,15 @@
-//! fo and ovf: the first server that can still take one, in order of weight.
+//! fo and ovf: the heaviest server that can take a connection.
 //!
-//! The pool is sorted: heaviest first, and of equals the newest.
+//! The pool is sorted: heaviest first, and of equal weights the newest first.
 
 use super::slot;
 use crate::entry::{NONE, PoolWord, counts, scheduler};
 use crate::flows::Words;
 use crate::tables::Tables;
 
-/// `ip_vs_fo_schedule`; `ip_vs_ovf_schedule` passes over servers with more active connections than
-/// weight.
-// A function of its own, as `random::draw` is.
+/// `ip_vs_fo_schedule`, and `ip_vs_ovf_schedule`, which skips servers with more active connections
+/// than weight.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn first<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let overflows = pool.scheduler() == scheduler::OVF;

@@ -1,10 +1,11 @@
-//! twos and p2c: two servers are drawn by weight, and the one with less load takes it.
+//! twos and p2c: two servers are drawn by weight, and the less loaded one is picked.
 //!
-//! Behind the slots lie the lots, prepared so that a draw costs the same in any pool (Walker's
-//! alias method): a lot is kept with the chance in its low half, else exchanged for the lot whose
-//! number is in its high half. The number of a lot is that of a slot. twos has one lot more, which
-//! stands for the first server that is not overloaded: `ip_vs_twos_schedule` draws from 0 to the
-//! sum of the weights, both inclusive, and 0 is the first one's too.
+//! The lots lie behind the slots, prepared so that a draw costs the same in any pool (Walker's
+//! alias method). The low half of a lot is the chance, of 2^32, that it is kept. Otherwise the lot
+//! whose number is in its high half replaces it. A lot has the number of its slot.
+//!
+//! twos has one lot more, for the first server that is not overloaded: `ip_vs_twos_schedule` draws
+//! from 0 to the sum of the weights, both inclusive, and 0 leads to the first server too.
 
 use super::least::Loaded;
 use super::slot;
@@ -12,12 +13,13 @@ use crate::entry::{NONE, POOL_HEAD, PoolWord, scheduler};
 use crate::flows::Words;
 use crate::tables::Tables;
 
-/// Draws until two servers were met that are not overloaded; then the first that is not is taken.
+/// Limit of the draws until two servers that are not overloaded were found. If none was, the first
+/// server that is not overloaded is picked.
 const DRAWS: u32 = 32;
 
-/// twos draws both from all, so that both may be the same; p2c draws two different ones.
-// A function of its own: with all schedulers in one, that took 208 bytes of the stack, and the
-// whole chain 544 of the 512 that Linux 6.1 has.
+/// twos may draw the same server twice, as the kernel may; p2c draws two different servers.
+// A separate function: with all schedulers inlined in one, the function took 208 bytes of stack and
+// the chain of calls 544, of the 512 that Linux 6.1 has.
 #[inline(never)]
 pub(super) fn draw<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let rule = pool.scheduler();

@@ -5,7 +5,7 @@ use crate::entry::{NONE, PoolWord};
 use crate::flows::Words;
 use crate::tables::Tables;
 
-/// The next place of the ring. The cursor is shared by all CPUs, so that the order is kept exactly
+/// The next place of the ring. All CPUs share the cursor, so the order is exact
 /// (`ip_vs_rr_schedule`, `ip_vs_wrr_schedule`).
 #[inline(always)]
 pub(super) fn ring<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
@@ -23,8 +23,8 @@ pub(super) fn ring<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     next_open(tables, pool)
 }
 
-/// The place whose turn it was is overloaded: the next one that is not.
-// A function of its own, as `random::draw` is.
+/// The next place whose server is not overloaded, since the one in turn is.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 fn next_open<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let length = pool.length() as u64;
@@ -43,20 +43,20 @@ fn next_open<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     if found == NONE
         && let Some(state) = tables.pool(pool.base())
     {
-        // Nobody was chosen: it is as if nobody had asked.
+        // No server was picked, so the cursor goes back to where it was.
         state.add(0, 0u64.wrapping_sub(length));
     }
     found
 }
 
-/// In the second word of the head: servers of this pool have thresholds.
+/// Set in the second word of the head if servers of this pool have thresholds.
 const LIMITED: u64 = 1 << 63;
 
-/// wrr where the turn is too long for a ring, or may have to pass over overloaded servers:
-/// `ip_vs_wrr_schedule` itself. The state is the last place (1 is the first slot, 0 the head of the
-/// list) in the low half and the current weight in the high half of the cursor; the second word of
-/// the pool holds the greatest weight and what the weights step by.
-// A function of its own, as `random::draw` is.
+/// wrr where the cycle is too long for a ring, or where servers have thresholds:
+/// `ip_vs_wrr_schedule` itself. The cursor has the last place in its low half (1 is the first slot,
+/// 0 the head of the list) and the current weight in its high half. The second word of the pool has
+/// the greatest weight in its low half and the step of the weights in its high half.
+// A separate function for its stack: see `random::draw`.
 #[inline(never)]
 pub(super) fn weighted<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let Some(state) = tables.pool(pool.base()) else {
@@ -69,12 +69,12 @@ pub(super) fn weighted<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
     let (greatest, step) = (bounds as u32, (bounds >> 32) as u32 & 0x7fff_ffff);
     let cursor = state.load(0);
     let (mut place, mut current) = (cursor as u32, (cursor >> 32) as u32);
-    // Passes that ask for more than this find nobody, and need not be made.
+    // Passes that ask for a greater weight find no server, so they are skipped.
     let mut most = greatest;
     if bounds & LIMITED != 0 {
         let open = heaviest_open(tables, pool);
         if open == 0 {
-            // The kernel has then asked all of them in vain, from the greatest weight down.
+            // The kernel has then tried all servers in vain, from the greatest weight down.
             if place == 0 || current > step {
                 state.swap(0, cursor, (greatest as u64) << 32);
             }
@@ -102,7 +102,8 @@ pub(super) fn weighted<T: Tables>(tables: &T, pool: PoolWord) -> u32 {
         }
         found == NONE
     });
-    // If another CPU was faster, both chose the same server, and the order goes on from there.
+    // If another CPU moved the cursor first, both picked the same server, and the order goes on
+    // from there.
     state.swap(0, cursor, place as u64 | (current as u64) << 32);
     found
 }

@@ -1,7 +1,7 @@
-//! What a sweep does to each call: a template of a persistence engine.
+//! Sweeps calls: the templates of a persistence engine.
 //!
-//! The packet path enters calls and renews them. A sweep removes those whose time is over, and
-//! gives another minute to one whose last connection is still there, as `ip_vs_conn_expire` does
+//! The packet path enters and renews calls. A sweep removes an expired call, and gives another
+//! minute to a call whose last connection is live, as `ip_vs_conn_expire` does
 //! (net/netfilter/ipvs/ip_vs_conn.c).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +12,7 @@ use crate::flows::{self, Key, Narrow, Wide};
 
 use super::{Entries, Found, SOON, Tables, View};
 
-/// Ticks before its end from which a call with a connection gets more time: two sweeps.
+/// A call with a live connection gets more time when it has this many ticks left: two sweeps.
 const LAST_CALL: u32 = 2;
 
 /// The server that a call names.
@@ -32,8 +32,8 @@ fn count(key: &CallKey, call: &Call, found: &mut Found) {
 }
 
 impl<T: Tables> View<'_, T> {
-    /// Counts a call that nothing has to be done about. False if [`Self::look_after_call`] must
-    /// see it, once the walk over the map is over.
+    /// Counts a call that needs no change. False if [`Self::look_after_call`] must see it, after
+    /// the iteration over the map.
     pub fn count_call(self, key: &CallKey, call: &Call, found: &mut Found) -> bool {
         let rest = connection::TEMPLATE_LIVES.saturating_sub(meta(call).age(self.now));
         if rest <= SOON || self.has_ended(server(call)) || self.is_dropped_call(key) {
@@ -43,8 +43,8 @@ impl<T: Tables> View<'_, T> {
         true
     }
 
-    /// Removes a call whose time is over, or gives it more. It is read again: a datagram may have
-    /// renewed it meanwhile.
+    /// Removes a call that has expired, or gives it more time. Reads the call again, since a
+    /// datagram may have renewed it.
     pub fn look_after_call(
         self,
         map: &impl Entries<CallKey, Call>,
@@ -71,7 +71,7 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    /// Ticks that a call has left; `None` if it is over.
+    /// Ticks until a call expires; `None` if it has ended.
     #[must_use]
     pub fn rest_of_call(self, call: &Call) -> Option<u32> {
         if self.has_ended(server(call)) {
@@ -80,14 +80,13 @@ impl<T: Tables> View<'_, T> {
         connection::TEMPLATE_LIVES.checked_sub(meta(call).age(self.now))
     }
 
-    /// Whether the last connection of a call is assured, which IPVS looks at when it is asked for
-    /// new ones: here when somebody asks.
+    /// Whether the last connection of a call is assured: it has had an answer or a second datagram.
     #[must_use]
     pub fn is_assured_call(self, call: &Call) -> bool {
         self.connection_of_call(call) == Some(connection::UDP)
     }
 
-    /// Whether `drop_entry` asks for a call (`ip_vs_random_dropentry`).
+    /// Whether `drop_entry` selects a call (`ip_vs_random_dropentry`).
     fn is_dropped_call(self, key: &CallKey) -> bool {
         let Some(stretch) = self.stretch else {
             return false;

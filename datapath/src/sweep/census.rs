@@ -1,4 +1,4 @@
-//! Looks over all flows that change nothing: how many there are, and each of them in turn.
+//! Reads all flows and changes none: counts them, or visits each.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ impl<T: Tables> View<'_, T> {
         counts
     }
 
-    /// Calls `each` with every connection and template whose time is not over, and the ticks that
-    /// it has left. False as soon as `each` is.
+    /// Calls `each` with every live connection and template and the ticks that it has left. Ends
+    /// with false when `each` returns false.
     pub fn living<L: Layout>(self, each: &mut dyn FnMut(&Record, u32) -> bool) -> bool {
         let regions = self.occupied::<L>();
         for bucket in regions.flat_map(|(region, _)| self.buckets::<L>(region)) {

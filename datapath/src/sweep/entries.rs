@@ -1,4 +1,4 @@
-//! What a sweep does to each flow: expiry, `drop_entry`, ways back whose connection is gone.
+//! Sweeps flows: expiry, `drop_entry`, and reverse entries without a connection.
 
 use std::vec;
 use std::vec::Vec;
@@ -10,21 +10,21 @@ use crate::sctp;
 
 use super::{Memory, Tables, Tally, Templates, View, is_wide};
 
-/// Ticks after which a way back without its connection is removed.
+/// Ticks after which an unused reverse entry without a connection is removed.
 const IDLE: u32 = 2;
 
-/// What a bucket's slots are.
+/// The slots of a bucket.
 enum Slots {
     /// All are free.
     Free,
     Taken,
-    /// One is [`flows::GONE`], or more are.
+    /// At least one is [`flows::GONE`].
     Gone,
 }
 
 impl<T: Tables> View<'_, T> {
-    /// Goes over one family. `to_free` are the buckets in which the sweep before found a slot that
-    /// is [`flows::GONE`]; the answer are those in which this one did.
+    /// Sweeps one family. `to_free` are the buckets in which the previous sweep found a slot that
+    /// is [`flows::GONE`]. Returns the buckets in which this sweep found one.
     pub(super) fn table<L: Layout>(
         self,
         to_free: Vec<u32>,
@@ -32,7 +32,8 @@ impl<T: Tables> View<'_, T> {
         tally: &mut Tally,
     ) -> Vec<u32> {
         let mut gone = Vec::new();
-        // The first buckets of flows that lie in their second one, if anybody asks.
+        // A bit for each bucket that is the first choice of a flow that lies in its second one.
+        // Empty if no bucket is to be freed.
         let mask = self.mask::<L>();
         let asked = if to_free.is_empty() {
             0
@@ -59,8 +60,8 @@ impl<T: Tables> View<'_, T> {
                 memory.nothing_there(word);
             }
         }
-        // Only buckets that had such a slot a whole sweep ago: a flow that had to go elsewhere
-        // because of them has been seen by this one.
+        // Frees only slots that were gone a whole sweep ago: this sweep has seen every flow that
+        // went to its second bucket because of them.
         for bucket in to_free {
             let needed = away
                 .get(bucket as usize / 64)
@@ -77,7 +78,7 @@ impl<T: Tables> View<'_, T> {
         gone
     }
 
-    /// Goes over a bucket.
+    /// Sweeps a bucket.
     fn look<L: Layout>(
         self,
         bucket: u32,
@@ -172,16 +173,16 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    /// Looks after a way back; true if it was removed.
+    /// Sweeps a reverse entry; true if removed.
     ///
-    /// It is entered just before its connection, and both are removed and made again when a client
-    /// uses its port again: only one that was not used for a while can have lost its connection.
-    /// The way back of a connection that closed by time is made so old that it gives way to others,
-    /// as the connection's own entry does; an answer makes it young again.
+    /// A reverse entry is entered just before its connection, and both are replaced when the client
+    /// reuses its port. So only a reverse entry that was unused for a while can have lost its
+    /// connection. The reverse entry of a closed connection is made so old that it may be evicted,
+    /// as the connection's own entry may; an answer makes it young again.
     fn way_back<L: Layout>(self, record: &Record, entry: &Entry<T::Words>) -> bool {
         let lives = self.limit(connection::WAY_BACK);
         let age = record.meta.age(self.now);
-        // One that gives way began that old.
+        // A reverse entry that may be evicted begins with an age of `lives + 1`.
         if age <= IDLE || age.checked_sub(lives + 1).is_some_and(|age| age <= IDLE) {
             return false;
         }
@@ -196,11 +197,11 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    /// The state of the connection of a way back, if it is there.
+    /// The state of the connection that a reverse entry belongs to, if there is one.
     fn connection_of<L: Layout>(self, record: &Record) -> Option<connection::State> {
         let server = self.tables.server(record.target)?;
         let port = record.key.port::<L>();
-        // A server of every port answers from the port that it was asked on.
+        // A server of every port answers from the port that the client asked for.
         let asked = record.key.endpoint::<L>() as u16;
         let service = entry::with_port(server.service, asked.to_be());
         let key = if is_wide::<L>() {
@@ -212,7 +213,7 @@ impl<T: Tables> View<'_, T> {
         Some(found.meta().state())
     }
 
-    /// The entry of a flow in either of its buckets that is `wanted`.
+    /// The entry of a flow, in either of its buckets, for which `wanted` holds.
     pub(super) fn find<L: Layout>(
         self,
         key: &Key,
@@ -233,9 +234,9 @@ fn count<L: Layout>(record: &Record, tally: &mut Tally) {
     tally.servers.insert(record.target);
 }
 
-/// Whether `drop_entry` removes an entry of this state and age (`ip_vs_random_dropentry`): what is
-/// half-open, datagrams that nothing followed for a minute, and templates of nobody. Established
-/// connections stay, which IPVS drops too if they had few packets.
+/// Whether `drop_entry` removes an entry of this state and age (`ip_vs_random_dropentry`):
+/// half-open connections, single datagrams after a minute, and templates that are not assured.
+/// Established connections stay, of which IPVS drops some with few packets.
 fn is_dropped(state: connection::State, age: u32, minute: u32) -> bool {
     match state {
         connection::SYN_RECV | connection::SYNACK | connection::TEMPLATE => true,

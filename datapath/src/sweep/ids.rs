@@ -1,4 +1,4 @@
-//! A set of ids of the packet path: a bit each, in pages that are made when one is needed.
+//! A set of ids of the packet path: one bit each, in pages that are allocated when needed.
 
 use std::boxed::Box;
 use std::vec::Vec;
@@ -26,7 +26,7 @@ impl Ids {
         }
     }
 
-    /// In order.
+    /// The ids in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         let pages = (0u32..).zip(&self.pages);
         let pages = pages.filter_map(|(number, page)| Some((number, page.as_ref()?)));

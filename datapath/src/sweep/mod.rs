@@ -1,9 +1,10 @@
-//! The sweep over the tables of connections: removes what expired, counts what is there.
+//! The sweep over the connection tables: removes what has expired, counts the rest.
 //!
-//! Expiry happens here: the packet path only ever replaces. An entry that is removed gives back
-//! what it counted for, exactly once, since only one can swap its key away. Time, tables and
-//! settings are arguments, so that the daemon sweeps the kernel's maps and a simulation or a test
-//! those in plain memory ([`crate::host`]) by the same code. Nothing here runs for a packet.
+//! Entries expire here. The packet path replaces entries, and removes only those of a server that
+//! is gone. A removed entry is subtracted from its server's live counts exactly once, since only
+//! one CPU can swap its key away. Time, tables and settings are arguments: the daemon sweeps the
+//! kernel's maps, and a simulation or a test sweeps plain memory ([`crate::host`]) by the same
+//! code. No packet runs this code.
 
 #![allow(clippy::arithmetic_side_effects)]
 
@@ -32,97 +33,113 @@ use templates::{SOON, Templates};
 pub use calls::server as server_of_call;
 pub use census::client;
 
-/// The tables of connections, and what they name.
+/// The connection tables, and the servers and services that they name.
 pub trait Tables: Copy {
+    /// Words that several CPUs share.
     type Words: Words;
 
+    /// The sizes of the tables.
     fn shape(self) -> Shape;
+    /// The words of a bucket of IPv4 flows.
     fn flows4(self, bucket: u32) -> Option<Self::Words>;
+    /// The words of a bucket of IPv6 flows.
     fn flows6(self, bucket: u32) -> Option<Self::Words>;
-    /// The words of [`crate::region`] from this region on.
+    /// The words of [`crate::region`] for IPv4 flows, from this region on.
     fn occupied4(self, region: u32) -> Option<Self::Words>;
+    /// The words of [`crate::region`] for IPv6 flows, from this region on.
     fn occupied6(self, region: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`entry::counts`].
     fn counts(self, server: u32) -> Option<Self::Words>;
+    /// A server by its id.
     fn server(self, id: u32) -> Option<Server>;
     /// The service of an endpoint.
     fn service_of(self, endpoint: u32) -> Option<Service>;
 }
 
-/// A hash table of the packet path, entry by entry.
+/// A hash table of the packet path, one entry at a time.
 pub trait Entries<K, V> {
+    /// The value of a key.
     fn find(&self, key: &K) -> Option<V>;
-    /// Enters a value whose key is absent. False if it is present, or if there is no room.
+    /// Enters a value whose key is absent. False if the key is present or the table is full.
     fn enter(&self, key: &K, value: &V) -> bool;
-    /// Puts another value in place of a present one. False if there is none.
+    /// Replaces the value of a present key. False if the key is absent.
     fn replace(&self, key: &K, value: &V) -> bool;
     /// Removes a key. False if it was absent.
     fn delete(&self, key: &K) -> bool;
 }
 
-/// The tables at one moment, and the rules that hold for them.
+/// The tables at one moment, and the settings that hold for them.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T> {
+    /// The tables.
     pub tables: T,
+    /// The settings, with all timeouts in ticks.
     pub settings: &'a Settings,
+    /// The present tick.
     pub now: u32,
-    /// Nanoseconds of a tick.
+    /// Length of a tick in nanoseconds.
     pub tick_ns: u64,
-    /// Servers that are gone, whose connections are no more.
+    /// Deleted servers whose connections have ended.
     pub ended: &'a BTreeSet<u32>,
-    /// Where half-open connections are removed before their time.
+    /// The part of the table in which `drop_entry` removes entries before their time.
     pub stretch: Option<Stretch>,
 }
 
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Entries of both families, ways back included.
+    /// Entries of both families, reverse entries included.
     pub used: u64,
     /// Entries of IPv6.
     pub used6: u64,
+    /// Entries that were removed since they had expired or their server had ended.
     pub expired: u64,
-    /// Half-open connections that were removed before their time.
+    /// Entries that `drop_entry` removed before their time.
     pub dropped: u64,
+    /// Services that entries name, by their ids or endpoints.
     pub services: BTreeSet<u32>,
+    /// Servers that entries name.
     pub servers: BTreeSet<u32>,
-    /// Hops to clients that ways back remember, a bit each.
+    /// Hops to clients that reverse entries name, a bit each.
     pub hops: [u64; HOPS as usize / 64],
     /// Entries of the table of translations.
     pub translations: u64,
+    /// Entries of the table of calls.
     pub calls: u64,
 }
 
-/// What one sweep leaves for the next.
+/// What one sweep remembers for the next.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     narrow: Vec<u32>,
     wide: Vec<u32>,
     templates: Templates,
-    /// How many sweeps there were.
+    /// Number of sweeps so far.
     turn: usize,
     doubts: bool,
 }
 
 impl Memory {
+    /// Number of sweeps so far.
     #[must_use]
     pub fn turn(&self) -> usize {
         self.turn
     }
 
-    /// Takes in that a table had no entry, by its word of [`crate::region`].
+    /// Notes that a sweep found no entry where this word of [`crate::region`] stands.
     pub fn nothing_there<W: Words>(&mut self, word: W) {
         self.doubts |= region::settle(word);
     }
 
-    /// Whether something was doubted: before the next sweep every walk that is under way must end.
+    /// Whether a region was marked as doubted. Then every running walk must end before the next
+    /// sweep.
     #[must_use]
     pub fn has_doubts(&self) -> bool {
         self.doubts
     }
 }
 
-/// What a sweep gathers as it goes.
+/// What a sweep has found so far.
 #[derive(Debug, Default)]
 struct Tally {
     found: Found,
@@ -131,7 +148,7 @@ struct Tally {
 }
 
 impl<T: Tables> View<'_, T> {
-    /// Goes once over all flows.
+    /// Sweeps all flows once.
     pub fn sweep(self, memory: &mut Memory) -> Found {
         let mut tally = Tally::default();
         memory.doubts = false;
@@ -189,7 +206,8 @@ impl<T: Tables> View<'_, T> {
         first..=(first + region::BUCKETS - 1).min(self.mask::<L>())
     }
 
-    /// Whether connections of this server are no more: it may have come back since the sweep began.
+    /// Whether the connections of this server have ended. A server that came back since the sweep
+    /// began keeps them.
     #[must_use]
     pub fn has_ended(self, server: u32) -> bool {
         let is_gone = |server: Server| server.flags & entry::server_flag::PRESENT == 0;
@@ -202,7 +220,7 @@ impl<T: Tables> View<'_, T> {
         u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
-    /// Ticks that an entry of this state lives.
+    /// The timeout of a state, in ticks.
     #[must_use]
     pub fn limit(self, state: connection::State) -> u32 {
         let timeouts = self.settings.timeouts;
@@ -214,29 +232,30 @@ fn is_wide<L: Layout>() -> bool {
     L::STRIDE == Wide::STRIDE
 }
 
-/// How long to wait after a sweep that took so long: sweeps are at most 3 % of a CPU's work, unless
-/// connections would stay four seconds longer than they live, and never more than a fifth.
+/// The pause after a sweep that took this long. Sweeps take at most 3 % of a CPU; more if
+/// connections would otherwise expire more than four seconds late; never more than a fifth.
 #[must_use]
 pub fn pause(took: Duration) -> Duration {
     let seldom = took * 32;
     seldom.clamp(SWEEP, LATEST.max(took * 4))
 }
 
-/// How often expired flows are removed where that costs nothing. IPVS's own timers are as coarse as
-/// their wheel.
+/// The shortest pause between sweeps. IPVS's own timers are as coarse as the timer wheel.
 const SWEEP: Duration = Duration::from_millis(500);
-/// How late expiry may be for the sake of cost.
+/// The longest pause that is made to save time, unless a sweep takes long.
 const LATEST: Duration = Duration::from_secs(4);
 
-/// A stretch of the connection table, as parts of 2^32.
+/// A part of the connection table, in units of 2^-32 of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
+    /// Where it begins.
     pub from: u32,
+    /// How long it is.
     pub length: u32,
 }
 
 impl Stretch {
-    /// A 32nd for each second, as `ip_vs_random_dropentry` has it, from any place on.
+    /// A 32nd of the table for each second, as in `ip_vs_random_dropentry`, beginning at `from`.
     #[must_use]
     pub fn new(from: u32, seconds: u32) -> Self {
         let length = u64::from(seconds) << 27;

@@ -1,7 +1,7 @@
-//! Templates of persistent clients, as a sweep meets them.
+//! Sweeps the templates of persistent clients.
 //!
-//! A template lives on while its client has connections: shortly before its time is over it gets
-//! another minute, as `ip_vs_conn_expire` gives it one (net/netfilter/ipvs/ip_vs_conn.c).
+//! A template stays while its client has connections: shortly before it expires it gets another
+//! minute, as from `ip_vs_conn_expire` (net/netfilter/ipvs/ip_vs_conn.c).
 
 use std::collections::HashSet;
 
@@ -12,41 +12,41 @@ use crate::template;
 
 use super::{Tables, View, is_wide};
 
-/// Ticks before its end from which a template is looked after: several sweeps.
+/// A template is watched when it has this many ticks left: several sweeps.
 pub(super) const SOON: u32 = 8;
-/// Seconds that a template gets whose client has connections.
+/// Seconds that a template gets while its client has connections.
 const RENEWED_S: u64 = 60;
 
 /// Whether a template is of IPv6, and its key.
 type Named = (bool, Key);
 
-/// What one sweep leaves for the next.
+/// The watched templates, from one sweep to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Templates {
-    /// Templates that end soon, as the sweep before saw them.
+    /// Templates that expire soon, as the previous sweep saw them.
     expiring: HashSet<Named>,
     soon: HashSet<Named>,
     /// Templates among `expiring` whose client has a connection.
     held: HashSet<Named>,
-    /// When the sweep before ended, and how many ticks after the one before that.
+    /// The tick at which the previous sweep ended, and the ticks between it and the one before.
     finished: u32,
     since: u32,
 }
 
 impl Templates {
-    /// Ticks before its end from which a template gets more time: the next sweep could be too late.
-    /// One with more left may be without a connection by then.
+    /// A held template gets more time when it has this many ticks left, since the next sweep could
+    /// be too late. A template with more ticks left may have lost its connection by then.
     fn last_call(&self) -> u32 {
         self.since.saturating_add(1).min(SOON)
     }
 
-    /// Notes how far the sweeps lie apart.
+    /// Notes the ticks since the previous sweep.
     fn pace(&mut self, now: u32) {
         self.since = now.wrapping_sub(self.finished) & connection::TICK_MASK;
         self.finished = now;
     }
 
-    /// Takes in a living template.
+    /// Notes a live template that expires soon.
     pub(super) fn meet<L: Layout>(&mut self, record: &Record, now: u32) {
         let rest = connection::TEMPLATE_LIVES.saturating_sub(record.meta.age(now));
         if rest <= SOON {
@@ -54,7 +54,7 @@ impl Templates {
         }
     }
 
-    /// Takes in a living connection, which holds its client's template.
+    /// Notes a live connection, which holds its client's template.
     pub(super) fn hold<L: Layout, T: Tables>(&mut self, view: View<'_, T>, record: &Record) {
         if self.expiring.is_empty() || !record.meta.has(Meta::CONTROLLED) {
             return;
@@ -73,7 +73,7 @@ impl Templates {
         }
     }
 
-    /// Ends the sweep: templates that are held get more time.
+    /// Ends the sweep: held templates get more time.
     pub(super) fn finish<T: Tables>(&mut self, view: View<'_, T>) {
         self.pace(view.now);
         let last_call = self.last_call();
@@ -112,8 +112,8 @@ impl<T: Tables> View<'_, T> {
 mod tests {
     use super::*;
 
-    // A template whose client has a connection ends when it was to end, and gets its minute then:
-    // one of a few seconds does not live for a minute from its first sweep on.
+    // A held template gets its minute only at its end: a template of a few seconds does not live
+    // for a minute from its first sweep on.
     #[test]
     fn more_time_is_given_when_the_next_sweep_could_be_too_late() {
         let mut templates = Templates::default();

@@ -1,7 +1,7 @@
-//! What a sweep does to each translation: it ends when its flow does.
+//! Sweeps translations: a translation ends with its flow.
 //!
-//! The packet path enters translations and removes none but its own of a moment ago. A sweep
-//! removes both entries of a flow that is gone.
+//! The packet path enters translations, and removes one only to undo its own entry. A sweep removes
+//! both entries of a flow that has ended.
 
 use crate::connection;
 use crate::flows::{Key, Narrow, Wide};
@@ -9,17 +9,17 @@ use crate::translation::{Translation, Tuple, flag};
 
 use super::{Entries, Tables, View};
 
-/// Ticks for which an entry without its flow, or without its other half, is left alone: it may be
-/// on the way.
+/// Ticks for which an entry without its flow, or without its counterpart, is kept: either may be
+/// about to be entered.
 const IDLE: u32 = 2;
 /// Ticks that the translation of a single datagram waits for its answer.
 const ONE_PACKET: u32 = 10;
-/// The other half of an answer's entry is a look-up of its own. Each sweep makes it for one in so
-/// many of these entries.
+/// Each sweep checks one of so many answers' entries, since finding the client's entry takes
+/// another look-up.
 const SHARE: usize = 8;
 
 impl<T: Tables> View<'_, T> {
-    /// Looks after entry number `index` in sweep `turn`; true if it was removed.
+    /// Sweeps entry number `index` in sweep number `turn`; true if removed.
     pub fn translation(
         self,
         map: &impl Entries<Tuple, Translation>,
@@ -34,7 +34,7 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    /// Removes a client's entry and its answers' if the flow is gone.
+    /// Removes a client's entry and the entry of its answers if the flow has ended.
     fn end(
         self,
         map: &impl Entries<Tuple, Translation>,
@@ -59,8 +59,8 @@ impl<T: Tables> View<'_, T> {
         if other.is_some() {
             map.delete(&answer);
         }
-        // A client that came back in this moment found one or both, and goes on with them: its flow
-        // was there before it looked. What it entered itself meanwhile stays.
+        // A client that came back at this moment found one or both entries and uses them; its flow
+        // was entered before it looked. Both go back, unless the client has entered its own.
         if !self.has_flow(tuple, translation) {
             return true;
         }
@@ -71,7 +71,7 @@ impl<T: Tables> View<'_, T> {
         false
     }
 
-    /// Removes an answer's entry to which no client's belongs.
+    /// Removes the entry of answers if no client's entry belongs to it.
     fn end_answer(
         self,
         map: &impl Entries<Tuple, Translation>,
@@ -86,7 +86,7 @@ impl<T: Tables> View<'_, T> {
         if belongs || !map.delete(tuple) {
             return false;
         }
-        // As above: a client that took this for its own has its flow already.
+        // A client that took this entry for its own has entered its flow before: see [`Self::end`].
         if !self.has_flow(&translation.to.turned(), translation) {
             return true;
         }
