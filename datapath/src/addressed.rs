@@ -1,12 +1,12 @@
-//! Which service or masqueraded server an address and port belong to.
+//! The look-up of endpoints: which service or masqueraded server an address and port belong to.
 
 use crate::entry::{LEFT, NONE, Settings, WIDE, lookup, wide_number, with_port};
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::tables::Tables;
 
-/// The endpoint of this frame's service: [`endpoint`], and where rules ask for an origin, what they
-/// say.
+/// The endpoint of the service that a frame is for, or [`NONE`]. An endpoint of this port comes
+/// first, then the endpoints of [`crate::origin`], then an endpoint of every port.
 #[inline(always)]
 pub fn service<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -25,8 +25,8 @@ pub fn service<F: Family, P: Frame, T: Tables>(
     F::wide(tables, target, word)
 }
 
-/// The endpoint of an address and its [`crate::entry::endpoint_word`], or [`NONE`]. Without one of
-/// just this port, one of every port is taken, as in IPVS (`ip_vs_service_find`).
+/// The endpoint of an address and an [`crate::entry::endpoint_word`], or [`NONE`]. An endpoint of
+/// this port comes before one of every port, as in IPVS (`ip_vs_service_find`).
 #[inline(always)]
 pub fn endpoint<F: Family, T: Tables>(
     tables: &T,
@@ -41,7 +41,7 @@ pub fn endpoint<F: Family, T: Tables>(
     F::wide(tables, address, word)
 }
 
-/// The endpoint of every port of an address, made whole with the port of this word.
+/// The endpoint of every port of an address, with the port of `word` in its id; or [`NONE`].
 #[inline(always)]
 pub fn wide<F: Family, T: Tables>(tables: &T, address: F::Address, word: u32) -> u32 {
     let id = F::endpoint(tables, address, word & !0xffff);
@@ -51,8 +51,8 @@ pub fn wide<F: Family, T: Tables>(tables: &T, address: F::Address, word: u32) ->
     with_port(id, word as u16)
 }
 
-/// The service that an endpoint belongs to; [`NONE`], whose entry is nobody's, if no rule leads
-/// there any more.
+/// The service that an endpoint belongs to. [`NONE`] if the endpoint's mark rule is deleted
+/// ([`LEFT`]); no service has this id.
 #[inline(always)]
 pub fn service_of<T: Tables>(tables: &T, endpoint: u32) -> u32 {
     if endpoint & WIDE == 0 {

@@ -1,10 +1,10 @@
-//! Calls: templates of the persistence engine of SIP, each of a client and a Call-ID.
+//! Calls: templates of the SIP persistence engine, each of a client and a Call-ID.
 //!
-//! Only datagrams that open something come here, and only those of a service that asks for it; in
-//! the kernel by a program of their own. What a Call-ID is, is in [`id`]. A call names the server
-//! that has it, and lives as a template does (`ip_vs_sched_persist`, `ip_vs_sip_ct_match`). Without
-//! a Call-ID a datagram is dropped, as IPVS drops it. What a masqueraded server begins by itself
-//! goes out from the virtual address, and is a call of that server (`ip_vs_new_conn_out`).
+//! Only datagrams that open a connection to a service with that engine come here; in the kernel a
+//! separate program handles them. [`id`] finds the Call-ID. A call names its server and lives as
+//! long as a template does (`ip_vs_sched_persist`, `ip_vs_sip_ct_match`). A datagram without a
+//! Call-ID is dropped, as in IPVS. A datagram that a masqueraded server sends by itself leaves from
+//! the virtual address and becomes a call of that server (`ip_vs_new_conn_out`).
 
 pub mod id;
 
@@ -27,31 +27,31 @@ use crate::walk;
 
 /// The longest Call-ID (`IP_VS_PEDATA_MAXLEN`).
 pub const LONGEST: u32 = 255;
-/// Bytes of a datagram among which a Call-ID is looked for.
+/// The Call-ID is searched in this many bytes of a datagram.
 pub const TEXT: usize = 4096;
 
-/// What a call is found by. Unused bytes of the Call-ID are 0.
+/// The key of a call. Unused bytes of the Call-ID are 0.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallKey {
-    /// As much of the client's address as counts, wire order; IPv4 in the first four bytes.
+    /// The client's address, masked by the granularity, wire order; IPv4 in the first four bytes.
     pub client: [u64; 2],
-    /// The id that templates of the service have.
+    /// [`Service::template`].
     pub service: u32,
-    /// Bytes of the Call-ID.
+    /// The length of the Call-ID in bytes.
     pub length: u32,
     pub id: [u64; 32],
 }
 const _: () = assert!(size_of::<CallKey>() == 280);
 
-/// What is known of a call.
+/// The value of a call.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// As the last word of a template: [`flows::value`].
+    /// [`flows::value`], as in the last word of a template's entry.
     pub value: u64,
-    /// The key of the last connection that it gave a server, for which it lives on; all 0 if none
-    /// was entered.
+    /// The key of the call's last connection, which keeps the call alive; all 0 if the call has had
+    /// no entry.
     pub connection: [u64; 4],
 }
 const _: () = assert!(size_of::<Call>() == 40);
@@ -63,7 +63,7 @@ pub mod word {
     pub const WORDS: usize = 5;
 }
 
-/// Where a datagram is read: a CPU's own.
+/// A buffer of one CPU in which a datagram's text is searched.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Desk {
@@ -75,16 +75,16 @@ const _: () = assert!(size_of::<Desk>() == desk::WORDS * 8);
 /// Words of a [`Desk`].
 pub mod desk {
     pub const CLIENT: usize = 0;
-    /// The service in the low half, the length in the high one.
+    /// The service in the low half, the Call-ID's length in the high half.
     pub const NAMES: usize = 2;
     pub const ID: usize = 3;
     pub const TEXT: usize = 35;
     pub const WORDS: usize = TEXT + super::TEXT / 8;
 }
 
-/// Opens something at the server that was [chosen](choose) for a packet; with [`BACK`], the packet
-/// is that server's own. In the kernel these are two functions, one after the other: one within the
-/// other would be more stack than Linux 6.1 has.
+/// Opens a connection to the server that [`choose`] returned for a packet, and forwards the packet.
+/// If `endpoint` has [`BACK`], the server sent the packet. In the kernel, `choose` and `carry` are
+/// two functions, called one after the other: nested, they exceed the stack of Linux 6.1.
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32, id: u32) -> Word {
     reread!(
@@ -139,7 +139,7 @@ fn go_on<F: Family, P: Frame, T: Tables>(
     }
 }
 
-/// The first packet of a call that a server began.
+/// Forwards the first packet of a call that a server began.
 #[inline(always)]
 fn to_client<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
@@ -173,7 +173,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
-/// Remembers the last connection of the call that was read.
+/// Stores a connection's key in the call whose key is on the desk.
 #[inline(always)]
 fn remember<T: Tables>(tables: &T, key: Key) {
     let Some(words) = tables.call() else {
@@ -186,9 +186,9 @@ fn remember<T: Tables>(tables: &T, key: Key) {
     words.store(word::CONNECTION.wrapping_add(3), key.tag);
 }
 
-/// The server of a packet's call, or what becomes of the packet without. `endpoint` is what it
-/// opens something with; with [`BACK`], what a masqueraded server answers from, which sends it
-/// though no connection is known.
+/// The server of a packet's call, or the verdict if there is none. `endpoint` is the endpoint that
+/// the packet is for. With [`BACK`] it is the endpoint of the masqueraded server that sent the
+/// packet outside any known connection.
 #[inline(always)]
 pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
     let chosen = reread!(
@@ -241,7 +241,8 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     Ok(tables.recall_call(id, server))
 }
 
-/// The server that sent a packet by itself, if its service has calls and the packet is of one.
+/// The server that sent a packet outside any known connection, if its service has calls and the
+/// packet has a Call-ID; or [`NONE`].
 #[inline(always)]
 fn started<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -257,7 +258,7 @@ fn started<F: Family, P: Frame, T: Tables>(
     let Some(service) = tables.service(number) else {
         return NONE;
     };
-    // What is written of a server that is gone, or is another one since, is not looked after.
+    // Until the daemon writes the answerer again, it may name a deleted server or a reused id.
     let answers = server.method == method::MASQUERADE && server.endpoint == endpoint;
     if id == NONE || !answers || !walk::is_present(server) {
         return NONE;
@@ -274,7 +275,7 @@ fn started<F: Family, P: Frame, T: Tables>(
     id
 }
 
-/// What becomes of an answer that is of nothing known: as [`walk`] has it.
+/// The verdict for an answer of no known connection, the same as in [`walk`].
 #[inline(always)]
 fn not_started<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports) -> Word {
     if settings.masquerades & nat::TRANSLATES != 0 {
@@ -284,7 +285,7 @@ fn not_started<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports)
     }
 }
 
-/// Puts the key of a packet's call on the desk; false if it has no Call-ID.
+/// Puts the key of a packet's call on the desk; false if the packet has no Call-ID.
 #[inline(always)]
 fn is_read<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -312,9 +313,9 @@ fn is_read<F: Family, P: Frame, T: Tables>(
     length != 0
 }
 
-/// The server of the call on the desk, [`NONE`] if it has none that stands. With a `server` that
-/// was chosen since, the call is entered, and names it. As [`template::recall`], and like it a
-/// function of its own in the kernel.
+/// The server of the call on the desk, or [`NONE`] if the call is unknown, expired or has no usable
+/// server. If `server` is not [`NONE`], enters the call with this server and returns it. The
+/// counterpart of [`template::recall`]; in the kernel a separate function.
 #[inline(always)]
 pub fn recall<T: Tables>(tables: &T, service: u32, server: u32) -> u32 {
     let Some(entry) = tables.service(service) else {
@@ -328,7 +329,8 @@ pub fn recall<T: Tables>(tables: &T, service: u32, server: u32) -> u32 {
             Some(words) => {
                 words.swap(word::VALUE, words.load(word::VALUE), value);
             }
-            // Without room the datagram goes on, and the call's next one is scheduled again.
+            // If the table is full, this datagram is still forwarded, and the call's next datagram
+            // is scheduled again.
             None => tables.enter_call(value),
         }
         return server;

@@ -1,8 +1,9 @@
-//! Processes of the director itself that ask for a virtual address.
+//! Processes on the director itself that connect to a virtual address.
 //!
-//! Their packets pass no hook of a device. So each is given a server when it asks: from then on it
-//! speaks with that server by itself, whatever the service's method, and needs no entry. To
-//! schedulers and templates all of them are one client, the loopback address.
+//! Their packets pass no device's hook, so the server is chosen when the process calls connect(2)
+//! or sendmsg(2). From then on the process talks to the server directly, whatever the forwarding
+//! method, and needs no entry. To schedulers and templates all such processes are one client, the
+//! loopback address.
 
 use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, method, server_flag, service_flag};
@@ -12,8 +13,8 @@ use crate::tables::Tables;
 use crate::verdict::Note;
 use crate::walk;
 
-/// The server that a process speaks with in place of this address and port (wire order): as an
-/// address and a port. `None` if it is to ask whom it wants to ask.
+/// The address and port (wire order) of the server that a process reaches in place of this target.
+/// `None` if the target stays as it is.
 #[inline(always)]
 pub fn server<F: Family, T: Tables>(
     tables: &T,
@@ -30,7 +31,7 @@ pub fn server<F: Family, T: Tables>(
     let id = choose::<F, T>(tables, addressed::service_of(tables, endpoint), target);
     let (address, own) = place::<F>(tables.server(id)?)?;
     tables.count(Note::CallerServed.counter());
-    // A server of every port has the one that was asked.
+    // A server without a port of its own gets the port that the process asked for.
     Some((address, if own == 0 { port } else { own }))
 }
 
@@ -61,8 +62,9 @@ fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) ->
     id
 }
 
-/// Where a server is spoken with; `None` if it is the director itself, which hears the virtual
-/// address too, or of the other family, which the process's socket cannot reach.
+/// The address and port of a server. `None` if the server is not in its pool. `None` for local,
+/// since the director receives packets for the virtual address itself. `None` for the other address
+/// family, which the process's socket cannot reach.
 #[inline(always)]
 fn place<F: Family>(server: &Server) -> Option<(F::Address, u16)> {
     let is_v6 = server.flags & server_flag::IPV6 != 0;
@@ -93,7 +95,7 @@ mod tests {
         }
     }
 
-    /// A service on port 80 of both families, each with two servers in turn.
+    /// A service on port 80 of each family, each with two servers that are picked in turn.
     fn tables(method: u8) -> HostTables {
         let mut tables = HostTables::new(Sizes::default());
         for (vip, servers) in [

@@ -3,7 +3,7 @@
 //! A sum is a `u32` of one's complement additions with the carries not yet folded in. Since one's
 //! complement addition does not mind the byte order (RFC 1071, 2.B), nothing is ever swapped.
 
-/// Adds two sums; the carry goes round.
+/// Adds two sums with end-around carry.
 #[inline(always)]
 #[must_use]
 pub fn add(a: u32, b: u32) -> u32 {
@@ -11,7 +11,7 @@ pub fn add(a: u32, b: u32) -> u32 {
     (sum as u32).wrapping_add((sum >> 32) as u32)
 }
 
-/// A sum as 16 bits.
+/// Folds a sum to 16 bits.
 #[inline(always)]
 #[must_use]
 pub fn fold(sum: u32) -> u16 {
@@ -20,21 +20,21 @@ pub fn fold(sum: u32) -> u16 {
     sum as u16
 }
 
-/// The sum of the words of a 64-bit scalar.
+/// The sum of the 16-bit words of a 64-bit value.
 #[inline(always)]
 #[must_use]
 pub fn of_u64(value: u64) -> u32 {
     add(value as u32, (value >> 32) as u32)
 }
 
-/// What replacing `from` by `to` adds to a sum.
+/// The amount by which replacing `from` with `to` changes a sum.
 #[inline(always)]
 #[must_use]
 pub fn change(from: u32, to: u32) -> u32 {
     add(!from, to)
 }
 
-/// What replacing one 16-bit word adds to a sum.
+/// The amount by which replacing one 16-bit word changes a sum.
 #[inline(always)]
 #[must_use]
 pub fn change_u16(from: u16, to: u16) -> u32 {
@@ -80,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_update_equals_a_new_sum(mut words in prop::collection::vec(any::<u16>(), 2..40), at in any::<prop::sample::Index>(), to in any::<u16>()) {
-            // A header that is all zero has no place on the wire; 0 and ffff stand for the same there.
+            // 0 and ffff are the same sum; only a header of zeros, which does not occur, has sum 0.
             words[0] |= 1;
             let before = whole(&words);
             let at = 1 + at.index(words.len() - 1);

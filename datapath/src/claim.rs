@@ -1,9 +1,10 @@
-//! Whose connection the answers of a masqueraded server to a port of a client are of.
+//! Which connection has the answers of a masqueraded server to a client's port.
 //!
-//! A client may reach one port of a server by two virtual addresses, or by two ports of one, from
-//! the same port of its own. The answers of both connections look the same, and the server cannot
-//! tell them apart either. The first has the answers for as long as it lives; the second is
-//! refused. A connection that is closed gives way.
+//! A client may use one source port for two connections that lead to the same port of a server, by
+//! two virtual addresses or by two ports of one address. The server's answers have the same tuple
+//! in both, and the server cannot distinguish the connections either. The first connection has the
+//! answers while it lives, and the second is refused. A first connection that is expired or closed
+//! is removed.
 
 use crate::addressed;
 use crate::connection;
@@ -20,8 +21,8 @@ use crate::track;
 use crate::translation::{Tuple, ends, flag, word};
 use crate::verdict::{Drop, Word};
 
-/// Runs [`crate::open::begin`] for a packet, with the server that was chosen, unless another
-/// connection has the answers.
+/// Runs [`crate::open::begin`] for a packet and server `id`. Drops the packet if another connection
+/// has the server's answers.
 #[inline(always)]
 pub fn begin<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -32,7 +33,7 @@ pub fn begin<F: Family, P: Frame, T: Tables>(
     endpoint: u32,
 ) -> Result<u32, Word> {
     let refused = Word::drop(Drop::NoLocalPort);
-    // The walk of packets that are not plain has no stack left for more on Linux 6.1.
+    // For a packet that is not plain, the walk has no stack left for `taken` on Linux 6.1.
     if !packet.plain {
         return frame.begin(tables, ports, id, endpoint).open();
     }
@@ -41,17 +42,17 @@ pub fn begin<F: Family, P: Frame, T: Tables>(
         return Err(refused);
     }
     let mut word = frame.begin(tables, ports, id, endpoint);
-    // Asked only where it may be so: it costs a new connection two look-ups.
+    // `taken` costs two look-ups, so without translations it runs only after a refusal.
     if word == refused && !frame.taken(tables, ports.both(), id) {
         word = frame.begin(tables, ports, id, endpoint);
     }
     word.open()
 }
 
-/// Whether the answers that this server would send in the connection of a client's packet (whose
-/// ports these are, the source in the low half) are those of another server's entry, in a
-/// connection that lives. One that does not, or is closed, is taken out. The frame is read anew: in
-/// the kernel this is a function of its own.
+/// Whether a live connection of another server's entry has the answers that server `id` would send
+/// for this frame. `ports` are the frame's, with the source in the low half. Removes such an entry
+/// if its connection is expired or closed. Reads the frame again: in the kernel this is a separate
+/// function.
 #[inline(always)]
 pub fn taken<P: Frame, T: Tables>(frame: &P, tables: &T, ports: u32, id: u32) -> bool {
     reread!(
@@ -81,7 +82,7 @@ fn by<F: Family, T: Tables>(
     }
     let asked = (ports >> 16) as u16;
     let port = if server.port == 0 { asked } else { server.port };
-    // As the walk will look for the answers.
+    // The walk looks up answers by the same key.
     let word = endpoint_word(port, protocol, kind::MASQUERADED);
     let address = F::from_words(server.address);
     let endpoint = addressed::endpoint::<F, T>(tables, settings, address, word);
@@ -124,19 +125,20 @@ fn by<F: Family, T: Tables>(
     if flow.server == id {
         return false;
     }
-    // Of single datagrams only the translation itself says that answers are due.
+    // A datagram of a one-packet service has no flow's entry: only its translation shows that an
+    // answer is due.
     words.load(word::TIME) & flag::ONE_PACKET != 0
         || lives::<F, T>(tables, settings, client, ports as u16, &flow)
 }
 
-/// A connection, but for its client.
+/// A connection without its client's address and port.
 struct Flow {
     service: u32,
     server: u32,
     protocol: u8,
 }
 
-/// Whether a connection lives. One that is closed is taken out.
+/// Whether a connection lives. Removes its entry if it is expired or closed.
 #[inline(always)]
 fn lives<F: Family, T: Tables>(
     tables: &T,
@@ -158,14 +160,14 @@ fn lives<F: Family, T: Tables>(
     if matches!(stands, Ok(Some(_))) && !is_closed(entry.meta().state()) {
         return true;
     }
-    // Nothing of it may reach the server among the packets of the next one.
+    // Packets of the ended connection must not reach the server among those of its successor.
     if entry.remove::<F::Layout>(&key) {
         track::release::<F, T>(tables, key.first, entry.value);
     }
     false
 }
 
-/// Whether both sides have closed, or one has at once.
+/// Whether both sides have closed the connection, or one has reset it.
 #[inline(always)]
 fn is_closed(state: connection::State) -> bool {
     const CLOSED: u32 = 1 << connection::TIME_WAIT | 1 << connection::CLOSE | 1 << sctp::CLOSED;

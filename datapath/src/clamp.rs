@@ -1,11 +1,11 @@
-//! Tells clients a segment size that still fits when a director wraps their packets.
+//! Lowers the MSS that a real server announces, so that packets still fit into a director's tunnel.
 //!
-//! A server announces what fits its own device (RFC 9293, 3.7.1), and knows nothing of the header
-//! that a tunnel adds on the way to it. So the option of its SYN and SYN-ACK is lowered, never
-//! raised, for what leaves from a virtual address.
+//! A server announces the segment size that fits its own device (RFC 9293, 3.7.1). It does not know
+//! the header that a director's tunnel adds. So the MSS option of a SYN or SYN-ACK that leaves from
+//! a virtual address is lowered, never raised.
 //!
-//! This file finds what to change; the shell does it, since writing to frames on their way out
-//! costs a copy of their headers even where nothing is changed.
+//! This file finds the change, and the shell applies it: making an outgoing frame writable copies
+//! its headers, even if nothing is written.
 
 use crate::checksum;
 use crate::connection::flag;
@@ -18,17 +18,17 @@ use crate::realserver::{Knowledge, Note, key, role};
 #[cfg(test)]
 mod tests;
 
-/// Options looked at before the segment size counts as not announced. Stacks put it first.
+/// The number of TCP options that are searched for the MSS. TCP stacks put it first.
 const OPTIONS: u32 = 8;
 const END: u8 = 0;
 const NOTHING: u8 = 1;
 /// RFC 9293, 3.2: kind 2, length 4.
 const SEGMENT: u8 = 2;
 
-/// Two bytes to be written, and what that does to the checksum.
+/// Two bytes to write, and the change of the checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// From the start of the frame.
+    /// Offset from the start of the frame.
     pub at: usize,
     /// Wire order.
     pub segment: u16,
@@ -36,7 +36,7 @@ pub struct Change {
     pub sum: u32,
 }
 
-/// What has to be changed in a frame that leaves, if anything.
+/// The change that an outgoing frame needs, if any.
 #[inline(always)]
 pub fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Change> {
     let link = link::tags(frame)?;
@@ -56,7 +56,7 @@ pub fn look<P: Frame, K: Knowledge>(frame: &P, known: &K) -> Option<Change> {
     }
 }
 
-/// Makes the change where a frame may be written to.
+/// Applies the change to a frame; `None` if the frame cannot be written there.
 #[inline(always)]
 pub fn apply<P: Frame>(frame: &mut P, change: &Change) -> Option<()> {
     frame.edit::<2>(change.at)?.set_u16::<0>(change.segment);
@@ -91,7 +91,7 @@ fn segment<F: Family, P: Frame, K: Knowledge>(
     Some(change)
 }
 
-/// What has to be changed in a SYN that announces more than this limit; 0 is none.
+/// The change that a SYN needs if it announces an MSS above `limit`; 0 is no limit.
 #[inline(always)]
 pub fn lower<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, limit: u16) -> Option<Change> {
     let tcp = frame.view::<20>(packet.l4)?;
@@ -102,7 +102,7 @@ pub fn lower<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, limit: u16) -> 
         return None;
     }
     let change = checksum::change_u16(announced, limit.to_be());
-    // Behind an odd number of bytes its halves belong to two words.
+    // At an odd offset, the two bytes belong to two words of the sum.
     let sum = if at & 1 == 0 {
         change
     } else {
@@ -116,7 +116,7 @@ pub fn lower<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, limit: u16) -> 
     })
 }
 
-/// Where the announced size is, from the start of the TCP header.
+/// The offset of the announced MSS from the start of the TCP header.
 #[inline(always)]
 fn find<P: Frame>(frame: &P, l4: usize, end: usize) -> Option<usize> {
     let mut at = 20usize;

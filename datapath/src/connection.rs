@@ -1,9 +1,8 @@
-//! Connection states as seen by a director, which may hear only one side.
+//! Connection states as seen by a director, which may see only one side's packets.
 //!
-//! Pure: a state and what was seen give the next state. The tables are those of the kernel's
-//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1), row for row; those of SCTP are
-//! in [`crate::sctp`]. What an entry remembers besides its key is a [`Meta`]: the state, a few
-//! flags, and when it was last seen.
+//! Pure: a state and a packet give the next state. The tables are row for row the kernel's
+//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1); [`crate::sctp`] has the tables
+//! of SCTP. [`Meta`] is an entry's state, its flags and the time of its last packet.
 
 use crate::sctp;
 
@@ -21,25 +20,27 @@ pub const CLOSE_WAIT: State = 7;
 pub const LAST_ACK: State = 8;
 pub const LISTEN: State = 9;
 pub const SYNACK: State = 10;
-/// A UDP flow of which one packet was seen.
+/// A UDP flow with one packet so far.
 pub const UDP_FIRST: State = 11;
-/// A UDP flow of which more were seen: never evicted.
+/// A UDP flow with more than one packet. It may be displaced only until it is proved
+/// ([`Meta::PROVED`]).
 pub const UDP: State = 12;
 
-/// The place among the timeouts of an entry of the way back that may not give way: as old as the
-/// oldest connection can be. Such an entry has no state of its own.
+/// The index of the timeout of a way-back entry that may not be displaced: the longest timeout of
+/// all connections. A way-back entry has no state.
 pub const WAY_BACK: State = 13;
-/// The same with the time that follows it, in which the entry gives way as a half-open connection
-/// does. Entries begin in that time: see [`Meta::yielding`].
+/// The index of the timeout of a way-back entry that may be displaced: [`WAY_BACK`] and the longest
+/// timeout of a state that gives way. Such an entry is older than [`WAY_BACK`] from the beginning:
+/// see [`Meta::yielding`].
 pub const WAY_BACK_YIELDING: State = 14;
-/// A persistence template whose client has not proved that it is there: it gives way.
+/// A persistence template of a client that has had no established connection; it may be displaced.
 pub const TEMPLATE: State = 15;
 /// A template of a client that has had an established connection.
 pub const TEMPLATE_ASSURED: State = 16;
-/// Ticks that a template could live at most: more than IPVS's 31 days. Each has a time of its own,
-/// so it is entered as much older as it lives shorter: see [`Meta::template`].
+/// The longest life of a template in ticks: more than IPVS's 31 days. A template with a shorter
+/// life is entered with an earlier tick: see [`Meta::template`].
 pub const TEMPLATE_LIVES: u32 = 2_700_000;
-/// How many states there may be: 17 to 29 are [`crate::sctp`]'s.
+/// The number of states; 17 to 29 belong to [`crate::sctp`].
 pub const STATES: usize = 32;
 
 /// Seconds that an entry lives in each state: `tcp_timeouts`, `udp_timeouts` and `sctp_timeouts` of
@@ -49,7 +50,7 @@ pub const TIMEOUTS_S: [u32; STATES] = complete(with_sctp([
     0, 0, 0, 0, 0, 0, 0,
 ]));
 
-/// Puts the times of SCTP's states in their place.
+/// Fills in the timeouts of the SCTP states.
 // Every index is below the length, and nothing here runs for a packet.
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 const fn with_sctp(mut timeouts: [u32; STATES]) -> [u32; STATES] {
@@ -61,7 +62,7 @@ const fn with_sctp(mut timeouts: [u32; STATES]) -> [u32; STATES] {
     timeouts
 }
 
-/// Puts the times of templates and ways back after those of the connections.
+/// Fills in the timeouts of templates and of way-back entries, given those of connections.
 // Every index is below the length, and nothing here runs for a packet.
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #[must_use]
@@ -84,14 +85,14 @@ pub const fn complete(mut timeouts: [u32; STATES]) -> [u32; STATES] {
     timeouts
 }
 
-/// Who sent a packet, and whether the director hears the other side.
+/// Who sent a packet, and whether the server's answers pass the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From the client; the answers come this way too.
+    /// From the client; the answers pass the director too.
     Input,
     /// From the server.
     Output,
-    /// From the client; the answers take another way (route, tunnel).
+    /// From the client; the answers do not pass the director (route, tunnel).
     InputOnly,
 }
 
@@ -103,13 +104,13 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
 }
 
-/// A row of the kernel's table: the next state for each of the eleven, four bits each, the first
-/// state lowest.
+/// A row of the kernel's table: the next state from each of the eleven TCP states, four bits each,
+/// the first state in the lowest bits.
 const fn row(next: [State; 11]) -> u64 {
     let mut packed = 0;
     let mut at = 0;
     while at < 11 {
-        // Constant evaluation: what could go wrong does not compile.
+        // Evaluated by the compiler: an index out of range or an overflow does not compile.
         #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
         {
             packed |= (next[at] as u64) << (at * 4);
@@ -143,12 +144,12 @@ const INPUT_ONLY_FIN: u64 = row([CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW]);
 const INPUT_ONLY_ACK: u64 = row([ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES]);
 const INPUT_ONLY_RST: u64 = row([CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL]);
 
-/// The next state of a TCP connection. RST outweighs SYN, SYN outweighs FIN, FIN outweighs ACK;
-/// a segment with none of them closes (`tcp_state_idx`, `set_tcp_state`).
+/// The next state of a TCP connection. RST outweighs SYN, SYN outweighs FIN, FIN outweighs ACK; a
+/// segment with none of these flags closes the connection (`tcp_state_idx`, `set_tcp_state`).
 #[inline(always)]
 #[must_use]
 pub fn next(state: State, direction: Direction, flags: u8) -> State {
-    // An ACK from the client of an established connection is nearly every packet there is.
+    // Nearly every packet is an ACK of an established connection.
     if state == ESTABLISHED && flags & (flag::RST | flag::SYN | flag::FIN | flag::ACK) == flag::ACK
     {
         return ESTABLISHED;
@@ -183,9 +184,10 @@ pub fn next(state: State, direction: Direction, flags: u8) -> State {
     ((row >> ((state & 15).wrapping_mul(4))) & 15) as State
 }
 
-/// The same with `secure_tcp` (`tcp_states_dos`): a connection is established only when both sides
-/// have spoken, or where only the client is heard, when it has spoken twice. `to` is what [`next`]
-/// says; the two tables differ where `from` is half-open, and in how one begins.
+/// The next state under `secure_tcp` (`tcp_states_dos`); `to` is the result of [`next`]. A
+/// connection is established only after packets of both sides, or after two packets of the client
+/// if the answers do not pass the director. The two tables differ in how a connection begins and
+/// where `from` is half-open.
 #[inline(always)]
 #[must_use]
 pub fn secured(from: State, to: State, direction: Direction, flags: u8) -> State {
@@ -207,8 +209,8 @@ pub fn secured(from: State, to: State, direction: Direction, flags: u8) -> State
     }
 }
 
-/// Whether a state counts as active (`tcp_state_active_table`; of SCTP only established). UDP flows
-/// never do.
+/// Whether a connection in this state counts as active (`tcp_state_active_table`). Of the SCTP
+/// states only established is active, and UDP flows never are.
 #[inline(always)]
 #[must_use]
 pub fn is_active(state: State) -> bool {
@@ -217,16 +219,16 @@ pub fn is_active(state: State) -> bool {
     ACTIVE >> (state & 31) & 1 != 0
 }
 
-/// Whether an entry in this state may give way to a new flow when both its buckets are full:
-/// half-open, or closed for good. Nothing a live connection needs. In any other state it may while
-/// it is not proved ([`Meta::yields`]).
+/// Whether an entry in this state may give way to a new flow, which displaces it when both buckets
+/// are full: the connection is half-open or closed. An entry in any other state gives way while it
+/// is not proved ([`Meta::yields`]).
 #[inline(always)]
 #[must_use]
 pub const fn may_give_way(state: State) -> bool {
     gives_way(state) != 0
 }
 
-/// The same as 1 or 0.
+/// [`may_give_way`] as 1 or 0.
 #[inline(always)]
 #[must_use]
 pub const fn gives_way(state: State) -> u32 {
@@ -243,21 +245,21 @@ pub const fn gives_way(state: State) -> u32 {
     MAY >> (state & 31) & 1
 }
 
-/// What an entry remembers besides its key, in 32 bits: when it was last seen (22 bits of ticks),
-/// then the state (5 bits) and flags. An entry of the way back has no state of its own: its low
-/// ten bits name the hop to the client.
+/// What an entry holds besides its key and target, in 32 bits: the tick of its last packet (22 high
+/// bits), flags (5 bits) and the state (5 low bits). In a way-back entry, the ten low bits are the
+/// hop to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u32);
 
 pub const TICK_BITS: u32 = 22;
 pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 
-/// A tick this little behind another is not a whole round of the clock ahead of it: somebody who
-/// read the clock earlier looks at what was written later.
+/// A tick that is at most about this many ticks after `now` has age 0, and not nearly a whole turn
+/// of the clock: another CPU wrote it after `now` was read.
 const LATE: u32 = 1 << 10;
 
-/// Ticks from `then` to `now`. The clock goes round after 2^22 ticks, 48 days; what was seen after
-/// `now` was read is no older than nothing.
+/// Ticks from `then` to `now`. The clock wraps after 2^22 ticks, about 48 days. 0 if `then` is
+/// shortly after `now`.
 #[inline(always)]
 #[must_use]
 pub fn age(then: u32, now: u32) -> u32 {
@@ -269,13 +271,14 @@ pub fn age(then: u32, now: u32) -> u32 {
 impl Meta {
     /// The connection counts as inactive (`IP_VS_CONN_F_INACTIVE`).
     pub const INACTIVE: u32 = 1 << 5;
-    /// No answer has passed us, so the one-directional table holds (`IP_VS_CONN_F_NOOUTPUT`).
+    /// No answer has passed the director, so [`Direction::InputOnly`] applies
+    /// (`IP_VS_CONN_F_NOOUTPUT`).
     pub const NO_OUTPUT: u32 = 1 << 6;
     /// The connection's client has a template.
     pub const CONTROLLED: u32 = 1 << 7;
-    /// What has been heard of a connection since its first packet: all bits of it say that it is
-    /// proved. An answer that passes here proves it at once. Where none passes, three more packets
-    /// of the client do, which a sender of many single packets does not have.
+    /// A counter of two bits; a connection with both bits set is proved. An answer that passes the
+    /// director proves a connection at once. Without answers, three packets of the client after its
+    /// first one do; a flood of one or two packets per source does not.
     pub const PROVED: u32 = 3 << 8;
     const HEARD: u32 = 1 << 8;
     const LOW: u32 = 0x3ff;
@@ -293,7 +296,7 @@ impl Meta {
         self.0 >> 10
     }
 
-    /// Ticks since then; see [`age`].
+    /// Ticks since the last packet; see [`age`].
     #[inline(always)]
     #[must_use]
     pub fn age(self, now: u32) -> u32 {
@@ -312,14 +315,14 @@ impl Meta {
         self.0 & flag != 0
     }
 
-    /// The ten low bits: state and flags, or the hop.
+    /// The ten low bits: flags and state, or the hop.
     #[inline(always)]
     #[must_use]
     pub fn low(self) -> u32 {
         self.0 & Self::LOW
     }
 
-    /// The bits of [`Meta::PROVED`] after one more packet: an answer, or one of the client.
+    /// The bits of [`Meta::PROVED`] after one more packet, which is an answer if `output`.
     #[inline(always)]
     #[must_use]
     pub fn heard(self, output: bool) -> u32 {
@@ -339,7 +342,7 @@ impl Meta {
         self.0 & Self::PROVED == Self::PROVED
     }
 
-    /// Whether nothing but flags would change.
+    /// Whether the entry has this tick, state and proof already.
     #[inline(always)]
     #[must_use]
     pub fn is_as(self, now: u32, state: State, proved: u32) -> bool {
@@ -347,7 +350,7 @@ impl Meta {
         self.0 & !FLAGS == now << 10 | state | proved
     }
 
-    /// 1 if an entry gives way to a new one when both its buckets are full, else 0.
+    /// 1 if a new flow may displace the entry when both buckets are full, else 0.
     #[inline(always)]
     #[must_use]
     pub fn yields(self) -> u32 {
@@ -360,7 +363,7 @@ impl Meta {
         Self(now << 10 | self.low())
     }
 
-    /// Of a template that shall live so many ticks from now on.
+    /// The meta of a template that lives for `lives` ticks from `now`.
     #[inline(always)]
     #[must_use]
     pub fn template(now: u32, lives: u32, state: State) -> Self {
@@ -368,7 +371,7 @@ impl Meta {
         Self::new(now.wrapping_sub(passed), state, 0)
     }
 
-    /// The same template with so many ticks from this one on.
+    /// The same template with `lives` ticks left from `now`.
     #[inline(always)]
     #[must_use]
     pub fn renewed(self, now: u32, lives: u32) -> Self {
@@ -376,7 +379,7 @@ impl Meta {
     }
 
     /// The template of a client that has an established connection (`IP_VS_CONN_F_TEMPLATE` with
-    /// `IP_VS_CTPL_S_ASSURED`). It gives way until one of its connections is proved.
+    /// `IP_VS_CTPL_S_ASSURED`). The template gives way until one of its connections is proved.
     #[inline(always)]
     #[must_use]
     pub fn assured(self, proved: bool) -> Self {
@@ -395,8 +398,8 @@ impl Meta {
         self.state() == TEMPLATE || self.state() == TEMPLATE_ASSURED
     }
 
-    /// The way back of a connection that gives way: so old that it does so too. `lives` are the
-    /// ticks of [`WAY_BACK`].
+    /// The way back of a connection that gives way: older than [`WAY_BACK`], so that the way back
+    /// gives way too. `lives` is the timeout of [`WAY_BACK`] in ticks.
     #[inline(always)]
     #[must_use]
     pub fn yielding(self, now: u32, lives: u32) -> Self {
@@ -498,7 +501,7 @@ mod tests {
         }
     }
 
-    // Two CPUs, or a scan that takes longer than a tick.
+    // Another CPU writes meanwhile, or a sweep takes longer than a tick.
     #[test]
     fn what_was_seen_after_the_clock_was_read_is_not_old() {
         let meta = Meta::new(8, SYN_RECV, 0);

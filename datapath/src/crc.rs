@@ -1,20 +1,21 @@
-//! CRC32c (RFC 9260, appendix A), and how it changes when two bytes of what it covers change.
+//! The change of a CRC32c (RFC 9260, appendix A) when two of the bytes that it covers change.
 //!
-//! A CRC is linear: the difference of two of them is that of their bytes, carried on over as many
-//! zeros as follow. So a port is rewritten without a look at the payload, however long it is, and
-//! a packet that came with a wrong checksum leaves with a wrong one.
+//! A CRC is linear: the difference of two CRCs is the CRC of the bits that differ, followed by a
+//! zero byte for each byte that follows them. So a port is rewritten without reading the payload,
+//! and a packet that arrived with a wrong checksum leaves with a wrong one.
 //!
-//! Numbers are reflected, as the checksum is sent: the highest bit stands for x^0.
+//! Polynomials are reflected, as in the checksum on the wire: the highest bit is the coefficient of
+//! x^0.
 
-/// x^32 + x^28 + x^27 + ... + 1, without its first term.
+/// x^32 + x^28 + x^27 + ... + 1, without the term x^32.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// Bits of a length: an IP packet's own.
+/// Bits of a length in bytes, as in the length field of an IP header.
 const LENGTH_BITS: usize = 16;
 
-/// What each half byte of a CRC becomes over 2^k bytes of zero: by k, place and value. Looked up,
-/// since the verifier of Linux 6.18 goes two ways at each bit that is worked out: more than its
-/// million instructions for one multiplication.
+/// The CRC that each half byte of a CRC becomes after 2^k zero bytes, by k, the half byte's place
+/// and its value. A table, because the verifier of Linux 6.18 follows two paths at each computed
+/// bit: one multiplication would exceed its limit of a million instructions.
 static SKIPS: [[[u32; 16]; 8]; LENGTH_BITS] = skips();
 
 // Every index is below the length, and nothing here runs for a packet.
@@ -35,7 +36,7 @@ const fn skips() -> [[[u32; 16]; 8]; LENGTH_BITS] {
     skips
 }
 
-/// The same times x.
+/// A polynomial times x.
 #[inline(always)]
 const fn shifted(value: u32) -> u32 {
     value >> 1 ^ POLYNOMIAL & 0u32.wrapping_sub(value & 1)
@@ -54,12 +55,12 @@ const fn multiply(a: u32, b: u32) -> u32 {
     product
 }
 
-/// What a change of two bytes changes of the checksum. `changed` are the bits of them that differ,
-/// as they lie in memory, `behind` is how many bytes follow, at most 65,533.
+/// The bits of the checksum that change when two bytes change. `changed` has the bits of the two
+/// bytes that differ, in memory order. `behind` is the number of bytes that follow, at most 65,533.
 #[inline(always)]
 #[must_use]
 pub fn change(changed: u16, behind: u32) -> u32 {
-    // A register that holds two bytes has yet to go on over both.
+    // The CRC also advances over the two changed bytes.
     let zeros = behind.wrapping_add(2);
     let mut crc = changed as u32;
     for (bit, skip) in SKIPS.iter().enumerate() {
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bit by bit, over the whole.
+    /// The CRC of all bytes, computed bit by bit.
     fn whole(bytes: &[u8]) -> u32 {
         let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
             (0..8).fold(crc ^ u32::from(*byte), |crc, _| shifted(crc))

@@ -1,13 +1,13 @@
-//! Takes a packet that a director tunnelled to this real server out of its outer header.
+//! Removes the outer header from packets that a director tunnelled to this real server.
 //!
-//! IP in IP, all four forms (RFC 2003, RFC 2473, RFC 4213), the same in GUE and in GRE: the outer
-//! header must be for an address of this machine, the inner packet for a virtual address. One
-//! header is taken off, never two: virtual addresses are no ends of tunnels. Everything else goes
-//! up as it came, and the kernel does with it what it did before.
+//! The tunnels are IP in IP in all four forms (RFC 2003, RFC 2473, RFC 4213), GUE and GRE. The
+//! outer destination must be an address of this machine, the inner destination a virtual address.
+//! One outer header is removed, never two: a virtual address is not the end of a tunnel. Any other
+//! frame goes to the kernel as it came.
 //!
-//! Outer options and extension headers are taken off with the header as long as they have 60 bytes
-//! together. Outer fragments are not put together: directors say "do not fragment" and answer
-//! "too big" to clients, so one that arrives was made by somebody else. VLAN tags stay.
+//! Outer options and extension headers are removed with the outer header if all have at most 60
+//! bytes together. Outer fragments are not reassembled: a director sets "don't fragment" and
+//! answers clients with "too big", so a fragment comes from another sender. VLAN tags stay.
 
 use crate::checksum;
 use crate::family::{Family, V4, V6};
@@ -23,24 +23,25 @@ mod own;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// RFC 2003, 3.1, and RFC 4213, 3: what protocol the outer header announces.
+/// The protocol in the outer header for a packet of each family (RFC 2003, 3.1; RFC 4213, 3).
 const INNER_V4: u8 = 4;
 const INNER_V6: u8 = 41;
-/// The longest outer IP header, and more than the longest of a tunnel's own behind it.
+/// The longest outer IP header in bytes, with its options or extension headers.
 const LONGEST_HEADER: usize = 60;
+/// A mask for the length of the GUE or GRE header, which has at most 20 bytes.
 const LONGEST_OWN: usize = 31;
 
 /// What becomes of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Goes up as it came.
+    /// The frame goes to the kernel as it came.
     Untouched,
-    /// Goes up without its outer header.
+    /// The frame goes to the kernel without its outer header.
     Decapsulated,
     Drop,
 }
 
-/// Takes the outer header off if the frame is a tunnelled packet for this real server.
+/// Removes the outer header if the frame is a tunnelled packet for this real server.
 #[inline(always)]
 pub fn receive<P: Frame, K: Knowledge>(frame: &mut P, known: &K) -> Outcome {
     let Some(note) = look(frame, known) else {
@@ -54,25 +55,27 @@ pub fn receive<P: Frame, K: Knowledge>(frame: &mut P, known: &K) -> Outcome {
     }
 }
 
-/// A tunnelled packet that is ours.
+/// A tunnelled packet for this real server.
 struct Tunnel {
     l3: usize,
-    /// Bytes of the outer headers.
+    /// The length of all outer headers in bytes.
     header: usize,
     inner_v6: bool,
-    /// The checksum that was left to us.
+    /// The transport checksum that the sender left to this machine.
     remote: Remote,
-    /// A router said on the way that it is congested.
+    /// A router marked the outer header as "congestion experienced".
     marked: bool,
 }
 
-/// What became of the tunnelled packet that this frame is; nothing if it is none.
+/// The note about a tunnelled packet, which is decapsulated if it is for this real server; `None`
+/// if the frame is no tunnelled packet.
 #[inline(always)]
 fn look<P: Frame, K: Knowledge>(frame: &mut P, known: &K) -> Option<Note> {
     let link = link::tags(frame)?;
     match link.ethertype {
         link::IPV4 => {
-            // Nearly every packet ends here; only a tunnelled one has its checksum looked at.
+            // Nearly every packet ends here. Only a tunnelled one is parsed, which verifies its
+            // header's checksum.
             let ip = frame.view::<20>(link.l3)?;
             let header = ((ip.u8::<0>() & 15) as usize) << 2;
             if !may_be_tunnel(frame, known, ip.u8::<9>(), link.l3.wrapping_add(header)) {
@@ -94,7 +97,7 @@ fn look<P: Frame, K: Knowledge>(frame: &mut P, known: &K) -> Option<Note> {
     }
 }
 
-/// Whether the protocol is that of a tunnel; of UDP only the port of GUE is.
+/// Whether the protocol is IP in IP or GRE, or UDP to the port of GUE.
 #[inline(always)]
 fn may_be_tunnel<P: Frame, K: Knowledge>(frame: &P, known: &K, protocol: u8, l4: usize) -> bool {
     if protocol != UDP {
@@ -107,8 +110,8 @@ fn may_be_tunnel<P: Frame, K: Knowledge>(frame: &P, known: &K, protocol: u8, l4:
     }
 }
 
-/// Takes the headers off, or says why not. Notes are all that is given back on the way: the
-/// compiler may leave the unused part of a result without a value, which the verifier refuses.
+/// Removes the outer headers. Returns the note that gives the outcome. A `Result` would not do: the
+/// compiler may leave its unused part uninitialised, which the verifier refuses.
 #[inline(always)]
 fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     frame: &mut P,
@@ -119,8 +122,8 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     if outer.part != Part::Whole {
         return Note::OuterFragment;
     }
-    // The verifier goes on once for all lengths; by a mask it is told again that they are short
-    // ones, since on Linux 6.1 it forgets what was compared.
+    // `blur` lets the verifier follow one path for all lengths. The mask repeats the limit, since
+    // Linux 6.1 forgets the comparison.
     let header = outer.l4.wrapping_sub(outer.l3);
     if header > LONGEST_HEADER {
         return Note::LongHeader;
@@ -158,7 +161,7 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     if marked && inner.mark & CONGESTED == 0 {
         return Note::Congested;
     }
-    // Packets that the kernel joined have the first one's checksum; it looked at each before.
+    // Packets that GRO merged have the first packet's checksum; the kernel verified each before.
     let is_single = frame.segment() == 0;
     if own.summed && is_single && !own::is_right(frame, outer, &own, l4, at, room) {
         return Note::BadChecksum;
@@ -180,7 +183,7 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     take_off(frame, known, &tunnel)
 }
 
-/// Why a tunnel with these ends is not ours to take off, if it is not.
+/// The reason why a tunnel between these addresses is left to the kernel, if there is one.
 #[inline(always)]
 fn refused<F: Family, K: Knowledge>(known: &K, outer: &Packet<F>) -> Option<Note> {
     if known.role(key::<F>(outer.target)) & role::OWN == 0 {
@@ -192,12 +195,12 @@ fn refused<F: Family, K: Knowledge>(known: &K, outer: &Packet<F>) -> Option<Note
     None
 }
 
-/// What is asked of the inner header.
+/// Fields of the inner IP header.
 struct Inner {
-    /// As [`key`] makes it.
+    /// The destination as [`key`] returns it.
     target: [u64; 2],
     protocol: u8,
-    /// Its two ECN bits in the lowest place.
+    /// The ECN field in the two lowest bits; the other bits have no meaning.
     mark: u8,
 }
 
@@ -241,7 +244,7 @@ fn take_off<P: Frame, K: Knowledge>(frame: &mut P, known: &K, tunnel: &Tunnel) -
     } else {
         link::IPV4
     };
-    // Both were read before, so they are there.
+    // Both places were read before, so both edits succeed.
     let mut done = set_ethertype(frame, tunnel.l3, ethertype);
     if tunnel.marked {
         done = done.and(mark(frame, tunnel));
@@ -254,10 +257,10 @@ fn take_off<P: Frame, K: Knowledge>(frame: &mut P, known: &K, tunnel: &Tunnel) -
     }
 }
 
-/// RFC 3168, 5: both bits set say "congestion experienced".
+/// RFC 3168, 5: both bits set mean "congestion experienced".
 const CONGESTED: u8 = 3;
 
-/// RFC 6040, 4.2: what routers marked on the outer header is carried to the inner one.
+/// RFC 6040, 4.2: copies a router's congestion mark from the outer header to the inner one.
 #[inline(always)]
 fn mark<P: Frame>(frame: &mut P, tunnel: &Tunnel) -> Option<()> {
     if tunnel.inner_v6 {

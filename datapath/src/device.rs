@@ -1,5 +1,4 @@
-//! What the walk knows of the devices that it sees frames of, and whether a frame is for this
-//! machine at all.
+//! The devices of the packet path, and whether a frame is addressed to this machine.
 
 use crate::family::Family;
 use crate::frame::Frame;
@@ -7,23 +6,23 @@ use crate::link;
 use crate::packet::Packet;
 use crate::tables::Tables;
 
-/// Places of the table. A device's place is its interface's number within it.
+/// Places in the table of devices. A device's place is its interface index modulo this number.
 pub const DEVICES: u32 = 4096;
 
-/// A device that the packet path hangs on.
+/// A device to which the packet path is attached.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Device {
-    /// Its MAC address in the low 48 bits as they lie in memory; [`REDIRECTS`] above.
+    /// The MAC address in the low 48 bits, in memory order; [`REDIRECTS`] above it.
     pub mac: u64,
-    /// Of two devices with one place the first has it; nothing is known of the other.
+    /// The interface index. Of two devices with the same place, only the first has an entry.
     pub interface: u32,
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Device>() == 16);
 
-/// The bit of [`Device::mac`] that says that a frame goes back by a redirect, not by `XDP_TX`: the
-/// two ends of a veth pair see what was transmitted only if both have an XDP program.
+/// The bit of [`Device::mac`] that is set if frames go back by a redirect and not by `XDP_TX`: a
+/// veth device delivers what it transmits by `XDP_TX` only if both ends have an XDP program.
 pub const REDIRECTS: u64 = 1 << 48;
 
 impl Device {
@@ -46,10 +45,10 @@ impl Device {
     }
 }
 
-/// Whether a frame is addressed to this machine, as `eth_type_trans` tells: what is another
-/// machine's, and what is for many, is the kernel's business (`ip_vs_in` looks at `PACKET_HOST`
-/// only). A device of which nothing is known has any address. A macvlan's frames are not its parent
-/// device's: the kernel gives them to the macvlan, which has a program of its own.
+/// Whether a frame is addressed to this machine, as `eth_type_trans` decides. Frames for another
+/// machine, broadcasts and multicasts are left to the kernel (`ip_vs_in` takes only `PACKET_HOST`).
+/// On a device without an entry every frame is for this machine. Frames for a macvlan are not for
+/// its parent device: the kernel passes them to the macvlan, which has a program of its own.
 #[inline(always)]
 pub fn is_ours<P: Frame, T: Tables>(frame: &P, tables: &T) -> bool {
     if frame.is_host() {
@@ -61,8 +60,8 @@ pub fn is_ours<P: Frame, T: Tables>(frame: &P, tables: &T) -> bool {
     }
 }
 
-/// Whether a packet is in a frame for another machine. Of a frame that is not plain
-/// [`crate::walk::rest`] has asked before it was read.
+/// Whether a plain packet is in a frame for another machine. [`crate::walk::rest`] has checked the
+/// frames of other packets before it parsed them.
 #[inline(always)]
 pub fn is_foreign<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -72,7 +71,8 @@ pub fn is_foreign<F: Family, P: Frame, T: Tables>(
     packet.plain && !frame.is_host() && !has(frame, tables, packet.mac)
 }
 
-/// Whether the device that a frame came by has this MAC address. Above it may be anything.
+/// Whether the device that a frame came by has the MAC address in the low 48 bits of `mac`. True if
+/// the device has no entry.
 #[inline(always)]
 fn has<P: Frame, T: Tables>(frame: &P, tables: &T, mac: u64) -> bool {
     let interface = frame.interface();

@@ -1,18 +1,18 @@
-//! The Call-ID of a datagram: what `ct_sip_get_header` (net/netfilter/nf_conntrack_sip.c) finds
-//! when `ip_vs_pe_sip.c` asks it, byte for byte.
+//! The Call-ID of a datagram: byte for byte what `ct_sip_get_header`
+//! (net/netfilter/nf_conntrack_sip.c) returns to `ip_vs_pe_sip.c`.
 //!
-//! A header begins behind the end of a line, the first line's too, and the Call-ID is a word, or
-//! two with an "@" between (RFC 3261, 25.1), with the end of the line right behind. Its name may be
-//! short, as "i". What is odd here is so in the kernel: a byte that follows an end of line and
-//! begins no header is not looked at again, so that after an empty line of a lone LF a header is
+//! A header begins after an end of line, so the first line is never one. The Call-ID is a word, or
+//! two words with an "@" between them (RFC 3261, 25.1), and the line ends right after it. The
+//! header's short name is "i". One oddity comes from the kernel: a byte that follows an end of line
+//! and begins no header is not examined again, so a header after an empty line of a lone LF is
 //! missed.
 
 use crate::call::{LONGEST, TEXT, desk};
 use crate::flows::Words;
 use crate::tables::Tables;
 
-/// Looks for the Call-ID in the first `length` bytes of the text on the desk, and puts it into the
-/// key there: how long it is, 0 if there is none.
+/// Finds the Call-ID in the first `length` bytes of the text on the desk and puts it into the
+/// desk's key. Returns the Call-ID's length in bytes, 0 if there is none.
 #[inline(always)]
 pub fn find<T: Tables>(tables: &T, length: u32) -> u32 {
     let Some(desk) = tables.desk() else {
@@ -31,14 +31,14 @@ pub fn find<T: Tables>(tables: &T, length: u32) -> u32 {
         0
     };
     let from = scan.value as u32;
-    // Word by word, each from two that it lies across; 0 behind the end.
+    // Each word of the key is taken from two words of the text; bytes after the end are 0.
     tables.repeat(32, |number| {
         let at = from.wrapping_add(number << 3);
         let (first, shift) = ((at >> 3) as usize, (at & 7) << 3);
         let low = desk.skip(desk::TEXT.wrapping_add(first & (TEXT / 8 - 1)));
         let next = first.wrapping_add(1) & (TEXT / 8 - 1);
         let high = desk.skip(desk::TEXT.wrapping_add(next));
-        // In two steps: a shift by all 64 bits is none.
+        // The shift to the left is done in two steps, because a shift by 64 bits shifts by none.
         let word = low.load(0) >> shift | high.load(0) << 1 << (63u32.wrapping_sub(shift) & 63);
         let left = length.saturating_sub(number << 3);
         let kept = if left >= 8 {
@@ -53,27 +53,27 @@ pub fn find<T: Tables>(tables: &T, length: u32) -> u32 {
     length
 }
 
-/// Where a scan is.
+/// Where the scan is in the text.
 mod phase {
-    /// In a line, which is of no interest.
+    /// In a line that is not the Call-ID's.
     pub const LINE: u64 = 0;
-    /// Behind a CR or LF, which may be the first half of an end of line.
+    /// After a CR, which an LF may follow.
     pub const AFTER_CR: u64 = 1;
-    /// At the begin of a line.
+    /// At the beginning of a line.
     pub const BEGIN: u64 = 2;
-    /// Within "Call-ID", of which so many letters were there.
+    /// In "Call-ID", after `count` of its letters.
     pub const NAME: u64 = 3;
-    /// Behind "i" at the begin of a line.
+    /// After "i" at the beginning of a line.
     pub const SHORT: u64 = 4;
-    /// Before the colon.
+    /// After the name, before the colon.
     pub const COLON: u64 = 5;
-    /// Behind the colon.
+    /// After the colon, before the value.
     pub const VALUE: u64 = 6;
-    /// Behind a CR before colon or value: the line may go on.
+    /// After a CR before the colon or the value: a folded line may follow.
     pub const FOLDED_CR: u64 = 7;
-    /// At the begin of a line that must go on the one before.
+    /// At the beginning of a line that must be a folded one (RFC 3261, 7.3.1).
     pub const FOLDED: u64 = 8;
-    /// Among the blanks that such a line begins with.
+    /// In the blanks at the beginning of a folded line.
     pub const BLANKS: u64 = 9;
     pub const FIRST_WORD: u64 = 10;
     pub const SECOND_WORD: u64 = 11;
@@ -81,18 +81,19 @@ mod phase {
     pub const FAILED: u64 = 13;
 }
 
-/// A scan, byte by byte. Words, since what the kernel's side has on its stack is kept in those.
+/// A scan, byte by byte. All fields are 64-bit words: the kernel's verifier tracks the stack in
+/// these.
 #[derive(Clone, Copy, Debug, Default)]
 struct Scan {
     phase: u64,
-    /// Letters of the name that were there; 1 once the colon was, in a folded line.
+    /// Letters of the name that were read. In a folded line: 0 before the colon, 1 after it.
     count: u64,
     /// Where the value begins.
     value: u64,
     length: u64,
     /// Bytes of the second word.
     domain: u64,
-    /// Before this byte no line is looked at, and what was added to make it.
+    /// Ends of lines before this byte are ignored: see [`Scan::go_on`].
     resume: u64,
 }
 
@@ -100,7 +101,7 @@ const CR: u64 = b'\r' as u64;
 const LF: u64 = b'\n' as u64;
 
 impl Scan {
-    /// Takes in the next byte; false if it knows enough.
+    /// Takes in the next byte; false if the scan is over.
     #[inline(always)]
     fn hear(&mut self, at: u64, byte: u64) -> bool {
         match self.phase {
@@ -146,7 +147,8 @@ impl Scan {
         };
     }
 
-    /// What was there was letters, so that a line that is none of this name has not ended before.
+    /// Compares the next letter of the name. All bytes before were letters, so if this one differs
+    /// it is the first that can end the line.
     #[inline(always)]
     fn name(&mut self, byte: u64, at: u64) {
         // "call-id", the first letter lowest.
@@ -188,7 +190,7 @@ impl Scan {
         }
     }
 
-    /// Whether the line ends here, and may go on in the next.
+    /// Whether the line ends here; then a folded line must follow.
     #[inline(always)]
     fn folds(&mut self, byte: u64) -> bool {
         if byte == CR {
@@ -199,7 +201,7 @@ impl Scan {
         byte == CR || byte == LF
     }
 
-    /// The value begins here.
+    /// Begins the value at this byte.
     #[inline(always)]
     fn first(&mut self, at: u64, byte: u64) {
         self.value = at;
@@ -235,7 +237,7 @@ impl Scan {
         }
     }
 
-    /// Behind the Call-ID the line must end.
+    /// Ends the value: a line end must follow the Call-ID.
     #[inline(always)]
     fn end(&mut self, byte: u64) {
         self.phase = if self.length <= LONGEST as u64 && (byte == CR || byte == LF) {
@@ -245,8 +247,8 @@ impl Scan {
         };
     }
 
-    /// There is no Call-ID in this line: `get_callid` adds where it should be to where the search
-    /// began, and begins there.
+    /// Searches on after a line whose value is no Call-ID. `get_callid` adds the value's place to
+    /// the place where its search began, and searches from the sum.
     #[inline(always)]
     fn go_on(&mut self, at: u64, byte: u64) {
         self.resume = self.resume.wrapping_add(self.value);
@@ -259,7 +261,7 @@ fn is_blank(byte: u64) -> bool {
     byte == b' ' as u64 || byte == b'\t' as u64
 }
 
-/// A capital letter as a small one. Of other bytes none becomes a letter of a header's name.
+/// The lower-case form of an ASCII letter; any other byte is returned as it is.
 #[inline(always)]
 fn small(byte: u64) -> u64 {
     if byte >= b'A' as u64 && byte <= b'Z' as u64 {
@@ -269,7 +271,7 @@ fn small(byte: u64) -> u64 {
     }
 }
 
-/// `isalpha` of the kernel, which speaks Latin-1.
+/// `isalpha` of the kernel, which takes bytes as Latin-1.
 #[inline(always)]
 fn is_letter(byte: u64) -> bool {
     let ascii = small(byte);
@@ -298,7 +300,7 @@ fn is_word(byte: u64) -> bool {
     }
 }
 
-// Constant evaluation: what could go wrong does not compile.
+// Evaluated by the compiler: an index out of range or an overflow does not compile.
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 const fn bits(bytes: &[u8], from: u8) -> u64 {
     let (mut bits, mut at) = (0, 0);

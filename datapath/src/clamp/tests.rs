@@ -1,4 +1,4 @@
-//! Cases of the segment size: what a server says, what leaves.
+//! Cases of the segment size: the MSS that a server announces, and the MSS that leaves.
 
 use std::vec::Vec;
 
@@ -89,7 +89,7 @@ fn unchanged(v6: bool, flags: u8, options: &[u8]) {
     assert_eq!(known.notes(), []);
 }
 
-/// The frame after the change, its checksum verified.
+/// The frame after the change. Verifies the checksum.
 fn clamped(packet: Vec<u8>, v6: bool, tag: bool) -> (Vec<u8>, Known) {
     let mut frame = ethernet(&packet, v6);
     if tag {
@@ -120,7 +120,7 @@ fn tcp(flags: u8, options: &[u8]) -> Vec<u8> {
     tcp
 }
 
-/// From a virtual address to a client, with the right checksum.
+/// A SYN from a virtual address to a client, with a correct checksum.
 fn segment(v6: bool, flags: u8, options: &[u8]) -> Vec<u8> {
     let tcp = tcp(flags, options);
     let mut packet = if v6 {

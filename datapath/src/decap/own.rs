@@ -1,4 +1,5 @@
-//! The header between the outer IP header and the packet: none, GUE or GRE, and its checksum.
+//! The header between the outer IP header and the packet, and its checksum: none, GUE or GRE. RFC
+//! 9601 calls it a shim.
 
 use crate::checksum;
 use crate::family::{Family, V4, V6};
@@ -10,27 +11,27 @@ use crate::realserver::Knowledge;
 
 use super::{GRE, INNER_V4, INNER_V6, sum_of};
 
-/// The header that is there.
+/// A shim header; 0 bytes for IP in IP.
 #[derive(Clone, Copy, Debug)]
 pub struct Own {
     pub bytes: usize,
     pub inner_v6: bool,
-    /// It has a checksum, over itself and the packet.
+    /// The header has a checksum over itself and the packet.
     pub summed: bool,
-    /// It leaves a checksum to us.
+    /// The sender left the packet's transport checksum to this machine.
     pub is_remote: bool,
     pub remote: Ends,
 }
 
-/// What a sender left to us: the packet's checksum from `start` on belongs to `field`, both from
-/// the packet's first byte (draft-ietf-intarea-gue-extensions, 5.4.1).
+/// Remote checksum offload (draft-ietf-intarea-gue-extensions, 5.4.1): the sum of the packet from
+/// `start` on belongs into `field`. Both are offsets from the packet's first byte.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
     start: u32,
     field: u32,
 }
 
-/// Reads the header behind an outer one.
+/// Reads the header at `l4`, after the outer IP header; `None` if a director does not send such.
 #[inline(always)]
 pub fn read<P: Frame>(frame: &P, protocol: u8, l4: usize, payload: u32) -> Option<Own> {
     match protocol {
@@ -46,11 +47,11 @@ pub fn read<P: Frame>(frame: &P, protocol: u8, l4: usize, payload: u32) -> Optio
     }
 }
 
-/// A header as `tunnel::gue_header` draws it, with the one option that the kernel's IPVS sends:
-/// flags of its own kind, and a remote checksum.
+/// Reads a GUE header; `tunnel::gue_header` has the drawing. The only accepted option is the one
+/// that the kernel's IPVS sends: private flags with remote checksum offload.
 #[inline(always)]
 fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
-    /// `GUE_FLAG_PRIV`, `GUE_PFLAG_REMCSUM` of the kernel.
+    // `GUE_FLAG_PRIV` and `GUE_PFLAG_REMCSUM` (include/net/gue.h).
     const PRIVATE: u16 = 0x0001u16.to_be();
     const REMOTE: u32 = 0x8000_0000u32.to_be();
     let header = frame.view::<12>(l4)?;
@@ -66,7 +67,7 @@ fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
         is_remote: false,
         remote: Ends::default(),
     };
-    // Version 0, data, and as many words of options as the flags ask for.
+    // Version 0, a data message, and as many words of options as the flags require.
     match (header.u8::<8>(), header.u16::<10>()) {
         (0, 0) => Some(plain),
         (2, PRIVATE) => {
@@ -88,7 +89,8 @@ fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
     }
 }
 
-/// RFC 2784: neither keys nor sequence numbers (RFC 2890), nor another version.
+/// Reads a GRE header (RFC 2784). `None` with a key or a sequence number (RFC 2890), or if the
+/// version is not 0.
 #[inline(always)]
 fn gre<P: Frame>(frame: &P, l4: usize) -> Option<Own> {
     const CHECKSUM: u16 = 0x8000u16.to_be();
@@ -107,10 +109,10 @@ fn gre<P: Frame>(frame: &P, l4: usize) -> Option<Own> {
     })
 }
 
-/// Whether the checksum of the tunnel is right, over its header and the `room` bytes from `at` on.
+/// Whether the tunnel's checksum over its header and the `room` bytes from `at` on is right.
 ///
-/// Where the packet within has a transport checksum, which the stack will look at, it stands for
-/// the payload: nothing is summed twice.
+/// If the inner packet has a transport checksum, that checksum gives the sum of the payload. The
+/// kernel verifies it later, so that no payload is summed twice.
 #[inline(always)]
 pub fn is_right<F: Family, P: Frame>(
     frame: &P,
@@ -129,8 +131,8 @@ pub fn is_right<F: Family, P: Frame>(
         let length = room.wrapping_add(before as u32);
         let rest = ((length as u16).to_be() as u32).wrapping_add((UDP as u32) << 8);
         let pseudo = checksum::add(addresses, rest);
-        // What a neighbour on this machine left to a device that was never there: the field holds
-        // the pseudo-header alone.
+        // A sender on this machine left the checksum to a device, and the packet never passed one:
+        // the field holds only the pseudo-header's sum.
         let field = frame.view::<8>(l4).map(|udp| udp.u16::<6>());
         if field == Some(checksum::fold(pseudo)) {
             return true;
@@ -143,10 +145,10 @@ pub fn is_right<F: Family, P: Frame>(
     }
 }
 
-/// The sum of the packet that is carried.
+/// The sum of the inner packet.
 #[inline(always)]
 fn carried<P: Frame>(frame: &P, own: &Own, at: usize, room: u32) -> Option<u32> {
-    // What was left to us is not in the packet yet.
+    // With remote checksum offload, the packet does not have its transport checksum yet.
     if !own.is_remote {
         if own.inner_v6 {
             if let Some(packet) = plain6(frame, at, room) {
@@ -159,7 +161,7 @@ fn carried<P: Frame>(frame: &P, own: &Own, at: usize, room: u32) -> Option<u32> 
     frame.sum(at, room as usize)
 }
 
-/// A whole packet of `room` bytes without options.
+/// An IPv4 packet of exactly `room` bytes, without options and no fragment.
 #[inline(always)]
 fn plain4<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V4>> {
     const FRAGMENT: u16 = 0x3fffu16.to_be();
@@ -184,7 +186,8 @@ fn plain4<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V4>> {
     })
 }
 
-/// The same of IPv6, without extension headers as far as a transport protocol says so.
+/// An IPv6 packet of exactly `room` bytes. Extension headers are not read: [`sum_of`] knows only
+/// transport protocols.
 #[inline(always)]
 fn plain6<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V6>> {
     let ip = frame.view::<40>(at)?;
@@ -208,11 +211,12 @@ fn plain6<P: Frame>(frame: &P, at: usize, room: u32) -> Option<Packet<V6>> {
     })
 }
 
-/// A transport checksum lies no further behind the packet's first byte.
+/// The largest accepted offset of a transport checksum from the packet's first byte.
 const FURTHEST: u32 = 600;
 
 impl Ends {
-    /// Computes the checksum for a packet of `room` bytes at `at`; none if it lies elsewhere.
+    /// Computes the checksum for a packet of `room` bytes at `at`; [`Remote::NONE`] if the offsets
+    /// are not within the packet.
     #[inline(always)]
     pub fn sum<P: Frame>(self, frame: &P, at: usize, room: u32) -> Remote {
         let Ends { start, field } = self;
@@ -229,13 +233,13 @@ impl Ends {
         };
         Remote {
             field,
-            // From what is there, the pseudo-header's sum, to the complement of it all.
+            // The field changes from the pseudo-header's sum to the complement of the whole sum.
             change: checksum::fold(checksum::add(sum, old)) as u32,
         }
     }
 }
 
-/// A checksum that was left to us: where, from the packet's first byte, and what it changes by.
+/// A transport checksum to fill in: its offset from the packet's first byte, and its change.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote {
     field: u32,
@@ -243,7 +247,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Bytes that are not all zero sum to something.
+    /// No checksum. The change of a real one is not 0: bytes that are not all zero have a sum that
+    /// is not 0.
     pub const NONE: Remote = Remote {
         field: 0,
         change: 0,
@@ -254,20 +259,21 @@ impl Remote {
         self.change == 0
     }
 
-    /// Puts it in place in the packet, which is at `l3` by then.
+    /// Writes the checksum into the decapsulated packet, which begins at `l3`.
     #[inline(always)]
     pub fn put<P: Frame, K: Knowledge>(self, frame: &mut P, known: &K, l3: usize) {
         if self.is_none() {
             return;
         }
-        // Said again for the kernel's verifier: it is below `FURTHEST`.
+        // The mask repeats for the kernel's verifier that the offset is at most `FURTHEST`.
         let field = known.blur(self.field as usize) & 0x3ff;
         let transport = Transport {
             field: l3.wrapping_add(field),
-            // A sum of zero is sent as all ones (RFC 768), which no other protocol minds.
+            // UDP sends a sum of zero as all ones (RFC 768); both are the same sum to other
+            // protocols.
             optional: true,
         };
-        // The field changes and nothing that it sums does, as with addresses.
+        // Only the field changes, not the bytes that it covers, as when addresses change.
         frame.carry(transport, self.change, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Cases of decapsulation: what arrives, what goes up.
+//! Cases of decapsulation: the frame that arrives, and the frame that the kernel gets.
 
 use std::cell::RefCell;
 use std::vec;
@@ -19,7 +19,7 @@ const SERVER4: [u8; 4] = [10, 1, 0, 7];
 const DIRECTOR4: [u8; 4] = [10, 1, 0, 1];
 pub(crate) const VIRTUAL6: [u8; 16] = address6(2, 10);
 pub(crate) const CLIENT6: [u8; 16] = address6(0xc, 7);
-/// The one of `kernel_tunnels.txt`.
+/// The address in `kernel_tunnels.txt`.
 const RECORDED6: [u8; 16] = address6(0, 16);
 const SERVER6: [u8; 16] = address6(1, 7);
 const DIRECTOR6: [u8; 16] = address6(1, 1);
@@ -294,7 +294,7 @@ pub(crate) fn packet4(from: [u8; 4], to: [u8; 4], protocol: u8, payload: &[u8]) 
     packet
 }
 
-/// Puts lengths and checksum in order.
+/// Sets the lengths and the checksum.
 fn finish4(packet: &mut [u8], header: usize) {
     packet[0] = 0x40 | (header / 4) as u8;
     let length = packet.len() as u16;
@@ -519,7 +519,7 @@ impl Frame for Bytes {
     }
 }
 
-/// What IPVS of the kernel sent: the words before the bytes, and the packet with its outer header.
+/// What the kernel's IPVS sent: the words before the bytes, and the packet with its outer header.
 fn recorded() -> Vec<(Vec<&'static str>, Vec<u8>)> {
     let lines = include_str!("../../tests/kernel_tunnels.txt").lines();
     let lines = lines.filter(|line| !line.starts_with('#'));
@@ -540,7 +540,7 @@ fn knows_gue() -> Known {
     known
 }
 
-/// Where the packet begins in what the kernel sent.
+/// Where the inner packet begins in what the kernel sent.
 fn begins(words: &[&str]) -> usize {
     let ip = if words[3].ends_with('6') { 40 } else { 20 };
     ip + match (words[0], words[1], words[2]) {
@@ -576,7 +576,8 @@ fn what_the_kernels_director_sends_is_taken_out_with_every_checksum_right() {
     }
 }
 
-/// A transport header and its payload, with the pseudo-header: all ones if the checksum is right.
+/// The sum of a transport header, its payload and the pseudo-header: all ones if the checksum is
+/// right.
 fn transport_sum(packet: &[u8]) -> u16 {
     let (addresses, protocol, l4) = if packet[0] >> 4 == 6 {
         (&packet[8..40], packet[6], 40)
@@ -594,7 +595,7 @@ fn transport_sum(packet: &[u8]) -> u16 {
 fn every_byte_that_a_tunnels_checksum_covers_is_checked() {
     for (words, bytes) in recorded() {
         let has_sum = words[2] == "csum" || words[2] == "remcsum";
-        // The packet's own checksums cover the rest; the stack looks at them.
+        // The packet's own checksums cover the rest; the kernel verifies them.
         let end = begins(&words) + if words[3].starts_with('6') { 8 } else { 0 };
         let ip = if words[3].ends_with('6') { 40 } else { 20 };
         for at in ip..end {
@@ -643,7 +644,7 @@ fn headers_that_a_director_does_not_send_stay() {
         bytes
     };
     for bytes in [
-        // Version 1, a control message, words of options without a flag, a flag without them.
+        // Version 1, a control message, words of options without a flag, a flag without options.
         gue(|bytes| bytes[28] = 0x40),
         gue(|bytes| bytes[28] = 0x20),
         gue(|bytes| bytes[28] = 1),
@@ -673,7 +674,7 @@ fn a_remote_checksum_outside_the_packet_stays() {
         let mut bytes = recorded().into_iter().find(of).unwrap().1;
         bytes[36..38].copy_from_slice(&start.to_be_bytes());
         bytes[38..40].copy_from_slice(&field.to_be_bytes());
-        // No checksum of the tunnel, so that its own one is what is wrong.
+        // The tunnel has no checksum, so that only the packet's own is wrong.
         bytes[26..28].fill(0);
         let known = knows_gue();
         assert_eq!(

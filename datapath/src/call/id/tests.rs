@@ -1,4 +1,4 @@
-//! What the kernel takes for a Call-ID: as it was seen, and any text against its own code.
+//! Call-IDs as a kernel found them, and arbitrary text compared with a copy of the kernel's code.
 
 use proptest::prelude::*;
 use std::string::String;
@@ -9,10 +9,10 @@ use crate::call::desk;
 use crate::frame::Frame;
 use crate::host::{Hook, HostFrame, HostTables, Sizes};
 
-/// What is found in a text.
+/// The Call-ID that is found in a text.
 fn found(text: &[u8]) -> Option<Vec<u8>> {
     let tables = HostTables::new(Sizes::default());
-    // What was read before must not matter.
+    // Text that is left over from an earlier datagram must not matter.
     for word in &tables.calls.desk {
         word.store(
             u64::from_le_bytes(*b"\r\ni:old\n"),
@@ -36,7 +36,7 @@ fn text(found: Option<Vec<u8>>) -> Option<String> {
     found.map(|bytes| bytes.iter().map(|byte| char::from(*byte)).collect())
 }
 
-/// Each as Linux 6.1 did it with a datagram to a service with `--pe sip`.
+/// Each result was observed on Linux 6.1, with a datagram to a service with `--pe sip`.
 #[test]
 fn a_call_id_is_what_the_kernel_takes_for_one() {
     let named = |name: &str| {
@@ -95,7 +95,8 @@ fn a_call_id_is_what_the_kernel_takes_for_one() {
     }
 }
 
-/// `get_callid` and what it calls, line by line (ip_vs_pe_sip.c, nf_conntrack_sip.c, Linux 6.1).
+/// `get_callid` and the functions it calls, line by line (ip_vs_pe_sip.c, nf_conntrack_sip.c, Linux
+/// 6.1).
 fn as_the_kernel(text: &[u8]) -> Option<Vec<u8>> {
     let mut from = 0;
     let (at, length) = loop {
