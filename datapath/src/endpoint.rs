@@ -1,9 +1,9 @@
-//! Where an endpoint lies in its table, for whoever writes it: the daemon, and tests.
+//! The place of an endpoint in its table, for the code that writes the table: daemon and tests.
 //!
-//! A bucket is one cache line, an endpoint has two to choose from ([`crate::family`] looks it up).
-//! It lies in its second bucket only while its first one is full, so that most lookups read one
-//! line. Packets are looked up all the while: an entry that moves is found at every moment in its
-//! old place or its new one, and a slot that is rewritten never looks free in between.
+//! A bucket is one cache line, and an endpoint has two buckets ([`crate::family`] has the look-up).
+//! An endpoint is in its second bucket only while its first one is full, so that most look-ups read
+//! one cache line. Packets are looked up during a write. So an endpoint that moves is copied before
+//! its slot is reused, and a slot that is rewritten never looks free.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -24,7 +24,7 @@ pub struct Endpoint {
 /// A bucket of endpoints.
 pub trait Bucket {
     const SLOTS: usize;
-    /// What chooses the two buckets of an endpoint.
+    /// The hash that gives the two buckets of an endpoint.
     fn hash(address: [u64; 2], word: u32, seed: u64) -> u64;
     fn get(&self, slot: usize) -> Endpoint;
     fn put(&mut self, slot: usize, endpoint: Endpoint);
@@ -32,15 +32,16 @@ pub trait Bucket {
 
 /// A table of endpoints as its writer sees it.
 pub trait Slots {
-    /// Endpoints a bucket.
+    /// Slots per bucket.
     const SLOTS: usize;
-    /// How many buckets there are: a power of two.
+    /// The number of buckets, a power of two.
     fn buckets(&self) -> usize;
-    /// What chooses the two buckets of an endpoint.
+    /// The hash that gives the two buckets of an endpoint.
     fn hash(address: [u64; 2], word: u32, seed: u64) -> u64;
     fn get(&self, bucket: usize, slot: usize) -> Endpoint;
     fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint);
-    /// The place of an endpoint whose first bucket this is, and which lies in its second one.
+    /// The bucket and slot of an endpoint that is in its second bucket and whose first one is
+    /// `home`.
     fn displaced(&self, seed: u64, home: usize) -> Option<(usize, usize)>;
 }
 
@@ -76,18 +77,18 @@ impl<B: Bucket> Slots for [B] {
     }
 }
 
-/// There is no room for an endpoint, whatever else moves.
+/// The table has no room for an endpoint, even if others move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// The word of a slot that is being rewritten: not free, and of no kind that is looked up.
+/// The word of a slot that is being rewritten. It is not 0, and its kind is never looked up.
 pub const HELD: u32 = 0xff << 24;
 
-/// Buckets that a search for room looks at. While two fifths of all slots are free, it ends after a
-/// dozen.
+/// The limit of buckets that a search for room visits. While two fifths of all slots are free, a
+/// search ends after about a dozen.
 const SEARCHED: usize = 256;
 
-/// Puts an endpoint into the table, or gives one that is there another id.
+/// Puts an endpoint into the table, or changes the id of one that is there.
 pub fn place<S: Slots + ?Sized>(table: &mut S, seed: u64, endpoint: Endpoint) -> Result<(), Full> {
     let homes = homes(table, seed, &endpoint);
     for bucket in homes {
@@ -105,18 +106,20 @@ pub fn place<S: Slots + ?Sized>(table: &mut S, seed: u64, endpoint: Endpoint) ->
     make_room(table, seed, homes, endpoint)
 }
 
-/// A bucket that a search came to: by moving the endpoint in this slot of an earlier one.
+/// A bucket that the search reached: the endpoint in `slot` of an earlier step's bucket can move
+/// here.
 #[derive(Clone, Copy, Debug, Default)]
 struct Step {
     bucket: usize,
-    /// The place of that earlier one among the steps, and the slot there.
+    /// The index of the earlier step; `usize::MAX` for the endpoint's own two buckets.
     from: usize,
     slot: usize,
 }
 
-/// Moves endpoints of full buckets to their second ones until one of the two buckets has room, and
-/// takes it. Searched in width, so that the fewest move. None moves from its second bucket to its
-/// first: a packet that has looked there would find it in neither.
+/// Moves endpoints to their second buckets until one of the endpoint's two buckets has room, and
+/// puts the endpoint there. The search is breadth-first, so that the fewest endpoints move. No
+/// endpoint moves from its second bucket to its first: a look-up that has read the first bucket
+/// would find it in neither.
 fn make_room<S: Slots + ?Sized>(
     table: &mut S,
     seed: u64,
@@ -161,7 +164,7 @@ fn make_room<S: Slots + ?Sized>(
     Err(Full)
 }
 
-/// Adds a bucket to those that are to be looked at, once.
+/// Adds a bucket to the steps, unless it is among them or the steps are full.
 fn note(steps: &mut [Step; SEARCHED], known: &mut usize, step: Step) {
     let is_known = steps
         .iter()
@@ -173,8 +176,8 @@ fn note(steps: &mut [Step; SEARCHED], known: &mut usize, step: Step) {
     }
 }
 
-/// Moves what lies in the slot of a step to a free place, what led to that step into the slot, and
-/// so on; the endpoint itself takes the last one.
+/// Moves the endpoint in a step's slot to the free place `to`, then the endpoint of the step before
+/// into that slot, and so on. `endpoint` takes the last slot that becomes free.
 fn carry<S: Slots + ?Sized>(
     table: &mut S,
     steps: &[Step; SEARCHED],
@@ -182,7 +185,7 @@ fn carry<S: Slots + ?Sized>(
     mut to: (usize, usize),
     endpoint: Endpoint,
 ) {
-    // The way back is no longer than the way here.
+    // Each turn goes to an earlier step, so there are at most as many turns as steps.
     while let Some(step) = steps.get(at).copied() {
         let moved = table.get(step.bucket, slot);
         table.put(to.0, to.1, moved);
@@ -192,7 +195,8 @@ fn carry<S: Slots + ?Sized>(
     table.put(to.0, to.1, endpoint);
 }
 
-/// Takes an endpoint out. False if it is not there.
+/// Removes an endpoint and fills its slot with one that the bucket had displaced; false if the
+/// endpoint is not there.
 pub fn remove<S: Slots + ?Sized>(table: &mut S, seed: u64, endpoint: Endpoint) -> bool {
     let place = homes(table, seed, &endpoint)
         .into_iter()
@@ -228,13 +232,14 @@ fn free<S: Slots + ?Sized>(table: &S, bucket: usize) -> Option<usize> {
     (0..S::SLOTS).find(|slot| table.get(bucket, *slot).word == 0)
 }
 
-/// Writes a slot that packets read at the same time: the word last, and cleared first. A slot that
-/// holds another endpoint stays taken meanwhile, since its bucket must not look as if it had room.
+/// Writes a slot that packets read at the same time: the word is cleared first and written last.
+/// When one endpoint replaces another, the word is [`HELD`] meanwhile and not 0, since the bucket
+/// must not look as if it had room.
 macro_rules! write {
     ($slot:expr, $address:expr, $endpoint:expr) => {{
         let slot = &raw mut *$slot;
         let endpoint: Endpoint = $endpoint;
-        // SAFETY: the slot is borrowed as ours; volatile, since packets read it.
+        // SAFETY: the slot is mutably borrowed. The writes are volatile, since packets read it.
         unsafe {
             if (*slot).word != 0 || endpoint.word == 0 {
                 let word = if endpoint.word == 0 { 0 } else { HELD };
@@ -315,7 +320,7 @@ mod tests {
         }
     }
 
-    /// What the rule says: in the second bucket only while the first has no free slot.
+    /// Whether every endpoint in its second bucket has a first bucket without a free slot.
     fn keeps_the_rule<B: Bucket>(buckets: &[B]) -> bool {
         (0..buckets.len()).all(|bucket| {
             (0..B::SLOTS).all(|slot| {
@@ -359,7 +364,7 @@ mod tests {
         }
     }
 
-    /// How many neighbours a table takes before it refuses one.
+    /// The percentage of slots that neighbouring addresses fill before the table refuses one.
     fn fills<B: Bucket>(mut buckets: Vec<B>, address: impl Fn(u64) -> [u64; 2]) -> usize {
         let room = buckets.len() * B::SLOTS;
         let word = endpoint_word(0x5000, 6, kind::SERVICE);
@@ -376,7 +381,7 @@ mod tests {
         taken.unwrap_or(room) * 100 / room
     }
 
-    // The director admits as many as fill three fifths.
+    // The director admits as many endpoints as fill three fifths of the slots.
     #[test]
     fn a_table_refuses_nobody_before_it_is_nearly_full() {
         for bits in [8, 10, 12] {

@@ -1,8 +1,8 @@
-//! What stands in the tables that the daemon writes and the walk reads.
+//! The entries of the tables that the daemon writes and the walk reads.
 //!
-//! Byte arrays and integers in network order where the wire has them, numbers in host order
-//! elsewhere; no `Option`, `bool` or `enum`, explicit `reserved`. The layout is shared with maps
-//! that outlive the daemon: a change of any of it is a new [`LAYOUT`].
+//! Addresses and ports are in network order, other numbers in host order. There is no `Option`,
+//! `bool` or `enum`, and padding is an explicit `reserved`. The maps outlive the daemon, so any
+//! change of a layout needs another [`LAYOUT`].
 
 pub use crate::localities::{LOCALITY_SERVERS, Locality, LocalityKey, locality};
 pub use crate::origin::{ORIGINS, OriginKey, lookup};
@@ -12,43 +12,43 @@ pub use crate::switches::{fate, nat, service_switch, switch};
 /// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 6;
 
-/// The version of what connections lie in: flows, translations, calls and counts of servers, with
-/// the hashes by which their entries are found. A packet path of another [`LAYOUT`] and the same
-/// version of this takes these tables over as they are, with every connection.
+/// The version of the tables of connections (flows, translations, calls, counts of servers) and of
+/// the hashes of their keys. A packet path with another [`LAYOUT`] and the same version here takes
+/// over these tables with every connection.
 pub const CONNECTIONS: u32 = 2;
 
 /// No id: ids of services, servers and NAT endpoints begin at 1.
 pub const NONE: u32 = 0;
 /// Ids of services and servers are below this.
 pub const ID_LIMIT: u32 = 1 << 22;
-/// The bit of an endpoint that has every port of its address: its id names one of [`WIDES`]
-/// stretches of 65,536 ids, and the port makes it whole ([`with_port`]). So the key of a flow has
-/// the port without being longer.
+/// The bit in the id of an endpoint of every port. Each such endpoint has one of [`WIDES`] ranges
+/// of 65,536 ids, and the port selects the id within the range ([`with_port`]). So the key of a
+/// flow contains the port and is no longer than others.
 pub const WIDE: u32 = 1 << 22;
-/// How many endpoints of every port there may be, of services and behind NAT each.
+/// The limit of endpoints of every port: of services, and of servers behind NAT.
 pub const WIDES: u32 = 64;
-/// The bit that tells the id of a NAT endpoint from that of a service: an entry whose key has it
-/// is one of the way back.
+/// The bit in the id of a NAT endpoint, which the id of a service does not have. An entry with this
+/// bit in its key is for the way back.
 pub const BACK: u32 = 1 << 23;
 
-/// The bit of the id of a mark's endpoint that no rule leads to any more: its connections go on,
-/// and none is opened. The key of a flow does not have it.
+/// The bit in the id of a mark's endpoint whose rule is deleted: its connections continue, and none
+/// is opened. The key of a flow does not contain this bit.
 pub const LEFT: u32 = 1 << 24;
 
-/// The id of the endpoint of every port with this number.
+/// The first id of the endpoint of every port with this number.
 #[must_use]
 pub const fn wide(number: u32) -> u32 {
     WIDE | (number & 63) << 16
 }
 
-/// Which endpoint of every port an id names.
+/// The number of the endpoint of every port that has this id.
 #[inline(always)]
 #[must_use]
 pub const fn wide_number(id: u32) -> u32 {
     id >> 16 & 63
 }
 
-/// The id of an endpoint together with a port in wire order, where that is part of it.
+/// The id of an endpoint for a port in wire order. Only an id with [`WIDE`] contains the port.
 #[inline(always)]
 #[must_use]
 pub fn with_port(id: u32, port: u16) -> u32 {
@@ -59,17 +59,17 @@ pub fn with_port(id: u32, port: u16) -> u32 {
     }
 }
 
-/// What an endpoint entry stands for.
+/// The kinds of endpoint entries.
 pub mod kind {
-    /// A virtual service: looked up by where a packet goes.
+    /// A virtual service; looked up by a packet's destination.
     pub const SERVICE: u8 = 1;
-    /// A real server behind NAT: looked up by where a packet comes from.
+    /// A real server behind NAT; looked up by a packet's source.
     pub const MASQUERADED: u8 = 2;
     /// The address has services, or masqueraded servers, on some port (port 0 in the entry).
     pub const ADDRESS: u8 = 3;
 }
 
-/// The word of an endpoint entry that says which endpoint it is, but for the address.
+/// The key of an endpoint entry without the address: port (wire order), protocol and [`kind`].
 #[inline(always)]
 #[must_use]
 pub fn endpoint_word(port: u16, protocol: u8, kind: u8) -> u32 {
@@ -117,20 +117,23 @@ const _: () = assert!(size_of::<Bucket6>() == 64);
 
 /// Bits of [`Service::flags`].
 pub mod service_flag {
-    /// The service exists; without it the entry only keeps the flows of a deleted service apart.
+    /// The service exists. Without this bit, the entry only reserves the id of a deleted service,
+    /// so that its flows are not another service's.
     pub const PRESENT: u8 = 1;
-    /// sh, mh: the source port takes part in the hash.
+    /// sh, mh: the hash includes the source port (`sh-port`, `mh-port`).
     pub const PORT: u8 = 2;
-    /// sh, mh: look further when the hashed server is unavailable.
+    /// sh, mh: another server is picked if the hashed one is unavailable (`sh-fallback`,
+    /// `mh-fallback`).
     pub const FALLBACK: u8 = 4;
     pub const IPV6: u8 = 8;
-    /// Each datagram is scheduled by itself, and nothing is remembered of it.
+    /// Each datagram is scheduled by itself, without an entry (`IP_VS_SVC_F_ONEPACKET`).
     pub const ONE_PACKET: u8 = 16;
-    /// Servers of full NAT are told the client's address, in an option of its SYN.
+    /// Servers of full NAT get the client's address in an option of the SYN (TOA).
     pub const TOA: u8 = 32;
-    /// Likewise by the PROXY protocol, in a header before a connection's first byte.
+    /// Servers of full NAT get the client's address in a header before a connection's first byte
+    /// (PROXY protocol).
     pub const PROXY: u8 = 64;
-    /// Its templates are [`crate::call`]s.
+    /// The templates of the service are [`crate::call`]s.
     pub const CALLS: u8 = 128;
 }
 
@@ -147,13 +150,14 @@ pub struct Service {
     pub protocol: u8,
     /// [`service_flag`].
     pub flags: u8,
-    /// By what its templates are found: an id like a service's own. [`NONE`] if it never had any.
+    /// The id in the keys of the service's templates, like a service's id. [`NONE`] if the service
+    /// never had templates.
     pub template: u32,
-    /// What of a client's address counts as one client: a mask in wire order.
+    /// The mask of client addresses that count as one client, wire order.
     pub granularity: [u64; 2],
     /// Ticks that a template lives after its last connection began; 0 without persistence.
     pub persistence: u32,
-    /// What [`LocalityKey`]s of it hold.
+    /// The epoch in the [`LocalityKey`]s of this service.
     pub epoch: u32,
     /// [`service_switch`].
     pub switches: u32,
@@ -161,11 +165,11 @@ pub struct Service {
 }
 const _: () = assert!(size_of::<Service>() == 64);
 
-/// The schedulers as the walk tells them apart.
+/// The numbers of the schedulers in a [`PoolWord`].
 pub mod scheduler {
     /// No server may be picked.
     pub const EMPTY: u8 = 0;
-    /// The slots in turn: rr, and wrr where its turn fits a ring.
+    /// The slots in turn: rr, and wrr if one turn of it fits a ring.
     pub const RING: u8 = 1;
     pub const LC: u8 = 2;
     pub const WLC: u8 = 3;
@@ -173,7 +177,7 @@ pub mod scheduler {
     pub const NQ: u8 = 5;
     pub const SH: u8 = 6;
     pub const MH: u8 = 7;
-    /// wrr by its own rule, for turns too long for a ring and for servers with thresholds.
+    /// wrr by IPVS's rule, for turns that do not fit a ring and for servers with thresholds.
     pub const WRR: u8 = 8;
     pub const DH: u8 = 9;
     pub const FO: u8 = 10;
@@ -181,14 +185,14 @@ pub mod scheduler {
     pub const TWOS: u8 = 12;
     pub const LBLC: u8 = 13;
     pub const LBLCR: u8 = 14;
-    /// Two different servers drawn by weight, the better one taken.
+    /// p2c: two different servers are drawn by weight, and the less loaded one is picked.
     pub const P2C: u8 = 15;
-    /// Added to lc, wlc, sed, nq, lblc, lblcr: the servers with the least load lie in front.
+    /// The bit that is set for lc, wlc, sed, nq, lblc or lblcr if the pool has a short list.
     pub const SHORT: u8 = 0x80;
 }
 
-/// Where a service's pool lies: the first slot's place (32 bits), the number of slots (24), the
-/// scheduler (8).
+/// A service's pool: the index of its first word (32 bits), its number of slots (24 bits) and its
+/// scheduler (8 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolWord(pub u64);
 
@@ -217,14 +221,14 @@ impl PoolWord {
         (self.0 >> 56) as u8 & !scheduler::SHORT
     }
 
-    /// Whether a short list lies before the slots ([`scheduler::SHORT`]).
+    /// Whether the pool has a short list before the slots ([`scheduler::SHORT`]).
     #[inline(always)]
     #[must_use]
     pub fn is_short(self) -> bool {
         self.0 >> 63 != 0
     }
 
-    /// The slots that are compared for a new connection.
+    /// The number of slots that the scheduler compares for a new connection.
     #[inline(always)]
     #[must_use]
     pub fn compared(self) -> u32 {
@@ -235,7 +239,7 @@ impl PoolWord {
         }
     }
 
-    /// Where the slots of all servers begin.
+    /// The index of the first slot, after the short list.
     #[inline(always)]
     #[must_use]
     pub fn first_listed(self) -> u32 {
@@ -244,12 +248,12 @@ impl PoolWord {
     }
 }
 
-/// A pool is a stretch of 64-bit words: [`POOL_HEAD`] words of state, then a slot each.
+/// A pool is a range of 64-bit words: this many words of state, then one word per slot.
 pub const POOL_HEAD: u32 = 2;
-/// Servers in the short list of a large pool. Free places at its end have weight 0.
+/// Slots in the short list of a large pool. Unused slots at its end have weight 0.
 pub const SHORT_LENGTH: u32 = 128;
 
-/// A slot of a pool: which server, and its weight (0: not to be picked).
+/// A slot of a pool: a server and its weight. A server with weight 0 is not picked.
 #[inline(always)]
 #[must_use]
 pub fn pool_slot(server: u32, weight: u32) -> u64 {
@@ -271,14 +275,14 @@ pub fn slot_is_limited(slot: u64) -> bool {
     slot & SLOT_LIMITED != 0
 }
 
-/// How a server stands with its scheduler, besides its live counts: the words of an entry of four,
-/// of which the last is reserved.
+/// A server's thresholds, overload and weight: an entry of four words, of which the last is
+/// reserved.
 pub mod standing {
     pub const WORDS: usize = 4;
-    /// The upper threshold (0: none) in the low half. In the high one, how many connections an
-    /// overloaded server must have fewer than.
+    /// The upper threshold in the low half, 0 if there is none. In the high half, the number of
+    /// connections below which an overloaded server is used again.
     pub const BOUNDS: usize = 0;
-    /// 1 while the server is overloaded: the walk's own.
+    /// 1 while the server is overloaded. Only the walk writes this word.
     pub const OVERLOADED: usize = 1;
     pub const WEIGHT: usize = 2;
 
@@ -301,25 +305,26 @@ pub mod standing {
 
 /// Bits of [`Server::flags`].
 pub mod server_flag {
-    /// In the pool of its service. Flows of a server that is not are dropped, as IPVS does.
+    /// The server is in its service's pool. Packets for a server that is not are dropped, as in
+    /// IPVS; [`super::fate`] has the exceptions.
     pub const PRESENT: u8 = 1;
-    /// The outer header of a tunnel, or the server of NAT, is IPv6.
+    /// The server's address is IPv6: for tunnels the outer header's destination.
     pub const IPV6: u8 = 2;
     /// GUE, GRE: the tunnel's header has a checksum.
     pub const CHECKSUM: u8 = 4;
     /// Translated flows: the server sees a local address in place of the client's.
     pub const FULL_NAT: u8 = 8;
-    /// Has thresholds ([`super::standing`]).
+    /// The server has thresholds ([`super::standing`]).
     pub const LIMITED: u8 = 128;
 }
 
-/// The forwarding methods as the walk tells them apart.
+/// The numbers of the forwarding methods in [`Server::method`].
 pub mod method {
     pub const MASQUERADE: u8 = 1;
     pub const ROUTE: u8 = 2;
     /// IP in IP.
     pub const TUNNEL: u8 = 3;
-    // From here on the packet does not go out by the walk itself.
+    // The walk's main function does not send packets of the methods from here on.
     pub const LOCAL: u8 = 4;
     /// Tunnels with a header of their own: [`crate::tunnel`].
     pub const GUE: u8 = 5;
@@ -330,8 +335,8 @@ pub mod method {
     pub const HERE: u8 = 8;
 }
 
-/// A real server of one service, with all that can be computed once. The first cache line is what
-/// every packet needs, the second what tunnels and the way back need.
+/// A real server of one service, with all values that can be computed in advance. Every packet
+/// needs the first cache line; tunnels and the way back also need the second.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Server {
@@ -343,11 +348,11 @@ pub struct Server {
     pub address: [u64; 2],
     /// Wire order.
     pub port: u16,
-    /// NAT: what putting the server's address in place of the virtual one adds to a checksum.
+    /// NAT: the change of a checksum when the server's address replaces the virtual one.
     pub address_delta: u16,
-    /// NAT: the same for the port.
+    /// NAT: the change of a checksum when the server's port replaces the virtual one.
     pub port_delta: u16,
-    /// Tunnel: the sum of both outer addresses.
+    /// Tunnel: the checksum's sum over both outer addresses.
     pub outer_sum: u16,
     pub method: u8,
     pub flags: u8,
@@ -359,11 +364,11 @@ pub struct Server {
     /// The service's address and port, wire order.
     pub virtual_address: [u64; 2],
     pub virtual_port: u16,
-    /// GUE: the UDP port that the tunnel ends at, wire order.
+    /// GUE: the tunnel's destination port (UDP), wire order.
     pub tunnel_port: u16,
     pub reserved2: [u16; 2],
-    /// Who takes the connections of this one's templates: the same server by another method.
-    /// [`NONE`] if it takes them itself.
+    /// The server that gets the connections of this one's templates: the same server with another
+    /// forwarding method. [`NONE`] if this one gets them itself.
     pub successor: u32,
     pub reserved3: u32,
     pub reserved4: [u64; 2],
@@ -371,14 +376,14 @@ pub struct Server {
 const _: () = assert!(size_of::<Server>() == 128);
 
 impl Server {
-    /// Whether its answers are known by where they come from.
+    /// Whether its connections have an entry for the way back, which answers are looked up by.
     #[inline(always)]
     #[must_use]
     pub fn has_way_back(&self) -> bool {
         self.method == method::MASQUERADE || self.method == method::HERE
     }
 
-    /// Whether it is the director itself, to which no hop leads.
+    /// Whether the server is the director itself, which has no next hop.
     #[inline(always)]
     #[must_use]
     pub fn is_director(&self) -> bool {
@@ -386,19 +391,19 @@ impl Server {
     }
 }
 
-/// The way to a neighbour. Each word is stored at once, so that no packet sees half an address.
+/// A next hop. Each word is written by one store, so that no packet sees half an address.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// The neighbour's MAC address in the low 48 bits as they lie in memory, the MTU above.
+    /// The neighbour's MAC address in the low 48 bits, in memory order; the MTU in bytes above it.
     pub target: u64,
-    /// Our own MAC address likewise; above it 1 if the way may be used.
+    /// The interface's own MAC address in the low 48 bits; above it 1 if the next hop is usable.
     pub source: u64,
     pub interface: u32,
 }
 
 impl Ways {
-    /// A usable way.
+    /// A usable next hop; `mtu` in bytes.
     #[must_use]
     pub fn new(target_mac: [u8; 6], source_mac: [u8; 6], interface: u32, mtu: u16) -> Self {
         Self {
@@ -428,7 +433,7 @@ fn mac_word(mac: [u8; 6]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-/// Where packets for clients go: a gateway, or a client on the link.
+/// A prepared next hop to clients: a gateway, or a client on the link.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
@@ -436,10 +441,10 @@ pub struct Hop {
 }
 const _: () = assert!(size_of::<Hop>() == 24);
 
-/// Hops are named by 10 bits in a flow's entry; 0 is "none known".
+/// The number of hops. A flow's entry has 10 bits for its hop; 0 means that none is known.
 pub const HOPS: u32 = 1024;
 
-/// What the operator can change while packets flow.
+/// The settings of the director as the walk reads them.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -447,19 +452,19 @@ pub struct Settings {
     pub timeouts: [u32; crate::connection::STATES],
     /// [`switch`].
     pub switches: u32,
-    /// [`nat`]: not 0 if packets are also looked up by where they come from.
+    /// [`nat`]: not 0 if packets are also looked up by their source.
     pub masquerades: u32,
-    /// ICMP errors that the director may send a tick and CPU.
+    /// The limit of ICMP errors that the director sends, per tick and CPU.
     pub icmp_limit: u32,
     /// [`lookup`].
     pub wide: u32,
-    /// One of so many new connections is dropped; 0 drops none.
+    /// One of this many new connections is dropped (drop_packet); 0 drops none.
     pub drop_rate: u32,
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 152);
 
-/// What was carried for one server, on one CPU.
+/// The traffic of one server on one CPU.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -471,8 +476,8 @@ pub struct Traffic {
 }
 const _: () = assert!(size_of::<Traffic>() == 40);
 
-/// The live counts of a server in one word, so that one addition moves a connection from one to
-/// the other: ActiveConn in the low half, InActConn in the high one.
+/// The live counts of a server in one word: ActiveConn in the low half, InActConn in the high half.
+/// One addition moves a connection from one count to the other.
 pub mod counts {
     pub const ACTIVE: u64 = 1;
     pub const INACTIVE: u64 = 1 << 32;

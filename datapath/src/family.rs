@@ -1,4 +1,4 @@
-//! What differs between IPv4 and IPv6, as a type parameter of the walk.
+//! The differences between IPv4 and IPv6, as a type parameter of the walk.
 
 use crate::checksum;
 use crate::entry::{Bucket4, Bucket6, NONE};
@@ -10,16 +10,16 @@ use crate::tables::Tables;
 pub trait Family: Copy {
     type Address: Copy + PartialEq;
     type Layout: Layout;
-    /// The other one.
+    /// The other family.
     type Other: Family;
     const V6: bool;
-    /// Bytes of the fixed header.
+    /// Bytes of the fixed IP header.
     const HEADER: usize;
 
     fn key(address: Self::Address, port: u16, endpoint: u32) -> Key;
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words>;
     fn flow_mask<T: Tables>(tables: &T) -> u32;
-    /// Whether a region of the flows has entries.
+    /// The word of [`crate::region`] that shows whether a region of the flows may have entries.
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words>;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
@@ -40,12 +40,14 @@ pub trait Family: Copy {
     /// The address as two words; IPv4 in the low half of the first.
     fn words(address: Self::Address) -> [u64; 2];
     fn from_words(words: [u64; 2]) -> Self::Address;
-    /// What the schedulers hash: the address, or its four words one over the other, in host order.
+    /// The address as schedulers hash it, in host order: an IPv6 address is the XOR of its four
+    /// 32-bit words.
     fn folded(address: Self::Address) -> u32;
-    /// Its share in a checksum.
+    /// The address's share in a checksum.
     fn sum(address: Self::Address) -> u32;
     /// Whether a client can have this address.
     fn may_be_client(address: Self::Address) -> bool;
+    /// The hop that leads to a client, or 0: [`Tables::route4`] or [`Tables::route6`].
     fn route<T: Tables>(tables: &T, address: Self::Address) -> u32;
     /// The loopback address.
     fn loopback() -> Self::Address;
@@ -56,7 +58,7 @@ pub struct V4;
 #[derive(Clone, Copy, Debug)]
 pub struct V6;
 
-/// The hash of an IPv4 endpoint: address and word fill one word of the hash.
+/// The hash of an IPv4 endpoint: address and `word` together are one 64-bit word.
 #[inline(always)]
 #[must_use]
 pub fn endpoint_hash4(address: u32, word: u32, seed: u64) -> u64 {
@@ -265,11 +267,11 @@ impl Family for V6 {
     #[inline(always)]
     fn may_be_client(address: [u64; 2]) -> bool {
         let multicast = address[0] as u8 == 0xff;
-        // The unspecified address and the loopback: all zero but for the last bit.
+        // The unspecified address and the loopback address: zeros except for the last bit.
         let nobody = address[0] == 0 && u64::from_be(address[1]) <= 1;
-        // RFC 4291, 2.5.5.2: no host has an IPv4 address that is mapped into IPv6 on the wire.
+        // RFC 4291, 2.5.5.2: an IPv4-mapped address stands for an IPv4 node and is not on the wire.
         let mapped = address[0] == 0 && address[1] as u32 == 0xffff_0000;
-        // RFC 4291, 2.5.6: routers must not forward what comes from a link-local address.
+        // RFC 4291, 2.5.6: routers must not forward packets with a link-local source.
         let local = address[0] as u16 & 0xc0ff == 0x80fe;
         !multicast && !nobody && !mapped && !local
     }

@@ -1,5 +1,5 @@
-//! What settings say of a packet that no living connection answers for: whether it opens one,
-//! whether the connection of a server that is gone or quiesced still stands, and who is told.
+//! The settings' decisions about packets without a live connection: whether a packet opens one,
+//! whether the connection of a deleted or quiesced server continues, and which error is answered.
 
 use crate::connection::{self, flag};
 use crate::entry::{Server, Service, Settings, fate, service_switch, switch};
@@ -12,8 +12,8 @@ use crate::track;
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
 
-/// The server of a found entry if it still stands for the connection that the packet belongs to;
-/// `None` if the packet is as one without an entry.
+/// The server of a found entry if the entry's connection lives. `None` if the packet is treated as
+/// one without an entry, and the verdict if the packet is dropped.
 #[inline(always)]
 pub fn lives<'a, W: Words, T: Tables>(
     tables: &'a T,
@@ -33,7 +33,8 @@ pub fn lives<'a, W: Words, T: Tables>(
     if protocol != UDP && flags & flag::SYN != 0 && is_reused(meta, server) {
         return Ok(None);
     }
-    // Before the state: what a deleted server does not hear changes nothing (`ip_vs_in`).
+    // This check comes before the state changes: a packet that a deleted server does not get leaves
+    // the state as it is (`ip_vs_in`).
     if walk::is_present(server) {
         Ok(Some(server))
     } else if has_ended(server, protocol) {
@@ -43,8 +44,8 @@ pub fn lives<'a, W: Words, T: Tables>(
     }
 }
 
-/// Whether a packet opens a connection (`tcp_conn_schedule`, `sctp_conn_schedule`). Every datagram
-/// of UDP does.
+/// Whether a packet opens a connection (`tcp_conn_schedule`, `sctp_conn_schedule`). Every UDP
+/// datagram does.
 #[inline(always)]
 pub fn opens<F: Family>(service: &Service, packet: &Packet<F>, flags: u8) -> bool {
     let sloppy = if packet.is_sctp() {
@@ -56,7 +57,7 @@ pub fn opens<F: Family>(service: &Service, packet: &Packet<F>, flags: u8) -> boo
         || !ends(packet, flags) && (flags & flag::SYN != 0 || service.switches & sloppy != 0)
 }
 
-/// Whether a packet does nothing but end a connection at once.
+/// Whether a packet aborts a connection: RST of TCP, ABORT of SCTP.
 #[inline(always)]
 fn ends<F: Family>(packet: &Packet<F>, flags: u8) -> bool {
     if packet.is_sctp() {
@@ -66,14 +67,15 @@ fn ends<F: Family>(packet: &Packet<F>, flags: u8) -> bool {
     }
 }
 
-/// Whether this new connection is the one of so many that is dropped (`ip_vs_todrop`).
+/// Whether this new connection is dropped by drop_packet (`ip_vs_todrop`), which drops one of
+/// [`Settings::drop_rate`] at random.
 #[inline(always)]
 pub fn is_unlucky<T: Tables>(tables: &T) -> bool {
     let rate = tables.settings().map_or(0, |settings| settings.drop_rate);
     rate != 0 && (tables.random() as u64).wrapping_mul(rate as u64) >> 32 == 0
 }
 
-/// What becomes of a packet that no server can take (`ip_vs_leave`).
+/// The verdict for a packet that no server can take (`ip_vs_leave`).
 #[inline(always)]
 pub fn unserved(service: &Service) -> Word {
     if service.switches & service_switch::BYPASS != 0 {
@@ -83,20 +85,20 @@ pub fn unserved(service: &Service) -> Word {
     }
 }
 
-/// Whether the connections of a server that is gone are no more.
+/// Whether connections of this protocol end when the server is deleted.
 #[inline(always)]
 pub fn has_ended(server: &Server, protocol: u8) -> bool {
     server.fate & fate::ENDED != 0 && (server.fate & fate::UDP_ONLY == 0 || protocol == UDP)
 }
 
-/// Whether a SYN or an INIT here begins another connection: `is_new_conn_expected` of the kernel,
-/// and what `ip_vs_in_hook` asks before.
+/// Whether a SYN or INIT for this entry begins another connection: the kernel's
+/// `is_new_conn_expected`, and the checks of `ip_vs_in_hook` before it.
 #[inline(always)]
 fn is_reused(meta: connection::Meta, server: &Server) -> bool {
     if server.fate & (fate::RESET | fate::OPENED_ANEW) != 0 {
         return true;
     }
-    // None does if the client has a template that holds the old one.
+    // A connection that is controlled by a template is not replaced.
     if meta.has(connection::Meta::CONTROLLED) {
         return false;
     }
@@ -108,8 +110,8 @@ fn is_reused(meta: connection::Meta, server: &Server) -> bool {
     server.fate & (fate::LEFT_BY_SYN | reused) != 0
 }
 
-/// What is said to the sender of a packet whose connection ended with its server. A reset is not
-/// answered, so that two never speak of it for ever.
+/// The answer to a packet whose connection ended with its server: a reset for TCP, else an ICMP
+/// error. A RST is not answered, so that no two hosts reset each other for ever.
 #[inline(always)]
 pub fn told(protocol: u8, flags: u8) -> Word {
     if protocol != TCP {
@@ -121,8 +123,8 @@ pub fn told(protocol: u8, flags: u8) -> Word {
     }
 }
 
-/// What a masqueraded server sends that is of no flow: it speaks for itself, or is told that nobody
-/// listens (`ip_vs_out_hook`, `nat_icmp_send`).
+/// The verdict for a masqueraded server's packet that belongs to no flow. The packet passes, or
+/// with `nat_icmp_send` the server gets an ICMP error (`ip_vs_out_hook`).
 #[inline(always)]
 pub fn unasked<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports) -> Word {
     if settings.switches & switch::NAT_ICMP_SEND == 0 || ends(packet, ports.flags) {

@@ -1,8 +1,8 @@
-//! The table of flows: buckets of one cache line, two choices a flow, no timer, fixed memory.
+//! The table of flows: buckets of one cache line, two buckets per flow, no timer, fixed memory.
 //!
-//! Generic over how a word is read and swapped ([`Words`]), so that one code runs in the kernel on
-//! an array map, in the daemon on the same map's mapping, in tests on plain atomics and under a
-//! model checker. An IPv4 entry is two words, an IPv6 entry four:
+//! The code is generic over the access to words ([`Words`]). It runs in the kernel on an array map,
+//! in the daemon on the mapped memory of that map, in tests on plain atomics and under a model
+//! checker. An IPv4 entry is two words, an IPv6 entry four:
 //!
 //! ```text
 //!         word 0                                       then       last
@@ -10,53 +10,56 @@
 //! IPv6    1 port (16) endpoint (24)                   address  target (24) 0       (8) meta (32)
 //! ```
 //!
-//! Keys are exact: the endpoint's high bits that find no room in IPv4's first word stand in its
-//! last. Rules that keep readers right without a lock:
-//! - A slot is taken by swapping word 0 for [`BUSY`]; the key is stored there last.
-//! - Whoever takes an entry out first swaps its last word for [`CLOSED`], then its key for [`GONE`]
-//!   (or for `BUSY`, to use the slot at once), and with both owns what the last word had counted
-//!   for. A change of the entry swaps the last word too, so that one of the two fails.
-//! - A flow lies in its second bucket only while its first has no [`FREE`] slot. `GONE` does not
-//!   count as free to a reader; the daemon turns it into `FREE` when no flow needs it.
+//! Keys are compared whole: the endpoint's high bits that do not fit into IPv4's first word are in
+//! its last word. These rules keep readers correct without a lock:
+//! - A writer takes a slot by swapping word 0 for [`BUSY`], and stores the key there last.
+//! - A writer removes an entry by swapping its last word for [`CLOSED`], then its key for [`GONE`],
+//!   or for `BUSY` to reuse the slot at once. If both swaps succeed, the writer must take the entry
+//!   off the live counts. An update swaps the last word too, so that an update and a removal at the
+//!   same time cannot both succeed.
+//! - A flow is in its second bucket only while its first has no [`FREE`] slot. A reader does not
+//!   take `GONE` for free; the daemon turns it into `FREE` when no flow needs it.
 
 use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
 use crate::entry::BACK;
 use crate::hash;
 pub use crate::hash::{first, second};
 
-/// Never used since the table was made.
+/// Word 0 of a free slot; a look-up need not go on in the second bucket.
 pub const FREE: u64 = 0;
-/// Being written.
+/// Word 0 of a slot that is being written.
 pub const BUSY: u64 = 1;
-/// Taken out; the slot may be used.
+/// Word 0 of a removed entry's slot. A new flow may take the slot; a look-up goes on in the second
+/// bucket.
 pub const GONE: u64 = 2;
-/// The last word of an entry that is being taken out. No entry has it: servers begin at 1.
+/// The last word of an entry that is being removed. No other entry has it: ids of servers begin at
+/// 1.
 pub const CLOSED: u64 = 0;
 
-/// Words of memory that others read and write at the same time.
+/// Words of memory that several CPUs read and write at the same time.
 pub trait Words: Copy {
     /// The words from `count` on.
     fn skip(self, count: usize) -> Self;
-    /// The words of entry `index` of a bucket. To the kernel's verifier the place is then that of
-    /// any entry, so that what follows is verified once.
+    /// The words of entry `index` of a bucket. The kernel's verifier does not know which entry it
+    /// is, so that it verifies the code that follows once.
     fn pick<L: Layout>(self, index: usize) -> Self;
-    /// Word `at`, with no older value read after it.
+    /// Loads word `at` before all loads that follow (acquire).
     fn load(self, at: usize) -> u64;
-    /// Stores word `at` after everything stored before.
+    /// Stores word `at` after all earlier stores (release).
     fn store(self, at: usize, value: u64);
-    /// Stores `to` if word `at` is `from`.
+    /// Stores `to` if word `at` is `from`; true if stored.
     fn swap(self, at: usize, from: u64, to: u64) -> bool;
-    /// Adds to word `at`, going round, and says what was there.
+    /// Adds to word `at`, wrapping around, and returns the previous value.
     fn add(self, at: usize, value: u64) -> u64;
 }
 
-/// How entries of one family lie in a bucket of eight words.
+/// The layout of one family's entries in a bucket of eight words.
 pub trait Layout {
-    /// Entries a bucket.
+    /// Entries per bucket.
     const SLOTS: usize;
-    /// Words an entry.
+    /// Words per entry.
     const STRIDE: usize;
-    /// What of the endpoint stands in the last word, shifted to its place.
+    /// The mask of the endpoint's bits in the last word.
     const TAG: u64;
 }
 
@@ -85,7 +88,7 @@ impl Layout for Wide {
 pub struct Key {
     pub first: u64,
     pub address: [u64; 2],
-    /// The part that stands in the last word ([`Layout::TAG`]).
+    /// The part of the key that is in the last word ([`Layout::TAG`]).
     pub tag: u64,
 }
 
@@ -158,7 +161,7 @@ impl Key {
 #[must_use]
 pub fn hash<L: Layout>(key: &Key, seed: u64) -> u64 {
     if L::STRIDE == 4 {
-        // The highest bit is that of every IPv6 key, and would be shifted out.
+        // The hash shifts out the highest bit of `first`, which is the same in every IPv6 key.
         hash::wide(key.address, key.first, seed)
     } else {
         hash::narrow(key.first, key.tag, seed)
@@ -176,7 +179,7 @@ pub fn value(target: u32, tag: u64, meta: Meta) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<W> {
     slot: W,
-    /// What the last word said.
+    /// The last word as it was read.
     pub value: u64,
 }
 
@@ -193,7 +196,7 @@ impl<W: Words> Entry<W> {
         Meta((self.value >> 32) as u32)
     }
 
-    /// Puts another meta in place. False if someone else changed the entry since it was read.
+    /// Replaces the meta; false if the entry has changed since it was read.
     #[inline(always)]
     pub fn update<L: Layout>(&mut self, meta: Meta) -> bool {
         let to = self.value & 0xffff_ffff | (meta.0 as u64) << 32;
@@ -204,22 +207,22 @@ impl<W: Words> Entry<W> {
         true
     }
 
-    /// Takes the entry out. False if someone else did, or changed it since it was read: who gets
-    /// true owns what [`Entry::value`] counted for.
+    /// Removes the entry; false if it has changed since it was read. If true, the caller must take
+    /// [`Entry::value`] off the live counts.
     #[inline(always)]
     pub fn remove<L: Layout>(&self, key: &Key) -> bool {
         close::<L, W>(self.slot, key.first, self.value, GONE)
     }
 
-    /// Takes the entry out to write another in its place. As `remove`.
+    /// Removes the entry as [`Entry::remove`] does, and keeps the slot for another entry.
     #[inline(always)]
     pub fn seize<L: Layout>(&self, key: &Key) -> Option<Seat<W>> {
         close::<L, W>(self.slot, key.first, self.value, BUSY).then_some(Seat { slot: self.slot })
     }
 }
 
-/// Ends an entry that still is as it was read: its last word first, so that nobody changes what
-/// it counts for, then its key.
+/// Removes an entry if it has not changed since it was read. The last word is swapped first, so
+/// that no update succeeds afterwards, then the key.
 #[inline(always)]
 fn close<L: Layout, W: Words>(slot: W, first: u64, value: u64, mark: u64) -> bool {
     let last = L::STRIDE.wrapping_sub(1);
@@ -229,19 +232,19 @@ fn close<L: Layout, W: Words>(slot: W, first: u64, value: u64, mark: u64) -> boo
     if slot.swap(0, first, mark) {
         return true;
     }
-    // The slot was another flow's, with the same last word: it gets that back.
+    // The slot belongs to another flow with the same last word: that word is restored.
     slot.swap(last, CLOSED, value);
     false
 }
 
-/// A slot that is ours to write.
+/// A slot that the caller has taken ([`BUSY`]) and must fill or give up.
 #[derive(Clone, Copy, Debug)]
 pub struct Seat<W> {
     slot: W,
 }
 
 impl<W: Words> Seat<W> {
-    /// Writes an entry; from now on it is found.
+    /// Writes an entry, which look-ups find from then on.
     #[inline(always)]
     pub fn fill<L: Layout>(self, key: &Key, value: u64) -> Entry<W> {
         if L::STRIDE == 4 {
@@ -256,18 +259,19 @@ impl<W: Words> Seat<W> {
         }
     }
 
-    /// Leaves the slot to others.
+    /// Releases the slot without an entry.
     #[inline(always)]
     pub fn give_up(self) {
         self.slot.store(0, GONE);
     }
 }
 
-/// Finds a flow in one bucket. The second part says whether the bucket has a slot that was never
-/// used, so that the flow is not in its second bucket either.
+/// Finds a flow in one bucket. The second value is true if the flow is absent and the bucket has a
+/// [`FREE`] slot, so that the flow is not in its second bucket either.
 #[inline(always)]
 pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, bool) {
-    // 0.0.0.0 port 0 to endpoint 1 or 2 looks like a slot that nobody uses. IPv6 keys never do.
+    // The keys of 0.0.0.0 port 0 to endpoints 1 and 2 are the same words as `BUSY` and `GONE`. IPv6
+    // keys never are.
     if L::STRIDE == 2 && key.first <= GONE {
         return (None, false);
     }
@@ -293,29 +297,30 @@ pub fn find<L: Layout, W: Words>(bucket: W, key: &Key) -> (Option<Entry<W>>, boo
     }
     let slot = bucket.pick::<L>(index);
     let value = slot.load(L::STRIDE.wrapping_sub(1));
-    // The slot may have been given to another flow between the two loads, or is about to be.
+    // Between the two loads, the slot may have changed to another flow, or its removal has begun.
     if slot.load(0) != key.first || value == CLOSED {
         return (None, false);
     }
     (Some(Entry { slot, value }), false)
 }
 
-/// What a slot would cost to take, lowest first.
+/// The price of a slot for a new flow, which takes the cheapest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(pub u32);
 
 impl Price {
-    /// Nobody's.
+    /// A slot without an entry.
     pub const NOTHING: Price = Price(0);
-    /// Expired.
+    /// An expired entry.
     pub const EXPIRED: Price = Price(1);
-    /// Half-open or closed; then the younger the dearer.
+    /// The lowest price of an entry that gives way. Younger entries are dearer, and unproved ones
+    /// are dearer than half-open or closed ones.
     const YIELDS: u32 = 2;
-    /// Established and proved: not for sale. An unproved entry costs more than a half-open one.
+    /// An entry that does not give way, or a slot that is being written: not for sale.
     pub const NEVER: Price = Price(u32::MAX);
 }
 
-/// The best slot of a bucket for a new flow, with its price and the word that is there now.
+/// A slot for a new flow, with its price and its words as they were read.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer<W> {
     slot: W,
@@ -325,8 +330,8 @@ pub struct Offer<W> {
 }
 
 impl<W: Words> Offer<W> {
-    /// Takes the slot. `None` if someone was faster, or if the flow in it has moved on: who gets it
-    /// owns what [`Offer::value`] counted for.
+    /// Takes the slot; `None` if it has changed since it was read. The caller must take the removed
+    /// entry ([`Offer::value`]) off the live counts.
     #[inline(always)]
     pub fn take<L: Layout>(&self) -> Option<Seat<W>> {
         let taken = if self.first > GONE {
@@ -338,8 +343,8 @@ impl<W: Words> Offer<W> {
     }
 }
 
-/// Looks through a bucket for the cheapest slot. `timeout` gives the ticks that an entry of a
-/// state lives.
+/// The price and number of the cheapest slot of a bucket. `timeout` gives the ticks that an entry
+/// in a state lives.
 #[inline(always)]
 pub fn cheapest<L: Layout, W: Words>(
     bucket: W,
@@ -360,7 +365,7 @@ pub fn cheapest<L: Layout, W: Words>(
     better(low, high)
 }
 
-/// What a slot is offered for.
+/// The offer of one slot.
 #[inline(always)]
 pub fn offer_of<L: Layout, W: Words>(slot: W, now: u32, timeout: impl Fn(u32) -> u32) -> Offer<W> {
     let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
@@ -387,8 +392,8 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
         address: [0, 0],
         tag: value & L::TAG,
     };
-    // The way back has no state: how old it is says whether its connection gives way. One that does
-    // began that old, and is as dear as what came when it did.
+    // A way-back entry has no state; its age shows whether its connection gives way. An entry that
+    // gives way began with an age above `young`, so its price counts from there.
     let (limit, yields, since) = if key.is_back::<L>() {
         let young = timeout(WAY_BACK);
         (
@@ -402,7 +407,7 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
     if age > limit {
         Price::EXPIRED
     } else if yields {
-        // One expression: another branch here costs the kernel's verifier more than it has.
+        // One expression: with another branch here, the kernel's verifier exceeds its limit.
         let dear = !may_give_way(meta.state()) & !key.is_back::<L>();
         let class = Price::YIELDS.wrapping_add((dear as u32) << TICK_BITS);
         Price(class.wrapping_add(TICK_MASK.wrapping_sub(age.wrapping_sub(since))))
@@ -411,7 +416,7 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
     }
 }
 
-/// The plain fields of an entry, for whoever goes over the whole table.
+/// The fields of an entry, for a pass over the whole table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub key: Key,
@@ -419,7 +424,7 @@ pub struct Record {
     pub meta: Meta,
 }
 
-/// Reads slot `at` of a bucket, if an entry is there. Host side: for scans.
+/// Reads slot `at` of a bucket; `None` if no entry is there. For sweeps, which run in user space.
 #[must_use]
 pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<W>)> {
     if at >= L::SLOTS {
@@ -436,7 +441,7 @@ pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<
         [0, 0]
     };
     let value = slot.load(L::STRIDE.wrapping_sub(1));
-    // Written in the meantime: not an entry that can be spoken of.
+    // The slot was written meanwhile, so the words read are not of one entry.
     if slot.load(0) != first {
         return None;
     }
@@ -456,8 +461,8 @@ pub fn read<L: Layout, W: Words>(bucket: W, at: usize) -> Option<(Record, Entry<
     ))
 }
 
-/// Turns `GONE` into `FREE` in slot `at`. Only for the daemon, when no flow lies in its second
-/// bucket because of this one.
+/// Turns `GONE` into `FREE` in slot `at`; true if it was `GONE`. Only for the daemon, when no flow
+/// is in its second bucket because of this slot.
 pub fn sweep<L: Layout, W: Words>(bucket: W, at: usize) -> bool {
     at < L::SLOTS && bucket.skip(L::STRIDE.wrapping_mul(at)).swap(0, GONE, FREE)
 }

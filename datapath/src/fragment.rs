@@ -1,4 +1,4 @@
-//! Fragments follow their first one: it alone has the ports, which are remembered for the rest.
+//! Fragments: only the first one has the ports, which are remembered for the later ones.
 
 use crate::connection::age;
 use crate::entry::{NONE, endpoint_word, kind};
@@ -14,7 +14,7 @@ use crate::walk;
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
 const LIFE: u32 = 32;
 
-/// What names the datagram that a fragment belongs to.
+/// The key of the datagram that a fragment belongs to.
 #[inline(always)]
 pub fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
     FragmentKey {
@@ -27,7 +27,7 @@ pub fn key<F: Family>(packet: &Packet<F>) -> FragmentKey {
     }
 }
 
-/// Whether an endpoint has one of a packet's addresses.
+/// Whether an endpoint has the packet's source or destination address.
 #[inline(always)]
 fn may_be_ours<F: Family, T: Tables>(tables: &T, packet: &Packet<F>) -> bool {
     let word = endpoint_word(0, packet.protocol, kind::ADDRESS);
@@ -54,16 +54,16 @@ fn remember<F: Family, P: Frame, T: Tables>(
     tables.remember_fragment(&key(packet), value);
 }
 
-/// Whether a fragment of this tick may go by what was remembered.
+/// Whether a remembered first fragment is still valid at tick `now`.
 #[inline(always)]
 #[must_use]
 pub fn holds(value: &FragmentValue, now: u32) -> bool {
     age(value.tick, now) <= LIFE
 }
 
-/// Whether a later fragment reaches into the TCP header (RFC 1858, 3; RFC 3128), or into SCTP's, of
-/// which the first chunk says what is meant, and may be for a service. Of rules that mind where
-/// packets come from it is enough that they mind packets for its address.
+/// Whether a later fragment may be for a service and overlaps the TCP header (RFC 1858, 3; RFC
+/// 3128), or the SCTP header with the first chunk's type. If there are endpoints of every port or
+/// rules by source, any endpoint with the destination address counts.
 #[inline(always)]
 fn overlaps<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, port: u16) -> bool {
     let header = if packet.protocol == TCP {
@@ -86,8 +86,8 @@ fn overlaps<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, port: u16) -> 
     packet.offset < header && F::endpoint(tables, packet.target, word) != NONE
 }
 
-/// A fragment of a datagram that gets no entry: the first one's server is remembered, later ones
-/// get it. A function of its own, as [`first`].
+/// The server of a fragment whose datagram gets no entry: the first fragment's server is remembered
+/// for the later ones. In the kernel this is a separate function.
 #[inline(always)]
 pub fn one_packet<P: Frame, T: Tables>(frame: &P, tables: &T, server: u32) -> Word {
     reread!(
@@ -116,9 +116,9 @@ fn go_together<F: Family, P: Frame, T: Tables>(
     }
 }
 
-/// Remembers a first fragment to or from an address that has endpoints, be it for one of them or
-/// not, so that later ones go the way that it goes. The frame is read anew: fragments are rare, and
-/// in the kernel this is a function of its own.
+/// Remembers a first fragment if its source or destination address has any endpoint, so that later
+/// fragments take the same way. The fragment itself need not be for one of these endpoints. Reads
+/// the frame again: fragments are rare, and in the kernel this is a separate function.
 #[inline(always)]
 pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
     reread!(
@@ -131,8 +131,8 @@ pub fn first<P: Frame, T: Tables>(frame: &P, tables: &T) {
     );
 }
 
-/// The ports of a later fragment (source in the low half), or what becomes of it without. As
-/// [`first`], a function of its own.
+/// The ports of a later fragment, with the source in the low half; the verdict if they are not
+/// known. In the kernel this is a separate function.
 #[inline(always)]
 pub fn later<P: Frame, T: Tables>(frame: &P, tables: &T) -> Word {
     reread!(

@@ -1,10 +1,10 @@
-//! A frame as the walk sees it: bytes that may be read and written where they are, and room that
-//! may be opened and closed at the front.
+//! A frame as the walk sees it: bytes that are read and written in place, and room that can be
+//! opened and closed at the front.
 //!
-//! Two shells implement [`Frame`] in the kernel (XDP, tc) and one on the host. All bytes go
-//! through [`View`] and [`Edit`]: a stretch of the frame whose length is checked once, and whose
-//! fields are then at offsets that the compiler checks. Fields are read as scalars in the byte
-//! order of the wire, never as slices: what can panic cannot be loaded.
+//! Two shells implement [`Frame`] in the kernel (XDP, tc) and one on the host. All bytes go through
+//! [`View`] and [`Edit`]: a range of the frame whose length is checked once, and whose fields have
+//! offsets that the compiler checks. Fields are scalars in network order, never slices: the kernel
+//! does not load code that can panic.
 
 use core::marker::PhantomData;
 
@@ -122,7 +122,7 @@ impl<const N: usize> Edit<'_, N> {
     }
 }
 
-/// Which checksum a change of the frame has to be carried into.
+/// A transport checksum to update when the frame changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
     /// Where the checksum field is, from the start of the frame.
@@ -131,16 +131,16 @@ pub struct Transport {
     pub optional: bool,
 }
 
-/// What room in front of a packet is for. Segmentation needs to know what lies where.
+/// The purpose of room in front of a packet, which segmentation (GSO) depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// The headers of a message about the packet.
+    /// The headers of an ICMP message about the packet.
     Message,
-    /// An outer header of IPv6 or IPv4, and what is between it and the packet.
+    /// An outer IP header, and the header between it and the packet.
     Tunnel { v6: bool, over: Over },
 }
 
-/// What a tunnel's outer header announces.
+/// The protocol that a tunnel's outer header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     /// The packet itself.
@@ -160,7 +160,7 @@ pub trait Frame {
     /// `N` bytes at `offset` to write to, if the frame has them.
     fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>>;
 
-    /// Bytes in the frame, those included that `view` cannot reach.
+    /// Bytes in the frame, including those that `view` cannot reach.
     fn length(&self) -> usize;
 
     /// Bytes of transport payload that each packet on the wire will carry, if the frame stands
@@ -168,107 +168,111 @@ pub trait Frame {
     fn segment(&self) -> usize;
 
     /// Opens `bytes` of room (20 to 60) at `l3`, between the link header and the network header.
-    /// The link header stays at the front; what the room holds is undefined. False if there is no
-    /// room: the frame is as it was.
+    /// The link header stays at the front; the content of the room is undefined. False if there is
+    /// no room: the frame is as it was.
     fn open(&mut self, l3: usize, bytes: usize, room: Room) -> bool;
 
-    /// Takes `bytes` (20 to 80) out at `l3`, where an outer network header is. `inner_v6` says what
-    /// follows.
+    /// Removes `bytes` (20 to 80) at `l3`, where an outer network header begins. The packet behind
+    /// them is IPv6 if `inner_v6`. False if it cannot be done.
     fn close(&mut self, l3: usize, bytes: usize, inner_v6: bool) -> bool;
 
     /// Cuts the frame to `length` bytes. False if it cannot be done: the frame is as it was.
     fn truncate(&mut self, length: usize) -> bool;
 
-    /// Makes the frame `length` bytes long, of which it may have some already; what is new is
-    /// undefined. False if it cannot be done: the frame is as it was.
+    /// Extends the frame to `length` bytes if it is shorter; the added bytes are undefined. False
+    /// if it cannot be done: the frame is as it was.
     fn extend(&mut self, length: usize) -> bool;
 
-    /// Opens `bytes` of room at `at`, which lies behind the headers or within them. What the room
-    /// holds is undefined. False if it cannot be done. Slow.
+    /// Opens `bytes` of room at `at`, behind or within the headers. The content of the room is
+    /// undefined. False if it cannot be done. Slow.
     fn insert(&mut self, at: usize, bytes: usize) -> bool;
 
-    /// Makes the `old` bytes (20 to 600) from `l3` on, where the network header begins, `new` ones
-    /// (20 to 100), for a packet of the other family: IPv6 if `v6`. The link header stays at the
-    /// front and says what it said; what the bytes hold is undefined. False if it cannot be done:
-    /// the frame is then good for nothing.
+    /// Replaces the `old` bytes (20 to 600) from `l3` on, where the network header begins, by `new`
+    /// bytes (20 to 100), for a packet of the other family: IPv6 if `v6`. The link header stays at
+    /// the front with its content; the new bytes are undefined. False if it cannot be done: the
+    /// frame is then unusable.
     fn refit(&mut self, l3: usize, old: usize, new: usize, v6: bool) -> bool;
 
-    /// Carries a change into a transport checksum. `pseudo` is the change of what the
-    /// pseudo-header holds (addresses), `other` that of the rest, each a sum of 16-bit words in
-    /// wire order as [`crate::checksum`] makes them. A checksum that the sender left to the
-    /// device is kept so that the device still gets it right.
+    /// Updates a transport checksum. `pseudo` is the change of the pseudo-header (addresses),
+    /// `other` the change of the other covered bytes: each a sum of 16-bit words in wire order, as
+    /// [`crate::checksum`] makes them. A checksum that the sender left to the device
+    /// (CHECKSUM_PARTIAL) is updated so that the device completes it correctly.
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
 
-    /// Carries a change of two bytes into the CRC32c at `field`: `changed` are the bits of them
-    /// that differ, as they lie in memory, and `behind` bytes follow them. A checksum that the
-    /// sender left to the device stays as it is: the device computes it of what it sends.
+    /// Updates the CRC32c at `field` for a change of two bytes. `changed` has the bits that differ,
+    /// in memory order; `behind` is the number of bytes that follow the two. A checksum that the
+    /// sender left to the device stays as it is: the device computes it from the bytes it sends.
     fn carry_crc(&mut self, field: usize, changed: u16, behind: u32);
 
-    /// Runs [`crate::open::begin`] on this frame; in the kernel as a function of its own.
+    // The methods from here to `association` run a step of the walk on this frame. In the kernel
+    // each is a separate function, which the verifier checks on its own.
+
+    /// Runs [`crate::open::begin`] on this frame.
     fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
-    /// Runs [`crate::open::start`] on this frame; likewise.
+    /// Runs [`crate::open::start`] on this frame.
     fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
 
-    /// Runs [`crate::claim::taken`]; likewise.
+    /// Runs [`crate::claim::taken`] on this frame.
     fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool;
 
-    /// Runs [`crate::call::id::find`] on `length` bytes at `from`, or as many of them as the desk
-    /// has room for; likewise.
+    /// Copies `length` bytes at `from` to the desk, or as many of them as it has room for, and runs
+    /// [`crate::call::id::find`].
     fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32;
 
-    /// Runs [`crate::peer::forwarded`] on this frame; likewise.
+    /// Runs [`crate::peer::forwarded`] on this frame.
     fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool;
 
-    /// Runs [`crate::fragment::first`] on this frame; likewise.
+    /// Runs [`crate::fragment::first`] on this frame.
     fn first<T: Tables>(&self, tables: &T);
 
-    /// Runs [`crate::fragment::later`] on this frame; likewise.
+    /// Runs [`crate::fragment::later`] on this frame.
     fn later<T: Tables>(&self, tables: &T) -> Word;
 
-    /// Runs [`crate::origin::of_frame`] on this frame; likewise.
+    /// Runs [`crate::origin::of_frame`] on this frame.
     fn origin<T: Tables>(&self, tables: &T, word: u32) -> u32;
 
-    /// Runs [`crate::fragment::one_packet`] on this frame; likewise.
+    /// Runs [`crate::fragment::one_packet`] on this frame.
     fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word;
 
-    /// Runs [`crate::packet::options`] on this frame; likewise.
+    /// Runs [`crate::packet::options`] on this frame.
     fn options(&self, l3: usize, header: usize) -> Option<u32>;
 
-    /// Runs [`crate::packet::extensions`] on this frame; likewise.
+    /// Runs [`crate::packet::extensions`] on this frame.
     fn extensions(&self, l3: usize, first: u8) -> Extensions;
 
-    /// Runs [`crate::sctp::read`] on this frame; likewise.
+    /// Runs [`crate::sctp::read`] on this frame.
     fn association(&self, l4: usize, end: usize) -> u64;
 
-    /// The interface that the frame came by.
+    /// The index of the interface that the frame came by.
     fn interface(&self) -> u32;
 
-    /// Whether the kernel has found already that the frame is addressed to this machine.
+    /// Whether the kernel has already decided that the frame is for this machine (`PACKET_HOST`).
     #[inline(always)]
     fn is_host(&self) -> bool {
         false
     }
 
-    /// A VLAN tag that does not lie in the frame's bytes but beside them: its two bytes as a
-    /// number, and a bit above them. 0 if there is none.
+    /// A VLAN tag that the kernel keeps outside the frame's bytes: its two bytes as a number, with
+    /// a bit set above them. 0 if there is none.
     #[inline(always)]
     fn beside(&self) -> u32 {
         0
     }
 
-    /// Takes the outermost VLAN tag off, wherever it lies. False if it cannot be done: the frame is
-    /// as it was.
+    /// Removes the outermost VLAN tag, within or outside the frame's bytes. False if it cannot be
+    /// done: the frame is as it was.
     #[inline(always)]
     fn untag(&mut self) -> bool {
         false
     }
 
-    /// The way of a packet from `source` to `target`, as the kernel's own rules, routes and
-    /// neighbours have it. One that may not be used: they refuse such packets. Slow.
+    /// The next hop of a packet from `source` to `target` by the kernel's own rules, routes and
+    /// neighbours. The next hop is unusable if these refuse such packets. `None` if they have no
+    /// next hop. Slow.
     fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<crate::entry::Ways>;
 
-    /// The one's complement sum of `length` bytes from `from` on, at most 65,535, as they are in
-    /// the frame. `None` if the frame has not as many. Slow.
+    /// The one's complement sum of `length` bytes (at most 65,535) from `from` on. `None` if the
+    /// frame does not have as many. Slow.
     fn sum(&self, from: usize, length: usize) -> Option<u32>;
 }

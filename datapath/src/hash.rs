@@ -1,22 +1,22 @@
-//! Where keys lie in tables: seeded hashes, and the two buckets that a hash names.
+//! Seeded hashes of keys, and the two buckets that a hash gives.
 //!
-//! Keys are counted up: neighbouring addresses, ports and ids, often two of them at once. So each
-//! bit of a key reaches every bit of a bucket's number. A product carries a bit upwards only; the
-//! bytes are turned round behind it, so that what has arrived at the top begins again at the
-//! bottom. Where a word joins, no byte of it meets a byte of another that was multiplied only once:
-//! two that are counted together would cancel each other. The seed is drawn when the tables are
-//! made, so that nobody outside knows which keys share a bucket.
+//! Keys count up: neighbouring addresses, ports and ids, often two of them at once. So each bit of
+//! a key must reach every bit of a bucket's number. A multiplication carries bits only upwards.
+//! After it the bytes are reversed, so that the next multiplication carries the highest ones on
+//! from the bottom. A word joins where none of its bytes meets another word's byte that was
+//! multiplied only once: two bytes that count together would cancel each other. The seed is drawn
+//! when the tables are made, so that no sender knows which keys share a bucket.
 
-/// Of a dozen odd numbers the one with which counted keys spread best (`tests`).
+/// The number that spreads keys that count up best, of a dozen odd ones (`tests`).
 const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
 
-/// The low bits of a product depend on few bits of its factors: they get the high ones.
+/// Adds the high bits of a product to its low ones, which depend on few bits of the factors.
 #[inline(always)]
 fn folded(product: u64) -> u64 {
     product ^ product >> 32 ^ product >> 47
 }
 
-/// The hash of one word, and of a byte in bits 24 to 31 that found no room in it.
+/// The hash of one word, and of a byte that does not fit into it, in bits 24 to 31 of `byte`.
 #[inline(always)]
 #[must_use]
 pub fn narrow(word: u64, byte: u64, seed: u64) -> u64 {
@@ -24,13 +24,13 @@ pub fn narrow(word: u64, byte: u64, seed: u64) -> u64 {
     folded((a ^ byte).wrapping_mul(FACTOR))
 }
 
-/// The hash of an IPv6 address, and of up to 56 bits beside it.
+/// The hash of an IPv6 address and of the 56 low bits of `rest`.
 #[inline(always)]
 #[must_use]
 pub fn wide(address: [u64; 2], rest: u64, seed: u64) -> u64 {
     let [network, host] = address;
     let a = (host ^ seed).wrapping_mul(FACTOR).swap_bytes();
-    // The last byte of the address has reached the lowest byte only, which is left to it.
+    // The address's last byte has reached only the lowest byte of `a`, so `rest` joins above it.
     let a = (a ^ rest << 8).wrapping_mul(FACTOR).swap_bytes();
     let a = (a ^ network).wrapping_mul(FACTOR).swap_bytes();
     folded(a.wrapping_mul(FACTOR))
@@ -43,8 +43,8 @@ pub fn first(hash: u64, mask: u32) -> u32 {
     hash as u32 & mask
 }
 
-/// The second one: of all buckets whose number is odd where the first one's is even, and even where
-/// it is odd. So there always are two, if the table has two.
+/// The second bucket of a hash. Its number is odd if the first one's is even, and even if that is
+/// odd, so that both differ in any table with two buckets.
 #[inline(always)]
 #[must_use]
 pub fn second(hash: u64, mask: u32) -> u32 {

@@ -1,9 +1,9 @@
 //! A masqueraded server that is the director itself, at another address or port than the service.
 //!
-//! Its packets are rewritten and handed up to the machine's own stack; its answers never come in by
-//! a device, so they are translated where they go out, by a program of their own that is there only
-//! where such a server is ([`crate::entry::nat::HERE`]). A loopback address is for processes of the
-//! director alone: what comes from the world may not get there (`ip_vs_nat_xmit`).
+//! Packets for the server are rewritten and passed to the kernel. Its answers arrive by no device,
+//! so a separate program translates them on egress; it is attached only while there is such a
+//! server ([`crate::entry::nat::HERE`]). A server with a loopback address serves only processes on
+//! the director: packets that arrive by a device are dropped (`ip_vs_nat_xmit`).
 
 use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, method, nat, with_port};
@@ -18,7 +18,7 @@ use crate::track::{self, Heard};
 use crate::verdict::{Drop, Pass, Word};
 use crate::walk;
 
-/// Hands a client's packet up.
+/// Rewrites a client's packet and passes it to the kernel.
 #[inline(always)]
 pub fn deliver<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Word {
     if !F::may_be_client(F::from_words(server.address)) {
@@ -33,8 +33,8 @@ pub fn deliver<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &
     }
 }
 
-/// What becomes of a frame that leaves the machine: [`Pass::Local`] if it is an answer that was
-/// translated. All others stay as they are.
+/// The verdict for a frame that leaves the machine: [`Pass::Local`] for an answer, which is
+/// translated. A frame that is no such answer stays as it is.
 #[inline(always)]
 pub fn leave<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let not_ours = Word::pass(Pass::NotOurs);
@@ -106,8 +106,8 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     }
 }
 
-/// [`leave`] to the end: also an ICMP error that the machine's own stack says of a client's packet.
-/// In the kernel the steps are functions of their own.
+/// Runs [`leave`], and [`icmp::follow`] for an ICMP error of the machine's own stack about a
+/// client's packet. In the kernel the two steps are separate functions.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     match leave(frame, tables) {
         Word::RELATED => icmp::follow(frame, tables),
@@ -117,7 +117,7 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 
 #[cfg(any(test, feature = "host"))]
 impl crate::host::HostTables {
-    /// What becomes of a frame that leaves the machine, as the kernel's shell does it.
+    /// The verdict for a frame that leaves the machine, as in the kernel's shell.
     pub fn leave(&self, frame: &mut crate::host::HostFrame) -> crate::verdict::Verdict {
         run(frame, &self).verdict()
     }

@@ -1,9 +1,9 @@
-//! ICMP errors about a flow of ours, translated and sent to the side that must hear them.
+//! ICMP errors about a known flow: translated and sent to the sender of the quoted packet.
 //!
-//! Two kinds arrive. One is about a packet that a server sent: it is addressed to the virtual
-//! address and goes on to the server. The other is about a packet that we translated for a
-//! masqueraded server: it is addressed to the client and must speak of the virtual address. The
-//! quoted header is trusted only as far as it names a flow that is in the table.
+//! There are two kinds. An error about a packet from a server is addressed to the virtual address
+//! and goes on to the server. An error about a packet that was translated for a masqueraded server
+//! is addressed to the client; its quote must get the virtual address. The quoted header is trusted
+//! only as far as it names a flow in the table.
 
 use crate::addressed;
 use crate::checksum;
@@ -34,7 +34,7 @@ pub struct Quote<F: Family> {
 }
 
 /// RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
-/// RFC 4443: types below 5 are the errors with a quote.
+/// RFC 4443: types 1 to 4 are the errors with a quote.
 #[inline(always)]
 fn is_error<F: Family>(kind: u8) -> bool {
     if F::V6 {
@@ -44,7 +44,8 @@ fn is_error<F: Family>(kind: u8) -> bool {
     }
 }
 
-/// `end` is where the packet ends: an Ethernet frame may go on with bytes that nobody vouches for.
+/// Reads the quoted packet. `end` is where the ICMP packet ends; the frame may continue with
+/// padding.
 #[inline(always)]
 fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<F>> {
     let (l4, source, target, protocol);
@@ -93,8 +94,8 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<
     })
 }
 
-/// Says what becomes of an ICMP packet. The frame is read anew: this is far from the path of an
-/// ordinary packet, and in the kernel a function of its own.
+/// The verdict for an ICMP packet. Reads the frame again: ordinary packets do not come here, and in
+/// the kernel this is a separate function.
 #[inline(always)]
 pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     reread!(
@@ -129,7 +130,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     not_ours
 }
 
-/// What an ICMP error quotes; `None` if the packet is no error or quotes nothing to be known by.
+/// The packet that an ICMP error quotes; `None` if `packet` is no error or the quote has no ports.
 #[inline(always)]
 pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quote<F>> {
     if packet.part != Part::Whole {
@@ -143,7 +144,8 @@ pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quot
     quote::<F, P>(frame, packet.l4.wrapping_add(8), end)
 }
 
-/// As [`addressed::service`], for the client of the quoted answer.
+/// [`addressed::service`] for a quoted answer, whose source is the service and whose target is the
+/// client.
 #[inline(always)]
 fn service<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -185,8 +187,9 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     bring(frame, tables, packet, quote, entry.target())
 }
 
-/// Whether an error about no known connection of a service opens one. Not of a mark: its rules are
-/// for what has ports (`ip_vs_service_find`, with the mark of the error).
+/// Whether an error about an unknown connection of a service opens one (`schedule_icmp`). An error
+/// opens none to a mark's service: the mark is the error's own (`ip_vs_service_find`), and rules
+/// mark only packets with ports.
 #[inline(always)]
 fn is_scheduled<F: Family, T: Tables>(tables: &T, quote: &Quote<F>, endpoint: u32) -> bool {
     let Some(service) = tables.service(addressed::service_of(tables, endpoint)) else {
@@ -197,7 +200,8 @@ fn is_scheduled<F: Family, T: Tables>(tables: &T, quote: &Quote<F>, endpoint: u3
         && service.protocol == quote.protocol
 }
 
-/// Brings an error to the server that [`crate::quoted`] found for it. The frame is read anew.
+/// Translates an error and forwards it to the server that [`crate::quoted`] found. Reads the frame
+/// again.
 #[inline(always)]
 pub fn bring_to<P: Frame, T: Tables>(frame: &mut P, tables: &T, id: u32) -> Word {
     reread!(
@@ -327,15 +331,15 @@ pub fn send<F: Family, P: Frame>(
     }
 }
 
-/// Which way an error is translated, with the address and port to put in.
+/// The direction of an error, with the address and port to write.
 #[derive(Clone, Copy, Debug)]
 enum Turn<F: Family> {
     ToServer(F::Address, u16),
     ToClient(F::Address, u16),
 }
 
-/// Rewrites the outer and the quoted header. The quoted transport checksum is left as it is:
-/// nobody can check it on a packet that was cut (`ip_vs_nat_icmp`).
+/// Rewrites the outer and the quoted header. The quoted transport checksum stays as it is: nobody
+/// can verify it on a truncated packet (`ip_vs_nat_icmp`).
 #[inline(always)]
 fn translate<F: Family, P: Frame>(
     frame: &mut P,
@@ -346,7 +350,7 @@ fn translate<F: Family, P: Frame>(
     port_delta: u32,
 ) -> Option<()> {
     let mut ports = frame.edit::<4>(quote.l4)?;
-    // Port 0 stands for a server of every port: it has the client's.
+    // Port 0 is a server of every port: the port is not translated.
     match turn {
         Turn::ToServer(_, 0) | Turn::ToClient(_, 0) => {}
         Turn::ToServer(_, port) => ports.set_u16::<0>(port),
@@ -354,7 +358,7 @@ fn translate<F: Family, P: Frame>(
     }
     let outer_delta = match turn {
         Turn::ToServer(_, _) => address_delta,
-        // The error may come from a router on the way: the director speaks for it all the same.
+        // The error may come from a router: the virtual address becomes its source all the same.
         Turn::ToClient(to, _) => checksum::change(F::sum(packet.source), F::sum(to)),
     };
     if F::V6 {
@@ -375,7 +379,8 @@ fn translate<F: Family, P: Frame>(
     outer::<F, P>(frame, packet, turn, outer_delta)
 }
 
-/// The quoted IPv4 header: its checksum takes up the change, so that ICMP's sees nothing of it.
+/// Rewrites the quoted IPv4 header. Its checksum compensates for the address, so that the ICMP
+/// checksum does not change.
 #[inline(always)]
 fn quoted4<F: Family, P: Frame>(
     frame: &mut P,

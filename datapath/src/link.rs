@@ -13,10 +13,10 @@ const SERVICE_VLAN: u16 = 0x88a8u16.to_be();
 /// Bytes of an Ethernet header without tags.
 pub const HEADER: usize = 14;
 const TAG: usize = 4;
-/// The VLAN's number in a tag.
+/// The bits of a tag that are the VLAN's identifier.
 const IDENTIFIER: u16 = 0xfff;
 
-/// Where the network header begins, and what it is.
+/// The network header's offset in the frame and its protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
     /// Wire order.
@@ -24,7 +24,7 @@ pub struct Link {
     pub l3: usize,
 }
 
-/// Whether there may be an IP packet in the frame, behind tags or not.
+/// Whether the frame may contain an IP packet, with or without VLAN tags.
 #[inline(always)]
 pub fn may_be_ip<P: Frame>(frame: &P) -> bool {
     let Some(header) = frame.view::<HEADER>(0) else {
@@ -34,7 +34,7 @@ pub fn may_be_ip<P: Frame>(frame: &P) -> bool {
     ethertype == IPV4 || ethertype == IPV6 || is_tag(ethertype)
 }
 
-/// Reads the Ethernet header of a frame that [`untag`] has seen.
+/// Reads the Ethernet header of a frame that [`untag`] has checked.
 #[inline(always)]
 pub fn parse<P: Frame>(frame: &P) -> Option<Link> {
     let header = frame.view::<HEADER>(0)?;
@@ -49,9 +49,9 @@ fn is_tag(ethertype: u16) -> bool {
     ethertype == VLAN || ethertype == SERVICE_VLAN
 }
 
-/// A frame of a VLAN is its VLAN device's: the kernel takes the tag off there, and the device has a
-/// program of its own, if it is there at all. A tag of VLAN 0 says only how urgent the frame is
-/// (IEEE 802.1Q, 9.6), so the frame is this device's, and goes on without. `None` if it does.
+/// Passes a frame of a VLAN to the kernel, which removes the tag and delivers the frame to the
+/// VLAN's device, which has a program of its own. Removes a tag of VLAN 0, which only gives the
+/// frame's priority (IEEE 802.1Q, 9.6). `None` if the walk goes on with the frame.
 #[inline(always)]
 pub fn untag<P: Frame>(frame: &mut P) -> Option<Word> {
     let header = frame.view::<HEADER>(0)?;
@@ -76,8 +76,8 @@ pub fn untag<P: Frame>(frame: &mut P) -> Option<Word> {
     }
 }
 
-/// Reads the Ethernet header and at most two tags (802.1Q, QinQ), which stay where they are: what a
-/// real server gets has a device below it that may leave them on.
+/// Reads the Ethernet header and at most two tags (802.1Q, QinQ), which stay in the frame. For the
+/// frames of a real server, whose device may leave tags in them.
 #[inline(always)]
 pub fn tags<P: Frame>(frame: &P) -> Option<Link> {
     let header = frame.view::<HEADER>(0)?;
@@ -103,7 +103,7 @@ pub fn tags<P: Frame>(frame: &P) -> Option<Link> {
     })
 }
 
-/// Puts the MAC addresses of a way in place. Each word holds an address in its low 48 bits.
+/// Writes the MAC addresses of a next hop. Each word has an address in its low 48 bits.
 #[inline(always)]
 pub fn address<P: Frame>(frame: &mut P, target: u64, source: u64) -> Option<()> {
     let mut header = frame.edit::<HEADER>(0)?;
@@ -112,10 +112,10 @@ pub fn address<P: Frame>(frame: &mut P, target: u64, source: u64) -> Option<()> 
     Some(())
 }
 
-/// The way to whoever sent this frame.
+/// The next hop that leads back to the sender of this frame.
 #[inline(always)]
 pub fn came_from<P: Frame>(frame: &P) -> Option<Ways> {
-    // An Ethernet device carries at least this much; the sender proved that the link works.
+    // Ethernet's MTU in bytes. The frame proves that the sender is a neighbour on this interface.
     const MTU: u64 = 1500;
     let header = frame.view::<HEADER>(0)?;
     let ours = header.u64::<0>() & 0xffff_ffff_ffff;
@@ -127,7 +127,7 @@ pub fn came_from<P: Frame>(frame: &P) -> Option<Ways> {
     })
 }
 
-/// Sends the frame back where it came from.
+/// Swaps the MAC addresses, so that the frame goes back to its sender.
 #[inline(always)]
 pub fn turn<P: Frame>(frame: &mut P) -> Option<()> {
     let header = frame.view::<HEADER>(0)?;

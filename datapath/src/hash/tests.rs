@@ -1,4 +1,4 @@
-//! Keys as people choose them, counted up in one field or two, spread as random ones do.
+//! Keys that count up in one field or two, as people choose them, spread like random keys.
 
 use std::string::String;
 use std::vec;
@@ -17,7 +17,7 @@ const SEEDS: [u64; 3] = [0x5eed, 0x0123_4567_89ab_cdef, 0x8421_c639_1f0e_d2b5];
 /// Bits of a bucket's number.
 const TABLES: [u32; 3] = [8, 12, 16];
 
-/// A key in bytes, and what its hash is.
+/// A kind of key: its length in bytes, and its hash.
 struct Kind {
     name: &'static str,
     bytes: usize,
@@ -36,12 +36,12 @@ fn port(bytes: &[u8; 24], at: usize) -> u16 {
     u16::from_ne_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// An id as it is counted: its last byte is the lowest.
+/// An id whose lowest byte is the last one, so that keys count through ids.
 fn id(bytes: &[u8; 24], at: usize) -> u32 {
     u32::from_be_bytes([0, bytes[at], bytes[at + 1], bytes[at + 2]])
 }
 
-/// Every hash by which a table of ours has two buckets: address, port, and what else there is.
+/// Every hash that gives the two buckets of a key.
 const KINDS: [Kind; 4] = [
     Kind {
         name: "IPv4 flows",
@@ -79,7 +79,7 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-/// Where the counting begins: nothing, and an address that looks like one.
+/// The keys from which counting begins: zeros, and a realistic address.
 const BASES: [[u8; 24]; 2] = [
     [0; 24],
     [
@@ -87,7 +87,7 @@ const BASES: [[u8; 24]; 2] = [
     ],
 ];
 
-/// Keys that are counted up.
+/// Sets of keys that count up.
 fn sets(bytes: usize) -> Vec<(String, Vec<[u8; 24]>)> {
     let mut sets = Vec::new();
     for base in BASES {
@@ -105,7 +105,7 @@ fn sets(bytes: usize) -> Vec<(String, Vec<[u8; 24]>)> {
                 name("byte", a),
                 (0..=255).map(|n| with(&[(a, n)])).collect(),
             ));
-            // Two bytes counted at once, and each with each.
+            // Two bytes that count together, and all combinations of two bytes.
             for b in a + 1..bytes {
                 let both = (0..=255).map(|n| with(&[(a, n), (b, n)])).collect();
                 sets.push((name("together", b), both));
@@ -131,7 +131,7 @@ fn sets(bytes: usize) -> Vec<(String, Vec<[u8; 24]>)> {
     sets
 }
 
-/// How many keys share a bucket with another, by pairs.
+/// The number of pairs of keys that share a bucket.
 fn pairs(buckets: impl Iterator<Item = u32> + Clone, held: &mut [u16]) -> u64 {
     let mut pairs = 0;
     for bucket in buckets.clone() {
@@ -145,9 +145,9 @@ fn pairs(buckets: impl Iterator<Item = u32> + Clone, held: &mut [u16]) -> u64 {
     pairs
 }
 
-/// More pairs than random keys have in any of the quarter of a million draws here: theirs stray
-/// from the mean by five times its root at most, ours by nine, and hashes that let two fields
-/// cancel each other by hundreds.
+/// More pairs than random keys have in any of the quarter of a million draws here. Random keys
+/// differ from the mean by at most five times its square root, ours by at most nine times. Hashes
+/// in which two fields cancel each other differ by hundreds.
 fn most_pairs(keys: usize, size: usize) -> u64 {
     let mean = keys as f64 * (keys as f64 - 1.0) / 2.0 / size as f64;
     (mean + 4.0 + 10.0 * (mean + 4.0).sqrt()) as u64
@@ -177,14 +177,14 @@ fn keys_that_are_counted_up_share_buckets_no_more_than_random_ones() {
     }
 }
 
-/// A choice by a hash, as a number of so many bits.
+/// A name, and a function that makes a number of so many bits from a hash.
 type Choice = (&'static str, fn(u64, u32) -> u32);
 
 const CHOICES: [Choice; 3] = [
     ("first", |hash, bits| first(hash, mask(bits))),
     ("second", |hash, bits| second(hash, mask(bits))),
-    // Who shares the first bucket is not together in the second one as well. One bit of the second
-    // follows from the first.
+    // Keys that share the first bucket must not share the second one too. One bit of the second
+    // bucket's number follows from the first one's.
     ("both", |hash, bits| {
         let half = bits / 2;
         first(hash, mask(half)) << half | second(hash, mask(half + 1)) >> 1
@@ -207,7 +207,7 @@ fn there_are_always_two_buckets() {
     assert_eq!(second(7, 0), 0);
 }
 
-/// An address of which one byte has this number.
+/// An address with this number added at one byte.
 fn v6(at: usize, number: u8) -> [u64; 2] {
     let mut bytes = BASES[1];
     bytes[at] = number;
@@ -288,7 +288,7 @@ fn stretches_of_every_port_and_ports_do_not_cancel_each_other() {
     }
 }
 
-// Local ports are drawn by fractions of both halves.
+// The draw of a local port uses each half of the hash as a fraction.
 #[test]
 fn draws_of_neighbours_differ_in_both_halves() {
     for seed in SEEDS {

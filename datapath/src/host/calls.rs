@@ -1,4 +1,4 @@
-//! Calls in plain memory, and the desk where a datagram is read.
+//! Calls in plain memory, and the desk where a datagram's text is searched.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,16 +10,16 @@ use crate::connection::{Meta, TICK_MASK};
 
 use super::HostWords;
 
-/// Calls that there is room for.
+/// The limit of calls.
 pub const CALLS: usize = 8;
 
-/// What a test sees of them; the desk is that of the only CPU.
+/// The table of calls, and the desk of the only CPU.
 #[derive(Debug)]
 pub struct Calls {
     pub desk: Vec<AtomicU64>,
     places: Mutex<HashMap<CallKey, usize>>,
     words: Vec<AtomicU64>,
-    /// By NAT endpoint, the server that answers from there.
+    /// The server that answers from each NAT endpoint, by the endpoint's id.
     pub answerers: Vec<u32>,
 }
 

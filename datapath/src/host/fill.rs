@@ -1,4 +1,4 @@
-//! Filling the tables: services, servers, pools, ways to clients.
+//! Filling the tables: services, servers, pools, next hops to clients.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
@@ -22,8 +22,9 @@ pub struct NewServer {
     pub port: u16,
     /// Tunnel: the outer source address, of the same family as `address`.
     pub outer_source: IpAddr,
-    /// Tunnel: the UDP port it ends at, and whether it has a checksum.
+    /// GUE: the tunnel's destination port.
     pub tunnel_port: u16,
+    /// GUE, GRE: whether the tunnel's header has a checksum.
     pub tunnel_checksum: bool,
     /// Translated: whether the server sees a local address.
     pub full_nat: bool,
@@ -42,7 +43,7 @@ pub fn words(address: IpAddr) -> [u64; 2] {
     }
 }
 
-/// A MAC address that says whose it is.
+/// A MAC address that ends with this number.
 #[must_use]
 pub fn mac(number: u16) -> [u8; 6] {
     let [a, b] = number.to_be_bytes();
@@ -54,8 +55,7 @@ fn sum([a, b]: [u64; 2]) -> u32 {
 }
 
 impl HostTables {
-    /// Adds a service without servers. Every service has a pool of its own, of at most 300 slots
-    /// for the rules and as many as the pool is given at first for the hashes.
+    /// Adds a service without servers; [`HostTables::set_pool`] gives it a pool.
     pub fn add_service(&mut self, address: IpAddr, port: u16, protocol: u8, flags: u8) -> u32 {
         let id = self.next[0];
         self.next[0] += 1;
@@ -71,7 +71,7 @@ impl HostTables {
             flags: flags | family | service_flag::PRESENT,
             ..Service::default()
         };
-        // The service with every port has the stretch of ids that has its own number.
+        // The endpoint of a service of every port has the range of ids with the service's number.
         let endpoint = if port == 0 { wide(id) } else { id };
         if port == 0 {
             self.settings.wide |= lookup::EVERY_PORT;
@@ -97,7 +97,8 @@ impl HostTables {
         placed.expect("the table of endpoints is large enough");
     }
 
-    /// Puts an endpoint for packets from a network, of this length, and by a device; 0 is any.
+    /// Adds an endpoint for packets from a network (address and prefix length; `None` is any) and
+    /// by an interface (0 is any).
     pub fn add_origin(
         &mut self,
         target: (IpAddr, u16),
@@ -130,7 +131,7 @@ impl HostTables {
         self.add_endpoint(target.0, 0, protocol, kind::ADDRESS, 1);
     }
 
-    /// Adds a server to a service; it takes nothing before it is in the pool.
+    /// Adds a server to a service; the server gets no connection before it is in the pool.
     pub fn add_server(&mut self, service: u32, server: &NewServer) -> u32 {
         let id = self.next[1];
         self.next[1] += 1;
@@ -162,7 +163,7 @@ impl HostTables {
             fate: fate::REUSED,
             ..Server::default()
         };
-        // What a server answers from has one endpoint, whoever shares it.
+        // Servers with the same address, port and protocol share one NAT endpoint.
         let answers = |other: &&Server| {
             other.has_way_back()
                 && (other.address, other.port) == (address, port)
@@ -207,14 +208,14 @@ impl HostTables {
         self.services[service as usize].protocol
     }
 
-    /// Gives a server thresholds, before it comes into a pool.
+    /// Gives a server thresholds; must come before [`HostTables::set_pool`].
     pub fn limit(&mut self, server: u32, upper: u32, lower: u32) {
         self.servers[server as usize].flags |= server_flag::LIMITED;
         let at = server as usize * standing::WORDS + standing::BOUNDS;
         self.standings[at].store(standing::bounds(upper, lower), Ordering::SeqCst);
     }
 
-    /// Lets a scheduler loose on these slots: servers and weights, in order.
+    /// Gives a service a pool of these slots (server and weight, in order) and a scheduler.
     pub fn set_pool(&mut self, service: u32, scheduler: u8, slots: &[(u32, u32)]) {
         let base = self.next[3];
         self.next[3] += POOL_HEAD + slots.len() as u32;
@@ -234,7 +235,7 @@ impl HostTables {
         self.services[service as usize].pool = pool.0;
     }
 
-    /// Adds a local address for full NAT, with as many ports from the first one on.
+    /// Adds a local address for full NAT, with this number of ports from the first one on.
     pub fn add_local(&mut self, address: IpAddr, first: u16, ports: u32) {
         let v6 = address.is_ipv6();
         let head = place_of_local(v6, 0) as usize;
@@ -246,7 +247,7 @@ impl HostTables {
         self.locals[head].count = number + 1;
     }
 
-    /// Prepares the way to clients in a network.
+    /// Prepares the hop to clients in a network.
     pub fn add_route(&mut self, network: IpAddr, prefix: u8, hop: u32, ways: Ways) {
         self.hops[hop as usize] = Hop { ways };
         match network {

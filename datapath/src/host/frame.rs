@@ -16,11 +16,11 @@ use crate::{call, crc, fragment, link, open, origin, peer, sctp};
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
 
-/// Which of the kernel's hooks a frame behaves as.
+/// The kernel's hook that a frame imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Xdp,
-    /// A socket buffer: a checksum takes a change of addresses, and then one of ports.
+    /// A socket buffer: a checksum is updated for the addresses first, then for the ports.
     Tc,
 }
 
@@ -30,15 +30,15 @@ pub struct HostFrame {
     bytes: Vec<u8>,
     start: usize,
     pub hook: Hook,
-    /// The interface it came by.
+    /// The index of the interface that the frame came by.
     pub interface: u32,
-    /// Bytes of payload a packet, if it stands for many (GSO).
+    /// Bytes of payload per packet, if the frame stands for many packets (GSO).
     pub segment: usize,
-    /// The transport checksum is left to the device (CHECKSUM_PARTIAL).
+    /// Whether the transport checksum is left to the device (CHECKSUM_PARTIAL).
     pub left_to_device: bool,
     /// A VLAN tag beside the bytes ([`Frame::beside`]).
     pub beside: u32,
-    /// What the kernel's own routes and neighbours say: IPv6 or not, address, way.
+    /// The kernel's own routes and neighbours: source, target, next hop.
     pub routes: Vec<([u64; 2], [u64; 2], Ways)>,
 }
 
@@ -76,7 +76,7 @@ impl Frame for HostFrame {
     fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
         let frame = &mut self.bytes[self.start..];
         let field = frame.get_mut(offset..offset.checked_add(N)?)?;
-        // SAFETY: N bytes, borrowed as ours as long as this lives.
+        // SAFETY: N bytes, mutably borrowed as long as the edit lives.
         Some(unsafe { Edit::new(field.as_mut_ptr()) })
     }
 
@@ -242,7 +242,7 @@ impl Frame for HostFrame {
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
         let mut sum = 0;
         for chunk in self.bytes().get(from..from + length)?.chunks(4) {
-            // RFC 1071, 4.1: an end that is no whole word counts as if followed by zeros.
+            // RFC 1071, 4.1: an incomplete last word is padded with zeros.
             let mut word = [0; 4];
             word[..chunk.len()].copy_from_slice(chunk);
             sum = checksum::add(sum, u32::from_le_bytes(word));

@@ -1,5 +1,5 @@
-//! The packet path's other side on the host: frames in a vector, tables in plain memory, and words
-//! to fill the tables with. For tests and simulations; the kernel has its own (`ebpf`).
+//! The packet path's shell on the host: frames in a vector, tables in plain memory, and functions
+//! that fill the tables. For tests and simulations; `ebpf` is the shell in the kernel.
 
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 #![allow(clippy::expect_used)]

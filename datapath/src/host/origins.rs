@@ -2,7 +2,7 @@
 
 use crate::entry::{NONE, OriginKey};
 
-/// The endpoint whose prefix is the longest that this key has, or [`NONE`].
+/// The endpoint with the longest prefix of this key's source, or [`NONE`].
 pub fn longest(origins: &[(OriginKey, u32, u32)], key: &OriginKey) -> u32 {
     let bits = |address: [u64; 2]| {
         let [high, low] = address.map(|word| u128::from(u64::from_be(word)));

@@ -12,7 +12,7 @@ use crate::translation::{Translation, Tuple};
 use super::{HostTables, HostWords};
 
 impl HostTables {
-    /// The tables at this moment. A tick is a second.
+    /// The tables as a sweep sees them at this moment. A tick is a second.
     #[must_use]
     pub fn view<'a>(
         &'a self,
@@ -29,7 +29,7 @@ impl HostTables {
         }
     }
 
-    /// Goes once over everything.
+    /// Sweeps all tables once.
     pub fn sweep(
         &self,
         memory: &mut Memory,

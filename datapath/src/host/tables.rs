@@ -1,4 +1,4 @@
-//! The tables in plain memory. Safe to use from many threads, as the kernel's are.
+//! The tables in plain memory, safe to use from many threads like the kernel's.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -22,13 +22,13 @@ use crate::{addressed, call, origin, region, sctp, template, track, walk};
 use super::words::word_at;
 use super::{Calls, HostFrame, HostWords, origins};
 
-/// The longest frame that the kernel's side sets aside (`ebpf/src/shell/maps.rs`).
+/// The longest frame that the kernel's shell holds back (`ebpf/src/shell/maps.rs`), in bytes.
 pub const HELD_BYTES: usize = 2040;
 
-/// How large the tables are.
+/// The sizes of the tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Buckets, each a power of two.
+    /// The number of buckets of each table of endpoints, and of flows: powers of two.
     pub endpoints: usize,
     pub flows: usize,
     pub services: usize,
@@ -50,7 +50,7 @@ impl Default for Sizes {
     }
 }
 
-/// All tables. Public: a test may look at anything, and put anything there.
+/// All tables. The fields are public, so that a test can read and write anything.
 #[derive(Debug)]
 pub struct HostTables {
     pub shape: Shape,
@@ -60,20 +60,20 @@ pub struct HostTables {
     pub endpoints6: Vec<Bucket6>,
     pub services: Vec<Service>,
     pub wide_services: Vec<u32>,
-    /// What packets from somewhere are found by, bits of prefix, endpoint.
+    /// Endpoints that also match the source: key, prefix length of the source, id.
     pub origins: Vec<(OriginKey, u32, u32)>,
     pub servers: Vec<Server>,
     pub pools: Vec<AtomicU64>,
     pub counts: Vec<AtomicU64>,
-    /// [`standing::WORDS`] a server.
+    /// [`standing::WORDS`] words per server.
     pub standings: Vec<AtomicU64>,
-    /// [`locality::WORDS`] a target, in the order in which they came.
+    /// [`locality::WORDS`] words per target, in the order of `targets`.
     pub localities: Vec<AtomicU64>,
     pub targets: Mutex<Vec<LocalityKey>>,
     pub peers: HashMap<PeerKey, [u64; 2]>,
-    /// What [`Tables::random`] is drawn from.
+    /// The state of [`Tables::random`].
     pub dice: AtomicU64,
-    /// Eight words a bucket.
+    /// Eight words per bucket.
     pub flows4: Vec<AtomicU64>,
     pub flows6: Vec<AtomicU64>,
     /// [`crate::region`].
@@ -89,7 +89,7 @@ pub struct HostTables {
     pub traffic: Mutex<Vec<Traffic>>,
     pub counters: Vec<AtomicU64>,
     pub allowance: [AtomicU64; 1],
-    /// Where the words of each tuple's translation are: [`word::WORDS`] each.
+    /// The index of each tuple's translation, of [`word::WORDS`] words each.
     pub translated: Mutex<HashMap<Tuple, usize>>,
     pub translations: Vec<AtomicU64>,
     pub locals: Vec<Local>,
@@ -99,7 +99,7 @@ pub struct HostTables {
     pub(super) next: [u32; 4],
 }
 
-/// Targets that [`HostTables`] has room for; one more replaces the first.
+/// The limit of targets (lblc, lblcr); one more replaces the first.
 const TARGETS: usize = 32;
 
 fn zeros(count: usize) -> Vec<AtomicU64> {
@@ -163,7 +163,7 @@ impl HostTables {
         }
     }
 
-    /// What becomes of a frame, to the end and counted, as the kernel's shell does it.
+    /// The final verdict for a frame, which is counted, as in the kernel's shell.
     pub fn run(&self, frame: &mut HostFrame) -> Verdict {
         let mut word = walk::run(frame, &self);
         if word == Word::HOLD && frame.bytes().len() > HELD_BYTES {

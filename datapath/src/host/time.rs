@@ -1,4 +1,4 @@
-//! Time passes by making everything in the tables older.
+//! Makes time pass by making all entries older.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
@@ -10,8 +10,8 @@ use crate::translation::{Translation, Tuple, word};
 use super::HostTables;
 
 impl HostTables {
-    /// Lets time pass: everything is older by this, while the clock stays where it is. So it can
-    /// be done to the kernel's tables, whose clock is the kernel's own.
+    /// Makes all entries older by `ticks`; the clock stays where it is. The kernel's tables can be
+    /// aged in the same way, although the kernel's clock cannot be set.
     pub fn age(&self, ticks: u32) {
         age_flows::<Narrow>(&self.flows4, ticks);
         age_flows::<Wide>(&self.flows6, ticks);
