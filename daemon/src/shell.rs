@@ -245,11 +245,11 @@ impl Shell {
 
     /// Says no to a change that could not be written down.
     fn keep_room(&mut self, change: &Change) -> Result<(), Refusal> {
-        let left = self.director.memory_of_left();
-        if !self.keeper.has_room(change, left) {
+        let orphans = self.director.memory_of_orphans();
+        if !self.keeper.has_room(change, orphans) {
             self.remember_all();
         }
-        self.keeper.refusal(change, left).map_or(Ok(()), Err)
+        self.keeper.refusal(change, orphans).map_or(Ok(()), Err)
     }
 
     /// Looks whether the devices are as they shall be: nobody tells of a program that somebody took

@@ -13,8 +13,8 @@ use shunt_model::mark::MarkRule;
 use shunt_model::{Server, Service, ServiceKey};
 
 use super::ids::{self, NatKey};
-use super::left::At;
 use super::marks::Place;
+use super::orphans::At;
 use super::{Director, Write, entries};
 
 /// How many endpoints there are, of IPv4 and of IPv6.

@@ -12,8 +12,8 @@ use shunt_datapath::entry::{self, endpoint_word, kind};
 use shunt_model::mark::{MarkRule, Ports};
 use shunt_model::{Origin, ServiceKey};
 
-use super::left::{At, Endpoints};
 use super::origins::{self, Origins, Places};
+use super::orphans::{At, Endpoints};
 use super::{Director, Write};
 use crate::table::Applied;
 
@@ -25,7 +25,7 @@ impl Director {
     pub(super) fn renew_marks(&mut self) {
         let (mut wanted, ruled, origins) = self.wanted_marks();
         let before = std::mem::take(&mut self.marked);
-        self.keep_left(&before, &ruled, &mut wanted);
+        self.keep_orphans(&before, &ruled, &mut wanted);
         self.marked.clone_from(&wanted);
         for ((address, word), id) in &wanted {
             if before.get(&(*address, *word)) != Some(id) {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     /// A mark's service with two ports, of which the rule for the second is deleted.
-    fn one_left() -> Director {
+    fn one_orphan() -> Director {
         let mut director = director(SMALL);
         for rule in rules("tcp/192.0.2.1:80,443") {
             change(&mut director, rule);
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn connections_of_a_deleted_rule_are_found_as_long_as_there_are_any() {
-        let mut director = one_left();
+        let mut director = one_orphan();
         let left = entry::wide(0) | 443 | entry::LEFT;
         assert_eq!(said(&mut director, 443), [Some(left)]);
         for _ in 0..3 {
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn what_a_deleted_rule_left_gives_way_to_who_comes_there() {
         for text in ["tcp/192.0.2.1:443", "tcp/192.0.2.1:0"] {
-            let mut director = one_left();
+            let mut director = one_orphan();
             said(&mut director, 443);
             let service = Service {
                 key: text.parse().unwrap(),

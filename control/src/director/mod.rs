@@ -13,12 +13,12 @@ mod entries;
 pub mod fate;
 mod hops;
 mod ids;
-mod left;
 mod locals;
 mod marks;
 mod names;
 mod numbers;
 pub mod origins;
+mod orphans;
 mod peers;
 mod pools;
 mod reach;
@@ -115,9 +115,9 @@ pub struct Director {
     marked: BTreeMap<(IpAddr, u32), u32>,
     /// Those of them that no rule leads to any more, and how many looks at the flows saw none of
     /// their connections.
-    left: BTreeMap<left::At, u8>,
+    orphans: BTreeMap<orphans::At, u8>,
     /// There were such endpoints: what is remembered of them is renewed.
-    remembers_left: bool,
+    records_orphans: bool,
     /// Deleted services that hide one of every port, and how many looks at the flows saw it so.
     hiding: BTreeMap<ServiceKey, u8>,
     /// Masqueraded servers that are the director itself, those that are gone included.
@@ -165,8 +165,8 @@ impl Director {
             written: BTreeMap::new(),
             placed: admit::Placed::default(),
             marked: BTreeMap::new(),
-            left: BTreeMap::new(),
-            remembers_left: false,
+            orphans: BTreeMap::new(),
+            records_orphans: false,
             hiding: BTreeMap::new(),
             here: BTreeSet::new(),
             origins: origins::Origins::new(),
@@ -316,7 +316,7 @@ impl Director {
             Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
             Applied::LocalsChanged { family } => self.renew_locals(*family),
         }
-        let may_cover = matches!(applied, Applied::ServiceAdded { .. }) && !self.left.is_empty();
+        let may_cover = matches!(applied, Applied::ServiceAdded { .. }) && !self.orphans.is_empty();
         if may_cover || marks::are_touched(applied) {
             self.renew_marks();
         }
@@ -391,7 +391,7 @@ impl Director {
     /// was deleted may be given away again.
     pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
         self.uncover();
-        self.forget_left(used_services);
+        self.forget_orphans(used_services);
         let freed = self.ids.release(used_services, used_servers);
         if freed.is_empty() {
             return;

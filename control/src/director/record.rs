@@ -43,7 +43,7 @@ pub enum Record {
     Client(IpAddr, Option<u32>),
     /// All endpoints of deleted rules that have connections: address, word and id.
     #[serde(rename = "left/1")]
-    Left(Vec<(IpAddr, u32, u32)>),
+    Orphans(Vec<(IpAddr, u32, u32)>),
 }
 
 impl Memory {
@@ -89,7 +89,7 @@ impl Memory {
         lines.extend(hops.map(|(gateway, at)| vec![Record::Hop(*gateway, Some(*at))]));
         let clients = self.clients.iter();
         lines.extend(clients.map(|(client, number)| vec![Record::Client(*client, Some(*number))]));
-        lines.push(vec![Record::Left(self.left.clone())]);
+        lines.push(vec![Record::Orphans(self.orphans.clone())]);
         lines
     }
 
@@ -208,7 +208,7 @@ impl Recollection {
             Record::Hop(gateway, None) => drop(memory.hops.remove(&gateway)),
             Record::Client(client, Some(number)) => drop(memory.clients.insert(client, number)),
             Record::Client(client, None) => drop(memory.clients.remove(&client)),
-            Record::Left(left) => memory.left = left,
+            Record::Orphans(orphans) => memory.orphans = orphans,
         }
         Ok(())
     }

@@ -37,8 +37,8 @@ pub struct Memory {
     #[serde(default)]
     pub clients: BTreeMap<IpAddr, u32>,
     /// Endpoints of deleted rules that have connections: address, word and id.
-    #[serde(default)]
-    pub left: Vec<(IpAddr, u32, u32)>,
+    #[serde(default, rename = "left")]
+    pub orphans: Vec<(IpAddr, u32, u32)>,
     /// Ids that stand in the packet path while nobody remembers whose they are.
     #[serde(skip)]
     pub nobodys: Nobodys,
@@ -74,8 +74,8 @@ pub struct Step {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clients: Vec<(IpAddr, Option<u32>)>,
     /// All of them, if any were others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left: Option<Vec<(IpAddr, u32, u32)>>,
+    #[serde(rename = "left", skip_serializing_if = "Option::is_none")]
+    orphans: Option<Vec<(IpAddr, u32, u32)>>,
 }
 
 impl Step {
@@ -90,9 +90,9 @@ impl Step {
     }
 
     /// With the endpoints of deleted rules, where there are or were any.
-    pub(super) fn with_left(mut self, director: &Director) -> Self {
-        let is_new = director.remembers_left;
-        self.left = is_new.then(|| director.left_endpoints());
+    pub(super) fn with_orphans(mut self, director: &Director) -> Self {
+        let is_new = director.records_orphans;
+        self.orphans = is_new.then(|| director.orphaned_endpoints());
         self
     }
 
@@ -129,7 +129,7 @@ impl Step {
         records.extend(hops.map(|(gateway, numbered)| Record::Hop(gateway, numbered)));
         let clients = self.clients.into_iter();
         records.extend(clients.map(|(client, number)| Record::Client(client, number)));
-        records.extend(self.left.map(Record::Left));
+        records.extend(self.orphans.map(Record::Orphans));
         records
     }
 }
@@ -170,7 +170,7 @@ impl Director {
             endpoints: self.ids.endpoints.clone(),
             hops: self.hops.numbered(),
             clients: self.hops.clients().clone(),
-            left: self.left_endpoints(),
+            orphans: self.orphaned_endpoints(),
             nobodys: Nobodys::default(),
         }
     }
@@ -205,7 +205,7 @@ impl Director {
         if let Applied::ServiceAdded { key } = applied {
             self.told_places(&mut step, key);
         }
-        Some(step.with_left(self))
+        Some(step.with_orphans(self))
     }
 
     /// Puts the places of a mark's service into a step, if it has any.
@@ -246,7 +246,7 @@ impl Director {
             endpoints: freed.nat.iter().map(|key| (*key, None)).collect(),
             ..Step::default()
         }
-        .with_left(self)
+        .with_orphans(self)
     }
 
     /// Goes on where an earlier daemon stood. `pool` says which pool the packet path uses for a
@@ -288,8 +288,8 @@ impl Director {
         }
         director.resume_ghosts();
         director.resume_endpoints();
-        let left = memory.left.into_iter();
-        director.marked = left
+        let orphans = memory.orphans.into_iter();
+        director.marked = orphans
             .map(|(address, word, id)| ((address, word), id))
             .collect();
         director.renew_marks();

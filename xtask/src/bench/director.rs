@@ -177,7 +177,7 @@ impl Director {
             endpoints: BTreeMap::new(),
             hops: BTreeMap::new(),
             clients: BTreeMap::new(),
-            left: Vec::new(),
+            orphans: Vec::new(),
             ..Memory::default()
         };
         let (table, clock) = (Table::default(), Clock { tick_ns });

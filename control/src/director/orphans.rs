@@ -23,13 +23,13 @@ const LOOKS: u8 = 2;
 impl Director {
     /// Adds to the wanted endpoints those of `before` that no rule leads to any more, where there
     /// may be connections. `ruled` are the places that rules lead to, whoever may ask there.
-    pub(super) fn keep_left(
+    pub(super) fn keep_orphans(
         &mut self,
         before: &Endpoints,
         ruled: &BTreeSet<At>,
         wanted: &mut Endpoints,
     ) {
-        let looks = std::mem::take(&mut self.left);
+        let looks = std::mem::take(&mut self.orphans);
         for (at, id) in before {
             let (address, word) = *at;
             let is_place = word >> 24 == u32::from(kind::SERVICE) && self.ids.has_place(*id);
@@ -39,9 +39,9 @@ impl Director {
             wanted.insert(*at, id | LEFT);
             let of_address = endpoint_word(0, (word >> 16) as u8, kind::ADDRESS);
             wanted.insert((address, of_address), 1);
-            self.left
+            self.orphans
                 .insert(*at, looks.get(at).copied().unwrap_or_default());
-            self.remembers_left = true;
+            self.records_orphans = true;
         }
     }
 
@@ -66,9 +66,9 @@ impl Director {
     }
 
     /// A look at the flows found these services, and these places of marks, in use.
-    pub(super) fn forget_left(&mut self, used: &BTreeSet<u32>) {
+    pub(super) fn forget_orphans(&mut self, used: &BTreeSet<u32>) {
         let mut gone = Vec::new();
-        for (at, looks) in &mut self.left {
+        for (at, looks) in &mut self.orphans {
             let id = self.marked.get(at).copied().unwrap_or_default();
             *looks = match used.contains(&entry::with_port(id & !LEFT, 0)) {
                 true => 0,
@@ -80,27 +80,27 @@ impl Director {
         }
         for at in &gone {
             let (address, word) = *at;
-            self.left.remove(at);
+            self.orphans.remove(at);
             self.marked.remove(at);
             self.write(Write::EndpointRemove { address, word });
         }
         if !gone.is_empty() {
             self.renew_marks();
-            let step = Step::default().with_left(self);
+            let step = Step::default().with_orphans(self);
             self.outputs.push_back(Output::Remember(step));
         }
     }
 
     /// How many there are: each adds to what a change writes down.
     #[must_use]
-    pub fn memory_of_left(&self) -> usize {
-        self.left.len() + self.marked.len()
+    pub fn memory_of_orphans(&self) -> usize {
+        self.orphans.len() + self.marked.len()
     }
 
     /// Those that are there, for the daemon that comes after.
-    pub(super) fn left_endpoints(&self) -> Vec<(IpAddr, u32, u32)> {
+    pub(super) fn orphaned_endpoints(&self) -> Vec<(IpAddr, u32, u32)> {
         let id = |at: &At| self.marked.get(at).copied().unwrap_or_default();
-        let left = self.left.keys();
-        left.map(|at| (at.0, at.1, id(at) & !LEFT)).collect()
+        let orphans = self.orphans.keys();
+        orphans.map(|at| (at.0, at.1, id(at) & !LEFT)).collect()
     }
 }
