@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use shunt_control::director::{Memory, Recollection};
+use shunt_control::director::{Recollection, Snapshot};
 use shunt_control::table::{Limits, Table};
 use shunt_model::{Counters, ServiceKey};
 use tracing::warn;
@@ -43,7 +43,7 @@ pub const SLACK: u64 = 1 << 20;
 /// Everything that survives a daemon.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
-    pub memory: Memory,
+    pub memory: Snapshot,
     /// What deleted servers carried, which their service goes on counting.
     pub retired: BTreeMap<ServiceKey, Counters>,
     /// Endpoints that stand in the packet path since a record about them was lost.
@@ -93,7 +93,7 @@ pub fn read(text: &[u8]) -> Told {
         }
     }
     told.torn = lines.torn();
-    told.saved.memory = recollection.memory();
+    told.saved.memory = recollection.snapshot();
     told
 }
 

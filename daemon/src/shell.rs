@@ -235,7 +235,7 @@ impl Shell {
     /// Writes down everything at once: at the start, and after a step could not be added.
     fn remember_all(&mut self) {
         let saved = Saved {
-            memory: self.director.memory(),
+            memory: self.director.snapshot(),
             retired: self.retired.all().clone(),
             unclaimed: self.unclaimed.kept(),
             path: Some(self.object.made.clone()),
@@ -245,7 +245,7 @@ impl Shell {
 
     /// Says no to a change that could not be written down.
     fn keep_room(&mut self, change: &Change) -> Result<(), Refusal> {
-        let orphans = self.director.memory_of_orphans();
+        let orphans = self.director.count_orphans();
         if !self.keeper.has_room(change, orphans) {
             self.remember_all();
         }

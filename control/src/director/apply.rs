@@ -521,8 +521,8 @@ mod tests {
         assert_eq!(edited.0, added.0);
         assert_eq!(edited.1 + 1, added.1);
         assert_eq!(deleted, edited);
-        let memory = director.memory();
-        assert_eq!(memory.services[&KEY].ids.epoch, added.1);
+        let snapshot = director.snapshot();
+        assert_eq!(snapshot.services[&KEY].ids.epoch, added.1);
     }
 
     #[test]
@@ -576,7 +576,7 @@ mod tests {
         }));
         assert_eq!(fate(&set), None, "nothing is different for it");
 
-        let changes = director.memory().changes;
+        let changes = director.snapshot().changes;
         assert!(changes.contains(&Change::Set { setting }), "{changes:?}");
     }
 }

@@ -11,11 +11,11 @@ use super::addresses::Addresses;
 use super::entries;
 use super::marks::Place;
 use super::numbers::Numbers;
-use super::remember::Nobodys;
 pub use super::sizes::Sizes;
 pub use super::slots::{
     Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
 };
+use super::snapshot::Nobodys;
 
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,9 +23,9 @@ mod peers;
 mod pools;
 mod reach;
 mod record;
-mod remember;
 mod sizes;
 mod slots;
+mod snapshot;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -49,7 +49,7 @@ pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use names::Names;
 pub use record::{Recollection, Record};
-pub use remember::{Memory, Nobodys, Step};
+pub use snapshot::{Nobodys, Snapshot, Step};
 pub use write::Write;
 
 /// What the caller must do.

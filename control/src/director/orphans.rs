@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use shunt_datapath::entry::{self, LEFT, endpoint_word, kind};
 use shunt_model::{Protocol, ServiceKey};
 
-use super::remember::Step;
+use super::snapshot::Step;
 use super::{Director, Output, Write};
 
 /// An address, and the word of an endpoint of it.
@@ -93,7 +93,7 @@ impl Director {
 
     /// How many there are: each adds to what a change writes down.
     #[must_use]
-    pub fn memory_of_orphans(&self) -> usize {
+    pub fn count_orphans(&self) -> usize {
         self.orphans.len() + self.marked.len()
     }
 

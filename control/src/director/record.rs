@@ -14,7 +14,7 @@ use shunt_model::{ServerAddress, ServiceKey};
 use super::hops::Numbered;
 use super::ids::{NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::marks::Place;
-use super::remember::{Memory, changes};
+use super::snapshot::{Snapshot, changes};
 use crate::network::routes::Gateway;
 use crate::table::Table;
 
@@ -46,7 +46,7 @@ pub enum Record {
     Orphans(Vec<(IpAddr, u32, u32)>),
 }
 
-impl Memory {
+impl Snapshot {
     /// All of it, in lines: what stands in one line makes sense only together.
     #[must_use]
     pub fn lines(&self) -> Vec<Vec<Record>> {
@@ -162,11 +162,11 @@ fn of_service(key: ServiceKey, slot: &ServiceSlot) -> Vec<Record> {
     records
 }
 
-/// A memory that takes in record after record.
+/// A snapshot that takes in record after record.
 #[derive(Debug)]
 pub struct Recollection {
     table: Table,
-    memory: Memory,
+    snapshot: Snapshot,
 }
 
 impl Recollection {
@@ -175,40 +175,40 @@ impl Recollection {
     pub fn new(table: Table) -> Self {
         Self {
             table,
-            memory: Memory::default(),
+            snapshot: Snapshot::default(),
         }
     }
 
     /// Takes in a record. A refusal leaves everything as it was, and says why.
     pub fn take(&mut self, record: Record) -> Result<(), String> {
-        let memory = &mut self.memory;
+        let snapshot = &mut self.snapshot;
         match record {
             Record::Change(change) => return self.change(&change),
             Record::Service(key, Some(ids)) => {
-                let slot = memory.services.entry(key);
+                let slot = snapshot.services.entry(key);
                 slot.or_insert_with(|| ServiceSlot::new(ids)).ids = ids;
             }
-            Record::Service(key, None) => drop(memory.services.remove(&key)),
+            Record::Service(key, None) => drop(snapshot.services.remove(&key)),
             Record::Places(key, places) => {
-                if let Some(slot) = memory.services.get_mut(&key) {
+                if let Some(slot) = snapshot.services.get_mut(&key) {
                     slot.places = places.into_iter().collect();
                 }
             }
             Record::Server(key, at, slot) => {
-                if let Some(service) = memory.services.get_mut(&key) {
+                if let Some(service) = snapshot.services.get_mut(&key) {
                     match slot {
                         Some(slot) => drop(service.servers.insert(at, slot)),
                         None => drop(service.servers.remove(&at)),
                     }
                 }
             }
-            Record::Endpoint(key, Some(id)) => drop(memory.endpoints.insert(key, id)),
-            Record::Endpoint(key, None) => drop(memory.endpoints.remove(&key)),
-            Record::Hop(gateway, Some(at)) => drop(memory.hops.insert(gateway, at)),
-            Record::Hop(gateway, None) => drop(memory.hops.remove(&gateway)),
-            Record::Client(client, Some(number)) => drop(memory.clients.insert(client, number)),
-            Record::Client(client, None) => drop(memory.clients.remove(&client)),
-            Record::Orphans(orphans) => memory.orphans = orphans,
+            Record::Endpoint(key, Some(id)) => drop(snapshot.endpoints.insert(key, id)),
+            Record::Endpoint(key, None) => drop(snapshot.endpoints.remove(&key)),
+            Record::Hop(gateway, Some(at)) => drop(snapshot.hops.insert(gateway, at)),
+            Record::Hop(gateway, None) => drop(snapshot.hops.remove(&gateway)),
+            Record::Client(client, Some(number)) => drop(snapshot.clients.insert(client, number)),
+            Record::Client(client, None) => drop(snapshot.clients.remove(&client)),
+            Record::Orphans(orphans) => snapshot.orphans = orphans,
         }
         Ok(())
     }
@@ -244,10 +244,13 @@ impl Recollection {
 
     /// All that was taken in, in its shortest form.
     #[must_use]
-    pub fn memory(self) -> Memory {
-        let Self { table, mut memory } = self;
-        memory.changes = changes(&table);
-        for (key, slot) in &mut memory.services {
+    pub fn snapshot(self) -> Snapshot {
+        let Self {
+            table,
+            mut snapshot,
+        } = self;
+        snapshot.changes = changes(&table);
+        for (key, slot) in &mut snapshot.services {
             let entry = table.service(key);
             slot.present = entry.is_some();
             let servers: BTreeSet<ServerAddress> = entry
@@ -258,6 +261,6 @@ impl Recollection {
                 server.present = servers.contains(at);
             }
         }
-        memory
+        snapshot
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::Value;
-use shunt_control::director::{self, Memory, Step};
+use shunt_control::director::{self, Snapshot, Step};
 use shunt_model::{Counters, ServiceKey};
 
 use crate::kernel::object::Made;
@@ -55,7 +55,7 @@ fn of_value(value: Value) -> Result<Record, String> {
 /// Lines without names of records: first a whole memory, then steps.
 fn of_older(value: Value) -> Vec<Result<Record, String>> {
     let records = if value.get("changes").is_some() {
-        serde_json::from_value(value).map(|memory: Memory| memory.records())
+        serde_json::from_value(value).map(|snapshot: Snapshot| snapshot.records())
     } else if value.is_object() {
         serde_json::from_value(value).map(Step::records)
     } else {

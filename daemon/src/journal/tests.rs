@@ -157,12 +157,12 @@ fn begun(director: &Director) -> Vec<u8> {
 
 fn saved(director: &Director) -> Saved {
     Saved {
-        memory: director.memory(),
+        memory: director.snapshot(),
         ..Saved::default()
     }
 }
 
-fn resumed(memory: Memory) -> Director {
+fn resumed(memory: Snapshot) -> Director {
     let pool = |_| PoolWord(0);
     Director::resume(memory, table(), SIZES, CLOCK, &Empty, pool, Instant::now()).unwrap()
 }
@@ -202,15 +202,15 @@ proptest! {
         let mut director = director();
         let mut text = begun(&director);
         // The memory after each record, and where the record ends.
-        let mut answered = vec![(text.len(), director.memory())];
+        let mut answered = vec![(text.len(), director.snapshot())];
         for event in &events {
             let steps = happen(&mut director, event);
             prop_assert!(steps.len() <= 1, "{steps:?}");
             for step in steps {
                 text.extend(line::of(&step).unwrap());
-                answered.push((text.len(), director.memory()));
+                answered.push((text.len(), director.snapshot()));
             }
-            prop_assert_eq!(&answered.last().unwrap().1, &director.memory(), "not remembered");
+            prop_assert_eq!(&answered.last().unwrap().1, &director.snapshot(), "not remembered");
         }
         let first = answered[0].0;
         let mut places: Vec<usize> = answered.iter().map(|(end, _)| *end).collect();
@@ -221,7 +221,7 @@ proptest! {
             prop_assert_eq!((told.torn, told.faults), (cut - end, Vec::new()));
             let memory = told.saved.memory;
             prop_assert_eq!(&memory, wanted);
-            prop_assert_eq!(&resumed(memory).memory(), wanted);
+            prop_assert_eq!(&resumed(memory).snapshot(), wanted);
         }
     }
 
@@ -250,10 +250,10 @@ proptest! {
         }
         // What is not of the damaged line is there: services of other lines are.
         let kept = told.saved.memory.changes.len();
-        let all = director.memory().changes.len();
+        let all = director.snapshot().changes.len();
         let of_service = 1 + 4;
         prop_assert!(kept + of_service >= all, "{kept} of {all} changes in {lines} lines");
-        let memory = resumed(told.saved.memory.clone()).memory();
+        let memory = resumed(told.saved.memory.clone()).snapshot();
         prop_assert_eq!(memory.changes, told.saved.memory.changes);
     }
 
@@ -322,7 +322,7 @@ fn garbage_and_records_of_a_later_version_cost_themselves_alone() {
         between.extend(&text);
         between.extend(line);
         let told = read(&between);
-        assert_eq!(told.saved.memory, director.memory());
+        assert_eq!(told.saved.memory, director.snapshot());
         assert_eq!(told.faults.len(), 2 * faults, "{:?}", told.faults);
     }
     let told = read(&[&text[..], &line::with_checksum(later)].concat());
@@ -354,7 +354,7 @@ fn a_journal_of_the_first_format_is_read_to_its_end() {
         ]
     );
     let memory = told.saved.memory.clone();
-    assert_eq!(resumed(memory.clone()).memory(), memory);
+    assert_eq!(resumed(memory.clone()).snapshot(), memory);
     assert!(memory.services.values().all(|slot| slot.ids.id != 0));
 }
 
@@ -398,7 +398,7 @@ fn a_journal_is_packed_while_steps_go_on_and_stays_short() {
     let memory = told.saved.memory;
     assert_eq!(
         (told.torn, told.faults.len(), memory),
-        (0, 0, director.memory())
+        (0, 0, director.snapshot())
     );
     let mode = fs::metadata(folder.journal()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

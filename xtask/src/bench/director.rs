@@ -12,7 +12,7 @@ use aya::Ebpf;
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Map, MapData};
 use aya::programs::{ProgramFd, Xdp};
-use shunt_control::director::{Clock, Director as Mind, Memory, Output, Sizes, Write};
+use shunt_control::director::{Clock, Director as Mind, Output, Sizes, Snapshot, Write};
 use shunt_control::network::neighbours::State;
 use shunt_control::network::routes::{Entry as RouteEntry, Kind, Path, Prefix};
 use shunt_control::network::{Address, Input, Link, Neighbour};
@@ -171,18 +171,18 @@ impl Director {
         let mut tables = Tables::of(made, |name| take(&ebpf, name))?;
         let now = Instant::now();
         // All at once, as from the notes of an earlier daemon: each pool is compiled once.
-        let memory = Memory {
+        let snapshot = Snapshot {
             changes: changes(method, farm),
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             hops: BTreeMap::new(),
             clients: BTreeMap::new(),
             orphans: Vec::new(),
-            ..Memory::default()
+            ..Snapshot::default()
         };
         let (table, clock) = (Table::default(), Clock { tick_ns });
         let nowhere = |_| PoolWord(0);
-        let mut mind = Mind::resume(memory, table, sizes, clock, &tables, nowhere, now)?;
+        let mut mind = Mind::resume(snapshot, table, sizes, clock, &tables, nowhere, now)?;
         for event in network(interface, farm.servers) {
             mind.network_event(event, now);
         }

@@ -154,7 +154,7 @@ impl Desk {
     /// What is remembered can be read, says the same, and can be resumed.
     fn look(&self) -> Result<()> {
         let saved = Saved {
-            memory: self.director.memory(),
+            memory: self.director.snapshot(),
             ..Saved::default()
         };
         let told = journal::read(&saved.text()?);
@@ -162,7 +162,7 @@ impl Desk {
         ensure!(told.saved.memory == saved.memory, "remembered otherwise");
         let resumed = resumed(told.saved)?;
         ensure!(
-            resumed.memory().changes == saved.memory.changes,
+            resumed.snapshot().changes == saved.memory.changes,
             "resumed otherwise"
         );
         Ok(())

@@ -61,7 +61,7 @@ fn whole(random: &mut Random) -> Result<Vec<u8>> {
         api::settle(&mut director);
     }
     let saved = Saved {
-        memory: director.memory(),
+        memory: director.snapshot(),
         ..Saved::default()
     };
     let mut text = saved.text()?;

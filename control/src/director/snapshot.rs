@@ -23,7 +23,7 @@ use crate::table::{Applied, Table};
 
 /// All of it, as plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct Snapshot {
     /// The changes that make the table from nothing, in order.
     pub changes: Vec<Change>,
     #[serde(with = "ids::pairs")]
@@ -53,7 +53,7 @@ pub struct Nobodys {
     pub endpoints: Vec<u32>,
 }
 
-/// What one change, or what follows from flows and networks, adds to a memory: a change of the
+/// What one change, or what follows from flows and networks, adds to a snapshot: a change of the
 /// table, and for each id that is different what it is from here on, `None` if it is nobody's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -104,8 +104,8 @@ impl Step {
     }
 }
 
-impl Memory {
-    /// The records that say the same, in order: a journal may begin with a memory.
+impl Snapshot {
+    /// The records that say the same, in order: a journal may begin with a snapshot.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         self.lines().into_iter().flatten().collect()
@@ -163,8 +163,8 @@ pub(super) fn changes(table: &Table) -> Vec<Change> {
 impl Director {
     /// All that has to be written down.
     #[must_use]
-    pub fn memory(&self) -> Memory {
-        Memory {
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
             changes: changes(&self.table),
             services: self.ids.services.clone(),
             endpoints: self.ids.endpoints.clone(),
@@ -175,7 +175,7 @@ impl Director {
         }
     }
 
-    /// What a change adds to the memory; `None` if nothing.
+    /// What a change adds to the snapshot; `None` if nothing.
     pub(super) fn step(&self, change: &Change, applied: &Applied) -> Option<Step> {
         let mut step = Step {
             change: Some(change.clone()),
@@ -233,7 +233,7 @@ impl Director {
         }
     }
 
-    /// What giving ids back adds to the memory.
+    /// What giving ids back adds to the snapshot.
     pub(super) fn given_back(&self, freed: &Freed) -> Step {
         let server = |(key, at): &(ServiceKey, ServerAddress)| {
             let service = self.ids.services.get(key);
@@ -252,7 +252,7 @@ impl Director {
     /// Goes on where an earlier daemon stood. `pool` says which pool the packet path uses for a
     /// service. Whatever in the packet path differs is written again, the rest left as it is.
     pub fn resume(
-        mut memory: Memory,
+        mut snapshot: Snapshot,
         table: Table,
         sizes: Sizes,
         clock: Clock,
@@ -262,14 +262,14 @@ impl Director {
     ) -> Result<Self, Refusal> {
         // Settings of an empty table would stop masquerading for a moment.
         let mut director = Self::silent(table, sizes, clock, now);
-        for change in &memory.changes {
+        for change in &snapshot.changes {
             let applied = director.table.apply(change)?;
             director.follow_targets(&applied);
         }
-        memory.fit(sizes);
-        director.reserve(&memory, &pool);
-        director.ids.restore(memory.services, memory.endpoints);
-        director.hops.restore(memory.hops, memory.clients);
+        snapshot.fit(sizes);
+        director.reserve(&snapshot, &pool);
+        director.ids.restore(snapshot.services, snapshot.endpoints);
+        director.hops.restore(snapshot.hops, snapshot.clients);
         for id in director.names().servers.into_keys() {
             if let Some(entry) = running.server(id) {
                 director.written.insert(id, entry);
@@ -288,7 +288,7 @@ impl Director {
         }
         director.resume_ghosts();
         director.resume_endpoints();
-        let orphans = memory.orphans.into_iter();
+        let orphans = snapshot.orphans.into_iter();
         director.marked = orphans
             .map(|(address, word, id)| ((address, word), id))
             .collect();
@@ -303,14 +303,14 @@ impl Director {
     }
 
     /// Takes out of use what stands in the packet path and is nobody's.
-    fn reserve(&mut self, memory: &Memory, pool: &impl Fn(u32) -> PoolWord) {
-        let known = memory.services.values().map(|slot| slot.ids.id);
+    fn reserve(&mut self, snapshot: &Snapshot, pool: &impl Fn(u32) -> PoolWord) {
+        let known = snapshot.services.values().map(|slot| slot.ids.id);
         let known: BTreeSet<u32> = known.collect();
-        let nobodys = memory.nobodys.services.iter();
+        let nobodys = snapshot.nobodys.services.iter();
         for id in nobodys.filter(|id| !known.contains(id)) {
             self.pools.reserve(pool(*id));
         }
-        self.ids.reserve(&memory.nobodys);
+        self.ids.reserve(&snapshot.nobodys);
     }
 
     fn resume_service(
@@ -520,9 +520,9 @@ mod tests {
         assert_eq!((last.masquerades, last.timeouts[1]), (1, 77));
 
         let pool = |_| PoolWord(0);
-        let memory = first.memory();
+        let snapshot = first.snapshot();
         let mut second =
-            Director::resume(memory, table(), SIZES, CLOCK, &Empty, pool, now).unwrap();
+            Director::resume(snapshot, table(), SIZES, CLOCK, &Empty, pool, now).unwrap();
 
         assert_eq!(settings(&mut second), [last]);
     }
