@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{HOPS, Settings, Ways, nat};
 
-use super::numbers::Numbers;
+use super::allocator::Allocator;
 use super::{Director, Write};
 use crate::network::Route;
 use crate::network::routes::{Gateway, Lead, Prefix};
@@ -64,7 +64,7 @@ pub struct Hops {
     renewed: Option<Instant>,
     /// Whether the networks of IPv4 and IPv6 are prepared at all.
     families: Families,
-    numbers: Numbers,
+    numbers: Allocator,
     /// Numbers that nobody has, while connections may: in how many scans there was none, and the
     /// client that had it.
     left: BTreeMap<u32, (u8, Option<IpAddr>)>,

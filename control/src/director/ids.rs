@@ -8,9 +8,9 @@ use shunt_model::service::Granularity;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::addresses::Addresses;
+use super::allocator::Allocator;
 use super::entries;
 use super::marks::Place;
-use super::numbers::Numbers;
 pub use super::sizes::Sizes;
 pub use super::slots::{
     Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
@@ -48,9 +48,9 @@ pub struct Ids {
     sizes: Sizes,
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     pub endpoints: BTreeMap<NatKey, u32>,
-    used_services: Numbers,
-    used_servers: Numbers,
-    used_endpoints: Numbers,
+    used_services: Allocator,
+    used_servers: Allocator,
+    used_endpoints: Allocator,
     /// Numbers of endpoints of every port: of services, each with its id, and behind NAT.
     wide_services: BTreeMap<u32, u32>,
     wide_endpoints: BTreeSet<u32>,
@@ -71,9 +71,9 @@ impl Ids {
             sizes,
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            used_services: Numbers::default(),
-            used_servers: Numbers::default(),
-            used_endpoints: Numbers::default(),
+            used_services: Allocator::default(),
+            used_servers: Allocator::default(),
+            used_endpoints: Allocator::default(),
             wide_services: BTreeMap::new(),
             wide_endpoints: BTreeSet::new(),
             addresses: Addresses::default(),

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod admit;
+mod allocator;
 mod apply;
 mod calls;
 mod entries;
@@ -16,7 +17,6 @@ mod ids;
 mod locals;
 mod marks;
 mod names;
-mod numbers;
 pub mod origins;
 mod orphans;
 mod peers;

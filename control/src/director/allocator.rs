@@ -1,17 +1,17 @@
-//! Numbers that are given away and come back: the lowest that nobody has is the next.
+//! Allocator that are given away and come back: the lowest that nobody has is the next.
 
 use std::collections::BTreeSet;
 
 /// Who has a number is not known here, only which are taken. 0 is never given away.
 #[derive(Clone, Debug)]
-pub struct Numbers {
+pub struct Allocator {
     /// Those below `end` that came back.
     free: BTreeSet<u32>,
     /// From here on none was ever taken.
     end: u32,
 }
 
-impl Default for Numbers {
+impl Default for Allocator {
     fn default() -> Self {
         Self {
             free: BTreeSet::new(),
@@ -20,7 +20,7 @@ impl Default for Numbers {
     }
 }
 
-impl Numbers {
+impl Allocator {
     /// The lowest number that nobody has.
     pub fn lowest(&self) -> u32 {
         self.free.first().copied().unwrap_or(self.end)
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_number_is_next_whatever_came_back_first() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Allocator::default();
         for wanted in 1..=5 {
             assert_eq!(numbers.lowest(), wanted);
             numbers.take(wanted);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn numbers_may_be_taken_in_any_order() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Allocator::default();
         for number in [7, 3, 1] {
             numbers.take(number);
         }
