@@ -23,10 +23,10 @@ mod peers;
 mod pools;
 mod reach;
 mod record;
+mod servers_by_address;
 mod sizes;
 mod slots;
 mod snapshot;
-mod targets;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -104,7 +104,7 @@ pub struct Director {
     ids: Ids,
     pools: Pools,
     hops: hops::Hops,
-    targets: targets::Targets,
+    servers_by_address: servers_by_address::ServersByAddress,
     calls: calls::Calls,
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
@@ -159,7 +159,7 @@ impl Director {
             ids: Ids::new(sizes),
             pools: Pools::new(sizes.pool_words),
             hops: hops::Hops::default(),
-            targets: targets::Targets::default(),
+            servers_by_address: servers_by_address::ServersByAddress::default(),
             calls: calls::Calls::default(),
             clock,
             written: BTreeMap::new(),
@@ -216,7 +216,7 @@ impl Director {
         self.table.check(change)?;
         self.admit(change)?;
         let applied = self.table.take(change)?;
-        self.follow_targets(&applied);
+        self.follow_servers(&applied);
         self.follow_calls(&applied);
         let place = self.outputs.len();
         let notes = self.carry_out(&applied, running);

@@ -264,7 +264,7 @@ impl Director {
         let mut director = Self::silent(table, sizes, clock, now);
         for change in &snapshot.changes {
             let applied = director.table.apply(change)?;
-            director.follow_targets(&applied);
+            director.follow_servers(&applied);
         }
         snapshot.fit(sizes);
         director.reserve(&snapshot, &pool);

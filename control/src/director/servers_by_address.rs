@@ -11,13 +11,13 @@ use crate::table::Applied;
 
 /// Addresses of servers, and who is there.
 #[derive(Debug, Default)]
-pub struct Targets {
+pub struct ServersByAddress {
     servers: BTreeMap<IpAddr, BTreeSet<(ServiceKey, ServerAddress)>>,
     /// Addresses that the network may have to watch, or no longer.
     different: BTreeSet<IpAddr>,
 }
 
-impl Targets {
+impl ServersByAddress {
     pub fn add(&mut self, key: &ServiceKey, at: ServerAddress) {
         let there = self.servers.entry(at.address).or_default();
         if there.is_empty() {
@@ -50,14 +50,16 @@ impl Targets {
 
 impl Director {
     /// Takes in what a change did to the table's servers.
-    pub(super) fn follow_targets(&mut self, applied: &Applied) {
+    pub(super) fn follow_servers(&mut self, applied: &Applied) {
         match applied {
-            Applied::ServerAdded { key, at } => self.targets.add(key, *at),
-            Applied::ServerDeleted { key, server } => self.targets.remove(key, server.at),
-            Applied::ServiceDeleted { entry } => self.forget_targets(entry),
+            Applied::ServerAdded { key, at } => self.servers_by_address.add(key, *at),
+            Applied::ServerDeleted { key, server } => {
+                self.servers_by_address.remove(key, server.at)
+            }
+            Applied::ServiceDeleted { entry } => self.forget_servers(entry),
             Applied::Flushed { entries } => {
                 for entry in entries {
-                    self.forget_targets(entry);
+                    self.forget_servers(entry);
                 }
             }
             Applied::ServiceAdded { .. }
@@ -72,16 +74,17 @@ impl Director {
         }
     }
 
-    fn forget_targets(&mut self, entry: &crate::table::Entry) {
+    fn forget_servers(&mut self, entry: &crate::table::Entry) {
         for server in &entry.servers {
-            self.targets.remove(&entry.service.key, server.at);
+            self.servers_by_address
+                .remove(&entry.service.key, server.at);
         }
     }
 
     /// Tells the network which addresses matter.
     pub(super) fn watch(&mut self, now: std::time::Instant) {
-        for address in std::mem::take(&mut self.targets.different) {
-            if self.targets.has(address) {
+        for address in std::mem::take(&mut self.servers_by_address.different) {
+            if self.servers_by_address.has(address) {
                 self.network.watch(address, now);
             } else {
                 self.network.leave(address);
@@ -91,7 +94,7 @@ impl Director {
 
     /// The servers at an address, as the table has them.
     pub(super) fn servers_at(&self, address: IpAddr) -> Vec<(ServiceKey, Server)> {
-        let there = self.targets.at(address).into_iter();
+        let there = self.servers_by_address.at(address).into_iter();
         let server = |(key, at): (ServiceKey, ServerAddress)| {
             let server = self.table.service(&key)?.server(at)?;
             Some((key, server.clone()))
