@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use shunt_control::director::fate::Fullness;
+use shunt_control::director::effects::Fullness;
 use shunt_control::director::{Clock, Director, Output, Step, Write};
 use shunt_control::network;
 use shunt_control::table::{Limits, Table};

@@ -89,8 +89,8 @@ struct Known {
 const KNOWN: [Known; 6] = [
     Known {
         files: &[
+            "control/src/director/effects.rs",
             "control/src/director/entries.rs",
-            "control/src/director/fate.rs",
             "control/src/director/ids.rs",
             "control/src/director/marks.rs",
             "control/src/director/origins.rs",

@@ -1,8 +1,8 @@
-//! Allocator that are given away and come back: the lowest that nobody has is the next.
+//! An allocator of ids: it gives away the lowest id that is free.
 
 use std::collections::BTreeSet;
 
-/// Who has a number is not known here, only which are taken. 0 is never given away.
+/// Knows which ids are taken, not who has them. It never gives id 0 away.
 #[derive(Clone, Debug)]
 pub struct Allocator {
     /// Those below `end` that came back.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use shunt_datapath::entry::{self, PoolWord, counts};
 use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
-use super::{Director, Running, Write, entries, fate, pools};
+use super::{Director, Running, Write, effects, entries, pools};
 
 /// How a server stands in the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Director {
         }
         self.ids.doubt(key);
         for at in servers {
-            self.absent(key, at, fate::of_gone(&settings));
+            self.absent(key, at, effects::of_gone(&settings));
         }
     }
 
@@ -208,7 +208,7 @@ impl Director {
         running: &dyn Running,
     ) {
         self.renew_pool(key, running);
-        let fate = fate::of_gone(&self.settings_of(key));
+        let fate = effects::of_gone(&self.settings_of(key));
         self.absent(key, server.at, fate);
     }
 
@@ -238,7 +238,7 @@ impl Director {
             service: service.ids.endpoint(),
             endpoint: self.ids.endpoint_of(key, server),
             before: self.written.get(&slot.id).copied(),
-            fate: fate::of_present(server, &self.settings_of(key)),
+            fate: effects::of_present(server, &self.settings_of(key)),
         };
         let Some(entry) = entries::server(key, server, &to) else {
             return;

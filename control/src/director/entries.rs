@@ -14,7 +14,7 @@ use shunt_model::{
 };
 
 use super::Clock;
-use super::fate::{self, Defences};
+use super::effects::{self, Defences};
 use super::ids::{self, Ids};
 use super::slots::ServiceIds;
 use crate::network::{Network, Route};
@@ -120,7 +120,7 @@ pub fn service(
         port: port.to_be(),
         protocol,
         flags: asked.map_or(0, service_flags) | family,
-        switches: fate::switches(key, settings),
+        switches: effects::switches(key, settings),
         epoch: ids.epoch,
         ..entry::Service::default()
     };
@@ -347,7 +347,7 @@ pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> S
     }
     Settings {
         timeouts: connection::complete(timeouts.map(|seconds| clock.ticks(seconds))),
-        switches: fate::global(&table.settings(), defences),
+        switches: effects::global(&table.settings(), defences),
         masquerades: ids.masquerades(),
         icmp_limit: ICMP_LIMIT,
         wide: if ids.has_wide() {

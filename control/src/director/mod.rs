@@ -10,8 +10,8 @@ mod admit;
 mod allocator;
 mod apply;
 mod calls;
+pub mod effects;
 mod entries;
-pub mod fate;
 mod hops;
 mod ids;
 mod locals;
@@ -104,7 +104,7 @@ pub struct Director {
     ids: Ids,
     pools: Pools,
     hops: hops::Hops,
-    servers_by_address: servers_by_address::ServersByAddress,
+    by_address: servers_by_address::ServersByAddress,
     calls: calls::Calls,
     clock: Clock,
     /// What each server entry in the packet path says, so that only differences are written.
@@ -132,7 +132,7 @@ pub struct Director {
     stale: BTreeSet<ServiceKey>,
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
-    fullness: fate::Fullness,
+    fullness: effects::Fullness,
     /// What the packet path knows of peers, by service, and services of which it may be another
     /// thing.
     peers: BTreeMap<u32, BTreeMap<entry::PeerKey, [u64; 2]>>,
@@ -159,7 +159,7 @@ impl Director {
             ids: Ids::new(sizes),
             pools: Pools::new(sizes.pool_words),
             hops: hops::Hops::default(),
-            servers_by_address: servers_by_address::ServersByAddress::default(),
+            by_address: servers_by_address::ServersByAddress::default(),
             calls: calls::Calls::default(),
             clock,
             written: BTreeMap::new(),
@@ -175,7 +175,7 @@ impl Director {
             stale: BTreeSet::new(),
             crowded: BTreeSet::new(),
             settings: None,
-            fullness: fate::Fullness::default(),
+            fullness: effects::Fullness::default(),
             peers: BTreeMap::new(),
             mixed: BTreeSet::new(),
             outputs: VecDeque::new(),

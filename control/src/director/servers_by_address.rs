@@ -52,10 +52,8 @@ impl Director {
     /// Takes in what a change did to the table's servers.
     pub(super) fn follow_servers(&mut self, applied: &Applied) {
         match applied {
-            Applied::ServerAdded { key, at } => self.servers_by_address.add(key, *at),
-            Applied::ServerDeleted { key, server } => {
-                self.servers_by_address.remove(key, server.at)
-            }
+            Applied::ServerAdded { key, at } => self.by_address.add(key, *at),
+            Applied::ServerDeleted { key, server } => self.by_address.remove(key, server.at),
             Applied::ServiceDeleted { entry } => self.forget_servers(entry),
             Applied::Flushed { entries } => {
                 for entry in entries {
@@ -76,15 +74,14 @@ impl Director {
 
     fn forget_servers(&mut self, entry: &crate::table::Entry) {
         for server in &entry.servers {
-            self.servers_by_address
-                .remove(&entry.service.key, server.at);
+            self.by_address.remove(&entry.service.key, server.at);
         }
     }
 
     /// Tells the network which addresses matter.
     pub(super) fn watch(&mut self, now: std::time::Instant) {
-        for address in std::mem::take(&mut self.servers_by_address.different) {
-            if self.servers_by_address.has(address) {
+        for address in std::mem::take(&mut self.by_address.different) {
+            if self.by_address.has(address) {
                 self.network.watch(address, now);
             } else {
                 self.network.leave(address);
@@ -94,7 +91,7 @@ impl Director {
 
     /// The servers at an address, as the table has them.
     pub(super) fn servers_at(&self, address: IpAddr) -> Vec<(ServiceKey, Server)> {
-        let there = self.servers_by_address.at(address).into_iter();
+        let there = self.by_address.at(address).into_iter();
         let server = |(key, at): (ServiceKey, ServerAddress)| {
             let server = self.table.service(&key)?.server(at)?;
             Some((key, server.clone()))

@@ -135,7 +135,7 @@ impl Director {
     /// A neighbour that is neither server nor gateway, with a MAC address, and no router between.
     fn is_client_on_link(&self, client: IpAddr) -> bool {
         let prepared = self.network.is_plain(client.is_ipv4());
-        if !prepared || !may_be_client(client) || self.servers_by_address.has(client) {
+        if !prepared || !may_be_client(client) || self.by_address.has(client) {
             return false;
         }
         let Route::Via(hop) = self.network.next_hop(client) else {
