@@ -12,7 +12,7 @@ use shunt_datapath::entry::{self, endpoint_word, kind};
 use shunt_model::mark::{MarkRule, Ports};
 use shunt_model::{Origin, ServiceKey};
 
-use super::origins::{self, Origins, Places};
+use super::origins::{self, Origins, RulesByEndpoint};
 use super::orphans::{At, Endpoints};
 use super::{Director, Write};
 use crate::table::Applied;
@@ -62,7 +62,7 @@ impl Director {
     fn wanted_marks(&mut self) -> (Endpoints, BTreeSet<At>, Origins) {
         let rules: Vec<MarkRule> = self.table.marks().copied().collect();
         let mut wanted = BTreeMap::new();
-        let mut places = Places::new();
+        let mut places = RulesByEndpoint::new();
         for rule in rules {
             let (key, target) = (rule.service(), rule.target);
             let protocol = target.protocol.number();

@@ -21,7 +21,7 @@ use crate::network::Network;
 pub type Origins = BTreeMap<(OriginKey, u32), u32>;
 
 /// The places of all rules, each with who may ask and the endpoint for them.
-pub(super) type Places = BTreeMap<(IpAddr, u32), Vec<(Origin, u32)>>;
+pub(super) type RulesByEndpoint = BTreeMap<(IpAddr, u32), Vec<(Origin, u32)>>;
 
 /// What the packet path finds these by. A rule for a device that is not there finds nobody.
 pub(super) fn of_places<'a>(

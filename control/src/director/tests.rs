@@ -10,7 +10,7 @@ use shunt_model::{Method, Persistence, Protocol, Scheduler, SchedulerFlags, Serv
 
 use super::*;
 use crate::network::neighbours::State;
-use crate::network::routes::{Entry, Kind, Path, Prefix};
+use crate::network::routes::{Kind, Path, Prefix, RouteEntry};
 use crate::network::{Input, Link, Neighbour};
 use crate::table::Limits;
 
@@ -75,7 +75,7 @@ fn link() -> [Input; 2] {
         bare: false,
         without_arp: false,
     };
-    let route = Entry {
+    let route = RouteEntry {
         prefix: Prefix::new("10.1.0.0".parse().unwrap(), 16),
         table: 254,
         metric: 0,
@@ -434,7 +434,7 @@ fn refusal(director: &mut Director, change: &Change) -> Reason {
 fn a_service_that_is_not_there_is_named_before_what_is_wrong_with_its_server() {
     let mut director = director(SMALL);
     let route = |last, kind| Input::RouteAdded {
-        route: Entry {
+        route: RouteEntry {
             prefix: Prefix::host(address(last)),
             table: 255,
             metric: 0,

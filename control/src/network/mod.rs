@@ -50,10 +50,10 @@ pub enum Input {
     },
     /// `replace`: it takes the place of another, as after `ip route replace`.
     RouteAdded {
-        route: routes::Entry,
+        route: routes::RouteEntry,
         replace: bool,
     },
-    RouteRemoved(routes::Entry),
+    RouteRemoved(routes::RouteEntry),
     RuleAdded(rules::Rule),
     RuleRemoved(rules::Rule),
     /// A next-hop object came or is different.

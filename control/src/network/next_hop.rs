@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::links::{Link, Mac};
 use super::routes;
-use super::routes::{Entry, Gateway, Kind, Path};
+use super::routes::{Gateway, Kind, Path, RouteEntry};
 use super::rules::Action;
 use super::view::View;
 
@@ -44,7 +44,7 @@ pub struct NextHop {
 pub(super) struct Way<'a> {
     pub link: &'a Link,
     pub neighbour: IpAddr,
-    entry: &'a Entry,
+    entry: &'a RouteEntry,
     path: Path,
 }
 
@@ -187,7 +187,7 @@ fn look_up<'a>(
     view: &'a View,
     table: u32,
     to: IpAddr,
-    passed: &mut Option<&'a Entry>,
+    passed: &mut Option<&'a RouteEntry>,
 ) -> Answer<'a> {
     for (first, equals) in view.routes.matching(table, to).flat_map(in_order) {
         let route = || format!("the route {}", first.prefix);
@@ -220,15 +220,16 @@ fn refused<'a>(what: &str, how: &str) -> Decision<'a> {
 }
 
 /// Each route of a prefix, with those of its metric from it on: they are ways of equal cost.
-fn in_order(entries: &[Entry]) -> impl Iterator<Item = (&Entry, &[Entry])> {
+fn in_order(entries: &[RouteEntry]) -> impl Iterator<Item = (&RouteEntry, &[RouteEntry])> {
     entries.iter().enumerate().map(|(place, first)| {
         let rest = &entries[place..];
-        let same = |entry: &&Entry| entry.metric == first.metric && entry.kind == Kind::Unicast;
+        let same =
+            |entry: &&RouteEntry| entry.metric == first.metric && entry.kind == Kind::Unicast;
         (first, &rest[..rest.iter().take_while(same).count()])
     })
 }
 
-fn ways<'a>(view: &'a View, entries: &'a [Entry], to: IpAddr) -> Vec<Way<'a>> {
+fn ways<'a>(view: &'a View, entries: &'a [RouteEntry], to: IpAddr) -> Vec<Way<'a>> {
     let paths = entries.iter().flat_map(|entry| {
         let (_, paths) = entry.resolved(&view.objects);
         paths.into_iter().map(move |path| (entry, path))

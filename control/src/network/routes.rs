@@ -104,7 +104,7 @@ pub struct Lead {
 
 /// One route of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct RouteEntry {
     pub prefix: Prefix,
     pub table: u32,
     pub metric: u32,
@@ -121,7 +121,7 @@ pub struct Entry {
     pub from: Option<Prefix>,
 }
 
-impl Entry {
+impl RouteEntry {
     /// What it does and by which ways, as its next-hop object has it.
     pub(super) fn resolved(&self, objects: &Objects) -> (Kind, Vec<Path>) {
         match self.object.and_then(|id| objects.resolve(id)) {
@@ -132,11 +132,11 @@ impl Entry {
     }
 
     /// Routes with the same place take each other's place.
-    fn has_place_of(&self, other: &Entry) -> bool {
+    fn has_place_of(&self, other: &RouteEntry) -> bool {
         self.metric == other.metric && self.type_of_service == other.type_of_service
     }
 
-    fn covers(&self, other: &Entry) -> bool {
+    fn covers(&self, other: &RouteEntry) -> bool {
         self.kind == other.kind
             && !other.paths.is_empty()
             && other.paths.iter().all(|path| self.paths.contains(path))
@@ -155,11 +155,11 @@ pub(super) struct Routes {
     /// How many paths each router has.
     routers: BTreeMap<Gateway, usize>,
     /// Routes for packets from a network.
-    sourced: Vec<Entry>,
+    sourced: Vec<RouteEntry>,
 }
 
 /// Of one table and family: by length, by network, in order of metric.
-type Lengths = BTreeMap<u8, BTreeMap<u128, Vec<Entry>>>;
+type Lengths = BTreeMap<u8, BTreeMap<u128, Vec<RouteEntry>>>;
 
 impl Routes {
     /// Who leads to a network of the main table; `None` if it has no such network.
@@ -173,7 +173,7 @@ impl Routes {
         Some(Lead { gateway, mtu })
     }
 
-    fn entries(&self, table: u32, prefix: Prefix) -> Option<&Vec<Entry>> {
+    fn entries(&self, table: u32, prefix: Prefix) -> Option<&Vec<RouteEntry>> {
         let lengths = self.tables.get(&(table, prefix.address.is_ipv4()))?;
         lengths.get(&prefix.length)?.get(&bits(prefix.address))
     }
@@ -203,7 +203,7 @@ impl Routes {
         !self.sourced.is_empty()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Entry> {
+    fn all(&self) -> impl Iterator<Item = &RouteEntry> {
         let tables = self.tables.values().flat_map(BTreeMap::values);
         let entries = tables.flat_map(BTreeMap::values).flatten();
         entries.chain(&self.sourced)
@@ -239,7 +239,7 @@ impl Routes {
     }
 
     /// The routes for `to` in a table, best first.
-    pub fn matching(&self, table: u32, to: IpAddr) -> impl Iterator<Item = &[Entry]> {
+    pub fn matching(&self, table: u32, to: IpAddr) -> impl Iterator<Item = &[RouteEntry]> {
         let lengths = self
             .tables
             .get(&(table, to.is_ipv4()))
@@ -257,7 +257,7 @@ impl Routes {
     ///
     /// The kernel tells a route over several IPv6 routers again, with all of them, when one comes
     /// in; so what the added route covers goes out.
-    pub fn insert(&mut self, entry: Entry, replace: bool) -> bool {
+    pub fn insert(&mut self, entry: RouteEntry, replace: bool) -> bool {
         if entry.type_of_service != 0 {
             return false;
         }
@@ -293,11 +293,11 @@ impl Routes {
     }
 
     /// Takes out a route, or the named paths of one. Says whether anything is different afterwards.
-    pub fn remove(&mut self, entry: &Entry) -> bool {
+    pub fn remove(&mut self, entry: &RouteEntry) -> bool {
         let routers = &mut self.routers;
         if entry.from.is_some() {
-            let same = |old: &Entry| old.from == entry.from && old.prefix == entry.prefix;
-            let same = |old: &Entry| same(old) && old.table == entry.table;
+            let same = |old: &RouteEntry| old.from == entry.from && old.prefix == entry.prefix;
+            let same = |old: &RouteEntry| same(old) && old.table == entry.table;
             let found = self
                 .sourced
                 .iter()
@@ -362,10 +362,10 @@ impl Routes {
     }
 
     /// Keeps the routes that `keep` says, which may take paths away. Says which are different.
-    fn thin(&mut self, keep: impl Fn(&mut Entry) -> bool) -> BTreeSet<Prefix> {
+    fn thin(&mut self, keep: impl Fn(&mut RouteEntry) -> bool) -> BTreeSet<Prefix> {
         let mut different = BTreeSet::new();
         let routers = &mut self.routers;
-        let mut thin = |entry: &mut Entry| {
+        let mut thin = |entry: &mut RouteEntry| {
             let before = entry.paths.clone();
             let kept = keep(entry);
             if !kept {
@@ -393,13 +393,14 @@ impl Routes {
 }
 
 /// The route that another names for its end: the very same, or one that has its paths.
-fn found(entries: &[Entry], entry: &Entry) -> Option<usize> {
+fn found(entries: &[RouteEntry], entry: &RouteEntry) -> Option<usize> {
     // What a route does is its object's, which may do something else since.
-    let same_kind = |old: &Entry| entry.object.is_some() || old.kind == entry.kind;
+    let same_kind = |old: &RouteEntry| entry.object.is_some() || old.kind == entry.kind;
     let same =
-        |old: &Entry| old.has_place_of(entry) && old.object == entry.object && same_kind(old);
-    let exact = |old: &Entry| same(old) && (entry.object.is_some() || old.paths == entry.paths);
-    let wider = |old: &Entry| same(old) && old.covers(entry);
+        |old: &RouteEntry| old.has_place_of(entry) && old.object == entry.object && same_kind(old);
+    let exact =
+        |old: &RouteEntry| same(old) && (entry.object.is_some() || old.paths == entry.paths);
+    let wider = |old: &RouteEntry| same(old) && old.covers(entry);
     let exact = entries.iter().position(exact);
     exact.or_else(|| entries.iter().position(wider))
 }
@@ -422,7 +423,7 @@ fn uncount(routers: &mut BTreeMap<Gateway, usize>, paths: &[Path]) {
 }
 
 /// Where a route is kept.
-fn place(entry: &Entry) -> ((u32, bool), u8, u128) {
+fn place(entry: &RouteEntry) -> ((u32, bool), u8, u128) {
     let Prefix { address, length } = entry.prefix;
     ((entry.table, address.is_ipv4()), length, bits(address))
 }

@@ -9,7 +9,7 @@ use super::attach::{Choice, Hook, Setting, choose, goes_back_by_redirect, is_por
 use super::neighbours::State;
 use super::objects::{Kind as Means, Object};
 use super::probes::{FIRST_WAIT, LONGEST_WAIT, REFRESH};
-use super::routes::{DEFAULT, Entry, Kind, LOCAL, MAIN, Path, Prefix};
+use super::routes::{DEFAULT, Kind, LOCAL, MAIN, Path, Prefix, RouteEntry};
 use super::rules::{Action, Rule};
 use super::*;
 
@@ -52,7 +52,7 @@ fn ipv4_target_may_have_an_ipv6_router() {
 fn own_address_is_local() {
     let mut net = on_one_link();
     assert_eq!(net.network.next_hop(ip("10.1.0.1")), Route::Local);
-    net.route(Entry {
+    net.route(RouteEntry {
         table: 255,
         kind: Kind::Local,
         ..route("127.0.0.0/8", 0, &[(1, "")])
@@ -141,7 +141,7 @@ fn blackhole_unreachable_and_prohibit_hide_shorter_prefixes() {
         (Kind::Unreachable, "the route 10.9.0.0/16 says unreachable"),
         (Kind::Prohibit, "the route 10.9.0.0/16 prohibits it"),
     ] {
-        let entry = Entry {
+        let entry = RouteEntry {
             kind,
             ..route("10.9.0.0/16", 0, &[])
         };
@@ -155,12 +155,12 @@ fn blackhole_unreachable_and_prohibit_hide_shorter_prefixes() {
 #[test]
 fn throw_goes_on_with_the_next_table() {
     let mut net = on_one_link();
-    net.route(Entry {
+    net.route(RouteEntry {
         kind: Kind::Throw,
         ..route("10.9.0.0/16", 0, &[])
     });
     net.route(route("0.0.0.0/0", 0, &[(2, "10.1.0.253")]));
-    net.route(Entry {
+    net.route(RouteEntry {
         table: 253,
         ..route("0.0.0.0/0", 0, &[(2, ROUTER)])
     });
@@ -170,11 +170,11 @@ fn throw_goes_on_with_the_next_table() {
 #[test]
 fn other_tables_and_types_of_service_are_not_followed_without_a_rule() {
     let mut net = on_one_link();
-    net.route(Entry {
+    net.route(RouteEntry {
         table: 100,
         ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
     });
-    net.route(Entry {
+    net.route(RouteEntry {
         type_of_service: 8,
         ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
     });
@@ -186,7 +186,7 @@ fn mtu_is_the_least_of_link_and_route() {
     let mut net = on_one_link();
     net.neighbour(ROUTER, 9, State::Reachable);
     for (of_route, expected) in [(1400, 1400), (9000, 1500)] {
-        let entry = Entry {
+        let entry = RouteEntry {
             mtu: Some(of_route),
             ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
         };
@@ -203,7 +203,7 @@ fn preferred_source_of_the_route_is_the_source() {
     let mut net = on_one_link();
     net.neighbour(ROUTER, 9, State::Reachable);
     let source = Some(ip("192.0.2.1"));
-    net.route(Entry {
+    net.route(RouteEntry {
         source,
         ..route("10.9.0.0/16", 0, &[(2, ROUTER)])
     });
@@ -395,7 +395,7 @@ fn servers_are_found_by_the_table_of_the_first_rule_that_fits() {
     let mut net = on_two_links();
     net.rules(true);
     net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
-    let far = |table| Entry {
+    let far = |table| RouteEntry {
         table,
         ..route("0.0.0.0/0", 0, &[(3, "10.2.0.254")])
     };
@@ -474,7 +474,7 @@ fn rules_refuse_jump_and_do_without_short_routes_of_main() {
     let mut net = on_two_links();
     net.rules(true);
     net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
-    net.route(Entry {
+    net.route(RouteEntry {
         table: 100,
         ..route("0.0.0.0/0", 0, &[(3, "10.2.0.254")])
     });
@@ -521,7 +521,7 @@ fn without_the_rule_for_main_nothing_is_plain() {
 fn ipv6_route_for_a_source_network_leaves_answers_to_the_kernel() {
     let mut net = on_one_link();
     net.outputs();
-    let sourced = Entry {
+    let sourced = RouteEntry {
         from: Some(Prefix::new(ip("2001:db8:f::"), 64)),
         ..route("::/0", 1024, &[(2, "fe80::9")])
     };
@@ -855,10 +855,10 @@ proptest! {
         let mut net = Net::new();
         (1..=4).for_each(|index| net.hear(Input::LinkChanged(link(index))));
         net.hear(Input::LinkChanged(Link { up: false, ..link(4) }));
-        let mut model: Vec<Entry> = Vec::new();
+        let mut model: Vec<RouteEntry> = Vec::new();
         for (add, entry) in steps {
             // One route for each place, so that the order of equals does not matter.
-            let place = |old: &Entry| (old.prefix, old.metric);
+            let place = |old: &RouteEntry| (old.prefix, old.metric);
             if let Some(old) = model.iter().position(|old| place(old) == place(&entry)) {
                 net.hear(Input::RouteRemoved(model.remove(old)));
             }
@@ -876,7 +876,7 @@ proptest! {
             let found = net.network.next_hop(target);
             match (expected, found) {
                 (None, Route::Unreachable { .. }) => {}
-                (Some(Entry { kind: Kind::Blackhole, prefix, .. }), Route::Unreachable { why }) => {
+                (Some(RouteEntry { kind: Kind::Blackhole, prefix, .. }), Route::Unreachable { why }) => {
                     prop_assert_eq!(why, format!("the route {prefix} is a blackhole"));
                 }
                 (Some(entry), Route::Unresolved { interface, neighbour }) => {
@@ -898,26 +898,28 @@ fn addresses() -> impl Strategy<Value = IpAddr> {
     })
 }
 
-fn entries() -> impl Strategy<Value = Entry> {
+fn entries() -> impl Strategy<Value = RouteEntry> {
     let length = prop_oneof![Just(0_u8), 8..=34_u8, 110..=128_u8];
-    (addresses(), length, 0..3_u32, 0..=4_u32).prop_map(|(address, length, metric, link)| Entry {
-        prefix: Prefix::new(address, length),
-        table: 254,
-        metric,
-        type_of_service: 0,
-        kind: if link == 0 {
-            Kind::Blackhole
-        } else {
-            Kind::Unicast
-        },
-        paths: Vec::from_iter((link > 0).then_some(Path {
-            interface: link,
-            gateway: None,
-        })),
-        object: None,
-        mtu: None,
-        source: None,
-        from: None,
+    (addresses(), length, 0..3_u32, 0..=4_u32).prop_map(|(address, length, metric, link)| {
+        RouteEntry {
+            prefix: Prefix::new(address, length),
+            table: 254,
+            metric,
+            type_of_service: 0,
+            kind: if link == 0 {
+                Kind::Blackhole
+            } else {
+                Kind::Unicast
+            },
+            paths: Vec::from_iter((link > 0).then_some(Path {
+                interface: link,
+                gateway: None,
+            })),
+            object: None,
+            mtu: None,
+            source: None,
+            from: None,
+        }
     })
 }
 
@@ -970,7 +972,7 @@ impl Net {
         }
     }
 
-    fn route(&mut self, route: Entry) {
+    fn route(&mut self, route: RouteEntry) {
         self.hear(Input::RouteAdded {
             route,
             replace: false,
@@ -1079,13 +1081,13 @@ fn address(interface: u32, text: &str) -> Address {
 }
 
 /// An empty gateway stands for none.
-fn route(prefix: &str, metric: u32, paths: &[(u32, &str)]) -> Entry {
+fn route(prefix: &str, metric: u32, paths: &[(u32, &str)]) -> RouteEntry {
     let (address, length) = prefix.split_once('/').unwrap();
     let path = |&(interface, gateway): &(u32, &str)| Path {
         interface,
         gateway: gateway.parse().ok(),
     };
-    Entry {
+    RouteEntry {
         prefix: Prefix::new(ip(address), length.parse().unwrap()),
         table: 254,
         metric,
@@ -1106,8 +1108,8 @@ fn path(interface: u32, gateway: &str) -> Path {
     }
 }
 
-fn by_object(prefix: &str, metric: u32, id: u32, paths: &[(u32, &str)]) -> Entry {
-    Entry {
+fn by_object(prefix: &str, metric: u32, id: u32, paths: &[(u32, &str)]) -> RouteEntry {
+    RouteEntry {
         object: Some(id),
         ..route(prefix, metric, paths)
     }

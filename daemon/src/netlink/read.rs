@@ -16,7 +16,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::NLM_F_REPLACE;
 use shunt_control::network::neighbours::State;
-use shunt_control::network::routes::{Entry, Kind, Path, Prefix};
+use shunt_control::network::routes::{Kind, Path, Prefix, RouteEntry};
 use shunt_control::network::{Address, Input, Link, Mac, Neighbour};
 
 use super::message::Message;
@@ -158,7 +158,7 @@ fn address(message: AddressMessage) -> Option<Address> {
     })
 }
 
-fn route(message: RouteMessage) -> Option<Entry> {
+fn route(message: RouteMessage) -> Option<RouteEntry> {
     let header = message.header;
     // A cloned route is a cached answer, not a rule.
     if header.flags.contains(RouteFlags::Cloned) {
@@ -169,7 +169,7 @@ fn route(message: RouteMessage) -> Option<Entry> {
         AddressFamily::Inet6 => IpAddr::from([0; 16]),
         _ => return None,
     };
-    let mut entry = Entry {
+    let mut entry = RouteEntry {
         prefix: Prefix::new(any, header.destination_prefix_length),
         table: header.table.into(),
         metric: 0,

@@ -14,7 +14,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::{ProgramFd, Xdp};
 use shunt_control::director::{Clock, Director as Mind, Output, Sizes, Snapshot, Write};
 use shunt_control::network::neighbours::State;
-use shunt_control::network::routes::{Entry as RouteEntry, Kind, Path, Prefix};
+use shunt_control::network::routes::{Kind, Path, Prefix, RouteEntry};
 use shunt_control::network::{Address, Input, Link, Neighbour};
 use shunt_control::table::Table;
 use shunt_daemon::kernel::clock;

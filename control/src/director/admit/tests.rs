@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use shunt_datapath::entry::{BACK, Server as Entry, WIDE, WIDES, endpoint_word, kind, wide_number};
+use shunt_datapath::entry::{
+    BACK, Server as ServerEntry, WIDE, WIDES, endpoint_word, kind, wide_number,
+};
 use shunt_model::mark::{Ports, Target};
 use shunt_model::service::Granularity;
 use shunt_model::{
@@ -26,7 +28,7 @@ const SIZES: Sizes = Sizes {
 struct Tables {
     endpoints: BTreeMap<At, u32>,
     wides: BTreeMap<u32, u32>,
-    servers: BTreeMap<u32, Entry>,
+    servers: BTreeMap<u32, ServerEntry>,
     services: BTreeSet<u32>,
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::{Clock, Output, Sizes};
 use super::*;
 use crate::network::neighbours::State;
-use crate::network::routes::{Entry, Kind, Path, Prefix};
+use crate::network::routes::{Kind, Path, Prefix, RouteEntry};
 use crate::network::rules::{Action, Rule};
 use crate::network::{Input, Link, Neighbour};
 use crate::table::{Limits, Table};
@@ -31,8 +31,8 @@ fn moved(network: &str, length: u8, gateway: &str) -> Input {
     }
 }
 
-fn entry(network: &str, length: u8, interface: u32, gateway: Option<&str>) -> Entry {
-    Entry {
+fn entry(network: &str, length: u8, interface: u32, gateway: Option<&str>) -> RouteEntry {
+    RouteEntry {
         prefix: Prefix::new(ip(network), length),
         table: 254,
         metric: 0,
@@ -444,7 +444,7 @@ fn a_narrower_network_takes_the_number_from_the_gateway_around_it() {
     hear(&mut director, route("0.0.0.0", 0, Some("10.1.0.254")));
     let (_, hops) = said(&writes(&mut director));
     let number = hops_of(&hops, 9);
-    let blackhole = Entry {
+    let blackhole = RouteEntry {
         kind: Kind::Blackhole,
         paths: Vec::new(),
         ..entry("203.0.113.0", 24, 2, None)
@@ -612,7 +612,7 @@ fn clients_without_a_number_are_kept_alive_while_connections_ask_the_kernel() {
 #[test]
 fn gateways_of_every_table_are_kept_alive() {
     let mut director = director();
-    let other = Entry {
+    let other = RouteEntry {
         table: 102,
         ..entry("0.0.0.0", 0, 2, Some("10.1.0.253"))
     };

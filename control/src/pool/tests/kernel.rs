@@ -49,7 +49,7 @@ impl Dest {
 }
 
 /// `struct ip_vs_lblcr_entry`, which for lblc has one server. The newest server first.
-struct Entry {
+struct CacheEntry {
     used: u64,
     changed: u64,
     set: Vec<u32>,
@@ -75,7 +75,7 @@ pub(super) struct Kernel {
     /// The buckets of sh and dh, mh's lookup.
     table: Vec<u32>,
     /// The cache of lblc and lblcr, by target.
-    cache: BTreeMap<u32, Entry>,
+    cache: BTreeMap<u32, CacheEntry>,
 }
 
 /// Who asks for a server.
@@ -402,7 +402,7 @@ impl Kernel {
             }
         }
         let chosen = self.wlc()?;
-        let entry = Entry {
+        let entry = CacheEntry {
             used: now,
             changed: now,
             set: vec![chosen],
@@ -416,7 +416,7 @@ impl Kernel {
         let now = self.now;
         let Some(mut entry) = self.cache.remove(&target) else {
             let chosen = self.wlc()?;
-            let entry = Entry {
+            let entry = CacheEntry {
                 used: now,
                 changed: now,
                 set: vec![chosen],
