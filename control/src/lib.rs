@@ -1,6 +1,7 @@
-//! The core of control: what the tables must say, and machines that hear events and the time.
+//! The core of control: what the packet path's tables must contain, as machines that take in events
+//! and the time.
 //!
-//! Nothing here opens a socket, reads a clock or touches the system; the daemon does that.
+//! Nothing here opens a socket, reads a clock or touches the system. The daemon does that.
 
 pub mod director;
 pub mod network;

@@ -1,9 +1,9 @@
-//! Rates as the kernel's estimator makes them (net/netfilter/ipvs/ip_vs_est.c): every two seconds
-//! a quarter of the way from the old rate to the one just seen, in fixed point.
+//! Rates as the kernel's estimator computes them (net/netfilter/ipvs/ip_vs_est.c). Every two
+//! seconds the estimate moves a quarter of the way to the rate just measured, in fixed point.
 
 use shunt_model::{Counters, Rates};
 
-/// How often [`Estimator::sample`] is to be called.
+/// The interval between calls of [`Estimator::sample`], in seconds.
 pub const INTERVAL_S: u64 = 2;
 
 /// The estimator of one service or server.
@@ -17,8 +17,8 @@ pub struct Estimator {
     out_bytes: u64,
 }
 
-/// Packets and connections are kept with ten bits behind the point, bytes with five, for a rate
-/// over two seconds: hence nine and four.
+/// Fixed point over an interval of two seconds: packets and connections have ten fraction bits,
+/// bytes have five. Dividing by two takes one bit from each shift.
 const FINE: u32 = 9;
 const COARSE: u32 = 4;
 
@@ -30,7 +30,7 @@ fn step(estimate: &mut u64, seen: u64, shift: u32) {
 }
 
 impl Estimator {
-    /// Begins with what is counted already, so that it is no rate.
+    /// Starts from `counters`, so that what they already hold makes no rate.
     #[must_use]
     pub fn new(counters: Counters) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Estimator {
         }
     }
 
-    /// Takes in the counters of now.
+    /// Takes in the counters as they are at the end of an interval.
     pub fn sample(&mut self, counters: Counters) {
         let seen = counters - self.last;
         self.last = counters;
@@ -50,7 +50,7 @@ impl Estimator {
         step(&mut self.out_bytes, seen.out_bytes, COARSE);
     }
 
-    /// As `ip_vs_read_estimator` rounds them.
+    /// Rates a second, rounded as `ip_vs_read_estimator` rounds them.
     #[must_use]
     pub fn rates(&self) -> Rates {
         let fine = |estimate: u64| (estimate + 0x1ff) >> 10;

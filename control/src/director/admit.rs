@@ -1,8 +1,8 @@
-//! What the table cannot say no to, but the packet path must: it has limits of its own.
+//! Refuses changes that the table allows but the packet path has no room for.
 //!
-//! What a change needs is counted against what is left, whatever came before it: a rule of a mark
-//! needs its place also while its service is not there, and keeps it for when it comes. So what was
-//! accepted once is in force when the rest of it arrives.
+//! A change is measured against the free room, independent of the order of changes. A mark rule
+//! reserves its room even while its service does not exist. So an accepted rule comes into force
+//! when its service is added.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,19 +17,19 @@ use super::marks::Place;
 use super::orphans::At;
 use super::{Director, Write, entries};
 
-/// How many endpoints there are, of IPv4 and of IPv6.
+/// The numbers of IPv4 and of IPv6 endpoints.
 type Count = [usize; 2];
 
-/// What a change takes of the packet path's room.
+/// The room that a change takes in the packet path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Needs {
     services: usize,
     servers: usize,
-    /// Ids that answers of masqueraded servers are known by.
+    /// Ids of the endpoints that masqueraded servers answer from.
     answers: usize,
-    /// Stretches of ids for every port, of services and of places of marks.
+    /// Stretches of ids for services of every port and for places of marks.
     stretches: usize,
-    /// The same of masqueraded servers.
+    /// Stretches of ids for masqueraded servers of every port.
     answering: usize,
     endpoints: Count,
 }
@@ -42,7 +42,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Takes in a write that is about to be carried out.
+    /// Counts the endpoint that a write adds or removes.
     pub(super) fn follow(&mut self, write: &Write) {
         match write {
             Write::EndpointAdd { address, word, .. } => {
@@ -80,7 +80,7 @@ fn family(address: IpAddr) -> usize {
 }
 
 impl Director {
-    /// Refuses what there is no room for, and what is not carried here.
+    /// Refuses a change that has no room or is not supported.
     pub(super) fn admit(&self, change: &Change) -> Result<(), Refusal> {
         if let Change::AddServer { server, .. } = change {
             self.admit_address(server.at.address)?;
@@ -163,7 +163,7 @@ impl Director {
             return needs;
         }
         needs.services += 1;
-        // What a mark's service is found by, its rules have asked for.
+        // The endpoints of a mark's service were counted with its rules.
         if let ServiceKey::Address { address, .. } = service.key {
             needs.stretches = usize::from(ids::is_wide(&service.key));
             needs.endpoints[family(address)] = 2;
@@ -171,7 +171,7 @@ impl Director {
         needs
     }
 
-    /// The id of templates that a service does not have yet.
+    /// 1 if a persistent service has no id for its templates yet, else 0.
     fn of_template(&self, service: &Service) -> usize {
         let slot = self.ids.services.get(&service.key);
         let has_one = slot.is_some_and(|slot| slot.ids.template != 0);
@@ -181,7 +181,7 @@ impl Director {
     fn of_server(&self, key: &ServiceKey, server: &Server) -> Needs {
         let slot = self.ids.services.get(key);
         let known = slot.and_then(|slot| slot.servers.get(&server.at));
-        // An edit may take a second id while flows keep the first.
+        // An edit of the method takes a second id while flows keep the first.
         let is_known = known.is_some_and(|known| known.method == server.method);
         let mut needs = Needs {
             servers: usize::from(!is_known),
@@ -196,7 +196,7 @@ impl Director {
             if id.is_none() {
                 needs.endpoints[family(answers.address)] += 2;
             }
-            // Translated flows are told apart by more than where their answers come from.
+            // Translated flows have no endpoint id of their own.
             if translated || id.is_some_and(|id| *id != entry::BACK) {
                 continue;
             }
@@ -217,8 +217,8 @@ impl Director {
         needs
     }
 
-    /// How many places of rules, this one's included, have no stretch of ids yet. They get theirs
-    /// with their service.
+    /// The number of mark places without a stretch of ids, `more` included. They get one when their
+    /// service is added.
     fn promised(&self, more: Option<&MarkRule>) -> usize {
         let rules = self.table.marks().chain(more);
         let without = rules.filter(|rule| {
@@ -230,7 +230,7 @@ impl Director {
         places.len()
     }
 
-    /// The endpoints of rules whose service is not there.
+    /// The endpoints reserved by rules whose service does not exist.
     fn promised_endpoints(&self) -> Count {
         let mut count = Count::default();
         let rules = self.table.marks();
@@ -259,8 +259,8 @@ impl Director {
         self.pools.has_room_for((&entry.service).into(), weights)
     }
 
-    /// `ip_vs_new_dest`: what of a server's address the table cannot know, since it depends on the
-    /// networks that this machine is in.
+    /// `ip_vs_new_dest`: refuses broadcast and multicast addresses. The table cannot, because
+    /// broadcast addresses depend on this machine's networks.
     fn admit_address(&self, address: IpAddr) -> Result<(), Refusal> {
         if !self.network.is_of_many(address) {
             return Ok(());
@@ -297,7 +297,7 @@ impl Director {
     }
 }
 
-/// Every port of a rule, and that its address has any.
+/// The endpoints of a rule: one for each port, and one for the address.
 fn endpoints_of(rule: &MarkRule) -> usize {
     let ports = rule.target.ports;
     2 + usize::from(ports.last) - usize::from(ports.first)

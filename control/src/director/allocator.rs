@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 /// Knows which ids are taken, not who has them. It never gives id 0 away.
 #[derive(Clone, Debug)]
 pub struct Allocator {
-    /// Those below `end` that came back.
+    /// Free ids below `end`.
     free: BTreeSet<u32>,
-    /// From here on none was ever taken.
+    /// This id and all above are free.
     end: u32,
 }
 
@@ -21,7 +21,7 @@ impl Default for Allocator {
 }
 
 impl Allocator {
-    /// The lowest number that nobody has.
+    /// The lowest free id.
     pub fn lowest(&self) -> u32 {
         self.free.first().copied().unwrap_or(self.end)
     }
@@ -44,12 +44,12 @@ impl Allocator {
         }
     }
 
-    /// None of these and above is taken.
+    /// This id and all above are free.
     pub fn end(&self) -> u32 {
         self.end
     }
 
-    /// How many are taken.
+    /// The number of ids that are taken.
     pub fn len(&self) -> usize {
         self.end as usize - 1 - self.free.len()
     }

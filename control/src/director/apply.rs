@@ -1,7 +1,7 @@
-//! What a change of the table means for the packet path, write by write.
+//! The writes that follow from a change of the table.
 //!
-//! In an order in which each step leaves the packet path consistent: entries before pools, pools
-//! before what is found by them; and the other way round when something goes.
+//! Their order keeps the packet path consistent after each one. Entries are written before pools,
+//! and pools before the endpoints that lead to them; removals go the other way round.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
 use super::{Director, Running, Write, effects, entries, pools};
 
-/// How a server stands in the packet path.
+/// The thresholds and weight of a server in the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     upper: u32,
@@ -42,8 +42,7 @@ impl Director {
         }
     }
 
-    /// Writes an endpoint, and where it is the first of its address and protocol, that there are
-    /// any.
+    /// Writes an endpoint, and the address's own entry if it is the first there.
     pub(super) fn add_endpoint(&mut self, at: (IpAddr, u32), id: u32, of_address: u32) {
         let (address, word) = at;
         self.write(Write::EndpointAdd { address, word, id });
@@ -64,8 +63,8 @@ impl Director {
         self.renew_pool(&before.key, running);
     }
 
-    /// Writes which service a stretch of ids belongs to, if the service has every port. The id by
-    /// which packets find it.
+    /// Writes the owner of the stretch of ids of a service of every port. Returns the service's
+    /// endpoint id.
     pub(super) fn name_wide(&mut self, key: &ServiceKey, id: u32) -> u32 {
         let Some(slot) = self.ids.services.get(key) else {
             return id;
@@ -81,8 +80,8 @@ impl Director {
         endpoint
     }
 
-    /// The service is no longer there: its flows find their servers gone, new ones go to the
-    /// kernel. The ids stay until no flow has them.
+    /// Deletes a service: its flows find their servers gone, and connections that are opened go to
+    /// the kernel's stack. The ids stay taken until no flow uses them.
     pub(super) fn delete_service(&mut self, service: &Service) {
         let key = &service.key;
         let Some(slot) = self.ids.services.get_mut(key) else {
@@ -109,9 +108,9 @@ impl Director {
         }
     }
 
-    /// A deleted service whose flows are left hides one of every port of its address: new clients
-    /// would find nobody. So it is no longer found once two looks at the flows have seen it so;
-    /// what is deleted and added again at once, as by a script, keeps its flows.
+    /// A deleted service with flows hides a service of every port at its address, so clients would
+    /// reach neither. Its endpoint is removed after two scans that saw it hide. A service that a
+    /// script deletes and adds again at once keeps its flows.
     pub(super) fn uncover(&mut self) {
         let deleted = self.ids.doubtful().map(|(key, _)| *key);
         let hiding: Vec<ServiceKey> = deleted.filter(|key| self.hides(key)).collect();
@@ -142,7 +141,7 @@ impl Director {
         port != 0 && self.table.service(key).is_none() && self.table.service(&other).is_some()
     }
 
-    /// Writes the entry of a server that came or was edited, then the pool.
+    /// Writes the entry of a server that was added or edited, then the pool.
     pub(super) fn put_server(
         &mut self,
         key: &ServiceKey,
@@ -175,9 +174,9 @@ impl Director {
         self.renew_edited(key, true, running);
     }
 
-    /// Writes how a server stands. `__ip_vs_update_dest`: one whose upper threshold rises or goes
-    /// is not overloaded; nor is one that has fewer connections than its thresholds so far ask
-    /// for, which the walk may not have seen yet.
+    /// Writes the thresholds and weight of a server. `__ip_vs_update_dest`: a server whose upper
+    /// threshold rises or is removed is relieved. So is a server with fewer connections than its
+    /// former lower bound, which the packet path may not have noticed yet.
     pub(super) fn stand(&mut self, id: u32, server: &Server, fresh: bool, running: &dyn Running) {
         let upper = server.upper_threshold;
         let wanted = Standing {
@@ -224,7 +223,7 @@ impl Director {
         self.write_gone(key, at, fate);
     }
 
-    /// Writes the entry of a server as it must be, if it is not so.
+    /// Writes the entry of a server if it differs.
     pub(super) fn write_server(&mut self, key: &ServiceKey, server: &Server) {
         let Some(service) = self.ids.services.get(key) else {
             return;
@@ -256,7 +255,8 @@ impl Director {
         if present {
             self.note_reach(key, server.at, &entry);
         }
-        // Flows of an earlier method go on by it, over the way as it is; templates by this one.
+        // Flows of an earlier method keep it, with the current next hop. Templates go on with the
+        // current method.
         let entry_id = id;
         for id in former {
             let Some(mut old) = self.written.get(&id).copied() else {
@@ -275,7 +275,7 @@ impl Director {
         }
     }
 
-    /// Compiles the pool of a service anew and switches to it, if it differs.
+    /// Recompiles the pool of a service and switches to it if it differs.
     pub(super) fn renew_pool(&mut self, key: &ServiceKey, running: &dyn Running) {
         self.renew_edited(key, false, running);
     }
@@ -302,7 +302,7 @@ impl Director {
         self.write_service(key);
     }
 
-    /// Writes the entry of a service, with its pool as it is; also of one that is gone.
+    /// Writes the entry of a service with its present pool, also of a deleted service.
     pub(super) fn write_service(&mut self, key: &ServiceKey) {
         let settings = self.settings_of(key);
         let asked = self.table.service(key).map(|entry| entry.service.clone());
@@ -342,7 +342,7 @@ mod tests {
         port: 80,
     };
 
-    /// So many active connections on each server.
+    /// Every server has this many active connections.
     struct Loaded(u64);
 
     impl Running for Loaded {
@@ -403,7 +403,7 @@ mod tests {
         }
     }
 
-    /// What a change writes while each server has so many connections.
+    /// The writes of a change while each server has `load` connections.
     fn written(director: &mut Director, change: &Change, load: u64) -> Vec<Write> {
         let now = Instant::now();
         director.change(change, &Loaded(load), now).unwrap();
@@ -436,7 +436,7 @@ mod tests {
         assert!(stands < place(|write| matches!(write, Write::Pool { .. })));
     }
 
-    // __ip_vs_update_dest, and ip_vs_unbind_dest for what nobody has looked at since.
+    // __ip_vs_update_dest, and ip_vs_unbind_dest for connections that closed unnoticed.
     #[test]
     fn an_edit_relieves_a_server_whose_threshold_rises_or_that_has_fewer() {
         for (before, after, load, relieved) in [
@@ -465,7 +465,7 @@ mod tests {
         }
     }
 
-    // ip_vs_wrr_dest_changed; the others have no upd_dest that moves anything.
+    // ip_vs_wrr_dest_changed; no other scheduler's upd_dest moves a cursor.
     #[test]
     fn an_edit_that_changes_nothing_moves_wrr_alone() {
         for (scheduler, moves) in [(Scheduler::Wrr, true), (Scheduler::Rr, false)] {
@@ -542,7 +542,7 @@ mod tests {
         };
         assert_eq!(words[0], 77);
         assert_eq!(words.len(), 1 + SHORT_LENGTH as usize);
-        // Of equals, the first of the list: the newest.
+        // Of equals the first of the list is taken: the newest.
         assert_eq!(words[1] as u32, 257);
     }
 

@@ -1,5 +1,5 @@
 //! Services with a persistence engine: the packet path must know which of their masqueraded servers
-//! answers from where, since a server may begin a call by itself (`ip_vs_new_conn_out`).
+//! answers from which endpoint, because a server may open a call itself (`ip_vs_new_conn_out`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +9,16 @@ use shunt_model::{Service, ServiceKey};
 use super::{Director, Write};
 use crate::table::Applied;
 
-/// Which services these are, and what was written of them.
+/// The services with an engine, and what was written for them.
 #[derive(Debug, Default)]
 pub struct Calls {
     services: BTreeSet<ServiceKey>,
-    /// Servers by the endpoints that they answer from.
+    /// Server ids by the endpoint that they answer from.
     written: BTreeMap<u32, u32>,
 }
 
 impl Calls {
-    /// Whether answers of any server may begin a call.
+    /// Whether any server may open a call.
     pub fn are_begun(&self) -> bool {
         !self.written.is_empty()
     }
@@ -34,7 +34,7 @@ impl Calls {
 }
 
 impl Director {
-    /// Takes in what a change did to the table's services.
+    /// Follows the services that a change added, edited or removed.
     pub(super) fn follow_calls(&mut self, applied: &Applied) {
         match applied {
             Applied::ServiceAdded { key } => self.hear_calls(key),
@@ -61,15 +61,15 @@ impl Director {
         }
     }
 
-    /// Finds the services with an engine anew.
+    /// Collects the services with an engine from the table.
     pub(super) fn find_calls(&mut self) {
         for entry in self.table.services() {
             self.calls.hear(&entry.service);
         }
     }
 
-    /// Writes which server answers from where, as far as that is different. Of several the first
-    /// service counts.
+    /// Writes the server of each endpoint, where it differs. If several services share an endpoint,
+    /// the first service's server holds it.
     pub(super) fn renew_answerers(&mut self) {
         let mut wanted = BTreeMap::new();
         for key in &self.calls.services {

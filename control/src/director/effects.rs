@@ -1,5 +1,5 @@
-//! What the settings say to the packet path: of each service how its connections open, of each
-//! server what becomes of its connections when it is quiesced or gone.
+//! The effects of the settings in the packet path: how a service opens connections, what becomes of
+//! the connections of a quiesced or deleted server, and which defences are up.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use shunt_model::{Defence, OnDown, Protocol, Server, ServerAddress, ServiceKey, 
 use super::ids::ServerSlot;
 use super::{Director, Write};
 
-/// The switches of a service with these settings.
+/// The switches of a service with these settings: [`service_switch`].
 #[must_use]
 pub fn switches(key: &ServiceKey, settings: &Settings) -> u32 {
     let is_mark = matches!(key, ServiceKey::Mark { .. });
@@ -17,14 +17,14 @@ pub fn switches(key: &ServiceKey, settings: &Settings) -> u32 {
         (settings.sloppy_tcp, service_switch::SLOPPY_TCP),
         (settings.sloppy_sctp, service_switch::SLOPPY_SCTP),
         (settings.schedule_icmp, service_switch::SCHEDULE_ICMP),
-        // ip_vs_leave: only what a mark brought here may be for another machine.
+        // ip_vs_leave: only a packet that a mark brought here may be for another machine.
         (settings.cache_bypass && is_mark, service_switch::BYPASS),
     ];
     let set = bits.iter().filter(|(is_set, _)| *is_set);
     set.fold(0, |all, (_, bit)| all | bit)
 }
 
-/// What becomes of the connections of a server that is there.
+/// What becomes of the connections of a server that exists: [`fate`].
 #[must_use]
 pub fn of_present(server: &Server, settings: &Settings) -> u16 {
     let mut bits = reused(settings);
@@ -41,7 +41,7 @@ pub fn of_present(server: &Server, settings: &Settings) -> u16 {
     bits
 }
 
-/// What becomes of the connections of a server that is gone.
+/// What becomes of the connections of a deleted server: [`fate`].
 #[must_use]
 pub fn of_gone(settings: &Settings) -> u16 {
     let gone = match settings.on_down {
@@ -53,7 +53,7 @@ pub fn of_gone(settings: &Settings) -> u16 {
     gone | reused(settings)
 }
 
-/// Which of its connections a SYN begins anew.
+/// Which states a SYN restarts a connection from (`conn_reuse_mode`).
 fn reused(settings: &Settings) -> u16 {
     match settings.conn_reuse_mode {
         0 => 0,
@@ -67,19 +67,19 @@ fn is_udp(key: &ServiceKey) -> bool {
     matches!(key, ServiceKey::Address { protocol: of, .. } if *of == protocol)
 }
 
-/// How full the connection table is: what decides about automatic defences.
+/// How full the connection table is. Automatic defences depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fullness {
     pub used: u64,
     pub room: u64,
 }
 
-/// What is done against a flood at the moment.
+/// The defences against a flood that are up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Defences {
-    /// Half-open connections are taken out at random.
+    /// Half-open connections are dropped at random.
     pub drop_entry: bool,
-    /// One of so many new connections is dropped; 0 drops none.
+    /// One of this many new connections is dropped; 0 drops none.
     pub drop_rate: u32,
     /// TCP is followed by the states of `secure_tcp`.
     pub secure_tcp: bool,
@@ -101,8 +101,8 @@ impl Defences {
         let drop_rate = match settings.drop_packet {
             Defence::Always => settings.am_droprate,
             Defence::Automatic if is_low => {
-                // With nothing free IPVS drops one of one, which keeps everybody out for good: here
-                // what was never answered gives way, so that every second one may still try.
+                // With nothing free IPVS drops every packet, which would lock everybody out. Here
+                // unanswered connections give way, so at most every second packet is dropped.
                 let rate = threshold / (threshold - free);
                 u32::try_from(rate).unwrap_or(u32::MAX).max(2)
             }
@@ -115,7 +115,7 @@ impl Defences {
         }
     }
 
-    /// The names of those that are up.
+    /// The names of the defences that are up.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let drop_packet = format!("drop_packet, one of {}", self.drop_rate);
@@ -129,7 +129,7 @@ impl Defences {
     }
 }
 
-/// The director's own switches in the packet path.
+/// The director-wide switches in the packet path: [`switch`].
 #[must_use]
 pub fn global(settings: &Settings, defences: Defences) -> u32 {
     let mut bits = 0;
@@ -143,7 +143,7 @@ pub fn global(settings: &Settings, defences: Defences) -> u32 {
 }
 
 impl Director {
-    /// What is in force for a service, and for one that is no longer there.
+    /// The settings in force for a service. A deleted service has the director-wide ones.
     pub(super) fn settings_of(&self, key: &ServiceKey) -> Settings {
         let settings = self.table.settings();
         match self.table.service(key) {
@@ -152,7 +152,8 @@ impl Director {
         }
     }
 
-    /// Writes what the settings say of every service and server, where that is another thing.
+    /// A director-wide setting changed: rewrites every service, and the servers whose entries it
+    /// alters.
     pub(super) fn renew_settings(&mut self) {
         let keys: Vec<ServiceKey> = self.ids.services.keys().copied().collect();
         for key in keys {
@@ -161,7 +162,7 @@ impl Director {
         }
     }
 
-    /// Writes what becomes of the connections of each server of a service.
+    /// Rewrites what becomes of the connections of each server of a service.
     pub(super) fn renew_fates(&mut self, key: &ServiceKey) {
         let Some(slot) = self.ids.services.get(key) else {
             return;
@@ -181,7 +182,7 @@ impl Director {
         }
     }
 
-    /// Writes that every entry of a server is gone, and what becomes of its connections.
+    /// Marks every entry of a deleted server as gone, with what becomes of its connections.
     pub(super) fn write_gone(&mut self, key: &ServiceKey, at: ServerAddress, fate: u16) {
         let Some(slot) = self.ids.slot_mut(key, at) else {
             return;
@@ -201,13 +202,14 @@ impl Director {
         }
     }
 
-    /// Servers that are gone, whose connections are no more: nobody has to be told of these.
+    /// Ids of deleted servers whose connections expire at once, without a reset.
     #[must_use]
     pub fn ended(&self) -> BTreeSet<u32> {
         let mut ended = BTreeSet::new();
         for (key, slot) in self.ids.doubtful() {
             let fate = of_gone(&self.settings_of(key));
-            // A mark's service has flows of several protocols, which a server's id does not tell.
+            // A mark's service has flows of several protocols, and the server's id does not name
+            // the protocol.
             let udp_only = fate & fate::UDP_ONLY != 0;
             if fate & fate::RESCHEDULED == 0 || (udp_only && !is_udp(key)) {
                 continue;
@@ -218,7 +220,7 @@ impl Director {
         ended
     }
 
-    /// A look at the connection table says how full it is.
+    /// Takes in how full the connection table is.
     pub fn filled(&mut self, fullness: Fullness) {
         self.fullness = fullness;
         self.settle();

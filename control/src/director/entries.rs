@@ -1,4 +1,4 @@
-//! What the entries of the packet path must say, from what the operator wants and the network is.
+//! Computes the packet path's entries from the operator's table and the state of the network.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use super::slots::ServiceIds;
 use crate::network::{Network, Route};
 use crate::table::Table;
 
-/// ICMP errors a tick and CPU: the kernel's own default is 1,000 a second (`icmp_msgs_per_sec`).
+/// ICMP errors a tick and CPU. The kernel's default is 1,000 a second (`icmp_msgs_per_sec`).
 const ICMP_LIMIT: u32 = 1000;
 
 /// An address as two words in wire order.
@@ -42,7 +42,7 @@ fn sum(address: IpAddr) -> u32 {
     checksum::add(checksum::of_u64(a), checksum::of_u64(b))
 }
 
-/// How a service is found: its address and the endpoint's word.
+/// The endpoint of a service: its address and word. `None` for a mark's service.
 #[must_use]
 pub fn endpoint(key: &ServiceKey) -> Option<(IpAddr, u32)> {
     let ServiceKey::Address {
@@ -59,7 +59,8 @@ pub fn endpoint(key: &ServiceKey) -> Option<(IpAddr, u32)> {
     ))
 }
 
-/// The word of the entry that says that an address has services at all.
+/// The word of an address's own entry, which exists if the address has any endpoint of this
+/// protocol.
 #[must_use]
 pub fn address_word(key: &ServiceKey) -> u32 {
     match key {
@@ -68,7 +69,7 @@ pub fn address_word(key: &ServiceKey) -> u32 {
     }
 }
 
-/// The flags of a service that is there.
+/// The flags of a service that exists.
 fn service_flags(service: &Service) -> u8 {
     let mut flags = service_flag::PRESENT;
     if service.flags.port {
@@ -92,7 +93,7 @@ fn service_flags(service: &Service) -> u8 {
     flags
 }
 
-/// The entry of a service; without `asked` that of one that is no longer there.
+/// The entry of a service. Without `asked` it is the entry of a deleted service.
 #[must_use]
 pub fn service(
     key: &ServiceKey,
@@ -129,14 +130,15 @@ pub fn service(
         entry.granularity = mask(granularity);
     }
     if let Some(persistence) = asked.and_then(|service| service.persistence.as_ref()) {
-        // The clock goes round: IPVS's own limit of 31 days is below.
+        // A persistence timeout must be shorter than a round of the clock. IPVS's limit of 31 days
+        // is.
         let ticks = clock.ticks(persistence.timeout_s);
         entry.persistence = ticks.min(connection::TEMPLATE_LIVES);
     }
     Some(entry)
 }
 
-/// What of an address counts, in wire order.
+/// The mask of a persistence granularity, in wire order.
 fn mask(granularity: Granularity) -> [u64; 2] {
     match granularity {
         Granularity::Mask(mask) => words(IpAddr::V4(mask)),
@@ -147,16 +149,16 @@ fn mask(granularity: Granularity) -> [u64; 2] {
     }
 }
 
-/// What a server's entry depends on besides the server.
+/// The inputs of a server's entry besides the server itself.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
     pub network: &'a Network,
     pub local: &'a BTreeSet<IpAddr>,
     pub service: u32,
     pub endpoint: u32,
-    /// What the packet path says of this server.
+    /// The entry of this server in the packet path.
     pub before: Option<entry::Server>,
-    /// What becomes of its connections.
+    /// What becomes of its connections: [`entry::fate`].
     pub fate: u16,
 }
 
@@ -164,7 +166,7 @@ pub struct Surroundings<'a> {
 #[must_use]
 pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Option<entry::Server> {
     let at = server.at.address;
-    // A mark has no address of its own: its flows are translated one by one, so nobody asks for it.
+    // A mark has no address. Its flows are translated one by one and do not use this one.
     let (address, port) = match key {
         ServiceKey::Address { address, port, .. } => (address, port),
         ServiceKey::Mark { .. } => (&at, &0),
@@ -196,8 +198,8 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     }
     let route = to.network.next_hop(at);
     if let Route::Unresolved { interface, .. } = route {
-        // The neighbour is being asked for again: until it answers, or another way is known, it is
-        // where it was.
+        // The kernel is resolving the neighbour again. Until it answers, or the route leads
+        // elsewhere, the last known next hop stays.
         if let Some(before) = to
             .before
             .filter(|before| before.ways.interface == interface)
@@ -216,7 +218,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
                     entry.outer_source = words(source);
                     entry.outer_sum = checksum::fold(checksum::add(sum(source), sum(at)));
                 }
-                // Without an address of our own towards the server there is no outer header.
+                // Without an address of this machine towards the server there is no outer header.
                 None => entry.ways = Ways::default(),
             }
         }
@@ -224,7 +226,7 @@ pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Optio
     Some(entry)
 }
 
-/// The flags of a server that is there.
+/// The flags of a server that exists.
 fn server_flags(server: &Server) -> u8 {
     let mut flags = server_flag::PRESENT;
     if server.at.address.is_ipv6() {
@@ -239,7 +241,7 @@ fn server_flags(server: &Server) -> u8 {
     flags
 }
 
-/// The method as the walk knows it. A server that is this machine gets its packets as they are,
+/// The method's number in the packet path. A server on this machine gets its packets unchanged
 /// unless they are masqueraded.
 fn number(key: &ServiceKey, server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
     if is_local(server, local) {
@@ -261,9 +263,9 @@ fn number(key: &ServiceKey, server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
     }
 }
 
-/// Whether a server on this machine is spoken with at another place than clients speak with. What
-/// comes to a loopback address at the service's own port is left as it is: whoever listens on every
-/// address hears it, and from the world it could not be brought there.
+/// Whether packets to a server on this machine get another address or port. Packets for a loopback
+/// address at the service's own port stay as they are: a program that listens on every address
+/// receives them, and a loopback address cannot be reached from the network.
 #[must_use]
 pub fn is_exchanged(key: &ServiceKey, server: &Server) -> bool {
     let ServiceKey::Address { address, port, .. } = *key else {
@@ -282,7 +284,7 @@ fn is_local(server: &Server, local: &BTreeSet<IpAddr>) -> bool {
         || server.method == Method::Local
 }
 
-/// Whether answers are looked for among frames that leave.
+/// Whether the packet path looks for answers among frames that leave.
 #[must_use]
 pub fn looks_at_what_leaves(settings: &Settings) -> bool {
     settings.masquerades & entry::nat::HERE != 0
@@ -292,8 +294,8 @@ fn is_tunnel(number: u8) -> bool {
     matches!(number, method::TUNNEL | method::GUE | method::GRE)
 }
 
-/// The UDP port that a tunnel ends at, and the flag of its checksum. What another machine sent has
-/// its own checksum, so that the far end is left nothing to compute (`ipvs_gue_encap`).
+/// The UDP port of a tunnel's far end, and the flag of its checksum. A forwarded packet is already
+/// checksummed, so `Remote` leaves the far end nothing to compute (`ipvs_gue_encap`).
 fn outer(encapsulation: Encapsulation) -> (u16, u8) {
     let (port, checksum) = match encapsulation {
         Encapsulation::Ipip => (0, TunnelChecksum::Off),
@@ -307,7 +309,7 @@ fn outer(encapsulation: Encapsulation) -> (u16, u8) {
     (port, flag)
 }
 
-/// How a server is reached, in words.
+/// How a server is reached, as text for an operator.
 #[must_use]
 pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> String {
     if is_local(server, local) {
@@ -329,7 +331,7 @@ pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) ->
     }
 }
 
-/// The settings that follow from the table.
+/// The packet path's settings.
 #[must_use]
 pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> Settings {
     let asked = table.timeouts();

@@ -1,19 +1,18 @@
-//! The ways to clients, made ready: each gateway of the main table has a number, and each network
-//! of the table the number of the gateway that leads there; each client on a link itself whose MAC
-//! address is known has a number of its own. A gateway is an address on a link: the same one on
+//! Prepared next hops towards clients, each with a hop number. Each gateway of the main table has a
+//! number, and each network of the table has the number of its gateway. Each client on a link whose
+//! MAC address is known has its own number. A gateway is an address on a link: the same address on
 //! another link is another gateway.
 //!
-//! A masqueraded connection remembers the number. So a number never comes to mean another gateway
-//! or client while connections may remember it: a gateway that loses a network gives its number up
-//! and gets another one, and a number that was left is given away again when two scans in a row
-//! found no connection with it. Where a number says nothing the walk asks the kernel's routes.
+//! A masqueraded connection holds the number. So a number must not get another gateway or client
+//! while a connection holds it. A gateway that loses a network gives its number up and gets another
+//! one. A released number is free when two consecutive scans found no connection that holds it. The
+//! packet path asks the kernel's routes where a number has no next hop.
 //!
-//! Where policy rules may decide about answers nothing is prepared, and where there are more than
-//! [`MOST`] networks no gateway is: the kernel is asked for each answer.
+//! Nothing is prepared where policy rules may decide about answers, and no gateway is where there
+//! are more than [`MOST`] networks: the packet path asks the kernel for each answer.
 //!
-//! The rule when all are taken: clients on links have [`CLIENTS`] at the most, the first to come;
-//! the rest of [`HOPS`] is the gateways'. Who has none asks the kernel, and is looked at again when
-//! numbers come back.
+//! Clients on links have at most [`CLIENTS`] numbers, first come first served. Gateways have the
+//! rest of [`HOPS`]. Answers without a number go by the kernel, and get one when numbers are freed.
 
 mod clients;
 mod gateways;
@@ -32,60 +31,62 @@ use super::{Director, Write};
 use crate::network::Route;
 use crate::network::routes::{Gateway, Lead, Prefix};
 
-/// Networks of a family that are made ready. With the clients on links they fit the tries of 4,096.
+/// The most networks of a family that are prepared. With the clients on links they fit the tries of
+/// 4,096 entries.
 const MOST: usize = 3072;
-/// A family that had more is made ready again when it has no more than this.
+/// A family that had more networks is prepared again at this number.
 const FEWER: usize = 2560;
-/// Clients on links that are made ready.
+/// The most clients on links that are prepared.
 pub const CLIENTS: usize = 896;
-/// Scans without a connection after which a number is nobody's: one may have been under way.
+/// Consecutive scans without a connection after which a number is free. The first may have begun
+/// too early.
 const SCANS: u8 = 2;
-/// Gateways get numbers once in such a while: while routes are restless the kernel is asked.
+/// The least interval between numberings of gateways. While routes keep changing the packet path
+/// asks the kernel.
 pub const REST: Duration = Duration::from_secs(1);
-/// Neighbours without a number that are kept alive for connections that ask the kernel, and
-/// gateways.
+/// The most gateways that are kept alive, and the most neighbours without a number.
 const KEPT: usize = 1024;
 
-/// Who has which number.
+/// The gateways, networks and clients with their hop numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Hops {
-    /// The first account of the routes is in.
+    /// The first full account of the routes is in.
     begun: bool,
-    /// What an earlier daemon's gateways had, until then.
+    /// The numbers of an earlier daemon's gateways, until then.
     known: BTreeMap<Gateway, Numbered>,
-    /// Every network that is prepared, and the number that it has in the packet path.
+    /// Every prepared network, with its number in the packet path.
     networks: BTreeMap<Prefix, (Lead, u32)>,
     gateways: BTreeMap<Gateway, Prepared>,
     clients: BTreeMap<IpAddr, u32>,
-    /// Gateways that wait for a number, and the one that each gave up, or 0. Networks
-    /// have it still.
+    /// Gateways that wait for a number, with the number that each gave up, or 0. Their networks
+    /// still have that number.
     restless: BTreeMap<Gateway, u32>,
-    /// When gateways got numbers last.
+    /// When gateways were numbered last.
     renewed: Option<Instant>,
-    /// Whether the networks of IPv4 and IPv6 are prepared at all.
+    /// Whether the networks of IPv4 and IPv6 are prepared.
     families: Families,
     numbers: Allocator,
-    /// Numbers that nobody has, while connections may: in how many scans there was none, and the
-    /// client that had it.
+    /// Released numbers that connections may still hold: the number of scans that found none, and
+    /// the client that had it.
     left: BTreeMap<u32, (u8, Option<IpAddr>)>,
-    /// What was said of a number.
+    /// The next hop of each number in the packet path.
     said: BTreeMap<u32, Ways>,
-    /// Somebody found no number.
+    /// A gateway or client found no free number.
     turned_away: bool,
-    /// What the last scan found in connections.
+    /// The numbers that the last scan found in connections.
     remembered: Option<Remembered>,
     /// The routers that were kept alive last.
     routers: BTreeSet<Gateway>,
 }
 
-/// A gateway's number, or 0, and the networks that it leads to with their limits.
+/// A gateway's number, or 0, and its networks with the MTU of their routes.
 #[derive(Clone, Debug, Default)]
 struct Prepared {
     number: u32,
     networks: BTreeMap<Prefix, Option<u32>>,
 }
 
-/// A gateway's number, and the least limit that its routes set to the size of packets.
+/// A gateway's number, and the least MTU in bytes that its routes set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbered {
     pub number: u32,
@@ -105,7 +106,7 @@ impl Families {
     }
 }
 
-/// The numbers that some connection remembers. Number 0: some connection asks the kernel.
+/// A bit for each number that some connection holds. Bit 0: some connection asks the kernel.
 pub type Remembered = [u64; HOPS as usize / 64];
 
 fn is_remembered(remembered: &Remembered, number: u32) -> bool {
@@ -114,7 +115,8 @@ fn is_remembered(remembered: &Remembered, number: u32) -> bool {
 }
 
 impl Hops {
-    /// Takes up the numbers of an earlier daemon. Any other may be one that it left.
+    /// Restores the numbers from a snapshot. All other numbers may be in connections, so they are
+    /// released, not free.
     pub fn restore(
         &mut self,
         gateways: BTreeMap<Gateway, Numbered>,
@@ -130,7 +132,7 @@ impl Hops {
         self.known = gateways;
     }
 
-    /// The numbers of gateways, as a later daemon takes them up.
+    /// The numbers of gateways for the snapshot.
     pub fn numbered(&self) -> BTreeMap<Gateway, Numbered> {
         if !self.begun {
             return self.known.clone();
@@ -144,7 +146,7 @@ impl Hops {
         &self.clients
     }
 
-    /// A number that nobody has.
+    /// Takes the lowest free number.
     fn take(&mut self) -> Option<u32> {
         let number = Some(self.numbers.lowest()).filter(|number| *number < HOPS)?;
         self.numbers.take(number);
@@ -166,21 +168,22 @@ impl Prepared {
 }
 
 impl Director {
-    /// Says where a number leads, if it is another place than before.
+    /// Writes the next hop of a number if it differs.
     fn say(&mut self, number: u32, ways: Ways) {
         if self.hops.said.insert(number, ways) != Some(ways) {
             self.write(Write::Hop { number, ways });
         }
     }
 
-    /// When gateways that wait for numbers get them.
+    /// When gateways that wait for a number get one.
     pub(super) fn hops_deadline(&self) -> Option<Instant> {
         let waits = !self.hops.restless.is_empty();
         let renewed = self.hops.renewed.map(|renewed| renewed + REST);
         waits.then(|| renewed.unwrap_or(self.seen))
     }
 
-    /// A scan found these numbers in connections: others that were left may be given away again.
+    /// Takes in a scan that found these numbers in connections. Frees released numbers that stayed
+    /// unused.
     pub fn unused_hops(&mut self, remembered: &Remembered) {
         let mut free = Vec::new();
         self.hops.left.retain(|number, (scans, _)| {
@@ -205,10 +208,11 @@ impl Director {
         self.keep_neighbours();
     }
 
-    /// Keeps alive whom answers go to: gateways, and clients on links that have connections.
+    /// Keeps the neighbours alive that answers go to: gateways, and clients on links with
+    /// connections.
     ///
-    /// Packets that we forward do not pass the kernel's stack, so it would not notice that one is
-    /// gone or has another MAC address.
+    /// Forwarded packets do not pass the kernel's stack, so the kernel would not notice that a
+    /// neighbour is gone or has another MAC address.
     pub(super) fn keep_neighbours(&mut self) {
         self.hops.routers = self.network.gateways();
         let routers = self.hops.routers.iter().take(KEPT);
@@ -232,14 +236,15 @@ impl Director {
         self.network.keep(kept, self.seen);
     }
 
-    /// The same after routes are different, if they name other gateways.
+    /// Keeps neighbours alive again if the routes name other gateways.
     fn keep_routers(&mut self) {
         if self.network.gateways() != self.hops.routers {
             self.keep_neighbours();
         }
     }
 
-    /// Connections of full NAT look their hop up with each answer and remember none.
+    /// Whether connections may use this number. Connections of full NAT look their hop up for each
+    /// answer and hold no number, so every number may be in use where flows are translated.
     fn has_connections(&self, number: u32) -> bool {
         let remembered = self.hops.remembered.as_ref();
         let remembered = remembered.is_some_and(|all| is_remembered(all, number));
@@ -258,7 +263,7 @@ impl Director {
         }
     }
 
-    /// How many gateways and clients on links have a prepared way.
+    /// The number of gateways and clients on links with a prepared next hop.
     #[must_use]
     pub fn prepared_hops(&self) -> u32 {
         let gateways = self.hops.gateways.values();
@@ -267,8 +272,7 @@ impl Director {
     }
 }
 
-/// The ways of a route, with a limit to the size of packets; `None` while only a MAC address is not
-/// known.
+/// The next hop of a route, with an MTU limit. `None` while only the MAC address is missing.
 fn ways_by(route: Route, limit: Option<u32>) -> Option<Ways> {
     match route {
         Route::Via(hop) => {
@@ -282,8 +286,8 @@ fn ways_by(route: Route, limit: Option<u32>) -> Option<Ways> {
     }
 }
 
-/// Link-local addresses are on one link only (RFC 4291, 2.4), where no virtual address is spoken to
-/// from.
+/// Whether a neighbour may be a client. A link-local address is valid on one link only (RFC 4291,
+/// 2.4), and nobody asks a virtual address from there.
 fn may_be_client(address: IpAddr) -> bool {
     let narrow = match address {
         IpAddr::V4(_) => false,

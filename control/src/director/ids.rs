@@ -1,5 +1,5 @@
-//! Ids of services, servers and NAT endpoints in the packet path: who has which, and since when
-//! nobody needs it.
+//! Ids of services, servers and NAT endpoints in the packet path: which are taken, and when each
+//! may be freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,24 +24,24 @@ pub struct NatEndpoint {
     pub id: u32,
 }
 
-/// What putting a server came to.
+/// The result of adding or editing a server.
 #[derive(Clone, Debug)]
 pub struct Put {
     pub id: u32,
-    /// The id was nobody's before.
+    /// The id was free before.
     pub fresh: bool,
     /// NAT endpoints that are not in the packet path yet.
     pub endpoints: Vec<NatEndpoint>,
 }
 
-/// What was neither present nor in use at a look at the flows.
+/// Ids of deleted services and servers that the last scan of the flows found idle.
 #[derive(Clone, Debug, Default)]
 struct Idle {
     services: BTreeSet<u32>,
     servers: BTreeSet<u32>,
 }
 
-/// All ids in use.
+/// All ids that are taken.
 #[derive(Clone, Debug)]
 pub struct Ids {
     idle: Idle,
@@ -51,16 +51,17 @@ pub struct Ids {
     used_services: Allocator,
     used_servers: Allocator,
     used_endpoints: Allocator,
-    /// Numbers of endpoints of every port: of services, each with its id, and behind NAT.
+    /// Stretches of ids for endpoints of every port: of services, with the service's id, and of
+    /// masqueraded servers.
     wide_services: BTreeMap<u32, u32>,
     wide_endpoints: BTreeSet<u32>,
     pub addresses: Addresses,
-    /// How many servers, deleted ones with an id included, answer from there.
+    /// The number of servers that answer from an endpoint, including deleted ones with an id.
     answering: BTreeMap<NatKey, u32>,
-    /// Endpoints from which translated flows are answered, those of every port first.
+    /// Endpoints of translated flows, endpoints of every port first.
     translating: BTreeSet<(bool, NatKey)>,
-    /// Services of which something was deleted, or edited to another method, while flows may have
-    /// it: all that [`Ids::release`] looks at.
+    /// Services with deleted parts, or with a server edited to another method, that flows may still
+    /// use. [`Ids::release`] looks at these only.
     doubtful: BTreeSet<ServiceKey>,
 }
 
@@ -83,7 +84,7 @@ impl Ids {
         }
     }
 
-    /// Id 0 is nobody's, so one less than the table has.
+    /// The number of free ids for services and templates. Id 0 is never used.
     pub fn services_left(&self) -> usize {
         (self.sizes.services.min(ID_LIMIT) as usize - 1).saturating_sub(self.used_services.len())
     }
@@ -96,10 +97,10 @@ impl Ids {
         self.used_servers.end()
     }
 
-    /// The id of a service, a new one if it has none.
+    /// The id of a service, and whether it was allocated by this call.
     pub fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
         if let Some(slot) = self.services.get(key) {
-            // In use again, so the next look alone may not take it away.
+            // The service is present again, so a single idle scan must not free its id.
             self.idle.services.remove(&slot.ids.id);
             return (slot.ids.id, false);
         }
@@ -119,8 +120,8 @@ impl Ids {
         (id, true)
     }
 
-    /// The id at which a place of a mark's service begins, a new one if it has none. `None` if
-    /// there is no room.
+    /// The first id of a place of a mark's service, allocated if it has none. `None` if there is no
+    /// room.
     pub fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
         let slot = self.services.get_mut(key)?;
         if let Some(base) = slot.places.get(&place) {
@@ -133,8 +134,7 @@ impl Ids {
         Some(entry::wide(number))
     }
 
-    /// Gives a service's templates an id, if they have none, and notes what of an address they
-    /// are known by.
+    /// Allocates an id for a service's templates if they have none, and notes their granularity.
     pub fn template(&mut self, key: &ServiceKey, granularity: Granularity) {
         let Some(slot) = self.services.get_mut(key) else {
             return;
@@ -146,7 +146,7 @@ impl Ids {
         }
     }
 
-    /// What the scheduler of a service knew of targets holds no longer (`done_svc` of lblc).
+    /// Invalidates the targets that the scheduler of a service has cached (`done_svc` of lblc).
     pub fn forget_targets(&mut self, key: &ServiceKey) {
         if let Some(slot) = self.services.get_mut(key) {
             slot.ids.epoch = slot.ids.epoch.wrapping_add(1);
@@ -157,8 +157,8 @@ impl Ids {
         self.services.get_mut(key)?.servers.get_mut(&at)
     }
 
-    /// The id of a server as it is wanted. A server of another method than before gets another
-    /// id, so that connections go on by the method they began with.
+    /// The id of a server. A server with another method than before gets another id, so that its
+    /// connections keep the method they began with.
     pub fn server(&mut self, key: &ServiceKey, server: &Server) -> Put {
         let fresh_id = self.used_servers.lowest();
         let Some(service) = self.services.get_mut(key) else {
@@ -179,7 +179,7 @@ impl Ids {
                 last_weight: 0,
             }
         });
-        // `__ip_vs_update_dest`: one that is added has no weight from before.
+        // `__ip_vs_update_dest`: an added server has no earlier weight.
         if server.weight != 0 || !slot.present {
             slot.last_weight = server.weight;
         }
@@ -211,7 +211,7 @@ impl Ids {
         }
     }
 
-    /// The endpoints that a server answers from, of those that have no id yet.
+    /// The endpoints that a server answers from and that had no id before.
     fn answers_from(&mut self, service: &ServiceKey, server: &Server) -> Vec<NatEndpoint> {
         if !server.method.rewrites() {
             return Vec::new();
@@ -222,8 +222,8 @@ impl Ids {
             .collect()
     }
 
-    /// Answers of translated flows are known by their whole tuple: all their endpoints have the
-    /// same id, until a server that is masqueraded by its entry alone answers from there too.
+    /// Answers of translated flows are found by their whole tuple, so all their endpoints share one
+    /// id. An endpoint gets its own id when a server without translated flows answers from it too.
     fn endpoint(&mut self, key: NatKey, translated: bool) -> Option<NatEndpoint> {
         let before = self.endpoints.get(&key).copied();
         if translated {
@@ -249,28 +249,28 @@ impl Ids {
         Some(NatEndpoint { key, id: id | BACK })
     }
 
-    /// Stretches of ids for services and places of marks that nobody has.
+    /// Free stretches of ids for services of every port and places of marks.
     pub fn stretches_left(&self) -> usize {
         (entry::WIDES as usize).saturating_sub(self.wide_services.len())
     }
 
-    /// Stretches of ids for masqueraded servers of every port that nobody has.
+    /// Free stretches of ids for masqueraded servers of every port.
     pub fn answering_left(&self) -> usize {
         (entry::WIDES as usize).saturating_sub(self.wide_endpoints.len())
     }
 
-    /// Ids left for where masqueraded servers answer from.
+    /// Free ids for endpoints that masqueraded servers answer from.
     pub fn answers_left(&self) -> usize {
         let room = self.sizes.answers().min(ID_LIMIT) as usize - 1;
         room.saturating_sub(self.used_endpoints.len())
     }
 
-    /// How many endpoints of IPv4 and of IPv6 there may be.
+    /// The most endpoints of IPv4 and of IPv6.
     pub fn endpoints(&self) -> [usize; 2] {
         self.sizes.endpoints()
     }
 
-    /// Whether packets must be looked for by address alone.
+    /// Whether the packet path must also look endpoints up by address alone.
     pub fn has_wide(&self) -> bool {
         let translating = self.translating.first();
         !self.wide_services.is_empty()
@@ -278,14 +278,14 @@ impl Ids {
             || translating.is_some_and(|(has_port, _)| !has_port)
     }
 
-    /// The endpoint's id of a masqueraded server.
+    /// The endpoint id of a masqueraded server; 0 if it has none.
     pub fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
         let keys = NatKey::of(key, server.at);
         let endpoint = keys.first().and_then(|key| self.endpoints.get(key));
         endpoint.copied().unwrap_or(0)
     }
 
-    /// Whether answers of any server must be looked for, and how: [`entry::nat`].
+    /// Whether and how the packet path looks for answers of servers: [`entry::nat`].
     pub fn masquerades(&self) -> u32 {
         let mut nat = 0;
         if !self.endpoints.is_empty() {
@@ -297,26 +297,26 @@ impl Ids {
         nat
     }
 
-    /// Whether the stretch of ids that this one is of has an owner.
+    /// Whether the stretch that this id belongs to is taken.
     pub fn has_place(&self, id: u32) -> bool {
         id & entry::WIDE != 0 && self.wide_services.contains_key(&entry::wide_number(id))
     }
 
-    /// Something of this service is gone, or was made another: see [`Ids::release`].
+    /// Part of this service was deleted or got another method: [`Ids::release`] looks at it.
     pub fn doubt(&mut self, key: &ServiceKey) {
         self.doubtful.insert(*key);
     }
 
-    /// Services of which something is deleted that flows may have.
+    /// Services with deleted parts that flows may still use.
     pub fn doubtful(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceSlot)> {
         let keys = self.doubtful.iter();
         keys.filter_map(|key| Some((key, self.services.get(key)?)))
     }
 
-    /// Gives back the ids of what is neither present nor in use by a flow.
+    /// Frees the ids of what is neither present nor used by a flow.
     ///
-    /// A look at the flows takes time: one that began before something was deleted may have missed
-    /// its youngest flows. So an id goes only when two looks in a row found it idle.
+    /// A scan of the flows takes time. A scan that began before a deletion may have missed the
+    /// youngest flows, so an id is freed only when two consecutive scans found it idle.
     pub fn release(
         &mut self,
         used_services: &BTreeSet<u32>,
@@ -396,7 +396,7 @@ impl Ids {
         }
     }
 
-    /// The endpoint that a server answered from, if no other server answers from there.
+    /// Frees the endpoint of a deleted server if no other server answers from it.
     fn release_endpoint(&mut self, key: NatKey, freed: &mut Freed) {
         if let Some(count) = self.answering.get_mut(&key) {
             *count -= 1;
@@ -410,7 +410,7 @@ impl Ids {
             return;
         };
         if id == BACK {
-            // Nobody's own.
+            // Endpoints of translated flows alone share this id.
         } else if id & entry::WIDE == 0 {
             self.used_endpoints.give_back(id & !BACK);
         } else {
@@ -425,7 +425,7 @@ impl Ids {
         }
     }
 
-    /// Takes ids that are nobody's out of use, for as long as this director lives.
+    /// Reserves ids without a known owner for the life of this director.
     pub fn reserve(&mut self, nobodys: &Nobodys) {
         let services = nobodys.services.iter();
         services.for_each(|id| self.used_services.take(*id));
@@ -442,7 +442,7 @@ impl Ids {
         }
     }
 
-    /// Takes ids up again as they were written down.
+    /// Restores ids from a snapshot.
     pub fn restore(
         &mut self,
         services: BTreeMap<ServiceKey, ServiceSlot>,
@@ -470,7 +470,7 @@ impl Ids {
                         .extend(keys.map(|key| (key.port != 0, key)));
                 }
             }
-            // Which of them are present is seen later.
+            // Which services and servers are present is decided later.
             self.doubtful.insert(*key);
         }
         for id in endpoints.values() {
@@ -494,7 +494,7 @@ mod tests {
 
     use super::*;
 
-    /// A look that began before the last flows came, and ended after the server was deleted.
+    /// The first scan began before the last flows came and ended after the server was deleted.
     #[test]
     fn an_id_goes_only_when_two_looks_in_a_row_found_it_idle() {
         let (mut ids, key, server) = one();

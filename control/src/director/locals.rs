@@ -1,4 +1,5 @@
-//! The local addresses of full NAT: what the packet path is told of them, and what an operator is.
+//! The local addresses of full NAT: their entries in the packet path, their use, and warnings about
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use shunt_model::{Family, LocalAddress, Method, Protocol, ServerAddress, Service
 
 use super::{Director, Running, Write, entries};
 
-/// From this fullness on, in percent, an operator should look at the local addresses.
+/// Warn when this percentage of the ports of the local addresses is in use.
 const NEARLY_USED: u64 = 80;
 
 impl Director {
@@ -19,8 +20,8 @@ impl Director {
         locals.filter(same).collect()
     }
 
-    /// Writes the local addresses of a family. The first says how many there are: last, so that
-    /// there are never more than were written.
+    /// Writes the local addresses of a family. The first entry holds their count and is written
+    /// last, so that the count never exceeds the entries written.
     pub(super) fn renew_locals(&mut self, family: Family) {
         let locals = self.locals_of(family);
         let v6 = family == Family::Ipv6;
@@ -45,7 +46,7 @@ impl Director {
         }
     }
 
-    /// How far the local addresses are used. Each server can have every port once.
+    /// The use of the local addresses. Each server can use every port once.
     #[must_use]
     pub fn local_pools(&self, running: &dyn Running) -> Vec<LocalPool> {
         let families = [Family::Ipv4, Family::Ipv6].into_iter();
@@ -61,7 +62,7 @@ impl Director {
                 family,
                 addresses: u32::try_from(locals.len()).unwrap_or_default(),
                 ports,
-                // One that finds no port is a connection too.
+                // A connection that finds no port is counted too.
                 used: used.min(ports),
                 fullest,
             })
@@ -69,7 +70,7 @@ impl Director {
         pools.collect()
     }
 
-    /// The server of a family that has the most connections by local addresses.
+    /// The server with the most connections by local addresses of a family, and their number.
     fn fullest(&self, family: Family, running: &dyn Running) -> (Option<ServerAddress>, u64) {
         let mut used: BTreeMap<(Option<Protocol>, ServerAddress), u64> = BTreeMap::new();
         for (key, at) in self.full_nat(family) {
@@ -90,7 +91,7 @@ impl Director {
         }
     }
 
-    /// Servers of full NAT.
+    /// The servers of a family that use full NAT.
     fn full_nat(&self, family: Family) -> impl Iterator<Item = (ServiceKey, ServerAddress)> {
         self.table.services().flat_map(move |entry| {
             let key = entry.service.key;
@@ -102,7 +103,7 @@ impl Director {
         })
     }
 
-    /// What an operator should look at, of local addresses.
+    /// Warnings about local addresses, as sentences for an operator.
     #[must_use]
     pub fn local_warnings(&self, running: &dyn Running) -> Vec<String> {
         let mut warnings = Vec::new();

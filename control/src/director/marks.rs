@@ -1,9 +1,9 @@
 //! Firewall marks: the endpoints by which packets of a mark's rules find its service.
 //!
-//! A mark's service has many addresses and ports. Each address and protocol of its rules has a
-//! stretch of ids, as a service of every port has, and each port of the rules is an endpoint whose
-//! id is whole: so a flow's key tells the places of a mark apart, and the walk knows nothing of
-//! marks.
+//! A mark's service has many addresses and ports. Each address and protocol of its rules (a place)
+//! has a stretch of ids, as a service of every port has. Each port of a rule is an endpoint with a
+//! full id. So a flow's key tells the places of a mark apart, and the packet path needs no
+//! knowledge of marks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,11 +17,11 @@ use super::orphans::{At, Endpoints};
 use super::{Director, Write};
 use crate::table::Applied;
 
-/// A protocol's number, and an address.
+/// A place: a protocol's number and an address.
 pub type Place = (u8, IpAddr);
 
 impl Director {
-    /// Makes the endpoints what rules and services of marks say.
+    /// Writes the mark endpoints that rules and services ask for, and removes the others.
     pub(super) fn renew_marks(&mut self) {
         let (mut wanted, ruled, origins) = self.wanted_marks();
         let before = std::mem::take(&mut self.marked);
@@ -36,7 +36,8 @@ impl Director {
                 });
             }
         }
-        // What minds the origin is looked at before the ordinary endpoint of a place goes.
+        // Endpoints that match the origin are written before the ordinary endpoint of the same
+        // place is removed.
         if self.origins != origins {
             self.origins = origins;
             let origins = self.origins.iter();
@@ -46,7 +47,7 @@ impl Director {
         }
         for (address, word) in before.into_keys() {
             let is_needed = wanted.contains_key(&(address, word));
-            // That an address has any endpoint may be so by a service too.
+            // A service may need the address's own entry too.
             if is_needed || self.ids.addresses.is_held(address, word) {
                 continue;
             }
@@ -57,8 +58,7 @@ impl Director {
         }
     }
 
-    /// The ordinary endpoints, all places of rules, and the endpoints of those where a rule minds
-    /// the origin.
+    /// The ordinary endpoints, the endpoints of all rules, and those that also match the origin.
     fn wanted_marks(&mut self) -> (Endpoints, BTreeSet<At>, Origins) {
         let rules: Vec<MarkRule> = self.table.marks().copied().collect();
         let mut wanted = BTreeMap::new();
@@ -75,7 +75,7 @@ impl Director {
                 let place = places.entry((target.address, word)).or_default();
                 place.push((rule.origin, base | u32::from(port)));
             }
-            // Fragments that come before their first one wait only for known addresses.
+            // Fragments that arrive before their first one are held for known addresses only.
             let word = endpoint_word(0, protocol, kind::ADDRESS);
             wanted.insert((target.address, word), 1);
         }
@@ -90,9 +90,9 @@ impl Director {
         (wanted, places.into_keys().collect(), origins)
     }
 
-    /// The stretch of ids that a mark's service has for a place, with its owner written. One that
-    /// is deleted keeps those that it has as long as there are flows of it: they go on if it comes
-    /// back, and the director's own stack must not reset them until then.
+    /// The first id of a place of a mark's service, with its owner written. A deleted service keeps
+    /// the stretches it has while flows use it: its flows go on if it comes back, and the machine's
+    /// own stack must not reset them.
     fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
         let base = if self.table.service(key).is_some() {
             self.ids.place(key, place)?
@@ -108,7 +108,7 @@ impl Director {
     }
 }
 
-/// Whether the endpoints of marks may be others after this.
+/// Whether a change may alter mark endpoints.
 pub(super) fn are_touched(applied: &Applied) -> bool {
     let is_mark = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
     match applied {
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(endpoints(&mut director), (vec![], 5));
     }
 
-    /// What is said of the endpoint at this port: with its id, or that it is gone.
+    /// The writes of the endpoint at this port: its id, or `None` where it is removed.
     fn said(director: &mut Director, port: u16) -> Vec<Option<u32>> {
         let wanted = endpoint_word(port.to_be(), 6, kind::SERVICE);
         let mut said = Vec::new();
@@ -248,7 +248,7 @@ mod tests {
         said
     }
 
-    /// A mark's service with two ports, of which the rule for the second is deleted.
+    /// A mark's service with two ports. The rule of the second one is deleted.
     fn one_orphan() -> Director {
         let mut director = director(SMALL);
         for rule in rules("tcp/192.0.2.1:80,443") {
@@ -283,7 +283,7 @@ mod tests {
         }
         assert_eq!(said(&mut director, 443), []);
 
-        // The rule is back: new connections too.
+        // The rule is back, so the endpoint accepts connections again.
         for rule in rules("tcp/192.0.2.1:443") {
             change(&mut director, rule);
         }
@@ -310,7 +310,7 @@ mod tests {
             let now = said(&mut director, 443);
             match text.ends_with(":0") {
                 true => assert_eq!(now, [None]),
-                // By the service's own id.
+                // The endpoint has the service's own id.
                 false => assert!(now.last().is_some_and(|id| id.is_some_and(|id| id < 9))),
             }
             for _ in 0..3 {
@@ -379,7 +379,8 @@ mod tests {
         let wanted = [6, 17, 132].map(|protocol| endpoint_word(0, protocol, kind::MASQUERADED));
         assert_eq!(words, wanted);
         assert_eq!(methods, [entry::method::TRANSLATE]);
-        // Their port is the one that was asked, so they are looked for by address alone.
+        // The servers keep the port that clients asked for, so their answers are found by address
+        // alone.
         let settings = settings.unwrap();
         assert_eq!((settings.masquerades, settings.wide), (3, 1));
     }

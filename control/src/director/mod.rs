@@ -1,9 +1,9 @@
-//! The director's mind: the table as the operator wants it, the network as it is, and what the
-//! packet path's tables must therefore say.
+//! The director: from the operator's table and the state of the network it computes what the packet
+//! path's tables must contain.
 //!
-//! Pure. A change or an event goes in; [`Write`]s come out, in an order in which each step leaves
-//! the packet path consistent: what is pointed to is written before what points to it. Ids of what
-//! was deleted stay taken until no flow needs them ([`Director::unused`]).
+//! Pure. A change or an event goes in and [`Write`]s come out. Their order keeps the packet path
+//! consistent after each step: an entry is written before anything that points to it. Ids of
+//! deleted services and servers stay taken until no flow uses them ([`Director::unused`]).
 
 mod addresses;
 mod admit;
@@ -61,22 +61,22 @@ pub enum Output {
         interface: u32,
         neighbour: IpAddr,
     },
-    /// Look at the devices again ([`Director::devices`]).
+    /// Attach programs to the devices again ([`Director::devices`]).
     Devices,
-    /// Compile the pool of this service anew ([`Director::renew`]).
+    /// Recompile the pool of this service ([`Director::renew`]).
     Pool(ServiceKey),
-    /// Write this down: it has to survive the daemon. Comes before the writes.
+    /// Write this to the journal. It comes before the writes that it belongs to.
     Remember(Step),
 }
 
-/// Ticks, in nanoseconds, and what else of the running packet path the director must know.
+/// The packet path's clock: the length of a tick in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     pub tick_ns: u64,
 }
 
 impl Clock {
-    /// Ticks that are at least so many seconds.
+    /// The ticks that last at least `seconds`, saturating.
     #[must_use]
     pub fn ticks(self, seconds: u32) -> u32 {
         let ns = u64::from(seconds) * 1_000_000_000;
@@ -84,13 +84,13 @@ impl Clock {
     }
 }
 
-/// What can be read of the packet path while a change is thought through.
+/// What the director reads from the packet path while it carries out a change.
 pub trait Running {
-    /// A word of the pools, as the packet path left it.
+    /// The word at this place of the pools, as the packet path left it.
     fn pool_word(&self, at: u32) -> u64;
-    /// Whether the walk takes a server that has thresholds for overloaded.
+    /// Whether the packet path treats a server with thresholds as overloaded.
     fn is_overloaded(&self, server: u32) -> bool;
-    /// The live counts of a server.
+    /// The live connection counts of a server, packed as [`entry::counts`].
     fn counts(&self, server: u32) -> u64;
     /// The entry of a server; `None` if there is none.
     fn server(&self, id: u32) -> Option<entry::Server>;
@@ -107,39 +107,40 @@ pub struct Director {
     by_address: servers_by_address::ServersByAddress,
     calls: calls::Calls,
     clock: Clock,
-    /// What each server entry in the packet path says, so that only differences are written.
+    /// The server entries in the packet path, so that only differences are written.
     written: BTreeMap<u32, entry::Server>,
     /// All endpoints in the packet path.
     placed: admit::Placed,
     /// The endpoints of marks in the packet path.
     marked: BTreeMap<(IpAddr, u32), u32>,
-    /// Those of them that no rule leads to any more, and how many looks at the flows saw none of
-    /// their connections.
+    /// Endpoints in `marked` whose rule was deleted, with the number of consecutive scans of the
+    /// flows that found no connection there.
     orphans: BTreeMap<orphans::At, u8>,
-    /// There were such endpoints: what is remembered of them is renewed.
+    /// There are or were orphans since the start, so each journal record lists all of them.
     records_orphans: bool,
-    /// Deleted services that hide one of every port, and how many looks at the flows saw it so.
+    /// Deleted services that hide a service of every port, with the number of consecutive scans
+    /// that found them so.
     hiding: BTreeMap<ServiceKey, u8>,
-    /// Masqueraded servers that are the director itself, those that are gone included.
+    /// Ids of masqueraded servers on the director itself, deleted ones included.
     here: BTreeSet<u32>,
-    /// Those of packets from somewhere.
+    /// Mark endpoints that also match the source network or the device.
     origins: origins::Origins,
-    /// Likewise how each stands, as its upper threshold and its entry's words.
+    /// The thresholds and the weight of each server in the packet path.
     standings: BTreeMap<u32, apply::Standing>,
-    /// Servers to which no next hop is known.
+    /// Servers without a known next hop.
     unreached: BTreeSet<(ServiceKey, ServerAddress)>,
-    /// Services whose pools may be others, and those for whose pools there was no room.
+    /// Services whose pools must be recompiled, and services for whose pools there was no room.
     stale: BTreeSet<ServiceKey>,
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     fullness: effects::Fullness,
-    /// What the packet path knows of peers, by service, and services of which it may be another
-    /// thing.
+    /// The peers in the packet path, by service, and the services whose peers must be computed
+    /// again.
     peers: BTreeMap<u32, BTreeMap<entry::PeerKey, [u64; 2]>>,
     mixed: BTreeSet<ServiceKey>,
     outputs: VecDeque<Output>,
     local: BTreeSet<IpAddr>,
-    /// When the network was last heard of.
+    /// When the last network event came in.
     seen: Instant,
 }
 
@@ -151,7 +152,7 @@ impl Director {
         director
     }
 
-    /// One that has not said anything yet, not even the settings.
+    /// A director that has written nothing yet, not even the settings.
     fn silent(table: Table, sizes: Sizes, clock: Clock, now: Instant) -> Self {
         Self {
             table,
@@ -194,7 +195,7 @@ impl Director {
         &self.network
     }
 
-    /// The devices and how each should be attached to.
+    /// Each device with the hooks to attach its program to.
     pub fn devices(
         &self,
         setting: impl Fn(&network::Link) -> attach::Setting,
@@ -206,7 +207,8 @@ impl Director {
         self.network.links().map(choose).collect()
     }
 
-    /// Does a change, whole or not at all.
+    /// Carries out a change, wholly or not at all. Refuses what the table does not allow, what the
+    /// packet path has no room for, and what it does not support.
     pub fn change(
         &mut self,
         change: &Change,
@@ -227,7 +229,7 @@ impl Director {
         Ok(Done { notes })
     }
 
-    /// Hears what the network did.
+    /// Takes in a network event.
     pub fn network_event(&mut self, input: network::Input, now: Instant) {
         self.seen = now;
         self.network.handle(input, now);
@@ -240,7 +242,7 @@ impl Director {
         deadlines.into_iter().flatten().min()
     }
 
-    /// What must be done; until none.
+    /// What the caller must do; call it until it returns `None`.
     pub fn poll(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
@@ -290,7 +292,7 @@ impl Director {
                 return Some(output);
             }
         }
-        // After all that is known by then: one pool for many servers.
+        // Pools come last, so that a pool is compiled once for many changed servers.
         self.stale.pop_first().map(Output::Pool)
     }
 
@@ -330,7 +332,7 @@ impl Director {
         self.outputs.push_back(Output::Write(write));
     }
 
-    /// The settings as they follow from the table.
+    /// Writes the settings if they differ from those in the packet path.
     fn settle(&mut self) {
         let settings = self.settings();
         if self.settings != Some(settings) {
@@ -342,7 +344,7 @@ impl Director {
         }
     }
 
-    /// Whether devices are to be looked at for frames that leave, too.
+    /// Whether programs must also see the frames that leave devices.
     #[must_use]
     pub fn looks_at_what_leaves(&self) -> bool {
         self.settings
@@ -350,7 +352,7 @@ impl Director {
             .is_some_and(entries::looks_at_what_leaves)
     }
 
-    /// The settings that are in force.
+    /// The settings that the packet path must have.
     #[must_use]
     pub fn settings(&self) -> Settings {
         let defences = self.defences();
@@ -365,7 +367,7 @@ impl Director {
         settings
     }
 
-    /// Writes again whoever is reached by way of this address.
+    /// Rewrites the servers at this address.
     fn reroute(&mut self, target: IpAddr) {
         for (key, server) in self.servers_at(target) {
             self.write_server(&key, &server);
@@ -387,8 +389,8 @@ impl Director {
         self.outputs.push_back(Output::Devices);
     }
 
-    /// A scan of the connection table found no flow with these services and servers: ids of what
-    /// was deleted may be given away again.
+    /// Takes in a scan of the connection table: the services and servers that some flow uses. Frees
+    /// ids of deleted ones that no flow uses.
     pub fn unused(&mut self, used_services: &BTreeSet<u32>, used_servers: &BTreeSet<u32>) {
         self.uncover();
         self.forget_orphans(used_services);
@@ -429,7 +431,7 @@ impl Director {
         slot.is_some_and(|slot| self.pools.word(slot.ids.id).is_short())
     }
 
-    /// Compiles the short lists of large pools anew, at this tick. To be called every few
+    /// Recompiles the short lists of large pools, stamped with this tick. Call it every few
     /// milliseconds.
     pub fn compile_short_lists(&mut self, running: &dyn Running, tick: u32) {
         for (base, words) in self.pools.short_lists(running, tick) {
@@ -437,13 +439,14 @@ impl Director {
         }
     }
 
-    /// The pool places that were left a while ago may be used again.
+    /// Frees the pool words that were abandoned before the last call. Pools without room are tried
+    /// again.
     pub fn pools_settled(&mut self) {
         self.pools.settle();
         self.stale.append(&mut self.crowded);
     }
 
-    /// The ids of a server, the present one first, for counting.
+    /// All ids of a server, the current one first, to sum its counters.
     #[must_use]
     pub fn server_ids(&self, key: &ServiceKey, at: ServerAddress) -> Vec<u32> {
         let slot = self
@@ -462,13 +465,13 @@ impl Director {
         servers.flat_map(ServerSlot::all).collect()
     }
 
-    /// No server has this id or a greater one.
+    /// One more than the greatest server id in use.
     #[must_use]
     pub fn server_ids_end(&self) -> u32 {
         self.ids.servers_end()
     }
 
-    /// How a server is reached, in words.
+    /// How a server is reached, as text for an operator.
     #[must_use]
     pub fn way_text(&self, server: &Server) -> String {
         entries::way_text(&self.network, &self.local, server)
@@ -476,7 +479,7 @@ impl Director {
 }
 
 impl ServiceSlot {
-    /// The servers in the kernel's order, as the pool compiler takes them.
+    /// The servers in the kernel's order, for the pool compiler.
     fn members(&self, entry: &crate::table::Entry) -> Vec<crate::pool::Member> {
         let member = |server: &Server| {
             let slot: &ServerSlot = self.servers.get(&server.at)?;

@@ -1,4 +1,4 @@
-//! Ids of the packet path, in the words of the table.
+//! The services and servers that the packet path's ids stand for.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use shunt_model::{Protocol, ServerAddress, ServiceKey};
 
 use super::Director;
 
-/// Ids and what they stand for.
+/// Services and servers by their ids.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     pub services: BTreeMap<u32, ServiceKey>,
@@ -15,8 +15,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// The service of an endpoint's id, and the port that a client asked if the service has every
-    /// port.
+    /// The service of an endpoint id. For a service of every port also the port that the client
+    /// asked for.
     #[must_use]
     pub fn service(&self, endpoint: u32) -> Option<(ServiceKey, Option<u16>)> {
         if endpoint & entry::WIDE == 0 {
@@ -28,7 +28,7 @@ impl Names {
 }
 
 impl Director {
-    /// Which service and server an id stands for, deleted ones included.
+    /// All ids with their services and servers, including deleted ones.
     #[must_use]
     pub fn names(&self) -> Names {
         let mut names = Names::default();

@@ -1,8 +1,7 @@
-//! Endpoints of marks whose packets must come from somewhere: from a network of clients, or by a
-//! device.
+//! Mark endpoints that also match the origin: the source network or the device of a packet.
 //!
-//! A place with such a rule has all of its rules here, those for everybody too, and no ordinary
-//! endpoint: the walk finds that first and would look no further.
+//! If one rule of an endpoint matches the origin, all rules of that endpoint are here and it has no
+//! ordinary endpoint: the packet path would find the ordinary one first and stop.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,13 +16,13 @@ use super::Director;
 use super::entries::words;
 use crate::network::Network;
 
-/// Bits of prefix, and the endpoint, by what it is found by.
+/// Endpoint ids by key and prefix length in bits.
 pub type Origins = BTreeMap<(OriginKey, u32), u32>;
 
-/// The places of all rules, each with who may ask and the endpoint for them.
+/// The endpoints of all rules, each with the origins it accepts and the endpoint id for each.
 pub(super) type RulesByEndpoint = BTreeMap<(IpAddr, u32), Vec<(Origin, u32)>>;
 
-/// What the packet path finds these by. A rule for a device that is not there finds nobody.
+/// The packet path's keys for these rules. A rule for a missing device has no key.
 pub(super) fn of_places<'a>(
     places: impl Iterator<Item = (&'a (IpAddr, u32), &'a Vec<(Origin, u32)>)>,
     network: &Network,
@@ -61,7 +60,7 @@ fn key(target: IpAddr, word: u32, origin: Origin, network: &Network) -> Option<(
     Some((key, OriginKey::FIXED + u32::from(length)))
 }
 
-/// Where else the walk has to look for these: [`lookup`].
+/// Which further look-ups the packet path must make for these keys: [`lookup`].
 pub(super) fn lookups(origins: &Origins) -> u32 {
     let of_one = |(key, _): &(OriginKey, u32)| {
         let port = match key.word as u16 {
@@ -78,7 +77,7 @@ pub(super) fn lookups(origins: &Origins) -> u32 {
 }
 
 impl Director {
-    /// Refuses a rule for which there is no room among these.
+    /// Refuses a rule that has no room in the table of origins.
     pub(super) fn admit_origin(&self, rule: &MarkRule) -> Result<(), Refusal> {
         let place = |rule: &MarkRule| (rule.target.protocol, rule.target.address);
         let rules = || self.table.marks().chain([rule]);
@@ -104,7 +103,7 @@ impl Director {
         })
     }
 
-    /// Whether the endpoints of marks depend on which devices there are.
+    /// Whether any mark rule names a device.
     pub(super) fn minds_devices(&self) -> bool {
         self.table.marks().any(|rule| rule.origin.device.is_some())
     }

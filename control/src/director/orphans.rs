@@ -1,7 +1,7 @@
-//! Endpoints of rules that were deleted: their connections go on, and nobody opens one there.
+//! Orphans: endpoints of deleted mark rules. Their connections go on, and nobody opens one there.
 //!
-//! IPVS knows a connection by its ends, whatever its packets are marked with by then. Here they are
-//! found by their endpoint, so that stays for as long as there are any.
+//! IPVS finds a connection by its addresses and ports, whatever mark its packets carry. The packet
+//! path finds it by its endpoint, so the endpoint stays while it has connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,17 +12,17 @@ use shunt_model::{Protocol, ServiceKey};
 use super::snapshot::Step;
 use super::{Director, Output, Write};
 
-/// An address, and the word of an endpoint of it.
+/// An endpoint: its address and its word.
 pub(super) type At = (IpAddr, u32);
 /// Endpoints with their ids.
 pub(super) type Endpoints = BTreeMap<At, u32>;
 
-/// How many looks at the flows must have seen none of a place.
+/// An orphan is removed after this many consecutive scans that found no connection there.
 const LOOKS: u8 = 2;
 
 impl Director {
-    /// Adds to the wanted endpoints those of `before` that no rule leads to any more, where there
-    /// may be connections. `ruled` are the places that rules lead to, whoever may ask there.
+    /// Adds orphans to `wanted`: endpoints of `before` that no rule has, where connections may
+    /// remain. `ruled` are the endpoints of all rules, whatever origin they match.
     pub(super) fn keep_orphans(
         &mut self,
         before: &Endpoints,
@@ -45,15 +45,14 @@ impl Director {
         }
     }
 
-    /// Whether packets there are for somebody else: for a rule or a service of this port, or of
-    /// every port.
+    /// Whether a rule or a service has this port, or every port, of the address.
     fn is_covered(&self, (address, word): At, ruled: &BTreeSet<At>) -> bool {
         let words = [word, word & !0xffff];
         let mut places = words.into_iter().map(|word| (address, word));
         places.any(|at| ruled.contains(&at) || self.ordinary(at).is_some())
     }
 
-    /// The endpoint's id of the service that has this address and port itself.
+    /// The endpoint id of the service that is defined at this address and port.
     pub(super) fn ordinary(&self, (address, word): At) -> Option<u32> {
         let key = ServiceKey::Address {
             protocol: Protocol::from_number((word >> 16) as u8)?,
@@ -65,7 +64,8 @@ impl Director {
         Some(slot.ids.endpoint())
     }
 
-    /// A look at the flows found these services, and these places of marks, in use.
+    /// Takes in a scan that found these services and mark places in use. Removes orphans that
+    /// stayed idle.
     pub(super) fn forget_orphans(&mut self, used: &BTreeSet<u32>) {
         let mut gone = Vec::new();
         for (at, looks) in &mut self.orphans {
@@ -91,13 +91,13 @@ impl Director {
         }
     }
 
-    /// How many there are: each adds to what a change writes down.
+    /// An upper bound of the orphans after the next change, which its journal record lists.
     #[must_use]
     pub fn count_orphans(&self) -> usize {
         self.orphans.len() + self.marked.len()
     }
 
-    /// Those that are there, for the daemon that comes after.
+    /// The orphans for the snapshot: address, word and id.
     pub(super) fn orphaned_endpoints(&self) -> Vec<(IpAddr, u32, u32)> {
         let id = |at: &At| self.marked.get(at).copied().unwrap_or_default();
         let orphans = self.orphans.keys();

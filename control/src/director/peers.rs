@@ -1,8 +1,9 @@
-//! Other directors that are servers of a service beside this one: see `datapath/src/peer.rs`.
+//! Peers: other directors that are servers of a service beside this one. See
+//! `datapath/src/peer.rs`.
 //!
-//! Which of its servers are directors nobody says. It does not matter: where the director itself is
-//! a server, what comes from another server's MAC address but not from the server itself was
-//! forwarded by it, whoever it is.
+//! Which servers are directors is not configured, and need not be. If this director is a server of
+//! the service, a frame from another server's MAC address with another source address was forwarded
+//! by that server.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +12,11 @@ use shunt_model::ServiceKey;
 
 use super::{Director, Write};
 
-/// As many as the packet path has room for. More are not told apart from clients.
+/// The room of the packet path. Peers beyond it are treated as clients.
 const MOST: usize = 4096;
 
 impl Director {
-    /// Writes the peers of a service that are others than before, and that it has any.
+    /// Writes the peers of a service that changed, and whether it has any.
     pub(super) fn renew_peers(&mut self, key: &ServiceKey) {
         let Some(slot) = self.ids.services.get(key) else {
             return;
@@ -60,7 +61,8 @@ impl Director {
     }
 }
 
-/// Where the frames of a service's other servers come from, if the director itself is one.
+/// The MAC and IP addresses of a service's routed servers, if the director itself is one of its
+/// servers.
 fn peers(service: u32, entries: &[entry::Server]) -> BTreeMap<PeerKey, [u64; 2]> {
     let is_local = |entry: &entry::Server| entry.method == method::LOCAL;
     if !entries.iter().any(is_local) {

@@ -1,5 +1,5 @@
-//! Where the pools lie. A pool that is left keeps its place until every packet that might still
-//! look at it is through.
+//! Where each pool lies among the pool words. The words of a replaced pool stay reserved until
+//! every packet that may still read them is through.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use shunt_model::Scheduler;
 use super::Running;
 use crate::pool::{self, Compiled, Member, Rule, Turn};
 
-/// A pool that is in force.
+/// A pool in force.
 #[derive(Clone, Debug)]
 struct Present {
     base: u32,
@@ -19,7 +19,7 @@ struct Present {
     members: Vec<Member>,
 }
 
-/// What has to be written to bring a pool into force.
+/// A compiled pool, ready to be written and switched to.
 #[derive(Clone, Debug)]
 pub struct Switched {
     pub base: u32,
@@ -30,9 +30,9 @@ pub struct Switched {
 #[derive(Clone, Debug)]
 pub struct Pools {
     present: BTreeMap<u32, Present>,
-    /// Free stretches by where they begin.
+    /// Lengths of free stretches, by their first word.
     free: BTreeMap<u32, u32>,
-    /// Left since the last settling, and before it.
+    /// Stretches of replaced pools: since the last [`Pools::settle`], and before it.
     left: Vec<(u32, u32)>,
     leaving: Vec<(u32, u32)>,
 }
@@ -49,27 +49,27 @@ impl Pools {
         }
     }
 
-    /// Whether a service with so many servers of these weights finds a place.
+    /// Whether there is room for a pool of servers with these weights.
     pub fn has_room_for(&self, rule: Rule, weights: impl Iterator<Item = u32>) -> bool {
         let length = rule.room(weights);
         self.free.values().any(|room| u64::from(*room) >= length)
     }
 
-    /// The word of a service's pool.
+    /// The pool word of a service.
     pub fn word(&self, service: u32) -> PoolWord {
         self.present
             .get(&service)
             .map_or(EMPTY, |present| word(present.base, &present.compiled))
     }
 
-    /// Whether the pool in force is that of these servers.
+    /// Whether the pool in force was compiled from these servers.
     pub fn is_of(&self, service: u32, rule: Rule, members: &[Member]) -> bool {
         let present = self.present.get(&service);
         present.is_some_and(|present| present.rule == rule && present.members == members)
     }
 
-    /// Compiles a pool and finds a place for it. `None` if the one in force says the same, unless a
-    /// server was edited and the scheduler minds.
+    /// Compiles a pool and finds a place for it. `None` if there is no room, or if the pool in
+    /// force is the same, unless an edit moves the scheduler's cursor.
     pub fn renew(
         &mut self,
         service: u32,
@@ -88,12 +88,13 @@ impl Pools {
         };
         let compiled = pool::compile(rule, &members, &turn);
         if let Some(before) = before {
-            // A ring of rr may be that of wrr, but another scheduler begins at its head
+            // rr and wrr may have the same ring, but another scheduler begins at its head
             // (`ip_vs_bind_scheduler`).
             let same = before.rule == rule
                 && before.compiled.slots == compiled.slots
                 && before.compiled.scheduler == compiled.scheduler;
-            // ip_vs_wrr_dest_changed: an edit that changes nothing leads back to the list's head.
+            // ip_vs_wrr_dest_changed: an edit that changes nothing still moves the cursor to the
+            // head of the list.
             let moves = edited && rule.scheduler == Scheduler::Wrr;
             if same && before.members == members && !moves {
                 return None;
@@ -116,7 +117,7 @@ impl Pools {
         Some(Switched { base, words })
     }
 
-    /// Leaves the places of a pool alone that is in force, and nobody knows whose it is.
+    /// Reserves the words of a pool in force whose owner is unknown.
     pub fn reserve(&mut self, at: PoolWord) {
         if at != EMPTY {
             let head = at.first_listed().wrapping_sub(at.base());
@@ -124,7 +125,8 @@ impl Pools {
         }
     }
 
-    /// Takes up a pool that is in force from an earlier life.
+    /// Takes over the pool of an earlier daemon. False if the pool in force is not that of these
+    /// members.
     pub fn adopt(
         &mut self,
         service: u32,
@@ -142,7 +144,7 @@ impl Pools {
                 .skip(POOL_HEAD as usize + compiled.short.len())
                 .all(|(word, place)| running.pool_word(place) == word);
         if same {
-            // Where the turn began is known by the words in force alone.
+            // Only the words in force know where the turn began.
             let mut compiled = compiled;
             compiled.head[1] = running.pool_word(at.base() + 1);
             self.present.insert(
@@ -165,8 +167,8 @@ impl Pools {
             .any(|present| present.compiled.is_short())
     }
 
-    /// The short list of every large pool, as the live counts have it: where it lies, and its
-    /// words, after the stamp by which the walk believes it.
+    /// The short list of every large pool, compiled from the live counts: the first word to write,
+    /// and the words. The stamp `tick` stands first; the packet path trusts the list by it.
     pub fn short_lists(&self, running: &dyn Running, tick: u32) -> Vec<(u32, Vec<u64>)> {
         let large = self
             .present
@@ -187,14 +189,14 @@ impl Pools {
             .collect()
     }
 
-    /// The service has no pool any more; says the word to switch to.
+    /// Drops the pool of a service. Returns the empty pool's word to switch to.
     pub fn drop_service(&mut self, service: u32) -> Option<u64> {
         let before = self.present.remove(&service)?;
         self.leave(&before);
         Some(PoolWord::new(0, 0, scheduler::EMPTY).0)
     }
 
-    /// What was left before the last call is free from here on.
+    /// Frees the stretches that were replaced before the last call.
     pub fn settle(&mut self) {
         for (base, length) in std::mem::take(&mut self.leaving) {
             self.give(base, length);
@@ -255,7 +257,7 @@ impl Pools {
     }
 }
 
-/// The words that a pool takes.
+/// The number of words that a pool takes.
 fn room(compiled: &Compiled) -> u32 {
     u32::try_from(compiled.words().count()).unwrap_or(u32::MAX)
 }

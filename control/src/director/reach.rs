@@ -1,8 +1,9 @@
-//! Servers to which no next hop is known: a connection is not given to one while another of its
-//! service can be reached.
+//! Servers without a known next hop: they get no connections while another server of their service
+//! can be reached.
 //!
-//! A server joins its pool when its way is known, as if it were added then. Who was reached once
-//! and falls silent stays: whether a server lives is not for the network to say.
+//! A server joins its pool when its next hop is known, as if it were added then. A server that was
+//! reached once stays in the pool when its neighbour falls silent: the network does not decide
+//! whether a server lives.
 
 use std::net::IpAddr;
 
@@ -13,10 +14,10 @@ use super::{Director, Running};
 use crate::network::Route;
 use crate::pool::Member;
 
-/// Servers that a warning names; the others are counted.
+/// The most servers that warnings name. The rest are counted.
 const NAMED: usize = 4;
 
-/// Whether packets get to a server by this entry.
+/// Whether packets can reach a server by this entry.
 pub fn has_way(entry: &entry::Server) -> bool {
     let is_here = entry.method == method::LOCAL || entry.method == method::HERE;
     is_here || entry.ways.is_usable()
@@ -27,8 +28,8 @@ impl Director {
         self.written.get(&id).is_some_and(has_way)
     }
 
-    /// The members that a pool is compiled of: those that can be reached, or all of them where no
-    /// server that may be picked can be reached.
+    /// The members that a pool is compiled from: the reachable ones, or all if no server that may
+    /// be picked is reachable.
     pub(super) fn reached(&self, mut members: Vec<Member>) -> Vec<Member> {
         let serves = |member: &Member| member.weight > 0 && self.is_reached(member.id);
         if members.iter().any(serves) {
@@ -37,7 +38,7 @@ impl Director {
         members
     }
 
-    /// Notes whether a server can be reached, after its entry was written.
+    /// Notes whether a server can be reached, from the entry that was written.
     pub(super) fn note_reach(
         &mut self,
         key: &ServiceKey,
@@ -53,19 +54,20 @@ impl Director {
         }
     }
 
-    /// Compiles the pool of a service anew ([`super::Output::Pool`]).
+    /// Recompiles the pool of a service ([`super::Output::Pool`]).
     pub fn renew(&mut self, key: &ServiceKey, running: &dyn Running) {
         self.renew_pool(key, running);
     }
 
-    /// Whether it is only a neighbour's answer that is missing to reach a server.
+    /// Whether only the neighbour's MAC address is missing to reach a server.
     #[must_use]
     pub fn is_awaited(&self, key: &ServiceKey, at: ServerAddress) -> bool {
         let unresolved = |to: IpAddr| matches!(self.network.next_hop(to), Route::Unresolved { .. });
         self.unreached.contains(&(*key, at)) && unresolved(at.address)
     }
 
-    /// What becomes of new connections for a server that cannot be reached; nothing for others.
+    /// What becomes of connections to a server that cannot be reached, as text; `None` for a
+    /// reachable one.
     #[must_use]
     pub fn reach_text(&self, key: &ServiceKey, at: ServerAddress) -> Option<&'static str> {
         if !self.unreached.contains(&(*key, at)) {
@@ -77,14 +79,14 @@ impl Director {
         })
     }
 
-    /// Whether any server of a service that may be picked can be reached.
+    /// Whether a service has a reachable server that may be picked.
     fn serves(&self, key: &ServiceKey) -> bool {
         let servers = self.table.service(key).map(|entry| &entry.servers);
         let mut servers = servers.into_iter().flatten();
         servers.any(|server| server.weight > 0 && !self.unreached.contains(&(*key, server.at)))
     }
 
-    /// A sentence for what an operator should look at.
+    /// Warnings about servers without a next hop, as sentences for an operator.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut named: Vec<String> = Vec::new();

@@ -1,7 +1,7 @@
-//! The director's records of a journal: what it remembers, in pieces that stand alone.
+//! The director's journal records: its state in pieces that stand alone.
 //!
-//! A record's name carries its version. Another version of a record has another name, and is read
-//! beside this one; a name that is not known costs that record and no other.
+//! A record's name includes its version. A changed format gets another name and is read beside this
+//! one. An unknown name costs that record and no other.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,13 +18,13 @@ use super::snapshot::{Snapshot, changes};
 use crate::network::routes::Gateway;
 use crate::table::Table;
 
-/// One thing to remember. Of two about the same thing the later one holds.
+/// One fact in the journal. A later record about the same thing replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     /// A change of the table.
     #[serde(rename = "change/1")]
     Change(Change),
-    /// The ids of a service; `None` if it has none any more.
+    /// The ids of a service; `None` if they were freed.
     #[serde(rename = "service/1")]
     Service(ServiceKey, Option<ServiceIds>),
     /// All places of a mark's service.
@@ -32,22 +32,22 @@ pub enum Record {
     Places(ServiceKey, Vec<(Place, u32)>),
     #[serde(rename = "server/1")]
     Server(ServiceKey, ServerAddress, Option<ServerSlot>),
-    /// Where answers of masqueraded servers come from.
+    /// The id of an endpoint that masqueraded servers answer from.
     #[serde(rename = "endpoint/1")]
     Endpoint(NatKey, Option<u32>),
-    /// The number of a gateway on a link, which connections may remember.
+    /// The hop number of a gateway on a link. Connections may hold it.
     #[serde(rename = "hop/1")]
     Hop(Gateway, Option<Numbered>),
-    /// The number of a client on a link.
+    /// The hop number of a client on a link.
     #[serde(rename = "client/1")]
     Client(IpAddr, Option<u32>),
-    /// All endpoints of deleted rules that have connections: address, word and id.
+    /// All orphans (endpoints of deleted rules that have connections): address, word and id.
     #[serde(rename = "left/1")]
     Orphans(Vec<(IpAddr, u32, u32)>),
 }
 
 impl Snapshot {
-    /// All of it, in lines: what stands in one line makes sense only together.
+    /// The records of the snapshot, in lines. Records of one line depend on each other.
     #[must_use]
     pub fn lines(&self) -> Vec<Vec<Record>> {
         let mut lines = Vec::new();
@@ -93,7 +93,7 @@ impl Snapshot {
         lines
     }
 
-    /// What has ids without being in the table: it was deleted while flows have it.
+    /// Deleted services and servers whose ids flows still use.
     fn absent(
         &self,
         services: &BTreeSet<ServiceKey>,
@@ -113,8 +113,8 @@ impl Snapshot {
         lines.filter(|line| !line.is_empty()).collect()
     }
 
-    /// Takes out what does not fit tables of these sizes, and ids that two have: flows that had
-    /// them cannot be told apart.
+    /// Drops ids that do not fit tables of these sizes, and ids that occur twice: flows with a
+    /// shared id cannot be told apart.
     pub(super) fn fit(&mut self, sizes: Sizes) {
         let mut services = BTreeSet::from([0]);
         let mut servers = BTreeSet::from([0]);
@@ -122,7 +122,7 @@ impl Snapshot {
             id < size.min(ID_LIMIT) && taken.insert(id)
         };
         let mut slots: Vec<_> = std::mem::take(&mut self.services).into_iter().collect();
-        // Who is present has more right to an id than who is not.
+        // A present service keeps an id before a deleted one.
         slots.sort_by_key(|(_, slot)| !slot.present);
         for (key, mut slot) in slots {
             if !fits(&mut services, slot.ids.id, sizes.services) {
@@ -162,7 +162,7 @@ fn of_service(key: ServiceKey, slot: &ServiceSlot) -> Vec<Record> {
     records
 }
 
-/// A snapshot that takes in record after record.
+/// A snapshot in the making: it takes in record after record.
 #[derive(Debug)]
 pub struct Recollection {
     table: Table,
@@ -170,7 +170,7 @@ pub struct Recollection {
 }
 
 impl Recollection {
-    /// `table` is an empty one.
+    /// `table` must be empty.
     #[must_use]
     pub fn new(table: Table) -> Self {
         Self {
@@ -179,7 +179,7 @@ impl Recollection {
         }
     }
 
-    /// Takes in a record. A refusal leaves everything as it was, and says why.
+    /// Takes in a record. The error is the reason of a refused one, which changes nothing.
     pub fn take(&mut self, record: Record) -> Result<(), String> {
         let snapshot = &mut self.snapshot;
         match record {
@@ -213,7 +213,8 @@ impl Recollection {
         Ok(())
     }
 
-    /// Where a record is lost, a later one may say again what is there, or delete what is not.
+    /// Applies a change. If an earlier record was lost, this change may add what exists or delete
+    /// what does not exist: then it edits or does nothing.
     fn change(&mut self, change: &Change) -> Result<(), String> {
         let Err(refusal) = self.table.apply(change) else {
             return Ok(());
@@ -242,7 +243,7 @@ impl Recollection {
         applied.map(drop).map_err(|refusal| refusal.text)
     }
 
-    /// All that was taken in, in its shortest form.
+    /// The snapshot of all records, in its shortest form.
     #[must_use]
     pub fn snapshot(self) -> Snapshot {
         let Self {

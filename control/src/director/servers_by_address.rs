@@ -1,5 +1,5 @@
-//! Which servers are at an address, so that what happens to one address costs as much as the
-//! servers there, whatever else the table has.
+//! The servers at each address, so that an event about one address costs as much as the servers
+//! there, however large the table is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,11 +9,12 @@ use shunt_model::{Server, ServerAddress, ServiceKey};
 use super::Director;
 use crate::table::Applied;
 
-/// Addresses of servers, and who is there.
+/// The servers of all services, by address.
 #[derive(Debug, Default)]
 pub struct ServersByAddress {
     servers: BTreeMap<IpAddr, BTreeSet<(ServiceKey, ServerAddress)>>,
-    /// Addresses that the network may have to watch, or no longer.
+    /// Addresses that gained their first server or lost their last one: [`Director::watch`] has not
+    /// seen them yet.
     different: BTreeSet<IpAddr>,
 }
 
@@ -49,7 +50,7 @@ impl ServersByAddress {
 }
 
 impl Director {
-    /// Takes in what a change did to the table's servers.
+    /// Follows the servers that a change added or removed.
     pub(super) fn follow_servers(&mut self, applied: &Applied) {
         match applied {
             Applied::ServerAdded { key, at } => self.by_address.add(key, *at),
@@ -78,7 +79,7 @@ impl Director {
         }
     }
 
-    /// Tells the network which addresses matter.
+    /// Watches the addresses that have servers, and stops watching those that have none.
     pub(super) fn watch(&mut self, now: std::time::Instant) {
         for address in std::mem::take(&mut self.by_address.different) {
             if self.by_address.has(address) {
@@ -89,7 +90,7 @@ impl Director {
         }
     }
 
-    /// The servers at an address, as the table has them.
+    /// The servers at an address, from the table.
     pub(super) fn servers_at(&self, address: IpAddr) -> Vec<(ServiceKey, Server)> {
         let there = self.by_address.at(address).into_iter();
         let server = |(key, at): (ServiceKey, ServerAddress)| {

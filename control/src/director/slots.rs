@@ -1,5 +1,5 @@
-//! What has ids in the packet path: services, their servers, and where answers of masqueraded
-//! servers come from.
+//! The owners of ids in the packet path: services, their servers, and the endpoints that
+//! masqueraded servers answer from.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,12 +10,12 @@ use shunt_model::{Method, Protocol, ServerAddress, ServiceKey};
 
 use super::marks::Place;
 
-/// What was given back.
+/// The ids that were freed.
 #[derive(Debug, Default)]
 pub struct Freed {
-    /// Ids of servers, those of earlier methods included.
+    /// Ids of servers, including ids of earlier methods.
     pub servers: Vec<u32>,
-    /// Servers whose ids are different, or that have none any more.
+    /// Servers whose ids changed or that have none left.
     pub slots: Vec<(ServiceKey, ServerAddress)>,
     pub services: Vec<ServiceKey>,
     pub nat: Vec<NatKey>,
@@ -28,7 +28,7 @@ impl Freed {
     }
 }
 
-/// What answers of a masqueraded server are known by.
+/// The endpoint that a masqueraded server answers from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NatKey {
     pub address: IpAddr,
@@ -41,8 +41,8 @@ pub fn is_wide(key: &ServiceKey) -> bool {
     matches!(key, ServiceKey::Address { port: 0, .. })
 }
 
-/// The port that a server has in the packet path. One without a port has that of the service; 0 is
-/// the port that the client asked.
+/// The port of a server in the packet path. A server without a port has the service's port; 0 keeps
+/// the port that the client asked for.
 pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
     match *service {
         ServiceKey::Address { port, .. } if server.port == 0 => port,
@@ -51,7 +51,7 @@ pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
 }
 
 impl NatKey {
-    /// All that a server's answers may be known by: one of a mark may answer by every protocol.
+    /// All endpoints that a server may answer from. A mark's server may answer by every protocol.
     pub fn of(service: &ServiceKey, at: ServerAddress) -> Vec<Self> {
         let protocols = match service {
             ServiceKey::Address { protocol, .. } => vec![*protocol],
@@ -66,8 +66,8 @@ impl NatKey {
     }
 }
 
-/// Whether the flows of a server are translated one by one: what an answer becomes does not follow
-/// from where it comes from.
+/// Whether the flows of a server are translated one by one. Then the rewrite of an answer does not
+/// follow from its endpoint.
 pub fn translates(service: &ServiceKey, at: ServerAddress, method: Method) -> bool {
     match (method, service) {
         (Method::FullNat, _) => true,
@@ -81,23 +81,23 @@ pub fn translates(service: &ServiceKey, at: ServerAddress, method: Method) -> bo
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceIds {
     pub id: u32,
-    /// The id of its templates, since it first was persistent; 0 before.
+    /// The id of its templates; 0 if the service was never persistent.
     #[serde(default)]
     pub template: u32,
-    /// What of a client's address its templates are known by. They are still there, and assured by
-    /// their connections, where the service is persistent no longer.
+    /// The granularity of its templates. It stays after persistence is switched off: connections
+    /// keep their templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granularity: Option<Granularity>,
-    /// The id by which a service of every port is found; 0 for one with a port.
+    /// The endpoint id of a service of every port; 0 for a service with a port.
     #[serde(default)]
     pub wide: u32,
-    /// One more whenever its scheduler forgets what it knew of targets.
+    /// Incremented when its scheduler forgets its cached targets.
     #[serde(default)]
     pub epoch: u32,
 }
 
 impl ServiceIds {
-    /// The id by which packets find it, and flows are keyed.
+    /// The id that its endpoint holds and flows are keyed by.
     pub fn endpoint(&self) -> u32 {
         if self.wide == 0 { self.id } else { self.wide }
     }
@@ -113,10 +113,10 @@ impl ServiceIds {
 pub struct ServiceSlot {
     #[serde(flatten)]
     pub ids: ServiceIds,
-    /// A mark's: the ids that the places of its rules begin at.
+    /// For a mark's service: the first id of each place of its rules.
     #[serde(default, with = "pairs")]
     pub places: BTreeMap<Place, u32>,
-    /// False once it was deleted, while flows still have its id.
+    /// False after its deletion, while flows still use its ids.
     pub present: bool,
     #[serde(with = "pairs")]
     pub servers: BTreeMap<ServerAddress, ServerSlot>,
@@ -125,9 +125,9 @@ pub struct ServiceSlot {
 /// A server that has ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSlot {
-    /// The id that new connections get.
+    /// The id for connections that are opened.
     pub id: u32,
-    /// Ids by which older connections are forwarded by an earlier method.
+    /// Ids of earlier methods, which existing connections keep.
     pub former: Vec<u32>,
     pub present: bool,
     pub method: Method,
@@ -141,7 +141,7 @@ impl ServerSlot {
     }
 }
 
-/// What a service gave back.
+/// The server ids that a service freed.
 #[derive(Debug, Default)]
 pub struct Released {
     pub ids: Vec<u32>,
@@ -164,13 +164,13 @@ impl ServiceSlot {
         self.ids.all().chain(self.places.values().copied())
     }
 
-    /// Whether anything of it may have to be given back.
+    /// Whether it has ids that may be freed.
     pub fn is_doubtful(&self) -> bool {
         let of_server = |server: &ServerSlot| !server.present || !server.former.is_empty();
         !self.present || self.servers.values().any(of_server)
     }
 
-    /// Takes out what is neither present nor in use; gives the servers that are gone.
+    /// Removes servers and former ids that are neither present nor in use.
     pub fn release(&mut self, is_used: &dyn Fn(&u32) -> bool) -> Released {
         let mut released = Released::default();
         self.servers.retain(|at, server| {
@@ -193,7 +193,7 @@ impl ServiceSlot {
     }
 }
 
-/// Maps whose keys are no strings, as lists of pairs.
+/// Serializes maps whose keys are not strings as lists of pairs.
 pub mod pairs {
     use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! What has to survive the daemon besides the packet path's own tables: the operator's table and
-//! who has which id.
+//! The snapshot: what must survive the daemon besides the packet path's own tables. It holds the
+//! operator's table and the owner of each id.
 //!
-//! It is written down before the packet path is changed. A daemon that comes up finds in it what
-//! was wanted last, and writes whatever of that is not in the packet path yet.
+//! The journal is written before the packet path is changed. A daemon that starts reads the last
+//! wanted state from it and writes what the packet path lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,40 +21,40 @@ use super::{Clock, Director, Output, Running, entries};
 use crate::network::routes::Gateway;
 use crate::table::{Applied, Table};
 
-/// All of it, as plain data.
+/// The whole state, as plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The changes that make the table from nothing, in order.
+    /// The changes that build the table from an empty one, in order.
     pub changes: Vec<Change>,
     #[serde(with = "ids::pairs")]
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
     #[serde(with = "ids::pairs")]
     pub endpoints: BTreeMap<NatKey, u32>,
-    /// The numbers of gateways that connections may remember.
+    /// The hop numbers of gateways that connections may hold.
     #[serde(default, with = "ids::pairs")]
     pub hops: BTreeMap<Gateway, Numbered>,
-    /// Those of clients on links.
+    /// The hop numbers of clients on links.
     #[serde(default)]
     pub clients: BTreeMap<IpAddr, u32>,
-    /// Endpoints of deleted rules that have connections: address, word and id.
+    /// Orphans (endpoints of deleted rules that have connections): address, word and id.
     #[serde(default, rename = "left")]
     pub orphans: Vec<(IpAddr, u32, u32)>,
-    /// Ids that stand in the packet path while nobody remembers whose they are.
+    /// Ids in the packet path whose owner is unknown.
     #[serde(skip)]
     pub nobodys: Nobodys,
 }
 
-/// Ids that flows may have, so that nobody else may get them.
+/// Ids without a known owner that flows may use. They must not be given away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nobodys {
     pub services: Vec<u32>,
     pub servers: Vec<u32>,
-    /// Of services of every port, and of servers behind NAT.
+    /// Endpoint ids of services of every port, and of masqueraded servers.
     pub endpoints: Vec<u32>,
 }
 
-/// What one change, or what follows from flows and networks, adds to a snapshot: a change of the
-/// table, and for each id that is different what it is from here on, `None` if it is nobody's.
+/// One journal record: a change and the ids it altered. Ids also change without one, after a scan
+/// of the flows or a network event. An id of `None` is free.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
@@ -73,23 +73,23 @@ pub struct Step {
     hops: Vec<(Gateway, Option<Numbered>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clients: Vec<(IpAddr, Option<u32>)>,
-    /// All of them, if any were others.
+    /// All orphans, once there was one.
     #[serde(rename = "left", skip_serializing_if = "Option::is_none")]
     orphans: Option<Vec<(IpAddr, u32, u32)>>,
 }
 
 impl Step {
-    /// A gateway has this number from here on, or none.
+    /// Records the hop number of a gateway; `None` if it gave the number up.
     pub(super) fn gateway(&mut self, gateway: Gateway, numbered: Option<Numbered>) {
         self.hops.push((gateway, numbered));
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether there is nothing to record.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// With the endpoints of deleted rules, where there are or were any.
+    /// Adds all orphans, if there were any since the start.
     pub(super) fn with_orphans(mut self, director: &Director) -> Self {
         let is_new = director.records_orphans;
         self.orphans = is_new.then(|| director.orphaned_endpoints());
@@ -105,7 +105,7 @@ impl Step {
 }
 
 impl Snapshot {
-    /// The records that say the same, in order: a journal may begin with a snapshot.
+    /// The records that rebuild this snapshot, in order. A journal begins with them.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         self.lines().into_iter().flatten().collect()
@@ -113,7 +113,7 @@ impl Snapshot {
 }
 
 impl Step {
-    /// The records that it is written down as.
+    /// The journal's records of this step.
     #[must_use]
     pub fn records(self) -> Vec<Record> {
         let mut records: Vec<Record> = self.change.map(Record::Change).into_iter().collect();
@@ -134,7 +134,7 @@ impl Step {
     }
 }
 
-/// The changes that make a table from nothing.
+/// The changes that build a table from an empty one.
 pub(super) fn changes(table: &Table) -> Vec<Change> {
     let mut changes = vec![Change::SetTimeouts {
         timeouts: table.timeouts(),
@@ -161,7 +161,7 @@ pub(super) fn changes(table: &Table) -> Vec<Change> {
 }
 
 impl Director {
-    /// All that has to be written down.
+    /// The state that must survive the daemon.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -175,7 +175,7 @@ impl Director {
         }
     }
 
-    /// What a change adds to the snapshot; `None` if nothing.
+    /// The journal record of a change; `None` if there is nothing to record.
     pub(super) fn step(&self, change: &Change, applied: &Applied) -> Option<Step> {
         let mut step = Step {
             change: Some(change.clone()),
@@ -186,7 +186,7 @@ impl Director {
             Applied::ServiceAdded { key } => {
                 step.services.push((*key, self.service_ids(key)));
             }
-            // It may have become persistent.
+            // The service may have become persistent and so have an id for its templates.
             Applied::ServiceEdited { before } => {
                 let ids = self.service_ids(&before.key);
                 step.services.push((before.key, ids));
@@ -208,7 +208,7 @@ impl Director {
         Some(step.with_orphans(self))
     }
 
-    /// Puts the places of a mark's service into a step, if it has any.
+    /// Adds the places of a mark's service to a step, if it has any.
     fn told_places(&self, step: &mut Step, key: &ServiceKey) {
         let places = self.ids.services.get(key).map(|slot| &slot.places);
         if let Some(places) = places.filter(|places| !places.is_empty()) {
@@ -221,7 +221,7 @@ impl Director {
         self.ids.services.get(key).map(|slot| slot.ids)
     }
 
-    /// Puts a server's ids into a step.
+    /// Adds a server's ids and endpoints to a step.
     fn told(&self, step: &mut Step, key: &ServiceKey, at: ServerAddress) {
         let service = self.ids.services.get(key);
         let slot = service.and_then(|slot| slot.servers.get(&at)).cloned();
@@ -233,7 +233,7 @@ impl Director {
         }
     }
 
-    /// What giving ids back adds to the snapshot.
+    /// The journal record of freed ids.
     pub(super) fn given_back(&self, freed: &Freed) -> Step {
         let server = |(key, at): &(ServiceKey, ServerAddress)| {
             let service = self.ids.services.get(key);
@@ -249,8 +249,10 @@ impl Director {
         .with_orphans(self)
     }
 
-    /// Goes on where an earlier daemon stood. `pool` says which pool the packet path uses for a
-    /// service. Whatever in the packet path differs is written again, the rest left as it is.
+    /// Takes over from an earlier daemon. `pool` gives the pool that the packet path uses for a
+    /// service id. Only what differs in the packet path is rewritten.
+    ///
+    /// Refuses a snapshot whose changes the table refuses.
     pub fn resume(
         mut snapshot: Snapshot,
         table: Table,
@@ -260,7 +262,8 @@ impl Director {
         pool: impl Fn(u32) -> PoolWord,
         now: Instant,
     ) -> Result<Self, Refusal> {
-        // Settings of an empty table would stop masquerading for a moment.
+        // The settings of an empty table would stop masquerading for a moment, so nothing is
+        // written before the table is complete.
         let mut director = Self::silent(table, sizes, clock, now);
         for change in &snapshot.changes {
             let applied = director.table.apply(change)?;
@@ -302,7 +305,7 @@ impl Director {
         Ok(director)
     }
 
-    /// Takes out of use what stands in the packet path and is nobody's.
+    /// Reserves the ids and pools in the packet path that have no known owner.
     fn reserve(&mut self, snapshot: &Snapshot, pool: &impl Fn(u32) -> PoolWord) {
         let known = snapshot.services.values().map(|slot| slot.ids.id);
         let known: BTreeSet<u32> = known.collect();
@@ -351,7 +354,8 @@ impl Director {
         self.mixed.insert(*key);
     }
 
-    /// What was deleted while flows had it: the entries are there, only the ids must stay taken.
+    /// Marks services and servers that are not in the table as deleted. Their entries are in the
+    /// packet path, so only their ids must stay taken.
     fn resume_ghosts(&mut self) {
         let present: Vec<(ServiceKey, Vec<Server>)> = self
             .table
@@ -377,7 +381,7 @@ impl Director {
         }
     }
 
-    /// Every endpoint is said again: the shell leaves alone what is there already.
+    /// Writes every endpoint. The shell skips those that are already there.
     fn resume_endpoints(&mut self) {
         let services: Vec<(ServiceKey, u32)> = self
             .ids
@@ -406,8 +410,8 @@ impl Director {
         }
     }
 
-    /// After the network is known for the first time: every server's entry as it must be. An
-    /// earlier daemon's ways stay in force until then.
+    /// The network is known for the first time: writes every server's entry. Until then the next
+    /// hops of an earlier daemon stay in force.
     pub fn network_known(&mut self) {
         self.local = self.network.addresses();
         let all: Vec<(ServiceKey, Server)> = self

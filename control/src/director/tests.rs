@@ -14,7 +14,7 @@ use crate::network::routes::{Kind, Path, Prefix, RouteEntry};
 use crate::network::{Input, Link, Neighbour};
 use crate::table::Limits;
 
-/// A packet path of which nothing is in force yet.
+/// A packet path without entries.
 pub struct Empty;
 
 impl Running for Empty {
@@ -145,13 +145,13 @@ fn add_server(key: ServiceKey, last: u8) -> Change {
     Change::AddServer { key, server }
 }
 
-/// Does a change; says what must be done for it.
+/// Carries out a change; the outputs that follow.
 fn change(director: &mut Director, change: &Change) -> Vec<Output> {
     director.change(change, &Empty, now()).unwrap();
     outputs(director)
 }
 
-/// All that must be done, with pools made anew where that is asked for.
+/// All outputs, with pools recompiled where the director asks for it.
 fn outputs(director: &mut Director) -> Vec<Output> {
     let mut all = Vec::new();
     while let Some(output) = director.poll() {
@@ -217,8 +217,8 @@ fn among_65_536_services_a_change_of_one_writes_what_it_writes_alone() {
         most = most.max(change(&mut director, &add_server(key, last)).len());
     }
     assert_eq!(director.table().len(), 65_536);
-    // The step to remember, counters to forget, an entry, its standing, two endpoints, a pool, its
-    // switch, and once the settings.
+    // The journal record, the reset of counters, an entry, its thresholds, two endpoints, a pool,
+    // its switch, and once the settings.
     assert!(most <= 9, "{most} outputs for one change");
 
     let edit = Change::EditServer {
@@ -231,12 +231,12 @@ fn among_65_536_services_a_change_of_one_writes_what_it_writes_alone() {
     let outputs = change(&mut director, &delete);
     assert!((2..=4).contains(&outputs.len()), "{outputs:?}");
     let used = BTreeSet::new();
-    // Two looks in a row must find it idle.
+    // Two consecutive scans must find it idle.
     director.unused(&used, &used);
     director.unused(&used, &used);
     let outputs = self::outputs(&mut director);
     assert!((1..=3).contains(&outputs.len()), "{outputs:?}");
-    // A client: what is remembered, its hop, and the way there.
+    // A client: its journal record, its hop, and its route.
     let outputs = hear(&mut director, 99, Some(99));
     assert_eq!(outputs.len(), 3, "{outputs:?}");
 }
@@ -290,7 +290,8 @@ fn where_no_server_can_be_reached_all_stay_and_the_drops_say_so() {
     assert_eq!(pool(&second), Some(vec![2, 1]));
     let fate = director.reach_text(&key(80), at(2));
     assert_eq!(fate, Some("packets are dropped"));
-    // A quiesced server is not picked, so that it can be reached is no reason to leave others out.
+    // A quiesced server is not picked. That it can be reached is no reason to leave other servers
+    // out.
     hear(&mut director, 3, Some(3));
     let key = key(80);
     let server = server(3, 0);
@@ -347,7 +348,7 @@ fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
     };
     let delete = Change::DeleteService { key: key(53) };
 
-    // Deleted and there again: as an operator reloads.
+    // An operator deletes the service and adds it again, as in a reload.
     assert!(!is_removed(change(&mut director, &delete)));
     assert!(!look(&mut director));
     change(&mut director, &add_service(key(53)));
@@ -366,7 +367,7 @@ fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
     assert!(outputs.iter().any(is_added));
 }
 
-/// Whether the packet path knows of any endpoint at the virtual address, as these outputs leave it.
+/// Whether the packet path has an endpoint at the virtual address after these outputs.
 fn is_known(was: bool, outputs: &[Output]) -> bool {
     let wanted = entry::endpoint_word(0, 6, entry::kind::ADDRESS);
     outputs.iter().fold(was, |was, output| match output {
@@ -392,7 +393,7 @@ fn an_address_is_known_until_the_last_of_its_services_is_forgotten() {
         &change(&mut director, &add_service(key(80)))
     ));
     change(&mut director, &delete(80));
-    // There again before it was forgotten, as by a script.
+    // A script adds the service again before its ids are freed.
     change(&mut director, &add_service(key(80)));
     change(&mut director, &add_service(key(81)));
 
@@ -468,7 +469,7 @@ fn a_service_that_is_not_there_is_named_before_what_is_wrong_with_its_server() {
     assert_eq!(refusal(&mut director, &add(254)), Reason::ServerExists);
 }
 
-// `__ip_vs_update_dest`: the weight from before it was deleted is none that it had.
+// `__ip_vs_update_dest`: a server that is added again has no earlier weight.
 #[test]
 fn a_server_that_is_added_again_quiesced_has_no_place_in_mh() {
     let mut director = director(Sizes {
@@ -507,7 +508,7 @@ fn a_server_that_is_added_again_quiesced_has_no_place_in_mh() {
     assert_eq!(weight(&director), 1, "with its service");
 }
 
-// `ip_vs_edit_service`: another scheduler begins anew, though its ring may be the same.
+// `ip_vs_edit_service`: another scheduler begins at the head, though its ring may be the same.
 #[test]
 fn another_scheduler_begins_at_the_head_of_its_list() {
     let mut director = director(SMALL);
@@ -531,7 +532,7 @@ fn another_scheduler_begins_at_the_head_of_its_list() {
     assert!(edited(Scheduler::Rr));
 }
 
-// The templates are there, and their connections assure them (`cp->control`).
+// Connections keep their templates (`cp->control`).
 #[test]
 fn templates_are_known_by_what_they_were_where_persistence_has_ended() {
     let mut director = director(SMALL);

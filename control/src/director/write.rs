@@ -1,4 +1,4 @@
-//! What is written to the packet path.
+//! Writes to the packet path.
 
 use std::net::IpAddr;
 
@@ -7,48 +7,49 @@ use shunt_datapath::translation::Local;
 
 use crate::network::routes::Prefix;
 
-/// One step towards what the packet path's tables must say.
+/// One write to the packet path's tables.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// A whole server entry. The way comes with it.
+    /// A whole server entry, including its next hop.
     Server {
         id: u32,
         entry: entry::Server,
     },
-    /// How a server stands: [`entry::standing`]. If `anew`, it is not overloaded.
+    /// The thresholds and weight of a server: [`entry::standing`]. `anew` clears its overloaded
+    /// mark.
     Standing {
         id: u32,
         bounds: u64,
         weight: u32,
         anew: bool,
     },
-    /// Only the way to a server.
+    /// Only the next hop of a server.
     Way {
         id: u32,
         ways: Ways,
     },
-    /// A whole service entry; the pool word comes with it.
+    /// A whole service entry, including its pool word.
     Service {
         id: u32,
         entry: entry::Service,
     },
-    /// Words of a pool that nobody uses yet.
+    /// Words of a pool that is not in use yet, or the short list of one that is.
     Pool {
         base: u32,
         words: Vec<u64>,
     },
-    /// From here on the service uses that pool: one store.
+    /// Switches a service to a pool, by one store.
     Switch {
         service: u32,
         pool: u64,
     },
-    /// An endpoint is to be found, by [`entry::endpoint_word`].
+    /// Adds an endpoint: [`entry::endpoint_word`].
     EndpointAdd {
         address: IpAddr,
         word: u32,
         id: u32,
     },
-    /// The service that has the endpoint of every port with this number.
+    /// The service that owns this stretch of ids for every port.
     Wide {
         number: u32,
         service: u32,
@@ -57,40 +58,41 @@ pub enum Write {
         address: IpAddr,
         word: u32,
     },
-    /// The address of a server whose frames may be what it forwards as a director; `None` if it is
-    /// none any more.
+    /// The address of a peer: a server that may be a director, known by its MAC address. `None`
+    /// removes the peer.
     Peer {
         key: entry::PeerKey,
         address: Option<[u64; 2]>,
     },
-    /// A local address: its place, and what stands there.
+    /// A local address of full NAT, and its place.
     Local {
         place: u32,
         local: Local,
     },
-    /// The server that answers from a NAT endpoint, if its service has calls; 0 if none has.
+    /// The server that answers from a NAT endpoint and may open calls; 0 for none.
     Answerer {
         endpoint: u32,
         server: u32,
     },
     Settings(Settings),
-    /// Every endpoint of packets from somewhere, with the bits of what it is found by: in place of
-    /// all before.
+    /// All mark endpoints that also match the origin: key, prefix length in bits, endpoint id.
+    /// Replaces all earlier ones.
     Origins(Vec<(OriginKey, u32, u32)>),
-    /// The way to a gateway that leads to clients; one that may not be used says so itself.
+    /// The next hop of a gateway or client with this hop number. An unusable one makes the packet
+    /// path ask the kernel.
     Hop {
         number: u32,
         ways: Ways,
     },
-    /// Every network of clients, with the number of its gateway or 0, and every client that has
-    /// one of its own: in place of all before.
+    /// All networks with the hop number of their gateway or 0, and all clients with their own
+    /// number. Replaces all earlier ones.
     Routes(Vec<(Prefix, u32)>),
-    /// One of them, or no longer.
+    /// One network or client with its hop number; `None` removes it.
     Route {
         prefix: Prefix,
         number: Option<u32>,
     },
-    /// The counters of a server begin anew: the id has another owner.
+    /// Resets the counters of a server id, because it has another owner.
     Forget {
         server: u32,
     },

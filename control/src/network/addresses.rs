@@ -1,4 +1,4 @@
-//! Addresses of the machine itself, and which of them it speaks from.
+//! The machine's own addresses, and which of them is the source of a packet.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,16 +10,16 @@ use super::routes::Prefix;
 pub struct Address {
     pub interface: u32,
     pub address: IpAddr,
-    /// The length of the network prefix it came with.
+    /// The prefix length of its network.
     pub length: u8,
-    /// RFC 4862, 5.4: tentative or duplicate addresses, and (5.5.4) deprecated ones, are not for
-    /// new conversations. IPv4 secondary addresses are treated alike: the kernel prefers others.
+    /// False for tentative and duplicate addresses (RFC 4862, 5.4), deprecated ones (5.5.4), and
+    /// IPv4 secondary ones: the kernel prefers other sources.
     pub preferred: bool,
     /// Valid on one link or one host only.
     pub narrow: bool,
 }
 
-/// All addresses, in the order in which the kernel told them.
+/// All addresses, in the order in which the kernel reported them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Addresses(Vec<Address>);
 
@@ -32,7 +32,7 @@ impl Addresses {
         self.0.iter().map(|known| known.address).collect()
     }
 
-    /// Says whether anything is different afterwards.
+    /// Adds or replaces an address; true if anything changed.
     pub fn insert(&mut self, address: Address) -> bool {
         let place = self.0.iter().position(|known| {
             known.interface == address.interface && known.address == address.address
@@ -61,13 +61,14 @@ impl Addresses {
         self.0.retain(|known| known.interface != interface);
     }
 
-    /// The address the machine speaks from when `to` is reached over `interface` and `gateway`.
+    /// The source address of packets to `to` over `interface` and `gateway`.
     ///
-    /// As the kernel chooses (`inet_select_addr`; RFC 6724, 5 for IPv6, without the rules about
-    /// labels and privacy): wide addresses before narrow ones unless the target is narrow itself,
-    /// those of the link before those of other links, preferred before others, those in the
-    /// network of the gateway before others. Then those with a network of their own, because a
-    /// virtual address has none and may move away; among equals the one that was there first.
+    /// The order is the kernel's (`inet_select_addr`; RFC 6724, 5 for IPv6, without the rules about
+    /// labels and privacy). Wide addresses come before narrow ones unless the target is narrow,
+    /// addresses of the link before those of other links, preferred addresses before the rest, and
+    /// addresses in the network of the gateway or target before the rest. Then come addresses with
+    /// a network of their own, because a virtual address has none and may move away. Among equals
+    /// the oldest is chosen.
     pub fn source(&self, to: IpAddr, interface: u32, gateway: Option<IpAddr>) -> Option<IpAddr> {
         let neighbour = gateway.unwrap_or(to);
         let to_narrow = is_link_local(to);

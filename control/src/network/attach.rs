@@ -1,10 +1,10 @@
-//! Attaching: which devices get a packet program, and by which hook.
+//! Which devices get a packet program, and by which hook.
 //!
-//! A rule over plain data. It never asks the driver; the shell tries the hooks in their order.
+//! A rule over plain data. It never asks the driver. The shell tries the hooks in order.
 
 use super::links::Link;
 
-/// What the operator says about a device.
+/// The operator's setting for a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Setting {
     #[default]
@@ -26,10 +26,10 @@ pub enum Hook {
     Tc,
 }
 
-/// What was chosen for a device, and why, in words for status and doctor.
+/// The choice for a device, with the reason as text for `status` and `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// To be tried in this order until one is accepted. Empty: the device gets no program.
+    /// Try these in order until one is accepted. Empty: the device gets no program.
     pub hooks: &'static [Hook],
     pub why: String,
 }
@@ -56,9 +56,9 @@ pub fn choose(link: &Link, setting: Setting) -> Choice {
     Choice { hooks, why }
 }
 
-/// Whether XDP can send frames by a device: what the kernel takes for it and then drops is no way.
-/// `features` are those that the kernel names (`NETDEV_A_DEV_XDP_FEATURES`, Linux 6.3); a veth's
-/// change with its other end's. Without them, a network card is believed to, and nothing else.
+/// Whether XDP can send frames by a device. Some devices accept frames and then drop them.
+/// `features` are the kernel's (`NETDEV_A_DEV_XDP_FEATURES`, Linux 6.3); those of a veth change
+/// with its other end. Without `features` only a network card is assumed to send.
 #[must_use]
 pub fn is_port(link: &Link, features: Option<u64>) -> bool {
     /// `NETDEV_XDP_ACT_NDO_XMIT`.
@@ -67,15 +67,15 @@ pub fn is_port(link: &Link, features: Option<u64>) -> bool {
         return false;
     }
     match (link.kind.as_deref(), features) {
-        // They have the features of the devices below them, but do not send themselves.
+        // A bond or team reports the features of its devices, but does not send itself.
         (Some("bond" | "team"), _) => false,
         (_, Some(features)) => features & SENDS != 0,
         (kind, None) => kind.is_none(),
     }
 }
 
-/// Whether a frame must go back by a redirect. The other end of a veth pair sees what `XDP_TX`
-/// sends only if it has an XDP program itself.
+/// Whether a frame must go back by a redirect. The other end of a veth pair receives `XDP_TX`
+/// frames only if it has an XDP program itself.
 #[must_use]
 pub fn goes_back_by_redirect(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth")

@@ -25,24 +25,25 @@ pub struct Link {
     pub ethernet: bool,
     /// Its frames are IP packets without a header in front: tun, WireGuard, PPP, IP tunnels.
     pub bare: bool,
-    /// The kernel resolves no neighbours here: point-to-point links, or told so.
+    /// The kernel resolves no neighbours here: a point-to-point link, or `ip link set DEVICE arp
+    /// off`.
     pub without_arp: bool,
 }
 
 impl Link {
-    /// Can frames leave through it?
+    /// Whether frames can leave through it.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.up && self.carrier
     }
 
-    /// Does a frame carry the hardware address of a neighbour?
+    /// Whether frames carry the hardware address of a neighbour.
     #[must_use]
     pub fn has_neighbours(&self) -> bool {
         self.ethernet && !self.loopback
     }
 
-    /// Does the kernel find out who its neighbours are?
+    /// Whether the kernel resolves its neighbours.
     #[must_use]
     pub fn resolves(&self) -> bool {
         self.has_neighbours() && !self.without_arp
@@ -62,7 +63,7 @@ impl Links {
         self.0.values()
     }
 
-    /// Says whether anything is different afterwards.
+    /// Adds or replaces a link; true if anything changed.
     pub fn insert(&mut self, link: Link) -> bool {
         self.0.get(&link.index) != Some(&link) && {
             self.0.insert(link.index, link);

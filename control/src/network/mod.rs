@@ -1,10 +1,9 @@
-//! How the director knows its neighbours: for each address, which link, which hardware address,
-//! which size of packet.
+//! The network as the kernel has it: for each address the link, the hardware address and the MTU.
 //!
-//! [`Network`] hears what the kernel says about links, addresses, routes and neighbours, and
-//! answers [`Network::next_hop`]. It says which neighbours the kernel must resolve or confirm for
-//! the targets in [`Network::watch`], and when an answer about one is different. It never asks the
-//! kernel itself. Its tables are as large as the kernel's, which limits them.
+//! [`Network`] takes in the kernel's events about links, addresses, routes and neighbours, and
+//! answers [`Network::next_hop`]. It asks the caller to probe the neighbours on the way to the
+//! targets of [`Network::watch`], and reports when an answer about a target changes. It never asks
+//! the kernel itself. Its tables are as large as the kernel's, which limits them.
 
 pub mod addresses;
 pub mod attach;
@@ -35,10 +34,10 @@ use probes::Probes;
 use routes::{Gateway, Lead, Prefix};
 use view::{Different, View};
 
-/// What the machine can hear.
+/// The events that the machine takes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A link came or is different.
+    /// A link appeared or changed.
     LinkChanged(Link),
     LinkRemoved {
         interface: u32,
@@ -48,7 +47,7 @@ pub enum Input {
         interface: u32,
         address: IpAddr,
     },
-    /// `replace`: it takes the place of another, as after `ip route replace`.
+    /// `replace`: it replaces another route, as after `ip route replace`.
     RouteAdded {
         route: routes::RouteEntry,
         replace: bool,
@@ -56,7 +55,7 @@ pub enum Input {
     RouteRemoved(routes::RouteEntry),
     RuleAdded(rules::Rule),
     RuleRemoved(rules::Rule),
-    /// A next-hop object came or is different.
+    /// A next-hop object appeared or changed.
     ObjectChanged(objects::Object),
     ObjectRemoved {
         id: u32,
@@ -66,11 +65,11 @@ pub enum Input {
         interface: u32,
         address: IpAddr,
     },
-    /// All that follows is a full account. Answers stay as they are until its end.
+    /// A full account of the network begins. Answers stay as they are until its end.
     ResyncBegin,
-    /// The account is complete: what it did not name is gone.
+    /// The account is complete. What it did not name is gone.
     ResyncEnd,
-    /// Nothing but time went by.
+    /// Only time passed.
     Tick,
 }
 
@@ -79,47 +78,47 @@ pub enum Input {
 pub enum Output {
     /// Make the kernel resolve or confirm this neighbour.
     Probe { interface: u32, neighbour: IpAddr },
-    /// The answer about this watched target is different: ask again.
+    /// The answer about this watched target changed: ask again.
     Changed { target: IpAddr },
-    /// The machine's own addresses are different: ask [`Network::addresses`] again.
+    /// The machine's own addresses changed: ask [`Network::addresses`] again.
     AddressesChanged,
-    /// A link came, went or is different: ask [`Network::links`] again.
+    /// A link appeared, went or changed: ask [`Network::links`] again.
     LinksChanged,
-    /// Rules are different: ask [`Network::is_plain`] again.
+    /// Policy rules changed: ask [`Network::is_plain`] again.
     RulesChanged,
-    /// The routes to these networks are different: ask [`Network::lead`] again. So may be the
-    /// answer about a target in one of them.
+    /// The routes to these networks changed: ask [`Network::lead`] again. Answers about targets in
+    /// them may have changed too.
     RoutesChanged { networks: Vec<Prefix> },
-    /// The answer about any target that is not watched may be different.
+    /// The answer about any target that is not watched may have changed.
     WaysChanged,
-    /// A neighbour's MAC address is different, or whether it is known.
+    /// A neighbour's MAC address changed, became known or was lost.
     NeighbourChanged { interface: u32, neighbour: IpAddr },
 }
 
-/// A target.
+/// A watched target: the last answer, and the neighbours that it may be reached by.
 #[derive(Debug, Default)]
 struct Watched {
     answer: Vec<Route>,
     neighbours: Vec<(u32, IpAddr)>,
 }
 
-/// What the kernel knows about the network, and what we want of it.
+/// The kernel's network, and the targets and neighbours that the caller needs.
 #[derive(Debug)]
 pub struct Network {
     view: View,
-    /// A full account under way, which takes the place of `view` when it is complete.
+    /// A full account under way. It replaces `view` when it is complete.
     account: Option<View>,
-    /// The targets, what was answered last, and the neighbours that they may be reached by.
+    /// The watched targets.
     watched: BTreeMap<IpAddr, Watched>,
-    /// The targets that a neighbour leads to.
+    /// The watched targets of each neighbour.
     led: BTreeMap<(u32, IpAddr), BTreeSet<IpAddr>>,
-    /// Neighbours that are kept alive for another reason ([`Network::keep`]).
+    /// Neighbours that are kept alive without a target ([`Network::keep`]).
     kept: BTreeSet<(u32, IpAddr)>,
     probes: Probes,
-    /// What must be looked at again before the next output.
+    /// The changes that the next [`Network::poll`] reviews.
     different: Different,
-    /// At most two for each target, one for each neighbour and four more: it is filled only when
-    /// empty.
+    /// At most two outputs for each target, one for each neighbour and four more: it is filled only
+    /// when empty.
     outputs: VecDeque<Output>,
     now: Instant,
 }
@@ -144,7 +143,7 @@ impl Network {
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.now = now;
         match (input, self.account.take()) {
-            // A second beginning means that the first account was lost on the way.
+            // A second beginning means that the first account was lost.
             (Input::ResyncBegin, _) => self.account = Some(View::default()),
             (Input::ResyncEnd, None) => {}
             (Input::ResyncEnd, Some(account)) => {
@@ -159,7 +158,8 @@ impl Network {
         }
     }
 
-    /// What the caller must do; until none. Many events may come before: answers are compared once.
+    /// What the caller must do; call it until it returns `None`. Answers are compared once for all
+    /// events since the last call.
     pub fn poll(&mut self) -> Option<Output> {
         if self.outputs.is_empty() && self.different.any() {
             self.review();
@@ -174,14 +174,14 @@ impl Network {
         })
     }
 
-    /// When to call again at the latest, with [`Input::Tick`] if there is nothing else.
+    /// When to call again at the latest, with [`Input::Tick`] if there is no other event.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.probes.deadline()
     }
 
-    /// Keeps the neighbours on the way to this target alive from here on, and says when an answer
-    /// about it is different from the one at this moment.
+    /// Watches a target: its neighbours are kept alive, and [`Output::Changed`] reports when the
+    /// answer differs from the present one.
     pub fn watch(&mut self, target: IpAddr, now: Instant) {
         self.now = now;
         if self.watched.contains_key(&target) {
@@ -193,7 +193,7 @@ impl Network {
         self.find_neighbours(target);
     }
 
-    /// Ends what [`Network::watch`] began. A difference that was not said yet is said all the same.
+    /// Ends [`Network::watch`]. A change that is already queued is still reported.
     pub fn leave(&mut self, target: IpAddr) {
         if let Some(watched) = self.watched.remove(&target) {
             for neighbour in watched.neighbours {
@@ -202,13 +202,13 @@ impl Network {
         }
     }
 
-    /// How `to` is reached. Of several ways of equal cost, the first whose neighbour is known.
+    /// How `to` is reached. Of several next hops of equal cost, the first whose neighbour is known.
     #[must_use]
     pub fn next_hop(&self, to: IpAddr) -> Route {
         self.next_hop_spread(to, 0)
     }
 
-    /// How `to` is reached, spread over ways of equal cost by a hash.
+    /// How `to` is reached, spread by a hash over next hops of equal cost.
     #[must_use]
     pub fn next_hop_spread(&self, to: IpAddr, hash: u64) -> Route {
         let mut routes = next_hop::routes(&self.view, to);
@@ -216,8 +216,8 @@ impl Network {
         routes.swap_remove(place as usize)
     }
 
-    /// Whether the kernel takes an address for that of many, as its table of local routes has it:
-    /// `inet_addr_type`.
+    /// Whether an address is broadcast or multicast by the kernel's table of local routes
+    /// (`inet_addr_type`).
     #[must_use]
     pub fn is_of_many(&self, address: IpAddr) -> bool {
         next_hop::is_of_many(&self.view, address)
@@ -235,25 +235,25 @@ impl Network {
         next_hop::by_gateway(&self.view, gateway)
     }
 
-    /// Who leads to a network of the main table; `None` if it has no such network.
+    /// The gateway and MTU of a network of the main table; `None` if the table has no such network.
     #[must_use]
     pub fn lead(&self, network: Prefix) -> Option<Lead> {
         self.view.routes.lead(network, &self.view.objects)
     }
 
-    /// Every network of the main table and a family.
+    /// Every network of a family in the main table.
     pub fn networks(&self, v4: bool) -> impl Iterator<Item = Prefix> {
         self.view.routes.networks(v4)
     }
 
-    /// How many networks the main table has for a family.
+    /// The number of networks of a family in the main table.
     #[must_use]
     pub fn count_networks(&self, v4: bool) -> usize {
         self.view.routes.count(v4)
     }
 
-    /// Does the main table alone decide about the packets of a family, whatever their source and
-    /// device are?
+    /// Whether the main table alone decides about packets of a family, whatever their source and
+    /// device.
     #[must_use]
     pub fn is_plain(&self, v4: bool) -> bool {
         self.view.rules.is_plain(v4) && (v4 || !self.view.routes.mind_sources())
@@ -266,12 +266,12 @@ impl Network {
         self.view.routes.routers().chain(of_objects).collect()
     }
 
-    /// The neighbours that the kernel knows, whatever it knows of them, by link.
+    /// The kernel's neighbours in any state: link and address.
     pub fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.view.neighbours.all()
     }
 
-    /// The addresses of neighbours in a network, on whatever link.
+    /// The addresses of neighbours in a network, on any link.
     #[must_use]
     pub fn neighbours_in(&self, network: Prefix) -> Vec<IpAddr> {
         let range = network.range();
@@ -280,7 +280,7 @@ impl Network {
         found.collect()
     }
 
-    /// Keeps these neighbours alive, in place of those that were named before.
+    /// Keeps these neighbours alive. Replaces the earlier set.
     pub fn keep(&mut self, neighbours: BTreeSet<(u32, IpAddr)>, now: Instant) {
         self.now = now;
         let before = std::mem::replace(&mut self.kept, neighbours);
@@ -294,7 +294,7 @@ impl Network {
         }
     }
 
-    /// Whether the kernel knows such a neighbour on any link.
+    /// Whether the kernel has this neighbour on any link.
     #[must_use]
     pub fn has_neighbour(&self, address: IpAddr) -> bool {
         self.view.has_neighbour(address)
@@ -362,7 +362,7 @@ impl Network {
         networks.iter().flat_map(watched).map(|(target, _)| *target)
     }
 
-    /// A link may resolve its neighbours, or no longer.
+    /// Links changed, so it may differ whether they resolve neighbours.
     fn see_kept(&mut self) {
         for neighbour in &self.kept {
             let state = state(&self.view, *neighbour);
@@ -374,7 +374,7 @@ impl Network {
         state(&self.view, neighbour)
     }
 
-    /// Says so if the answer about a target is different.
+    /// Reports a changed answer about a target.
     fn compare(&mut self, target: IpAddr) {
         let answer = next_hop::routes(&self.view, target);
         if let Some(watched) = self.watched.get_mut(&target)
@@ -385,8 +385,8 @@ impl Network {
         }
     }
 
-    /// Each neighbour that a target may be reached by is kept alive. All ways of equal cost are:
-    /// one that is never probed could never be taken.
+    /// Keeps each neighbour alive that a target may be reached by, including those of unused ways
+    /// of equal cost: without probes they could never be used.
     fn find_neighbours(&mut self, target: IpAddr) {
         let neighbours: Vec<(u32, IpAddr)> = match decide(&self.view, target) {
             Decision::Ways(ways) => ways
@@ -433,7 +433,7 @@ impl Network {
     }
 }
 
-/// How sure the kernel is of a neighbour. Where it asks nobody there is nothing to find out.
+/// The kernel's state of a neighbour. A link that resolves nobody has nothing to confirm.
 fn state(view: &View, (interface, address): (u32, IpAddr)) -> State {
     match view.links.get(interface) {
         Some(link) if !link.resolves() => State::NoArp,

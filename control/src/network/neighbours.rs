@@ -1,12 +1,12 @@
-//! Neighbours: who answers to an address on a link, as the kernel's tables (ARP, RFC 826, and
-//! neighbour discovery, RFC 4861) have it.
+//! Neighbours: the hardware address of each address on a link, from the kernel's tables (ARP, RFC
+//! 826, and neighbour discovery, RFC 4861).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::links::Mac;
 
-/// The state of an entry: RFC 4861, 7.3.2, and the kernel's own four.
+/// The state of an entry: the five of RFC 4861, 7.3.2, and four of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     None,
@@ -23,7 +23,7 @@ pub enum State {
 }
 
 impl State {
-    /// May frames be sent to the hardware address of the entry?
+    /// Whether frames may be sent to the hardware address of the entry.
     #[must_use]
     pub fn is_usable(self) -> bool {
         match self {
@@ -39,7 +39,7 @@ impl State {
 pub struct Neighbour {
     pub interface: u32,
     pub address: IpAddr,
-    /// Absent while it is not known.
+    /// `None` while it is not known.
     pub mac: Option<Mac>,
     pub state: State,
 }
@@ -49,7 +49,7 @@ pub struct Neighbour {
 pub(super) struct Neighbours(BTreeMap<(u32, IpAddr), (State, Option<Mac>)>);
 
 impl Neighbours {
-    /// Says whether the answer to `mac` is different afterwards.
+    /// Adds or replaces an entry; true if the answer of [`Neighbours::mac`] changed.
     pub fn insert(&mut self, neighbour: Neighbour) -> bool {
         let Neighbour {
             interface,
@@ -62,7 +62,7 @@ impl Neighbours {
         before != self.mac(interface, address)
     }
 
-    /// Says whether there was one.
+    /// Removes an entry; true if there was one.
     pub fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
         self.0.remove(&(interface, address)).is_some()
     }
@@ -71,12 +71,12 @@ impl Neighbours {
         self.0.contains_key(&(interface, address))
     }
 
-    /// Who they are, by link and address.
+    /// The links and addresses of all neighbours.
     pub fn all(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.0.keys().copied()
     }
 
-    /// Those of a link within a range of addresses.
+    /// The neighbours on a link within a range of addresses.
     pub fn within(
         &self,
         interface: u32,
@@ -86,7 +86,7 @@ impl Neighbours {
         self.0.range(range).map(|((_, address), _)| *address)
     }
 
-    /// Says which are gone.
+    /// Removes the neighbours on a link and returns them.
     pub fn remove_link(&mut self, interface: u32) -> BTreeSet<(u32, IpAddr)> {
         let mut gone = BTreeSet::new();
         self.0.retain(|&(link, address), _| {
@@ -98,7 +98,7 @@ impl Neighbours {
         gone
     }
 
-    /// Those that another account says something different of.
+    /// The neighbours whose entries differ between two accounts.
     pub fn different(&self, other: &Self) -> BTreeSet<(u32, IpAddr)> {
         let names = self.0.keys().chain(other.0.keys()).copied();
         names

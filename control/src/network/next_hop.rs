@@ -1,4 +1,4 @@
-//! The next hop: where a frame for an address goes, by the kernel's routes and neighbours.
+//! The next hop of an address, from the kernel's routes and neighbours.
 
 use std::net::IpAddr;
 
@@ -8,13 +8,13 @@ use super::routes::{Gateway, Kind, Path, RouteEntry};
 use super::rules::Action;
 use super::view::View;
 
-/// The answer to "how is this address reached?".
+/// How an address is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// It is on this machine.
     Local,
     Via(NextHop),
-    /// The way is known, but not who answers there.
+    /// The neighbour is known, but not its MAC address.
     Unresolved {
         interface: u32,
         neighbour: IpAddr,
@@ -24,7 +24,7 @@ pub enum Route {
     },
 }
 
-/// All that a frame needs to leave.
+/// Everything that a frame needs to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
     pub interface: u32,
@@ -33,14 +33,14 @@ pub struct NextHop {
     /// Both hardware addresses are zero on a link that needs no neighbour.
     pub target_mac: Mac,
     pub source_mac: Mac,
-    /// The least of the link's and the route's.
+    /// The lesser MTU of the link and the route, in bytes.
     pub mtu: u32,
-    /// The director's own address towards the target, of the same family: the outer source of a
-    /// tunnel.
+    /// The director's own address towards the target, of the same family. It is the outer source of
+    /// a tunnel.
     pub source: Option<IpAddr>,
 }
 
-/// One way that could be taken.
+/// One path of equal cost.
 pub(super) struct Way<'a> {
     pub link: &'a Link,
     pub neighbour: IpAddr,
@@ -48,7 +48,7 @@ pub(super) struct Way<'a> {
     path: Path,
 }
 
-/// What the routes alone say.
+/// The decision of the routes alone.
 pub(super) enum Decision<'a> {
     Local,
     /// Never empty.
@@ -56,8 +56,8 @@ pub(super) enum Decision<'a> {
     Unreachable(String),
 }
 
-/// Every way of equal cost to `to` whose neighbour is known, or the one answer there is instead.
-/// Never empty.
+/// Every next hop of equal cost whose neighbour is known, or else the one other answer. Never
+/// empty.
 pub(super) fn routes(view: &View, to: IpAddr) -> Vec<Route> {
     let ways = match decide(view, to) {
         Decision::Local => return vec![Route::Local],
@@ -81,7 +81,7 @@ pub(super) fn routes(view: &View, to: IpAddr) -> Vec<Route> {
     }]
 }
 
-/// The next hop on this way, if its neighbour is known.
+/// The next hop by this path, if its neighbour is known.
 fn next_hop(view: &View, way: &Way, to: IpAddr) -> Option<NextHop> {
     let &Way {
         link,
@@ -105,8 +105,8 @@ fn next_hop(view: &View, way: &Way, to: IpAddr) -> Option<NextHop> {
 
 /// The hardware addresses of a frame for a neighbour, if they are known.
 ///
-/// Where nobody is asked (`ip link set DEVICE arp off`) neighbours are written down by hand. For
-/// others the kernel takes the link's own address (`arp_constructor`, `ndisc_constructor`).
+/// On a link without resolution (`ip link set DEVICE arp off`) operators enter neighbours by hand.
+/// For the rest the kernel uses the link's own address (`arp_constructor`, `ndisc_constructor`).
 fn macs(view: &View, link: &Link, neighbour: IpAddr) -> Option<(Mac, Mac)> {
     if !link.has_neighbours() {
         return Some(([0; 6], [0; 6]));
@@ -116,7 +116,7 @@ fn macs(view: &View, link: &Link, neighbour: IpAddr) -> Option<(Mac, Mac)> {
     Some((target, link.mac))
 }
 
-/// The way by a router on its own link, whatever the routes to the router's address say.
+/// The next hop of a router on its own link, whatever the routes to the router's address are.
 pub(super) fn by_gateway(view: &View, gateway: Gateway) -> Route {
     let Gateway { interface, address } = gateway;
     let Some(link) = view.links.get(interface).filter(|link| link.is_usable()) else {
@@ -139,10 +139,10 @@ pub(super) fn by_gateway(view: &View, gateway: Gateway) -> Route {
     }
 }
 
-/// What a table says of an address.
+/// The answer of one table about an address.
 enum Answer<'a> {
     Nothing,
-    /// By a route of this length.
+    /// Found by a route with this prefix length.
     Found(Decision<'a>, u8),
     Refused(Decision<'a>),
 }
@@ -156,7 +156,7 @@ pub(super) fn decide(view: &View, to: IpAddr) -> Decision<'_> {
     for (action, suppressed) in view.rules.met(to) {
         let table = match action {
             Action::Table(table) => table,
-            // Neither is met: they only say which rule is next.
+            // These are never met: they only choose the next rule.
             Action::Goto(_) | Action::Nop => continue,
             Action::Blackhole => return refused("a rule of the policy", "is a blackhole"),
             Action::Unreachable => return refused("a rule of the policy", "says unreachable"),
@@ -175,14 +175,14 @@ pub(super) fn decide(view: &View, to: IpAddr) -> Decision<'_> {
     })
 }
 
-/// Whether the best local route to an address is one to many.
+/// Whether the best local route to an address is broadcast or multicast.
 pub(super) fn is_of_many(view: &View, address: IpAddr) -> bool {
     let mut routes = view.routes.matching(routes::LOCAL, address).flatten();
     let best = routes.next().map(|entry| entry.kind);
     matches!(best, Some(Kind::Broadcast | Kind::Multicast))
 }
 
-/// Looks an address up in a table. A route whose links are all down is passed over.
+/// Looks an address up in a table. A route whose links are all down is skipped.
 fn look_up<'a>(
     view: &'a View,
     table: u32,
@@ -219,7 +219,8 @@ fn refused<'a>(what: &str, how: &str) -> Decision<'a> {
     Decision::Unreachable(format!("{what} {how}"))
 }
 
-/// Each route of a prefix, with those of its metric from it on: they are ways of equal cost.
+/// Each route of a prefix with the routes of the same metric from it on: their paths have equal
+/// cost.
 fn in_order(entries: &[RouteEntry]) -> impl Iterator<Item = (&RouteEntry, &[RouteEntry])> {
     entries.iter().enumerate().map(|(place, first)| {
         let rest = &entries[place..];

@@ -1,7 +1,7 @@
-//! Next-hop objects (`ip nexthop`, Linux 5.3): paths that many routes share by a number.
+//! Next-hop objects (`ip nexthop`, Linux 5.3): paths that routes share by a number.
 //!
-//! When an object goes the kernel takes its routes away, those of IPv4 without a word. With
-//! `nexthop_compat_mode` off routes say nothing of their paths but the number.
+//! When an object goes the kernel removes its routes. It reports no IPv4 routes then. With
+//! `nexthop_compat_mode` off, routes carry only the object's number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +19,11 @@ pub enum Kind {
     Path(Path),
     /// Packets are dropped.
     Blackhole,
-    /// Other objects. Groups have no groups in them.
+    /// Several objects. A group contains no groups.
     Group(Vec<u32>),
 }
 
-/// What a route with an object does.
+/// What a route with this object does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     Paths(Vec<Path>),
@@ -35,7 +35,7 @@ pub(super) enum Resolved {
 pub(super) struct Objects(BTreeMap<u32, Kind>);
 
 impl Objects {
-    /// Says whether anything is different afterwards.
+    /// Adds or replaces an object; true if anything changed.
     pub fn insert(&mut self, object: Object) -> bool {
         let Object { id, kind } = object;
         self.0.get(&id) != Some(&kind) && {
@@ -44,7 +44,7 @@ impl Objects {
         }
     }
 
-    /// Takes an object out, and the groups that are left with none. Says which are gone.
+    /// Removes an object and the groups it leaves empty. Returns the removed ones.
     pub fn remove(&mut self, id: u32) -> BTreeSet<u32> {
         let mut gone = BTreeSet::new();
         if self.0.remove(&id).is_some() {
@@ -63,7 +63,7 @@ impl Objects {
         gone
     }
 
-    /// Takes out what leads over a link. Says which objects are gone.
+    /// Removes the objects that lead over a link. Returns the removed ones.
     pub fn remove_link(&mut self, interface: u32) -> BTreeSet<u32> {
         let over = |kind: &Kind| matches!(kind, Kind::Path(path) if path.interface == interface);
         let over = self.0.iter().filter(|(_, kind)| over(kind));
@@ -71,13 +71,13 @@ impl Objects {
         over.into_iter().flat_map(|id| self.remove(id)).collect()
     }
 
-    /// The objects that another account says something different of.
+    /// The objects that differ between two accounts.
     pub fn different(&self, other: &Self) -> BTreeSet<u32> {
         let ids = self.0.keys().chain(other.0.keys()).copied();
         ids.filter(|id| self.0.get(id) != other.0.get(id)).collect()
     }
 
-    /// The objects and the groups that have one of them.
+    /// These objects, and the groups that contain one of them.
     pub fn with_groups(&self, ids: BTreeSet<u32>) -> BTreeSet<u32> {
         let groups = self.0.iter().filter(|(_, kind)| match kind {
             Kind::Group(members) => members.iter().any(|member| ids.contains(member)),

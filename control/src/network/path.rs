@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// One way of a route: a link, and the router on it unless the target is on the link itself.
+/// One path of a route: a link, and the router on it. Without a router the target is on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
     pub interface: u32,

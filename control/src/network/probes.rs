@@ -1,7 +1,7 @@
-//! Probes: when the kernel must be asked to resolve or confirm a neighbour.
+//! When the kernel must be asked to resolve or confirm a neighbour.
 //!
-//! Packets that we forward do not pass the kernel's stack, so nothing there notices that a
-//! neighbour is in use, or gone. Asking in time keeps the entries fresh.
+//! Forwarded packets do not pass the kernel's stack, so the kernel does not notice that a neighbour
+//! is in use or gone. Probes in time keep its entries fresh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::neighbours::State;
 
-/// The first wait after a probe without an answer: RFC 4861, 10, `RETRANS_TIMER`.
+/// The wait after the first unanswered probe: RFC 4861, 10, `RETRANS_TIMER`.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Waits double up to this, so that a server that comes back is found within it.
+/// Waits double up to this limit, so a server that comes back is found within it.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// A neighbour that is sure is touched this often, so that the kernel does not forget it:
-/// RFC 4861, 10, `REACHABLE_TIME`.
+/// A reachable neighbour is probed this often, so that the kernel does not forget it: RFC 4861, 10,
+/// `REACHABLE_TIME`.
 pub const REFRESH: Duration = Duration::from_secs(30);
 
-/// How sure a neighbour is.
+/// How certain the kernel's entry of a neighbour is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     Missing,
@@ -40,7 +40,7 @@ impl From<State> for Trust {
 #[derive(Clone, Debug)]
 struct Probing {
     trust: Trust,
-    /// None for an entry that never changes by itself.
+    /// `None` for an entry that never changes by itself.
     next: Option<Instant>,
     wait: Duration,
 }
@@ -56,16 +56,18 @@ impl Probing {
     }
 }
 
-/// The neighbours that are kept alive; as many as the watched targets have ways.
+/// The neighbours that are kept alive. The watched targets and the kept neighbours limit their
+/// number.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     probing: BTreeMap<(u32, IpAddr), Probing>,
-    /// Who is next, so that a neighbour costs as much among thousands as alone.
+    /// The neighbours by the time of their next probe, so that each costs as much among thousands
+    /// as alone.
     turns: BTreeSet<(Instant, (u32, IpAddr))>,
 }
 
 impl Probes {
-    /// A neighbour is needed, and this is how it is.
+    /// Keeps a neighbour alive, which is in this state.
     pub fn see(&mut self, neighbour: (u32, IpAddr), state: State, now: Instant) {
         let trust = Trust::from(state);
         let before = self.probing.get(&neighbour);
@@ -79,7 +81,7 @@ impl Probes {
         self.probing.insert(neighbour, probing);
     }
 
-    /// A neighbour is not needed any more.
+    /// Stops probing a neighbour.
     pub fn forget(&mut self, neighbour: (u32, IpAddr)) {
         if let Some(probing) = self.probing.remove(&neighbour)
             && let Some(next) = probing.next
@@ -88,7 +90,7 @@ impl Probes {
         }
     }
 
-    /// The next probe that is due, if any; its next turn is set.
+    /// The next due probe, if any. Schedules the one after it.
     pub fn poll(&mut self, now: Instant) -> Option<(u32, IpAddr)> {
         let &(turn, neighbour) = self.turns.first().filter(|(turn, _)| *turn <= now)?;
         self.turns.remove(&(turn, neighbour));

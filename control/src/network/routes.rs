@@ -1,7 +1,8 @@
 //! Routes: the kernel's routing tables. In a table the longest prefix comes first, then the lowest
-//! metric. Which tables a packet visits is for [`super::rules`].
+//! metric. [`super::rules`] decides which tables a packet visits.
 //!
-//! Routes for a type of service are never followed. Routes for a source network are only known.
+//! Routes for a type of service are ignored. Routes for a source network are noted but not
+//! followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::objects::{Objects, Resolved};
 pub use super::path::{Gateway, Path};
 
-/// An address and how many of its leading bits count; the others are zero.
+/// An address and the number of its leading bits that count. The rest is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     address: IpAddr,
@@ -18,7 +19,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Bits beyond `length` are cleared, and `length` is at most the width of the address.
+    /// Clears the bits beyond `length`. `length` is capped at the width of the address.
     #[must_use]
     pub fn new(address: IpAddr, length: u8) -> Self {
         let length = length.min(width(address));
@@ -26,7 +27,7 @@ impl Prefix {
         Self { address, length }
     }
 
-    /// One address.
+    /// The prefix of one address.
     #[must_use]
     pub fn host(address: IpAddr) -> Self {
         Self::new(address, width(address))
@@ -48,20 +49,20 @@ impl Prefix {
             && masked(bits(address), self.length) == bits(self.address)
     }
 
-    /// Is it one address?
+    /// Whether it is one address.
     #[must_use]
     pub fn is_host(&self) -> bool {
         self.length == width(self.address)
     }
 
-    /// Its addresses, from the first to the last.
+    /// Its first and its last address.
     #[must_use]
     pub fn range(&self) -> std::ops::RangeInclusive<IpAddr> {
         let last = bits(self.address) | !masked(u128::MAX, self.length);
         self.address..=of_bits(last, self.address.is_ipv4())
     }
 
-    /// The networks around it, the narrowest first.
+    /// The networks that contain it, the narrowest first.
     pub fn wider(&self) -> impl Iterator<Item = Prefix> + use<> {
         let address = self.address;
         let lengths = (0..self.length).rev();
@@ -94,10 +95,10 @@ pub enum Kind {
     Other,
 }
 
-/// Who leads to a network.
+/// The gateway and MTU of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lead {
-    /// `None` where clients are on the link itself, or there is more than one way.
+    /// `None` if clients are on the link itself or there are several paths.
     pub gateway: Option<Gateway>,
     pub mtu: Option<u32>,
 }
@@ -110,19 +111,19 @@ pub struct RouteEntry {
     pub metric: u32,
     pub type_of_service: u8,
     pub kind: Kind,
-    /// Empty where only the next-hop object has them.
+    /// Empty if only the next-hop object has them.
     pub paths: Vec<Path>,
-    /// The next-hop object that has its paths (`ip nexthop`).
+    /// The number of its next-hop object (`ip nexthop`).
     pub object: Option<u32>,
     pub mtu: Option<u32>,
-    /// The address to speak from.
+    /// The preferred source address.
     pub source: Option<IpAddr>,
-    /// Packets from this network only.
+    /// It is for packets from this network only.
     pub from: Option<Prefix>,
 }
 
 impl RouteEntry {
-    /// What it does and by which ways, as its next-hop object has it.
+    /// Its kind and paths, after its next-hop object.
     pub(super) fn resolved(&self, objects: &Objects) -> (Kind, Vec<Path>) {
         match self.object.and_then(|id| objects.resolve(id)) {
             Some(Resolved::Blackhole) => (Kind::Blackhole, Vec::new()),
@@ -131,7 +132,7 @@ impl RouteEntry {
         }
     }
 
-    /// Routes with the same place take each other's place.
+    /// Whether one route replaces the other.
     fn has_place_of(&self, other: &RouteEntry) -> bool {
         self.metric == other.metric && self.type_of_service == other.type_of_service
     }
@@ -148,21 +149,21 @@ pub const LOCAL: u32 = 255;
 pub const MAIN: u32 = 254;
 pub const DEFAULT: u32 = 253;
 
-/// All routes that a packet may meet.
+/// All routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes {
     tables: BTreeMap<(u32, bool), Lengths>,
-    /// How many paths each router has.
+    /// The number of paths by each router.
     routers: BTreeMap<Gateway, usize>,
     /// Routes for packets from a network.
     sourced: Vec<RouteEntry>,
 }
 
-/// Of one table and family: by length, by network, in order of metric.
+/// The routes of one table and family: by prefix length, by network, in order of metric.
 type Lengths = BTreeMap<u8, BTreeMap<u128, Vec<RouteEntry>>>;
 
 impl Routes {
-    /// Who leads to a network of the main table; `None` if it has no such network.
+    /// The gateway and MTU of a network of the main table; `None` if the table has no such network.
     pub fn lead(&self, prefix: Prefix, objects: &Objects) -> Option<Lead> {
         let best = self.entries(MAIN, prefix)?.first()?;
         let gateway = match best.resolved(objects) {
@@ -178,7 +179,7 @@ impl Routes {
         lengths.get(&prefix.length)?.get(&bits(prefix.address))
     }
 
-    /// Every network of the main table and a family.
+    /// Every network of a family in the main table.
     pub fn networks(&self, v4: bool) -> impl Iterator<Item = Prefix> {
         let lengths = self.tables.get(&(MAIN, v4)).into_iter().flatten();
         lengths.flat_map(move |(&length, networks)| {
@@ -187,7 +188,7 @@ impl Routes {
         })
     }
 
-    /// How many networks the main table has for a family.
+    /// The number of networks of a family in the main table.
     pub fn count(&self, v4: bool) -> usize {
         let lengths = self.tables.get(&(MAIN, v4)).into_iter().flatten();
         lengths.map(|(_, networks)| networks.len()).sum()
@@ -198,7 +199,7 @@ impl Routes {
         self.routers.keys().copied()
     }
 
-    /// Does any route mind where a packet comes from?
+    /// Whether any route depends on the source of a packet.
     pub fn mind_sources(&self) -> bool {
         !self.sourced.is_empty()
     }
@@ -209,13 +210,13 @@ impl Routes {
         entries.chain(&self.sourced)
     }
 
-    /// The networks whose routes have one of these next-hop objects.
+    /// The networks whose routes use one of these next-hop objects.
     pub fn users(&self, is_one: impl Fn(u32) -> bool) -> BTreeSet<Prefix> {
         let users = self.all().filter(|entry| entry.object.is_some_and(&is_one));
         users.map(|entry| entry.prefix).collect()
     }
 
-    /// The networks that another account has other routes to.
+    /// The networks whose routes differ between two accounts.
     pub fn different(&self, other: &Self) -> BTreeSet<Prefix> {
         let mut different = BTreeSet::new();
         for (one, another) in [(self, other), (other, self)] {
@@ -252,11 +253,11 @@ impl Routes {
         })
     }
 
-    /// Adds a route; `replace` takes out the first of its place, as `ip route replace` does.
-    /// Says whether anything is different afterwards.
+    /// Adds a route; true if anything changed. `replace` removes the first route with its metric,
+    /// as `ip route replace` does.
     ///
-    /// The kernel tells a route over several IPv6 routers again, with all of them, when one comes
-    /// in; so what the added route covers goes out.
+    /// When a router joins an IPv6 route the kernel reports the route again with all routers, so
+    /// routes that the added one covers are removed.
     pub fn insert(&mut self, entry: RouteEntry, replace: bool) -> bool {
         if entry.type_of_service != 0 {
             return false;
@@ -292,7 +293,7 @@ impl Routes {
         true
     }
 
-    /// Takes out a route, or the named paths of one. Says whether anything is different afterwards.
+    /// Removes a route, or the named paths of one; true if anything changed.
     pub fn remove(&mut self, entry: &RouteEntry) -> bool {
         let routers = &mut self.routers;
         if entry.from.is_some() {
@@ -321,7 +322,7 @@ impl Routes {
             return false;
         };
         let old = &mut entries[found];
-        // The paths of an object are the object's: they say nothing about which route it is.
+        // Paths belong to the object, so they do not identify the route.
         if entry.object.is_some() {
             uncount(routers, &old.paths);
             old.paths.clear();
@@ -336,7 +337,7 @@ impl Routes {
         if old.paths.is_empty() {
             entries.remove(found);
         }
-        // Empty places go, so that a look-up visits only lengths that exist.
+        // Empty maps are removed, so that a look-up visits only lengths that exist.
         if entries.is_empty() {
             networks.remove(&network);
         }
@@ -346,8 +347,7 @@ impl Routes {
         true
     }
 
-    /// Takes out all paths over a link, and the routes that are left with none. Says to which
-    /// networks.
+    /// Removes all paths over a link, and routes without a path. Returns their networks.
     pub fn remove_link(&mut self, interface: u32) -> BTreeSet<Prefix> {
         self.thin(|entry| {
             let before = entry.paths.len();
@@ -356,12 +356,13 @@ impl Routes {
         })
     }
 
-    /// Takes out the routes of a next-hop object. Says to which networks.
+    /// Removes the routes of a next-hop object. Returns their networks.
     pub fn remove_object(&mut self, id: u32) -> BTreeSet<Prefix> {
         self.thin(|entry| entry.object != Some(id))
     }
 
-    /// Keeps the routes that `keep` says, which may take paths away. Says which are different.
+    /// Keeps the routes for which `keep` is true; it may remove paths. Returns the networks that
+    /// changed.
     fn thin(&mut self, keep: impl Fn(&mut RouteEntry) -> bool) -> BTreeSet<Prefix> {
         let mut different = BTreeSet::new();
         let routers = &mut self.routers;
@@ -392,9 +393,9 @@ impl Routes {
     }
 }
 
-/// The route that another names for its end: the very same, or one that has its paths.
+/// The route that a removal means: the equal one, or one that contains its paths.
 fn found(entries: &[RouteEntry], entry: &RouteEntry) -> Option<usize> {
-    // What a route does is its object's, which may do something else since.
+    // The object decides the kind, and may have changed since.
     let same_kind = |old: &RouteEntry| entry.object.is_some() || old.kind == entry.kind;
     let same =
         |old: &RouteEntry| old.has_place_of(entry) && old.object == entry.object && same_kind(old);
@@ -435,7 +436,7 @@ fn width(address: IpAddr) -> u8 {
     }
 }
 
-/// The address at the upper end of 128 bits, so that both families are masked alike.
+/// The address in the upper bits of 128, so that both families are masked alike.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,

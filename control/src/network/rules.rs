@@ -1,8 +1,8 @@
 //! Policy rules (`ip rule`): which tables a packet visits.
 //!
-//! Servers are asked for as IPVS asks: a packet of this machine's own, without source, mark or
-//! port. Whatever else a rule minds never fits. The answers to clients have a source, so where a
-//! rule may decide about them the packet path asks the kernel (`Rules::is_plain`).
+//! Routes to servers are looked up as IPVS does: for a packet of this machine without source, mark
+//! or port. A rule that asks for anything else never matches. Answers to clients have a source, so
+//! where a rule may decide about them the packet path asks the kernel (`Rules::is_plain`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,21 +14,21 @@ use super::routes::{DEFAULT, LOCAL, MAIN, Prefix};
 pub struct Rule {
     pub v4: bool,
     pub priority: u32,
-    /// It fits what it would not fit.
+    /// `not`: it matches what it would otherwise not match.
     pub inverted: bool,
-    /// Of every packet where the length is 0.
+    /// Length 0 matches every source.
     pub source: Prefix,
     pub target: Prefix,
-    /// The device that packets come in by. Packets of the machine's own come by `lo`.
+    /// The device that packets arrive by. Packets of this machine arrive by `lo`.
     pub input: Option<String>,
     /// The device that a socket is bound to.
     pub output: Option<String>,
     pub mark: u32,
     pub mask: u32,
-    /// It minds what no packet of ours has: a type of service, ports, a protocol, a user, a VRF.
+    /// It matches on what no look-up has: a type of service, ports, a protocol, a user, a VRF.
     pub narrow: bool,
     pub action: Action,
-    /// A route that is no longer than this does not count.
+    /// A route with this prefix length or a shorter one is ignored (`suppress_prefixlength`).
     pub suppressed: Option<u32>,
 }
 
@@ -47,7 +47,7 @@ pub enum Action {
 const LOOPBACK: &str = "lo";
 
 impl Rule {
-    /// Does a packet of this machine's own to this address fit?
+    /// Whether a packet of this machine to this address matches.
     pub(super) fn fits(&self, to: IpAddr) -> bool {
         let fits = self.target.contains(to)
             && self.source.length() == 0
@@ -62,12 +62,12 @@ impl Rule {
         self.mark & self.mask == 0
     }
 
-    /// Does no answer to a client fit, whatever its addresses are?
+    /// Whether no answer to a client can match, whatever its addresses are.
     fn is_for_others(&self) -> bool {
         !self.inverted && (self.output.is_some() || !self.fits_no_mark())
     }
 
-    /// The table that every packet visits by this rule.
+    /// The table that this rule sends every packet to, if it does.
     fn table_for_all(&self) -> Option<u32> {
         let any = self.source.length() == 0 && self.target.length() == 0;
         let any = any && self.input.is_none() && self.output.is_none();
@@ -89,7 +89,7 @@ impl Rule {
 pub(super) struct Rules(BTreeMap<(bool, u32), Vec<Rule>>);
 
 impl Rules {
-    /// Says whether anything is different afterwards.
+    /// Adds a rule; true if it was not there.
     pub fn insert(&mut self, rule: Rule) -> bool {
         let same = self.0.entry((rule.v4, rule.priority)).or_default();
         let is_new = !same.contains(&rule);
@@ -119,9 +119,10 @@ impl Rules {
         all.flat_map(|(_, rules)| rules)
     }
 
-    /// The rules that a packet of this machine's own meets, in order.
+    /// The actions of the rules that a packet of this machine meets, in order, with the prefix
+    /// length that each suppresses.
     ///
-    /// Where none is known they are the kernel's own: a kernel without policy routing has none.
+    /// Without rules the kernel's defaults hold: a kernel without policy routing has none.
     pub fn met(&self, to: IpAddr) -> Vec<(Action, Option<u32>)> {
         if self.of(to.is_ipv4()).next().is_none() {
             let table = |table| (Action::Table(table), None);
@@ -134,7 +135,8 @@ impl Rules {
                 continue;
             }
             match rule.action {
-                // The kernel only takes a goto that leads ahead. One that leads to no rule is none.
+                // The kernel accepts only a goto to a later rule. A goto to a missing rule does
+                // nothing.
                 Action::Goto(priority) if self.0.contains_key(&(rule.v4, priority)) => {
                     from = priority;
                 }
@@ -148,8 +150,8 @@ impl Rules {
         met
     }
 
-    /// Does every answer visit the table `local`, then `main`? What comes behind them is met by
-    /// packets to which neither leads.
+    /// Whether every answer visits the table `local`, then `main`. Only packets that match no route
+    /// there meet later rules.
     pub fn is_plain(&self, v4: bool) -> bool {
         let mut ours = self.of(v4).filter(|rule| !rule.is_for_others()).peekable();
         if ours.peek().is_none() {

@@ -1,4 +1,4 @@
-//! Tests of the network: one a rule, and the routes against a naive model.
+//! Tests of the network: one for each rule, and the routes against a naive model.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -263,7 +263,7 @@ fn where_nobody_is_asked_the_neighbour_written_down_is_taken_and_else_our_own_ad
     assert!(outputs.contains(&changed), "{outputs:?}");
     assert_eq!(net.network.deadline(), None);
 
-    // As soon as the kernel asks again, so do we.
+    // The link resolves neighbours again, so the director probes again.
     net.hear(Input::NeighbourRemoved {
         interface: 2,
         address: ip(SERVER),
@@ -295,7 +295,7 @@ fn kept_neighbour_is_confirmed_and_resolved_again_until_it_is_kept_no_longer() {
         address: ip(SERVER),
     });
     assert!(net.outputs().contains(&probe()));
-    // A target on its way keeps it as well.
+    // A watched target behind the neighbour keeps it alive too.
     net.watch(&[SERVER]);
     net.network.keep(BTreeSet::new(), net.now);
     assert!(net.network.deadline().is_some());
@@ -326,7 +326,7 @@ fn a_route_changes_answers_only_in_its_network() {
 #[test]
 fn route_by_a_next_hop_object_follows_the_object() {
     for paths in [vec![(2, ROUTER)], vec![]] {
-        // With `nexthop_compat_mode` off the route says nothing of its paths.
+        // With `nexthop_compat_mode` off the route carries no paths.
         let mut net = on_two_links();
         net.object(1, Means::Path(path(2, ROUTER)));
         net.route(by_object("10.9.0.0/16", 10, 1, &paths));
@@ -338,7 +338,7 @@ fn route_by_a_next_hop_object_follows_the_object() {
         assert_eq!(net.why(FAR), "the route 10.9.0.0/16 is a blackhole");
         net.object(1, Means::Path(path(2, ROUTER)));
         assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
-        // The kernel takes its IPv4 routes away and does not say so.
+        // The kernel removes its IPv4 routes without an event.
         net.hear(Input::ObjectRemoved { id: 1 });
         assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
         net.object(1, Means::Path(path(2, ROUTER)));
@@ -478,7 +478,7 @@ fn rules_refuse_jump_and_do_without_short_routes_of_main() {
         table: 100,
         ..route("0.0.0.0/0", 0, &[(3, "10.2.0.254")])
     });
-    // As wg-quick writes it: what main knows better than by its default route stays there.
+    // The rules of wg-quick: main decides where it has more than a default route.
     let suppress = Rule {
         suppressed: Some(0),
         ..rule(90, Action::Table(MAIN))
@@ -489,7 +489,7 @@ fn rules_refuse_jump_and_do_without_short_routes_of_main() {
     assert_eq!(net.unresolved(SERVER), (2, ip(SERVER)));
     let jump = rule(95, Action::Goto(200));
     net.hear(Input::RuleAdded(jump.clone()));
-    // There is no such rule yet.
+    // The goto leads to no rule.
     assert_eq!(net.unresolved(FAR), (3, ip("10.2.0.254")));
     net.hear(Input::RuleAdded(rule(200, Action::Nop)));
     assert_eq!(net.unresolved(FAR), (2, ip(ROUTER)));
@@ -804,7 +804,7 @@ fn xdp_sends_by_devices_that_say_so_and_by_no_other() {
 
     assert!(is_port(&link(2), Some(SENDS)));
     assert!(is_port(&of_kind("veth"), Some(SENDS | 3)));
-    // What drivers of network cards can do, an older kernel does not say.
+    // Older kernels do not report what drivers of network cards can do.
     assert!(is_port(&link(2), None));
     for none in [&link(2), &of_kind("veth"), &of_kind("bridge")] {
         assert!(!is_port(none, Some(3)), "{none:?}");
@@ -857,7 +857,7 @@ proptest! {
         net.hear(Input::LinkChanged(Link { up: false, ..link(4) }));
         let mut model: Vec<RouteEntry> = Vec::new();
         for (add, entry) in steps {
-            // One route for each place, so that the order of equals does not matter.
+            // One route for each prefix and metric, so that the order of equals does not matter.
             let place = |old: &RouteEntry| (old.prefix, old.metric);
             if let Some(old) = model.iter().position(|old| place(old) == place(&entry)) {
                 net.hear(Input::RouteRemoved(model.remove(old)));
@@ -962,7 +962,7 @@ impl Net {
         self.hear(Input::ObjectChanged(Object { id, kind }));
     }
 
-    /// The kernel's own.
+    /// The kernel's default rules.
     fn rules(&mut self, v4: bool) {
         for (priority, table) in [(0, LOCAL), (32766, MAIN), (32767, DEFAULT)] {
             self.hear(Input::RuleAdded(Rule {
@@ -1080,7 +1080,7 @@ fn address(interface: u32, text: &str) -> Address {
     }
 }
 
-/// An empty gateway stands for none.
+/// An empty gateway means none.
 fn route(prefix: &str, metric: u32, paths: &[(u32, &str)]) -> RouteEntry {
     let (address, length) = prefix.split_once('/').unwrap();
     let path = |&(interface, gateway): &(u32, &str)| Path {
@@ -1115,7 +1115,7 @@ fn by_object(prefix: &str, metric: u32, id: u32, paths: &[(u32, &str)]) -> Route
     }
 }
 
-/// One for every IPv4 packet.
+/// A rule for every IPv4 packet.
 fn rule(priority: u32, action: Action) -> Rule {
     let any = Prefix::new(ip("0.0.0.0"), 0);
     Rule {

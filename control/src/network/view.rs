@@ -1,4 +1,4 @@
-//! The view: what the kernel said about links, addresses, routes and neighbours.
+//! The view: the kernel's links, addresses, routes, rules and neighbours, from its events.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,21 +21,21 @@ pub(super) struct View {
     pub neighbours: Neighbours,
 }
 
-/// Which answers an event may have made different.
+/// The answers that an event may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Different {
-    /// Links, addresses or rules: any answer.
+    /// Links, addresses or rules changed: any answer may differ.
     pub ways: bool,
-    /// Routes to these networks: answers about what is in them.
+    /// Networks whose routes changed: answers about addresses in them may differ.
     pub networks: BTreeSet<Prefix>,
-    /// Next-hop objects: answers by routes that have them.
+    /// Next-hop objects that changed: answers by their routes may differ.
     pub objects: BTreeSet<u32>,
     pub rules: bool,
     pub addresses: bool,
     pub links: bool,
-    /// Neighbours, or only how sure they are, which decides when to probe them.
+    /// Neighbours whose entry or state changed. The state decides when to probe.
     pub neighbours: BTreeSet<(u32, IpAddr)>,
-    /// Those whose MAC addresses are different.
+    /// Neighbours whose MAC address changed.
     pub moved: BTreeSet<(u32, IpAddr)>,
 }
 
@@ -63,7 +63,7 @@ impl Different {
         }
     }
 
-    /// Between two accounts.
+    /// The differences between two accounts.
     pub fn between(view: &View, account: &View) -> Self {
         let neighbours = view.neighbours.different(&account.neighbours);
         let (links, addresses) = (
@@ -102,13 +102,13 @@ impl Different {
 }
 
 impl View {
-    /// Whether any link has such a neighbour.
+    /// Whether any link has this neighbour.
     pub fn has_neighbour(&self, address: IpAddr) -> bool {
         let mut links = self.links.iter();
         links.any(|link| self.neighbours.has(link.index, address))
     }
 
-    /// Takes in one event. The marks of a repetition and time say nothing here.
+    /// Takes in one event. The begin and end of an account and ticks change nothing here.
     pub fn apply(&mut self, input: Input) -> Different {
         match input {
             Input::LinkChanged(link) => {
@@ -181,7 +181,7 @@ impl View {
         if !self.links.remove(interface) {
             return Different::default();
         }
-        // The kernel does not name the IPv4 routes that go with a device.
+        // The kernel does not report the IPv4 routes that go with a device.
         self.addresses.remove_link(interface);
         let mut networks = self.routes.remove_link(interface);
         let gone = self.objects.remove_link(interface);
@@ -198,14 +198,15 @@ impl View {
         }
     }
 
-    /// Takes out the routes of objects that are gone, as the kernel does.
+    /// Removes the routes of removed objects, as the kernel does.
     fn remove_objects(&mut self, gone: BTreeSet<u32>) -> BTreeSet<Prefix> {
         let routes = &mut self.routes;
         let networks = gone.into_iter().map(|id| routes.remove_object(id));
         networks.flatten().collect()
     }
 
-    /// Changes routes. The first one for a source network is as good as a rule, and the last.
+    /// Changes routes. The first and the last route for a source network count as a change of
+    /// rules.
     fn minding(&mut self, change: impl FnOnce(&mut Routes) -> Different) -> Different {
         let before = self.routes.mind_sources();
         let different = change(&mut self.routes);

@@ -1,4 +1,4 @@
-//! What was accepted is in force, in whatever order it came.
+//! An accepted change is in force, whatever the order of changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,7 +23,7 @@ const SIZES: Sizes = Sizes {
     pool_words: 1 << 16,
 };
 
-/// The packet path's tables, as the writes so far leave them.
+/// The packet path's tables after the writes so far.
 #[derive(Default)]
 struct Tables {
     endpoints: BTreeMap<At, u32>,
@@ -33,7 +33,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// Carries out a write. Nothing may be written where there is no place.
+    /// Carries out a write. Each write must have room.
     fn carry_out(&mut self, write: Write) {
         match write {
             Write::EndpointAdd { address, word, id } => {
@@ -82,7 +82,7 @@ impl Tables {
         }
     }
 
-    /// The service that packets there find.
+    /// The service that packets to this endpoint find.
     fn found(&self, address: IpAddr, port: u16, protocol: Protocol) -> Option<u32> {
         let word = endpoint_word(port.to_be(), protocol.number(), kind::SERVICE);
         let id = *self.endpoints.get(&(address, word))?;
@@ -97,7 +97,7 @@ impl Tables {
         self.endpoints.contains_key(&(address, word))
     }
 
-    /// Whether all that the table has is in force.
+    /// Whether everything in the table is in force.
     fn is_as(&self, director: &Director) {
         for (v6, most) in [(false, SIZES.endpoints()[0]), (true, SIZES.endpoints()[1])] {
             let family = self.endpoints.keys().filter(|at| at.0.is_ipv6() == v6);
@@ -163,7 +163,8 @@ fn address(number: u8, v6: bool) -> IpAddr {
     }
 }
 
-/// Rules lie at addresses of their own: which of a rule and a service goes first is not this.
+/// Rules have addresses of their own: the order of a rule and a service at one address is not
+/// tested here.
 fn rule(mark: u32, number: u8, ports: Ports, udp: bool) -> Change {
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
     let rule = MarkRule {
@@ -262,7 +263,7 @@ fn changes() -> impl Strategy<Value = Option<Change>> {
         1 => keys().prop_map(|key| Some(Change::DeleteService { key })),
         6 => added.prop_map(Some),
         2 => deleted.prop_map(Some),
-        // Flows are looked at, and there are none.
+        // A scan finds no flows.
         2 => Just(None),
     ]
 }
@@ -293,7 +294,7 @@ proptest! {
     }
 }
 
-/// Adds so many rules of every port, each with an address of its own; how many are accepted.
+/// Adds a rule of every port for each number, each with its own address; how many are accepted.
 fn accepted(director: &mut Director, mark: u32, numbers: std::ops::Range<u8>) -> usize {
     let now = std::time::Instant::now();
     let rules = numbers.map(|number| rule(mark, number, Ports::EVERY, false));

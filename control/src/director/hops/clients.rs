@@ -1,4 +1,4 @@
-//! Clients on links, each with a number of its own.
+//! Clients on links, each with a hop number of its own.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::network::Route;
 use crate::network::routes::{Gateway, Prefix};
 
 impl Hops {
-    /// The number of a client on a link: the one it left, or a free one.
+    /// A number for a client on a link: the one it released, or a free one.
     fn take_for(&mut self, client: IpAddr) -> Option<u32> {
         let number = match self.left_by(client) {
             Some(number) => {
@@ -24,7 +24,7 @@ impl Hops {
         number
     }
 
-    /// The number that a client left.
+    /// The number that a client released.
     fn left_by(&self, client: IpAddr) -> Option<u32> {
         let mut left = self.left.iter();
         let found = left.find(|(_, (_, by))| *by == Some(client))?;
@@ -33,7 +33,7 @@ impl Hops {
 }
 
 impl Director {
-    /// What is known of a neighbour is different: it may be a client.
+    /// A neighbour changed. It may be a client.
     pub(in super::super) fn renew_client(&mut self, client: IpAddr) {
         let direct = self.is_client_on_link(client);
         let prepared = self.network.is_plain(client.is_ipv4());
@@ -42,8 +42,8 @@ impl Director {
             (Some(number), _) if prepared && self.network.has_neighbour(client) => {
                 self.follow(number, client);
             }
-            // Its connections go on by where it was: the kernel forgets whom it has not heard of
-            // for a while, and connections need not be heard of for a while.
+            // The client's connections keep its last next hop: the kernel forgets a neighbour that
+            // is silent for a while, and connections may be silent for longer.
             (Some(number), _) => {
                 self.hops.clients.remove(&client);
                 self.hops.leave(number, prepared.then_some(client));
@@ -73,8 +73,8 @@ impl Director {
         }
     }
 
-    /// Says where a client is. While it is asked for again it is where it was, unless it would be
-    /// on another link.
+    /// Writes the next hop of a client. While the kernel resolves the client again its last next
+    /// hop stays, unless the client would be on another link.
     fn follow(&mut self, number: u32, client: IpAddr) {
         let route = self.network.next_hop(client);
         let said = self.hops.said.get(&number).copied().unwrap_or_default();
@@ -97,8 +97,8 @@ impl Director {
         self.outputs.push_back(Output::Remember(step));
     }
 
-    /// Looks at every neighbour again, and at who left a number: links or addresses are different,
-    /// or numbers came back.
+    /// Links or addresses changed, or numbers were freed: looks at every neighbour again, and at
+    /// clients that released their number.
     pub(in super::super) fn renew_clients(&mut self) {
         let known: Vec<IpAddr> = self.hops.clients.keys().copied().collect();
         let neighbours: Vec<(u32, IpAddr)> = self.network.neighbours().collect();
@@ -109,7 +109,7 @@ impl Director {
         self.follow_left(|_| true);
     }
 
-    /// Looks at the clients in a network whose route is different.
+    /// Looks at the clients in a network whose route changed.
     pub(super) fn renew_clients_in(&mut self, network: Prefix) {
         let known = self.hops.clients.range(network.range());
         let known: Vec<IpAddr> = known.map(|(client, _)| *client).collect();
@@ -119,7 +119,7 @@ impl Director {
         self.follow_left(|client| network.contains(client));
     }
 
-    /// Connections of clients that left their number go where the routes lead.
+    /// Writes the next hops of released numbers, so that their connections follow the routes.
     fn follow_left(&mut self, is_meant: impl Fn(IpAddr) -> bool) {
         let left = self.hops.left.iter();
         let left = left.filter_map(|(number, (_, client))| Some((*number, (*client)?)));
@@ -132,7 +132,8 @@ impl Director {
         }
     }
 
-    /// A neighbour that is neither server nor gateway, with a MAC address, and no router between.
+    /// Whether a neighbour is a client on the link: it is neither server nor gateway, has a MAC
+    /// address, and is reached without a router.
     fn is_client_on_link(&self, client: IpAddr) -> bool {
         let prepared = self.network.is_plain(client.is_ipv4());
         if !prepared || !may_be_client(client) || self.by_address.has(client) {

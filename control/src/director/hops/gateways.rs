@@ -1,4 +1,4 @@
-//! Networks and the gateways that lead to them. A change costs as much as what it changes.
+//! Networks and their gateways. The cost of an event depends on what it changes only.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::{FEWER, Families, Hops, MOST, Prepared, REST, ways_by};
 use crate::network::routes::{Gateway, Lead, Prefix};
 
 impl Hops {
-    /// The gateway that leads to a network by the next wider one.
+    /// The gateway of the next wider network.
     fn around(&self, network: Prefix) -> Option<Gateway> {
         let mut wider = network.wider();
         let (lead, _) = wider.find_map(|wider| self.networks.get(&wider))?;
         lead.gateway
     }
 
-    /// Gateways without a number ask for one again.
+    /// Queues the gateways without a number for one.
     pub(super) fn ask_again(&mut self) {
         for (gateway, prepared) in &self.gateways {
             if prepared.number == 0 {
@@ -25,7 +25,7 @@ impl Hops {
         }
     }
 
-    /// Takes a network in. A gateway that nobody led by asks for a number.
+    /// Adds a network. A gateway without networks so far is queued for a number.
     fn enter(&mut self, network: Prefix, lead: Lead, number: u32) {
         self.networks.insert(network, (lead, number));
         let Some(gateway) = lead.gateway else {
@@ -38,7 +38,7 @@ impl Hops {
         prepared.networks.insert(network, lead.mtu);
     }
 
-    /// The number of the gateway that leads to a network, which is 0 while it has none.
+    /// The number of a network's gateway; 0 while it has none.
     fn number(&self, lead: Lead) -> u32 {
         let prepared = lead.gateway.and_then(|gateway| self.gateways.get(&gateway));
         prepared.map_or(0, |prepared| prepared.number)
@@ -46,7 +46,7 @@ impl Hops {
 }
 
 impl Director {
-    /// Looks at networks whose routes are different.
+    /// The routes to these networks changed.
     pub(in super::super) fn renew_networks(&mut self, networks: Vec<Prefix>) {
         if !self.hops.begun {
             self.begin_hops();
@@ -67,14 +67,14 @@ impl Director {
         self.keep_routers();
     }
 
-    /// Rules are different.
+    /// Policy rules changed.
     pub(in super::super) fn renew_rules(&mut self) {
         if self.hops.begun {
             self.renew_networks(Vec::new());
         }
     }
 
-    /// Whether a family is prepared, as the network is.
+    /// Which families can be prepared with the present rules and routes.
     fn families(&self) -> Families {
         let is_prepared = |v4: bool| {
             let most = if self.hops.families.has(v4) {
@@ -90,7 +90,7 @@ impl Director {
         }
     }
 
-    /// The networks of families that began or ceased to be prepared.
+    /// The networks of families whose preparation began or ended.
     fn renew_families(&mut self) -> Vec<Prefix> {
         let families = self.families();
         let before = std::mem::replace(&mut self.hops.families, families);
@@ -110,10 +110,10 @@ impl Director {
         is_prepared.then(|| self.network.lead(network)).flatten()
     }
 
-    /// Everything at once, when the first account of the routes is in.
+    /// Prepares all networks when the first full account of the routes is in.
     fn begin_hops(&mut self) {
         self.hops.begun = true;
-        // As if all were prepared, until the account shows that there is too much.
+        // Until the account shows too many networks, both families count as prepared.
         self.hops.families = Families { v4: true, v6: true };
         self.hops.families = self.families();
         for v4 in [true, false] {
@@ -136,7 +136,7 @@ impl Director {
         self.write(Write::Routes(all));
     }
 
-    /// An earlier daemon's numbers hold if they stand for the same gateways.
+    /// Restores an earlier daemon's numbers if the gateways and their MTUs are the same.
     fn take_up_numbers(&mut self) {
         let known = std::mem::take(&mut self.hops.known);
         let gateways = self.hops.gateways.iter();
@@ -163,8 +163,8 @@ impl Director {
         }
     }
 
-    /// Looks at one network: writes what is different, and has the gateway give its number up by
-    /// which connections of clients there would go the wrong way.
+    /// The route to one network may have changed: writes its number. A gateway gives its number up
+    /// if connections that hold it would go the wrong way.
     fn renew_network(&mut self, network: Prefix, step: &mut Step) {
         let lead = self.prepared_lead(network);
         let known = self.hops.networks.get(&network).copied();
@@ -198,7 +198,7 @@ impl Director {
         }
     }
 
-    /// Writes a network's number, unless a client on a link has one of its own there.
+    /// Writes a network's number, unless it is the address of a client with its own number.
     pub(super) fn write_network(&mut self, prefix: Prefix, number: Option<u32>) {
         let is_client = prefix.is_host() && self.hops.clients.contains_key(&prefix.address());
         if !is_client {
@@ -206,7 +206,7 @@ impl Director {
         }
     }
 
-    /// A gateway leads to a network no longer. It goes when it leads to none.
+    /// Removes a network from a gateway. A gateway without networks goes.
     fn leave_network(&mut self, gateway: Gateway, network: Prefix, step: &mut Step) {
         let Some(prepared) = self.hops.gateways.get_mut(&gateway) else {
             return;
@@ -219,7 +219,7 @@ impl Director {
         }
     }
 
-    /// From here on connections with a gateway's number ask the kernel.
+    /// A gateway gives its number up: connections that hold it ask the kernel.
     fn give_up(&mut self, gateway: Gateway, step: &mut Step) {
         let Some(prepared) = self.hops.gateways.get_mut(&gateway) else {
             return;
@@ -232,7 +232,7 @@ impl Director {
         }
     }
 
-    /// The least limit of a gateway's networks may be different.
+    /// The least MTU of a gateway's networks may have changed.
     fn limit(&mut self, gateway: Gateway, step: &mut Step) {
         let prepared = self.hops.gateways.get(&gateway);
         let numbered = prepared
@@ -244,7 +244,7 @@ impl Director {
         }
     }
 
-    /// Gives numbers to the gateways that wait for them, if it is time. Says whether it was.
+    /// Numbers the waiting gateways if it is time. True if it was.
     pub(in super::super) fn rest_hops(&mut self) -> bool {
         let waits = self.hops.renewed.is_some_and(|at| self.seen < at + REST);
         if self.hops.restless.is_empty() || waits {
@@ -272,8 +272,8 @@ impl Director {
         true
     }
 
-    /// Numbers the gateways that wait for it, says where the numbers lead, and forgets gateways
-    /// that lead nowhere. Says who waited and what they gave up.
+    /// Numbers the waiting gateways, writes their next hops, and removes gateways without networks.
+    /// Returns the gateways that waited with the numbers they gave up.
     fn number_gateways(&mut self) -> BTreeMap<Gateway, u32> {
         let restless = std::mem::take(&mut self.hops.restless);
         let mut step = Step::default();
@@ -301,7 +301,7 @@ impl Director {
         restless
     }
 
-    /// A gateway's MAC address or link is different.
+    /// The MAC address or link of a gateway changed.
     pub(in super::super) fn renew_hop(&mut self, gateway: Gateway) {
         let prepared = self.hops.gateways.get(&gateway);
         let Some(numbered) = prepared
@@ -314,7 +314,7 @@ impl Director {
         self.say(numbered.number, ways.unwrap_or_default());
     }
 
-    /// Looks at every gateway again.
+    /// Rewrites the next hop of every gateway.
     pub(in super::super) fn renew_hops(&mut self) {
         for gateway in self.hops.gateways.keys().copied().collect::<Vec<_>>() {
             self.renew_hop(gateway);

@@ -1,4 +1,4 @@
-//! Networks, gateways and clients: which numbers answers of masqueraded servers go by.
+//! Networks, gateways and clients: which hop numbers the answers of masqueraded servers use.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ fn route(network: &str, length: u8, gateway: Option<&str>) -> Input {
     }
 }
 
-/// The network has this route in place of the one before.
+/// The network's route is replaced by this one.
 fn moved(network: &str, length: u8, gateway: &str) -> Input {
     let route = entry(network, length, 2, Some(gateway));
     Input::RouteAdded {
@@ -79,7 +79,7 @@ fn link(index: u32) -> Input {
     })
 }
 
-/// A second link, where a neighbour has an address that one on the first link has too.
+/// A second link. A neighbour there has the same address as one on the first link.
 fn with_twins(address: &str) -> Director {
     let mut director = director();
     hear(&mut director, link(3));
@@ -89,7 +89,7 @@ fn with_twins(address: &str) -> Director {
     director
 }
 
-/// Where answers to an address go: by the longest of the networks that were written.
+/// The number for answers to an address: the longest matching network that was written.
 fn way(said: &(Vec<(Prefix, u32)>, BTreeMap<u32, Ways>), client: &str) -> Option<Ways> {
     let (routes, hops) = said;
     let around = routes
@@ -135,7 +135,7 @@ fn writes(director: &mut Director) -> Vec<Write> {
     writes.collect()
 }
 
-/// The last routes that were written, and the ways to gateways that may be used.
+/// The last routes that were written, and the usable next hops of gateways.
 fn said(writes: &[Write]) -> (Vec<(Prefix, u32)>, BTreeMap<u32, Ways>) {
     let mut routes = BTreeMap::new();
     let mut hops = BTreeMap::new();
@@ -211,7 +211,7 @@ fn a_number_never_comes_to_mean_another_gateway() {
     assert!(later.contains(&left), "{later:?}");
 }
 
-/// The number of the ways to a neighbour that is no client.
+/// The greatest hop number that leads to this neighbour.
 fn hops_of(hops: &BTreeMap<u32, Ways>, last: u8) -> u32 {
     let wanted = Ways::new([2, 0, 0, 0, 0, last], [2, 0, 0, 0, 0, 1], 2, 1500);
     let found = hops.iter().filter(|(_, ways)| **ways == wanted);
@@ -222,7 +222,7 @@ fn client(last: u16) -> String {
     format!("10.1.{}.{}", last >> 8, last & 255)
 }
 
-/// One whose link has room for thousands of clients.
+/// A director whose link has room for thousands of clients.
 fn wide() -> Director {
     let mut director = director();
     hear(&mut director, route("10.1.0.0", 16, None));
@@ -282,7 +282,7 @@ fn a_client_that_is_forgotten_keeps_its_way_while_a_connection_remembers_it() {
         }]
     );
 
-    // Another client does not get the number, and the same one does.
+    // Another client does not get the number. The same client does.
     let mut remembered = Remembered::default();
     remembered[number as usize / 64] |= 1 << (number % 64);
     (0..5).for_each(|_| director.unused_hops(&remembered));
@@ -316,7 +316,7 @@ fn a_client_that_is_forgotten_keeps_its_way_while_a_connection_remembers_it() {
 #[test]
 fn the_first_896_clients_have_numbers_and_another_when_one_is_gone() {
     let mut director = wide();
-    // 10.1.0.254 is one already.
+    // 10.1.0.254 is a client already.
     for last in 256..2256 {
         hear(&mut director, neighbour(&client(last), 7));
     }
@@ -360,7 +360,7 @@ fn servers_and_link_local_addresses_have_no_number() {
 fn one_address_on_two_links_is_two_gateways() {
     for (address, networks) in [
         ("fe80::1", ["2001:db8:98::", "2001:db8:99::"]),
-        // Neither is in a network of ours.
+        // Neither address is in a network of this machine.
         ("100.64.0.1", ["203.0.113.0", "172.16.0.0"]),
     ] {
         let mut director = with_twins(address);
@@ -415,7 +415,7 @@ fn restless_routes_are_written_anew_once_a_second() {
         hear(&mut director, moved(&network, 24, "10.1.0.253"));
         all.extend(writes(&mut director));
         if number % 250 == 0 {
-            // The first that moved is not led by the gateway that it left.
+            // The first network that moved must not use its former gateway's number.
             let way = way(&said(&all), "20.0.0.7");
             assert!(way.is_none_or(|way| way == ways(8, 2)), "{way:?}");
         }
@@ -549,7 +549,7 @@ fn where_rules_may_decide_nothing_is_prepared_for_the_family() {
     assert_eq!(way(&known, "9.9.9.9"), Some(ways(9, 2)));
 }
 
-/// Who is asked for while these numbers are in connections.
+/// The neighbours that are probed while connections hold these numbers.
 fn probes(director: &mut Director, numbers: &[u32]) -> Vec<IpAddr> {
     let mut remembered = Remembered::default();
     for number in numbers {
@@ -575,7 +575,7 @@ fn clients_with_connections_are_kept_alive_and_found_again_with_another_mac() {
     let client = ip("10.1.7.7");
     assert_eq!(probes(&mut director, &[]), [] as [IpAddr; 0]);
     assert_eq!(probes(&mut director, &[number]), [client]);
-    // The kernel forgot it: it is asked for all the same, and its number leads where it is.
+    // The kernel forgot the neighbour: it is still probed, and its number keeps its next hop.
     hear(
         &mut director,
         Input::NeighbourRemoved {
@@ -671,7 +671,7 @@ fn a_later_daemon_takes_up_the_numbers_of_the_same_gateways() {
         hear(&mut second, route("0.0.0.0", 0, Some(gateway)));
         let mut all = writes(&mut second);
         assert_eq!(way(&said(&all), "9.9.9.9").is_some(), holds);
-        // Numbers that nobody remembers come back.
+        // Numbers that no connection holds are freed.
         (0..2).for_each(|_| second.unused_hops(&Remembered::default()));
         let later = second.seen + REST;
         second.network_event(Input::Tick, later);
