@@ -1,7 +1,7 @@
 //! The tables of sh, dh and mh: which server a hash leads to.
 //!
-//! Quiesced servers keep their slots, with weight 0: whoever is hashed to one gets no server, or
-//! looks further if the service says so. That is the walk's business.
+//! Quiesced servers keep their slots, with weight 0. The packet path gives a client that hashes to
+//! one no server, or looks further if the service's flags ask for it.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,8 @@ use super::{Compiled, Member, common_divisor};
 /// `IP_VS_SH_TAB_SIZE` of ip_vs_sh.c.
 const SOURCE_SLOTS: usize = 256;
 
-/// `ip_vs_sh_reassign`: each server in turn, as often in a row as its weight, and once if quiesced.
+/// `ip_vs_sh_reassign`: each server in turn, as often in a row as its weight. A quiesced server has
+/// one slot a turn.
 pub(super) fn source(members: &[Member]) -> Compiled {
     let rows = members.iter().cycle().flat_map(|member| {
         let length = member.weight.max(1) as usize;
@@ -32,17 +33,17 @@ pub(super) fn target(members: &[Member]) -> Compiled {
     Compiled::still(scheduler::DH, slots.take(TARGET_SLOTS).collect())
 }
 
-/// `IP_VS_MH_TAB_SIZE` of ip_vs_mh.c, a prime, as distributions build it.
+/// `IP_VS_MH_TAB_SIZE` of ip_vs_mh.c as distributions build it. It is a prime.
 const MAGLEV_SLOTS: u32 = 4093;
-/// The table of a service that asks for the large one: a prime again, and the size that the authors
-/// of Maglev use (Eisenbud et al., 2016, 5.3).
+/// The large table: a prime too, and the size that the authors of Maglev use (Eisenbud et al.,
+/// 2016, 5.3).
 const LARGE_SLOTS: u32 = 65_537;
 
 pub(super) fn maglev_slots(large: bool) -> u32 {
     if large { LARGE_SLOTS } else { MAGLEV_SLOTS }
 }
 
-/// `IP_VS_MH_TAB_BITS`: weights are cut to so many bits.
+/// `IP_VS_MH_TAB_BITS`: weights are cut to this many bits.
 const MAGLEV_BITS: u32 = 6;
 /// The keys of `generate_hash_secret`.
 const OFFSET_KEY: u64 = 2_654_435_761;
@@ -51,17 +52,17 @@ const SKIP_KEY: u64 = 2_654_446_892;
 /// A server while the table of mh is filled.
 struct Filler {
     slot: u64,
-    /// The slot that it wants next, and how far the one after that is.
+    /// The slot that it prefers next, and the distance to the one after that.
     place: u32,
     skip: u32,
-    /// Slots that it takes each time it is its turn.
+    /// The number of slots that it takes in each turn.
     turns: u32,
 }
 
-/// `ip_vs_mh_populate`: in turn, each server takes the next of the slots it prefers.
+/// `ip_vs_mh_populate`: in turn, each server takes its next preferred slots.
 pub(super) fn maglev(family: Family, large: bool, members: &[Member]) -> Compiled {
     let slots = maglev_slots(large);
-    // The kernel keeps its table when there come to be more servers than slots.
+    // The kernel keeps its table when the servers outnumber the slots.
     let first = members.len().saturating_sub(slots as usize);
     let mut fillers = fillers(family, slots, &members[first..]);
     if fillers.is_empty() {
@@ -72,7 +73,7 @@ pub(super) fn maglev(family: Family, large: bool, members: &[Member]) -> Compile
     'fill: loop {
         for filler in &mut fillers {
             for _ in 0..filler.turns {
-                // The number of slots is prime, so that each step of any length meets all of them.
+                // The number of slots is prime, so a step of any length visits all of them.
                 while table[filler.place as usize].is_some() {
                     filler.place = (filler.place + filler.skip) % slots;
                 }
@@ -87,8 +88,8 @@ pub(super) fn maglev(family: Family, large: bool, members: &[Member]) -> Compile
     Compiled::still(scheduler::MH, table.into_iter().flatten().collect())
 }
 
-/// `ip_vs_mh_permutate`: a server counts with the last weight it had, so that quiescing it moves no
-/// client of another one.
+/// `ip_vs_mh_permutate`: a server counts with its last weight that was not 0, so quiescing it moves
+/// no client of another server.
 fn fillers(family: Family, slots: u32, members: &[Member]) -> Vec<Filler> {
     let divisor = common_divisor(members.iter().map(standing_weight));
     let heaviest = members.iter().map(standing_weight).max().unwrap_or(0);
@@ -109,7 +110,7 @@ fn fillers(family: Family, slots: u32, members: &[Member]) -> Vec<Filler> {
     standing.map(filler).collect()
 }
 
-/// `last_weight` of the kernel. A weight that is not 0 is always the last one.
+/// The kernel's `last_weight`, which a weight other than 0 always equals.
 fn standing_weight(member: &Member) -> u32 {
     if member.is_eligible() {
         member.weight
@@ -118,8 +119,8 @@ fn standing_weight(member: &Member) -> u32 {
     }
 }
 
-/// `ip_vs_mh_hashkey` takes a server's address for one of the service's family: of the IPv6
-/// address of a tunnel, an IPv4 service sees the first word.
+/// `ip_vs_mh_hashkey` reads a server's address as one of the service's family: an IPv4 service uses
+/// the first word of a tunnel's IPv6 address.
 fn fold(family: Family, address: IpAddr) -> u32 {
     match (family, address) {
         (Family::Ipv4 | Family::Ipv6, IpAddr::V4(address)) => address.to_bits(),

@@ -1,14 +1,15 @@
-//! The lots that twos and p2c draw: Walker's alias method, by Vose's way of making the table.
+//! The lots that twos and p2c draw: Walker's alias method, with Vose's construction of the table.
 
-/// A lot for each of these weights, in order: the chance, of 2^32, that it is kept, and above it
-/// the lot that it is exchanged for. Weights of 0 are never drawn.
+/// A lot for each weight, in order. The low half is the chance, of 2^32, that the lot is kept; the
+/// high half is the lot that replaces it otherwise. A weight of 0 is never drawn.
 pub(super) fn lots(weights: &[u32]) -> Vec<u64> {
     let count = weights.len() as u64;
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     if sum == 0 {
         return Vec::new();
     }
-    // A lot is as large as the mean weight; both sides times their number, so that all is whole.
+    // A lot has the size of the mean weight. Both sides are multiplied by the number of weights, so
+    // that all values are whole.
     let mut shares: Vec<u128> = weights
         .iter()
         .map(|weight| u128::from(*weight) * u128::from(count))
@@ -34,7 +35,7 @@ pub(super) fn lots(weights: &[u32]) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    // What a lot keeps and what it is given for adds up to the weights, up to the rounding.
+    // The kept and the replaced parts of all lots add up to the weights, up to rounding.
     #[test]
     fn each_weight_gets_its_share_of_the_lots() {
         for weights in [

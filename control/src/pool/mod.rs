@@ -1,8 +1,9 @@
-//! The servers of a service as the words of a pool, so that the walk decides as IPVS does.
+//! Compiles the servers of a service into the words of a pool, so that the packet path picks as
+//! IPVS does.
 //!
-//! Pure: members in, words out; the caller writes them beside the running pool and switches. The
-//! kernel's schedulers hear of each change by itself, so compile once for each server that is
-//! added, edited or deleted, in order. The flags of a service are no part of its pool.
+//! Pure: members go in and words come out. The caller writes them beside the running pool and
+//! switches to them. IPVS's schedulers see each change by itself, so compile once for each server
+//! that is added, edited or deleted, in order. The flags of a service are not part of its pool.
 
 use shunt_datapath::entry::{POOL_HEAD, SHORT_LENGTH, SLOT_LIMITED, pool_slot, scheduler};
 use shunt_model::{Family, Scheduler, ServerAddress, Service};
@@ -14,7 +15,7 @@ pub mod short;
 #[cfg(test)]
 mod tests;
 
-/// A server of the service, as its scheduler sees it.
+/// A server as its scheduler sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Its id in the packet path.
@@ -28,44 +29,44 @@ pub struct Member {
     pub limited: bool,
 }
 
-/// The words of a pool. All of it can be read back from the packet path.
+/// The words of a pool. All of them can be read back from the packet path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
     /// [`shunt_datapath::entry::scheduler`].
     pub scheduler: u8,
-    /// The cursor as it begins, and what the cursor is understood with.
+    /// The initial cursor, and the word that gives the cursor its meaning.
     pub head: [u64; 2],
     /// The short list of a large pool.
     pub short: Vec<u64>,
     pub slots: Vec<u64>,
-    /// What the scheduler draws lots with, behind the slots.
+    /// The lots of twos and p2c. They follow the slots.
     pub lots: Vec<u64>,
 }
 
-/// Where rr and wrr stand, carried over a change.
+/// The turn of rr and wrr, which a change carries over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Turn {
-    /// At the head of the list: a service without a past, or with another scheduler in it.
+    /// The head of the list: a fresh service, or a changed scheduler.
     #[default]
     Start,
-    /// rr: the id of the server chosen last, then of those before it in the list, nearest first.
+    /// rr: the id of the server chosen last, then the ids before it in the list, nearest first.
     After(Vec<u32>),
-    /// wrr: the weight that the server chosen last had to have.
+    /// wrr: the least weight that was eligible for the last choice (`cw` of ip_vs_wrr.c).
     Weight(u32),
 }
 
-/// The longest turn of wrr that is laid out as a ring.
+/// The longest turn of wrr that is compiled into a ring.
 const LONGEST_RING: u64 = 65_536;
 
-/// The tick of a short list that nobody has compiled: beyond what the clock shows.
+/// The tick of a short list that was never compiled: the clock never shows it.
 const NEVER: u64 = u32::MAX as u64;
 
-/// What of a service its pool depends on.
+/// The properties of a service that its pool depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub scheduler: Scheduler,
     pub family: Family,
-    /// mh: the large table.
+    /// mh uses the large table.
     pub large: bool,
 }
 
@@ -91,7 +92,7 @@ impl Rule {
         let slots = match self.scheduler {
             Scheduler::Sh | Scheduler::Dh => 256,
             Scheduler::Mh => u64::from(hashes::maglev_slots(self.large)),
-            // A turn that is too long for a ring is a list.
+            // A turn too long for a ring is a list.
             Scheduler::Wrr => count.max(total.min(LONGEST_RING)),
             Scheduler::Twos | Scheduler::P2c => 2 * count + 1,
             Scheduler::Rr | Scheduler::Fo | Scheduler::Ovf => count,
@@ -102,7 +103,7 @@ impl Rule {
     }
 }
 
-/// Compiles the pool of a service. `members` stand newest first, as in the kernel's list.
+/// Compiles the pool of a service. `members` are newest first, as in the kernel's list.
 #[must_use]
 pub fn compile(rule: Rule, members: &[Member], turn: &Turn) -> Compiled {
     match rule.scheduler {
@@ -124,8 +125,8 @@ pub fn compile(rule: Rule, members: &[Member], turn: &Turn) -> Compiled {
     }
 }
 
-/// Where a running pool stands: `members` are those it was compiled from, `cursor` is the first
-/// word of its head as the packet path has it.
+/// The turn of a running pool. `members` are those it was compiled from; `cursor` is the first word
+/// of its head as the packet path left it.
 #[must_use]
 pub fn turn(scheduler: Scheduler, members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
     match scheduler {
@@ -158,7 +159,7 @@ impl Compiled {
         }
     }
 
-    /// A pool without a cursor; empty if no server of it may be picked.
+    /// A pool without a cursor; empty if no server may be picked.
     fn still(scheduler: u8, slots: Vec<u64>) -> Self {
         if slots.iter().all(|slot| slot >> 32 == 0) {
             return Self::empty();
@@ -172,7 +173,7 @@ impl Compiled {
         }
     }
 
-    /// Whether the short list lies in front.
+    /// Whether the pool has a short list.
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.scheduler & scheduler::SHORT != 0
@@ -206,8 +207,8 @@ fn eligible(members: &[Member]) -> Vec<u64> {
     eligible.map(Member::slot).collect()
 }
 
-/// lc, wlc, sed, nq, lblc, lblcr: all that the walk needs besides the live counts is the list. A
-/// long one has a short list, which is not believed before it was compiled for the first time.
+/// lc, wlc, sed, nq, lblc, lblcr: the packet path needs the list and the live counts. A long list
+/// also has a short list, which is not valid before its first compilation.
 fn compared(scheduler: u8, members: &[Member]) -> Compiled {
     let compiled = listed(scheduler, members);
     if compiled.slots.len() <= short::WHOLE {
@@ -221,14 +222,15 @@ fn compared(scheduler: u8, members: &[Member]) -> Compiled {
     }
 }
 
-/// fo, ovf: the walk takes the first that can. Of equals the newest is first, as in the list.
+/// fo, ovf: the packet path takes the first that it may pick. Among equal weights the newest comes
+/// first, as in the list.
 fn heaviest_first(scheduler: u8, members: &[Member]) -> Compiled {
     let mut sorted: Vec<&Member> = members.iter().filter(|m| m.is_eligible()).collect();
     sorted.sort_by_key(|member| std::cmp::Reverse(member.weight));
     Compiled::still(scheduler, sorted.into_iter().map(Member::slot).collect())
 }
 
-/// twos, p2c: the list, and lots by its weights, with some more behind them.
+/// twos, p2c: the list, then the lots of its weights and of `more`.
 fn drawn(scheduler: u8, members: &[Member], more: &[u32]) -> Compiled {
     let compiled = listed(scheduler, members);
     let mut weights: Vec<u32> = compiled
@@ -246,7 +248,7 @@ fn drawn(scheduler: u8, members: &[Member], more: &[u32]) -> Compiled {
     }
 }
 
-/// The greatest common divisor of those weights that are not 0; 0 if there are none.
+/// The greatest common divisor of the weights that are not 0; 0 if all are.
 fn common_divisor(weights: impl Iterator<Item = u32>) -> u32 {
     weights.fold(0, |mut divisor, mut weight| {
         while weight > 0 {

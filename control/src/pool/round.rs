@@ -1,19 +1,19 @@
 //! rr and wrr: the ring of servers, and how it goes on after a change.
 //!
-//! A ring's cursor counts its choices. The second word of its head says what the cursor began
-//! with (high half) and, for rr, which server was chosen last before that (low half).
+//! A ring's cursor counts its choices. The second word of the head holds the cursor's initial value
+//! (high half). For rr it also holds the server chosen last before that (low half).
 
 use shunt_datapath::entry::{NONE, scheduler, slot_server};
 
 use super::{Compiled, Member, Turn, common_divisor};
 
-/// `ip_vs_rr_schedule`: the eligible servers in turn, from the one after the last on.
+/// `ip_vs_rr_schedule`: the eligible servers in turn, starting after the last choice.
 pub(super) fn plain(members: &[Member], turn: &Turn) -> Compiled {
     let last = last(members, turn);
     let passed = last.map_or(0, |index| index + 1);
     let (before, after) = members.split_at(passed);
     let count = |members: &[Member]| members.iter().filter(|m| m.is_eligible()).count();
-    // With none after the last, the ring begins again.
+    // If no eligible server follows the last choice, the ring starts over.
     let start = if count(after) > 0 { count(before) } else { 0 };
     let slots: Vec<u64> = members
         .iter()
@@ -29,7 +29,7 @@ pub(super) fn plain(members: &[Member], turn: &Turn) -> Compiled {
     }
 }
 
-/// `ip_vs_rr_del_dest`: in place of a deleted server stands the one before it.
+/// `ip_vs_rr_del_dest`: the server before a deleted one takes its place as the last choice.
 fn last(members: &[Member], turn: &Turn) -> Option<usize> {
     let Turn::After(ids) = turn else {
         return None;
@@ -38,7 +38,7 @@ fn last(members: &[Member], turn: &Turn) -> Option<usize> {
         .find_map(|id| members.iter().position(|member| member.id == *id))
 }
 
-/// Where a ring of rr stands.
+/// The turn of a ring of rr.
 pub(super) fn after(members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
     let (start, before) = (pool.head[1] >> 32, pool.head[1] as u32);
     let id = match chosen_last(pool, cursor) {
@@ -70,9 +70,9 @@ fn ring_or_empty(slots: &[u64]) -> u8 {
     }
 }
 
-/// What the weights of a list make of its turn: `mw` and `di` of ip_vs_wrr.c.
+/// The bounds of wrr's turn: `mw` and `di` of ip_vs_wrr.c.
 struct Bounds {
-    /// The greatest weight that is asked for. The least is 1.
+    /// The greatest weight that a pass asks for. The least is 1.
     greatest: u32,
     step: u32,
     /// Choices in a whole turn.
@@ -93,9 +93,9 @@ fn bounds(members: &[Member]) -> Option<Bounds> {
     })
 }
 
-/// `ip_vs_wrr_schedule`: passes over the list, each asking for less weight than the one before. A
-/// turn of more than `longest` choices is left to the walk, and so is one that may have to pass
-/// over overloaded servers.
+/// `ip_vs_wrr_schedule`: passes over the list, each asking for less weight than the one before. The
+/// packet path makes the passes itself if a turn has more than `longest` choices, or if it may have
+/// to skip overloaded servers.
 pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compiled {
     let Some(bounds) = bounds(members) else {
         return Compiled::empty();
@@ -130,8 +130,8 @@ pub(super) fn weighted(members: &[Member], turn: &Turn, longest: u64) -> Compile
     }
 }
 
-/// `ip_vs_wrr_dest_changed`: every change leads back to the head of the list, and the weight that
-/// was asked for is fitted to the steps.
+/// `ip_vs_wrr_dest_changed`: every change moves the cursor to the head of the list and fits the
+/// weight last asked for to the steps.
 fn asked(bounds: &Bounds, turn: &Turn) -> u32 {
     match *turn {
         Turn::Weight(weight) if weight > bounds.greatest || weight == 0 => bounds.greatest,
@@ -141,7 +141,7 @@ fn asked(bounds: &Bounds, turn: &Turn) -> u32 {
     }
 }
 
-/// Where a pool of wrr stands.
+/// The turn of a pool of wrr.
 pub(super) fn weight(members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
     if pool.scheduler == scheduler::WRR {
         return Turn::Weight((cursor >> 32) as u32);
@@ -167,8 +167,8 @@ pub(super) fn weight(members: &[Member], pool: &Compiled, cursor: u64) -> Turn {
     turn
 }
 
-/// Calls `body` with the weight that a pass asks for and the places of the members that have it,
-/// until it says false. The cost is that of the whole turn, not of passes times members.
+/// Calls `body` with the weight that a pass asks for and the indices of the members that have it,
+/// until it returns false. The cost is that of the whole turn, not of passes times members.
 fn for_each_pass(members: &[Member], step: u32, mut body: impl FnMut(u32, &[usize]) -> bool) {
     let mut waiting: Vec<usize> = (0..members.len()).collect();
     waiting.retain(|index| members[*index].is_eligible());

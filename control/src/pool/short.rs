@@ -1,15 +1,15 @@
-//! The short list of a large pool: the servers with the least load, laid in front of all others.
+//! The short list of a large pool: the least loaded servers, in front of the whole list.
 //!
-//! The walk compares only these; the caller compiles them again every few milliseconds.
+//! The packet path compares only these. The caller recompiles the list every few milliseconds.
 
 use std::cmp::Ordering;
 
 use shunt_datapath::entry::{SHORT_LENGTH, counts, scheduler};
 
-/// Pools of more servers than this have a short list.
+/// A pool of more servers than this has a short list.
 pub const WHOLE: usize = 256;
 
-/// What the rule knows of a server.
+/// A server with the values that the scheduler compares.
 struct Candidate {
     place: usize,
     slot: u64,
@@ -17,8 +17,8 @@ struct Candidate {
     weight: u64,
 }
 
-/// The slots of the servers with the least load for their weight by this rule, in the order of the
-/// list. `counts` are a slot's live counts, or `None` for a server that may not be picked.
+/// The slots of the servers with the least load for their weight by this scheduler, in the order of
+/// the list. `counts` returns a slot's live counts, or `None` for a server that may not be picked.
 pub fn compile(rule: u8, slots: &[u64], counts: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
     let candidate = |(place, slot): (usize, &u64)| {
         let word = counts(*slot)?;
@@ -44,7 +44,7 @@ pub fn compile(rule: u8, slots: &[u64], counts: impl Fn(u64) -> Option<u64>) -> 
     list
 }
 
-/// The load as the walk compares it.
+/// The load as the packet path compares it.
 fn load(rule: u8, word: u64) -> u64 {
     let (active, inactive) = (
         u64::from(counts::active(word)),
@@ -57,7 +57,7 @@ fn load(rule: u8, word: u64) -> u64 {
     }
 }
 
-/// Less load for its weight first; of equals, as they stand in the list.
+/// Less load for its weight comes first; equals keep the order of the list.
 fn lighter(one: &Candidate, other: &Candidate) -> Ordering {
     let [a, b] = [(one, other), (other, one)]
         .map(|(this, that)| u128::from(this.load) * u128::from(that.weight));

@@ -18,7 +18,7 @@ mod large;
 mod memory;
 mod replay;
 
-/// Ids of servers are below this.
+/// Server ids are below this.
 const IDS: u32 = 16;
 
 #[test]
@@ -64,7 +64,7 @@ fn greatest_weights_do_not_overflow() {
 fn round_robin_goes_on_before_a_deleted_server_even_if_several_went() {
     let members: Vec<Member> = (1..=5).rev().map(|id| member(id, 1, 1)).collect();
     let pool = compile(rule(Scheduler::Rr), &members, &Turn::Start);
-    // 5, 4, 3 were chosen.
+    // 5, 4 and 3 were chosen.
     let turn = turn(Scheduler::Rr, &members, &pool, 3);
     let left: Vec<Member> = members
         .iter()
@@ -116,7 +116,7 @@ fn hash_tables_give_each_server_its_share() {
         let share = |id: u32| compiled.slots.iter().filter(|s| **s as u32 == id).count();
 
         assert_eq!(compiled.slots.len(), size);
-        // To sh a quiesced server is one of weight 1, to mh one of its last weight.
+        // sh counts a quiesced server with weight 1, mh with its last weight.
         let (parts, third) = if size == 256 { (4, 1) } else { (6, 3) };
         for (id, weight) in [(1, 1), (2, 2), (3, third)] {
             let fair = size * weight / parts;
@@ -125,7 +125,8 @@ fn hash_tables_give_each_server_its_share() {
     }
 }
 
-// The servers beyond the table are left out, not those that clients are on.
+// The oldest servers keep their slots, because clients are on them. Servers beyond the size of the
+// table are left out.
 #[test]
 fn maglev_of_more_servers_than_slots_keeps_the_oldest() {
     let members: Vec<Member> = (1..=4100).rev().map(|id| member(id, 1, 1)).collect();
@@ -137,10 +138,10 @@ fn maglev_of_more_servers_than_slots_keeps_the_oldest() {
     assert_eq!(ids, (1..=4093).collect::<Vec<_>>());
 }
 
-/// Choices by each scheduler: as many as this variable says, or so few that the suite stays quick.
+/// Choices by each scheduler: the number in this variable, or few enough to keep the suite quick.
 const CHOICES: (&str, u32) = ("SHUNT_CHOICES", 20_000);
 
-// sh and mh share the choices out among their flags.
+// sh and mh divide the choices among their flags.
 #[test]
 fn choices_between_changes_are_those_of_the_kernel() {
     let (variable, usual) = CHOICES;
@@ -168,7 +169,7 @@ fn choices_between_changes_are_those_of_the_kernel() {
                     pair.step(&mut dice);
                 }
                 assert!(pair.changes > 10, "{scheduler}");
-                // Every rule had its say.
+                // Most choices found a server, and thresholds overloaded some if set.
                 let refused = pair.refused * 100 / pair.choices;
                 assert!(refused < 98, "{scheduler}: {refused}% refused");
                 assert_eq!(thresholds, pair.overloads > 0, "{scheduler}");
@@ -252,7 +253,7 @@ impl Pair {
 
     fn step(&mut self, dice: &mut Dice) {
         let servers = self.kernel.list.len() as u32;
-        // The tables of sh and mh are dear to make: they change ten times as seldom.
+        // The tables of sh and mh are slow to compile, so they change a tenth as often.
         let hashed = matches!(self.scheduler, Scheduler::Sh | Scheduler::Mh);
         match dice.below(if hashed { 400 } else { 40 }) {
             0 if servers < 12 => self.add(dice),
@@ -272,7 +273,7 @@ impl Pair {
                 self.change();
             }
             3..10 => {
-                // Those of a deleted server go on, too.
+                // Connections of a deleted server go on too.
                 let id = 1 + dice.below(IDS - 1);
                 if self.kernel.close(id) {
                     self.memory.add(id, -1, 1);
@@ -304,8 +305,8 @@ impl Pair {
         self.change();
     }
 
-    /// Whether the mark of an overloaded server goes with these thresholds: if the upper one rises,
-    /// or if it would have gone by those before, had anybody looked.
+    /// Whether these thresholds clear the mark of an overloaded server: the upper one rises, or the
+    /// load is below the former lower one.
     fn is_relieved(&self, id: u32, (upper, _): (u32, u32)) -> bool {
         let dest = self.kernel.dest(id);
         let below = standing::bounds(dest.upper as u32, dest.lower as u32) >> 32;
@@ -350,7 +351,7 @@ impl Pair {
         self.overloads += u32::from(self.kernel.dest(chosen).overloaded);
     }
 
-    /// Compiles the list as it is, going on where the running pool stands.
+    /// Compiles the present list, continuing the running pool's turn.
     fn change(&mut self) {
         self.changes += 1;
         let pool = self.memory.read_back();
@@ -408,7 +409,7 @@ impl Dice {
         (self.next() % u64::from(limit.max(1))) as u32
     }
 
-    /// Often 0, often of one divisor, seldom heavy.
+    /// Often 0, often with a common divisor, seldom heavy.
     fn weight(&mut self) -> u32 {
         match self.below(200) {
             0..40 => 0,

@@ -1,13 +1,13 @@
-//! How many clients change their server when one leaves, whose server it was not.
+//! How many clients of the other servers change their server when one server leaves.
 
 use super::*;
 
-/// Of clients of the servers that stay, the parts in ten thousand that a leaving one moves.
+/// The share, in ten thousandths, of clients of the remaining servers that a leaving one moves.
 fn moved(rule: Rule, servers: u32) -> f64 {
     let members: Vec<Member> = (1..=servers).rev().map(|id| member(id, 1, 1)).collect();
     let before = compile(rule, &members, &Turn::Start).slots;
     let mut total = (0, 0);
-    // Ten of them leave, one after the other, and each comes back.
+    // Ten servers leave, one after the other, and each comes back.
     for gone in (1..=servers).step_by((servers as usize / 10).max(1)) {
         let left: Vec<Member> = members.iter().filter(|m| m.id != gone).copied().collect();
         let after = compile(rule, &left, &Turn::Start).slots;

@@ -1,6 +1,6 @@
-//! IPVS's schedulers once more, as close to their sources as Rust allows: what the pools are
-//! compared with. Nothing is prepared here, nothing of the packet path is used; servers are looked
-//! at one by one, as the kernel does.
+//! A model of IPVS's schedulers, as close to their sources as Rust allows. The pools are compared
+//! with it. It prepares nothing and uses nothing of the packet path: it looks at servers one by
+//! one, as the kernel does.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Dest {
     }
 }
 
-/// `struct ip_vs_lblcr_entry`, which for lblc has one server. The newest server first.
+/// `struct ip_vs_lblcr_entry`, which for lblc has one server. The newest server comes first.
 struct CacheEntry {
     used: u64,
     changed: u64,
@@ -62,7 +62,7 @@ const EXPIRATION: u64 = 24 * 60 * 60;
 pub(super) struct Kernel {
     scheduler: Scheduler,
     flags: SchedulerFlags,
-    /// Every server there ever was, by id.
+    /// Every server that ever existed, by id.
     dests: Vec<Dest>,
     pub(super) list: Vec<u32>,
     pub(super) now: u64,
@@ -78,7 +78,7 @@ pub(super) struct Kernel {
     cache: BTreeMap<u32, CacheEntry>,
 }
 
-/// Who asks for a server.
+/// The packet that asks for a server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) address: u32,
@@ -87,7 +87,7 @@ pub(super) struct Asker {
 }
 
 impl Kernel {
-    /// `dests` are all servers that will ever be, by their ids from 0 on.
+    /// `dests` are all servers that will ever exist, with ids from 0 on.
     pub(super) fn new(scheduler: Scheduler, flags: SchedulerFlags, dests: Vec<Dest>) -> Self {
         Self {
             scheduler,
@@ -116,7 +116,7 @@ impl Kernel {
         self.list.iter().map(|id| self.dest(*id))
     }
 
-    /// `ip_vs_add_dest`, with the server taken out of the trash as it was.
+    /// `ip_vs_add_dest`, with the server taken from the trash as it was.
     pub(super) fn add(&mut self, id: u32, weight: u32, thresholds: (u32, u32)) {
         let dest = self.dest_mut(id);
         dest.last_weight = 0;
@@ -137,7 +137,7 @@ impl Kernel {
             dest.overloaded = false;
         }
         (dest.upper, dest.lower) = (upper, lower);
-        // Where we differ: a lower threshold that rises relieves at once, not at the next close.
+        // Shunt differs: a lower threshold that rises relieves at once, not at the next close.
         dest.relieve();
         self.changed();
     }
@@ -163,7 +163,7 @@ impl Kernel {
         }
     }
 
-    /// A held connection comes to be closed. False if there is none.
+    /// Closes a held connection. False if there is none.
     pub(super) fn close(&mut self, id: u32) -> bool {
         let dest = self.dest_mut(id);
         let some = dest.active > 0;
@@ -172,7 +172,7 @@ impl Kernel {
         some
     }
 
-    /// `ip_vs_unbind_dest`: a closed connection expires. False if there is none.
+    /// `ip_vs_unbind_dest`: expires a closed connection. False if there is none.
     pub(super) fn expire(&mut self, id: u32) -> bool {
         let dest = self.dest_mut(id);
         if dest.inactive == 0 {
@@ -183,7 +183,7 @@ impl Kernel {
         true
     }
 
-    /// Time passes; `ip_vs_lblc_full_check` comes by.
+    /// Lets time pass and runs `ip_vs_lblc_full_check`.
     pub(super) fn wait(&mut self, seconds: u64) {
         self.now += seconds;
         let now = self.now;

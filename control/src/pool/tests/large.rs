@@ -1,4 +1,4 @@
-//! Large pools: a short list in front, and what happens without one.
+//! Large pools with their short list, and when it is stale.
 
 use shunt_datapath::entry::{SHORT_LENGTH, counts};
 use shunt_datapath::schedule::STALE_TICKS;
@@ -20,7 +20,7 @@ fn only_pools_above_the_stated_size_have_a_short_list() {
     }
 }
 
-// The kernel's rule over all servers chooses the first of the short list's best.
+// The kernel's scheduler over all servers picks the first of the short list's best.
 #[test]
 fn a_fresh_short_list_chooses_as_the_whole_list_would() {
     for scheduler in COMPARING {
@@ -65,7 +65,7 @@ fn without_the_daemon_the_better_of_two_drawn_servers_is_taken() {
             farm.open(server);
         }
 
-        // More than the short list has.
+        // This is more than the short list has.
         assert!(chosen.len() > 10 * SHORT_LENGTH as usize, "{scheduler}");
     }
 }
@@ -82,7 +82,7 @@ fn a_short_list_has_no_overloaded_server_and_may_have_free_places() {
     assert!(list[10..].iter().all(|slot| *slot == 0));
 }
 
-/// A pool of lc and its like with 4,096 servers of any load.
+/// A pool of lc or a similar scheduler with 4,096 servers of any load.
 struct Farm {
     scheduler: Scheduler,
     memory: Memory,
@@ -123,7 +123,7 @@ impl Farm {
         self.memory.write(1, &words);
     }
 
-    /// By the kernel's rule, over every server.
+    /// The choice of the kernel's scheduler over every server.
     fn least_of_all(&self) -> u32 {
         let dest = |member: &Member| Dest {
             id: member.id,

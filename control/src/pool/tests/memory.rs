@@ -1,4 +1,4 @@
-//! One service in plain memory: just so much of the tables that the walk's own `pick` can run.
+//! One service in plain memory: just enough of the tables to run the packet path's own `pick`.
 
 use std::cell::{Cell, RefCell};
 
@@ -16,7 +16,7 @@ use shunt_model::SchedulerFlags;
 use super::super::Compiled;
 use super::Dice;
 
-/// The pool does not lie at the beginning, so that a forgotten base is seen.
+/// The pool does not start at word 0, so that a forgotten base is noticed.
 const BASE: u32 = 5;
 const SERVICE: u32 = 1;
 
@@ -32,7 +32,7 @@ pub(super) struct Memory {
     dice: RefCell<Dice>,
 }
 
-/// Targets that lblc and lblcr can know.
+/// The number of targets that lblc and lblcr can cache.
 const TARGETS: usize = 32;
 
 fn zeros(count: usize) -> Vec<Cell<u64>> {
@@ -40,7 +40,7 @@ fn zeros(count: usize) -> Vec<Cell<u64>> {
 }
 
 impl Memory {
-    /// Ids of servers are below `servers`.
+    /// Server ids are below `servers`.
     pub(super) fn new(servers: usize, flags: SchedulerFlags) -> Self {
         let port = if flags.port { service_flag::PORT } else { 0 };
         let fallback = if flags.fallback {
@@ -76,7 +76,7 @@ impl Memory {
         self.pool[BASE as usize].get()
     }
 
-    /// The pool as a daemon that starts would read it back.
+    /// The pool as a starting daemon would read it back.
     pub(super) fn read_back(&self) -> Compiled {
         let words = &self.pool[BASE as usize..];
         let (head, rest) = words.split_at(POOL_HEAD as usize);
@@ -107,14 +107,14 @@ impl Memory {
         pick(&View(self), SERVICE, client)
     }
 
-    /// Words of the pool from here on, as the director writes them.
+    /// Writes words of the pool as the director does.
     pub(super) fn write(&self, from: u32, words: &[u64]) {
         for (place, word) in self.pool[(BASE + from) as usize..].iter().zip(words) {
             place.set(*word);
         }
     }
 
-    /// What the director writes of a server.
+    /// Writes a server as the director does.
     pub(super) fn stand(&mut self, id: u32, weight: u32, (upper, lower): (u32, u32), anew: bool) {
         let words = &self.standings[id as usize * standing::WORDS..];
         words[standing::BOUNDS].set(standing::bounds(upper, lower));
@@ -134,7 +134,7 @@ impl Memory {
         self.servers[id as usize].flags &= !server_flag::PRESENT;
     }
 
-    /// A connection begins, held or closed, as `open` counts it.
+    /// A connection begins, held or closed, and is counted as `open` does.
     pub(super) fn open(&self, id: u32, held: bool) {
         self.add(id, held.into(), (!held).into());
         if self.servers[id as usize].flags & server_flag::LIMITED != 0 {
@@ -320,7 +320,7 @@ impl<'a> Tables for View<'a> {
         let _stopped = (0..count).all(&mut body);
     }
 
-    // What follows is no business of a scheduler.
+    // Schedulers use nothing below.
 
     fn shape(&self) -> Shape {
         Shape {

@@ -1,6 +1,6 @@
-//! Every line of the recording, replayed digit for digit.
+//! Replays every line of the recording, digit for digit.
 //!
-//! `schedulers.txt` says in its own first lines what the words mean.
+//! The first lines of `schedulers.txt` explain its words.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use super::*;
 
 const RECORDING: &str = include_str!("../../../tests/oracle/schedulers.txt");
 
-/// What became of the lines with a sequence of choices.
+/// The results of the lines with a sequence of choices.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     replayed: usize,
-    /// Lines of ipvsadm's listing that were compared with the live counts.
+    /// The number of lines of ipvsadm's listing that were compared with the live counts.
     listed: usize,
 }
 
@@ -39,14 +39,14 @@ fn recording_of_ipvs_is_replayed_digit_for_digit() {
         listed: 132,
     };
     assert_eq!(tally, expected);
-    // No line with a sequence is missing in these numbers: each ends with its counts in brackets.
+    // These numbers include every line with a sequence: each ends with its counts in brackets.
     let sequences = RECORDING
         .lines()
         .filter(|line| line.starts_with("  ") && line.ends_with(')'));
     assert_eq!(sequences.count(), 222);
 }
 
-/// A line's words and its choices; the counts in brackets after them are left to the choices.
+/// A line's words and its choices. The counts in brackets after them follow from the choices.
 fn sequence(line: &str) -> Option<(&str, &str)> {
     let (rest, counts) = line.strip_prefix("  ")?.rsplit_once("  (")?;
     let (what, sequence) = rest.rsplit_once(' ')?;
@@ -57,7 +57,7 @@ fn sequence(line: &str) -> Option<(&str, &str)> {
 /// A server of a listing with its counts.
 fn listed(line: &str) -> Option<(u32, u32, u32)> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    // Method and weight, or the thresholds.
+    // Its method and weight, or its thresholds.
     let ["->", server, _, _, active, inactive] = words[..] else {
         return None;
     };
@@ -97,8 +97,8 @@ fn one_sequence(
     Some(replay)
 }
 
-/// Sets up the service that a line speaks of, or changes the running one. Gives back the words
-/// that say which connections come.
+/// Sets up the service that a line describes, or changes the running one. Returns the words that
+/// name the connections to make.
 fn begin(
     scheduler: Scheduler,
     flags: SchedulerFlags,
@@ -159,11 +159,11 @@ struct Setting {
     flags: SchedulerFlags,
     family: Family,
     thresholds: (u32, u32),
-    /// The servers' own.
+    /// The servers' port.
     port: u16,
 }
 
-/// A service that the recording speaks of. Server rs1 has the id 1.
+/// A service of the recording. Server rs1 has the id 1.
 struct Replay {
     setting: Setting,
     memory: Memory,
@@ -228,7 +228,7 @@ impl Replay {
                 members.retain(|member| member.id != id);
                 self.memory.absent(id);
             }
-            // With the weight that it had.
+            // The server returns with its former weight.
             ["added", "again"] => {
                 return self.add(id, BTreeMap::from([(1, 3), (2, 2), (3, 1)])[&id]);
             }
@@ -267,7 +267,7 @@ impl Replay {
         };
         let client: u32 = match self.setting.family {
             Family::Ipv4 => 0x0a00_010a,
-            // fd00:1::10, its words one over the other.
+            // fd00:1::10, its words folded by XOR.
             Family::Ipv6 => 0xfd00_0001 ^ 0x10,
         };
         let first = u16::try_from(count).unwrap();
