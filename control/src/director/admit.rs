@@ -125,16 +125,15 @@ impl Director {
         }
         if needs.answers > ids.answers_left() {
             return refuse(format!(
-                "{change}: the packet path knows answers of as many masqueraded servers as it has \
-                 room for; start shuntd with larger tables (--servers)"
+                "{change}: the packet path has no room for another masqueraded server; start \
+                 shuntd with larger tables (--servers)"
             ));
         }
         let stretches = ids.stretches_left().saturating_sub(self.promised(None));
         if needs.stretches > stretches || needs.answering > ids.answering_left() {
             return refuse(format!(
-                "{change}: there are {} endpoints of every port already, of services and addresses \
-                 of marks, or of masqueraded servers, and no room for more; name a port, or delete \
-                 one that is not needed",
+                "{change}: all {} endpoints of every port are taken, by services and addresses of \
+                 marks or by masqueraded servers; name a port, or delete one that is not needed",
                 entry::WIDES
             ));
         }
@@ -143,9 +142,9 @@ impl Director {
             let used = self.placed.count[at] + self.promised_endpoints()[at];
             if needed != 0 && used + needed > limit[at] {
                 return refuse(format!(
-                    "{change}: {used} of {} endpoints of {} are in use, and {needed} more have no \
-                     room; start shuntd with larger tables (--services, --servers), or give a mark \
-                     every port of an address in place of many",
+                    "{change}: {used} of {} endpoints of {} are in use, and the change needs \
+                     {needed} more; start shuntd with larger tables (--services, --servers), or \
+                     give a mark every port of an address in place of many",
                     limit[at],
                     ["IPv4", "IPv6"][at],
                 ));
@@ -284,8 +283,8 @@ impl Director {
             return Err(Refusal {
                 reason: Reason::NotSupported,
                 text: format!(
-                    "server {} is this machine itself: another port is carried there by masquerade \
-                     and for a service of one port alone",
+                    "server {} is on this machine: it can have another port only by masquerade, \
+                     for a service of one port",
                     server.at
                 ),
             });

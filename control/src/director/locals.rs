@@ -131,14 +131,14 @@ impl Director {
             let address = local.address;
             if !self.local.contains(&address) {
                 warnings.push(format!(
-                    "local address {address} is on no device of this machine, so servers find \
-                     nobody to answer to; ip address add {address} dev DEVICE"
+                    "local address {address} is on no device of this machine, so answers \
+                     of servers are lost; ip address add {address} dev DEVICE"
                 ));
             }
             if let Some(key) = self.service_at(local) {
                 warnings.push(format!(
                     "local address {local}: service {key} has one of its ports, so answers to \
-                     that port are taken for questions; give one of them other ports"
+                     that port are taken for requests; give one of them other ports"
                 ));
             }
         }

@@ -97,8 +97,8 @@ impl Director {
         Err(Refusal {
             reason: Reason::NoRoom,
             text: format!(
-                "{rule}: rules for places where some mind the origin would have {needed} ports, \
-                 and there is room for {ORIGINS}; leave ports out for every port"
+                "{rule}: addresses with a rule that matches the origin would need {needed} ports, \
+                 and there is room for {ORIGINS}; leave the ports out to mean every port"
             ),
         })
     }

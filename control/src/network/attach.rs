@@ -46,7 +46,7 @@ pub fn choose(link: &Link, setting: Setting) -> Choice {
         ),
         Setting::XdpNative | Setting::XdpGeneric | Setting::Tc if link.bare => (
             &[Hook::Tc],
-            "its frames have no Ethernet header, so tc alone can".into(),
+            "its frames have no Ethernet header, so only tc can see them".into(),
         ),
         Setting::XdpNative => (&[Hook::XdpNative], "set by configuration".into()),
         Setting::XdpGeneric => (&[Hook::XdpGeneric], "set by configuration".into()),

@@ -158,9 +158,9 @@ pub(super) fn decide(view: &View, to: IpAddr) -> Decision<'_> {
             Action::Table(table) => table,
             // These are never met: they only choose the next rule.
             Action::Goto(_) | Action::Nop => continue,
-            Action::Blackhole => return refused("a rule of the policy", "is a blackhole"),
-            Action::Unreachable => return refused("a rule of the policy", "says unreachable"),
-            Action::Prohibit => return refused("a rule of the policy", "prohibits it"),
+            Action::Blackhole => return refused("a policy rule", "is a blackhole"),
+            Action::Unreachable => return refused("a policy rule", "makes it unreachable"),
+            Action::Prohibit => return refused("a policy rule", "prohibits it"),
         };
         match look_up(view, table, to, &mut passed) {
             Answer::Nothing => {}
@@ -205,11 +205,11 @@ fn look_up<'a>(
                 passed.get_or_insert(first);
             }
             Kind::Blackhole => return refuse("is a blackhole"),
-            Kind::Unreachable => return refuse("says unreachable"),
+            Kind::Unreachable => return refuse("makes it unreachable"),
             Kind::Prohibit => return refuse("prohibits it"),
             Kind::Broadcast => return refuse("is for broadcast"),
             Kind::Multicast => return refuse("is for multicast"),
-            Kind::Other => return refuse("is of a kind that is not followed"),
+            Kind::Other => return refuse("is of a kind that is not supported"),
         }
     }
     Answer::Nothing

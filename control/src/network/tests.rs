@@ -138,7 +138,10 @@ fn blackhole_unreachable_and_prohibit_hide_shorter_prefixes() {
     net.route(route("0.0.0.0/0", 0, &[(2, ROUTER)]));
     for (kind, why) in [
         (Kind::Blackhole, "the route 10.9.0.0/16 is a blackhole"),
-        (Kind::Unreachable, "the route 10.9.0.0/16 says unreachable"),
+        (
+            Kind::Unreachable,
+            "the route 10.9.0.0/16 makes it unreachable",
+        ),
         (Kind::Prohibit, "the route 10.9.0.0/16 prohibits it"),
     ] {
         let entry = RouteEntry {
@@ -496,12 +499,12 @@ fn rules_refuse_jump_and_do_without_short_routes_of_main() {
     net.hear(Input::RuleRemoved(jump));
     for (action, why) in [
         (Action::Blackhole, "is a blackhole"),
-        (Action::Unreachable, "says unreachable"),
+        (Action::Unreachable, "makes it unreachable"),
         (Action::Prohibit, "prohibits it"),
     ] {
         let refuse = rule(10, action);
         net.hear(Input::RuleAdded(refuse.clone()));
-        assert_eq!(net.why(FAR), format!("a rule of the policy {why}"));
+        assert_eq!(net.why(FAR), format!("a policy rule {why}"));
         net.hear(Input::RuleRemoved(refuse));
     }
 }
