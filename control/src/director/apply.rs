@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_stands_before_its_pool_says_that_it_has_thresholds() {
+    fn thresholds_are_written_before_the_pool_that_has_them() {
         let add = Change::AddServer {
             key: KEY,
             server: server(1, 4, 2),

@@ -101,8 +101,9 @@ impl Defences {
         let drop_rate = match settings.drop_packet {
             Defence::Always => settings.am_droprate,
             Defence::Automatic if is_low => {
-                // With nothing free IPVS drops every packet, which would lock everybody out. Here
-                // unanswered connections give way, so at most every second packet is dropped.
+                // With nothing free IPVS drops every packet that opens a connection, which locks
+                // everybody out. Here unanswered connections give way, so at most every second one
+                // is dropped.
                 let rate = threshold / (threshold - free);
                 u32::try_from(rate).unwrap_or(u32::MAX).max(2)
             }

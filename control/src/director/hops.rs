@@ -70,7 +70,7 @@ pub struct Hops {
     /// the client that had it.
     left: BTreeMap<u32, (u8, Option<IpAddr>)>,
     /// The next hop of each number in the packet path.
-    said: BTreeMap<u32, Ways>,
+    written: BTreeMap<u32, Ways>,
     /// A gateway or client found no free number.
     turned_away: bool,
     /// The numbers that the last scan found in connections.
@@ -169,8 +169,8 @@ impl Prepared {
 
 impl Director {
     /// Writes the next hop of a number if it differs.
-    fn say(&mut self, number: u32, ways: Ways) {
-        if self.hops.said.insert(number, ways) != Some(ways) {
+    fn write_hop(&mut self, number: u32, ways: Ways) {
+        if self.hops.written.insert(number, ways) != Some(ways) {
             self.write(Write::Hop { number, ways });
         }
     }

@@ -414,7 +414,7 @@ impl Director {
             self.renew_marks();
         }
         self.settle();
-        let step = self.given_back(&freed);
+        let step = self.freed_ids(&freed);
         self.outputs.push_back(Output::Remember(step));
     }
 

@@ -191,9 +191,9 @@ impl Director {
                 let ids = self.service_ids(&before.key);
                 step.services.push((before.key, ids));
             }
-            Applied::MarkAdded { rule } => self.told_places(&mut step, &rule.service()),
-            Applied::ServerAdded { key, at } => self.told(&mut step, key, *at),
-            Applied::ServerEdited { key, before } => self.told(&mut step, key, before.at),
+            Applied::MarkAdded { rule } => self.record_places(&mut step, &rule.service()),
+            Applied::ServerAdded { key, at } => self.record_server(&mut step, key, *at),
+            Applied::ServerEdited { key, before } => self.record_server(&mut step, key, before.at),
             Applied::ServiceDeleted { .. }
             | Applied::Flushed { .. }
             | Applied::ServerDeleted { .. }
@@ -203,13 +203,13 @@ impl Director {
             | Applied::TimeoutsSet { .. } => {}
         }
         if let Applied::ServiceAdded { key } = applied {
-            self.told_places(&mut step, key);
+            self.record_places(&mut step, key);
         }
         Some(step.with_orphans(self))
     }
 
     /// Adds the places of a mark's service to a step, if it has any.
-    fn told_places(&self, step: &mut Step, key: &ServiceKey) {
+    fn record_places(&self, step: &mut Step, key: &ServiceKey) {
         let places = self.ids.services.get(key).map(|slot| &slot.places);
         if let Some(places) = places.filter(|places| !places.is_empty()) {
             let places = places.iter().map(|(place, base)| (*place, *base));
@@ -222,7 +222,7 @@ impl Director {
     }
 
     /// Adds a server's ids and endpoints to a step.
-    fn told(&self, step: &mut Step, key: &ServiceKey, at: ServerAddress) {
+    fn record_server(&self, step: &mut Step, key: &ServiceKey, at: ServerAddress) {
         let service = self.ids.services.get(key);
         let slot = service.and_then(|slot| slot.servers.get(&at)).cloned();
         step.servers.push((*key, at, slot));
@@ -234,7 +234,7 @@ impl Director {
     }
 
     /// The journal record of freed ids.
-    pub(super) fn given_back(&self, freed: &Freed) -> Step {
+    pub(super) fn freed_ids(&self, freed: &Freed) -> Step {
         let server = |(key, at): &(ServiceKey, ServerAddress)| {
             let service = self.ids.services.get(key);
             let slot = service.and_then(|slot| slot.servers.get(at)).cloned();
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_director_says_no_settings_but_those_that_were_in_force() {
+    fn a_resumed_director_writes_only_the_settings_that_were_in_force() {
         let now = Instant::now();
         let mut first = Director::new(table(), SIZES, CLOCK, now);
         let address = "192.0.2.1".parse().unwrap();

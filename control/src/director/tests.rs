@@ -282,7 +282,7 @@ fn a_server_that_falls_silent_stays_in_its_pool() {
 }
 
 #[test]
-fn where_no_server_can_be_reached_all_stay_and_the_drops_say_so() {
+fn where_no_server_can_be_reached_all_stay_and_drops_are_reported() {
     let mut director = director(SMALL);
     change(&mut director, &add_service(key(80)));
     change(&mut director, &add_server(key(80), 1));

@@ -117,7 +117,7 @@ fn route_over_a_link_that_is_down_or_without_carrier_is_passed_over() {
 }
 
 #[test]
-fn target_without_a_usable_link_is_unreachable_and_says_why() {
+fn target_without_a_usable_link_is_unreachable_with_a_reason() {
     let mut net = on_one_link();
     assert_eq!(net.why("203.0.113.1"), "no route to 203.0.113.1");
     net.hear(Input::LinkChanged(Link {
@@ -381,7 +381,7 @@ fn next_hop_objects_go_with_their_device() {
 }
 
 #[test]
-fn route_by_an_object_is_told_gone_whatever_its_paths_were() {
+fn route_by_an_object_is_removed_whatever_paths_the_event_has() {
     let mut net = on_two_links();
     net.route(by_object("2001:db8:9::/48", 0, 1, &[(2, "fe80::9")]));
     net.hear(Input::RouteRemoved(by_object(
@@ -554,7 +554,7 @@ fn of_several_ways_the_first_with_a_known_neighbour_is_taken_and_a_hash_spreads(
 }
 
 #[test]
-fn ipv6_route_told_again_with_one_more_router_is_one_route() {
+fn ipv6_route_reported_again_with_one_more_router_is_one_route() {
     let mut net = on_one_link();
     let first = route("2001:db8:9::/48", 1024, &[(2, "fe80::9")]);
     let second = route("2001:db8:9::/48", 1024, &[(2, "fe80::8")]);
@@ -610,7 +610,7 @@ fn watched_neighbour_is_confirmed_when_stale_and_refreshed_when_sure() {
 }
 
 #[test]
-fn change_is_said_once_and_only_for_watched_targets() {
+fn change_is_reported_once_and_only_for_watched_targets() {
     let mut net = on_one_link();
     net.watch(&[SERVER]);
     net.outputs();
@@ -711,7 +711,7 @@ fn answers_stay_during_a_full_account_and_what_it_does_not_name_is_gone() {
 }
 
 #[test]
-fn full_account_that_says_the_same_changes_nothing() {
+fn full_account_of_the_same_network_changes_nothing() {
     let mut net = on_one_link();
     net.outputs();
     net.hear(Input::ResyncBegin);
@@ -788,7 +788,7 @@ fn device_without_ethernet_headers_is_attached_by_tc_whatever_is_set() {
 }
 
 #[test]
-fn xdp_sends_by_devices_that_say_so_and_by_no_other() {
+fn xdp_sends_only_by_devices_whose_features_allow_it() {
     const SENDS: u64 = 1 << 2;
     let of_kind = |kind: &str| Link {
         kind: Some(kind.into()),

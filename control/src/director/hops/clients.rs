@@ -53,7 +53,7 @@ impl Director {
                 let around = around.map(|(_, number)| *number);
                 self.write_network(prefix, around);
                 if !prepared {
-                    self.say(number, Ways::default());
+                    self.write_hop(number, Ways::default());
                 }
             }
             (None, true) => {
@@ -65,7 +65,7 @@ impl Director {
                 };
                 self.hops.clients.insert(client, number);
                 self.remember_client(client, Some(number));
-                self.say(number, ways);
+                self.write_hop(number, ways);
                 let prefix = Prefix::host(client);
                 let number = Some(number);
                 self.write(Write::Route { prefix, number });
@@ -77,17 +77,17 @@ impl Director {
     /// hop stays, unless the client would be on another link.
     fn follow(&mut self, number: u32, client: IpAddr) {
         let route = self.network.next_hop(client);
-        let said = self.hops.said.get(&number).copied().unwrap_or_default();
+        let written = self.hops.written.get(&number).copied().unwrap_or_default();
         let elsewhere = match &route {
             Route::Unresolved {
                 interface,
                 neighbour,
-            } => *interface != said.interface || *neighbour != client,
+            } => *interface != written.interface || *neighbour != client,
             Route::Via(_) | Route::Local | Route::Unreachable { .. } => false,
         };
         match ways_by(route, None) {
-            Some(ways) => self.say(number, ways),
-            None if elsewhere => self.say(number, Ways::default()),
+            Some(ways) => self.write_hop(number, ways),
+            None if elsewhere => self.write_hop(number, Ways::default()),
             None => {}
         }
     }
@@ -127,7 +127,7 @@ impl Director {
         for (number, client) in left {
             match self.network.is_plain(client.is_ipv4()) {
                 true => self.follow(number, client),
-                false => self.say(number, Ways::default()),
+                false => self.write_hop(number, Ways::default()),
             }
         }
     }

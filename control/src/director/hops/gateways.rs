@@ -159,7 +159,7 @@ impl Director {
         let left = self.hops.left.iter();
         let left = left.filter(|(_, (_, client))| client.is_none());
         for number in left.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.say(number, Ways::default());
+            self.write_hop(number, Ways::default());
         }
     }
 
@@ -228,7 +228,7 @@ impl Director {
         if number != 0 {
             self.hops.restless.insert(gateway, number);
             step.gateway(gateway, None);
-            self.say(number, Ways::default());
+            self.write_hop(number, Ways::default());
         }
     }
 
@@ -311,7 +311,7 @@ impl Director {
             return;
         };
         let ways = ways_by(self.network.by_gateway(gateway), numbered.mtu);
-        self.say(numbered.number, ways.unwrap_or_default());
+        self.write_hop(numbered.number, ways.unwrap_or_default());
     }
 
     /// Rewrites the next hop of every gateway.
