@@ -165,9 +165,9 @@ const KNOWN: [Known; 6] = [
         files: &[
             "ebpf/src/shell/calls.rs",
             "ebpf/src/shell/maps.rs",
-            "ebpf/src/shell/parts.rs",
             "ebpf/src/shell/ports.rs",
             "ebpf/src/shell/skb.rs",
+            "ebpf/src/shell/subprograms.rs",
             "ebpf/src/shell/xdp.rs",
         ],
         reason: "subprograms name the maps, and the maps' trait the subprograms",

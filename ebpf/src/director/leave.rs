@@ -7,8 +7,8 @@ use shunt_datapath::here;
 use shunt_datapath::verdict::{Pass, Verdict, Word};
 
 use crate::shell::maps::{Maps, count};
-use crate::shell::parts;
 use crate::shell::skb::SkbFrame;
+use crate::shell::subprograms;
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: to whatever is attached behind us, then out.
 const NEXT: i32 = -1;
@@ -22,7 +22,7 @@ pub extern "C" fn director_leave(context: *mut __sk_buff) -> i32 {
     let _ = SkbFrame::new(context);
     let mut verdict = Word(leave_tc(context));
     if verdict == Word::RELATED {
-        verdict = Word(parts::related_tc(context));
+        verdict = Word(subprograms::related_tc(context));
     }
     match verdict.verdict() {
         Verdict::Pass(Pass::Local) => {

@@ -17,11 +17,11 @@ use shunt_ebpf::{CALL, FIRST, QUOTED, RELATED, REST, SECURED, TRANSLATE};
 
 use crate::shell::calls;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
-use crate::shell::parts;
 use crate::shell::ports;
 use crate::shell::quoted;
 use crate::shell::secured;
 use crate::shell::skb::SkbFrame;
+use crate::shell::subprograms;
 use crate::shell::translated;
 use crate::shell::xdp::XdpFrame;
 
@@ -69,7 +69,7 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
-    end_xdp(context, Word(parts::related_xdp(context)))
+    end_xdp(context, Word(subprograms::related_xdp(context)))
 }
 
 /// Packets of translated flows, which the programs before leave.
@@ -91,33 +91,33 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
         }
     }
     if verdict == Word::ANNOUNCE {
-        verdict = Word(parts::announce_xdp(context));
+        verdict = Word(subprograms::announce_xdp(context));
         if verdict.open().is_ok() {
             verdict = Word(translated::translate_xdp(context, server | ANNOUNCED));
         }
     }
     if verdict == Word::INTRODUCE {
         verdict = Word(match server {
-            NONE => parts::acknowledge_xdp(context),
-            _ => parts::introduce_xdp(context),
+            NONE => subprograms::acknowledge_xdp(context),
+            _ => subprograms::introduce_xdp(context),
         });
         if let Some(keeps) = verdict.putting() {
-            verdict = Word(parts::put_xdp(context, keeps));
+            verdict = Word(subprograms::put_xdp(context, keeps));
         }
         if verdict.open().is_ok() {
             verdict = Word(translated::translate_xdp(context, server | ANNOUNCED));
         }
     }
     verdict = match verdict.crossing() {
-        Some(false) => Word(parts::cross4_xdp(context)),
-        Some(true) => Word(parts::cross6_xdp(context)),
+        Some(false) => Word(subprograms::cross4_xdp(context)),
+        Some(true) => Word(subprograms::cross6_xdp(context)),
         None => verdict,
     };
     if verdict == Word::RELATED {
         verdict = Word(translated::translate_error_xdp(context));
         verdict = match verdict.crossing() {
-            Some(false) => Word(parts::cross_error4_xdp(context)),
-            Some(true) => Word(parts::cross_error6_xdp(context)),
+            Some(false) => Word(subprograms::cross_error4_xdp(context)),
+            Some(true) => Word(subprograms::cross_error6_xdp(context)),
             None => verdict,
         };
     }
@@ -180,10 +180,10 @@ fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
 fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
-        verdict = Word(parts::tunnel_xdp(context, server));
+        verdict = Word(subprograms::tunnel_xdp(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
-        verdict = Word(parts::answer_xdp(context, bounce, mtu));
+        verdict = Word(subprograms::answer_xdp(context, bounce, mtu));
     }
     let action = match verdict.verdict() {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
@@ -265,7 +265,7 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
-    end_tc(context, Word(parts::related_tc(context)))
+    end_tc(context, Word(subprograms::related_tc(context)))
 }
 
 /// Packets of translated flows, which the programs before leave.
@@ -282,33 +282,33 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
         }
     }
     if verdict == Word::ANNOUNCE {
-        verdict = Word(parts::announce_tc(context));
+        verdict = Word(subprograms::announce_tc(context));
         if verdict.open().is_ok() {
             verdict = Word(translated::translate_tc(context, server | ANNOUNCED));
         }
     }
     if verdict == Word::INTRODUCE {
         verdict = Word(match server {
-            NONE => parts::acknowledge_tc(context),
-            _ => parts::introduce_tc(context),
+            NONE => subprograms::acknowledge_tc(context),
+            _ => subprograms::introduce_tc(context),
         });
         if let Some(keeps) = verdict.putting() {
-            verdict = Word(parts::put_tc(context, keeps));
+            verdict = Word(subprograms::put_tc(context, keeps));
         }
         if verdict.open().is_ok() {
             verdict = Word(translated::translate_tc(context, server | ANNOUNCED));
         }
     }
     verdict = match verdict.crossing() {
-        Some(false) => Word(parts::cross4_tc(context)),
-        Some(true) => Word(parts::cross6_tc(context)),
+        Some(false) => Word(subprograms::cross4_tc(context)),
+        Some(true) => Word(subprograms::cross6_tc(context)),
         None => verdict,
     };
     if verdict == Word::RELATED {
         verdict = Word(translated::translate_error_tc(context));
         verdict = match verdict.crossing() {
-            Some(false) => Word(parts::cross_error4_tc(context)),
-            Some(true) => Word(parts::cross_error6_tc(context)),
+            Some(false) => Word(subprograms::cross_error4_tc(context)),
+            Some(true) => Word(subprograms::cross_error6_tc(context)),
             None => verdict,
         };
     }
@@ -371,10 +371,10 @@ fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
 fn act_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
-        verdict = Word(parts::tunnel_tc(context, server));
+        verdict = Word(subprograms::tunnel_tc(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
-        verdict = Word(parts::answer_tc(context, bounce, mtu));
+        verdict = Word(subprograms::answer_tc(context, bounce, mtu));
     }
     count(verdict.counter());
     match verdict.verdict() {

@@ -1,4 +1,4 @@
-//! Calls: their maps, and the functions that read and open them. As in [`super::parts`], each is
+//! Calls: their maps, and the functions that read and open them. As in [`super::subprograms`], each is
 //! verified alone.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, xdp_md};
@@ -11,8 +11,8 @@ use shunt_datapath::open;
 use super::flows::MAPPED;
 use super::flows::UNPREPARED;
 use super::maps::Maps;
-use super::parts::both;
 use super::skb::SkbFrame;
+use super::subprograms::both;
 use super::sum::{self, Bytes};
 use super::xdp::XdpFrame;
 

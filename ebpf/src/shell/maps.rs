@@ -28,8 +28,8 @@ use super::calls;
 use super::constants::{constant, long_constant};
 use super::context::blur;
 use super::flows::{self, MAPPED, UNPREPARED};
-use super::parts;
 use super::ports;
+use super::subprograms;
 use super::words::MapWords;
 
 /// How a server stands.
@@ -288,22 +288,22 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn cheapest4(&self, hash: u64) -> u64 {
-        parts::cheapest4(hash)
+        subprograms::cheapest4(hash)
     }
 
     #[inline(always)]
     fn cheapest6(&self, hash: u64) -> u64 {
-        parts::cheapest6(hash)
+        subprograms::cheapest6(hash)
     }
 
     #[inline(always)]
     fn recall4(&self, service: u32, client: u32, server: u32) -> u32 {
-        parts::recall4(service, client, server)
+        subprograms::recall4(service, client, server)
     }
 
     #[inline(always)]
     fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
-        parts::recall6(service, client[0], client[1], server)
+        subprograms::recall6(service, client[0], client[1], server)
     }
 
     #[inline(always)]
@@ -341,13 +341,13 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
-        parts::origin4(target, word, source, interface)
+        subprograms::origin4(target, word, source, interface)
     }
 
     #[inline(always)]
     fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
         let both = word as u64 | (interface as u64) << 32;
-        parts::origin6(target[0], target[1], source[0], source[1], both)
+        subprograms::origin6(target[0], target[1], source[0], source[1], both)
     }
 
     #[inline(always)]
@@ -360,23 +360,23 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn wide4(&self, address: u32, word: u32) -> u32 {
-        parts::wide4(address, word)
+        subprograms::wide4(address, word)
     }
 
     #[inline(always)]
     fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
-        parts::wide6(address[0], address[1], word)
+        subprograms::wide6(address[0], address[1], word)
     }
 
     #[inline(always)]
     fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32 {
-        parts::association_next(state, direction, flags)
+        subprograms::association_next(state, direction, flags)
     }
 
     #[inline(always)]
     fn schedule(&self, service: u32, client: Client) -> u32 {
         let [a, b] = client.target;
-        parts::schedule(service, client.address, client.port as u32, a, b)
+        subprograms::schedule(service, client.address, client.port as u32, a, b)
     }
 
     #[inline(always)]

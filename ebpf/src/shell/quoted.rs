@@ -1,4 +1,4 @@
-//! ICMP errors that open something: as in [`super::parts`], functions that are verified alone.
+//! ICMP errors that open something: as in [`super::subprograms`], functions that are verified alone.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::{icmp, quoted};

@@ -1,4 +1,4 @@
-//! ESP and AH: as in [`super::parts`], functions that are verified alone.
+//! ESP and AH: as in [`super::subprograms`], functions that are verified alone.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::secured;

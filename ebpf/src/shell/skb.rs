@@ -23,8 +23,8 @@ use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES, Maps};
-use super::parts;
 use super::shift::Stores;
+use super::subprograms;
 use super::sum::{self, Bytes};
 
 /// Headers that are brought into reach: Ethernet with two tags, IPv4 with options or IPv6 with
@@ -245,7 +245,7 @@ impl Frame for SkbFrame {
         }
         // Towards the end, so that what a device is to sum begins where it began.
         let rest = (before - at) as u32;
-        let done = parts::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
+        let done = subprograms::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
         self.reach(HEADERS as usize);
         done
     }
@@ -280,7 +280,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn association(&self, l4: usize, end: usize) -> u64 {
-        parts::association_tc(self.0, l4 as u32, end as u32)
+        subprograms::association_tc(self.0, l4 as u32, end as u32)
     }
 
     #[inline(always)]
@@ -291,7 +291,7 @@ impl Frame for SkbFrame {
         if before == 0 && self.leaves(field) {
             return;
         }
-        let change = parts::crc_change(changed.into(), behind);
+        let change = subprograms::crc_change(changed.into(), behind);
         if let Some(mut field) = self.edit::<4>(field) {
             field.set_u32::<0>(before ^ change);
         }
@@ -301,7 +301,7 @@ impl Frame for SkbFrame {
     fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         let both = ports.source as u32 | (ports.target as u32) << 16;
         let flags = ports.flags as u32;
-        Word(parts::begin_tc(self.0, both, flags, server, service))
+        Word(subprograms::begin_tc(self.0, both, flags, server, service))
     }
 
     #[inline(always)]
@@ -311,7 +311,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
-        parts::taken_tc(self.0, ports, id) != 0
+        subprograms::taken_tc(self.0, ports, id) != 0
     }
 
     #[inline(always)]
@@ -321,37 +321,37 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
-        parts::forwarded_tc(self.0, service, source[0], source[1]) != 0
+        subprograms::forwarded_tc(self.0, service, source[0], source[1]) != 0
     }
 
     #[inline(always)]
     fn first<T: Tables>(&self, _tables: &T) {
-        parts::first_tc(self.0);
+        subprograms::first_tc(self.0);
     }
 
     #[inline(always)]
     fn later<T: Tables>(&self, _tables: &T) -> Word {
-        Word(parts::later_tc(self.0))
+        Word(subprograms::later_tc(self.0))
     }
 
     #[inline(always)]
     fn origin<T: Tables>(&self, _tables: &T, word: u32) -> u32 {
-        parts::origin_tc(self.0, word)
+        subprograms::origin_tc(self.0, word)
     }
 
     #[inline(always)]
     fn one_packet<T: Tables>(&self, _tables: &T, server: u32) -> Word {
-        Word(parts::one_packet_tc(self.0, server))
+        Word(subprograms::one_packet_tc(self.0, server))
     }
 
     #[inline(always)]
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
-        sum::answer(parts::options_tc(self.0, l3 as u32, header as u32))
+        sum::answer(subprograms::options_tc(self.0, l3 as u32, header as u32))
     }
 
     #[inline(always)]
     fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        Extensions(parts::extensions_tc(self.0, l3 as u32, first as u32))
+        Extensions(subprograms::extensions_tc(self.0, l3 as u32, first as u32))
     }
 
     #[inline(always)]
@@ -387,14 +387,14 @@ impl Frame for SkbFrame {
     fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
         let ([a, b], [c, d]) = (source, target);
         fib::answer(match v6 {
-            true => parts::route6_tc(self.0, a, b, c, d),
-            false => parts::route4_tc(self.0, a as u32, c as u32),
+            true => subprograms::route6_tc(self.0, a, b, c, d),
+            false => subprograms::route4_tc(self.0, a as u32, c as u32),
         })
     }
 
     #[inline(always)]
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
-        sum::answer(parts::sum_tc(self.0, from as u32, length as u32))
+        sum::answer(subprograms::sum_tc(self.0, from as u32, length as u32))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Packets of translated flows: as in [`super::parts`], functions that are verified alone.
+//! Packets of translated flows: as in [`super::subprograms`], functions that are verified alone.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::translate;
 
 use super::maps::Maps;
-use super::parts::both;
 use super::skb::SkbFrame;
+use super::subprograms::both;
 use super::xdp::XdpFrame;
 
 /// Carries on a packet of a translated flow.

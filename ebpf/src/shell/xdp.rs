@@ -17,8 +17,8 @@ use super::calls;
 use super::context::{opaque, place, pointer};
 use super::fib;
 use super::maps::{HELD, HELD_BYTES, Maps};
-use super::parts;
 use super::shift::Stores;
+use super::subprograms;
 use super::sum::{self, Bytes};
 
 pub struct XdpFrame(pub *mut xdp_md);
@@ -143,7 +143,7 @@ impl Frame for XdpFrame {
             return false;
         }
         let bytes = bytes as u32;
-        parts::shift_xdp(self.0, bytes, 0u32.wrapping_sub(bytes), at as u32) != 0
+        subprograms::shift_xdp(self.0, bytes, 0u32.wrapping_sub(bytes), at as u32) != 0
     }
 
     #[inline(always)]
@@ -181,12 +181,12 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn association(&self, l4: usize, end: usize) -> u64 {
-        parts::association_xdp(self.0, l4 as u32, end as u32)
+        subprograms::association_xdp(self.0, l4 as u32, end as u32)
     }
 
     #[inline(always)]
     fn carry_crc(&mut self, field: usize, changed: u16, behind: u32) {
-        let change = parts::crc_change(changed.into(), behind);
+        let change = subprograms::crc_change(changed.into(), behind);
         if let Some(mut field) = self.edit::<4>(field) {
             let old = field.view().u32::<0>();
             field.set_u32::<0>(old ^ change);
@@ -197,7 +197,7 @@ impl Frame for XdpFrame {
     fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
         let both = ports.source as u32 | (ports.target as u32) << 16;
         let flags = ports.flags as u32;
-        Word(parts::begin_xdp(self.0, both, flags, server, service))
+        Word(subprograms::begin_xdp(self.0, both, flags, server, service))
     }
 
     #[inline(always)]
@@ -207,7 +207,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
-        parts::taken_xdp(self.0, ports, id) != 0
+        subprograms::taken_xdp(self.0, ports, id) != 0
     }
 
     #[inline(always)]
@@ -217,37 +217,37 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
-        parts::forwarded_xdp(self.0, service, source[0], source[1]) != 0
+        subprograms::forwarded_xdp(self.0, service, source[0], source[1]) != 0
     }
 
     #[inline(always)]
     fn first<T: Tables>(&self, _tables: &T) {
-        parts::first_xdp(self.0);
+        subprograms::first_xdp(self.0);
     }
 
     #[inline(always)]
     fn later<T: Tables>(&self, _tables: &T) -> Word {
-        Word(parts::later_xdp(self.0))
+        Word(subprograms::later_xdp(self.0))
     }
 
     #[inline(always)]
     fn origin<T: Tables>(&self, _tables: &T, word: u32) -> u32 {
-        parts::origin_xdp(self.0, word)
+        subprograms::origin_xdp(self.0, word)
     }
 
     #[inline(always)]
     fn one_packet<T: Tables>(&self, _tables: &T, server: u32) -> Word {
-        Word(parts::one_packet_xdp(self.0, server))
+        Word(subprograms::one_packet_xdp(self.0, server))
     }
 
     #[inline(always)]
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
-        sum::answer(parts::options_xdp(self.0, l3 as u32, header as u32))
+        sum::answer(subprograms::options_xdp(self.0, l3 as u32, header as u32))
     }
 
     #[inline(always)]
     fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        Extensions(parts::extensions_xdp(self.0, l3 as u32, first as u32))
+        Extensions(subprograms::extensions_xdp(self.0, l3 as u32, first as u32))
     }
 
     #[inline(always)]
@@ -275,14 +275,14 @@ impl Frame for XdpFrame {
     fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
         let ([a, b], [c, d]) = (source, target);
         fib::answer(match v6 {
-            true => parts::route6_xdp(self.0, a, b, c, d),
-            false => parts::route4_xdp(self.0, a as u32, c as u32),
+            true => subprograms::route6_xdp(self.0, a, b, c, d),
+            false => subprograms::route4_xdp(self.0, a as u32, c as u32),
         })
     }
 
     #[inline(always)]
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
-        sum::answer(parts::sum_xdp(self.0, from as u32, length as u32))
+        sum::answer(subprograms::sum_xdp(self.0, from as u32, length as u32))
     }
 }
 
