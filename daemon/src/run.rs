@@ -19,11 +19,11 @@ use tracing::{info, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::api;
+use crate::kernel::fragments::Fragments;
 use crate::kernel::heap;
 use crate::kernel::object;
 use crate::kernel::place::Place;
 use crate::kernel::presence;
-use crate::kernel::replay::Replay;
 use crate::log::Log;
 use crate::memory::{self, Recalled};
 use crate::netlink::{self, Netlink};
@@ -141,10 +141,10 @@ async fn run(options: Options) -> Result<()> {
 
 /// Starts the thread that brings early fragments again. Without it they are lost, and that is all.
 fn bring_fragments(place: &Place) {
-    let started = Replay::open(place).and_then(|replay| {
+    let started = Fragments::open(place).and_then(|fragments| {
         let thread = std::thread::Builder::new().name("fragments".to_owned());
         thread
-            .spawn(move || replay.run())
+            .spawn(move || fragments.run())
             .context("cannot start a thread")
     });
     if let Err(error) = started {

@@ -77,7 +77,7 @@ struct Held {
 }
 
 /// Everything that bringing fragments again needs.
-pub struct Replay {
+pub struct Fragments {
     ring: RingBuf<MapData>,
     known: HashMap<MapData, Key, Value>,
     program: Xdp,
@@ -86,7 +86,7 @@ pub struct Replay {
     waiting: VecDeque<Waiting>,
 }
 
-impl Replay {
+impl Fragments {
     /// Opens what is pinned. The socket lives in the namespace of the calling thread.
     pub fn open(place: &Place) -> Result<Self> {
         let ring = RingBuf::try_from(Map::RingBuf(map(place, "HELD")?)).context("the map HELD")?;
