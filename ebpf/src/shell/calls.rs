@@ -1,5 +1,5 @@
-//! Calls: their maps, and the functions that read and open them. As in [`super::subprograms`], each is
-//! verified alone.
+//! Calls: their maps, and the functions that read and open them. As in [`super::subprograms`], each
+//! is verified alone.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, xdp_md};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};

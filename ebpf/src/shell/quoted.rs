@@ -1,4 +1,5 @@
-//! ICMP errors that open something: as in [`super::subprograms`], functions that are verified alone.
+//! ICMP errors that open a connection: functions that are verified alone, as in
+//! [`super::subprograms`].
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::{icmp, quoted};
