@@ -23,6 +23,7 @@ mod object;
 mod place;
 mod process;
 mod source;
+mod stack;
 mod strip;
 mod sysroot;
 mod tally;

@@ -1,4 +1,5 @@
 //! Loads every program into one or more kernels, prints its size, and compares it with the budget.
+//! The stack of each program's deepest chain of calls is computed from the object.
 
 use std::fs;
 
@@ -8,7 +9,7 @@ use nix::unistd::geteuid;
 
 use crate::budget::Budget;
 use crate::measure::{self, Measurement};
-use crate::{kernels, place};
+use crate::{kernels, place, stack};
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -31,6 +32,11 @@ pub fn run(options: &Options) -> Result<()> {
 
     let mut budget = Budget::read(&fs::read_to_string(place::budget()).unwrap_or_default())?;
     let mut faults = Vec::new();
+    for name in place::OBJECTS {
+        let chains = stack::deepest(&fs::read(place::object(name))?)?;
+        faults.extend(stack::faults(&chains));
+    }
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
     for measurement in &measurements {
         let kernel = measurement.kernel();
         if options.bless {

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_loop};
 
 use super::context::blur;
-use super::sum::{Bytes, opaque};
+use super::sum::{Bytes, nothing, opaque};
 
 /// Bytes that one turn takes.
 const PIECE: usize = 32;
@@ -57,7 +57,7 @@ unsafe extern "C" fn step<B: Stores>(_: u32, job: *mut c_void) -> i64 {
     let last = PIECE as u32 - 1;
     let rest = if rest < last { rest } else { last };
     let length = (opaque(rest) & last) + 1;
-    let mut piece = [0u64; PIECE / 8];
+    let mut piece = [nothing(); PIECE / 8];
     let last = (job.from as u32).wrapping_add((job.left as u32).wrapping_sub(length));
     let at = if job.forth == 0 {
         last
