@@ -1,4 +1,4 @@
-//! The tables as the walk sees them: what can be looked up, what can be counted, and the clock.
+//! The tables as the walk sees them: look-ups, counters, and the clock.
 //!
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
@@ -11,95 +11,117 @@ use crate::flows::Words;
 use crate::schedule::Client;
 use crate::translation::{Local, Translation, Tuple};
 
-/// What is fixed when the tables are made.
+/// Sizes and seed, fixed when the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Number of buckets less one, each a power of two less one.
+    /// Buckets of IPv4 endpoints minus one; the number of buckets is a power of two.
     pub endpoint4_mask: u32,
+    /// Buckets of IPv6 endpoints minus one.
     pub endpoint6_mask: u32,
+    /// Buckets of IPv4 flows minus one.
     pub flow4_mask: u32,
+    /// Buckets of IPv6 flows minus one.
     pub flow6_mask: u32,
-    /// Drawn at random when the tables are made.
+    /// The seed of all hashes, drawn at random when the tables are made.
     pub seed: u64,
 }
 
-/// What names the fragments of one datagram (RFC 791; RFC 8200, 4.5).
+/// The key that all fragments of a datagram share (RFC 791; RFC 8200, 4.5).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FragmentKey {
+    /// Wire order; IPv4 in the low half of the first word.
     pub source: [u64; 2],
+    /// Wire order; IPv4 in the low half of the first word.
     pub target: [u64; 2],
+    /// The identification in wire order.
     pub id: u32,
+    /// Protocol number of the transport header.
     pub protocol: u8,
+    /// 1 for IPv6, else 0.
     pub family: u8,
+    /// Zero.
     pub reserved: u16,
 }
 const _: () = assert!(size_of::<FragmentKey>() == 40);
 
-/// What the first fragment told.
+/// What is known of a datagram by its first fragment.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentValue {
-    /// Wire order: source and target port.
+    /// Source and destination port in wire order.
     pub ports: [u16; 2],
+    /// The tick at which the entry was written.
     pub tick: u32,
-    /// Who got it, if no entry of a flow says so ([`crate::entry::service_flag::ONE_PACKET`]).
+    /// The server that got the first fragment, where no entry of a flow names it
+    /// ([`crate::entry::service_flag::ONE_PACKET`]).
     pub server: u32,
     /// [`told`]: 0 if the ports are known.
     pub portless: u32,
 }
 
-/// Why the ports of a datagram in fragments are not known: the kernel gets all of it.
+/// Why the ports of a datagram in fragments are unknown. The kernel gets all its fragments.
 pub mod told {
     /// Its first fragment is too short for them.
     pub const NO_PORTS: u32 = 1;
-    /// Its first fragment has not come in time.
+    /// Its first fragment did not come in time.
     pub const NOTHING: u32 = 2;
 }
 
-/// What became of entering a translation.
+/// The result of entering a translation or a connection.
 pub mod entered {
+    /// It was entered.
     pub const DONE: u32 = 0;
-    /// There is one with this key already.
+    /// The key is taken.
     pub const THERE: u32 = 1;
     /// There is no room.
     pub const FULL: u32 = 2;
 }
 
+/// What the walk looks up, counts and asks for.
 pub trait Tables {
+    /// Words that several CPUs share.
     type Words: Words;
 
+    /// Sizes and seed.
     fn shape(&self) -> Shape;
+    /// The director's settings.
     fn settings(&self) -> Option<&Settings>;
     /// The clock: ticks of about a second, of which only the low 22 bits count.
     fn now(&self) -> u32;
 
+    /// A bucket of IPv4 endpoints.
     fn endpoint4(&self, bucket: u32) -> Option<&Bucket4>;
+    /// A bucket of IPv6 endpoints.
     fn endpoint6(&self, bucket: u32) -> Option<&Bucket6>;
+    /// A service by its id.
     fn service(&self, id: u32) -> Option<&Service>;
+    /// A server by its id.
     fn server(&self, id: u32) -> Option<&Server>;
-    /// The service that has the endpoint of every port with this number.
+    /// The service of the endpoint of every port that has this number.
     fn wide_service(&self, number: u32) -> u32;
-    /// Runs [`crate::addressed::wide`]; in the kernel as a function of its own.
+    /// Runs [`crate::addressed::wide`] for IPv4; in the kernel as a separate function.
     fn wide4(&self, address: u32, word: u32) -> u32;
+    /// Runs [`crate::addressed::wide`] for IPv6; in the kernel as a separate function.
     fn wide6(&self, address: [u64; 2], word: u32) -> u32;
-    /// Runs [`crate::origin::find`]; likewise.
+    /// Runs [`crate::origin::find`] for IPv4; in the kernel as a separate function.
     fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32;
+    /// Runs [`crate::origin::find`] for IPv6; in the kernel as a separate function.
     fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32;
-    /// The endpoint of the longest prefix that this key has, or [`crate::entry::NONE`].
+    /// The endpoint of the longest prefix that matches this key, or [`crate::entry::NONE`].
     fn origin(&self, key: &OriginKey) -> u32;
-    /// A word of the pools.
+    /// The words of the pools from this place on.
     fn pool(&self, at: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`crate::entry::counts`].
     fn counts(&self, server: u32) -> Option<Self::Words>;
-    /// How a server stands: [`crate::entry::standing`].
+    /// Weight, thresholds and overload of a server: [`crate::entry::standing`].
     fn standing(&self, server: u32) -> Option<Self::Words>;
-    /// The address of a server of this service whose frames come from there, where such servers may
-    /// be directors. Wire order, IPv4 in the first four bytes.
+    /// The address of the server of a service that has this MAC address, where servers may be
+    /// directors. Wire order, IPv4 in the first four bytes.
     fn peer(&self, key: &PeerKey) -> Option<[u64; 2]>;
-    /// The servers of a target: [`crate::entry::locality`].
+    /// The servers remembered for a target: [`crate::entry::locality`].
     fn locality(&self, key: &LocalityKey) -> Option<Self::Words>;
-    /// Makes an entry without servers, in place of the one least recently used if there is no room.
+    /// Adds an entry without servers. A full table replaces the least recently used entry.
     fn add_locality(&self, key: &LocalityKey);
     /// A random number.
     fn random(&self) -> u32;
@@ -108,21 +130,24 @@ pub trait Tables {
     /// A bucket of IPv6 flows.
     fn flows6(&self, bucket: u32) -> Option<Self::Words>;
 
-    /// Whether a region of either has entries: a word of [`crate::region`].
+    /// The word of [`crate::region`] for a region of IPv4 flows.
     fn occupied4(&self, region: u32) -> Option<Self::Words>;
+    /// The word of [`crate::region`] for a region of IPv6 flows.
     fn occupied6(&self, region: u32) -> Option<Self::Words>;
 
-    /// Runs [`crate::track::cheapest`]; in the kernel as a function of its own.
+    /// Runs [`crate::track::cheapest`] for IPv4; in the kernel as a separate function.
     fn cheapest4(&self, hash: u64) -> u64;
+    /// Runs [`crate::track::cheapest`] for IPv6; in the kernel as a separate function.
     fn cheapest6(&self, hash: u64) -> u64;
 
-    /// Runs [`crate::template::recall`]; likewise.
+    /// Runs [`crate::template::recall`] for IPv4; in the kernel as a separate function.
     fn recall4(&self, service: u32, client: u32, server: u32) -> u32;
+    /// Runs [`crate::template::recall`] for IPv6; in the kernel as a separate function.
     fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32;
 
-    /// Runs [`crate::call::recall`]; likewise.
+    /// Runs [`crate::call::recall`]; in the kernel as a separate function.
     fn recall_call(&self, service: u32, server: u32) -> u32;
-    /// The words of a [`crate::call::Desk`], where this CPU reads a datagram.
+    /// The words of this CPU's [`crate::call::Desk`], where it reads a datagram.
     fn desk(&self) -> Option<Self::Words>;
     /// The words of the [`crate::call::Call`] whose key is on the desk.
     fn call(&self) -> Option<Self::Words>;
@@ -131,47 +156,54 @@ pub trait Tables {
     /// The server that answers from a NAT endpoint, if its service has calls.
     fn answerer(&self, endpoint: u32) -> u32;
 
-    /// Runs [`crate::sctp::next`]; likewise.
+    /// Runs [`crate::sctp::next`]; in the kernel as a separate function.
     fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32;
 
-    /// Runs [`crate::schedule::pick`] for this service; in the kernel as a function of its own.
+    /// Runs [`crate::schedule::pick`] for this service; in the kernel as a separate function.
     fn schedule(&self, service: u32, client: Client) -> u32;
 
-    /// What is known of the device that has this place.
+    /// The device at this place of its table.
     fn device(&self, place: u32) -> Option<&Device>;
 
+    /// A prepared hop by its id.
     fn hop(&self, id: u32) -> Option<&Hop>;
-    /// The hop that leads to a client, by the daemon's prepared routes; 0 if none is prepared.
+    /// The id of the prepared hop that leads to a client; 0 if there is none.
     fn route4(&self, address: u32) -> u32;
+    /// The id of the prepared hop that leads to a client; 0 if there is none.
     fn route6(&self, address: [u64; 2]) -> u32;
 
-    /// Remembers where packets of a client come from, for when the kernel has no neighbour for it.
+    /// Remembers the way by which a client's packets came, for a client without a neighbour entry
+    /// in the kernel.
     fn learn(&self, client: [u64; 2], ways: Ways);
+    /// The way that [`Tables::learn`] remembered for a client.
     fn learned(&self, client: [u64; 2]) -> Option<Ways>;
 
+    /// What is known of a datagram in fragments.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
+    /// Notes what is known of a datagram in fragments.
     fn remember_fragment(&self, key: &FragmentKey, value: FragmentValue);
 
-    /// What becomes of packets of this tuple: the words of a [`Translation`].
+    /// The words of the [`Translation`] for packets of this tuple.
     fn translation(&self, tuple: &Tuple) -> Option<Self::Words>;
-    /// Enters a translation; in place of one that is there unless `anew`. Says [`entered`].
+    /// Enters a translation; replaces a present one unless `anew`. Returns a code of [`entered`].
     fn translate(&self, tuple: &Tuple, translation: &Translation, anew: bool) -> u32;
+    /// Removes a translation.
     fn forget_translation(&self, tuple: &Tuple);
     /// A local address, by its number within its family.
     fn local(&self, v6: bool, number: u32) -> Option<&Local>;
 
-    /// Counts for a server, on this CPU.
+    /// Updates the traffic counters of a server on this CPU.
     fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic));
-    /// Counts an outcome or a note, on this CPU.
+    /// Adds one to the counter of an outcome or a note, on this CPU.
     fn count(&self, counter: u32);
-    /// A word of this CPU's own, for the limit on ICMP errors.
+    /// This CPU's word for the limit on ICMP errors.
     fn allowance(&self) -> Option<Self::Words>;
 
-    /// The same number. In the kernel the verifier then knows nothing of it, so that paths which
-    /// differ only in this number are verified once: 742,627 instructions verified for the tc hook
-    /// without it, a fraction with it, for two instructions run.
+    /// Returns `value`. The kernel's verifier then knows no bounds of it, so that it checks paths
+    /// which differ only in this number once. Without it the tc hook needs 742,627 verified
+    /// instructions, with it a fraction. It costs two instructions.
     fn blur(&self, value: usize) -> usize;
 
-    /// Calls `body` with 0, 1, ... until it says false or `count` is reached.
+    /// Calls `body` with 0, 1, ... until it returns false or `count` is reached.
     fn repeat<B: FnMut(u32) -> bool>(&self, count: u32, body: B);
 }

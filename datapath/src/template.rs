@@ -1,9 +1,9 @@
-//! Persistence: the template of a client says which server takes its connections.
+//! Persistence: a client's template names the server of its connections.
 //!
-//! A template is an entry of the flow table like any other, from the client's address (as much of
-//! it as counts) and port 0 to an id that only templates have. It names a server, counts for
-//! nobody, and lives for the service's own time after the last connection that it gave a server
-//! (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
+//! A template is an ordinary entry of the flow table, from the client's address (masked by the
+//! granularity) and port 0 to an id that only templates have. It names a server and counts in no
+//! server's live counts. It lives for the service's persistence timeout after the last connection
+//! that used it (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
 
 use crate::connection::{self, Meta, TEMPLATE};
 use crate::entry::{NONE, Server, Service, fate};
@@ -23,7 +23,7 @@ pub fn key<F: Family>(service: &Service, client: F::Address) -> Key {
     )
 }
 
-/// As much of a client's address as counts.
+/// A client's address, masked by the service's granularity.
 #[inline(always)]
 pub fn masked<F: Family>(service: &Service, client: F::Address) -> [u64; 2] {
     let [a, b] = F::words(client);
@@ -31,10 +31,12 @@ pub fn masked<F: Family>(service: &Service, client: F::Address) -> [u64; 2] {
     [a & mask_a, b & mask_b]
 }
 
-/// The server of a client's template, for a new connection: [`NONE`] if it has none that stands.
-/// With a `server` that was scheduled since, the template is made, and names it. In the kernel this
-/// is a function of its own ([`Tables::recall4`]); the scheduler is not asked from within, which
-/// would be more stack than Linux 6.1 has.
+/// With [`NONE`] as `server`, returns the server of a client's template for a new connection, and
+/// renews the template; [`NONE`] if no template holds. With a server that was scheduled, enters a
+/// template that names it.
+///
+/// In the kernel this is a separate function ([`Tables::recall4`]). It does not call the scheduler,
+/// for which Linux 6.1 has too little stack.
 #[inline(always)]
 pub fn recall<F: Family, T: Tables>(
     tables: &T,
@@ -49,8 +51,8 @@ pub fn recall<F: Family, T: Tables>(
     let key = key::<F>(entry, client);
     let hash = track::hash::<F, T>(tables, &key);
     let found = track::find::<F, T>(tables, &key, hash);
-    // One way for each of the four cases, none of which meet again: where they did, the kernel's
-    // verifier saw a register that nobody had written.
+    // Each of the four cases has a path of its own. Where paths joined, the kernel's verifier saw a
+    // register that nothing had written.
     let seat = match found {
         Some(mut template) => {
             if server == NONE {
@@ -81,8 +83,8 @@ pub fn recall<F: Family, T: Tables>(
     server
 }
 
-/// The server that a template stands for, if it is there. A quiesced one is, unless its settings
-/// say that clients leave it.
+/// The server that a template names, or its successor, if clients may use it; else [`NONE`]. A
+/// quiesced server may be used, unless its fate has [`fate::LEFT_BY_TEMPLATES`].
 #[inline(always)]
 pub fn named<T: Tables>(tables: &T, id: u32) -> u32 {
     let Some(named) = tables.server(id) else {
@@ -103,8 +105,8 @@ fn stands(server: &Server) -> bool {
     walk::is_present(server) && server.fate & fate::LEFT_BY_TEMPLATES == 0
 }
 
-/// A connection of this client is established: its template is assured, and no longer gives way
-/// once one of them is proved.
+/// Marks the template of a client with an established connection as assured. If the connection is
+/// proved, the template may not be evicted.
 #[inline(always)]
 pub fn assure<F: Family, T: Tables>(
     tables: &T,

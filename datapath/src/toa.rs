@@ -1,5 +1,5 @@
-//! Who the client is, as a director of full NAT says it in an option of the SYN: read on the real
-//! server ([`crate::translate::announce`] writes it).
+//! Reads, on the real server, the option of a SYN in which a director of full NAT names the client
+//! ([`crate::translate::announce`] writes it).
 
 use crate::frame::Frame;
 use crate::packet::TCP;
@@ -10,14 +10,16 @@ use crate::translate::announce::KIND;
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
+    /// The director's local address.
     pub peer: [u64; 2],
+    /// The server's address.
     pub own: [u64; 2],
-    /// [`ports`].
+    /// Both ports: see [`ports`].
     pub ports: u64,
 }
 const _: () = assert!(size_of::<Ends>() == 40);
 
-/// A client.
+/// A client, as the option names it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
@@ -28,17 +30,18 @@ pub struct Client {
 }
 const _: () = assert!(size_of::<Client>() == 24);
 
-/// What a packet says of a client.
+/// What a packet reveals of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// It is no SYN of a client.
+    /// It is no SYN that opens a connection.
     Nothing,
-    /// A connection begins, and nothing is said of its client.
+    /// A SYN that names no client.
     Silent(Ends),
+    /// A SYN that names its client.
     Told(Ends, Client),
 }
 
-/// Options that are looked at.
+/// Limit of the TCP options that are read.
 const OPTIONS: usize = 10;
 
 /// The peer's port and the server's, wire order, in a word.
@@ -68,7 +71,7 @@ pub fn unmapped(address: [u64; 2]) -> Option<u32> {
     }
 }
 
-/// What a packet says, which begins with its network header.
+/// Reads a packet that begins with its network header.
 #[inline(always)]
 pub fn hear<P: Frame>(packet: &P) -> Heard {
     heard(packet).unwrap_or(Heard::Nothing)
@@ -97,7 +100,7 @@ fn heard<P: Frame>(packet: &P) -> Option<Heard> {
             let told = client(packet, l4.wrapping_add(at), length);
             return Some(told.map_or(Heard::Silent(ends), |client| Heard::Told(ends, client)));
         }
-        // RFC 9293, 3.2: the end of the list, and nothing, have no length.
+        // RFC 9293, 3.2: End of Option List and No-Operation have no length.
         if kind == 0 || kind != 1 && length < 2 {
             break;
         }
@@ -106,8 +109,8 @@ fn heard<P: Frame>(packet: &P) -> Option<Heard> {
     Some(Heard::Silent(ends))
 }
 
-/// The addresses of a TCP packet, and where its transport header is. Fragments and extension
-/// headers are not gone into: no director's SYN has any.
+/// The addresses of a TCP packet, and the offset of its transport header. `None` for a fragment or
+/// a packet with extension headers: no director's SYN is one.
 #[inline(always)]
 fn network<P: Frame>(packet: &P) -> Option<(Ends, usize)> {
     let version = packet.view::<1>(0)?.u8::<0>() >> 4;

@@ -1,5 +1,5 @@
-//! Flows in the table: finding one, entering one, following its state, and what each of that does
-//! to the live counts of its server.
+//! Flows in the table: finds and enters them, follows their states, and keeps the live counts of
+//! their servers.
 
 use crate::connection::{self, Direction, Meta, State};
 use crate::entry::{Settings, counts, switch};
@@ -10,7 +10,7 @@ use crate::region;
 use crate::tables::Tables;
 use crate::verdict::Note;
 
-/// Ticks that an entry of this state lives.
+/// The timeout of a state, in ticks.
 #[inline(always)]
 #[must_use]
 pub fn limit(settings: &Settings, state: State) -> u32 {
@@ -27,7 +27,7 @@ pub fn hash<F: Family, T: Tables>(tables: &T, key: &Key) -> u64 {
     flows::hash::<F::Layout>(key, tables.shape().seed)
 }
 
-/// Finds a flow, alive or not.
+/// Finds the entry of a flow, live or expired.
 #[inline(always)]
 pub fn find<F: Family, T: Tables>(tables: &T, key: &Key, hash: u64) -> Option<Entry<T::Words>> {
     let mask = F::flow_mask(tables);
@@ -43,7 +43,7 @@ pub fn find<F: Family, T: Tables>(tables: &T, key: &Key, hash: u64) -> Option<En
 /// Where a new flow can go.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<W> {
-    /// A slot, with what is there now.
+    /// A slot, with its present content.
     At(Offer<W>),
     /// Both buckets are full of established flows.
     Nowhere,
@@ -62,7 +62,7 @@ pub fn place<F: Family, T: Tables>(
         return Place::Nowhere;
     };
     let slot = bucket.pick::<F::Layout>((at & 3) as usize);
-    // Looked at again: if it changed in between, the price is that of what is there.
+    // The slot is priced again, since it may have changed in between.
     let offer = flows::offer_of::<F::Layout, T::Words>(slot, now, |state| limit(settings, state));
     if offer.price == Price::NEVER {
         Place::Nowhere
@@ -71,9 +71,11 @@ pub fn place<F: Family, T: Tables>(
     }
 }
 
-/// The number of the cheapest slot for a flow of this hash: its bucket's, times four, and its own.
-/// In the kernel this is a function of its own (`cheapest4`): eight slots, each with its
-/// price, would be verified at each place that asks. The slot's region is marked: who asks enters.
+/// The number of the cheapest slot for a flow of this hash: four times its bucket's number plus its
+/// own. `u64::MAX` without tables. Marks the slot's region, since the caller enters a flow.
+///
+/// In the kernel this is a separate function (`cheapest4`), so that the prices of eight slots are
+/// not verified at each caller.
 #[inline(always)]
 pub fn cheapest<F: Family, T: Tables>(tables: &T, hash: u64) -> u64 {
     let Some(settings) = tables.settings() else {
@@ -97,8 +99,9 @@ pub fn cheapest<F: Family, T: Tables>(tables: &T, hash: u64) -> u64 {
     at
 }
 
-/// The cheapest slot of a bucket, as [`cheapest`] says it. Always inlined, as a closure is not: a
-/// frame of its own is 32 bytes of the stack, of which the way here has none left on Linux 6.1.
+/// The cheapest slot of a bucket, numbered as in [`cheapest`]. Always inlined, which a closure is
+/// not: a frame of its own takes 32 bytes of stack, and this chain of calls has none left on Linux
+/// 6.1.
 #[inline(always)]
 fn cheapest_of<F: Family, T: Tables>(
     tables: &T,
@@ -112,8 +115,9 @@ fn cheapest_of<F: Family, T: Tables>(
     Some((price, (number as u64) << 2 | slot as u64))
 }
 
-/// Takes the cheapest slot for a flow of this hash, if there is one. Each way to nowhere ends here:
-/// where an offer could be none, the kernel's verifier saw a register that nobody had written.
+/// Takes the cheapest slot for a flow of this hash; `None` if there is no room. Each failure
+/// returns here: where an offer could be `None`, the kernel's verifier saw a register that nothing
+/// had written.
 #[inline(always)]
 pub fn claim<F: Family, T: Tables>(
     tables: &T,
@@ -131,7 +135,7 @@ pub fn claim<F: Family, T: Tables>(
     take::<F, T>(tables, offer)
 }
 
-/// Takes the slot of an offer, and gives back what its last entry counted for.
+/// Takes the slot of an offer, and subtracts its last entry from its server's live counts.
 #[inline(always)]
 pub fn take<F: Family, T: Tables>(tables: &T, offer: Offer<T::Words>) -> Option<Seat<T::Words>> {
     let seat = offer.take::<F::Layout>()?;
@@ -144,7 +148,8 @@ pub fn take<F: Family, T: Tables>(tables: &T, offer: Offer<T::Words>) -> Option<
     Some(seat)
 }
 
-/// Takes off the live counts what an entry that was taken out had put there.
+/// Subtracts a removed entry from its server's live counts. `first` and `value` are the entry's
+/// words.
 #[inline(always)]
 pub fn release<F: Family, T: Tables>(tables: &T, first: u64, value: u64) {
     let key = Key {
@@ -168,7 +173,7 @@ pub fn release<F: Family, T: Tables>(tables: &T, first: u64, value: u64) {
     }
 }
 
-/// What a packet tells of its connection.
+/// What a packet shows of its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard {
     part: Part,
@@ -178,6 +183,7 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// What this packet with these ports and flags shows.
     #[inline(always)]
     pub fn of<F: Family>(packet: &Packet<F>, ports: Ports) -> Self {
         Self {
@@ -189,7 +195,7 @@ impl Heard {
     }
 }
 
-/// The state of a flow after a packet.
+/// The state of a flow after a packet. `output`: the packet is an answer.
 #[inline(always)]
 #[must_use]
 pub fn follow<T: Tables>(
@@ -201,17 +207,17 @@ pub fn follow<T: Tables>(
 ) -> State {
     let flags = heard.flags;
     if heard.part == Part::Later {
-        // A later fragment has no flags to tell.
+        // A later fragment has no flags.
         return meta.state();
     }
     if heard.protocol != TCP && !heard.sctp {
-        // A second packet, or an answer: no longer half-open.
+        // A second datagram or an answer: the flow is not half-open.
         return connection::UDP;
     }
     advance(tables, settings, meta, heard.sctp, output, flags)
 }
 
-/// The state of a TCP connection or an SCTP association after flags.
+/// The state of a TCP connection or an SCTP association after a packet with these flags.
 #[inline(always)]
 #[must_use]
 pub fn advance<T: Tables>(
@@ -236,7 +242,8 @@ pub fn advance<T: Tables>(
         meta.state(),
         connection::next(meta.state(), direction, flags),
     );
-    // Nothing is different for an established connection: only others look at the setting.
+    // `secure_tcp` does not change an established connection, so only other states read the
+    // setting.
     if from != connection::ESTABLISHED && settings.switches & switch::SECURE_TCP != 0 {
         connection::secured(from, to, direction, flags)
     } else {
@@ -244,8 +251,8 @@ pub fn advance<T: Tables>(
     }
 }
 
-/// Writes a flow's state, its time and what proves it if any of these changed, and moves it between
-/// the live counts. `output`: this is an answer.
+/// Writes a flow's state, its tick and what proves it if any of these changed, and moves the flow
+/// between active and inactive. `output`: the packet is an answer.
 #[inline(always)]
 pub fn note<F: Family, T: Tables>(
     tables: &T,
@@ -255,7 +262,7 @@ pub fn note<F: Family, T: Tables>(
     output: bool,
 ) {
     let meta = entry.meta();
-    // Nearly every packet is one of a proved connection of which nothing is to be written.
+    // Nearly every packet belongs to a proved connection and changes nothing.
     if meta.is_as(now, state, Meta::PROVED) {
         return;
     }
@@ -267,7 +274,7 @@ pub fn note<F: Family, T: Tables>(
     let is_inactive = !connection::is_active(state);
     let kept = meta.low() & (Meta::NO_OUTPUT | Meta::CONTROLLED);
     let flags = kept | proved | if is_inactive { Meta::INACTIVE } else { 0 };
-    // Someone else may have written first, for the same flow: the next packet tells again.
+    // Another CPU may have written this flow first; the next packet writes it again.
     if !entry.update::<F::Layout>(Meta::new(now, state, flags)) || was_inactive == is_inactive {
         return;
     }
@@ -284,8 +291,7 @@ pub fn note<F: Family, T: Tables>(
     }
 }
 
-/// 1 if a connection that has a way back or a template became established, or gives way no longer,
-/// or gives way now.
+/// 1 if a connection with a reverse entry or a template changed whether it may be evicted, else 0.
 #[inline(always)]
 #[must_use]
 pub fn turns(before: Meta, after: Meta) -> u32 {
@@ -294,18 +300,18 @@ pub fn turns(before: Meta, after: Meta) -> u32 {
     (before.yields() ^ after.yields() | state) & u32::from(told)
 }
 
-/// What the way back of a connection says: it gives way when the connection does
+/// The meta of a connection's reverse entry, which may be evicted when the connection may
 /// ([`Meta::yields`]).
 #[inline(always)]
 #[must_use]
 pub fn way_back(settings: &Settings, meta: Meta, yields: u32, now: u32) -> Meta {
-    // One expression and no branch: what follows is then verified once.
+    // There is no branch, so that the code behind is verified once.
     let older = limit(settings, connection::WAY_BACK).wrapping_add(1);
     meta.seen(now.wrapping_sub(older.wrapping_mul(yields)))
 }
 
-/// What a new connection counts as, and its first meta. `flags`: [`Meta::NO_OUTPUT`],
-/// [`Meta::CONTROLLED`] and [`Meta::PROVED`].
+/// Adds a connection to its server's live counts, and returns its first meta. `flags`:
+/// [`Meta::NO_OUTPUT`], [`Meta::CONTROLLED`] and [`Meta::PROVED`].
 #[inline(always)]
 pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, flags: u32) -> Meta {
     let active = connection::is_active(state);

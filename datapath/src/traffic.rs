@@ -1,9 +1,10 @@
-//! What is counted for a server.
+//! Traffic counters of a server.
 
 use crate::entry::{Server, server_flag};
 use crate::tables::Tables;
 use crate::verdict::Note;
 
+/// Counts a packet to a server, and its bytes from the network header on.
 #[inline(always)]
 pub fn count_in<T: Tables>(tables: &T, server: u32, bytes: u32) {
     tables.traffic(server, |traffic| {
@@ -12,6 +13,7 @@ pub fn count_in<T: Tables>(tables: &T, server: u32, bytes: u32) {
     });
 }
 
+/// Counts a new connection of a server.
 #[inline(always)]
 pub fn count_connection<T: Tables>(tables: &T, server: u32) {
     tables.traffic(server, |traffic| {
@@ -20,9 +22,10 @@ pub fn count_connection<T: Tables>(tables: &T, server: u32) {
     tables.count(Note::Opened.counter());
 }
 
+/// Counts a packet from a server, and its bytes from the network header on.
 #[inline(always)]
 pub fn count_out<T: Tables>(tables: &T, server: &Server, id: u32, bytes: u32) {
-    // `ip_vs_out_stats`: what a deleted server sends is carried and not counted.
+    // `ip_vs_out_stats`: packets of a deleted server are forwarded and not counted.
     if server.flags & server_flag::PRESENT != 0 {
         tables.traffic(id, |traffic| {
             traffic.out_packets = traffic.out_packets.wrapping_add(1);

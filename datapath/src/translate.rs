@@ -1,10 +1,10 @@
-//! Packets of translated flows: full NAT, masquerade for firewall marks, and a port behind
-//! masquerade for a service of every port.
+//! Packets of translated flows: full NAT, masquerading for firewall marks, and masquerading to a
+//! fixed port for a service of every port.
 //!
-//! The walk has found the flow and its server and leaves the packet here: in the kernel to a
-//! program of its own, so that nobody else pays for it. What a packet becomes is looked up by its
-//! own addresses and ports ([`crate::translation`]); for the first packet of a flow it is decided
-//! ([`enter`]). ICMP errors go by [`error`], and what leads to the other family by [`cross`].
+//! The walk finds the flow and its server and leaves the packet here: in the kernel to a separate
+//! program, so that no other packet pays for it. A look-up by the packet's own addresses and ports
+//! gives what it is rewritten to ([`crate::translation`]); [`enter`] decides it for the first
+//! packet of a flow. [`error`] handles ICMP errors; [`cross`] handles flows between IPv4 and IPv6.
 
 pub mod announce;
 pub mod cross;
@@ -29,14 +29,17 @@ use crate::translation::{Tuple, flag, word};
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::walk;
 
-/// Added to a server's id: the packet has been through [`announce`] or [`proxy`].
+/// Added to a server's id: the packet has been through [`announce`] or [`proxy`] already.
 pub const ANNOUNCED: u32 = 1 << 31;
 
-/// Carries a packet on: one of a client to the server with this id, or with [`NONE`] an answer.
-/// The frame is read anew. [`Word::enter`] asks for [`enter::enter`], and to come again,
-/// [`Word::ANNOUNCE`] for [`announce`] and [`Word::INTRODUCE`] for [`proxy`], and to come again
-/// with [`ANNOUNCED`]; [`Word::RELATED`] leaves an ICMP message to [`error::follow`], and
-/// [`Word::cross`] a packet whose other end is of the other family to [`cross`].
+/// Forwards a packet of a translated flow: to the server with this id, or, with [`NONE`], an answer
+/// to its client. Parses the frame again.
+///
+/// The returned word may ask for a step: [`Word::enter`] for [`enter::enter`], [`Word::ANNOUNCE`]
+/// for [`announce`], [`Word::INTRODUCE`] for [`proxy`]. Afterwards this function is called again,
+/// with [`ANNOUNCED`] after the latter two. [`Word::RELATED`] leaves an ICMP message to
+/// [`error::follow`]. [`Word::cross`] leaves a packet to [`cross`] if its other end is of the other
+/// family.
 #[inline(always)]
 pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
     reread!(
@@ -129,7 +132,7 @@ fn crosses<F: Family, W: Words>(words: W) -> bool {
     (words.load(word::ENDS) >> 40 & 1 != 0) != F::V6
 }
 
-/// Whether a translation is one to this server. Its id may have been another server's before.
+/// Whether a translation leads to this server. Its id may have been another server's before.
 #[inline(always)]
 fn leads_to<W: Words>(words: W, server: &Server, id: u32) -> bool {
     let port = (words.load(word::ENDS) >> 16) as u16;
@@ -190,7 +193,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         let key = F::key(client, port, names as u32);
         let heard = Heard::of(packet, ports);
         if walk::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
-            // Its connection is gone: the daemon's scan takes this out.
+            // The connection has ended: the daemon's sweep removes the translation.
             return fate::unasked(settings, packet, ports);
         }
     }
@@ -220,15 +223,13 @@ fn address<F: Family, W: Words>(words: W, at: usize) -> F::Address {
     F::from_words([words.load(at), words.load(at.wrapping_add(1))])
 }
 
-/// Whether a packet is a piece of one whose checksum would have to be carried on
-/// ([`methods::is_cut`]).
+/// Whether a packet is a fragment whose checksum would have to be updated ([`methods::is_cut`]).
 #[inline(always)]
 fn is_cut<F: Family, W: Words>(packet: &Packet<F>, ports: Ports, words: W) -> bool {
     packet.is_sctp() && packet.part != Part::Whole && words.load(word::ENDS) as u32 != ports.both()
 }
 
-/// Puts both addresses and ports in place, carries them into the checksums and counts the TTL
-/// down.
+/// Writes both addresses and ports, updates the checksums and decrements the TTL.
 #[inline(always)]
 fn rewrite<F: Family, P: Frame, W: Words>(
     frame: &mut P,
@@ -256,7 +257,7 @@ fn rewrite<F: Family, P: Frame, W: Words>(
     methods::count_down::<F, P>(frame, packet.l3)
 }
 
-/// Puts both addresses into a network header. `delta` is what they add to its checksum.
+/// Writes both addresses into a network header. `delta` is what they add to its checksum.
 #[inline(always)]
 fn addresses<F: Family, P: Frame>(
     frame: &mut P,

@@ -1,10 +1,11 @@
-//! What stands in the table of translations, and in that of local addresses.
+//! Entries of the tables of translations and of local addresses.
 //!
 //! A translated flow is one whose rewriting does not follow from its server's entry alone. It has
-//! two entries, each found by the addresses and ports of a packet as it comes: that of a client's
-//! packets to the virtual address, and that of the server's answers. Each says what becomes of
-//! them, so that either is the other one turned round. Entering an answer's key where nobody has it
-//! is what gives a flow its local port: two flows never have the same.
+//! two entries, each found by the addresses and ports of a packet as it comes: one for a client's
+//! packets to the virtual address, one for the server's answers. Each names the addresses and ports
+//! that its packets get, so either is the other with source and target swapped. The key of the
+//! answers is entered only if it is free. That reserves the local port of a flow: no two flows have
+//! the same key.
 
 use crate::family::Family;
 use crate::packet::{Packet, Ports};
@@ -15,8 +16,9 @@ use crate::packet::{Packet, Ports};
 pub struct Tuple {
     /// Wire order; IPv4 in the low half of the first word.
     pub source: [u64; 2],
+    /// Wire order; IPv4 in the low half of the first word.
     pub target: [u64; 2],
-    /// [`ends`].
+    /// Ports, protocol and family: see [`ends`].
     pub ends: u64,
 }
 const _: () = assert!(size_of::<Tuple>() == 40);
@@ -29,7 +31,7 @@ pub fn ends(source: u16, target: u16, protocol: u8, v6: bool) -> u64 {
 }
 
 impl Tuple {
-    /// That of a packet.
+    /// The tuple of a packet.
     #[inline(always)]
     pub fn of<F: Family>(packet: &Packet<F>, ports: &Ports) -> Self {
         Self {
@@ -39,7 +41,7 @@ impl Tuple {
         }
     }
 
-    /// That of an answer.
+    /// The tuple of an answer: source and target are swapped.
     #[inline(always)]
     #[must_use]
     pub fn turned(&self) -> Self {
@@ -50,24 +52,28 @@ impl Tuple {
         }
     }
 
+    /// The source port in wire order.
     #[inline(always)]
     #[must_use]
     pub fn source_port(&self) -> u16 {
         self.ends as u16
     }
 
+    /// The destination port in wire order.
     #[inline(always)]
     #[must_use]
     pub fn target_port(&self) -> u16 {
         (self.ends >> 16) as u16
     }
 
+    /// Protocol number of the transport header.
     #[inline(always)]
     #[must_use]
     pub fn protocol(&self) -> u8 {
         (self.ends >> 32) as u8
     }
 
+    /// Whether the packet is of IPv6.
     #[inline(always)]
     #[must_use]
     pub fn is_v6(&self) -> bool {
@@ -75,75 +81,87 @@ impl Tuple {
     }
 }
 
-/// The same with the ports exchanged.
+/// [`ends`] with the ports swapped.
 #[inline(always)]
 #[must_use]
 pub fn turned(ends: u64) -> u64 {
     ends & !0xffff_ffff | ends >> 16 & 0xffff | (ends & 0xffff) << 16
 }
 
-/// What becomes of the packets of a tuple.
+/// How the packets of a tuple are rewritten.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Translation {
-    /// Their addresses and ports from here on.
+    /// The addresses and ports that the packets get.
     pub to: Tuple,
-    /// The id that the flow's key has in the low half, that of its server in the high one.
+    /// Low half: the endpoint in the flow's key. High half: the server's id.
     pub names: u64,
-    /// The tick of its last packet in the low half, [`flag`]s in the high one.
+    /// Low half: the tick of the last packet. High half: [`flag`]s.
     pub time: u64,
+    /// Words of the packet path: [`word::PROXY`], then zero.
     pub reserved: [u64; 3],
 }
 const _: () = assert!(size_of::<Translation>() == 80);
-// What makes one of the other in `translate::enter`.
+// `translate::enter` makes the other flags of [`flag::LOCAL`] by these shifts.
 const _: () = assert!(flag::LOCAL << 2 == flag::TOA && flag::LOCAL << 3 == flag::PROXY);
 
-/// The words of a [`Translation`].
+/// Indexes of the words of a [`Translation`].
 pub mod word {
+    /// The two words of the source address.
     pub const SOURCE: usize = 0;
+    /// The two words of the destination address.
     pub const TARGET: usize = 2;
+    /// See [`Tuple::ends`](super::Tuple::ends).
     pub const ENDS: usize = 4;
+    /// See [`Translation::names`](super::Translation::names).
     pub const NAMES: usize = 5;
+    /// See [`Translation::time`](super::Translation::time).
     pub const TIME: usize = 6;
-    /// How far the client was introduced: [`crate::translate::proxy`].
+    /// How far the PROXY header of a connection is: [`crate::translate::proxy`].
     pub const PROXY: usize = 7;
+    /// Number of words.
     pub const WORDS: usize = 10;
 }
 
 /// Bits in the high half of [`Translation::time`].
 pub mod flag {
-    /// Of a client's packets; without it, of a server's.
+    /// The packets are a client's; otherwise they are a server's.
     pub const FORWARD: u64 = 1 << 32;
     /// The server sees a local address in place of the client's.
     pub const LOCAL: u64 = 1 << 33;
-    /// Each datagram is a flow of its own: there is no entry to tell of an answer.
+    /// Each datagram is a flow of its own, without an entry in the flow table.
     pub const ONE_PACKET: u64 = 1 << 34;
     /// The server is told who the client is, in an option of the SYN.
     pub const TOA: u64 = 1 << 35;
     /// The server is told who the client is, in a header before the first byte.
     pub const PROXY: u64 = 1 << 36;
+    /// All flags.
     pub const ALL: u64 = 0xffff_ffff << 32;
 }
 
 impl Translation {
+    /// The endpoint in the flow's key.
     #[inline(always)]
     #[must_use]
     pub fn service(&self) -> u32 {
         self.names as u32
     }
 
+    /// The server's id.
     #[inline(always)]
     #[must_use]
     pub fn server(&self) -> u32 {
         (self.names >> 32) as u32
     }
 
+    /// The tick of the last packet.
     #[inline(always)]
     #[must_use]
     pub fn tick(&self) -> u32 {
         self.time as u32
     }
 
+    /// Whether a [`flag`] is set.
     #[inline(always)]
     #[must_use]
     pub fn has(&self, flag: u64) -> bool {
@@ -151,7 +169,7 @@ impl Translation {
     }
 }
 
-/// Local addresses of each family.
+/// Limit of the local addresses of each family.
 pub const LOCALS: u32 = 256;
 
 /// A local address: what servers see in place of clients.
@@ -160,11 +178,13 @@ pub const LOCALS: u32 = 256;
 pub struct Local {
     /// Wire order; IPv4 in the low half of the first word.
     pub address: [u64; 2],
-    /// The first of its ports, and how many there are: numbers.
+    /// The first of its ports, in host order.
     pub first: u32,
+    /// The number of its ports.
     pub ports: u32,
-    /// In the first entry of a family: how many there are.
+    /// In the first entry of a family: the number of its local addresses.
     pub count: u32,
+    /// Zero.
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Local>() == 32);

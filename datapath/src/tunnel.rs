@@ -1,13 +1,13 @@
 //! Tunnels with a header of their own between the outer IP header and the packet: GUE and GRE.
 //!
-//! As `ip_vs_tunnel_xmit` of the kernel sends them: neither keys nor options. The checksum is the
-//! outer one over all that follows; the packet's own transport checksum says what the packet sums
-//! to, so that nothing is read twice. A remote checksum (`--tun-remcsum`) leaves out what the
-//! sender did not compute: a packet that came by a wire has been computed, and is sent with a
-//! plain checksum, as the kernel sends it.
+//! As from the kernel's `ip_vs_tunnel_xmit`, they have neither keys nor options. The tunnel's
+//! checksum covers all that follows. It is computed from the packet's own transport checksum, so
+//! that the payload is not read. A remote checksum (`--tun-remcsum`) leaves out what the sender did
+//! not compute. A packet from a wire has a complete checksum, so it is sent with a plain one, as
+//! the kernel sends it.
 //!
-//! A frame that stands for many packets goes without the tunnel's checksum: the kernel cuts it
-//! after us, and no program can ask it for the sum of each piece.
+//! A GSO frame goes without the tunnel's checksum: the kernel segments the frame later, and no
+//! program can ask it for the checksum of each segment.
 
 use crate::checksum;
 use crate::entry::{Server, method, server_flag};
@@ -25,11 +25,11 @@ pub const GRE: u8 = 47;
 /// A UDP header and a GUE header without options.
 const GUE_BYTES: u32 = 12;
 const GRE_BYTES: u32 = 4;
-/// RFC 2784, 2.3: a checksum, and as many bytes of nothing.
+/// RFC 2784, 2.1: the checksum and the Reserved1 field.
 const GRE_CHECKSUM_BYTES: u32 = 4;
 
-/// Wraps a packet for a server and sends it. The frame is read anew: in the kernel this is a
-/// function of its own.
+/// Wraps a packet for the server `id` and sends it. Parses the frame again: in the kernel this is a
+/// separate function.
 #[inline(always)]
 pub fn wrap<P: Frame, T: Tables>(frame: &mut P, tables: &T, id: u32) -> Word {
     let (Some(server), Some(link)) = (tables.server(id), link::parse(frame)) else {
@@ -88,7 +88,7 @@ fn overhead(server: &Server) -> u32 {
     own.wrapping_add(ip)
 }
 
-/// Puts all headers in place.
+/// Writes all headers in front of the packet.
 #[inline(always)]
 fn outer<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
@@ -98,7 +98,7 @@ fn outer<F: Family, P: Frame, T: Tables>(
 ) -> Option<()> {
     let gue = server.method == method::GUE;
     let v6 = server.flags & server_flag::IPV6 != 0;
-    // The pieces of a frame that stands for many would each need a sum of their own.
+    // Each segment of a GSO frame would need a checksum of its own.
     let summed = server.flags & server_flag::CHECKSUM != 0 && frame.segment() == 0;
     let inner_sum = if summed {
         counted_down::<F, P>(frame, packet)?
@@ -112,8 +112,8 @@ fn outer<F: Family, P: Frame, T: Tables>(
         (false, true) => GRE_BYTES.wrapping_add(GRE_CHECKSUM_BYTES),
         (false, false) => GRE_BYTES,
     };
-    // The verifier goes on once for all lengths; it is told again that they are short ones. By
-    // masks: what it knows of a range is lost on Linux 6.12 when the number is compared.
+    // The verifier forgets the length, so that it checks the rest once for all lengths. A mask
+    // bounds the length again: on Linux 6.12 a comparison loses the range.
     let bytes = tables.blur(ip.wrapping_add(own as usize)) & 0x3f;
     let l3 = packet.l3;
     let over = if gue { Over::Udp } else { Over::Gre };
@@ -222,12 +222,12 @@ fn gre_header<P: Frame>(
     Some(())
 }
 
-/// The sum of a packet as it will be sent, its TTL counted down.
+/// The checksum's sum over a packet whose TTL or hop limit is decremented.
 #[inline(always)]
 fn counted_down<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u32> {
     let sum = sum_of::<F, P>(frame, packet)?;
     if !F::V6 {
-        // The header's own checksum makes it nothing, before and after.
+        // An IPv4 header with its checksum sums to nothing, before and after.
         return Some(sum);
     }
     let before = frame.view::<8>(packet.l3)?.u16::<6>();
@@ -236,10 +236,11 @@ fn counted_down<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u3
     Some(checksum::add(sum, counted))
 }
 
-/// The sum of a packet.
+/// The checksum's sum over a packet.
 ///
-/// A right transport checksum makes header and payload sum to the complement of the pseudo-header
-/// (the kernel's `lco_csum`), and one that is left to a device will.
+/// With a right transport checksum, the transport header and payload sum to the complement of the
+/// pseudo-header's sum (the kernel's `lco_csum`). A checksum that is left to a device will be
+/// right.
 #[inline(always)]
 pub fn sum_of<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u32> {
     let header = packet.l4.wrapping_sub(packet.l3);
@@ -257,7 +258,7 @@ pub fn sum_of<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u32>
     Some(checksum::add(head, transport))
 }
 
-/// What the transport header and its payload sum to, if their checksum says so.
+/// The sum over the transport header and payload, if it follows from their checksum.
 #[inline(always)]
 fn known_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u32> {
     let header = packet.l4.wrapping_sub(packet.l3);
@@ -282,7 +283,7 @@ fn known_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<u32> 
 /// The UDP source port of a packet's tunnel.
 #[inline(always)]
 fn source_port<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, packet: &Packet<F>) -> u16 {
-    // All pieces of a datagram take the same way, and later ones have no ports.
+    // All fragments of a datagram take the same path, and later ones have no ports.
     let has_ports = packet.part == Part::Whole
         && (packet.protocol == TCP || packet.protocol == UDP || packet.is_sctp());
     let ports = match frame.view::<4>(packet.l4) {
@@ -293,8 +294,8 @@ fn source_port<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, packet: &P
     port(tables.shape().seed, ends, packet.protocol, ports).to_be()
 }
 
-/// A UDP source port that stays with the flow, so that devices and routers spread flows
-/// (`udp_flow_src_port`). The range is the kernel's own for ports that nobody asks for. `ports` are
+/// A UDP source port, in host order, that stays with the flow, so that devices and routers spread
+/// flows (`udp_flow_src_port`). The range is the kernel's default for ephemeral ports. `ports` are
 /// the flow's own, as they lie in its header.
 #[inline(always)]
 #[must_use]

@@ -1,4 +1,4 @@
-//! What becomes of a packet. Each outcome has a counter, and each counter a name.
+//! The outcome of a packet. Each outcome has a counter, and each counter a name.
 
 mod names;
 mod numbers;
@@ -7,47 +7,52 @@ use crate::packet::Ports;
 
 pub use names::{Class, NAMES};
 
-/// The outcome of the walk; the shell turns it into the hook's own action.
+/// The outcome of the walk, or the step that is due. The shell turns an outcome into the hook's own
+/// action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The kernel's business, untouched.
+    /// The kernel gets the packet, unchanged.
     Pass(Pass),
-    /// Out of this interface, as it is in the frame.
+    /// The frame leaves by the interface with this index.
     Send(u32),
-    /// An answer made here, back out of the interface the frame came by.
+    /// The frame holds an answer of the director, and leaves by the interface that it came by.
     Bounce(Bounce),
-    /// An answer is due and not yet made: [`crate::reply::answer`] makes it. The number is the
-    /// MTU to tell, or 0.
+    /// An answer is due: [`crate::reply::answer`] makes it. The number is the MTU to tell in bytes,
+    /// or 0.
     Answer(Bounce, u32),
-    /// An ICMP message: [`crate::icmp::follow`] says what becomes of it.
+    /// An ICMP message is due at [`crate::icmp::follow`].
     Related,
-    /// No plain frame of TCP or UDP: [`crate::walk::rest`] says what becomes of it.
+    /// The frame is no plain one of TCP or UDP: [`crate::walk::rest`] decides.
     Rest,
-    /// A tunnel with a header of its own leads to this server: [`crate::tunnel::wrap`] makes it.
+    /// GUE or GRE leads to this server: [`crate::tunnel::wrap`] writes the headers.
     Tunnel(u32),
-    /// A translated flow: [`crate::translate::carry`] takes the packet on to this server, or to a
-    /// client ([`crate::entry::NONE`]).
+    /// A packet of a translated flow: [`crate::translate::carry`] forwards it to this server or,
+    /// with [`crate::entry::NONE`], to a client.
     Translate(u32),
-    /// A packet that opens something with a service that has calls, by its endpoint, or that a
-    /// masqueraded server of one may begin a call with: [`crate::call::carry`] takes it on.
+    /// A packet that may open a connection of a service with calls, by the service's endpoint, or
+    /// with which a masqueraded server may begin a call: [`crate::call::carry`] forwards it.
     Call(u32),
-    /// An error about no known connection of an endpoint, for [`crate::quoted::schedule`].
+    /// An ICMP error about an unknown connection of this endpoint, for [`crate::quoted::schedule`].
     Quoted(u32),
-    /// The first packet of a translated flow, of these ports: [`crate::translate::enter::enter`]
-    /// gives it its translation, and [`Verdict::Translate`] comes again.
+    /// The first packet of a translated flow with these ports: [`crate::translate::enter::enter`]
+    /// enters its translation, and [`Verdict::Translate`] follows.
     Enter(u32),
-    /// Its SYN is to tell who the client is ([`crate::translate::announce`]); then likewise.
+    /// A SYN of a translated flow shall name the client ([`crate::translate::announce`]);
+    /// [`Verdict::Translate`] follows.
     Announce,
-    /// A header introduces its client ([`crate::translate::proxy`]); then likewise.
+    /// A PROXY header shall name the client ([`crate::translate::proxy`]); [`Verdict::Translate`]
+    /// follows.
     Introduce,
-    /// The header of such a client is due, before the payload (1) or in place of it (0):
+    /// A PROXY header is due before the payload (1) or in place of it (0):
     /// [`crate::translate::proxy::put`] writes it.
     Put(u32),
     /// A packet of a translated flow, or an ICMP error about it, whose other end is of the other
-    /// family than it is (1 for IPv6): [`crate::translate::cross`] takes it there.
+    /// family: [`crate::translate::cross`] translates it. 1 for a packet of IPv6.
     Cross(u32),
-    /// A later fragment that came before its first: set aside for the daemon to bring again.
+    /// A later fragment that came before its first one: it is set aside for the daemon to send
+    /// again.
     Hold,
+    /// The packet is dropped.
     Drop(Drop),
 }
 
@@ -57,42 +62,41 @@ pub enum Verdict {
 pub enum Pass {
     /// Neither IPv4 nor IPv6.
     NotIp = 0,
-    /// To no service of ours, and from no server behind NAT.
+    /// Neither to a service nor from a masqueraded server.
     NotOurs = 1,
-    /// Headers that contradict themselves, or end too early, or go on beyond our bound.
+    /// The headers contradict themselves, end too early, or go on beyond a limit.
     NotUnderstood = 2,
     /// A segment or chunk that opens nothing, of a connection that is not known.
     NotOpening = 3,
-    /// For a server on the director itself.
+    /// The server is the director itself.
     Local = 4,
     /// An ICMP message that is no error about a flow of ours.
     Icmp = 5,
-    /// [`Verdict::Rest`], and the program that goes on with such frames was not there: our own
-    /// fault.
+    /// The program for [`Verdict::Rest`] was missing: an internal error.
     NoRest = 6,
-    /// To a mark's service that no server can take, and which the kernel's routes shall have then
-    /// (`cache_bypass`).
+    /// No server of a firewall mark's service can take the packet, so it goes by the kernel's
+    /// routes (`cache_bypass`).
     Bypassed = 7,
-    /// A later fragment whose first one has not come, and that could not be set aside or has been
-    /// for long enough.
+    /// A later fragment whose first one has not come. It could not be set aside, or its time is up.
     LostFragment = 8,
-    /// To another machine's MAC address, or to those of many.
+    /// The destination MAC address is another machine's, a multicast or the broadcast one.
     OtherHost = 9,
-    /// Of a VLAN: the VLAN's device sees it without the tag, if there is one.
+    /// The frame has the tag of a VLAN. The VLAN's device, if there is one, gets it without the
+    /// tag.
     Tagged = 10,
 }
 
-/// What kind of answer is sent.
+/// The kind of answer that the director sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Bounce {
     /// No server can take the connection: port unreachable, as IPVS answers.
     Unreachable = 0,
-    /// The packet does not fit the way to the server.
+    /// The packet exceeds the MTU of its way.
     TooBig = 1,
-    /// The packet has been under way for too long.
+    /// The TTL or hop limit is used up.
     TimeExceeded = 2,
-    /// The connection is no more: a TCP reset.
+    /// The connection has ended: a TCP reset.
     Reset = 3,
 }
 
@@ -100,9 +104,9 @@ pub enum Bounce {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Drop {
-    /// The flow's server is no longer in the pool.
+    /// The flow's server is not in its pool.
     ServerGone = 0,
-    /// No way to the server is known: no route, no neighbour, no interface.
+    /// No way to the server is known: no route, no neighbour or no interface.
     NoNextHop = 1,
     /// The connection table has no room and the method needs an entry.
     TableFull = 2,
@@ -116,35 +120,36 @@ pub enum Drop {
     BadChecksum = 6,
     /// The source cannot be a client's: unspecified, loopback, multicast, or the service itself.
     BadSource = 7,
-    /// No room in front of or behind the frame.
+    /// There is no room in front of or behind the frame.
     NoRoom = 8,
-    /// A fragment of a datagram that gets no entry, whose first one found no server.
+    /// A later fragment of a datagram that gets no entry, and whose first fragment found no server.
     LostFragment = 9,
     /// A fragment of a flow of ours that overlaps the transport header.
     BadFragment = 10,
-    /// A table that must be there is not: our own fault.
+    /// A table that must exist is missing: an internal error.
     Internal = 11,
     /// No way back to the client is known.
     NoWayBack = 12,
-    /// A new connection, one of so many that are dropped against a flood (`drop_packet`).
+    /// A new connection, one of those that are dropped against a flood (`drop_packet`).
     Defence = 13,
     /// No local address and port is free for a translated flow.
     NoLocalPort = 14,
     /// The table of translations has no room.
     NoTranslation = 15,
-    /// A fragment of an SCTP packet whose port must be rewritten: its checksum covers the whole.
+    /// A fragment of an SCTP packet whose port must be rewritten: the checksum covers the whole
+    /// packet.
     CutChecksum = 16,
-    /// On its way to the other family, and nothing there says the same: an ICMP error without a
-    /// counterpart, the first fragment of a datagram that has no checksum.
+    /// The other family has no counterpart: an ICMP error without one, or the first fragment of a
+    /// datagram without a checksum.
     Untranslatable = 17,
-    /// A packet for a service with calls that has no Call-ID.
+    /// A packet for a service with calls has no Call-ID.
     NoCallId = 18,
-    /// XDP cannot send by that device, and the driver of the one that it came by does not let a
-    /// frame be handed on to tc. The shell's own: the walk never says it.
+    /// XDP cannot send by that device, and the driver of the input device cannot hand a frame on to
+    /// tc. Only the shell returns this.
     NotCarried = 19,
 }
 
-/// Things worth a number that are no verdict.
+/// Counted events that are no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Note {
@@ -156,13 +161,13 @@ pub enum Note {
     Displaced = 2,
     /// A SYN found a closing entry and was scheduled anew.
     Reused = 3,
-    /// An ICMP error about a flow was brought to the right side.
+    /// An ICMP error about a flow was forwarded to the packet's sender.
     IcmpRelated = 4,
     /// A fragment followed its first one.
     FragmentFollowed = 5,
-    /// The way to a client was not prepared, so the kernel's routes were asked.
+    /// The way to a client was not prepared, so the kernel's routes were looked up.
     RouteAsked = 6,
-    /// A process of the director itself was given a server.
+    /// A process on the director itself was given a server.
     CallerServed = 7,
 }
 
@@ -176,12 +181,12 @@ const BOUNCE_BASE: u32 = HELD.saturating_add(1);
 const DROP_BASE: u32 = BOUNCE_BASE.saturating_add(BOUNCES);
 const NOTE_BASE: u32 = DROP_BASE.saturating_add(DROPS);
 
-/// How many counters there are.
+/// The number of counters.
 pub const COUNTERS: u32 = NOTE_BASE.saturating_add(NOTES);
 
-/// A verdict, or a server's id, in one word: what a function of its own in the kernel can return.
-/// The walk speaks in words throughout, since the compiler may leave the unused part of an enum
-/// without a value, which the kernel's verifier does not let pass.
+/// A verdict, or a server's id, in one word, since a separate function of the kernel can return a
+/// word. The walk uses words throughout: the compiler may leave the unused part of an enum
+/// unwritten, which the kernel's verifier refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word(pub u64);
 
@@ -194,7 +199,7 @@ impl Word {
     pub const INTRODUCE: Word = Word::new(13, 0);
     /// [`Verdict::Announce`].
     pub const ANNOUNCE: Word = Word::new(12, 0);
-    /// IPsec's, which goes by a program of its own: [`crate::secured`].
+    /// An IPsec packet, for a separate program: [`crate::secured`].
     pub const SECURED: Word = Word::new(16, 0);
     /// [`Verdict::Rest`].
     pub const REST: Word = Word::new(9, 0);
@@ -211,56 +216,63 @@ impl Word {
         Self::new(0, id)
     }
 
+    /// [`Verdict::Pass`].
     #[inline(always)]
     #[must_use]
     pub const fn pass(why: Pass) -> Self {
         Self::new(1, why as u32)
     }
 
+    /// [`Verdict::Send`].
     #[inline(always)]
     #[must_use]
     pub const fn send(interface: u32) -> Self {
         Self::new(2, interface)
     }
 
+    /// [`Verdict::Bounce`].
     #[inline(always)]
     #[must_use]
     pub const fn bounce(what: Bounce) -> Self {
         Self::new(3, what as u32)
     }
 
+    /// [`Verdict::Answer`]; `mtu` in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn answer(what: Bounce, mtu: u32) -> Self {
         Self::new(4, what as u32 | mtu << 8)
     }
 
+    /// [`Verdict::Tunnel`].
     #[inline(always)]
     #[must_use]
     pub const fn tunnel(server: u32) -> Self {
         Self::new(8, server)
     }
 
+    /// [`Verdict::Translate`].
     #[inline(always)]
     #[must_use]
     pub const fn translate(server: u32) -> Self {
         Self::new(10, server)
     }
 
-    /// Its tag ends as that of a translated flow does: see [`Word::onward`].
+    /// [`Verdict::Call`]. Its tag ends as that of a translated flow does: see [`Word::onward`].
     #[inline(always)]
     #[must_use]
     pub const fn call(endpoint: u32) -> Self {
         Self::new(26, endpoint)
     }
 
-    /// Likewise.
+    /// [`Verdict::Quoted`]. Its tag ends as that of a translated flow does: see [`Word::onward`].
     #[inline(always)]
     #[must_use]
     pub const fn quoted(endpoint: u32) -> Self {
         Self::new(42, endpoint)
     }
 
+    /// [`Verdict::Drop`].
     #[inline(always)]
     #[must_use]
     pub const fn drop(why: Drop) -> Self {
@@ -277,7 +289,7 @@ impl Word {
         }
     }
 
-    /// The server to which a tunnel is due.
+    /// The server of a [`Verdict::Tunnel`].
     #[inline(always)]
     #[must_use]
     pub fn tunnelled(self) -> Option<u32> {
@@ -287,7 +299,7 @@ impl Word {
         Some(self.0 as u32)
     }
 
-    /// The server to which a packet of a translated flow goes; [`crate::entry::NONE`] is a client.
+    /// The server of a [`Verdict::Translate`]; [`crate::entry::NONE`] is a client.
     #[inline(always)]
     #[must_use]
     pub fn translated(self) -> Option<u32> {
@@ -297,7 +309,7 @@ impl Word {
         Some(self.0 as u32)
     }
 
-    /// The endpoint with which something is opened that may be a call.
+    /// The endpoint of a [`Verdict::Call`].
     #[inline(always)]
     #[must_use]
     pub fn calling(self) -> Option<u32> {
@@ -307,7 +319,7 @@ impl Word {
         Some(self.0 as u32)
     }
 
-    /// The endpoint of the service that an ICMP error may open something with.
+    /// The endpoint of a [`Verdict::Quoted`].
     #[inline(always)]
     #[must_use]
     pub fn quoting(self) -> Option<u32> {
@@ -317,7 +329,7 @@ impl Word {
         Some(self.0 as u32)
     }
 
-    /// Whether it goes on with a program of its own, to which the detail is handed.
+    /// The detail that the next program gets, if a separate program goes on with the packet.
     #[inline(always)]
     #[must_use]
     pub fn onward(self) -> Option<u32> {
@@ -327,13 +339,14 @@ impl Word {
         Some(self.0 as u32)
     }
 
+    /// [`Verdict::Put`].
     #[inline(always)]
     #[must_use]
     pub const fn put(keeps: bool) -> Self {
         Self::new(14, keeps as u32)
     }
 
-    /// Whether the payload stays behind a header that is due: 1 or 0.
+    /// The detail of a [`Verdict::Put`]: 1 if the payload stays behind the header, else 0.
     #[inline(always)]
     #[must_use]
     pub fn putting(self) -> Option<u32> {
@@ -343,13 +356,14 @@ impl Word {
         Some(self.0 as u32 & 1)
     }
 
+    /// [`Verdict::Cross`].
     #[inline(always)]
     #[must_use]
     pub const fn cross(from_v6: bool) -> Self {
         Self::new(15, from_v6 as u32)
     }
 
-    /// Whether a packet that is to be taken to the other family is of IPv6.
+    /// For a [`Verdict::Cross`]: whether the packet is of IPv6.
     #[inline(always)]
     #[must_use]
     pub fn crossing(self) -> Option<bool> {
@@ -359,13 +373,14 @@ impl Word {
         Some(self.0 as u32 != 0)
     }
 
+    /// [`Verdict::Enter`].
     #[inline(always)]
     #[must_use]
     pub const fn enter(ports: Ports) -> Self {
         Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
     }
 
-    /// The ports of a translated flow that is to be entered.
+    /// The ports of a [`Verdict::Enter`].
     #[inline(always)]
     #[must_use]
     pub fn entering(self) -> Option<Ports> {
@@ -379,7 +394,7 @@ impl Word {
         })
     }
 
-    /// The answer that is due, with the MTU to tell.
+    /// The number of the [`Bounce`] of a [`Verdict::Answer`], and the MTU to tell in bytes.
     #[inline(always)]
     #[must_use]
     pub fn due(self) -> Option<(u32, u32)> {
@@ -389,7 +404,7 @@ impl Word {
         Some((self.0 as u32 & 0xff, self.0 as u32 >> 8))
     }
 
-    /// What the word says.
+    /// The verdict that the word stands for.
     #[inline(always)]
     #[must_use]
     pub fn verdict(self) -> Verdict {
@@ -427,7 +442,7 @@ impl Word {
             3 => BOUNCE_BASE.wrapping_add(detail),
             6 => HELD,
             7 => DROP_BASE.wrapping_add(detail),
-            // Steps on the way to an outcome; whoever counts one forgot to take it.
+            // Steps have no counter: counting one is an internal error.
             _ => DROP_BASE.wrapping_add(Drop::Internal as u32),
         }
     }

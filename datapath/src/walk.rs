@@ -1,7 +1,7 @@
 //! The walk of a packet: frame, flow, connection or schedule, method, verdict.
 //!
-//! Read this file to know what becomes of a packet; the others say how. IPv4 and IPv6 are one
-//! walk with a type parameter.
+//! This file decides what becomes of a packet; the other files do it. IPv4 and IPv6 share one walk
+//! with a type parameter.
 
 use crate::addressed;
 use crate::call;
@@ -31,8 +31,8 @@ use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
 pub use crate::way::{known_way, way_back};
 
-/// What becomes of this frame, to the end. In the kernel the steps behind [`walk`] are
-/// functions of their own, so that the verifier sees each alone.
+/// Walks a frame to its final verdict. In the kernel the steps behind [`walk`] are separate
+/// functions or programs, which the verifier checks one by one.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let mut verdict = walk(frame, tables);
     if verdict == Word::REST {
@@ -68,7 +68,7 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     verdict
 }
 
-/// The steps of a translated flow's packet: [`translate`].
+/// The steps for a packet of a translated flow: [`translate`].
 fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
     let mut verdict = translate::carry(frame, tables, server);
     if let Some(ports) = verdict.entering() {
@@ -113,11 +113,11 @@ fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Wo
     verdict
 }
 
-/// What becomes of this frame, up to a step that is due.
+/// Walks a frame to a verdict, or to a step that is due.
 ///
-/// Most frames have no tag, no option, are no fragment and carry TCP or UDP: then every header is
-/// at a place that the compiler knows, which halves the cost of looking at them. All others that
-/// may be ours are left to [`rest`], which in the kernel is a program of its own.
+/// Most frames have no tag and no option, are no fragment and carry TCP or UDP. In these every
+/// header is at an offset that the compiler knows, which halves the cost of reading them. All other
+/// frames that may match are left to [`rest`], which in the kernel is a separate program.
 #[inline(always)]
 pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     if frame.beside() != 0 {
@@ -136,7 +136,7 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
 }
 
-/// The same for any frame that may be one of ours.
+/// Walks any frame that may match, as [`walk`] does plain ones.
 #[inline(always)]
 pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     if !device::is_ours(frame, tables) {
@@ -159,7 +159,7 @@ pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
         },
         _ => Word::pass(Pass::NotIp),
     };
-    // Where the first fragment is the kernel's, so are those that follow it. Asked here, where
+    // If the kernel gets the first fragment, it gets the later ones too. This is noted here, where
     // nothing else is on the stack: Linux 6.1 has no more of it.
     if verdict == Word::pass(Pass::NotOurs) || verdict == Word::pass(Pass::NotUnderstood) {
         frame.first(tables);
@@ -167,7 +167,7 @@ pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     verdict
 }
 
-/// What could not be read is the kernel's: it drops and counts it, or knows better.
+/// A packet that cannot be parsed goes to the kernel, except one with a wrong checksum.
 #[inline(always)]
 fn unread(why: Unread) -> Word {
     match why {
@@ -233,7 +233,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
     Word::pass(Pass::NotOurs)
 }
 
-/// The ports of a packet, by its own header or by its first fragment's.
+/// The ports of a packet, from its own header or from its first fragment.
 #[inline(always)]
 pub fn ports<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -251,7 +251,7 @@ pub fn ports<F: Family, P: Frame, T: Tables>(
     packet::ports(frame, packet).ok_or(Word::pass(Pass::NotUnderstood))
 }
 
-/// A packet from a client to a service.
+/// Handles a packet from a client to a service.
 #[inline(always)]
 fn to_service<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
@@ -281,8 +281,8 @@ fn to_service<F: Family, P: Frame, T: Tables>(
             if (ports.flags & flag::SYN) as u32 | track::turns(before, entry.meta()) != 0
                 || may_have_settled(packet, before, now)
             {
-                // The client asks again, or its connection gives way no longer, or does now: way
-                // back and template are made sure of, and do as it does.
+                // The SYN was retransmitted, or the entry became (un)evictable: repair its reverse
+                // entry and template.
                 frame.begin(tables, ports, entry.target(), service);
             }
             (entry.target(), server)
@@ -299,13 +299,14 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     methods::forward(frame, packet, server, id)
 }
 
-/// Whether a template may be due that only a server's consent to an association proves, each tick.
+/// Whether an association's template may have to be assured, asked once a tick: only the server
+/// makes an association established.
 #[inline(always)]
 fn may_have_settled<F: Family>(packet: &Packet<F>, before: connection::Meta, now: u32) -> bool {
     packet.is_sctp() && before.has(connection::Meta::CONTROLLED) && before.tick() != now
 }
 
-/// A server that is in its pool.
+/// The server with this id, if it is in its pool; otherwise a verdict.
 #[inline(always)]
 pub fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
     let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
@@ -316,8 +317,8 @@ pub fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
     }
 }
 
-/// A packet that no living entry answers for. The server is chosen here; [`crate::open::begin`]
-/// enters the connection.
+/// Handles a packet without a live entry. The server is chosen here; [`crate::open::begin`] enters
+/// the connection.
 #[inline(always)]
 fn open<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -334,7 +335,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     let mut id = NONE;
     if fates::opens(entry, packet, ports.flags) {
         if packet.part == Part::Later && entry.flags & service_flag::ONE_PACKET != 0 {
-            // It goes where the first one went.
+            // A later fragment goes to the server of the first one.
             return frame.one_packet(tables, NONE).open();
         }
         if entry.switches & service_switch::PEERS != 0
@@ -370,7 +371,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         if id == NONE {
             return Err(fates::unserved(entry));
         }
-        // What ends here opens nothing, unless it is at its server.
+        // A packet whose TTL ends here opens nothing, unless its server is the director itself.
         if ends && !present(tables, id)?.is_director() {
             return Err(Word::answer(Bounce::TimeExceeded, 0));
         }
@@ -385,7 +386,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     claim::begin(frame, tables, packet, ports, id, endpoint)
 }
 
-/// A packet from a masqueraded server, to a client if its flow is known.
+/// Handles a packet from a masqueraded server: an answer to a client if its flow is known.
 #[inline(always)]
 fn from_server<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
@@ -398,7 +399,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let now = tables.now();
     let key = F::key(packet.target, ports.target, endpoint);
     let hash = track::hash::<F, T>(tables, &key);
-    // Not a flow that is masqueraded: a translated one maybe, else the server speaks for itself.
+    // The flow is not masqueraded: it may be a call or translated, else it is the server's own.
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return if settings.masquerades & nat::CALLS != 0 && packet.protocol == UDP {
             Word::call(endpoint)
@@ -421,7 +422,8 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let flow = F::key(packet.target, ports.target, service);
         let heard = Heard::of(packet, ports);
         let Some(told) = tell::<F, T>(tables, settings, &flow, id, heard) else {
-            // Its connection is gone or just being made again: the daemon's scan takes it out.
+            // The connection has ended, or is being replaced: the daemon's sweep removes the
+            // reverse entry.
             return fates::unasked(settings, packet, ports);
         };
         let meta = track::way_back(settings, entry.meta(), told.yields(), now);
@@ -443,8 +445,8 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     methods::back(frame, packet, server, &ways)
 }
 
-/// Tells the connection of an answer, and says what it remembers then; `None` if there is none any
-/// more.
+/// Notes an answer in the entry of its connection, and returns the entry's meta. `None` if the
+/// connection has ended.
 #[inline(always)]
 pub fn tell<F: Family, T: Tables>(
     tables: &T,
@@ -465,6 +467,7 @@ pub fn tell<F: Family, T: Tables>(
     Some(entry.meta())
 }
 
+/// Whether a server is in its pool.
 #[inline(always)]
 pub fn is_present(server: &Server) -> bool {
     server.flags & server_flag::PRESENT != 0

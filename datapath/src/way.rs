@@ -6,9 +6,9 @@ use crate::frame::Frame;
 use crate::tables::Tables;
 use crate::verdict::Note;
 
-/// The way to a client: by its prepared hop, or as the kernel's rules and routes have it for a
-/// packet from the address that the client knows, or where its own packets came from. Where the
-/// kernel refuses there is none.
+/// The way to a client. The prepared hop comes first; then the kernel's rules and routes for a
+/// packet from `from`, the address that the client knows; then the way that the client's own
+/// packets came. `None` if the kernel refuses, or no way is known.
 #[inline(always)]
 pub fn way_back<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -28,7 +28,8 @@ pub fn way_back<F: Family, P: Frame, T: Tables>(
     }
 }
 
-/// The same without asking the kernel's routes: Linux 6.1 leaves the rare parts no stack for it.
+/// [`way_back`] without the kernel's routes: for rare packets Linux 6.1 has no stack left to look
+/// them up.
 #[inline(always)]
 pub fn known_way<F: Family, T: Tables>(tables: &T, hop: u32, client: F::Address) -> Option<Ways> {
     prepared(tables, hop).or_else(|| tables.learned(F::words(client)))

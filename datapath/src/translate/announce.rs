@@ -7,9 +7,9 @@
 //! |  254   |   20   |      port       |         IPv6 address, 16 bytes    |
 //! +--------+--------+--------+--------+--------+--------+--------+--------+
 //! ```
-//! The option that TOA modules of other directors read (kind 254 is RFC 3692's, for experiments).
-//! It comes before all others, so that a client that sends one itself is not believed. A SYN that
-//! has no room for it, or data behind it, is not sent on: its sender tries again without.
+//! The TOA modules of other directors read this option (kind 254 is for experiments, RFC 3692). It
+//! comes before all other options, so that an option which the client sent is not believed. A SYN
+//! with data, or without room for the option, is dropped: its sender retransmits without data.
 
 use crate::checksum;
 use crate::family::Family;
@@ -24,8 +24,8 @@ pub const KIND: u8 = 254;
 /// The longest TCP header (RFC 9293, 3.1).
 const LONGEST: u32 = 60;
 
-/// Puts the option into a client's SYN, which has not been rewritten yet. The frame is read anew:
-/// in the kernel this is a function of its own.
+/// Inserts the option into a client's SYN, which is not rewritten yet. Parses the frame again: in
+/// the kernel this is a separate function.
 #[inline(always)]
 pub fn announce<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let done = reread!(
@@ -63,7 +63,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
     if !frame.extend(end.wrapping_add(bytes)) {
         return None;
     }
-    // The place is said again: the verifier knows nothing of a frame whose length has changed.
+    // The offset is bounded again: the verifier knows nothing of a frame whose length has changed.
     let l3 = packet.l3;
     let l4 = l3.wrapping_add(tables.blur(network as usize) & 0x1ff);
     move_options::<P>(frame, l4, header, bytes)?;
@@ -72,7 +72,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
     frame.edit::<20>(l4)?.set_u16::<12>(longer);
     let before = packet.length;
     let after = before.wrapping_add(bytes as u32);
-    // The pseudo-header has the length of TCP's part, which grows as that of the packet.
+    // The pseudo-header has the length of the TCP segment, which grows as the packet does.
     let grown = checksum::change_u16((before as u16).to_be(), (after as u16).to_be());
     let placed = Packet { l3, l4, ..*packet };
     frame.carry(
@@ -83,7 +83,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
     length::<F, P>(frame, l3, after, grown)
 }
 
-/// Moves the options that are there behind the new one's place: word by word from the last, since
+/// Moves the present options behind the place of the new one: word by word from the last, since
 /// both places overlap.
 #[inline(always)]
 fn move_options<P: Frame>(frame: &mut P, l4: usize, header: u32, bytes: usize) -> Option<()> {
@@ -112,7 +112,7 @@ fn move_options<P: Frame>(frame: &mut P, l4: usize, header: u32, bytes: usize) -
     Some(())
 }
 
-/// Writes the option; says what it sums to.
+/// Writes the option; returns its sum for the checksum.
 #[inline(always)]
 fn write<F: Family, P: Frame>(
     frame: &mut P,
@@ -136,7 +136,7 @@ fn write<F: Family, P: Frame>(
     Some(checksum::add(head, F::sum(client)))
 }
 
-/// Says the packet's length in its network header.
+/// Writes the packet's length into its network header. `grown` is what it adds to the checksum.
 #[inline(always)]
 pub fn length<F: Family, P: Frame>(
     frame: &mut P,

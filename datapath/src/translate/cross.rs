@@ -1,9 +1,9 @@
-//! Translated flows whose client is of one family and whose server is of the other: each packet
-//! gets a network header of the other family in place of its own (RFC 7915).
+//! Translated flows between a client of one family and a server of the other: each packet gets a
+//! network header of the other family in place of its own (RFC 7915).
 //!
-//! An IPv6 header is 20 bytes longer, so what fits one side does not fit the other: who sends too
-//! much is told what is left, and the segment size that a SYN announces is lowered to it. Options
-//! and extension headers are left behind. What is no fragment does not become one.
+//! An IPv6 header is 20 bytes longer, so a packet that fits one side may not fit the other. Its
+//! sender gets the MTU that is left, and the MSS of a SYN is lowered to it. Options and extension
+//! headers are removed. A whole packet never becomes a fragment.
 
 pub mod error;
 pub mod header;
@@ -28,18 +28,18 @@ use crate::walk;
 
 use header::{BYTES4, BYTES6, FRAGMENT6, Header, WHOLE};
 
-/// RFC 7915, 5.1: an IPv4 packet up to this length may be cut on its way, since a sender of IPv6
-/// need not take note of less than 1280.
+/// RFC 7915, 5.1: an IPv4 packet up to this length may be fragmented on its way, since an IPv6
+/// sender need not accept an MTU below 1280.
 const MAY_BE_CUT: u32 = 1260;
 
-/// The longest packet like this one that fits a way of the other family.
+/// The longest packet with this packet's headers, in bytes, that fits a way of the other family.
 #[inline(always)]
 pub fn limit<F: Family>(packet: &Packet<F>, mtu: u32) -> u32 {
     let now = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
     mtu.wrapping_add(now).saturating_sub(needed(packet))
 }
 
-/// Bytes of the header that a packet needs in the other family.
+/// Bytes of the network header that a packet needs in the other family.
 #[inline(always)]
 fn needed<F: Family>(packet: &Packet<F>) -> u32 {
     if F::V6 {
@@ -51,8 +51,8 @@ fn needed<F: Family>(packet: &Packet<F>) -> u32 {
     }
 }
 
-/// Takes an IPv4 packet that [`super::carry`] has left to the other family. The frame is read anew:
-/// in the kernel this is a function of its own, as is that for IPv6.
+/// Forwards an IPv4 packet that [`super::carry`] has left to the other family. Parses the frame
+/// again: in the kernel this is a separate function, as [`carry6`] is.
 #[inline(always)]
 pub fn carry4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     match link::parse(frame).map(|link| packet::parse4(frame, link.l3)) {
@@ -61,7 +61,7 @@ pub fn carry4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
 }
 
-/// The same for IPv6.
+/// Forwards an IPv6 packet that [`super::carry`] has left to the other family.
 #[inline(always)]
 pub fn carry6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     match link::parse(frame).map(|link| packet::parse6(frame, tables, link.l3)) {
@@ -94,7 +94,7 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     if has_no_sum::<F, P>(frame, packet) {
         return Word::drop(Drop::Untranslatable);
     }
-    // What the server's way carries is what the server may send and what it can be sent.
+    // The MTU of the server's way limits the segments of the server and those sent to it.
     let header = if F::V6 != (words.load(word::TIME) & flag::FORWARD != 0) {
         BYTES6
     } else {
@@ -106,8 +106,8 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     methods::finish(frame, done, &ways)
 }
 
-/// What [`super::carry`] asks of an answer, whose flow is of the client's family; says the way to
-/// the client.
+/// Does for an answer what [`super::carry`] does within a family: its flow is of the client's
+/// family. Returns the way to the client.
 #[inline(always)]
 fn answer<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -154,8 +154,8 @@ fn answer<F: Family, P: Frame, T: Tables>(
     Ok(ways)
 }
 
-/// Whether a datagram has no checksum and is not whole: IPv6 asks for one, and nobody here has all
-/// that it would be made of (RFC 7915, 4.5).
+/// Whether a datagram has no checksum and is a fragment. IPv6 asks for a checksum, and a fragment
+/// is too little to compute it from (RFC 7915, 4.5).
 #[inline(always)]
 fn has_no_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> bool {
     if F::V6 || packet.protocol != UDP || packet.part == Part::Later {
@@ -168,8 +168,7 @@ fn has_no_sum<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> bool {
     }
 }
 
-/// Puts both ports in place, carries them and the addresses into the checksum, and lowers the
-/// segment size of a SYN.
+/// Writes both ports, updates the checksum for ports and addresses, and lowers the MSS of a SYN.
 #[inline(always)]
 fn transport<F: Family, P: Frame, W: Words>(
     frame: &mut P,
@@ -180,7 +179,7 @@ fn transport<F: Family, P: Frame, W: Words>(
 ) -> Option<()> {
     let asked = words.load(word::ENDS) as u32;
     if packet.is_sctp() {
-        // Its checksum has no addresses in it (RFC 9260, 6.8).
+        // SCTP's checksum does not cover the addresses (RFC 9260, 6.8).
         return if packet.part == Part::Whole {
             methods::associate::<F, P>(frame, packet, asked)
         } else {
@@ -211,7 +210,7 @@ fn transport<F: Family, P: Frame, W: Words>(
     Some(())
 }
 
-/// Gives a whole datagram the checksum that IPv4 lets it go without (RFC 7915, 4.5).
+/// Computes the checksum of a whole datagram, which IPv4 lets it go without (RFC 7915, 4.5).
 #[inline(always)]
 fn sum<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, addresses: u32) -> Option<()> {
     let header = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
@@ -227,7 +226,7 @@ fn sum<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, addresses: u32) -
     Some(())
 }
 
-/// Puts the header of the other family in place.
+/// Replaces the network header by one of the other family.
 #[inline(always)]
 fn network<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
@@ -263,7 +262,7 @@ fn network<F: Family, P: Frame, T: Tables>(
     }
 }
 
-/// What an IPv4 header says.
+/// The fields of an IPv4 header, for one of IPv6.
 #[inline(always)]
 fn said4<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, length: u32) -> Option<Header> {
     let ip = frame.view::<20>(packet.l3)?;
@@ -277,7 +276,7 @@ fn said4<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, length: u32) -> Opt
     })
 }
 
-/// What an IPv6 header says.
+/// The fields of an IPv6 header, for one of IPv4.
 #[inline(always)]
 fn said6<F: Family, P: Frame, T: Tables>(
     frame: &P,
@@ -287,7 +286,7 @@ fn said6<F: Family, P: Frame, T: Tables>(
 ) -> Option<Header> {
     let first = u16::from_be(frame.view::<40>(packet.l3)?.u16::<0>());
     let (identification, cut) = if packet.part != Part::Whole {
-        // The fragment's header is the last one.
+        // The fragment header is the last extension header.
         let fragment = frame.view::<8>(packet.l4.wrapping_sub(8))?;
         (fragment.u32::<4>(), header::cut4(fragment.u16::<2>()))
     } else {
@@ -313,8 +312,8 @@ fn said6<F: Family, P: Frame, T: Tables>(
     })
 }
 
-/// An identification that follows from what the packet carries: two that have the same one are
-/// nearly always the same.
+/// An identification hashed from the packet's content: two packets with the same one are nearly
+/// always copies.
 #[inline(always)]
 fn named<P: Frame, T: Tables>(frame: &P, tables: &T, l4: usize) -> Option<u32> {
     let a = frame.view::<8>(l4)?.u64::<0>();

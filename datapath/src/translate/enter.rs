@@ -1,7 +1,7 @@
-//! The first packet of a translated flow: which local address and port it gets.
+//! The first packet of a translated flow: chooses its local address and port.
 //!
-//! The answer's key is entered where nobody has it, which no other packet can do at the same time.
-//! So the full tuple is what is unique, and the same local port serves one flow at each server.
+//! The key of the answers is entered only if it is free, which only one packet can do. So whole
+//! tuples are unique, and one local port serves one flow at each server.
 
 use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
@@ -16,11 +16,12 @@ use crate::tables::{Tables, entered};
 use crate::translation::{Translation, Tuple, ends, flag, word};
 use crate::verdict::{Drop, Word};
 
-/// Local ports that are tried for a flow. With four of five in use, one flow in 1,200 finds none.
+/// Local ports that are tried for a flow. With four of five in use, one flow in 1,200 finds none
+/// free.
 pub const TRIES: u32 = 32;
 
-/// The id that the key of a packet's flow has, [`NONE`] without a service. In the kernel this is a
-/// function of its own beside [`enter`]: together they take more of the stack than there is.
+/// The endpoint in the key of a packet's flow; [`NONE`] without a service. In the kernel this is a
+/// separate function beside [`enter`], since together they exceed the stack.
 #[inline(always)]
 pub fn asked<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports) -> u32 {
     let Some(settings) = tables.settings() else {
@@ -37,8 +38,8 @@ pub fn asked<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports) -> u32 {
     )
 }
 
-/// Enters both translations of a flow to this server, or says why not. `service` is what [`asked`]
-/// said. The frame is read anew: in the kernel this is a function of its own.
+/// Enters both translations of a flow to this server, or returns a verdict. `service` is what
+/// [`asked`] returned. Parses the frame again: in the kernel this is a separate function.
 #[inline(always)]
 pub fn enter<P: Frame, T: Tables>(
     frame: &P,
@@ -50,7 +51,7 @@ pub fn enter<P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    // One flow for both families from here on: each would have its own place on the stack.
+    // Both families share one tuple from here on, since each would take stack of its own.
     let given = reread!(
         frame,
         tables,
@@ -64,7 +65,7 @@ pub fn enter<P: Frame, T: Tables>(
     }
 }
 
-/// A flow that is to be entered: the tuple of its packets, and the id that its key has.
+/// A flow to be entered: the tuple of its packets, and the endpoint in its key.
 struct Flow {
     given: Tuple,
     service: u64,
@@ -99,9 +100,10 @@ fn both<T: Tables>(tables: &T, flow: &Flow, server: &Server, id: u32) -> Word {
     } else {
         server.port
     };
-    // A server of the other family answers in its own.
+    // The server answers in its own family.
     let v6 = server.flags & server_flag::IPV6 != 0;
-    // The key of the answers, of which the client's own address and port are the first choice.
+    // The key of the answers. It has the client's own address and port unless full NAT draws
+    // others.
     let mut answer = Tuple {
         source: server.address,
         target: given.source,
@@ -140,7 +142,8 @@ fn flags<T: Tables>(tables: &T, service: u32, server: &Server) -> u64 {
     flags
 }
 
-/// Enters the translation of answers, unless another flow has this key.
+/// Enters the translation of answers, unless another flow has this key. Returns a code of
+/// [`entered`].
 #[inline(always)]
 fn claim<T: Tables>(tables: &T, answer: &Tuple, translation: &Translation) -> u32 {
     let done = tables.translate(answer, translation, true);
@@ -150,7 +153,7 @@ fn claim<T: Tables>(tables: &T, answer: &Tuple, translation: &Translation) -> u3
     let Some(words) = tables.translation(answer) else {
         return entered::THERE;
     };
-    // Its own, of a connection before, or by another CPU.
+    // The key belongs to this flow: an earlier connection or another CPU entered it.
     if same(words, &translation.to) {
         words.store(word::NAMES, translation.names);
         words.store(word::TIME, translation.time);
@@ -168,7 +171,7 @@ fn same<W: Words>(words: W, to: &Tuple) -> bool {
         && words.load(word::ENDS) == to.ends
 }
 
-/// Draws local addresses and ports until one is free at this server. `answer` then has it.
+/// Draws local addresses and ports until one is free at this server, and writes it into `answer`.
 #[inline(always)]
 fn draw<T: Tables>(tables: &T, answer: &mut Tuple, translation: &Translation) -> u32 {
     let v6 = answer.is_v6();
@@ -195,8 +198,8 @@ fn draw<T: Tables>(tables: &T, answer: &mut Tuple, translation: &Translation) ->
     found
 }
 
-/// Enters the translation of the client's packets. Another CPU may have been faster with the same
-/// flow: then its choice stands.
+/// Enters the translation of the client's packets. If another CPU entered the same flow first, its
+/// choice stands.
 #[inline(always)]
 fn settle<T: Tables>(
     tables: &T,
@@ -217,7 +220,8 @@ fn settle<T: Tables>(
             }
             return Word::server(id);
         }
-        // That of a connection before, to another server. Its answers are the scan's to take out.
+        // This translation belongs to an earlier connection to another server. The sweep removes
+        // the entry of its answers.
         done = tables.translate(given, translation, false);
     }
     if done != entered::DONE {

@@ -1,7 +1,9 @@
-//! ICMP errors about a translated flow: about what we sent on, from either side, to the other.
+//! ICMP errors about a translated flow: an error about a packet that the director forwarded goes to
+//! that packet's sender.
 //!
-//! The quoted packet turned round is what its receiver would have answered, so its translation is
-//! that of the answer: it says who sent the quoted packet, and what it was before.
+//! The quoted packet with source and target swapped is a tuple of the opposite direction. The
+//! translation of that tuple gives the sender of the quoted packet, and the addresses and ports
+//! that the sender used.
 
 use crate::checksum;
 use crate::family::Family;
@@ -15,7 +17,7 @@ use crate::translation::{Tuple, ends, flag, turned, word};
 use crate::verdict::{Drop, Note, Pass, Word};
 use crate::walk;
 
-/// Says what becomes of an ICMP packet that [`crate::icmp`] left to us. The frame is read anew.
+/// Translates and forwards an ICMP packet that [`crate::icmp`] left. Parses the frame again.
 #[inline(always)]
 pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     reread!(
@@ -70,7 +72,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     }
 }
 
-/// Rewrites the outer and the quoted header. The quoted transport checksum is left as it is, as in
+/// Rewrites the outer and the quoted header. The quoted transport checksum stays, as in
 /// [`crate::icmp`].
 #[inline(always)]
 fn translate<F: Family, P: Frame, W: Words>(
@@ -91,8 +93,8 @@ fn translate<F: Family, P: Frame, W: Words>(
         checksum::change(F::sum(quote.source), F::sum(receiver)),
         checksum::change(F::sum(quote.target), F::sum(partner)),
     );
-    // A router's error about an answer goes to a server that knows the client's address under its
-    // own source. All others are the director's to speak for.
+    // An error about an answer keeps its source if the server sees the client's own address. Every
+    // other error gets the address by which its receiver knows the other end.
     let source = if time & flag::FORWARD != 0 && time & flag::LOCAL == 0 {
         packet.source
     } else {
@@ -110,7 +112,8 @@ fn translate<F: Family, P: Frame, W: Words>(
     if F::V6 {
         frame.carry(field, outer_delta, checksum::add(quote_delta, port_delta));
     } else {
-        // The quoted header's checksum takes up the change, so that ICMP's sees nothing of it.
+        // The checksum of the quoted header takes up the change of its addresses, so that ICMP's
+        // checksum does not change by it.
         frame.carry(field, 0, port_delta);
     }
     super::addresses::<F, P>(frame, packet.l3, source, receiver, outer_delta)

@@ -13,10 +13,10 @@
 //! ```
 //! "The PROXY protocol", versions 1 and 2, 2.2.
 //!
-//! The header goes with the client's first segment behind the SYN, be it empty, and with each that
-//! begins at the same byte until the server has it: so the client's own retransmissions bring it
-//! again. From there on the client's sequence numbers are larger at the server by the header's
-//! length, and what the server acknowledges is smaller at the client.
+//! The header goes with the client's first segment after the SYN, even an empty one, and with each
+//! segment that begins at the same byte, until the server has acknowledged the header. So the
+//! client's retransmissions repeat it. After the header, the client's sequence numbers are larger
+//! at the server by its length, and the server's acknowledgement numbers are smaller at the client.
 
 use crate::checksum;
 use crate::connection::flag as tcp;
@@ -29,31 +29,32 @@ use crate::tables::Tables;
 use crate::translation::{Tuple, turned, word};
 use crate::verdict::{Drop, Word};
 
-/// Bytes of a header.
+/// Bytes of a header, by the client's family.
 const BYTES4: usize = 28;
 const BYTES6: usize = 52;
 
-/// The word [`word::PROXY`] of a client's translation: the number of the connection's first byte
-/// in the low half, and in the high one:
+/// Bits in the high half of the word [`word::PROXY`] of a client's translation. The low half is the
+/// sequence number of the connection's first byte.
 mod state {
     /// The SYN was seen.
     pub const KNOWN: u64 = 1 << 32;
     /// The header was sent.
     pub const SENT: u64 = 1 << 33;
-    /// The server has it.
+    /// The server has acknowledged it.
     pub const DONE: u64 = 1 << 34;
-    /// Data that had no room for a header went without, after one that was sent.
+    /// Data without room for the header went without it, after the header had been sent.
     pub const TRUSTED: u64 = 1 << 35;
 }
 
-/// A packet of a client that is on its way to the server, not rewritten yet. The frame is read
-/// anew: in the kernel this is a function of its own.
+/// Adds the header to a client's packet, or raises its sequence number. The packet is not rewritten
+/// yet. Parses the frame again: in the kernel this is a separate function.
 #[inline(always)]
 pub fn introduce<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     each(frame, tables, true)
 }
 
-/// A packet of a server that is on its way to the client, not rewritten yet; likewise.
+/// Lowers the acknowledgement numbers of a server's packet, which is not rewritten yet. Parses the
+/// frame again: in the kernel this is a separate function.
 #[inline(always)]
 pub fn acknowledge<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     each(frame, tables, false)
@@ -70,12 +71,12 @@ fn each<P: Frame, T: Tables>(frame: &mut P, tables: &T, to_server: bool) -> Word
     done.unwrap_or(Word::drop(Drop::NoRoom))
 }
 
-/// Goes on as it is.
+/// The packet goes on to be rewritten.
 const DONE: Word = Word::server(1);
 
-/// Puts the header into a frame that [`introduce`] left, before its payload or (`kept` is 0) in
-/// place of it. The frame is read anew: in the kernel this is a function of its own, since moving
-/// bytes takes more of the stack than Linux 6.1 has behind the decision.
+/// Writes the header into a frame that [`introduce`] left: before its payload, or in place of it if
+/// `kept` is 0. Parses the frame again: in the kernel this is a separate function, since moving
+/// bytes takes more stack than Linux 6.1 has left after the decision.
 #[inline(always)]
 pub fn put<P: Frame, T: Tables>(frame: &mut P, tables: &T, kept: u32) -> Word {
     let done = reread!(
@@ -94,7 +95,7 @@ fn either<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     to_server: bool,
 ) -> Option<Word> {
-    // A later fragment has no numbers, and UDP none at all.
+    // A later fragment has no sequence number, and neither has UDP.
     if packet.protocol != TCP || packet.part == Part::Later {
         return Some(DONE);
     }
@@ -169,7 +170,7 @@ fn forward<F: Family, P: Frame, T: Tables>(
     Some(Word::put(payload == 0 || fits))
 }
 
-/// Makes a segment's number the server's.
+/// Raises a segment's sequence number to the server's.
 #[inline(always)]
 fn shift<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, number: u32) -> Option<()> {
     let after = number.wrapping_add(bytes::<F>());
@@ -205,14 +206,14 @@ fn insert<F: Family, P: Frame, T: Tables>(
             return None;
         }
     }
-    // Places are said again: the verifier knows nothing of a frame whose length has changed.
+    // Offsets are bounded again: the verifier knows nothing of a frame whose length has changed.
     let l3 = packet.l3;
     let l4 = l3.wrapping_add(tables.blur(network) & 0x1ff);
     let at = l4.wrapping_add(tables.blur(behind) & 0x3f);
     let mut head = frame.edit::<20>(l4)?;
     let (ports, flags) = (head.view().u32::<0>(), head.view().u16::<12>());
     if kept != payload {
-        // What ends the connection comes behind the data.
+        // A FIN must follow the data, which was left out.
         let open = flags & !((tcp::FIN as u16) << 8);
         head.set_u16::<12>(open);
         other = checksum::add(other, checksum::change_u16(flags, open));
@@ -229,7 +230,7 @@ fn insert<F: Family, P: Frame, T: Tables>(
     super::announce::length::<F, P>(frame, l3, length, grown)
 }
 
-/// Writes the header; says what it sums to. `ports` as they lie in the TCP header.
+/// Writes the header; returns its sum for the checksum. `ports` are as in the TCP header.
 #[inline(always)]
 fn write<F: Family, P: Frame>(
     frame: &mut P,
@@ -309,7 +310,8 @@ fn back<F: Family, P: Frame, W: Words>(
     Some(())
 }
 
-/// What a number of the server's is at the client: the header of so many bytes is nothing there.
+/// The client's number for an acknowledgement number of the server, to whom the header is `bytes`
+/// long from `first` on.
 #[inline(always)]
 fn known(first: u32, number: u32, bytes: u32) -> u32 {
     let ahead = number.wrapping_sub(first) as i32;
@@ -322,11 +324,13 @@ fn known(first: u32, number: u32, bytes: u32) -> u32 {
     }
 }
 
-/// Options that are looked at, and blocks of a selective acknowledgement (RFC 2018, 3).
+/// Limits of the TCP options that are read, and of the edges in a selective acknowledgement (RFC
+/// 2018, 3).
 const OPTIONS: usize = 8;
 const EDGES: usize = 8;
 
-/// Makes the numbers of a selective acknowledgement the client's; says what that adds to a sum.
+/// Lowers the edges of a selective acknowledgement to the client's numbers; returns what this adds
+/// to the checksum.
 #[inline(always)]
 fn selective<F: Family, P: Frame>(
     frame: &mut P,
@@ -373,7 +377,7 @@ fn edges<P: Frame>(
         let after = known(first, before, bytes);
         edge.set_u32::<0>(after.to_be());
         let changed = checksum::fold(checksum::change(before.to_be(), after.to_be()));
-        // At an odd place each byte is the other half of a word (RFC 1071, 2.B).
+        // At an odd offset the bytes of each word are swapped in the sum (RFC 1071, 2.B).
         let changed = if at & 1 == 0 {
             changed
         } else {

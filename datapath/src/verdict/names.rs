@@ -1,12 +1,15 @@
-//! What the counters of outcomes are called.
+//! The names of the counters of outcomes.
 
 use super::COUNTERS;
 
-/// What a counter counts.
+/// The kind of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
+    /// A packet that was passed, sent, held or answered.
     Verdict,
+    /// A dropped packet, by its reason.
     Drop,
+    /// An event that is no outcome.
     Note,
 }
 

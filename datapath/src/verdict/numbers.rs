@@ -1,4 +1,4 @@
-//! Reasons by their numbers, as words carry them.
+//! Reasons from the numbers in words.
 
 use super::{Bounce, Drop, Pass};
 

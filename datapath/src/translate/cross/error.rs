@@ -1,8 +1,8 @@
 //! ICMP errors about a flow between both families: the message, its header and the quoted header
-//! are said in the words of the other family (RFC 7915, 4.2, 4.3, 5.2 and 5.3).
+//! are translated to the other family (RFC 7915, 4.2, 4.3, 5.2 and 5.3).
 //!
-//! As in [`super::super::error`] the director speaks for whoever made the error. All that is said
-//! anew lies in one stretch from the network header to the end of the quoted one.
+//! As in [`super::super::error`], the director is the source of the translated error. All that is
+//! rewritten lies in one stretch, from the network header to the end of the quoted header.
 
 use crate::checksum;
 use crate::entry::{Server, Ways};
@@ -20,13 +20,13 @@ use crate::walk;
 
 use super::header::{self, BYTES4, BYTES6, Header, WHOLE};
 
-/// What an ICMP message begins with, and what follows its checksum.
+/// Bytes of an ICMP header.
 const MESSAGE: u32 = 8;
-/// RFC 8200, 5: what every way of IPv6 carries. A sender does not take note of less.
+/// RFC 8200, 5: the least MTU of IPv6. A sender does not accept less.
 const LEAST6: u32 = 1280;
 
-/// Says what becomes of an ICMP packet of IPv4 that [`super::super::error`] has left to the other
-/// family. The frame is read anew.
+/// Translates and forwards an IPv4 ICMP packet that [`super::super::error`] has left to the other
+/// family. Parses the frame again.
 #[inline(always)]
 pub fn follow4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     match link::parse(frame).map(|link| packet::parse4(frame, link.l3)) {
@@ -35,7 +35,8 @@ pub fn follow4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     }
 }
 
-/// The same for IPv6.
+/// Translates and forwards an ICMPv6 packet that [`super::super::error`] has left to the other
+/// family.
 #[inline(always)]
 pub fn follow6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     match link::parse(frame).map(|link| packet::parse6(frame, tables, link.l3)) {
@@ -62,7 +63,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         Err(verdict) => return verdict,
     };
     if packet.ttl <= 1 {
-        // RFC 1122, 3.2.2: no error about an error.
+        // RFC 1122, 3.2.2: an error is never answered with an error.
         return Word::drop(Drop::Expired);
     }
     let Some(head) = frame.view::<8>(packet.l4) else {
@@ -98,10 +99,10 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
     methods::finish(frame, done, &ways)
 }
 
-/// A way, and the server at one end of it.
+/// A way, and the id and entry of the server at one end of the flow.
 type Way<'a> = (Ways, u32, &'a Server);
 
-/// The way to whoever must hear of it, who is of the other family, and the server's id.
+/// The way to the receiver of the error, who is of the other family.
 #[inline(always)]
 fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<Way<'_>, Word> {
     let id = (words.load(word::NAMES) >> 32) as u32;
@@ -122,29 +123,30 @@ fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<Way<'_>, Wor
     Ok((ways, id, server))
 }
 
-/// Type and code as they lie in memory, and the word that follows the checksum.
+/// Type and code as they lie in memory, and the word behind the checksum.
 #[derive(Clone, Copy, Debug)]
 struct Message {
     head: u16,
     rest: u32,
 }
 
-/// What has no counterpart.
+/// A message without a counterpart in the other family.
 const NOTHING: u64 = 0;
 
-/// Type, code and the word that follows, which is a number.
+/// Packs type, code and the word behind the checksum, which is in host order.
 #[inline(always)]
 fn message(kind: u8, code: u8, rest: u32) -> u64 {
     kind as u64 | (code as u64) << 8 | (rest.to_be() as u64) << 32
 }
 
-/// An ICMP message in the words of ICMPv6 (RFC 7915, 4.2); `mtu` is that of its way.
+/// Translates an ICMP message to ICMPv6 (RFC 7915, 4.2). `mtu` is that of the message's way, in
+/// bytes.
 #[inline(always)]
 fn in6(given: Message, mtu: u32) -> u64 {
     let (kind, code) = (given.head as u8, (given.head >> 8) as u8);
     let rest = u32::from_be(given.rest);
     match (kind, code) {
-        // The protocol is named in the seventh byte.
+        // RFC 7915, 4.2: the pointer leads to the next header field, byte 6.
         (3, 2) => message(4, 1, 6),
         (3, 3) => message(1, 4, 0),
         (3, 4) => message(2, 0, longer(rest & 0xffff, mtu)),
@@ -164,8 +166,8 @@ fn in6(given: Message, mtu: u32) -> u64 {
     }
 }
 
-/// An IPv6 packet's share of what IPv4 carries. A router that names nothing is one of before
-/// RFC 1191.
+/// The MTU for IPv6, in bytes, by the MTU for IPv4 that a router told. A router older than RFC 1191
+/// tells 0.
 #[inline(always)]
 fn longer(told: u32, mtu: u32) -> u32 {
     let told = told.wrapping_add(BYTES6.wrapping_sub(BYTES4));
@@ -173,8 +175,8 @@ fn longer(told: u32, mtu: u32) -> u32 {
     if told < LEAST6 { LEAST6 } else { told }
 }
 
-/// An ICMPv6 message in the words of ICMP (RFC 7915, 5.2) about a packet whose headers of IPv6 had
-/// so many bytes.
+/// Translates an ICMPv6 message to ICMP (RFC 7915, 5.2). `headers` are the bytes of the quoted
+/// packet's IPv6 headers, `mtu` is that of the message's way, in bytes.
 #[inline(always)]
 fn in4(given: Message, mtu: u32, headers: u32) -> u64 {
     let (kind, code) = (given.head as u8, (given.head >> 8) as u8);
@@ -202,13 +204,13 @@ fn in4(given: Message, mtu: u32, headers: u32) -> u64 {
     }
 }
 
-/// How long things are.
+/// Lengths in bytes.
 struct Plan {
-    /// The quoted header as it came.
+    /// The quoted network header as it came.
     quoted: u32,
-    /// Either header as it goes.
+    /// Each of both network headers as it is sent.
     new: u32,
-    /// The whole message as it goes, without its network header.
+    /// The whole message as it is sent, without its network header.
     length: u32,
 }
 
@@ -228,8 +230,8 @@ impl Plan {
     }
 }
 
-/// Writes all three headers anew. The quoted transport checksum is left as it is, as in
-/// [`crate::icmp`].
+/// Writes the network header, the ICMP header and the quoted header. The quoted transport checksum
+/// stays, as in [`crate::icmp`].
 #[inline(always)]
 fn write<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
@@ -264,15 +266,14 @@ fn write<F: Family, P: Frame, T: Tables>(
     }
 }
 
-/// Where a translated packet comes from and goes.
+/// Source and target address of a translated packet.
 #[inline(always)]
 fn both<W: Words>(words: W) -> ([u64; 2], [u64; 2]) {
     let at = |place: usize| [words.load(place), words.load(place.wrapping_add(1))];
     (at(word::SOURCE), at(word::TARGET))
 }
 
-/// Puts the quoted ports in place, and says what the message's checksum is then: that of before,
-/// with all that has changed.
+/// Writes the quoted ports, and returns the checksum of the message, updated by all that changes.
 #[inline(always)]
 fn check<F: Family, P: Frame, W: Words>(
     frame: &mut P,
@@ -301,7 +302,8 @@ fn check<F: Family, P: Frame, W: Words>(
         let ([a, b], [c, d]) = both(words);
         let source = checksum::add(checksum::of_u64(a), checksum::of_u64(b));
         let target = checksum::add(checksum::of_u64(c), checksum::of_u64(d));
-        // In the pseudo-header, and in the quoted header: that of IPv4 sums to nothing.
+        // Both addresses are in the pseudo-header and in the quoted header. An IPv4 header sums to
+        // nothing.
         let addresses = checksum::add(source, target);
         delta = checksum::add(delta, checksum::add(addresses, addresses));
         delta = checksum::add(delta, pseudo(plan.length));
@@ -310,13 +312,13 @@ fn check<F: Family, P: Frame, W: Words>(
     Some(checksum::update(check, delta))
 }
 
-/// The pseudo-header's words of ICMPv6 besides the addresses.
+/// The sum of ICMPv6's pseudo-header without the addresses.
 #[inline(always)]
 fn pseudo(length: u32) -> u32 {
     ((length as u16).to_be() as u32).wrapping_add((ICMPV6 as u32) << 8)
 }
 
-/// Bytes that a quoted packet had behind its header, which may be more than are quoted.
+/// Bytes behind the header of a quoted packet, of which fewer may be quoted.
 #[inline(always)]
 fn quoted_length<F: Family, P: Frame>(frame: &P, quote: &Quote<F>) -> Option<u32> {
     let head = frame.view::<20>(quote.l3)?;
@@ -329,7 +331,8 @@ fn quoted_length<F: Family, P: Frame>(frame: &P, quote: &Quote<F>) -> Option<u32
     Some(length.saturating_sub(headers))
 }
 
-/// What the header of the message, or the quoted one, says; `hops` are those that it has gone.
+/// The fields of the network header or the quoted one, with this protocol and length. The TTL is
+/// lowered by `hops`.
 #[inline(always)]
 fn said_by<F: Family, P: Frame>(
     frame: &P,

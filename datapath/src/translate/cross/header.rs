@@ -1,4 +1,4 @@
-//! A network header made anew for the other family (RFC 7915, 4.1 and 5.1).
+//! Writes a network header for the other family (RFC 7915, 4.1 and 5.1).
 
 use crate::checksum;
 use crate::frame::Frame;
@@ -7,28 +7,33 @@ use crate::method::set_ethertype;
 use crate::packet::FRAGMENT;
 use crate::tables::Tables;
 
-/// A lone IPv6 header, and the one that says of what a packet is a fragment.
+/// Bytes of an IPv6 header without extension headers.
 pub const BYTES6: u32 = 40;
+/// Bytes of a fragment header of IPv6.
 pub const FRAGMENT6: u32 = 8;
+/// Bytes of an IPv4 header without options.
 pub const BYTES4: u32 = 20;
 
-/// What both families say in words of their own.
+/// The fields that both families have.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
     /// Type of service, traffic class.
     pub service: u8,
-    /// As it shall be.
+    /// TTL or hop limit to be written.
     pub ttl: u8,
+    /// Protocol number of the transport header.
     pub protocol: u8,
     /// Bytes behind the header.
     pub length: u32,
-    /// Of IPv6 only a fragment's; wire order, in the second half for IPv4.
+    /// The identification in wire order; for IPv4 in the high half. For IPv6 it is written only
+    /// into a fragment header.
     pub identification: u32,
-    /// As IPv4 has it, wire order.
+    /// Flags and fragment offset as in an IPv4 header, in wire order.
     pub cut: u16,
 }
 
-/// Takes a stretch of `old` bytes at `l3` out for one of `new` bytes; says where it is.
+/// Replaces `old` bytes at `l3` by room for `new` bytes, and writes the ethertype. Returns the
+/// offset of that room.
 #[inline(always)]
 pub fn refit<P: Frame, T: Tables>(
     frame: &mut P,
@@ -37,7 +42,7 @@ pub fn refit<P: Frame, T: Tables>(
     (old, new): (usize, usize),
     v6: bool,
 ) -> Option<usize> {
-    // Places are said again: the verifier knows nothing of what was compared before.
+    // Lengths are bounded again: the verifier does not remember earlier comparisons.
     let old = tables.blur(old) & 0x3ff;
     let new = tables.blur(new) & 0x7f;
     if !frame.refit(l3, old, new, v6) {
@@ -79,7 +84,7 @@ pub fn write4<P: Frame>(
     Some(())
 }
 
-/// Writes an IPv6 header, and a fragment's behind it if `is_cut`.
+/// Writes an IPv6 header, and a fragment header behind it if `is_cut`.
 #[inline(always)]
 pub fn write6<P: Frame>(
     frame: &mut P,
@@ -118,7 +123,7 @@ fn first6(header: &Header) -> u32 {
     (0x6000_0000u32 | (header.service as u32) << 20).to_be()
 }
 
-/// What an IPv6 header sums to besides the addresses.
+/// The sum of an IPv6 header without the addresses.
 #[inline(always)]
 pub fn fixed6(header: &Header) -> u32 {
     let life = header.protocol as u16 | (header.ttl as u16) << 8;
@@ -126,15 +131,15 @@ pub fn fixed6(header: &Header) -> u32 {
     checksum::add(first6(header), (length as u32).wrapping_add(life as u32))
 }
 
-/// Where a fragment belongs, and whether more follow: IPv6 has it the other way round (RFC 8200,
-/// 4.5).
+/// Converts fragment offset and M flag from IPv4 to IPv6, which has them in the opposite order (RFC
+/// 8200, 4.5).
 #[inline(always)]
 fn cut6(cut: u16) -> u16 {
     let cut = u16::from_be(cut);
     ((cut & 0x1fff) << 3 | cut >> 13 & 1).to_be()
 }
 
-/// The same from IPv6.
+/// Converts fragment offset and M flag from IPv6 to IPv4.
 #[inline(always)]
 #[must_use]
 pub fn cut4(cut: u16) -> u16 {
@@ -142,7 +147,7 @@ pub fn cut4(cut: u16) -> u16 {
     (cut >> 3 | (cut & 1) << 13).to_be()
 }
 
-/// IPv4 only: the packet may not be cut.
+/// IPv4's "don't fragment" bit, in wire order.
 pub const WHOLE: u16 = 0x4000u16.to_be();
 
 #[cfg(test)]
