@@ -1,4 +1,4 @@
-//! A flood of opening packets against flows that are established.
+//! Floods of opening packets beside established flows.
 
 // A test may panic: that is how it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
@@ -36,7 +36,7 @@ fn send(tables: &HostTables, packet: &Packet) -> Verdict {
     tables.run(&mut HostFrame::new(Hook::Xdp, &packet.bytes()))
 }
 
-/// One of many who never answer.
+/// A source of the flood, which never answers.
 fn stranger(v6: bool, number: u32) -> End {
     let address = if v6 {
         IpAddr::V6(Ipv6Addr::from(
@@ -56,8 +56,8 @@ fn packet(protocol: u8, from: End, to: End, flags: u8) -> Packet {
     }
 }
 
-/// Clients that are established, some of which have not heard anything of their server but its
-/// first word; then a flood; then they all go on, both ways.
+/// Clients are established, some of which have heard only the server's first packet. After a flood
+/// all of them go on, both ways.
 fn survive(v6: bool, protocol: u8, method: u8) {
     let tables = tables(v6, protocol, method);
     let nat = method == method::MASQUERADE;
@@ -103,7 +103,7 @@ fn survive(v6: bool, protocol: u8, method: u8) {
             assert_eq!(got, Verdict::Send(TO_CLIENT), "{client:?} is answered");
         }
     }
-    // And newcomers still find room: what the flood left gives way.
+    // New clients find room too, since the flood's entries may be evicted.
     let mut opened = 0;
     for number in 0..1000 {
         let from = stranger(v6, FLOOD + number);
@@ -124,13 +124,14 @@ fn a_flood_moves_no_established_flow_and_leaves_room_for_newcomers() {
     }
 }
 
-/// The virtual address of a service behind NAT, beside the one by route.
+/// The virtual address of a masqueraded service, beside the one by direct routing.
 fn behind_nat(v6: bool) -> End {
     (virtual_end(v6).0, 81)
 }
 
-/// Sources that send so many packets each to a service by route, several times as many as there
-/// are entries; before them, some with a conversation, and behind them newcomers behind NAT.
+/// Sources send this many packets each to a service by direct routing, several times as many as
+/// there are entries. Some clients are answered before; new clients of a masqueraded service come
+/// after.
 fn few_words(v6: bool, protocol: u8, words: u32) {
     let mut tables = HostTables::new(Sizes {
         flows: 1024,
@@ -185,7 +186,7 @@ fn who_said_three_words_at_most_to_a_server_that_is_not_heard_gives_way() {
     }
 }
 
-// A server behind NAT that is down never answers, whatever is sent to it.
+// A masqueraded server that is down never answers, whatever it gets.
 #[test]
 fn who_was_never_answered_gives_way_however_much_it_said() {
     for v6 in FAMILIES {

@@ -1,8 +1,8 @@
-//! The table of flows against a model that cannot be wrong: a map.
+//! The flow table against a model that cannot be wrong: a map.
 //!
-//! The table may refuse a flow, and it may forget one that is half-open, closed or expired. It
-//! never loses an established flow, never invents one, and says of every flow that it takes out
-//! what the flow had counted for.
+//! The table may refuse a flow, and it may forget a flow that is half-open, closed or expired. It
+//! never loses an established flow and never invents one. For each flow that it removes, it gives
+//! back what the flow counted for.
 
 // A test may panic: that is how it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
@@ -29,10 +29,10 @@ enum Step {
     Find(u16),
     Follow(u16, connection::State),
     Remove(u16),
-    /// Takes the slot and writes the same flow anew, as a reused connection does.
+    /// Takes the slot and enters the same flow again, as a reused connection does.
     Renew(u16, u32),
     Wait(u32),
-    /// What the daemon does between packets: takes out what has expired, frees what is gone.
+    /// A sweep of the daemon: removes expired entries and frees slots that are gone.
     Collect,
 }
 
@@ -78,7 +78,7 @@ impl<F: Family> Run<F> {
     }
 
     fn key(flow: u16) -> Key {
-        // Services of 16 bits and more, so that what finds no room in the first word counts too.
+        // Services beyond 16 bits, so that the bits without room in the first word count too.
         let service = 1 + u32::from(flow % 3) * 0x1_0000;
         F::key(
             F::from_words([0x0900_000a | u64::from(flow / 8) << 16, 0]),
@@ -143,7 +143,7 @@ impl<F: Family> Run<F> {
         );
     }
 
-    /// There is no room only if nothing in both buckets may go.
+    /// Asserts that no entry in either bucket may be evicted.
     fn may_be_full(&self, hash: u64) {
         let mask = F::flow_mask(&&self.tables);
         for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
@@ -157,7 +157,7 @@ impl<F: Family> Run<F> {
         }
     }
 
-    /// What is no longer in the table must have been free to go.
+    /// Asserts that each entry missing from the table was one that may be evicted.
     fn forget_displaced(&mut self) {
         let missing: Vec<_> = self
             .model
@@ -256,7 +256,7 @@ impl<F: Family> Run<F> {
         for flow in over {
             self.remove(flow);
         }
-        // A slot may be freed only if no flow lies in its second bucket because of it.
+        // A slot may be freed only if no flow lies in its second bucket because of the slot.
         let mask = F::flow_mask(&&self.tables);
         for bucket in 0..=mask {
             let needed = self.model.keys().any(|flow| {

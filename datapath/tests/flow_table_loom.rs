@@ -1,7 +1,7 @@
-//! The table of flows under all interleavings of two CPUs that meet at one bucket.
+//! The flow table under all interleavings of two CPUs that meet at one bucket.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p shunt-datapath --test flow_table_loom --release`, with a
-//! target folder of its own.
+//! Run it with a target folder of its own: `RUSTFLAGS="--cfg loom" cargo test -p shunt-datapath
+//! --test flow_table_loom --release`.
 
 // A test may panic: that is how it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
@@ -97,7 +97,7 @@ impl Bucket {
         self.counts.fetch_add(change, Ordering::SeqCst);
     }
 
-    /// What a packet of a new flow does; false if it found no slot.
+    /// Does what a packet of a new flow does; false if it finds no slot.
     fn insert(&self, flow: u16, state: u32) -> bool {
         let (_, slot) = flows::cheapest::<Wide, _>(self.words(), 7, |_| 100);
         let slot = self.words().pick::<Wide>(slot);
@@ -116,7 +116,7 @@ impl Bucket {
         true
     }
 
-    /// What a packet of a known flow does.
+    /// Does what a packet of a known flow does.
     fn follow(&self, flow: u16, state: u32) -> bool {
         let Some(mut entry) = self.find(flow) else {
             return false;
@@ -140,7 +140,7 @@ impl Bucket {
         removed
     }
 
-    /// What a SYN does that finds a closed entry of its own flow.
+    /// Does what a SYN does that finds a closed entry of its own flow.
     fn renew(&self, flow: u16) -> bool {
         let Some(entry) = self.find(flow) else {
             return false;
@@ -154,8 +154,8 @@ impl Bucket {
         true
     }
 
-    /// When all is quiet: no slot is being written, no entry is half ended, and the live counts
-    /// are those of the entries.
+    /// Asserts, when both CPUs are done, that no slot is being written, no entry is half removed,
+    /// and the live counts match the entries.
     fn check(&self) {
         let mut sum = 0u64;
         for slot in [0, 4] {
@@ -175,7 +175,7 @@ fn state(entry: &Entry<LoomWords<'_>>) -> u32 {
     entry.meta().state()
 }
 
-/// Runs two CPUs over a bucket in every order, then `after` with what each of them said.
+/// Runs two CPUs over a bucket in every order, then `after` with the results of both.
 fn both(
     entries: &'static [(u16, u32)],
     one: fn(&Bucket) -> bool,
@@ -211,7 +211,7 @@ fn two_that_insert_two_flows_do_not_lose_one() {
         |b| b.insert(2, ESTABLISHED),
         |bucket, first, second| {
             assert!(first || second);
-            // Who came second may displace a half-open flow, never an established one.
+            // The CPU that came second may displace a half-open flow, never an established one.
             assert!(!second || bucket.find(2).is_some());
             assert!(bucket.find(3).is_some());
         },
@@ -275,7 +275,8 @@ fn a_change_beside_a_renewal_leaves_no_count_behind() {
     );
 }
 
-// The newcomer's last word differs from that of the flow it displaces; the next test has the other.
+// The new flow's last word differs from that of the flow it displaces. The next test has equal
+// ones.
 #[test]
 fn a_flow_that_becomes_established_is_not_displaced() {
     both(
@@ -294,8 +295,8 @@ fn a_flow_that_becomes_established_is_not_displaced() {
     );
 }
 
-// Same server, same tick, same state: the change may fall upon the newcomer. Nothing is lost by it
-// but that the newcomer counts as established one packet early; the live counts stay right.
+// With the same server, tick and state, the change may hit the new flow. The only effect is that
+// the new flow counts as established one packet early; the live counts stay right.
 #[test]
 fn a_change_may_meet_a_newcomer_that_looks_the_same() {
     both(

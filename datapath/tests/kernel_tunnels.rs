@@ -1,4 +1,4 @@
-//! The tunnels of the kernel's IPVS, byte for byte: what the director sends is what it sent.
+//! Tunnels byte for byte as the kernel's IPVS sends them.
 
 // A test may panic: that is how it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
@@ -49,8 +49,8 @@ fn tunnels_are_those_of_the_kernel() {
     assert_eq!(number, 40);
 }
 
-/// What the kernel draws by chance, or does otherwise on purpose: the source port, and the
-/// identification of what it lets others cut (see `docs/standards.md`).
+/// Copies what the kernel draws at random or what differs on purpose: the source port, and the
+/// identification of packets that may be fragmented (see `docs/standards.md`).
 fn take_over(ours: &mut [u8], wanted: &[u8], gue: bool, inner_v6: bool, outer_v6: bool) {
     if inner_v6 && !outer_v6 {
         assert_eq!(ours[4..8], [0, 0, 0x40, 0]);
@@ -98,7 +98,7 @@ fn tables(inner: &[u8], inner_v6: bool, outer_v6: bool, kind: &str, summed: bool
     tables
 }
 
-/// The frame with the packet as the client sent it, one hop before.
+/// The frame with the packet as the client sent it, one hop earlier.
 fn came(inner: &[u8], v6: bool) -> Vec<u8> {
     let mut packet = inner.to_vec();
     let (ttl, source) = if v6 { (7, 8..24) } else { (8, 12..16) };

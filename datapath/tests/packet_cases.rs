@@ -33,7 +33,7 @@ fn every_packet_becomes_what_its_case_says() {
     );
 }
 
-/// The kernel takes the outermost tag out of a socket buffer's bytes before tc sees it.
+/// Before tc sees a socket buffer, the kernel moves the outermost tag out of its bytes.
 #[test]
 fn tag_beside_a_socket_buffer_is_as_one_in_its_bytes() {
     const PRESENT: u32 = 1 << 16;

@@ -1,5 +1,4 @@
-//! The sweep over tables in plain memory, on a clock that stands still: a test makes what is there
-//! older.
+//! The sweep over tables in plain memory. The clock stands still; a test ages the entries instead.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -73,7 +72,7 @@ impl Bed {
         seat.fill::<F::Layout>(key, flows::value(self.server, key.tag, meta));
     }
 
-    /// A connection of this client that counts as its state says.
+    /// Enters a connection of this client, and counts it by its state.
     fn connection<F: Family>(&self, client: F::Address, state: State, flags: u32) -> Key {
         let key = F::key(client, PORT, self.service);
         let meta = track::begin(&&self.tables, self.server, NOW, state, flags);
@@ -151,7 +150,7 @@ fn drop_entry_takes_what_is_half_open_within_its_stretch() {
     assert_eq!((found.dropped, found.expired, found.used), (1, 0, 2));
     assert!(!bed.is_there::<V4>(&drop));
     assert!(keep.iter().all(|key| bed.is_there::<V4>(key)));
-    // A datagram that nothing followed for a minute.
+    // A single datagram is dropped after a minute.
     bed.tables.age(60);
     let found = bed.tables.sweep(&mut bed.memory, &bed.ended, everywhere);
     assert_eq!((found.dropped, found.used), (1, 1));
@@ -226,7 +225,7 @@ fn a_template_lives_while_its_client_has_connections<F: Family>() {
     let key = template::key::<F>(&service, client::<F>(1));
     bed.enter::<F>(&key, Meta::template(NOW, 20, TEMPLATE));
     let held = bed.connection::<F>(client::<F>(1), ESTABLISHED, Meta::CONTROLLED);
-    // Seen to end soon by one sweep, held by a connection in the last one before its end.
+    // One sweep sees that the template expires soon; the last sweep before that finds it held.
     bed.tables.age(15);
     assert_eq!(bed.sweep().used, 2);
     bed.tables.age(4);
@@ -260,7 +259,7 @@ fn a_slot_is_free_again_only_when_no_flow_lies_elsewhere_because_of_it() {
         let key = V4::key(client::<V4>(number), PORT, bed.service);
         flows::hash::<<V4 as Family>::Layout>(&key, bed.tables.shape.seed)
     };
-    // Five flows with the same first bucket, and the other as their second.
+    // Five flows with the same first and the same second bucket.
     let apart = |number: &u32| flows::first(hash(*number), mask) == 0;
     let both = |number: &u32| apart(number) && flows::second(hash(*number), mask) == 1;
     let numbers: Vec<u32> = (1..1000).filter(both).take(5).collect();
@@ -286,7 +285,7 @@ fn a_slot_is_free_again_only_when_no_flow_lies_elsewhere_because_of_it() {
     assert_eq!(free.count(), 1);
 }
 
-/// Both entries of a translated flow that was last seen so long ago.
+/// Enters both entries of a translated flow that was last seen `age` ticks ago.
 fn translated(bed: &Bed, age: u32, flags: u64) -> (Tuple, Tuple) {
     let ways = |v: [u8; 4]| [u64::from(u32::from_le_bytes(v)), 0];
     let request = Tuple {
@@ -374,7 +373,7 @@ fn a_call_expires_unless_its_last_connection_lives() {
     bed.tables.calls.put(&named(41), &call(&nothing));
     let found = bed.sweep();
     assert_eq!((found.calls, found.services.len()), (2, 3));
-    // The last connection is looked for in the last two sweeps before the end.
+    // The connection counts in the last two sweeps before the call expires.
     bed.tables.age(18);
     assert_eq!(bed.sweep().calls, 2);
     bed.tables.age(20);
@@ -405,7 +404,7 @@ fn a_region_is_looked_at_from_its_first_entry_until_it_is_free_again() {
     assert_eq!(words_that_are_not_empty(&bed), marked);
     bed.tables.age(11);
     assert_eq!(bed.sweep().expired, 10);
-    // Slots become free, are found free, and found free once more.
+    // Three sweeps: slots are freed, the region is doubted, the region is empty.
     (0..3).for_each(|_| drop(bed.sweep()));
     assert_eq!(words_that_are_not_empty(&bed), 0);
     bed.connection::<V4>(client::<V4>(1), CLOSE, 0);
@@ -422,7 +421,7 @@ fn a_walk_that_saw_the_mark_before_it_was_doubted_is_not_forgotten() {
         bed.tables.occupied4[0].load(Ordering::SeqCst),
         region::DOUBTED
     );
-    // It read the mark, then the sweep doubted it, and only then it entered.
+    // A walk reads the mark, a sweep doubts it, and only then the walk enters its flow.
     let key = V4::key(client::<V4>(1), PORT, bed.service);
     bed.enter::<V4>(&key, Meta::new(NOW, CLOSE, 0));
     bed.tables.occupied4[0].store(region::DOUBTED, Ordering::SeqCst);

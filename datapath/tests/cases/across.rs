@@ -18,7 +18,7 @@ const UNTRANSLATABLE: Verdict = Verdict::Drop(Drop::Untranslatable);
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    // Which family the client has; the server has the other one.
+    // `v6` is the client's family; the server has the other one.
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {
             cases.push(both_ways(v6, protocol));
@@ -61,8 +61,7 @@ fn name(v6: bool, protocol: u8) -> String {
     format!("{from} to {to} {}", protocol_name(protocol))
 }
 
-/// A packet of a client, as its server gets it. `given` and the result are of different families,
-/// so what they carry is said twice.
+/// A client's packet as its server gets it: between ends of the other family.
 fn at_server(v6: bool, packet: Packet) -> Packet {
     packet
         .from(local_end(v6))
@@ -79,7 +78,7 @@ fn at_client(v6: bool, packet: Packet) -> Packet {
         .ttl(63)
 }
 
-/// A packet of more than 1260 bytes has no identification that one would have to know.
+/// A packet of more than 1260 bytes has an identification of 0.
 const LONG: usize = 1300;
 
 fn question(v6: bool, protocol: u8, flags: u8) -> Packet {
@@ -184,7 +183,7 @@ fn services_and_lives(v6: bool) -> Case {
     all
 }
 
-/// RFC 7915, 4.1 and 5.1: options, and extension headers, are not taken along.
+/// RFC 7915, 4.1 and 5.1: options and extension headers are left out.
 fn what_stands_between_is_left_behind(v6: bool) -> Case {
     let mut all = open(
         format!("{}: options are left behind", name(v6, TCP)),
@@ -195,7 +194,7 @@ fn what_stands_between_is_left_behind(v6: bool) -> Case {
         let plain = question(v6, TCP, ACK);
         let out = at_server(v6, plain.clone());
         let packet = if v6 {
-            // The next header and the length are the first two of them.
+            // `extension` writes the first two bytes, next header and length.
             let length = bytes / 8 * 8 + 6;
             plain.extension(60, &vec![0; length])
         } else {
@@ -232,7 +231,7 @@ fn fragments(v6: bool, protocol: u8) -> Case {
     .turns(&rest, BACK, &rest_there)
 }
 
-/// What fits one side does not fit the other.
+/// A packet that fits one side may not fit the other.
 fn too_big(v6: bool) -> Case {
     let mut tables = tables(v6, UDP);
     tables.servers[1].ways = Ways::new(mac(7), mac(3), TO_SERVER, 1400);
@@ -280,7 +279,7 @@ fn its_life_is_over(v6: bool) -> Case {
     .leaves(&answer(v6, TCP, ACK).ttl(1), Verdict::Drop(Drop::Expired))
 }
 
-/// Segments that a server sends must fit its own way, and so must those that it is sent.
+/// Segments to and from a server must fit the server's way.
 fn the_segment_size(v6: bool) -> Case {
     let mut tables = tables(v6, TCP);
     tables.servers[1].ways = Ways::new(mac(7), mac(3), TO_SERVER, 1480);
@@ -331,7 +330,7 @@ fn announced(v6: bool) -> Case {
     });
     let packet = tcp(client(v6), virtual_end(v6), SYN);
     let out = at_server(v6, packet.clone()).tcp_options(&option);
-    // A packet that IPv4 may cut has a name, which is not told here.
+    // An IPv4 packet that may be fragmented has an identification, which this test does not check.
     let out = named(out);
     case(
         format!("{}: a SYN says who the client is", name(v6, TCP)),
@@ -340,7 +339,7 @@ fn announced(v6: bool) -> Case {
     .turns(&packet, SENT, &out)
 }
 
-/// A small IPv4 packet out of one of IPv6, as it is: with a name that follows from its contents.
+/// A small IPv4 packet made from one of IPv6: its identification follows from its content.
 fn named(packet: Packet) -> Packet {
     if packet.ends().0.is_ipv6() {
         return packet;
@@ -348,7 +347,7 @@ fn named(packet: Packet) -> Packet {
     packet.named()
 }
 
-/// The header of the PROXY protocol has the client's family, and the numbers go by its length.
+/// The PROXY header has the client's family, and the sequence numbers shift by its length.
 fn introduced(v6: bool) -> Case {
     let mut tables = tables(v6, TCP);
     tables.services[1].flags |= service_flag::PROXY;
@@ -377,7 +376,7 @@ fn introduced(v6: bool) -> Case {
 
 fn no_local_address(v6: bool) -> Case {
     let mut tables = one(v6, TCP, &full(!v6));
-    // One of the client's family is none.
+    // A local address of the client's family cannot be used.
     tables.add_local(local(v6), 5000, 1);
     case(
         format!("{}: nothing without a local address", name(v6, TCP)),
@@ -386,7 +385,7 @@ fn no_local_address(v6: bool) -> Case {
     .leaves(&question(v6, TCP, SYN), Verdict::Drop(Drop::NoLocalPort))
 }
 
-/// Like `packet` between other ends, but with the transport checksum of before, and whole.
+/// `packet` between other ends, whole, with the transport checksum of `packet`.
 fn quoted(packet: &Packet, source: End, target: End) -> Vec<u8> {
     let after = packet.clone().from(source).to(target);
     let (old, mut new) = (packet.network(), after.network());
@@ -403,8 +402,8 @@ fn router(v6: bool) -> IpAddr {
 
 type Message = (u8, u8, u32);
 
-/// RFC 7915, 4.2 and 5.2: errors of one family, and the same in the words of the other; ways carry
-/// 1500 bytes.
+/// RFC 7915, 4.2 and 5.2: errors of one family and their translations to the other. Ways have an
+/// MTU of 1500.
 fn messages(v6: bool) -> Vec<(Message, Message)> {
     if v6 {
         return vec![
@@ -439,7 +438,7 @@ fn messages(v6: bool) -> Vec<(Message, Message)> {
     ]
 }
 
-/// About a packet that we have sent to the server: in the server's family.
+/// Errors about a packet that the director sent to the server, in the server's family.
 fn errors_to_the_client(v6: bool, protocol: u8) -> Case {
     let mut all = open(
         format!("{}: errors about questions", name(v6, protocol)),
@@ -462,7 +461,7 @@ fn errors_to_the_client(v6: bool, protocol: u8) -> Case {
     all.holds("all are noted", noted(Note::IcmpRelated, number))
 }
 
-/// About an answer that we have sent to the client: in the client's family.
+/// Errors about an answer that the director sent to the client, in the client's family.
 fn errors_to_the_server(v6: bool, protocol: u8) -> Case {
     let mut all = open(
         format!("{}: errors about answers", name(v6, protocol)),
@@ -479,7 +478,7 @@ fn errors_to_the_server(v6: bool, protocol: u8) -> Case {
         let error = error.payload(&about.network()).tags(tags);
         all = all.turns(&error, SENT, &out.tags(tags));
     }
-    // A header with options is quoted without them.
+    // A quoted header with options is translated without them.
     if !v6 {
         let about = about.options(&[1; 8]);
         let error = icmp(router(v6), virtual_end(v6).0, 3, 3, 0).payload(&about.network());
@@ -489,7 +488,7 @@ fn errors_to_the_server(v6: bool, protocol: u8) -> Case {
     all
 }
 
-/// A header that says of what a packet is a fragment is not told of, but its room is.
+/// A fragment header in a quote is left out, but its bytes count in the MTU.
 fn an_error_about_a_fragment(v6: bool) -> Case {
     let about = opening(UDP, virtual_end(v6), client(v6)).payload(&[6; 200]);
     let (kind, code, told) = if v6 {
@@ -532,7 +531,7 @@ fn errors_that_nobody_understands(v6: bool) -> Case {
     all.leaves(&error, Verdict::Drop(Drop::Expired))
 }
 
-/// RFC 7915, 4.5: IPv6 wants a checksum.
+/// RFC 7915, 4.5: IPv6 requires a checksum.
 fn without_a_checksum() -> Case {
     let bare = udp(client(false), virtual_end(false)).payload(&[9; 77]);
     let out = at_server(false, bare.clone());
@@ -545,7 +544,7 @@ fn without_a_checksum() -> Case {
     .leaves(&cut.without_checksum(), UNTRANSLATABLE)
 }
 
-/// RFC 7915, 5.1: what a sender of IPv6 need not make smaller may be cut.
+/// RFC 7915, 5.1: a packet below IPv6's least MTU may be fragmented in IPv4.
 fn names_of_what_may_be_cut() -> Case {
     let mut all = case(
         "IPv6 to IPv4 UDP: up to 1260 bytes may be cut on their way",
@@ -560,7 +559,7 @@ fn names_of_what_may_be_cut() -> Case {
     all
 }
 
-/// A frame that stands for many fits if each of them does.
+/// A GSO frame fits if each of its segments does.
 fn segments(v6: bool) -> Case {
     let all = open(
         format!("{}: frames that stand for many", name(v6, TCP)),

@@ -1,4 +1,4 @@
-//! What the director answers itself: port unreachable, too big, time exceeded, byte for byte.
+//! Answers of the director, byte for byte: port unreachable, packet too big, time exceeded.
 
 use std::sync::atomic::Ordering;
 
@@ -30,7 +30,8 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// The error about a packet: type and code by family, and the quote cut to what is allowed.
+/// The error about a packet: type and code by family, and the quote cut to the greatest length
+/// allowed.
 pub fn error(about: &Packet, kinds: [(u8, u8); 2], rest: u32) -> Packet {
     let v6 = about.ends().0.is_ipv6();
     let mut quote = about.network();
@@ -79,8 +80,8 @@ fn unreachable(v6: bool, protocol: u8) -> Case {
     all.turns(&tagged, verdict, &out)
 }
 
-/// The device that the answer leaves by computes the quoted packet's transport checksum as if it
-/// were the frame's own. The answer's checksum must be right then.
+/// The device that the answer leaves by completes the quoted packet's transport checksum as if it
+/// were the frame's own. The answer's checksum must be right afterwards.
 fn left_to_a_device(v6: bool, protocol: u8) -> Case {
     let sentence = format!(
         "{} {}: the checksum of an error is right once a device has made the quoted one",
@@ -97,7 +98,7 @@ fn left_to_a_device(v6: bool, protocol: u8) -> Case {
             (false, TCP) => (20, 36),
             (false, _) => (20, 26),
         };
-        // What is on the wire in the end: the quote with the checksum that the device makes.
+        // The answer on the wire: the quote has the checksum that the device completes.
         let most = if v6 { 1280 - 48 } else { 576 - 28 };
         let mut quote = half[14..].to_vec();
         quote.truncate(most);

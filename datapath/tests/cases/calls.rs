@@ -10,7 +10,7 @@ use super::farm::*;
 use super::packet::*;
 use super::{Case, case};
 
-/// The id that the templates of service 1 have.
+/// The id of service 1's templates.
 const TEMPLATES: u32 = 40;
 const LIVES: u32 = 300;
 const SENT: Verdict = Verdict::Send(TO_SERVER);
@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Three servers in turn, told apart by their MAC addresses.
+/// Three servers in turn, which differ in their MAC addresses.
 fn farm(v6: bool, once: bool) -> HostTables {
     let mut tables = HostTables::new(Sizes::default());
     let (address, port) = virtual_end(v6);
@@ -123,7 +123,7 @@ fn by_call(v6: bool) -> Case {
     .calls((7, 5061), "one@x", 1)
     .calls((7, 5062), "two@x", 2)
     .calls((7, 5063), "one@x", 1)
-    // Another client's Call-ID is another call.
+    // The same Call-ID of another client is another call.
     .calls((8, 5060), "one@x", 3)
     .calls((8, 5061), "one@x", 3)
     .calls((7, 5064), "two@x", 2)
@@ -193,7 +193,7 @@ fn no_call(v6: bool) -> Case {
     ] {
         case = case.leaves(&text(none), NO_CALL);
     }
-    // A frame of this length is none that a test run takes.
+    // A test run of the kernel takes no frame of this length.
     let _ = too_far;
     case.holds("no call", |tables| tables.calls.all().is_empty())
 }
@@ -307,7 +307,7 @@ fn through_a_tunnel(v6: bool, tunnel: u8) -> Case {
     let family = family_name(v6);
     let mut tables_of_no_calls = one(v6, UDP, &to);
     persists(&mut tables_of_no_calls);
-    // What a tunnel makes of a packet is what it makes of any.
+    // The tunnel itself is the same as for any packet.
     let mut frame =
         shunt_datapath::host::HostFrame::new(shunt_datapath::host::Hook::Xdp, &packet.bytes());
     let verdict = tables_of_no_calls.run(&mut frame);
@@ -320,7 +320,7 @@ fn through_a_tunnel(v6: bool, tunnel: u8) -> Case {
     .holds("a call", |tables| tables.calls.all().len() == 1)
 }
 
-/// Two masqueraded servers, which answer from endpoints of their own.
+/// Two masqueraded servers with endpoints of their own.
 fn masquerading(v6: bool, once: bool) -> HostTables {
     let mut tables = none(v6, UDP);
     tables.services[1].flags |= service_flag::CALLS;

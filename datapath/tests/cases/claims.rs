@@ -1,5 +1,5 @@
-//! Connections of one client port to one port of a server, by two virtual addresses, two ports or
-//! both ways of masquerade: the answers are those of the first one.
+//! Two connections from one client port to one port of a server: by two virtual addresses, by two
+//! ports, or by both kinds of masquerading. The answers belong to the first one.
 
 use std::net::IpAddr;
 
@@ -53,7 +53,7 @@ fn by_every_port(v6: bool) -> End {
     (text.parse::<IpAddr>().unwrap(), 8443)
 }
 
-/// Two services with one masqueraded server, found by [`virtual_end`] and by `other`.
+/// Two services with one masqueraded server, at [`virtual_end`] and at `other`.
 fn two(v6: bool, protocol: u8, other: End) -> HostTables {
     let mut tables = one(v6, protocol, &server(method::MASQUERADE, v6));
     let every = other == by_every_port(v6);
@@ -118,7 +118,7 @@ fn gives_way_when_its_time_is_over(v6: bool, protocol: u8, other: End) -> Case {
     let mut all = case(sentence, two(v6, protocol, other));
     all = opens(all, v6, protocol, other).waits(1000);
     if other == by_every_port(v6) {
-        // Masquerade by the server alone goes before; what a tuple says is the scan's to take out.
+        // Masquerading without a translation wins; the sweep removes the translation.
         all = opens(all, v6, protocol, virtual_end(v6));
         return answered(all, v6, protocol, virtual_end(v6));
     }
@@ -135,7 +135,7 @@ fn a_closed_one_gives_way(v6: bool, other: End) -> Case {
     );
     all = opens(all, v6, TCP, virtual_end(v6));
     let reset = tcp(client(v6), virtual_end(v6), RST | ACK);
-    // A half-open connection is not closed by its client's reset, an answered one is.
+    // A client's reset does not close a half-open connection, but does close an answered one.
     all = answered(all, v6, TCP, virtual_end(v6));
     let ack = tcp(client(v6), virtual_end(v6), ACK);
     for packet in [&ack, &reset] {
@@ -153,7 +153,7 @@ fn a_closed_one_gives_way(v6: bool, other: End) -> Case {
     })
 }
 
-/// A SYN that comes again is scheduled again.
+/// A retransmitted SYN is scheduled again.
 fn another_server_takes_it(v6: bool) -> Case {
     let other = other_address(v6);
     let mut tables = two(v6, TCP, other);

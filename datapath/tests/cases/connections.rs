@@ -55,7 +55,7 @@ impl Flow {
         }
     }
 
-    /// A segment of the client's.
+    /// The client sends a segment.
     fn there(mut self, flags: u8, counts: (u32, u32)) -> Self {
         let packet = tcp(client(self.v6), virtual_end(self.v6), flags);
         let out = packet.clone().macs(7, 3).ttl(63);
@@ -68,7 +68,7 @@ impl Flow {
         self.count(counts)
     }
 
-    /// A segment of the server's.
+    /// The server sends a segment.
     fn back(mut self, flags: u8, counts: (u32, u32)) -> Self {
         let packet = tcp(server_end(self.v6), client(self.v6), flags);
         let out = packet.clone().from(virtual_end(self.v6)).macs(8, 4).ttl(63);
@@ -246,7 +246,7 @@ fn server_gone(v6: bool) -> Case {
     .leaves(&packet.clone().flags(ACK), Verdict::Drop(Drop::ServerGone))
 }
 
-/// IPVS looks whether the server is there before it follows the state.
+/// IPVS checks whether the server is there before it follows the state (`ip_vs_in`).
 fn unheard_by_a_server_that_is_gone(v6: bool) -> Case {
     let packet = tcp(client(v6), virtual_end(v6), SYN);
     let sentence = format!(
@@ -339,7 +339,8 @@ fn half_open_give_way(v6: bool) -> Case {
         .holds("the counts are those that are left", move |tables| {
             live(tables, 1) == (u32::from(room), 0)
         })
-        // Nobody knows it any more, but the bucket has half-open flows, so it is not forwarded.
+        // The oldest flow has lost its entry, but the bucket has half-open flows, so its packet is
+        // not forwarded by hash.
         .leaves(&oldest, Verdict::Pass(Pass::NotOpening))
 }
 
@@ -377,7 +378,7 @@ fn established_stay(v6: bool) -> Case {
     .holds("none was displaced", noted(Note::Displaced, 0))
 }
 
-/// The last that is heard of it comes from the client, so no answer tells its way back.
+/// The last packet comes from the client, so no answer updates the reverse entry.
 fn closed_by_the_client_gives_way(v6: bool, last: u8) -> Case {
     let kind = if last & RST == 0 { "FIN" } else { "RST" };
     let mut all = case(
@@ -398,7 +399,8 @@ fn closed_by_the_client_gives_way(v6: bool, last: u8) -> Case {
         ] {
             all = if back {
                 let packet = tcp(server_end(v6), client, flags);
-                // No hop to the client is prepared: it goes where the client's came from.
+                // No hop to the client is prepared: the answer goes the way that the client's
+                // packet came.
                 let out = packet.clone().from(virtual_end(v6)).macs(1, 2).ttl(63);
                 all.turns(&packet, Verdict::Send(1), &out)
             } else {

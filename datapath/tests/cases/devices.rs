@@ -1,4 +1,4 @@
-//! What the device that a frame comes by has to do with it: whose MAC address it is for, and VLANs.
+//! The input device of a frame: MAC addresses and VLANs.
 
 use shunt_datapath::device::{DEVICES, Device};
 use shunt_datapath::entry::method;
@@ -98,7 +98,7 @@ fn every_kind_of_packet(v6: bool) -> Case {
     )
 }
 
-/// `ip_vs_in` takes what is `PACKET_HOST`, and nothing else.
+/// `ip_vs_in` takes `PACKET_HOST` only.
 fn for_many(v6: bool) -> Case {
     let frame = opening(UDP, client(v6), virtual_end(v6)).bytes();
     let mut all = case(
@@ -116,7 +116,7 @@ fn for_many(v6: bool) -> Case {
 fn unknown_device(v6: bool) -> Case {
     let packet = opening(UDP, client(v6), virtual_end(v6)).macs(FOREIGN, 1);
     let mut tables = one(v6, UDP, &server(method::MASQUERADE, v6));
-    // Another device has the place.
+    // Another device is at the same place of the table.
     tables.devices[1] = Device::new(1 + DEVICES, mac(2), false);
     case(
         format!(
@@ -143,7 +143,7 @@ fn address_of_the_device_changes(v6: bool) -> Case {
     .turns(&after, SENT, &at_server(v6, &after))
 }
 
-/// IEEE 802.1Q, 9.6: a tag of VLAN 0 says how urgent a frame is, and no more.
+/// IEEE 802.1Q, 9.6: a tag of VLAN 0 gives only a priority.
 fn of_a_vlan(v6: bool, protocol: u8) -> Case {
     let packet = opening(protocol, client(v6), virtual_end(v6));
     let urgent = packet.clone().tags(&[0x8100]);
@@ -160,7 +160,7 @@ fn of_a_vlan(v6: bool, protocol: u8) -> Case {
             all = all.leaves(&packet.clone().tags(tags).vlan(number), TAGGED);
         }
     }
-    // What is behind a priority may be a VLAN's.
+    // Behind a priority tag there may be a VLAN's tag.
     all = all.leaves(&packet.clone().tags(&[0x8100, 0x8100]), TAGGED);
     all.holds("nothing is opened", noted(Note::Opened, 0))
         .turns(&urgent, SENT, &at_server(v6, &packet))

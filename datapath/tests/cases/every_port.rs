@@ -53,7 +53,7 @@ fn farm(v6: bool, protocol: u8, method: u8) -> HostTables {
     tables
 }
 
-/// Behind masquerade each server has an address of its own.
+/// Each masqueraded server has an address of its own.
 fn own(first: IpAddr, number: u16) -> IpAddr {
     let more = number - 1;
     match first {
@@ -62,7 +62,8 @@ fn own(first: IpAddr, number: u16) -> IpAddr {
     }
 }
 
-/// A mark's place whose rule was deleted: as a place of every port, found by its port.
+/// The endpoint of a mark whose rule was deleted: it stands for every port and is found by its
+/// port.
 fn left(v6: bool, protocol: u8, method: u8) -> Case {
     fn leave(tables: &mut HostTables) {
         for v6 in FAMILIES {
@@ -100,7 +101,7 @@ fn left(v6: bool, protocol: u8, method: u8) -> Case {
     })
 }
 
-/// lblc knows the server of an address by the service, which has another id than its endpoint.
+/// lblc remembers servers by the service's id, which differs from its endpoint's.
 fn local_to_a_server(v6: bool) -> Case {
     let mut tables = farm(v6, UDP, method::ROUTE);
     tables.set_pool(1, scheduler::LBLC, &[(1, 1), (2, 1)]);
@@ -116,7 +117,7 @@ fn local_to_a_server(v6: bool) -> Case {
     all
 }
 
-/// The same client port to two ports is two flows.
+/// One client port to two ports makes two flows.
 fn routed(v6: bool, protocol: u8) -> Case {
     let (name, family) = (protocol_name(protocol), family_name(v6));
     let mut all = case(
@@ -137,7 +138,7 @@ fn routed(v6: bool, protocol: u8) -> Case {
     })
 }
 
-/// The server keeps the port that was asked, and answers from it.
+/// The server gets the port that the client asked for, and answers from it.
 fn masqueraded(v6: bool, protocol: u8) -> Case {
     let (name, family) = (protocol_name(protocol), family_name(v6));
     let mut all = case(
@@ -163,7 +164,7 @@ fn masqueraded(v6: bool, protocol: u8) -> Case {
             };
             let out = answer.clone().from(asked).macs(8, 4).ttl(63);
             all = all.turns(&answer, Verdict::Send(TO_CLIENT), &out);
-            // From another port it speaks for itself.
+            // A packet from another port is the server's own traffic.
             let stranger = opening(protocol, (own, port + 1), from);
             all = all.leaves(&stranger, Verdict::Pass(Pass::NotOurs));
         }
@@ -196,7 +197,7 @@ fn a_service_of_the_port_comes_first(v6: bool) -> Case {
     all
 }
 
-/// A template is for all ports together.
+/// One template holds for all ports.
 fn persistent(v6: bool) -> Case {
     let mut tables = farm(v6, TCP, method::ROUTE);
     tables.services[1].template = 40;
@@ -225,7 +226,7 @@ fn error_to_the_server(v6: bool) -> Case {
     let inside = open.clone().to((server_end(v6).0, 2000));
     let sent = inside.clone().macs(0x101, 3).ttl(63);
     let (kind, code) = unreachable(v6);
-    // About the service's answer, from a router on the client's side.
+    // A router on the client's side sends an error about the service's answer.
     let answer = tcp(asked, client(v6), SYN | ACK);
     let error = icmp(client(v6).0, asked.0, kind, code, 0).payload(&answer.network());
     let quoted = tcp((server_end(v6).0, 2000), client(v6), SYN | ACK);
@@ -261,7 +262,7 @@ fn error_to_the_client(v6: bool) -> Case {
     .turns(&error, Verdict::Send(TO_CLIENT), &out)
 }
 
-/// The network packet of `wanted` with the transport checksum of `before`, which a quote keeps.
+/// The network packet of `wanted` with the transport checksum of `before`, as in a quote.
 fn like(before: &Packet, wanted: &Packet) -> Vec<u8> {
     let (from, mut bytes) = (before.network(), wanted.network());
     let at = bytes.len() - 20 + 16;

@@ -1,4 +1,4 @@
-//! The tables that the cases begin with: addresses as in the manual, one server where one will do.
+//! The tables that the cases begin with. Addresses are those of the manual.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 
 pub const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
 pub const DIRECTOR6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
 
-/// Interfaces: 1 is where frames come in, 2 leads to servers, 3 to clients.
+/// Interfaces: frames come in by 1; 2 leads to servers, 3 to clients.
 pub const TO_SERVER: u32 = 2;
 pub const TO_CLIENT: u32 = 3;
 
@@ -32,7 +32,7 @@ pub fn virtual_end(v6: bool) -> End {
     (if v6 { VIRTUAL6 } else { VIRTUAL }, 80)
 }
 
-/// Behind NAT the server has another port.
+/// A masqueraded server has another port.
 pub fn server_end(v6: bool) -> End {
     (if v6 { SERVER6 } else { SERVER }, 8080)
 }
@@ -61,7 +61,7 @@ pub fn server(method: u8, v6: bool) -> NewServer {
     }
 }
 
-/// Service 1 with server 1, taken in turn; ways to clients by hop 5.
+/// Service 1 with server 1 by rr; hop 5 leads to clients.
 pub fn one(v6: bool, protocol: u8, server: &NewServer) -> HostTables {
     let mut tables = none(v6, protocol);
     let id = tables.add_server(1, server);

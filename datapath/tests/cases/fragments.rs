@@ -1,4 +1,4 @@
-//! Fragments: the first, those that follow, and those that come too early or lie.
+//! Fragments: first ones, later ones, early ones and false ones.
 
 use shunt_datapath::entry::{Ways, method, scheduler, service_flag};
 use shunt_datapath::fragment;
@@ -53,7 +53,7 @@ fn later(v6: bool, protocol: u8, id: u32, offset: u16, more: bool) -> Packet {
 
 const NOT_OURS: Verdict = Verdict::Pass(Pass::NotOurs);
 
-/// A first fragment between two ends, and two that follow it.
+/// A first fragment between two ends, and two later ones.
 fn three(protocol: u8, source: End, target: End, id: u32) -> [Packet; 3] {
     let first = opening(protocol, source, target).payload(&[1; 120]);
     let rest = |offset, more| {
@@ -67,7 +67,7 @@ fn three(protocol: u8, source: End, target: End, id: u32) -> [Packet; 3] {
     ]
 }
 
-/// All of them go where they went without a director, in order and doubled.
+/// The director passes all of them, in order and twice.
 fn left(mut all: Case, packets: &[Packet]) -> Case {
     for packet in packets.iter().chain(packets) {
         all = all.leaves(packet, NOT_OURS);
@@ -83,7 +83,7 @@ fn of_no_service(v6: bool, protocol: u8) -> Case {
     );
     let other = (virtual_end(v6).0, 53);
     all = left(all, &three(protocol, client(v6), other, 20));
-    // What a program of the director answers from there.
+    // Answers of a program on the director.
     left(all, &three(protocol, other, client(v6), 21))
 }
 
@@ -129,7 +129,7 @@ fn overlapping_for_others(v6: bool) -> Case {
     left(all, &[first, into])
 }
 
-/// What the daemon says of a datagram whose first fragment it has waited for long enough.
+/// What the daemon notes of a datagram whose first fragment did not come in time.
 fn given_up(v6: bool) -> Case {
     fn give_up(tables: &mut HostTables) {
         let tick = (&*tables).now();
@@ -183,7 +183,7 @@ fn of_icmp(v6: bool) -> Case {
     .leaves(&rest.fragment(24, 128, false), passes)
 }
 
-/// Without an entry of its flow a datagram is one datagram all the same.
+/// All fragments of a datagram go to one server, without an entry of a flow.
 fn one_packet(v6: bool) -> Case {
     let mut tables = HostTables::new(Sizes::default());
     let (address, port) = virtual_end(v6);

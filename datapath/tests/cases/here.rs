@@ -1,5 +1,5 @@
-//! A masqueraded server that is the director itself: what comes in is rewritten and handed up, what
-//! its stack answers is translated on the way out.
+//! A masqueraded server that is the director itself: requests are rewritten and passed to its
+//! stack, and the answers of its stack are translated on the way out.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ fn here(v6: bool) -> NewServer {
     }
 }
 
-/// What leaves by a device in place of this packet, and why.
+/// The frame that leaves by a device in place of this packet, and the verdict.
 fn leaves(tables: &HostTables, packet: &Packet) -> (Verdict, Vec<u8>) {
     let mut frame = HostFrame::new(Hook::Tc, &packet.bytes());
     let verdict = tables.leave(&mut frame);
@@ -63,7 +63,7 @@ fn there_and_back(v6: bool, protocol: u8) -> Case {
         })
 }
 
-// `ip_vs_nat_xmit`: from the world there is no way to a loopback address.
+// `ip_vs_nat_xmit`: no packet from outside goes to a loopback address.
 fn not_to_a_loopback_address(v6: bool, protocol: u8) -> Case {
     let address: IpAddr = if v6 { "::1" } else { "127.0.0.1" }.parse().unwrap();
     let server = NewServer {
@@ -101,7 +101,7 @@ fn only_its_own_answers(v6: bool) -> Case {
         })
 }
 
-/// A datagram that the machine's own stack has cut.
+/// A datagram that the director's own stack has fragmented.
 fn in_pieces(v6: bool) -> Case {
     let first = opening(UDP, client(v6), virtual_end(v6));
     let head = |from| udp(from, client(v6)).payload(&[5; 64]).fragment(9, 0, true);

@@ -1,4 +1,5 @@
-//! What nobody should send: cut, lying, martian, and aimed at our own bookkeeping.
+//! Packets that nobody should send: truncated, contradictory, martian, or aimed at the director's
+//! own tables.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -50,7 +51,7 @@ fn cut_everywhere(v6: bool, protocol: u8, tags: &[u16]) -> Case {
         ),
         routed(v6, protocol),
     );
-    // A priority goes before the packet is read, and two tags are the kernel's.
+    // A priority tag is removed before the packet is parsed; a frame with two tags passes.
     let link = if tags.is_empty() { 14 } else { 18 };
     let plain = packet.clone().tags(&[]).bytes();
     for length in 0..frame.len() {
@@ -147,7 +148,7 @@ fn lying_header6() -> Case {
     .leaves_bytes(hop_by_hop(255), NOT_UNDERSTOOD)
     .leaves(&seven, NOT_UNDERSTOOD)
     .leaves(&long, NOT_UNDERSTOOD)
-    // No next header (RFC 8200, 4.7) and authentication (RFC 4302) have no ports for us.
+    // No next header (RFC 8200, 4.7) and AH (RFC 4302) have no ports.
     .leaves_bytes(forged(&packet, &[(20, 59)]), Verdict::Pass(Pass::NotOurs))
     .leaves_bytes(forged(&packet, &[(20, 51)]), Verdict::Pass(Pass::NotOurs))
 }
@@ -258,7 +259,7 @@ fn not_ip(v6: bool) -> Case {
     .leaves(&thrice, Verdict::Pass(Pass::Tagged))
 }
 
-/// The key of a packet from 0.0.0.0 port 0 to service 1 or 2 has the value that marks a slot.
+/// The key of a packet from 0.0.0.0 port 0 to service 1 or 2 equals the value that marks a slot.
 fn nobody_is_no_slot(mark: u64) -> Case {
     let mut tables = HostTables::new(Sizes {
         flows: 1,
@@ -269,7 +270,7 @@ fn nobody_is_no_slot(mark: u64) -> Case {
         let server = tables.add_server(id, &server(method::ROUTE, false));
         tables.set_pool(id, scheduler::RING, &[(server, 1)]);
     }
-    // Established, server 1, seen just then.
+    // Established, server 1, seen at the present tick.
     for slot in 0..4 {
         tables.flows4[slot * 2].store(mark, Ordering::SeqCst);
         tables.flows4[slot * 2 + 1].store(1 | 1 << 32, Ordering::SeqCst);
@@ -301,5 +302,5 @@ fn nobody_is_no_slot(mark: u64) -> Case {
     })
 }
 
-/// In a bucket that has no slot to give, a segment could belong to a flow without an entry.
+/// If a bucket has no slot to give, a segment could belong to a flow without an entry.
 const BY_HASH: Verdict = Verdict::Send(TO_SERVER);

@@ -1,4 +1,4 @@
-//! ICMP errors about flows of ours, both ways; and ICMP that is none of our business.
+//! ICMP errors about known flows, both ways, and ICMP that passes.
 
 use std::net::IpAddr;
 
@@ -81,7 +81,7 @@ fn echo(v6: bool) -> Case {
     all
 }
 
-/// A flow that is open, through a server of this method.
+/// An open flow through a server of this method.
 fn open(sentence: String, v6: bool, protocol: u8, method: u8) -> Case {
     let to = server(method, v6);
     let packet = opening(protocol, client(v6), virtual_end(v6));
@@ -93,15 +93,15 @@ fn open(sentence: String, v6: bool, protocol: u8, method: u8) -> Case {
     case(sentence, one(v6, protocol, &to)).turns(&packet, SENT, &out.macs(7, 3))
 }
 
-/// What the server sent to the client, as the client's side saw it.
+/// The server's packet to the client, as the client's side saw it.
 fn answer(v6: bool, protocol: u8) -> Packet {
     opening(protocol, virtual_end(v6), client(v6))
         .ttl(40)
         .payload(b"an answer")
 }
 
-/// Like `packet` with another source, but with the transport checksum of before: a quote that is
-/// translated keeps it.
+/// `packet` with another source and the transport checksum of `packet`, which a translated quote
+/// keeps.
 pub fn quoted_from(packet: &Packet, source: End) -> Vec<u8> {
     keep_sum(packet, &packet.clone().from(source))
 }
@@ -144,7 +144,7 @@ fn to_a_masqueraded_server(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32
         .holds("it is noted", noted(Note::IcmpRelated, 1))
 }
 
-/// The first one has ports; others say nothing of their flow.
+/// The first fragment has ports; a later one shows nothing of its flow.
 fn about_a_fragment(v6: bool) -> Case {
     let (kind, code, rest) = if v6 { (2, 0, 1400) } else { (3, 4, 1400) };
     let whole = answer(v6, UDP).payload(&[5; 200]);
@@ -192,7 +192,7 @@ fn to_the_client(v6: bool, protocol: u8, kind: u8, code: u8, rest: u32) -> Case 
     all.holds("both are noted", noted(Note::IcmpRelated, 2))
 }
 
-/// An error about an answer of the virtual address that nobody knows.
+/// An error about an answer of the virtual address to which no connection belongs.
 fn unasked(v6: bool, protocol: u8) -> Packet {
     let (kind, code, rest) = errors(v6)[0];
     let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest);
@@ -228,7 +228,7 @@ fn schedules(v6: bool, protocol: u8, method: u8) -> Case {
         })
         .waits(3)
         .changes(|tables| tables.services[1].switches = 0);
-    // It is over, and nothing else is scheduled.
+    // The connection has expired, and no other packet is scheduled.
     if protocol != UDP {
         let segment = tcp(client(v6), virtual_end(v6), ACK);
         if protocol == TCP {
@@ -258,7 +258,7 @@ fn schedules_nowhere(v6: bool, protocol: u8) -> Case {
             tables.services[1].flags &= !service_flag::PRESENT;
         })
         .leaves(&unasked(v6, protocol), PASSES)
-        // A mark's rule is for packets of a protocol with ports, which ICMP is not.
+        // A mark's rule matches a protocol with ports, which ICMP is not.
         .changes(|tables| {
             tables.services[1].flags |= service_flag::PRESENT;
             tables.services[1].protocol = 0;
@@ -344,11 +344,11 @@ fn foreign_quotes(v6: bool) -> Case {
         .leaves(&about(&tcp(vip, stranger, ACK), vip.0), PASSES)
         .leaves(&about(&tcp((vip.0, 81), client(v6), ACK), vip.0), PASSES)
         .leaves(&about(&udp(vip, client(v6)), vip.0), PASSES)
-        // Quotes what the addressee never sent.
+        // The quoted packet was not sent by the addressee.
         .leaves(&about(&tcp(vip, client(v6), ACK), client(v6).0), PASSES)
         .leaves(&about(&tcp(client(v6), server, ACK), router(v6)), PASSES)
         .leaves(&about(&tcp(stranger, server, ACK), client(v6).0), PASSES)
-        // Of the other family, a later fragment, and no transport of ours.
+        // The other family, a later fragment, and an unknown transport.
         .leaves(&about(&tcp((other, 80), (other, 9), ACK), vip.0), PASSES)
         .leaves(
             &about(
@@ -381,7 +381,7 @@ fn cut_quotes(v6: bool) -> Case {
     let mut all = open(sentence, v6, TCP, method::MASQUERADE);
     for length in 0..header + 4 {
         all = all.leaves(&error(length), PASSES);
-        // Bytes behind the packet are no part of the quote.
+        // Bytes behind the packet are not quoted.
         let mut padded = error(length).bytes();
         padded.extend_from_slice(&quote[length..]);
         all = all.leaves_bytes(padded, PASSES);

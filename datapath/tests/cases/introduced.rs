@@ -1,4 +1,4 @@
-//! Servers of full NAT that are told of the client by a header of the PROXY protocol.
+//! Servers of full NAT that get the client's address in a PROXY header.
 
 use std::net::IpAddr;
 
@@ -86,7 +86,7 @@ fn at_client(v6: bool, flags: u8, numbers: [u32; 2], payload: &[u8]) -> Packet {
     packet.macs(8, 4).ttl(63)
 }
 
-/// Where a client's numbers begin: they go round soon.
+/// The client's initial sequence number: it wraps round soon.
 const ISN: u32 = 0xffff_fff0;
 const FIRST: u32 = ISN.wrapping_add(1);
 
@@ -136,7 +136,7 @@ fn with_the_first_acknowledgement(v6: bool) -> Case {
         BACK,
         &at_client(v6, ACK, [5008, FIRST.wrapping_add(4)], b""),
     )
-    // Whether anybody is there.
+    // A keepalive.
     .turns(
         &question(v6, ACK, [FIRST.wrapping_add(3), 5008], b""),
         SENT,
@@ -189,7 +189,7 @@ fn what_is_not_acknowledged_comes_again(v6: bool) -> Case {
             BACK,
             &at_client(v6, ACK, [5001, FIRST], b""),
         )
-        // A part of it is none of the client's bytes.
+        // The server acknowledges a part of the header, which is none of the client's bytes.
         .turns(
             &answer(v6, ACK, [5001, FIRST.wrapping_add(3)], b""),
             BACK,
@@ -202,7 +202,7 @@ fn what_is_not_acknowledged_comes_again(v6: bool) -> Case {
         )
 }
 
-/// The option of RFC 2018, at an even and at an odd place.
+/// The SACK option (RFC 2018) at an even and at an odd offset.
 fn selective(edges: [u32; 4], odd: bool) -> Vec<u8> {
     let mut option = if odd { vec![1] } else { vec![1, 1] };
     option.extend([5, 18]);
@@ -232,14 +232,14 @@ fn selective_acknowledgements(v6: bool) -> Case {
     all
 }
 
-/// What has no room goes without after a header that was sent, and if that was lost gives way to
-/// another.
+/// Data without room for the header goes without it once a header was sent; if that header was
+/// lost, it is sent again.
 fn without_room(v6: bool) -> Case {
     let (header, more) = (header(v6), more(v6));
     let data = vec![7; if v6 { 1440 } else { 1460 }];
     let large = question(v6, ACK | FIN, [FIRST, 5001], &data);
     let mut all = opened(v6, "a header and data that do not fit together");
-    // Nothing was sent: the header alone, and the end is not yet.
+    // No header was sent before: the header goes alone, without the FIN.
     all = all.turns(&large, SENT, &at_server(v6, ACK, [FIRST, 5001], &header));
     let shifted = at_server(v6, ACK | FIN, [FIRST.wrapping_add(more), 5001], &data);
     all.turns(&large, SENT, &shifted)

@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// What a packet may bring along, and how that is called.
+/// Shapes of packets by name: tags, options, extension headers.
 pub fn shapes(v6: bool, protocol: u8) -> Vec<(String, Packet)> {
     let plain = opening(protocol, client(v6), virtual_end(v6));
     let mut shapes = vec![
@@ -214,7 +214,7 @@ fn unusable_way(v6: bool) -> Case {
     .leaves(&packet, Verdict::Drop(Drop::NoNextHop))
 }
 
-/// NAT tables that know no way to any client.
+/// Tables of a masqueraded server without a way to any client.
 fn homeless(v6: bool) -> shunt_datapath::host::HostTables {
     let mut tables = one(v6, TCP, &server(method::MASQUERADE, v6));
     tables.routes4.clear();
@@ -269,7 +269,7 @@ fn stranger_behind_the_server(v6: bool) -> Case {
     .leaves(&own, Verdict::Pass(Pass::NotOurs))
 }
 
-/// Payloads that take the transport checksum through every corner, zero and all ones too.
+/// Payloads with corner cases of the transport checksum, zero and all ones too.
 fn checksums() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
@@ -289,7 +289,7 @@ fn checksums() -> Vec<Case> {
     cases
 }
 
-/// The payload words with which the checksum behind NAT comes out as zero, or nearly.
+/// Payload words with which the masqueraded checksum becomes zero, or nearly.
 fn zero_sums(v6: bool) -> Vec<u16> {
     let sum = |number: u16| {
         let packet = udp(client(v6), server_end(v6)).payload(&number.to_be_bytes());
@@ -302,7 +302,7 @@ fn zero_sums(v6: bool) -> Vec<u16> {
         .collect()
 }
 
-/// Only on the host: what the kernel answers is the kernel's.
+/// Runs only on the host: in the kernel a test cannot choose the kernel's answer.
 #[test]
 fn the_kernel_is_asked_for_the_way_from_the_virtual_address_and_its_refusal_holds() {
     use shunt_datapath::host::{Hook, HostFrame, words};
@@ -317,7 +317,8 @@ fn the_kernel_is_asked_for_the_way_from_the_virtual_address_and_its_refusal_hold
         for (source, ways, verdict) in [
             (from, by, Verdict::Send(5)),
             (from, Ways::default(), Verdict::Drop(Drop::NoWayBack)),
-            // For other packets: this one goes where the client's came from.
+            // This route is for other packets, so the answer goes the way that the client's packet
+            // came.
             (words(server_end(v6).0), by, Verdict::Send(1)),
         ] {
             let mut frame = HostFrame::new(Hook::Xdp, &answer.bytes());

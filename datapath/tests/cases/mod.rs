@@ -44,25 +44,25 @@ pub enum Step {
     Frame(Box<Given>),
     /// Time passes.
     Wait(u32),
-    /// Somebody changes the tables.
+    /// The daemon changes the tables.
     Change(fn(&mut HostTables)),
-    /// This holds, in words and as a test.
+    /// A condition, in words and as a test.
     Holds(String, Box<dyn Fn(&HostTables) -> bool>),
 }
 
-/// A frame, and what becomes of it.
+/// A frame, and its outcome.
 pub struct Given {
     pub frame: Vec<u8>,
     pub verdict: Verdict,
     /// The frame as it leaves.
     pub out: Vec<u8>,
-    /// The only hook where this is so.
+    /// The only hook that has this outcome.
     pub hook: Option<Hook>,
-    /// Payload bytes a packet, if the frame stands for many.
+    /// Payload bytes of a segment, for a GSO frame.
     pub segment: usize,
 }
 
-/// Every case there is.
+/// All cases.
 pub fn all() -> Vec<Case> {
     let mut cases = methods::cases();
     cases.extend(across::cases());
@@ -97,13 +97,13 @@ pub fn case(sentence: impl Into<String>, tables: HostTables) -> Case {
 }
 
 impl Case {
-    /// A packet comes, and leaves as another. A tag that it came with stays behind.
+    /// A packet comes, and leaves as `out`, without the tags that it came with.
     pub fn turns(self, packet: &Packet, verdict: Verdict, out: &Packet) -> Self {
         let out = out.clone().tags(&[]);
         self.given(packet.bytes(), verdict, out.bytes(), None, 0)
     }
 
-    /// A packet comes and stays as it is.
+    /// A packet comes, and is left unchanged.
     pub fn leaves(self, packet: &Packet, verdict: Verdict) -> Self {
         self.leaves_bytes(packet.bytes(), verdict)
     }
@@ -151,7 +151,7 @@ impl Case {
 }
 
 impl Given {
-    /// The frame as this hook gets it; `None` if the step is about the other one.
+    /// The frame as this hook gets it; `None` if the step is for the other hook.
     pub fn on(&self, hook: Hook) -> Option<HostFrame> {
         if self.hook.is_some_and(|only| only != hook) {
             return None;

@@ -1,4 +1,4 @@
-//! Rules that mind where packets come from: the narrowest counts.
+//! Rules that match the origin of packets: the narrowest wins.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use super::farm::*;
 use super::packet::*;
 use super::{Case, case};
 
-/// The device that frames of cases come by, and one that they do not.
+/// The input device of the cases' frames, and another device.
 const HERE: u32 = 1;
 const ELSEWHERE: u32 = 9;
 
@@ -30,12 +30,13 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Services 1 to 4, each with one server, told apart by its MAC address; none is found yet.
+/// Services 1 to 4 with one server each, which differ in their MAC addresses. No endpoint leads to
+/// them yet.
 fn farm(v6: bool, protocol: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes::default());
     let (address, _) = virtual_end(v6);
     for number in 1..=4u16 {
-        // By this port nobody asks.
+        // No packet asks for this port.
         tables.add_service(address, 60_000 + number, protocol, 0);
         let ways = Ways::new(mac(0x100 + number), mac(3), TO_SERVER, 1500);
         let server = NewServer {
@@ -56,7 +57,7 @@ fn at(v6: bool, network: u8, host: u8) -> IpAddr {
     }
 }
 
-/// The prefix of a network and of all networks.
+/// The prefix length of a network, and of all networks together.
 fn lengths(v6: bool) -> (u8, u8) {
     if v6 { (64, 48) } else { (24, 16) }
 }
@@ -132,7 +133,7 @@ fn every_port(v6: bool, protocol: u8) -> Case {
         })
 }
 
-/// The flow is entered for the service that the client's rule leads to, so its answers find it.
+/// The flow is entered for the service of the client's rule, so that its answers find it.
 fn masqueraded(v6: bool, protocol: u8) -> Case {
     let mut tables = HostTables::new(Sizes::default());
     tables.add_route(IpAddr::from([0, 0, 0, 0]), 0, 5, to_client());

@@ -1,5 +1,5 @@
-//! Frames, built to be read: what is not said is ordinary. Checksums are summed over the whole, so
-//! that they owe nothing to the code they test.
+//! Frames, built to be read: a test gives only what is special. Checksums are computed here over
+//! whole packets, independently of the code under test.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub mod chunk {
 const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
 
-/// What lies behind the network header.
+/// The header behind the network header.
 #[derive(Clone, Debug)]
 enum Head {
     Tcp {
@@ -42,7 +42,7 @@ enum Head {
         ports: [u16; 2],
         summed: bool,
     },
-    /// With a chunk whose value is the payload, up to another one if that is not all.
+    /// A chunk whose value is the payload. With `value` the payload goes on in a second chunk.
     Sctp {
         ports: [u16; 2],
         kind: u8,
@@ -53,7 +53,7 @@ enum Head {
         code: u8,
         rest: u32,
     },
-    /// Nothing that has a place for ports.
+    /// A protocol without ports.
     None {
         protocol: u8,
     },
@@ -63,7 +63,7 @@ enum Head {
 pub struct Packet {
     macs: [u16; 2],
     tags: Vec<u16>,
-    /// The number of the outermost tag's VLAN.
+    /// The VLAN of the outermost tag.
     vlan: u16,
     source: IpAddr,
     target: IpAddr,
@@ -71,7 +71,7 @@ pub struct Packet {
     ttl: u8,
     id: u32,
     dont_fragment: bool,
-    /// Offset in bytes, and whether more follow.
+    /// The fragment offset in bytes, and whether more fragments follow.
     fragment: Option<(u16, bool)>,
     options: Vec<u8>,
     tcp_options: Vec<u8>,
@@ -155,7 +155,7 @@ impl Packet {
         self
     }
 
-    /// The outermost tag is one of this VLAN; without it, of none.
+    /// Sets the VLAN of the outermost tag. Without it the tag gives only a priority.
     pub fn vlan(mut self, number: u16) -> Self {
         self.vlan = number;
         self
@@ -192,7 +192,7 @@ impl Packet {
         }
     }
 
-    /// Of another chunk, as the first one.
+    /// Sets the type of the first chunk.
     pub fn kind(mut self, wanted: u8) -> Self {
         if let Head::Sctp { kind, .. } = &mut self.head {
             *kind = wanted;
@@ -200,7 +200,7 @@ impl Packet {
         self
     }
 
-    /// The first chunk's value has so many bytes; the rest of the payload is another chunk.
+    /// Sets the bytes of the first chunk's value; the rest of the payload is another chunk.
     pub fn value(mut self, bytes: u16) -> Self {
         if let Head::Sctp { value, .. } = &mut self.head {
             *value = Some(bytes);
@@ -219,15 +219,15 @@ impl Packet {
         self
     }
 
-    /// May be cut, and is known by this identification.
+    /// Clears the "don't fragment" bit and sets the identification.
     pub fn may_be_cut(mut self, id: u16) -> Self {
         self.dont_fragment = false;
         self.id = id.into();
         self
     }
 
-    /// An IPv4 packet that a director makes of one of IPv6, and that may be cut: known by what it
-    /// carries.
+    /// An IPv4 packet that a director makes of a small one of IPv6: it may be fragmented, and its
+    /// identification is hashed from its content.
     pub fn named(self) -> Self {
         let body = self.transport();
         let word = |at: usize| {
@@ -250,8 +250,7 @@ impl Packet {
         self
     }
 
-    /// An extension header of this kind; `body` is what follows its first two bytes.
-    /// The numbers of a segment: its own, and what it acknowledges.
+    /// Sets the sequence number and the acknowledgement number of a segment.
     pub fn numbers(mut self, own: u32, acknowledged: u32) -> Self {
         if let Head::Tcp { numbers, .. } = &mut self.head {
             *numbers = [own, acknowledged];
@@ -264,6 +263,7 @@ impl Packet {
         self
     }
 
+    /// Adds an extension header of this type; `body` is what follows its first two bytes.
     pub fn extension(mut self, kind: u8, body: &[u8]) -> Self {
         self.extensions.push((kind, body.to_vec()));
         self
@@ -274,7 +274,7 @@ impl Packet {
         self
     }
 
-    /// Bytes behind the packet, as short Ethernet frames have them.
+    /// Adds bytes behind the packet, as in short Ethernet frames.
     pub fn padding(mut self, bytes: usize) -> Self {
         self.padding = bytes;
         self
@@ -287,8 +287,8 @@ impl Packet {
         self
     }
 
-    /// The frame with a transport checksum of which only the pseudo-header's sum is there, as a
-    /// sender leaves it to its device (CHECKSUM_PARTIAL).
+    /// The frame with only the pseudo-header's sum in its transport checksum, as a sender leaves it
+    /// to a device (CHECKSUM_PARTIAL).
     pub fn half_made(&self) -> Vec<u8> {
         let mut frame = self.bytes();
         let l4 = frame.len() - self.padding - self.transport().len();
@@ -298,7 +298,7 @@ impl Packet {
         frame
     }
 
-    /// This packet in another one: IP in IP.
+    /// This packet in a tunnel: IP in IP.
     pub fn inside(&self, source: IpAddr, target: IpAddr) -> Packet {
         let protocol = if self.source.is_ipv6() { 41 } else { 4 };
         let mut outer = packet(source, target, Head::None { protocol });
@@ -313,7 +313,7 @@ impl Packet {
         outer
     }
 
-    /// This packet in another one: GUE in UDP, from and to these ports.
+    /// This packet in a tunnel: GUE in UDP, from and to these ports.
     pub fn in_gue(&self, source: End, target: End, summed: bool) -> Packet {
         let mut outer = self.inside(source.0, target.0);
         let carried = outer.protocol();
@@ -324,7 +324,7 @@ impl Packet {
         outer
     }
 
-    /// This packet in another one: GRE.
+    /// This packet in a tunnel: GRE.
     pub fn in_gre(&self, source: IpAddr, target: IpAddr, summed: bool) -> Packet {
         let mut outer = self.inside(source, target);
         outer.head = Head::None { protocol: 47 };
@@ -357,7 +357,7 @@ impl Packet {
         }
     }
 
-    /// Whether this is a piece of a datagram.
+    /// Whether this is a fragment.
     pub fn is_fragment(&self) -> bool {
         self.fragment.is_some()
     }
@@ -395,7 +395,7 @@ impl Packet {
         self.copy_link(packet(self.target, self.source, head).macs(1, 2))
     }
 
-    /// The TTL that it has.
+    /// The TTL or hop limit.
     pub fn hops(&self) -> u8 {
         self.ttl
     }
@@ -409,7 +409,7 @@ impl Packet {
         matches!(self.head, Head::Tcp { .. })
     }
 
-    /// `other` in the VLANs of this one.
+    /// `other` with the VLAN tags of this packet.
     pub fn copy_link(&self, mut other: Packet) -> Packet {
         other.tags.clone_from(&self.tags);
         other
@@ -419,7 +419,7 @@ impl Packet {
         !self.tags.is_empty()
     }
 
-    /// The bytes behind the packet.
+    /// The number of bytes behind the packet.
     pub fn behind(&self) -> usize {
         self.padding
     }
@@ -584,8 +584,8 @@ impl Packet {
     }
 }
 
-/// What a device makes of the bytes of a transport header and its payload, cut or not: the
-/// complement of them all.
+/// The checksum that a device computes over a transport header and its payload, truncated or not:
+/// the complement of their sum.
 pub fn finished(transport: &[u8]) -> [u8; 2] {
     checksum(transport).to_be_bytes()
 }

@@ -1,4 +1,4 @@
-//! Clients who come again: templates, their granularity, their end, and servers that go.
+//! Persistent clients: templates, granularity, expiry, and servers that leave.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ use super::farm::*;
 use super::packet::*;
 use super::{Case, case};
 
-/// The id that the templates of service 1 have.
+/// The id of service 1's templates.
 const TEMPLATES: u32 = 40;
 const LIVES: u32 = 300;
 
@@ -36,7 +36,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Three servers in turn, told apart by their MAC addresses.
+/// Three servers in turn, which differ in their MAC addresses.
 fn farm(v6: bool, protocol: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes::default());
     let (address, port) = virtual_end(v6);
@@ -53,7 +53,7 @@ fn farm(v6: bool, protocol: u8) -> HostTables {
     let service = &mut tables.services[1];
     service.template = TEMPLATES;
     service.persistence = LIVES;
-    // A client is a network of 256 addresses, or of 64 bits.
+    // The granularity is a network of 256 addresses, or of 64 bits for IPv6.
     service.granularity = match v6 {
         false => [u64::from(u32::from_ne_bytes([255, 255, 255, 0])), 0],
         true => [u64::MAX, 0],
@@ -85,7 +85,7 @@ impl Story {
         }
     }
 
-    /// A connection is opened, and given to this server.
+    /// A client opens a connection and gets this server.
     fn opens(mut self, client: (u8, u8, u16), server: u16) -> Self {
         let (network, host, port) = client;
         let packet = opening(
@@ -213,7 +213,7 @@ fn is_assured(v6: bool) -> Case {
         })
 }
 
-// The connection points to its template, whatever became of the service since (`cp->control`).
+// The connection keeps its template, even if the service changes (`cp->control`).
 fn is_assured_without_persistence(v6: bool) -> Case {
     let from = (at(v6, 1, 7), 1000);
     let ack = tcp(from, virtual_end(v6), ACK);
@@ -253,7 +253,7 @@ fn closes_and_asks_again(v6: bool) -> Case {
         .holds("which is active again", |tables| live(tables, 1) == (1, 0))
 }
 
-// `set_sctp_state`: behind NAT it is the server that makes an association established.
+// `set_sctp_state`: a masqueraded server makes an association established.
 fn is_assured_by_an_answer(v6: bool) -> Case {
     let mut tables = one(v6, SCTP, &server(method::MASQUERADE, v6));
     tables.services[1].template = TEMPLATES;
@@ -284,18 +284,18 @@ fn is_assured_by_an_answer(v6: bool) -> Case {
         })
 }
 
-/// How many templates there are, and how many of them are assured.
+/// The number of templates, and of the assured ones.
 fn assured(tables: &HostTables, v6: bool) -> (usize, usize) {
     let (all, assured, _) = templates(tables, v6);
     (all, assured)
 }
 
-/// How many templates give way to nobody.
+/// The number of templates that may not be evicted.
 fn staying(tables: &HostTables, v6: bool) -> usize {
     templates(tables, v6).2
 }
 
-/// How many templates there are, how many are assured, and how many give way to nobody.
+/// The numbers of all templates, of the assured ones, and of those that may not be evicted.
 fn templates(tables: &HostTables, v6: bool) -> (usize, usize, usize) {
     fn count<L: Layout>(words: &[std::sync::atomic::AtomicU64]) -> (usize, usize, usize) {
         let mut found = (0, 0, 0);

@@ -1,4 +1,4 @@
-//! Which server takes which connection, seen from outside: by the MAC address a packet leaves for.
+//! Which server takes which connection, as seen by the destination MAC address.
 
 use std::sync::atomic::Ordering;
 
@@ -58,7 +58,7 @@ pub fn cases() -> Vec<Case> {
             farm(scheduler::FO, &[(3, 5), (1, 2)]),
             &[3, 3, 3],
         ),
-        // ip_vs_ovf.c: up to more active connections than weight.
+        // ip_vs_ovf.c: a server is full when it has more active connections than weight.
         takes(
             "ovf goes on to the next when one is full",
             farm(scheduler::OVF, &[(2, 2), (1, 1), (3, 1)]),
@@ -69,7 +69,8 @@ pub fn cases() -> Vec<Case> {
             hashed(scheduler::DH, 256, |_| (2, 1)),
             &[2, 2, 2],
         ),
-        // ip_vs_lblc.c: until it is crowded and another has not half of its weight.
+        // ip_vs_lblc.c: a server keeps its target until it is crowded and another has less than
+        // half its weight.
         takes(
             "lblc keeps a target with its server until that is crowded",
             farm(scheduler::LBLC, &[(3, 1), (2, 2), (1, 3)]),
@@ -99,7 +100,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Three servers, told apart by their MAC addresses.
+/// Three servers, which differ in their MAC addresses.
 fn farm(rule: u8, slots: &[(u32, u32)]) -> HostTables {
     let mut tables = HostTables::new(Sizes::default());
     tables.add_service(VIRTUAL, 80, TCP, 0);
@@ -137,16 +138,16 @@ fn one_packet() -> Case {
 
 fn by_rule() -> HostTables {
     let tables = farm(scheduler::WRR, &[(1, 3), (2, 2), (3, 1)]);
-    // At the head of the list, no weight yet; greatest 3, step 1. The place is that behind the end.
+    // The cursor is behind the end, without a current weight; the greatest weight is 3, the step 1.
     tables.pools[0].store(3, Ordering::SeqCst);
     tables.pools[1].store(3 | 1 << 32, Ordering::SeqCst);
     tables
 }
 
-/// The second is the only one that may be picked.
+/// Only the second server may be picked.
 fn lots(rule: u8) -> HostTables {
     let tables = farm(rule, &[(1, 0), (2, 1), (3, 0), (1, 0), (2, 1)]);
-    // The last two are read as lots: kept with almost no chance, else exchanged for a higher one.
+    // The last two slots are read as lots: almost never kept, else exchanged for a higher lot.
     let mut tables = tables;
     let pool = PoolWord(tables.services[1].pool);
     tables.services[1].pool = PoolWord::new(pool.base(), 3, rule).0;
@@ -156,7 +157,7 @@ fn lots(rule: u8) -> HostTables {
     tables
 }
 
-/// Servers 1 and 2 are full with two connections and with one; 3 has no thresholds.
+/// Server 1 is full with two connections, server 2 with one; server 3 has no thresholds.
 fn overloaded(name: &str, rule: u8, order: &[u16]) -> Case {
     takes(
         &format!("{name} passes over overloaded servers"),
@@ -173,7 +174,7 @@ fn limited(rule: u8) -> HostTables {
     tables
 }
 
-// ip_vs_unbind_dest: without a lower threshold, below three quarters of the upper one.
+// ip_vs_unbind_dest: without a lower threshold it is three quarters of the upper one.
 fn relieved() -> Case {
     takes(
         "an overloaded server is used again when it has fewer",
@@ -212,7 +213,7 @@ fn takes(sentence: &str, tables: HostTables, order: &[u16]) -> Case {
     all
 }
 
-/// A hash table in which every slot is the same server's.
+/// A hash table with servers and weights by slot.
 fn hashed(rule: u8, slots: usize, weights: impl Fn(usize) -> (u32, u32)) -> HostTables {
     let slots: Vec<_> = (0..slots).map(weights).collect();
     farm(rule, &slots)
@@ -239,7 +240,7 @@ fn no_fallback(rule: u8, slots: usize) -> Case {
 }
 
 fn fallback(rule: u8, slots: usize) -> Case {
-    // All but a few slots are of weight 0: the search must go on until it meets one that is not.
+    // Most slots have weight 0: the search must go on to one that has not.
     let mut tables = hashed(rule, slots, |at| (3, u32::from(at % 5 == 0)));
     tables.services[1].flags |= service_flag::FALLBACK | service_flag::PORT;
     let sentence = format!("with fallback (rule {rule}) another slot is found");

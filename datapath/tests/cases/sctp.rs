@@ -1,4 +1,4 @@
-//! SCTP: the states of an association, what opens one, its checksum, and its fragments.
+//! SCTP: states of an association, its opening, checksum and fragments.
 
 use std::sync::atomic::AtomicU64;
 
@@ -61,7 +61,7 @@ impl Flow {
         }
     }
 
-    /// A packet of the client's.
+    /// The client sends a packet.
     fn there(self, kind: u8, state: u32, counts: (u32, u32)) -> Self {
         let packet = sctp(client(self.v6), virtual_end(self.v6), kind).payload(&[3; 12]);
         self.sends(&packet, state, counts)
@@ -78,7 +78,7 @@ impl Flow {
         self.finds(state, counts)
     }
 
-    /// A packet of the server's.
+    /// The server sends a packet.
     fn back(mut self, kind: u8, state: u32, counts: (u32, u32)) -> Self {
         let packet = sctp(server_end(self.v6), client(self.v6), kind).payload(&[4; 40]);
         let out = packet.clone().from(virtual_end(self.v6)).macs(8, 4).ttl(63);
@@ -156,8 +156,8 @@ fn asked_twice(v6: bool) -> Case {
         .holds("it is one connection", noted(Note::Opened, 1))
 }
 
-// RFC 9260, 3.3.7: control chunks may stand before an ABORT. The cookie is longer than what the tc
-// hook brings into reach.
+// RFC 9260, 3.3.7: control chunks may come before an ABORT. The cookie is longer than the linear
+// part of the tc hook's frame.
 fn aborted_behind_a_cookie(v6: bool) -> Case {
     let mut payload = vec![9; 404];
     payload[400..].copy_from_slice(&[ABORT, 0, 0, 4]);
@@ -220,7 +220,7 @@ fn only_an_abort_is_not_answered(v6: bool) -> Case {
 
 fn without_a_chunk(v6: bool) -> Case {
     let name = family_name(v6);
-    // Ports of the service, and eight bytes more: a header and nothing else.
+    // A common header and nothing else, with the service's port.
     let header = [0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0];
     let bare = bare(client(v6).0, virtual_end(v6).0, SCTP).payload(&header);
     case(
@@ -241,7 +241,7 @@ fn lives_as_long_as_ipvs_has_it(v6: bool) -> Case {
         .leaves(&data, Verdict::Pass(Pass::NotOpening))
 }
 
-// It is carried on, not made anew: what was damaged on the way is seen by the server.
+// The checksum is updated, not computed again, so that the server sees damage from the way.
 fn wrong_checksums_stay_wrong(v6: bool) -> Case {
     let packet = opening(SCTP, client(v6), virtual_end(v6));
     let out = packet.clone().to(server_end(v6)).macs(7, 3).ttl(63);
@@ -250,7 +250,7 @@ fn wrong_checksums_stay_wrong(v6: bool) -> Case {
         *frame.last_mut().unwrap() ^= 0x10;
         frame
     };
-    // A checksum that comes to nothing is no other.
+    // A checksum of zero is like any other.
     let zero = |packet: &Packet, other: &Packet| {
         let (mut frame, of) = (packet.bytes(), other.bytes());
         let at = frame.len() - 16 - 4 - 4;
@@ -284,7 +284,7 @@ fn longest(v6: bool) -> Case {
     all
 }
 
-/// Behind NAT, with the service's port.
+/// A masqueraded server with the service's port.
 fn with_the_same_port(v6: bool) -> HostTables {
     let to = NewServer {
         port: virtual_end(v6).1,
@@ -293,7 +293,7 @@ fn with_the_same_port(v6: bool) -> HostTables {
     one(v6, SCTP, &to)
 }
 
-/// The server's end where it has the service's port.
+/// The server's end, with the service's port.
 fn same_end(v6: bool) -> End {
     (server_end(v6).0, virtual_end(v6).1)
 }
@@ -321,7 +321,7 @@ fn same_port(v6: bool) -> Case {
     )
 }
 
-/// The two pieces of an INIT.
+/// The two fragments of an INIT.
 fn pieces(v6: bool) -> [Packet; 2] {
     let first = opening(SCTP, client(v6), virtual_end(v6)).payload(&[1; 112]);
     let later = bare(client(v6).0, virtual_end(v6).0, SCTP).payload(&[2; 64]);

@@ -1,4 +1,4 @@
-//! ESP and AH, which follow the connection of IKE.
+//! ESP and AH packets, which follow IKE's connection.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// A service of IKE with one server; ways to clients by hop 5.
+/// An IKE service with one server; hop 5 leads to clients.
 fn farm(v6: bool, port: u16, method: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes::default());
     tables.add_service(virtual_end(v6).0, port, UDP, 0);

@@ -1,5 +1,5 @@
-//! Settings: what becomes of connections whose server is gone or quiesced, what opens a connection,
-//! and what is done against floods.
+//! Settings: connections whose server is gone or quiesced, packets that open a connection, and
+//! defences against floods.
 
 use shunt_datapath::connection::{ESTABLISHED, SYN_RECV, SYNACK};
 use shunt_datapath::entry::{
@@ -49,7 +49,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Two servers in turn, told apart by their MAC addresses, ports as behind NAT.
+/// Two servers in turn, which differ in their MAC addresses. Their port is a masqueraded server's.
 fn two(v6: bool, protocol: u8, method: u8) -> HostTables {
     let mut tables = none(v6, protocol);
     for number in 1..=2 {
@@ -64,7 +64,7 @@ fn two(v6: bool, protocol: u8, method: u8) -> HostTables {
     tables
 }
 
-/// The packet as it leaves for this server.
+/// The packet as it goes to this server.
 fn at(packet: &Packet, server: u16, method: u8) -> Packet {
     let v6 = packet.ends().0.is_ipv6();
     let out = packet.clone().macs(0x100 + server, 3).ttl(63);
@@ -75,7 +75,7 @@ fn at(packet: &Packet, server: u16, method: u8) -> Packet {
     }
 }
 
-/// Server 1 is deleted, with this fate for its connections.
+/// Deletes server 1, with this fate for its connections.
 fn delete(tables: &mut HostTables, fate: u16) {
     tables.set_pool(1, scheduler::RING, &[(2, 1)]);
     tables.servers[1].flags &= !server_flag::PRESENT;
@@ -255,7 +255,7 @@ fn resets_of_every_kind(v6: bool) -> Case {
     ] {
         all = all.turns(&packet, RESET, &packet.reset());
     }
-    // A sum that was left to the device is left to it again.
+    // A checksum that was left to the device stays left to it.
     let left = syn.clone().flags(ACK).payload(b"half");
     let out = left.reset().half_made();
     all = all.given(left.half_made(), RESET, out, None, 0);
@@ -463,12 +463,12 @@ fn secure_behind_nat(v6: bool) -> Case {
     all = sent(all, there(ACK)).holds("nobody accepted it", state(v6, SYN_RECV));
     all = told(all, back(SYN | ACK)).holds("it is accepted", state(v6, SYNACK));
     all = sent(all, there(ACK)).holds("the client agrees", state(v6, SYNACK));
-    // Between ticks only telling answers are looked at.
+    // Within a tick only answers with SYN, FIN or RST change the state.
     all = told(all.waits(1), back(ACK));
     all.holds("and the server goes on", state(v6, ESTABLISHED))
 }
 
-/// Whether the first connection that is met has this state.
+/// Whether the first connection in the table has this state.
 fn state(v6: bool, wanted: u32) -> impl Fn(&HostTables) -> bool {
     fn first<L: Layout>(words: &[std::sync::atomic::AtomicU64]) -> Option<u32> {
         words.chunks(8).find_map(|bucket| {

@@ -1,5 +1,5 @@
-//! Translated flows: full NAT by local addresses, and masquerade whose answers do not follow from
-//! the server alone.
+//! Translated flows: full NAT with local addresses, and masquerading that does not follow from the
+//! server's entry alone.
 
 use std::net::IpAddr;
 
@@ -55,13 +55,13 @@ fn errors(v6: bool) -> [(u8, u8, u32); 2] {
     }
 }
 
-/// What servers see in place of clients.
+/// The local address, which servers see in place of the client's.
 pub fn local(v6: bool) -> IpAddr {
     let text = if v6 { "2001:db8:1::99" } else { "10.1.0.99" };
     text.parse().unwrap()
 }
 
-/// The only port of the pool in most cases, so that it is known which one a flow gets.
+/// The only port of the pool in most cases, so that a test knows which port a flow gets.
 const PORT: u16 = 5000;
 
 fn local_end(v6: bool) -> End {
@@ -86,7 +86,7 @@ fn name(v6: bool, protocol: u8) -> String {
     format!("{} {}", family_name(v6), protocol_name(protocol))
 }
 
-/// The first packet of the client, as it is sent on.
+/// The client's first packet, as it is forwarded.
 fn open(sentence: String, v6: bool, protocol: u8) -> Case {
     let packet = opening(protocol, client(v6), virtual_end(v6));
     let out = packet.clone().from(local_end(v6)).to(server_end(v6));
@@ -149,7 +149,7 @@ fn an_association(v6: bool) -> Case {
         .leaves(&later.fragment(9, 128, false), cut)
 }
 
-/// A server of every port behind a translating service has the port that was asked.
+/// A server of every port in a translating service gets the port that the client asked for.
 fn every_port(v6: bool, protocol: u8) -> Case {
     let mut tables = HostTables::new(Sizes::default());
     tables.add_service(virtual_end(v6).0, 0, protocol, 0);
@@ -177,7 +177,7 @@ fn every_port(v6: bool, protocol: u8) -> Case {
     all
 }
 
-/// Answers of one port of the server belong to different ports of the service.
+/// Answers from one port of the server belong to two ports of the service.
 fn fixed_port(v6: bool) -> Case {
     let mut tables = HostTables::new(Sizes::default());
     tables.add_service(virtual_end(v6).0, 0, TCP, 0);
@@ -206,12 +206,12 @@ fn fixed_port(v6: bool) -> Case {
         let out = answer.clone().from(asked).macs(8, 4).ttl(63);
         all = all.turns(&answer, BACK, &out);
     }
-    // The server could not tell this one from the client's first connection.
+    // The server could not tell this connection from the client's first one.
     let packet = tcp(client(21), (virtual_end(v6).0, 5000), SYN);
     all.leaves(&packet, NO_PORT)
 }
 
-/// Each flow has a port of its own, until there are no more.
+/// Each flow gets a port of its own, until none is free.
 fn a_port_each(v6: bool) -> Case {
     let mut all = case(
         format!("full NAT {}: no port is given twice", family_name(v6)),
@@ -220,7 +220,7 @@ fn a_port_each(v6: bool) -> Case {
     let ask = |port: u16| tcp((client(v6).0, port), virtual_end(v6), SYN);
     let served = ask(1).from((local(v6), PORT + 1)).to(server_end(v6));
     let other = ask(2).from((local(v6), PORT)).to(server_end(v6));
-    // Which of the two the first one gets follows from the tables' seed.
+    // The seed of the tables decides which port the first flow gets.
     let (first, second) = if takes_first(v6) {
         (other, served)
     } else {
@@ -286,7 +286,7 @@ fn no_local_address(v6: bool) -> Case {
     .leaves(&packet, NO_PORT)
 }
 
-/// Neither of the two entries stays alone.
+/// Neither of both entries stays alone.
 fn a_full_table(v6: bool) -> Case {
     let mut tables = pool(v6, TCP, 1000);
     // Room for 32 entries: 16 flows.
@@ -395,14 +395,14 @@ fn tagged(v6: bool) -> Case {
     .turns(&answer, BACK, &back.macs(8, 4).ttl(63))
 }
 
-/// Tells servers of service 1 who the client is.
+/// Full NAT whose servers get the client's address in an option (TOA).
 fn announcing(v6: bool) -> HostTables {
     let mut tables = pool(v6, TCP, 1);
     tables.services[1].flags |= service_flag::TOA;
     tables
 }
 
-/// The option that says who the client is.
+/// The option that names the client.
 fn option(v6: bool) -> Vec<u8> {
     let (address, port) = client(v6);
     let mut option = vec![254, if v6 { 20 } else { 8 }];
@@ -415,7 +415,7 @@ fn option(v6: bool) -> Vec<u8> {
 }
 
 fn announced(v6: bool) -> Case {
-    // As Linux sends it: segment size, SACK, time stamps, nothing, window scale.
+    // In Linux's order: MSS, SACK permitted, time stamps, no-operation, window scale.
     let options = [
         2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7,
     ];
@@ -429,7 +429,7 @@ fn announced(v6: bool) -> Case {
         let out = tcp(local_end(v6), server_end(v6), SYN).tcp_options(&told);
         all = all.turns(&packet, SENT, &out.macs(7, 3).ttl(63));
     }
-    // Only a SYN does.
+    // Only a SYN has the option.
     for flags in [ACK, ACK | FIN, RST] {
         let packet = tcp(client(v6), virtual_end(v6), flags).payload(b"data");
         let out = packet.clone().from(local_end(v6)).to(server_end(v6));
@@ -438,7 +438,7 @@ fn announced(v6: bool) -> Case {
     all
 }
 
-/// The client's own option comes behind ours; an Ethernet frame's padding is no room.
+/// The client's own option comes behind the director's. An Ethernet frame's padding gives no room.
 fn announced_over_a_lie(v6: bool) -> Case {
     let lie = [254, 8, 0, 9, 1, 2, 3, 4];
     let packet = tcp(client(v6), virtual_end(v6), SYN).tcp_options(&lie);
@@ -474,7 +474,7 @@ fn no_room_to_announce(v6: bool) -> Case {
     .leaves(&packet.payload(b"early data"), no_room)
 }
 
-/// What no flow is known of is not ours.
+/// Packets of unknown flows pass.
 fn strangers(v6: bool) -> Case {
     let not_ours = Verdict::Pass(Pass::NotOurs);
     let other = (local(v6), PORT + 1);
@@ -523,7 +523,7 @@ fn fragments(v6: bool, protocol: u8) -> Case {
     .holds("two have followed", noted(Note::FragmentFollowed, 2))
 }
 
-/// Like `packet` between other ends, but with the transport checksum of before.
+/// `packet` between other ends, with the transport checksum of `packet`.
 fn quoted(packet: &Packet, source: End, target: End) -> Vec<u8> {
     let after = packet.clone().from(source).to(target);
     let (old, mut new) = (packet.network(), after.network());
@@ -540,7 +540,7 @@ fn router(v6: bool) -> IpAddr {
 
 type Error = (u8, u8, u32);
 
-/// About an answer: the server hears it from the address that it spoke to.
+/// An error about an answer reaches the server from the address that the server knows.
 fn error_to_the_server(v6: bool, protocol: u8, (kind, code, rest): Error) -> Case {
     let about = opening(protocol, virtual_end(v6), client(v6)).payload(b"an answer");
     let error = icmp(router(v6), virtual_end(v6).0, kind, code, rest);
@@ -579,7 +579,7 @@ fn error_to_the_client(v6: bool, protocol: u8, (kind, code, rest): Error) -> Cas
     all.holds("both are noted", noted(Note::IcmpRelated, 2))
 }
 
-/// Where the server knows the client's own address, a router's error stays a router's.
+/// If the server knows the client's own address, a router's error keeps its source.
 fn error_keeps_its_source(v6: bool, protocol: u8, (kind, code, rest): Error) -> Case {
     let plain = NewServer {
         full_nat: false,

@@ -1,4 +1,4 @@
-//! GUE and GRE, with a checksum and without, in both families around both.
+//! GUE and GRE with and without a checksum, in both families around both.
 
 use shunt_datapath::entry::method;
 use shunt_datapath::host::{Hook, HostTables, NewServer, words};
@@ -13,7 +13,7 @@ use super::{Case, case};
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 const PORT: u16 = 6080;
 
-/// A tunnel: what in, over which family, whether with a checksum.
+/// A tunnel: its kind, its outer family, and whether it has a checksum.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     method: u8,
@@ -69,7 +69,7 @@ impl Form {
         format!("{kind} over {} {sum} checksum", family_name(self.outer_v6))
     }
 
-    /// What leaves for a packet that came.
+    /// The wrapped packet that is sent for a packet.
     fn wrapped(self, packet: &Packet, seed: u64) -> Packet {
         let (inner, server) = (forwarded(packet), self.server());
         let out = if self.method == method::GUE {
@@ -108,8 +108,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Cases of frames that stand for many segments. A test run of the kernel makes none whose header
-/// it would move.
+/// Cases of GSO frames. A test run of the kernel makes no GSO frame whose header would move.
 pub fn of_many() -> Vec<Case> {
     let both = |form| FAMILIES.map(|v6| many_in_one(form, v6));
     Form::all().into_iter().flat_map(both).collect()
@@ -121,7 +120,7 @@ fn sentence(form: Form, v6: bool, what: &str) -> String {
 
 fn whole(form: Form, v6: bool, protocol: u8, name: &str, packet: &Packet) -> Case {
     let tables = form.tables(v6, protocol);
-    // A lone fragment is a whole packet, whose ports are there.
+    // An atomic fragment is a whole packet, with ports.
     let mut out = form.wrapped(packet, tables.shape.seed);
     if packet.is_fragment() && form.method == method::GUE {
         let ends = (words(packet.ends().0), words(packet.ends().1));
@@ -198,7 +197,7 @@ fn about_a_flow(form: Form, v6: bool) -> Case {
     .turns(&error, SENT, &form.wrapped(&error, seed))
 }
 
-/// The kernel cuts such a frame behind us and knows no sum for the tunnel.
+/// The kernel segments a GSO frame later, and knows no sum for the tunnel.
 fn many_in_one(form: Form, v6: bool) -> Case {
     let tables = form.tables(v6, TCP);
     let plain = Form {
@@ -216,7 +215,7 @@ fn many_in_one(form: Form, v6: bool) -> Case {
     )
 }
 
-/// Payloads that take the tunnel's checksum through every corner, zero and all ones too.
+/// Payloads with corner cases of the tunnel's checksum, zero and all ones too.
 fn corners() -> Case {
     let form = Form {
         method: method::GUE,
