@@ -40,6 +40,7 @@ pub struct CallKey {
     pub service: u32,
     /// The length of the Call-ID in bytes.
     pub length: u32,
+    /// The Call-ID.
     pub id: [u64; 32],
 }
 const _: () = assert!(size_of::<CallKey>() == 280);
@@ -58,8 +59,11 @@ const _: () = assert!(size_of::<Call>() == 40);
 
 /// Words of a [`Call`].
 pub mod word {
+    /// [`Call::value`](super::Call::value).
     pub const VALUE: usize = 0;
+    /// [`Call::connection`](super::Call::connection), four words.
     pub const CONNECTION: usize = 1;
+    /// Number of words.
     pub const WORDS: usize = 5;
 }
 
@@ -67,18 +71,24 @@ pub mod word {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Desk {
+    /// The key of the datagram's call.
     pub key: CallKey,
+    /// The first bytes of the datagram's payload.
     pub text: [u64; TEXT / 8],
 }
 const _: () = assert!(size_of::<Desk>() == desk::WORDS * 8);
 
 /// Words of a [`Desk`].
 pub mod desk {
+    /// The client's address, two words.
     pub const CLIENT: usize = 0;
     /// The service in the low half, the Call-ID's length in the high half.
     pub const NAMES: usize = 2;
+    /// The Call-ID, 32 words.
     pub const ID: usize = 3;
+    /// The text of the datagram.
     pub const TEXT: usize = 35;
+    /// Number of words.
     pub const WORDS: usize = TEXT + super::TEXT / 8;
 }
 

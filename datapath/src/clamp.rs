@@ -32,7 +32,9 @@ pub struct Change {
     pub at: usize,
     /// Wire order.
     pub segment: u16,
+    /// The checksum of the segment.
     pub transport: Transport,
+    /// The change of that checksum.
     pub sum: u32,
 }
 

@@ -9,16 +9,28 @@ use crate::sctp;
 /// The state of a connection. The first eleven have IPVS's numbers.
 pub type State = u32;
 
+/// `IP_VS_TCP_S_NONE`: no segment of the flow itself was seen.
 pub const NONE: State = 0;
+/// `IP_VS_TCP_S_ESTABLISHED`.
 pub const ESTABLISHED: State = 1;
+/// `IP_VS_TCP_S_SYN_SENT`: the server has sent a SYN.
 pub const SYN_SENT: State = 2;
+/// `IP_VS_TCP_S_SYN_RECV`: the client has sent a SYN.
 pub const SYN_RECV: State = 3;
+/// `IP_VS_TCP_S_FIN_WAIT`: the server has sent a FIN; if answers do not pass the director, the
+/// client has.
 pub const FIN_WAIT: State = 4;
+/// `IP_VS_TCP_S_TIME_WAIT`: both sides have sent a FIN.
 pub const TIME_WAIT: State = 5;
+/// `IP_VS_TCP_S_CLOSE`: the connection was reset or has ended.
 pub const CLOSE: State = 6;
+/// `IP_VS_TCP_S_CLOSE_WAIT`: the client has sent a FIN.
 pub const CLOSE_WAIT: State = 7;
+/// `IP_VS_TCP_S_LAST_ACK`: the last FIN waits for its acknowledgement.
 pub const LAST_ACK: State = 8;
+/// `IP_VS_TCP_S_LISTEN`.
 pub const LISTEN: State = 9;
+/// `IP_VS_TCP_S_SYNACK`: the server has accepted, the client has not confirmed (`secure_tcp`).
 pub const SYNACK: State = 10;
 /// A UDP flow with one packet so far.
 pub const UDP_FIRST: State = 11;
@@ -98,9 +110,13 @@ pub enum Direction {
 
 /// TCP flags as they lie in the header's 14th byte (RFC 9293, 3.1).
 pub mod flag {
+    /// No more data follows.
     pub const FIN: u8 = 0x01;
+    /// Opens a connection.
     pub const SYN: u8 = 0x02;
+    /// Resets a connection.
     pub const RST: u8 = 0x04;
+    /// The acknowledgement number holds.
     pub const ACK: u8 = 0x10;
 }
 
@@ -251,7 +267,9 @@ pub const fn gives_way(state: State) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u32);
 
+/// Bits of the tick in a [`Meta`].
 pub const TICK_BITS: u32 = 22;
+/// The bits of a tick that count.
 pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 
 /// A tick that is at most about this many ticks after `now` has age 0, and not nearly a whole turn
@@ -283,6 +301,7 @@ impl Meta {
     const HEARD: u32 = 1 << 8;
     const LOW: u32 = 0x3ff;
 
+    /// The meta of an entry whose last packet came at this tick.
     #[inline(always)]
     #[must_use]
     pub fn new(tick: u32, state: State, flags: u32) -> Self {
@@ -303,12 +322,14 @@ impl Meta {
         age(self.tick(), now)
     }
 
+    /// The state of the connection.
     #[inline(always)]
     #[must_use]
     pub fn state(self) -> State {
         self.0 & 31
     }
 
+    /// Whether a flag is set, or any of several.
     #[inline(always)]
     #[must_use]
     pub fn has(self, flag: u32) -> bool {
@@ -336,6 +357,7 @@ impl Meta {
         }
     }
 
+    /// Whether the connection is proved ([`Meta::PROVED`]).
     #[inline(always)]
     #[must_use]
     pub fn is_proved(self) -> bool {
@@ -357,6 +379,7 @@ impl Meta {
         gives_way(self.state()) | !self.is_proved() as u32
     }
 
+    /// The meta after a packet at this tick that changes nothing else.
     #[inline(always)]
     #[must_use]
     pub fn seen(self, now: u32) -> Self {
@@ -392,6 +415,7 @@ impl Meta {
         Self(self.0 & !Self::LOW | TEMPLATE_ASSURED | proved)
     }
 
+    /// Whether the entry is a template.
     #[inline(always)]
     #[must_use]
     pub fn is_template(self) -> bool {

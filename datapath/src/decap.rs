@@ -38,6 +38,7 @@ pub enum Outcome {
     Untouched,
     /// The frame goes to the kernel without its outer header.
     Decapsulated,
+    /// The frame is dropped.
     Drop,
 }
 

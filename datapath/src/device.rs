@@ -17,6 +17,7 @@ pub struct Device {
     pub mac: u64,
     /// The interface index. Of two devices with the same place, only the first has an entry.
     pub interface: u32,
+    /// Zero.
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Device>() == 16);
@@ -26,6 +27,7 @@ const _: () = assert!(size_of::<Device>() == 16);
 pub const REDIRECTS: u64 = 1 << 48;
 
 impl Device {
+    /// The entry of a device; `redirects` sets [`REDIRECTS`].
     #[must_use]
     pub fn new(interface: u32, mac: [u8; 6], redirects: bool) -> Self {
         let [a, b, c, d, e, f] = mac;

@@ -18,15 +18,19 @@ pub struct Endpoint {
     pub address: [u64; 2],
     /// [`crate::entry::endpoint_word`]; 0 is a free slot.
     pub word: u32,
+    /// The endpoint's id in the keys of flows.
     pub id: u32,
 }
 
 /// A bucket of endpoints.
 pub trait Bucket {
+    /// Slots per bucket.
     const SLOTS: usize;
     /// The hash that gives the two buckets of an endpoint.
     fn hash(address: [u64; 2], word: u32, seed: u64) -> u64;
+    /// The endpoint in a slot.
     fn get(&self, slot: usize) -> Endpoint;
+    /// Writes an endpoint into a slot.
     fn put(&mut self, slot: usize, endpoint: Endpoint);
 }
 
@@ -38,7 +42,9 @@ pub trait Slots {
     fn buckets(&self) -> usize;
     /// The hash that gives the two buckets of an endpoint.
     fn hash(address: [u64; 2], word: u32, seed: u64) -> u64;
+    /// The endpoint in a slot of a bucket.
     fn get(&self, bucket: usize, slot: usize) -> Endpoint;
+    /// Writes an endpoint into a slot of a bucket.
     fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint);
     /// The bucket and slot of an endpoint that is in its second bucket and whose first one is
     /// `home`.

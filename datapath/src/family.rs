@@ -8,16 +8,22 @@ use crate::tables::Tables;
 
 /// An address family.
 pub trait Family: Copy {
+    /// An address in wire order.
     type Address: Copy + PartialEq;
+    /// The layout of flows.
     type Layout: Layout;
     /// The other family.
     type Other: Family;
+    /// Whether the family is IPv6.
     const V6: bool;
     /// Bytes of the fixed IP header.
     const HEADER: usize;
 
+    /// The key of a flow; `address` and `port` are the client's, in wire order.
     fn key(address: Self::Address, port: u16, endpoint: u32) -> Key;
+    /// A bucket of flows.
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words>;
+    /// The number of buckets of flows minus one.
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// The word of [`crate::region`] that shows whether a region of the flows may have entries.
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words>;
@@ -39,6 +45,7 @@ pub trait Family: Copy {
     fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// The address as two words; IPv4 in the low half of the first.
     fn words(address: Self::Address) -> [u64; 2];
+    /// The address from two words: the inverse of [`Family::words`].
     fn from_words(words: [u64; 2]) -> Self::Address;
     /// The address as schedulers hash it, in host order: an IPv6 address is the XOR of its four
     /// 32-bit words.
@@ -53,8 +60,10 @@ pub trait Family: Copy {
     fn loopback() -> Self::Address;
 }
 
+/// IPv4.
 #[derive(Clone, Copy, Debug)]
 pub struct V4;
+/// IPv6.
 #[derive(Clone, Copy, Debug)]
 pub struct V6;
 

@@ -86,7 +86,9 @@ impl Layout for Wide {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
+    /// The first word of the entry.
     pub first: u64,
+    /// The client's IPv6 address; zero for IPv4, whose address is in the first word.
     pub address: [u64; 2],
     /// The part of the key that is in the last word ([`Layout::TAG`]).
     pub tag: u64,
@@ -104,6 +106,7 @@ impl Key {
         }
     }
 
+    /// `address` and `port` are the client's, in wire order.
     #[inline(always)]
     #[must_use]
     pub fn v6(address: [u64; 2], port: u16, endpoint: u32) -> Self {
@@ -184,12 +187,14 @@ pub struct Entry<W> {
 }
 
 impl<W: Words> Entry<W> {
+    /// The id of the entry's server.
     #[inline(always)]
     #[must_use]
     pub fn target(&self) -> u32 {
         self.value as u32 & 0xff_ffff
     }
 
+    /// State, flags and tick of the entry.
     #[inline(always)]
     #[must_use]
     pub fn meta(&self) -> Meta {
@@ -324,8 +329,11 @@ impl Price {
 #[derive(Clone, Copy, Debug)]
 pub struct Offer<W> {
     slot: W,
+    /// The price of the slot.
     pub price: Price,
+    /// The first word of the slot.
     pub first: u64,
+    /// The last word of the slot.
     pub value: u64,
 }
 
@@ -419,8 +427,11 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
 /// The fields of an entry, for a pass over the whole table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// The key of the entry.
     pub key: Key,
+    /// The id of the entry's server.
     pub target: u32,
+    /// State, flags and tick of the entry.
     pub meta: Meta,
 }
 

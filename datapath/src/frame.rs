@@ -91,6 +91,7 @@ impl<const N: usize> Edit<'_, N> {
         unsafe { self.start.add(AT).cast::<T>().write_unaligned(value) }
     }
 
+    /// The same bytes, to read.
     #[inline(always)]
     #[must_use]
     pub fn view(&self) -> View<'_, N> {
@@ -100,6 +101,7 @@ impl<const N: usize> Edit<'_, N> {
         }
     }
 
+    /// Writes a byte.
     #[inline(always)]
     pub fn set_u8<const AT: usize>(&mut self, value: u8) {
         self.put::<AT, u8>(value);
@@ -111,11 +113,13 @@ impl<const N: usize> Edit<'_, N> {
         self.put::<AT, u16>(value);
     }
 
+    /// Writes four bytes, given as they shall be on the wire.
     #[inline(always)]
     pub fn set_u32<const AT: usize>(&mut self, value: u32) {
         self.put::<AT, u32>(value);
     }
 
+    /// Writes eight bytes, given as they shall be on the wire.
     #[inline(always)]
     pub fn set_u64<const AT: usize>(&mut self, value: u64) {
         self.put::<AT, u64>(value);
@@ -145,7 +149,9 @@ pub enum Room {
 pub enum Over {
     /// The packet itself.
     Ip,
+    /// GUE, behind a UDP header.
     Udp,
+    /// GRE.
     Gre,
 }
 

@@ -24,12 +24,19 @@ use crate::walk;
 /// The quoted packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Quote<F: Family> {
+    /// Offset of the quoted network header in the frame, in bytes.
     pub l3: usize,
+    /// Offset of the quoted transport header in the frame, in bytes.
     pub l4: usize,
+    /// The quoted source address.
     pub source: F::Address,
+    /// The quoted destination address.
     pub target: F::Address,
+    /// Protocol number of the quoted transport header.
     pub protocol: u8,
+    /// The quoted source port, in wire order.
     pub source_port: u16,
+    /// The quoted destination port, in wire order.
     pub target_port: u16,
 }
 
@@ -310,6 +317,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     send(frame, packet, &ways)
 }
 
+/// Decrements the TTL of a translated error and sends it to the next hop.
 #[inline(always)]
 pub fn send<F: Family, P: Frame>(
     frame: &mut P,

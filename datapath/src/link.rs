@@ -4,7 +4,9 @@ use crate::entry::Ways;
 use crate::frame::Frame;
 use crate::verdict::{Drop, Pass, Word};
 
+/// The ethertype of IPv4, in wire order.
 pub const IPV4: u16 = 0x0800u16.to_be();
+/// The ethertype of IPv6, in wire order.
 pub const IPV6: u16 = 0x86ddu16.to_be();
 /// IEEE 802.1Q and 802.1ad tags.
 const VLAN: u16 = 0x8100u16.to_be();
@@ -21,6 +23,7 @@ const IDENTIFIER: u16 = 0xfff;
 pub struct Link {
     /// Wire order.
     pub ethertype: u16,
+    /// Offset of the network header in the frame, in bytes.
     pub l3: usize,
 }
 

@@ -16,6 +16,7 @@ pub const CALLS: usize = 8;
 /// The table of calls, and the desk of the only CPU.
 #[derive(Debug)]
 pub struct Calls {
+    /// The words of the desk.
     pub desk: Vec<AtomicU64>,
     places: Mutex<HashMap<CallKey, usize>>,
     words: Vec<AtomicU64>,

@@ -17,8 +17,11 @@ use super::HostTables;
 /// A real server to be added to a service.
 #[derive(Clone, Copy, Debug)]
 pub struct NewServer {
+    /// [`crate::entry::method`].
     pub method: u8,
+    /// The server's address.
     pub address: IpAddr,
+    /// The server's port in host order; 0 for every port.
     pub port: u16,
     /// Tunnel: the outer source address, of the same family as `address`.
     pub outer_source: IpAddr,
@@ -28,6 +31,7 @@ pub struct NewServer {
     pub tunnel_checksum: bool,
     /// Translated: whether the server sees a local address.
     pub full_nat: bool,
+    /// The next hop.
     pub ways: Ways,
 }
 

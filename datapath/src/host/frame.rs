@@ -19,6 +19,7 @@ const HEADROOM: usize = 256;
 /// The kernel's hook that a frame imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// The driver's hook, before a socket buffer exists.
     Xdp,
     /// A socket buffer: a checksum is updated for the addresses first, then for the ports.
     Tc,
@@ -29,6 +30,7 @@ pub enum Hook {
 pub struct HostFrame {
     bytes: Vec<u8>,
     start: usize,
+    /// The hook that the frame imitates.
     pub hook: Hook,
     /// The index of the interface that the frame came by.
     pub interface: u32,
@@ -43,6 +45,7 @@ pub struct HostFrame {
 }
 
 impl HostFrame {
+    /// A frame with these bytes.
     #[must_use]
     pub fn new(hook: Hook, bytes: &[u8]) -> Self {
         let mut room = vec![0; HEADROOM];

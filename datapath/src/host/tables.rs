@@ -30,10 +30,15 @@ pub const HELD_BYTES: usize = 2040;
 pub struct Sizes {
     /// The number of buckets of each table of endpoints, and of flows: powers of two.
     pub endpoints: usize,
+    /// Buckets of each table of flows.
     pub flows: usize,
+    /// Services.
     pub services: usize,
+    /// Servers.
     pub servers: usize,
+    /// Words of all pools.
     pub pool_words: usize,
+    /// Translations.
     pub translations: usize,
 }
 
@@ -53,47 +58,73 @@ impl Default for Sizes {
 /// All tables. The fields are public, so that a test can read and write anything.
 #[derive(Debug)]
 pub struct HostTables {
+    /// Sizes and seed.
     pub shape: Shape,
+    /// The director's settings.
     pub settings: Settings,
+    /// The present tick.
     pub clock: AtomicU32,
+    /// Endpoints of IPv4.
     pub endpoints4: Vec<Bucket4>,
+    /// Endpoints of IPv6.
     pub endpoints6: Vec<Bucket6>,
+    /// Services by their ids.
     pub services: Vec<Service>,
+    /// The service of each endpoint of every port.
     pub wide_services: Vec<u32>,
     /// Endpoints that also match the source: key, prefix length of the source, id.
     pub origins: Vec<(OriginKey, u32, u32)>,
+    /// Servers by their ids.
     pub servers: Vec<Server>,
+    /// The words of all pools.
     pub pools: Vec<AtomicU64>,
+    /// The live counts of each server.
     pub counts: Vec<AtomicU64>,
     /// [`standing::WORDS`] words per server.
     pub standings: Vec<AtomicU64>,
     /// [`locality::WORDS`] words per target, in the order of `targets`.
     pub localities: Vec<AtomicU64>,
+    /// The targets that lblc and lblcr remember.
     pub targets: Mutex<Vec<LocalityKey>>,
+    /// The address of each peer.
     pub peers: HashMap<PeerKey, [u64; 2]>,
     /// The state of [`Tables::random`].
     pub dice: AtomicU64,
     /// Eight words per bucket.
     pub flows4: Vec<AtomicU64>,
+    /// Eight words per bucket.
     pub flows6: Vec<AtomicU64>,
     /// [`crate::region`].
     pub occupied4: Vec<AtomicU64>,
+    /// [`crate::region`].
     pub occupied6: Vec<AtomicU64>,
+    /// The words of [`crate::region::table`].
     pub occupied: Vec<AtomicU64>,
+    /// Hops by their ids.
     pub hops: Vec<Hop>,
     /// Address, prefix length, hop.
     pub routes4: Vec<(u32, u8, u32)>,
+    /// Address, prefix length, hop.
     pub routes6: Vec<([u64; 2], u8, u32)>,
+    /// Next hops that were learned, by the client's address.
     pub learned: Mutex<HashMap<[u64; 2], Ways>>,
+    /// Datagrams whose first fragment is known.
     pub fragments: Mutex<HashMap<FragmentKey, FragmentValue>>,
+    /// The traffic of each server.
     pub traffic: Mutex<Vec<Traffic>>,
+    /// Counters of outcomes and notes.
     pub counters: Vec<AtomicU64>,
+    /// The word for the limit of ICMP errors.
     pub allowance: [AtomicU64; 1],
     /// The index of each tuple's translation, of [`word::WORDS`] words each.
     pub translated: Mutex<HashMap<Tuple, usize>>,
+    /// The words of all translations.
     pub translations: Vec<AtomicU64>,
+    /// Local addresses by their places.
     pub locals: Vec<Local>,
+    /// The table of calls.
     pub calls: Calls,
+    /// Devices by their places.
     pub devices: Vec<Device>,
     /// The next free id or word of each: services, servers, endpoints of NAT, pools.
     pub(super) next: [u32; 4],
@@ -107,6 +138,7 @@ fn zeros(count: usize) -> Vec<AtomicU64> {
 }
 
 impl HostTables {
+    /// Empty tables of these sizes.
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
         let mask = |count: usize| count as u32 - 1;
