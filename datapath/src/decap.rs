@@ -17,9 +17,9 @@ use crate::method::set_ethertype;
 use crate::packet::{self, Packet, Part, UDP};
 use crate::realserver::{Knowledge, Note, key, role};
 use crate::tunnel::{GRE, sum_of};
-use own::Remote;
+use shim::Remote;
 
-mod own;
+mod shim;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -29,7 +29,7 @@ const INNER_V6: u8 = 41;
 /// The longest outer IP header in bytes, with its options or extension headers.
 const LONGEST_HEADER: usize = 60;
 /// A mask for the length of the GUE or GRE header, which has at most 20 bytes.
-const LONGEST_OWN: usize = 31;
+const LONGEST_SHIM: usize = 31;
 
 /// What becomes of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,16 +135,16 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     }
     let payload = outer.length.wrapping_sub(header as u32);
     let l4 = outer.l3.wrapping_add(header);
-    let Some(own) = own::read(frame, outer.protocol, l4, payload) else {
+    let Some(shim) = shim::read(frame, outer.protocol, l4, payload) else {
         return Note::OtherHeader;
     };
-    let bytes = known.blur(own.bytes) & LONGEST_OWN;
+    let bytes = known.blur(shim.bytes) & LONGEST_SHIM;
     if bytes as u32 > payload {
         return Note::OtherHeader;
     }
     let at = l4.wrapping_add(bytes);
     let room = payload.wrapping_sub(bytes as u32);
-    let inner = if own.inner_v6 {
+    let inner = if shim.inner_v6 {
         inner6(frame, at, room)
     } else {
         inner4(frame, at, room)
@@ -164,12 +164,12 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     }
     // Packets that GRO merged have the first packet's checksum; the kernel verified each before.
     let is_single = frame.segment() == 0;
-    if own.summed && is_single && !own::is_right(frame, outer, &own, l4, at, room) {
+    if shim.summed && is_single && !shim::is_right(frame, outer, &shim, l4, at, room) {
         return Note::BadChecksum;
     }
     let mut remote = Remote::NONE;
-    if own.is_remote {
-        remote = own.remote.sum(frame, at, room);
+    if shim.is_remote {
+        remote = shim.remote.sum(frame, at, room);
         if remote.is_none() {
             return Note::OtherHeader;
         }
@@ -177,7 +177,7 @@ fn tunnelled<F: Family, P: Frame, K: Knowledge>(
     let tunnel = Tunnel {
         l3: outer.l3,
         header: header.wrapping_add(bytes),
-        inner_v6: own.inner_v6,
+        inner_v6: shim.inner_v6,
         remote,
         marked,
     };

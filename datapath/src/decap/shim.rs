@@ -1,5 +1,5 @@
-//! The header between the outer IP header and the packet, and its checksum: none, GUE or GRE. RFC
-//! 9601 calls it a shim.
+//! The shim (RFC 9601): the header between the outer IP header and the packet, and its checksum.
+//! IP in IP has none; the others are GUE and GRE.
 
 use crate::checksum;
 use crate::family::{Family, V4, V6};
@@ -13,7 +13,7 @@ use super::{GRE, INNER_V4, INNER_V6, sum_of};
 
 /// A shim header; 0 bytes for IP in IP.
 #[derive(Clone, Copy, Debug)]
-pub struct Own {
+pub struct Shim {
     pub bytes: usize,
     pub inner_v6: bool,
     /// The header has a checksum over itself and the packet.
@@ -33,11 +33,11 @@ pub struct Ends {
 
 /// Reads the header at `l4`, after the outer IP header; `None` if a director does not send such.
 #[inline(always)]
-pub fn read<P: Frame>(frame: &P, protocol: u8, l4: usize, payload: u32) -> Option<Own> {
+pub fn read<P: Frame>(frame: &P, protocol: u8, l4: usize, payload: u32) -> Option<Shim> {
     match protocol {
         UDP => gue(frame, l4, payload),
         GRE => gre(frame, l4),
-        protocol => Some(Own {
+        protocol => Some(Shim {
             bytes: 0,
             inner_v6: protocol == INNER_V6,
             summed: false,
@@ -50,7 +50,7 @@ pub fn read<P: Frame>(frame: &P, protocol: u8, l4: usize, payload: u32) -> Optio
 /// Reads a GUE header; `tunnel::gue_header` has the drawing. The only accepted option is the one
 /// that the kernel's IPVS sends: private flags with remote checksum offload.
 #[inline(always)]
-fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
+fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Shim> {
     // `GUE_FLAG_PRIV` and `GUE_PFLAG_REMCSUM` (include/net/gue.h).
     const PRIVATE: u16 = 0x0001u16.to_be();
     const REMOTE: u32 = 0x8000_0000u32.to_be();
@@ -60,7 +60,7 @@ fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
     if length != payload || (carried != INNER_V4 && carried != INNER_V6) {
         return None;
     }
-    let plain = Own {
+    let plain = Shim {
         bytes: 12,
         inner_v6: carried == INNER_V6,
         summed: header.u16::<6>() != 0,
@@ -75,7 +75,7 @@ fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
             if options.u32::<0>() != REMOTE {
                 return None;
             }
-            Some(Own {
+            Some(Shim {
                 bytes: 20,
                 is_remote: true,
                 remote: Ends {
@@ -92,7 +92,7 @@ fn gue<P: Frame>(frame: &P, l4: usize, payload: u32) -> Option<Own> {
 /// Reads a GRE header (RFC 2784). `None` with a key or a sequence number (RFC 2890), or if the
 /// version is not 0.
 #[inline(always)]
-fn gre<P: Frame>(frame: &P, l4: usize) -> Option<Own> {
+fn gre<P: Frame>(frame: &P, l4: usize) -> Option<Shim> {
     const CHECKSUM: u16 = 0x8000u16.to_be();
     let header = frame.view::<4>(l4)?;
     let (flags, carried) = (header.u16::<0>(), header.u16::<2>());
@@ -100,7 +100,7 @@ fn gre<P: Frame>(frame: &P, l4: usize) -> Option<Own> {
     if !is_known || (carried != link::IPV4 && carried != link::IPV6) {
         return None;
     }
-    Some(Own {
+    Some(Shim {
         bytes: if flags == CHECKSUM { 8 } else { 4 },
         inner_v6: carried == link::IPV6,
         summed: flags == CHECKSUM,
@@ -117,7 +117,7 @@ fn gre<P: Frame>(frame: &P, l4: usize) -> Option<Own> {
 pub fn is_right<F: Family, P: Frame>(
     frame: &P,
     outer: &Packet<F>,
-    own: &Own,
+    shim: &Shim,
     l4: usize,
     at: usize,
     room: u32,
@@ -139,7 +139,7 @@ pub fn is_right<F: Family, P: Frame>(
         }
         sum = checksum::add(sum, pseudo);
     }
-    match carried(frame, own, at, room) {
+    match carried(frame, shim, at, room) {
         Some(carried) => checksum::fold(checksum::add(sum, carried)) == 0xffff,
         None => false,
     }
@@ -147,10 +147,10 @@ pub fn is_right<F: Family, P: Frame>(
 
 /// The sum of the inner packet.
 #[inline(always)]
-fn carried<P: Frame>(frame: &P, own: &Own, at: usize, room: u32) -> Option<u32> {
+fn carried<P: Frame>(frame: &P, shim: &Shim, at: usize, room: u32) -> Option<u32> {
     // With remote checksum offload, the packet does not have its transport checksum yet.
-    if !own.is_remote {
-        if own.inner_v6 {
+    if !shim.is_remote {
+        if shim.inner_v6 {
             if let Some(packet) = plain6(frame, at, room) {
                 return sum_of::<V6, P>(frame, &packet);
             }
