@@ -13,11 +13,11 @@ use crate::claim;
 use crate::connection::{self, Meta, TEMPLATE};
 use crate::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
 use crate::family::Family;
-use crate::fate as fates;
 use crate::flows::{self, Key, Words};
 use crate::frame::Frame;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, UDP};
+use crate::policy;
 use crate::reread::reread;
 use crate::schedule::Client;
 use crate::tables::Tables;
@@ -246,7 +246,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     };
     let server = tables.schedule(id, client);
     if server == NONE {
-        return Err(fates::unserved(service));
+        return Err(policy::unserved(service));
     }
     Ok(tables.recall_call(id, server))
 }
@@ -291,7 +291,7 @@ fn not_started<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports)
     if settings.masquerades & nat::TRANSLATES != 0 {
         Word::translate(NONE)
     } else {
-        fates::unasked(settings, packet, ports)
+        policy::unasked(settings, packet, ports)
     }
 }
 

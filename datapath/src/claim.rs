@@ -10,10 +10,10 @@ use crate::addressed;
 use crate::connection;
 use crate::entry::{NONE, Settings, endpoint_word, kind, method, nat, server_flag, with_port};
 use crate::family::Family;
-use crate::fate as fates;
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::packet::{Packet, Ports};
+use crate::policy;
 use crate::reread::reread;
 use crate::sctp;
 use crate::tables::Tables;
@@ -156,7 +156,7 @@ fn lives<F: Family, T: Tables>(
         return false;
     }
     let now = tables.now();
-    let stands = fates::lives(tables, settings, &entry, flow.protocol, 0, now);
+    let stands = policy::lives(tables, settings, &entry, flow.protocol, 0, now);
     if matches!(stands, Ok(Some(_))) && !is_closed(entry.meta().state()) {
         return true;
     }

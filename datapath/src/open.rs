@@ -9,11 +9,11 @@ use crate::addressed;
 use crate::connection::{self, flag};
 use crate::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
 use crate::family::Family;
-use crate::fate as fates;
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
 use crate::link;
 use crate::packet::{Packet, Ports, UDP};
+use crate::policy;
 use crate::reread::reread;
 use crate::schedule;
 use crate::sctp;
@@ -130,7 +130,7 @@ pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
     if let Some(entry) = &stale {
         // The client retransmitted, or another CPU entered the same flow first.
         let (protocol, flags) = (packet.protocol, ports.flags);
-        if fates::lives(tables, settings, entry, protocol, flags, now)?.is_some() {
+        if policy::lives(tables, settings, entry, protocol, flags, now)?.is_some() {
             mend::<F, P, T, BY>(frame, tables, packet, &request, entry);
             return Ok(entry.target());
         }
@@ -165,7 +165,7 @@ fn end<F: Family, T: Tables>(
     let leaves = if tells {
         packet.protocol == UDP
     } else {
-        id == NONE && fates::has_ended(server, packet.protocol)
+        id == NONE && policy::has_ended(server, packet.protocol)
     };
     if leaves && entry.remove::<F::Layout>(&request.key) {
         track::release::<F, T>(tables, request.key.first, entry.value);
@@ -173,7 +173,7 @@ fn end<F: Family, T: Tables>(
     if !tells {
         return None;
     }
-    Some(fates::told(packet.protocol, request.ports.flags))
+    Some(policy::told(packet.protocol, request.ports.flags))
 }
 
 /// Repairs the reverse entry and the template of a live connection, so that neither is easier to

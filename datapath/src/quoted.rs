@@ -6,11 +6,11 @@
 use crate::addressed;
 use crate::entry::{NONE, service_flag};
 use crate::family::Family;
-use crate::fate as fates;
 use crate::frame::Frame;
 use crate::icmp::{self, Quote};
 use crate::open::{self, by};
 use crate::packet::{Packet, Part, Ports, UDP};
+use crate::policy;
 use crate::reread::reread;
 use crate::schedule::Client;
 use crate::tables::Tables;
@@ -50,7 +50,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     }
     let number = addressed::service_of(tables, endpoint);
     let service = tables.service(number).ok_or(Word::drop(Drop::Internal))?;
-    if fates::is_unlucky(tables) {
+    if policy::is_unlucky(tables) {
         return Err(Word::drop(Drop::Defence));
     }
     if !F::may_be_client(quote.target) || quote.target == quote.source {

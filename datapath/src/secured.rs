@@ -7,10 +7,10 @@
 use crate::addressed;
 use crate::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
 use crate::family::Family;
-use crate::fate as fates;
 use crate::frame::Frame;
 use crate::method as methods;
 use crate::packet::{Packet, Part, Ports, UDP};
+use crate::policy;
 use crate::reread::reread;
 use crate::tables::Tables;
 use crate::track::{self, Heard};
@@ -76,7 +76,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let Some(mut entry) = track::find::<F, T>(tables, &key, hash) else {
         return Word::pass(Pass::NotOurs);
     };
-    let server = match fates::lives(tables, settings, &entry, UDP, 0, now) {
+    let server = match policy::lives(tables, settings, &entry, UDP, 0, now) {
         Ok(Some(server)) => server,
         Ok(None) => return Word::pass(Pass::NotOurs),
         Err(verdict) => return verdict,

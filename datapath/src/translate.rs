@@ -16,12 +16,12 @@ use crate::checksum;
 use crate::connection::flag as tcp;
 use crate::entry::{self, NONE, Server, server_flag};
 use crate::family::Family;
-use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::here;
 use crate::method as methods;
 use crate::packet::{Packet, Part, Ports, TCP, UDP, checksum_at};
+use crate::policy;
 use crate::reread::reread;
 use crate::tables::Tables;
 use crate::track::Heard;
@@ -164,7 +164,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     let Some(words) = tables.translation(tuple) else {
-        return fate::unasked(settings, packet, ports);
+        return policy::unasked(settings, packet, ports);
     };
     let time = words.load(word::TIME);
     if time & flag::FORWARD != 0 {
@@ -183,7 +183,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     if !walk::is_present(server) && server.fate & entry::fate::RESET != 0 {
-        return fate::told(packet.protocol, ports.flags);
+        return policy::told(packet.protocol, ports.flags);
     }
     let client = address::<F, T::Words>(words, word::TARGET);
     let telling = ports.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0;
@@ -194,7 +194,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         let heard = Heard::of(packet, ports);
         if walk::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
             // The connection has ended: the daemon's sweep removes the translation.
-            return fate::unasked(settings, packet, ports);
+            return policy::unasked(settings, packet, ports);
         }
     }
     touch(words, now);

@@ -13,12 +13,12 @@ use crate::entry::{
     service_switch, with_port,
 };
 use crate::family::{Family, V4, V6};
-use crate::fate as fates;
 use crate::frame::Frame;
 use crate::icmp;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
+use crate::policy;
 use crate::quoted;
 use crate::reply;
 use crate::schedule::Client;
@@ -267,7 +267,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     let known = match track::find::<F, T>(tables, &key, hash) {
         None => None,
         Some(entry) => {
-            match fates::lives(tables, settings, &entry, packet.protocol, ports.flags, now) {
+            match policy::lives(tables, settings, &entry, packet.protocol, ports.flags, now) {
                 Ok(server) => server.map(|server| (entry, server)),
                 Err(verdict) => return verdict,
             }
@@ -333,7 +333,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         return Err(Word::pass(Pass::NotOurs));
     }
     let mut id = NONE;
-    if fates::opens(entry, packet, ports.flags) {
+    if policy::opens(entry, packet, ports.flags) {
         if packet.part == Part::Later && entry.flags & service_flag::ONE_PACKET != 0 {
             // A later fragment goes to the server of the first one.
             return frame.one_packet(tables, NONE).open();
@@ -343,7 +343,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         {
             return Err(Word::pass(Pass::Local));
         }
-        if fates::is_unlucky(tables) {
+        if policy::is_unlucky(tables) {
             return Err(Word::drop(Drop::Defence));
         }
         if !F::may_be_client(packet.source) || packet.source == packet.target {
@@ -369,7 +369,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             }
         }
         if id == NONE {
-            return Err(fates::unserved(entry));
+            return Err(policy::unserved(entry));
         }
         // A packet whose TTL ends here opens nothing, unless its server is the director itself.
         if ends && !present(tables, id)?.is_director() {
@@ -406,7 +406,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         } else if settings.masquerades & nat::TRANSLATES != 0 {
             Word::translate(NONE)
         } else {
-            fates::unasked(settings, packet, ports)
+            policy::unasked(settings, packet, ports)
         };
     };
     let id = entry.target();
@@ -414,7 +414,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     if !is_present(server) && server.fate & fate::RESET != 0 {
-        return fates::told(packet.protocol, ports.flags);
+        return policy::told(packet.protocol, ports.flags);
     }
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
     if telling || entry.meta().tick() != now || packet.protocol != TCP {
@@ -424,7 +424,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let Some(told) = tell::<F, T>(tables, settings, &flow, id, heard) else {
             // The connection has ended, or is being replaced: the daemon's sweep removes the
             // reverse entry.
-            return fates::unasked(settings, packet, ports);
+            return policy::unasked(settings, packet, ports);
         };
         let meta = track::way_back(settings, entry.meta(), told.yields(), now);
         if meta != entry.meta() {

@@ -140,7 +140,6 @@ const KNOWN: [Known; 6] = [
         files: &[
             "datapath/src/call.rs",
             "datapath/src/claim.rs",
-            "datapath/src/fate.rs",
             "datapath/src/fragment.rs",
             "datapath/src/here.rs",
             "datapath/src/host/calls.rs",
@@ -148,6 +147,7 @@ const KNOWN: [Known; 6] = [
             "datapath/src/host/tables.rs",
             "datapath/src/icmp.rs",
             "datapath/src/open.rs",
+            "datapath/src/policy.rs",
             "datapath/src/quoted.rs",
             "datapath/src/secured.rs",
             "datapath/src/template.rs",

@@ -13,13 +13,13 @@ use crate::clamp;
 use crate::connection::flag as tcp;
 use crate::entry::{self, Ways};
 use crate::family::{Family, V4, V6};
-use crate::fate;
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::hash;
 use crate::link;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
+use crate::policy;
 use crate::tables::Tables;
 use crate::track::Heard;
 use crate::translation::{Tuple, flag, word};
@@ -119,7 +119,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
 ) -> Result<Ways, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
     if !walk::is_present(server) && server.fate & entry::fate::RESET != 0 {
-        return Err(fate::told(packet.protocol, ports.flags));
+        return Err(policy::told(packet.protocol, ports.flags));
     }
     let (now, time) = (tables.now(), words.load(word::TIME));
     let names = words.load(word::NAMES);
@@ -132,7 +132,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
         let key = F::Other::key(client, port, names as u32);
         let heard = Heard::of(packet, ports);
         if walk::tell::<F::Other, T>(tables, settings, &key, id, heard).is_none() {
-            return Err(fate::unasked(settings, packet, ports));
+            return Err(policy::unasked(settings, packet, ports));
         }
     }
     super::touch(words, now);
