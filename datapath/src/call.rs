@@ -8,13 +8,13 @@
 
 pub mod id;
 
-use crate::addressed;
 use crate::claim;
 use crate::connection::{self, Meta, TEMPLATE};
 use crate::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
 use crate::family::Family;
 use crate::flows::{self, Key, Words};
 use crate::frame::Frame;
+use crate::lookup;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, Ports, UDP};
 use crate::policy;
@@ -119,7 +119,7 @@ fn go_on<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    let Some(service) = tables.service(addressed::service_of(tables, server.service)) else {
+    let Some(service) = tables.service(lookup::service_of(tables, server.service)) else {
         return Word::drop(Drop::Internal);
     };
     let once = service.flags & service_flag::ONE_PACKET != 0;
@@ -230,7 +230,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
             Ok(id)
         };
     }
-    let id = addressed::service_of(tables, endpoint);
+    let id = lookup::service_of(tables, endpoint);
     let service = tables.service(id).ok_or(Word::drop(Drop::Internal))?;
     if !is_read::<F, P, T>(frame, tables, packet, service, packet.source) {
         return Err(Word::drop(Drop::NoCallId));
@@ -264,7 +264,7 @@ fn started<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return NONE;
     };
-    let number = addressed::service_of(tables, server.service);
+    let number = lookup::service_of(tables, server.service);
     let Some(service) = tables.service(number) else {
         return NONE;
     };

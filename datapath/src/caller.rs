@@ -5,9 +5,9 @@
 //! method, and needs no entry. To schedulers and templates all such processes are one client, the
 //! loopback address.
 
-use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, method, server_flag, service_flag};
 use crate::family::Family;
+use crate::lookup;
 use crate::schedule::Client;
 use crate::tables::Tables;
 use crate::verdict::Note;
@@ -24,11 +24,11 @@ pub fn server<F: Family, T: Tables>(
 ) -> Option<(F::Address, u16)> {
     let settings = tables.settings()?;
     let word = endpoint_word(port, protocol, kind::SERVICE);
-    let endpoint = addressed::endpoint::<F, T>(tables, settings, target, word);
+    let endpoint = lookup::endpoint::<F, T>(tables, settings, target, word);
     if endpoint == NONE {
         return None;
     }
-    let id = choose::<F, T>(tables, addressed::service_of(tables, endpoint), target);
+    let id = choose::<F, T>(tables, lookup::service_of(tables, endpoint), target);
     let (address, own) = place::<F>(tables.server(id)?)?;
     tables.count(Note::CallerServed.counter());
     // A server without a port of its own gets the port that the process asked for.

@@ -6,12 +6,12 @@
 //! answers while it lives, and the second is refused. A first connection that is expired or closed
 //! is removed.
 
-use crate::addressed;
 use crate::connection;
 use crate::entry::{NONE, Settings, endpoint_word, kind, method, nat, server_flag, with_port};
 use crate::family::Family;
 use crate::flows::Words;
 use crate::frame::Frame;
+use crate::lookup;
 use crate::packet::{Packet, Ports};
 use crate::policy;
 use crate::reread::reread;
@@ -85,7 +85,7 @@ fn by<F: Family, T: Tables>(
     // The walk looks up answers by the same key.
     let word = endpoint_word(port, protocol, kind::MASQUERADED);
     let address = F::from_words(server.address);
-    let endpoint = addressed::endpoint::<F, T>(tables, settings, address, word);
+    let endpoint = lookup::endpoint::<F, T>(tables, settings, address, word);
     if endpoint != NONE {
         let key = F::key(client, ports as u16, endpoint);
         let hash = track::hash::<F, T>(tables, &key);

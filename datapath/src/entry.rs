@@ -5,7 +5,7 @@
 //! change of a layout needs another [`LAYOUT`].
 
 pub use crate::localities::{LOCALITY_SERVERS, Locality, LocalityKey, locality};
-pub use crate::origin::{ORIGINS, OriginKey, lookup};
+pub use crate::origin::{ORIGINS, OriginKey, wide_flag};
 pub use crate::peer::PeerKey;
 pub use crate::switches::{fate, nat, service_switch, switch};
 
@@ -456,7 +456,7 @@ pub struct Settings {
     pub masquerades: u32,
     /// The limit of ICMP errors that the director sends, per tick and CPU.
     pub icmp_limit: u32,
-    /// [`lookup`].
+    /// [`wide_flag`].
     pub wide: u32,
     /// One of this many new connections is dropped (drop_packet); 0 drops none.
     pub drop_rate: u32,

@@ -29,7 +29,7 @@ pub trait Family: Copy {
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words>;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
-    /// [`crate::addressed::wide`].
+    /// [`crate::lookup::wide`].
     fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// [`crate::origin::find`].
     fn origin<T: Tables>(

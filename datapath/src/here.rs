@@ -5,11 +5,11 @@
 //! server ([`crate::entry::nat::HERE`]). A server with a loopback address serves only processes on
 //! the director: packets that arrive by a device are dropped (`ip_vs_nat_xmit`).
 
-use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, method, nat, with_port};
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::icmp;
+use crate::lookup;
 use crate::method as methods;
 use crate::packet::{ICMP, ICMPV6, Packet, Part};
 use crate::reread::reread;
@@ -63,7 +63,7 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
         return not_ours;
     };
     let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
-    let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
+    let endpoint = lookup::endpoint::<F, T>(tables, settings, packet.source, word);
     if endpoint == NONE {
         return not_ours;
     }

@@ -5,14 +5,14 @@
 //! is addressed to the client; its quote must get the virtual address. The quoted header is trusted
 //! only as far as it names a flow in the table.
 
-use crate::addressed;
 use crate::checksum;
 use crate::entry::{
-    NONE, Settings, Ways, endpoint_word, kind, lookup, method, nat, service_flag, service_switch,
+    NONE, Settings, Ways, endpoint_word, kind, method, nat, service_flag, service_switch, wide_flag,
 };
 use crate::family::Family;
 use crate::frame::{Frame, Transport};
 use crate::link;
+use crate::lookup;
 use crate::method as methods;
 use crate::packet::{self, Packet, Part, SCTP, TCP, UDP};
 use crate::reread::reread;
@@ -130,7 +130,7 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         }
     }
     let word = endpoint_word(quote.target_port, quote.protocol, kind::MASQUERADED);
-    let endpoint = addressed::endpoint::<F, T>(tables, settings, quote.target, word);
+    let endpoint = lookup::endpoint::<F, T>(tables, settings, quote.target, word);
     if endpoint != NONE && quote.source == packet.target {
         return to_client(frame, tables, settings, packet, &quote, endpoint);
     }
@@ -151,7 +151,7 @@ pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quot
     quote::<F, P>(frame, packet.l4.wrapping_add(8), end)
 }
 
-/// [`addressed::service`] for a quoted answer, whose source is the service and whose target is the
+/// [`lookup::service`] for a quoted answer, whose source is the service and whose target is the
 /// client.
 #[inline(always)]
 fn service<F: Family, P: Frame, T: Tables>(
@@ -165,7 +165,7 @@ fn service<F: Family, P: Frame, T: Tables>(
     if id != NONE || settings.wide == 0 {
         return id;
     }
-    if settings.wide & !lookup::EVERY_PORT != 0 {
+    if settings.wide & !wide_flag::EVERY_PORT != 0 {
         let id = F::origin(tables, quote.source, word, quote.target, frame.interface());
         if id != NONE {
             return id;
@@ -199,7 +199,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
 /// mark only packets with ports.
 #[inline(always)]
 fn is_scheduled<F: Family, T: Tables>(tables: &T, quote: &Quote<F>, endpoint: u32) -> bool {
-    let Some(service) = tables.service(addressed::service_of(tables, endpoint)) else {
+    let Some(service) = tables.service(lookup::service_of(tables, endpoint)) else {
         return false;
     };
     service.switches & service_switch::SCHEDULE_ICMP != 0

@@ -18,7 +18,6 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
-pub mod addressed;
 pub mod call;
 pub mod caller;
 pub mod checksum;
@@ -41,6 +40,7 @@ pub mod host;
 pub mod icmp;
 pub mod link;
 pub mod localities;
+pub mod lookup;
 pub mod method;
 pub mod open;
 pub mod origin;

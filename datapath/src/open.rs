@@ -5,13 +5,13 @@
 //! the verifier checks on its own. Only a packet that opens a connection or changes how easily it
 //! may be evicted pays for it.
 
-use crate::addressed;
 use crate::connection::{self, flag};
 use crate::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
 use crate::family::Family;
 use crate::flows::{self, Entry, Key};
 use crate::frame::Frame;
 use crate::link;
+use crate::lookup;
 use crate::packet::{Packet, Ports, UDP};
 use crate::policy;
 use crate::reread::reread;
@@ -190,7 +190,7 @@ fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     let yields = entry.meta().yields();
     if entry.meta().has(connection::Meta::CONTROLLED)
         && !connection::may_give_way(entry.meta().state())
-        && let Some(service) = tables.service(addressed::service_of(tables, request.service))
+        && let Some(service) = tables.service(lookup::service_of(tables, request.service))
     {
         template::assure::<F, T>(tables, service, packet.source, yields == 0);
     }
@@ -235,7 +235,7 @@ fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
     id: u32,
 ) -> Result<u32, Word> {
     let service = tables
-        .service(addressed::service_of(tables, request.service))
+        .service(lookup::service_of(tables, request.service))
         .ok_or(Word::drop(Drop::Internal))?;
     if id == NONE {
         let full = request.stale.is_none()

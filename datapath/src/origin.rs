@@ -16,7 +16,7 @@ use crate::tables::Tables;
 pub const ORIGINS: u32 = 65_536;
 
 /// Bits of `Settings::wide`: further look-ups for a packet whose address and port have no endpoint.
-pub mod lookup {
+pub mod wide_flag {
     /// Some endpoints stand for every port.
     pub const EVERY_PORT: u32 = 1;
     /// Some endpoints match a port and an origin.
@@ -137,13 +137,13 @@ pub fn find<F: Family, T: Tables>(
         return NONE;
     }
     let mut key = OriginKey::new::<F>(target, word, source, interface);
-    if settings.wide & lookup::ORIGIN_PORT != 0 {
+    if settings.wide & wide_flag::ORIGIN_PORT != 0 {
         let id = by_device(tables, settings.wide, &mut key);
         if id != NONE {
             return id;
         }
     }
-    if settings.wide & lookup::ORIGIN_EVERY_PORT == 0 {
+    if settings.wide & wide_flag::ORIGIN_EVERY_PORT == 0 {
         return NONE;
     }
     let mut key = OriginKey::new::<F>(target, word & !0xffff, source, interface);
@@ -155,7 +155,7 @@ pub fn find<F: Family, T: Tables>(
 
 #[inline(always)]
 fn by_device<T: Tables>(tables: &T, wide: u32, key: &mut OriginKey) -> u32 {
-    if wide & lookup::ORIGIN_DEVICE != 0 {
+    if wide & wide_flag::ORIGIN_DEVICE != 0 {
         let id = tables.origin(key);
         if id != NONE {
             return id;

@@ -3,11 +3,11 @@
 //! As in `ip_vs_in_icmp`, the quoted answer opens a connection in the opposite direction, and the
 //! error goes to the server of that connection.
 
-use crate::addressed;
 use crate::entry::{NONE, service_flag};
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::icmp::{self, Quote};
+use crate::lookup;
 use crate::open::{self, by};
 use crate::packet::{Packet, Part, Ports, UDP};
 use crate::policy;
@@ -48,7 +48,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     if !F::V6 && kind == PARAMETER_PROBLEM {
         return Err(Word::pass(Pass::Icmp));
     }
-    let number = addressed::service_of(tables, endpoint);
+    let number = lookup::service_of(tables, endpoint);
     let service = tables.service(number).ok_or(Word::drop(Drop::Internal))?;
     if policy::is_unlucky(tables) {
         return Err(Word::drop(Drop::Defence));

@@ -4,10 +4,10 @@
 //! They have no ports, open no connection and change no state. Masquerading rewrites only their
 //! address. In the kernel this is a separate program.
 
-use crate::addressed;
 use crate::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
 use crate::family::Family;
 use crate::frame::Frame;
+use crate::lookup;
 use crate::method as methods;
 use crate::packet::{Packet, Part, Ports, UDP};
 use crate::policy;
@@ -48,13 +48,13 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
         ..*packet
     };
     let word = endpoint_word(IKE, UDP, kind::SERVICE);
-    let service = addressed::service::<F, P, T>(frame, tables, settings, packet.target, word);
+    let service = lookup::service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
         return to_server(frame, tables, packet, settings, service);
     }
     if settings.masquerades != 0 {
         let word = endpoint_word(IKE, UDP, kind::MASQUERADED);
-        let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
+        let endpoint = lookup::endpoint::<F, T>(tables, settings, packet.source, word);
         if endpoint != NONE {
             return to_client(frame, tables, packet, settings, endpoint);
         }

@@ -100,9 +100,9 @@ pub trait Tables {
     fn server(&self, id: u32) -> Option<&Server>;
     /// The service of the endpoint of every port that has this number.
     fn wide_service(&self, number: u32) -> u32;
-    /// Runs [`crate::addressed::wide`] for IPv4; in the kernel as a separate function.
+    /// Runs [`crate::lookup::wide`] for IPv4; in the kernel as a separate function.
     fn wide4(&self, address: u32, word: u32) -> u32;
-    /// Runs [`crate::addressed::wide`] for IPv6; in the kernel as a separate function.
+    /// Runs [`crate::lookup::wide`] for IPv6; in the kernel as a separate function.
     fn wide6(&self, address: [u64; 2], word: u32) -> u32;
     /// Runs [`crate::origin::find`] for IPv4; in the kernel as a separate function.
     fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32;

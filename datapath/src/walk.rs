@@ -3,7 +3,6 @@
 //! This file decides what becomes of a packet; the other files do it. IPv4 and IPv6 share one walk
 //! with a type parameter.
 
-use crate::addressed;
 use crate::call;
 use crate::claim;
 use crate::connection::{self, flag};
@@ -16,6 +15,7 @@ use crate::family::{Family, V4, V6};
 use crate::frame::Frame;
 use crate::icmp;
 use crate::link;
+use crate::lookup;
 use crate::method as methods;
 use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::policy;
@@ -207,7 +207,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = addressed::service::<F, P, T>(frame, tables, settings, packet.target, word);
+    let service = lookup::service::<F, P, T>(frame, tables, settings, packet.target, word);
     if service != NONE {
         if device::is_foreign(frame, tables, packet) {
             return Word::pass(Pass::OtherHost);
@@ -219,7 +219,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
     }
     if settings.masquerades != 0 {
         let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
-        let endpoint = addressed::endpoint::<F, T>(tables, settings, packet.source, word);
+        let endpoint = lookup::endpoint::<F, T>(tables, settings, packet.source, word);
         if endpoint != NONE {
             if device::is_foreign(frame, tables, packet) {
                 return Word::pass(Pass::OtherHost);
@@ -327,7 +327,7 @@ fn open<F: Family, P: Frame, T: Tables>(
     ports: Ports,
     endpoint: u32,
 ) -> Result<u32, Word> {
-    let service = addressed::service_of(tables, endpoint);
+    let service = lookup::service_of(tables, endpoint);
     let entry = tables.service(service).ok_or(Word::drop(Drop::Internal))?;
     if entry.flags & service_flag::PRESENT == 0 {
         return Err(Word::pass(Pass::NotOurs));

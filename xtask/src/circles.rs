@@ -110,7 +110,6 @@ const KNOWN: [Known; 6] = [
     },
     Known {
         files: &[
-            "datapath/src/addressed.rs",
             "datapath/src/connection.rs",
             "datapath/src/device.rs",
             "datapath/src/entry.rs",
@@ -118,6 +117,7 @@ const KNOWN: [Known; 6] = [
             "datapath/src/flows.rs",
             "datapath/src/frame.rs",
             "datapath/src/link.rs",
+            "datapath/src/lookup.rs",
             "datapath/src/origin.rs",
             "datapath/src/packet.rs",
             "datapath/src/peer.rs",

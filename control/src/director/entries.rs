@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use shunt_datapath::checksum;
 use shunt_datapath::connection::{self, TIMEOUTS_S};
 use shunt_datapath::entry::{
-    self, PoolWord, Settings, Ways, endpoint_word, kind, lookup, method, server_flag, service_flag,
+    self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
+    wide_flag,
 };
 use shunt_model::service::Granularity;
 use shunt_model::{
@@ -353,7 +354,7 @@ pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> S
         masquerades: ids.masquerades(),
         icmp_limit: ICMP_LIMIT,
         wide: if ids.has_wide() {
-            lookup::EVERY_PORT
+            wide_flag::EVERY_PORT
         } else {
             0
         },

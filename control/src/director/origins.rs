@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use shunt_datapath::entry::{ORIGINS, OriginKey, lookup};
+use shunt_datapath::entry::{ORIGINS, OriginKey, wide_flag};
 use shunt_datapath::family::{V4, V6};
 use shunt_model::Origin;
 use shunt_model::api::{Reason, Refusal};
@@ -60,16 +60,16 @@ fn key(target: IpAddr, word: u32, origin: Origin, network: &Network) -> Option<(
     Some((key, OriginKey::FIXED + u32::from(length)))
 }
 
-/// Which further look-ups the packet path must make for these keys: [`lookup`].
+/// Which further look-ups the packet path must make for these keys: [`wide_flag`].
 pub(super) fn lookups(origins: &Origins) -> u32 {
     let of_one = |(key, _): &(OriginKey, u32)| {
         let port = match key.word as u16 {
-            0 => lookup::ORIGIN_EVERY_PORT,
-            _ => lookup::ORIGIN_PORT,
+            0 => wide_flag::ORIGIN_EVERY_PORT,
+            _ => wide_flag::ORIGIN_PORT,
         };
         let device = match key.interface & !OriginKey::V6 {
             0 => 0,
-            _ => lookup::ORIGIN_DEVICE,
+            _ => wide_flag::ORIGIN_DEVICE,
         };
         port | device
     };

@@ -7,7 +7,7 @@ use crate::checksum;
 use crate::endpoint::{Endpoint, place};
 use crate::entry::{
     BACK, Hop, OriginKey, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word,
-    fate, kind, lookup, method, nat, pool_slot, server_flag, service_flag, standing, wide,
+    fate, kind, method, nat, pool_slot, server_flag, service_flag, standing, wide, wide_flag,
 };
 
 use crate::translation::place as place_of_local;
@@ -78,7 +78,7 @@ impl HostTables {
         // The endpoint of a service of every port has the range of ids with the service's number.
         let endpoint = if port == 0 { wide(id) } else { id };
         if port == 0 {
-            self.settings.wide |= lookup::EVERY_PORT;
+            self.settings.wide |= wide_flag::EVERY_PORT;
             self.wide_services[id as usize] = id;
         }
         self.add_endpoint(address, port, protocol, kind::SERVICE, endpoint);
@@ -126,11 +126,11 @@ impl HostTables {
         };
         self.origins.push((key, length, id));
         self.settings.wide |= match target.1 {
-            0 => lookup::ORIGIN_EVERY_PORT,
-            _ => lookup::ORIGIN_PORT,
+            0 => wide_flag::ORIGIN_EVERY_PORT,
+            _ => wide_flag::ORIGIN_PORT,
         };
         if interface != 0 {
-            self.settings.wide |= lookup::ORIGIN_DEVICE;
+            self.settings.wide |= wide_flag::ORIGIN_DEVICE;
         }
         self.add_endpoint(target.0, 0, protocol, kind::ADDRESS, 1);
     }

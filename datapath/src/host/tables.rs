@@ -17,7 +17,7 @@ use crate::schedule::{self, Client};
 use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
 use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::verdict::{COUNTERS, Pass, Verdict, Word};
-use crate::{addressed, call, origin, region, sctp, template, track, walk};
+use crate::{call, lookup, origin, region, sctp, template, track, walk};
 
 use super::words::word_at;
 use super::{Calls, HostFrame, HostWords, origins};
@@ -347,11 +347,11 @@ impl<'a> Tables for &'a HostTables {
     }
 
     fn wide4(&self, address: u32, word: u32) -> u32 {
-        addressed::wide::<V4, _>(self, address, word)
+        lookup::wide::<V4, _>(self, address, word)
     }
 
     fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
-        addressed::wide::<V6, _>(self, address, word)
+        lookup::wide::<V6, _>(self, address, word)
     }
 
     fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {

@@ -7,13 +7,13 @@
 
 use super::least::Loaded;
 use super::overload;
-use crate::addressed;
 use crate::connection::TICK_MASK;
 use crate::entry::{LOCALITY_SERVERS, LocalityKey, locality as word};
 use crate::entry::{
     NONE, POOL_HEAD, PoolWord, counts, scheduler, server_flag, slot_server, standing,
 };
 use crate::flows::Words;
+use crate::lookup;
 use crate::tables::Tables;
 
 /// `sysctl_lblc_expiration` and `sysctl_lblcr_expiration`: a day.
@@ -74,7 +74,7 @@ fn weight_of<T: Tables>(tables: &T, service: u32, server: u32) -> (u32, bool) {
         return (0, false);
     };
     // The id may belong to a server of another service by now.
-    if addressed::service_of(tables, entry.service) != service {
+    if lookup::service_of(tables, entry.service) != service {
         return (0, false);
     }
     let present = entry.flags & server_flag::PRESENT != 0;

@@ -3,13 +3,13 @@
 //! The key of the answers is entered only if it is free, which only one packet can do. So whole
 //! tuples are unique, and one local port serves one flow at each server.
 
-use crate::addressed;
 use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
 use crate::family::Family;
 use crate::flows::Words;
 use crate::frame::Frame;
 use crate::hash;
 use crate::link;
+use crate::lookup;
 use crate::packet::{Packet, Ports};
 use crate::reread::reread;
 use crate::tables::{Tables, entered};
@@ -32,7 +32,7 @@ pub fn asked<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports) -> u32 {
         tables,
         |packet: F| {
             let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-            addressed::service::<F, P, T>(frame, tables, settings, packet.target, word)
+            lookup::service::<F, P, T>(frame, tables, settings, packet.target, word)
         },
         NONE
     )
@@ -128,7 +128,7 @@ fn flags<T: Tables>(tables: &T, service: u32, server: &Server) -> u64 {
     if server.flags & server_flag::FULL_NAT != 0 {
         flags |= flag::LOCAL;
     }
-    let service = tables.service(addressed::service_of(tables, service));
+    let service = tables.service(lookup::service_of(tables, service));
     let asked = service.map_or(0, |service| service.flags);
     if asked & service_flag::ONE_PACKET != 0 {
         flags |= flag::ONE_PACKET;

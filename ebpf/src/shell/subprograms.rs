@@ -12,8 +12,8 @@ use shunt_datapath::schedule::{self, Client};
 use shunt_datapath::translate::cross;
 use shunt_datapath::verdict::Bounce;
 use shunt_datapath::{
-    addressed, claim, crc, fragment, icmp, open, origin, packet, peer, reply, sctp, template,
-    track, translate, tunnel,
+    claim, crc, fragment, icmp, lookup, open, origin, packet, peer, reply, sctp, template, track,
+    translate, tunnel,
 };
 
 use super::fib;
@@ -70,14 +70,14 @@ pub extern "C" fn recall6(service: u32, a: u64, b: u64, server: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide4(address: u32, word: u32) -> u32 {
-    addressed::wide::<V4, Maps>(&Maps, address, word)
+    lookup::wide::<V4, Maps>(&Maps, address, word)
 }
 
 /// The same for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide6(a: u64, b: u64, word: u32) -> u32 {
-    addressed::wide::<V6, Maps>(&Maps, [a, b], word)
+    lookup::wide::<V6, Maps>(&Maps, [a, b], word)
 }
 
 /// The endpoint of packets from somewhere to an IPv4 address.

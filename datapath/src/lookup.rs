@@ -1,6 +1,6 @@
 //! The look-up of endpoints: which service or masqueraded server an address and port belong to.
 
-use crate::entry::{LEFT, NONE, Settings, WIDE, lookup, wide_number, with_port};
+use crate::entry::{LEFT, NONE, Settings, WIDE, wide_flag, wide_number, with_port};
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::tables::Tables;
@@ -19,7 +19,7 @@ pub fn service<F: Family, P: Frame, T: Tables>(
     if id != NONE || settings.wide == 0 {
         return id;
     }
-    if settings.wide & !lookup::EVERY_PORT != 0 {
+    if settings.wide & !wide_flag::EVERY_PORT != 0 {
         return frame.origin(tables, word);
     }
     F::wide(tables, target, word)
