@@ -1,28 +1,30 @@
-//! The compiled eBPF objects, as bytes for whoever loads them.
+//! The compiled eBPF objects, as bytes for the programs that load them.
 //!
-//! They are built from this package's own binaries by `cargo xtask bpf` and checked in, so that
-//! nothing but stable Rust is needed to build the rest.
+//! `cargo xtask bpf` builds them from the binaries of this package. They are checked in, so that
+//! the other packages build with stable Rust alone.
 #![cfg_attr(target_arch = "bpf", no_std)]
+#![warn(missing_docs)]
 
 pub mod traffic;
 
-/// The place of the program for frames that are not plain, in `PROGRAMS_XDP` and `PROGRAMS_TC`.
+/// The place of the program for frames that are not plain TCP or UDP, in `PROGRAMS_XDP` and
+/// `PROGRAMS_TC`.
 pub const REST: u32 = 0;
-/// That of the program for translated flows.
+/// The place of the program for translated flows.
 pub const TRANSLATE: u32 = 1;
 /// The place of the program for ICMP messages.
 pub const RELATED: u32 = 2;
-/// The place of the program for what may be a call.
+/// The place of the program for packets that may belong to a SIP call.
 pub const CALL: u32 = 3;
-/// The place of the program for ICMP errors that open something.
+/// The place of the program for ICMP errors that open a connection.
 pub const QUOTED: u32 = 4;
 /// The place of the program for ESP and AH.
 pub const SECURED: u32 = 5;
-/// The place of tc's first program, for frames that had no Ethernet header.
+/// The place of tc's first program. A frame that had no Ethernet header goes there once it has one.
 pub const FIRST: u32 = 6;
-/// How many places there are.
+/// The number of places.
 pub const PROGRAMS: u32 = 7;
-/// The programs behind each hook's first one, by what their names end with.
+/// The programs behind each hook's first program: the end of the name, and the place.
 pub const LATER: [(&str, u32); 6] = [
     ("rest", REST),
     ("translate", TRANSLATE),
@@ -32,13 +34,14 @@ pub const LATER: [(&str, u32); 6] = [
     ("secured", SECURED),
 ];
 
-/// Bytes at a place where an ELF header may be read.
+/// Bytes that are aligned for the reading of an ELF header.
 #[cfg(not(target_arch = "bpf"))]
 #[repr(C, align(32))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
-/// The director: `director_xdp`, `director_tc`, each with those of [`LATER`], `director_leave`,
-/// `director_bare`, `director_handed`, `director_clock`.
+/// The director: `director_xdp` and `director_tc`, each with the programs of [`LATER`];
+/// `director_leave`, `director_bare`, `director_handed`, `director_clock`, `director_pass`; and the
+/// `caller_*` programs for the director's own processes.
 #[cfg(not(target_arch = "bpf"))]
 pub static DIRECTOR: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/director.o"));
@@ -53,7 +56,8 @@ pub static REALSERVER: &[u8] = {
     &OBJECT.0
 };
 
-/// The bench: a packet driver, what it is measured against, and both ends of a wire.
+/// The bench: a packet driver, the programs that the director is compared with, and both ends of a
+/// wire.
 #[cfg(not(target_arch = "bpf"))]
 pub static BENCH: &[u8] = {
     static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/bench.o"));

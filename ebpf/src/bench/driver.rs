@@ -1,7 +1,7 @@
-//! The packet driver. `BPF_PROG_TEST_RUN` hands the same buffer to every run, so what a program
-//! wraps or rewrites stays so. The driver undoes that, makes the next packet of the wanted
-//! traffic, and tail-calls the program under test. Its own cost is measured with a target that
-//! returns at once, and taken off.
+//! The packet driver. `BPF_PROG_TEST_RUN` gives the same buffer to every run, so a frame stays
+//! wrapped or rewritten. The driver undoes this, makes the next packet of the wanted traffic, and
+//! tail-calls the program under test. The bench measures the driver's own cost with a target that
+//! returns at once, and subtracts it.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -33,45 +33,48 @@ pub extern "C" fn drive(context: *mut xdp_md) -> u32 {
     let Some(traffic) = traffic() else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: the kernel hands in a valid context; these are `data` and `data_end`.
+    // SAFETY: `context` is the program's own, with `data` at offset 0 and `data_end` at offset 4.
     let length = unsafe { pointer::<4>(context.cast()) - pointer::<0>(context.cast()) };
     let grown = length as i32 - traffic.length as i32;
-    // Always called, so that the driver costs the same whether or not the target moves the head.
-    // SAFETY: the helper checks the room.
+    // The helper is always called, so that the driver costs the same whether or not the target
+    // moves the head.
+    // SAFETY: `context` is the program's own; the helper checks the room.
     if unsafe { bpf_xdp_adjust_head(context, grown) } != 0 || make(context, traffic).is_none() {
         return xdp_action::XDP_ABORTED;
     }
     settle(traffic);
-    // SAFETY: returns only if there is no target.
+    // SAFETY: `context` is the program's own, and no value here has a drop that the jump would
+    // skip.
     unsafe { TARGET.tail_call(&XdpContext::new(context), 0) };
     xdp_action::XDP_ABORTED
 }
 
-/// Waits until what was written is in the cache. The target may read a frame in other pieces than
-/// those it was written in; where the pieces are still in the processor's store buffer that costs
-/// several nanoseconds, which a frame that a network card wrote does not.
+/// Waits until the driver's writes are in the cache. The target may read a frame in other pieces
+/// than the driver wrote. While the pieces are still in the processor's store buffer, this costs
+/// several nanoseconds. A frame that a network card wrote has no such cost.
 #[inline(always)]
 fn settle(traffic: &mut Traffic) {
-    // SAFETY: a word of our own.
+    // SAFETY: the pointer comes from a reference, and the word is aligned to eight bytes.
     let before =
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut traffic.settled, 1) };
-    // With no use of the result the instruction would not be one that waits.
+    // If the result were unused, the compiler would choose an instruction that does not wait.
     traffic.settled_before = before;
 }
 
-/// The target whose time is the driver's own.
+/// The target that does nothing, so that a run costs what the driver costs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn nothing(_: *mut xdp_md) -> u32 {
     xdp_action::XDP_TX
 }
 
-/// The traffic that is wanted.
+/// The traffic that the bench wants.
 #[inline(always)]
 pub fn traffic() -> Option<&'static mut Traffic> {
-    // SAFETY: one driver runs at a time, and nobody writes meanwhile.
     TRAFFIC
         .get_ptr_mut(0)
+        // SAFETY: the map's value lives as long as the map. One driver runs at a time, each run
+        // calls this once, and the bench does not write meanwhile.
         .map(|traffic| unsafe { &mut *traffic })
 }
 
@@ -87,7 +90,7 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
     if traffic.v6 != 0 {
         let frame = frame(context, 80)?;
         for (at, word) in traffic.template.iter().take(10).enumerate() {
-            // SAFETY: ten words of the eighty bytes.
+            // SAFETY: `frame` has checked that the frame has 80 bytes; ten words are 80 bytes.
             unsafe { set(frame, at * 8, *word) };
         }
         let (address_at, port_at) = if traffic.back != 0 {
@@ -95,7 +98,7 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
         } else {
             (34, 54)
         };
-        // SAFETY: within the eighty bytes.
+        // SAFETY: `frame` has checked that the frame has 80 bytes; every field ends before that.
         unsafe {
             set(frame, address_at, address.to_be());
             set(frame, port_at, port.to_be());
@@ -105,7 +108,7 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
     }
     let frame = frame(context, 64)?;
     for (at, word) in traffic.template.iter().take(8).enumerate() {
-        // SAFETY: eight words of the 64 bytes.
+        // SAFETY: `frame` has checked that the frame has 64 bytes; eight words are 64 bytes.
         unsafe { set(frame, at * 8, *word) };
     }
     let (address_at, port_at) = if traffic.back != 0 {
@@ -113,7 +116,7 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
     } else {
         (26, 34)
     };
-    // SAFETY: within the 64 bytes.
+    // SAFETY: `frame` has checked that the frame has 64 bytes; every field ends before that.
     unsafe {
         set(frame, address_at, address.to_be());
         set(frame, 24, fold(traffic.network_sum + client).to_be());
@@ -123,10 +126,13 @@ pub fn make(context: *mut xdp_md, traffic: &mut Traffic) -> Option<()> {
     Some(())
 }
 
-/// Flags and checksum of the transport header at `l4`.
+/// Writes flags and checksum of the transport header at `l4`.
+///
+/// # Safety
+/// The frame must have 18 bytes at `l4`.
 #[inline(always)]
 unsafe fn finish(frame: *mut u8, l4: usize, tcp: bool, flags: u32, sum: u16) {
-    // SAFETY: the caller has looked at the length.
+    // SAFETY: the caller promises 18 bytes at `l4`; every field ends before that.
     unsafe {
         if tcp {
             set(frame, l4 + 13, flags as u8);
@@ -137,13 +143,15 @@ unsafe fn finish(frame: *mut u8, l4: usize, tcp: bool, flags: u32, sum: u16) {
     }
 }
 
+/// The next flow and its TCP flags.
 #[inline(always)]
 fn next(traffic: &mut Traffic) -> (u32, u32) {
     let at = traffic.sequence;
     traffic.sequence = at + 1;
     match traffic.order {
         order::MIXED => {
-            // Hull and Dobell: every number below a power of two comes once in a round.
+            // By the theorem of Hull and Dobell, each number below the power of two comes once a
+            // round.
             let flow = traffic
                 .last
                 .wrapping_mul(1_664_525)
@@ -166,6 +174,7 @@ fn next(traffic: &mut Traffic) -> (u32, u32) {
     }
 }
 
+/// The checksum of a sum.
 #[inline(always)]
 fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);

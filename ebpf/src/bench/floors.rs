@@ -1,4 +1,4 @@
-//! The floors: the least that any balancer does.
+//! The floors: the least work that any balancer does.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::btf_maps::{Array, LruHashMap};
@@ -51,12 +51,13 @@ pub extern "C" fn macswap(context: *mut xdp_md) -> u32 {
     let Some(frame) = frame(context, 14) else {
         return xdp_action::XDP_DROP;
     };
-    // SAFETY: fourteen bytes are there.
+    // SAFETY: `frame` has checked that the frame has fourteen bytes.
     unsafe { turn(frame) };
     xdp_action::XDP_TX
 }
 
-/// The reference: 5-tuple, one look-up in the kernel's LRU hash, one in an array, MAC addresses.
+/// The reference: it reads the 5-tuple, looks it up in the kernel's LRU hash, looks the server up
+/// in an array, and writes the MAC addresses.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn lru_array(context: *mut xdp_md) -> u32 {
@@ -66,17 +67,17 @@ pub extern "C" fn lru_array(context: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn forward(context: *mut xdp_md) -> Option<u32> {
     let start = frame(context, 34)?;
-    // SAFETY: `frame` has looked at the length, here and below.
+    // SAFETY: `frame` has checked that the frame has 34 bytes, and the field ends before that.
     let ethertype = unsafe { get::<u16>(start, 12) };
     let server = if ethertype == IPV4 {
-        // SAFETY: 34 bytes.
+        // SAFETY: `frame` has checked that the frame has 34 bytes, and the fields end before that.
         let (first, fragment) = unsafe { (get::<u8>(start, 14), get::<u16>(start, 20)) };
         if first != 0x45 || fragment & 0x3fffu16.to_be() != 0 {
             return None;
         }
-        // SAFETY: 34 bytes.
+        // SAFETY: `frame` has checked that the frame has 34 bytes, and the fields end before that.
         let (source, target) = unsafe { (get(start, 26), get(start, 30)) };
-        // SAFETY: 34 bytes.
+        // SAFETY: `frame` has checked that the frame has 34 bytes, and the fields end before that.
         let protocol = unsafe { get::<u8>(start, 23) };
         let ports = ports(context, 34, protocol)?;
         in_lru4(&Flow4 {
@@ -87,7 +88,7 @@ fn forward(context: *mut xdp_md) -> Option<u32> {
         })
     } else if ethertype == IPV6 {
         let start = frame(context, 54)?;
-        // SAFETY: 54 bytes.
+        // SAFETY: `frame` has checked that the frame has 54 bytes, and the fields end before that.
         let (source, target, protocol) = unsafe {
             (
                 [get(start, 22), get(start, 30)],
@@ -106,7 +107,7 @@ fn forward(context: *mut xdp_md) -> Option<u32> {
         return Some(xdp_action::XDP_PASS);
     };
     let server = SERVERS.get(server)?;
-    // SAFETY: fourteen bytes were there, and nothing moved.
+    // SAFETY: `frame` has checked that the frame has 34 bytes, and no helper has moved it since.
     unsafe {
         turn(start);
         set(start, 0, server[8]);
@@ -114,7 +115,7 @@ fn forward(context: *mut xdp_md) -> Option<u32> {
     Some(xdp_action::XDP_TX)
 }
 
-/// Both ports, and the whole transport header is there.
+/// Both ports. `None` if the frame ends within the transport header.
 #[inline(always)]
 fn ports(context: *mut xdp_md, l4: usize, protocol: u8) -> Option<u32> {
     let start = match protocol {
@@ -122,7 +123,7 @@ fn ports(context: *mut xdp_md, l4: usize, protocol: u8) -> Option<u32> {
         17 => frame(context, l4 + 8)?,
         _ => return None,
     };
-    // SAFETY: eight bytes behind `l4` at least.
+    // SAFETY: `frame` has checked that the frame has eight bytes at `l4`, and the ports are four.
     Some(unsafe { get(start, l4) })
 }
 
@@ -137,7 +138,8 @@ fn fresh(ports: u32) -> Seen {
 
 #[inline(always)]
 fn in_lru4(flow: &Flow4) -> u32 {
-    // SAFETY: values are not changed while they are read.
+    // SAFETY: an entry that is replaced meanwhile may be reused, but stays readable memory while
+    // the program runs.
     if let Some(seen) = unsafe { SEEN4.get(flow) } {
         return seen.server;
     }
@@ -148,7 +150,8 @@ fn in_lru4(flow: &Flow4) -> u32 {
 
 #[inline(always)]
 fn in_lru6(flow: &Flow6) -> u32 {
-    // SAFETY: as above.
+    // SAFETY: an entry that is replaced meanwhile may be reused, but stays readable memory while
+    // the program runs.
     if let Some(seen) = unsafe { SEEN6.get(flow) } {
         return seen.server;
     }

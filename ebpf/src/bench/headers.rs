@@ -1,13 +1,13 @@
-//! The packet's bytes by their place.
+//! Access to the frame's bytes by offset.
 
 use aya_ebpf::bindings::xdp_md;
 
 use crate::context::pointer;
 
-/// The first byte of the frame, if it has `bytes`.
+/// The first byte of the frame, if the frame has at least so many bytes.
 #[inline(always)]
 pub fn frame(context: *mut xdp_md, bytes: usize) -> Option<*mut u8> {
-    // SAFETY: the kernel hands in a valid context; these are `data` and `data_end`.
+    // SAFETY: `context` is the program's own, with `data` at offset 0 and `data_end` at offset 4.
     let (start, end) = unsafe { (pointer::<0>(context.cast()), pointer::<4>(context.cast())) };
     if start + bytes > end {
         return None;
@@ -15,29 +15,33 @@ pub fn frame(context: *mut xdp_md, bytes: usize) -> Option<*mut u8> {
     Some(start as *mut u8)
 }
 
+/// Reads a field at offset `at`.
+///
 /// # Safety
-/// The field must lie in the frame; the verifier holds us to it.
+/// The field must lie in the frame.
 #[inline(always)]
 pub unsafe fn get<T: Copy>(frame: *const u8, at: usize) -> T {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the field lies in the frame; the access may be unaligned.
     unsafe { frame.add(at).cast::<T>().read_unaligned() }
 }
 
+/// Writes a field at offset `at`.
+///
 /// # Safety
-/// As [`get`].
+/// The field must lie in the frame.
 #[inline(always)]
 pub unsafe fn set<T: Copy>(frame: *mut u8, at: usize, value: T) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the field lies in the frame; the access may be unaligned.
     unsafe { frame.add(at).cast::<T>().write_unaligned(value) }
 }
 
-/// Sends a frame back where it came from.
+/// Swaps the MAC addresses, so that the frame goes back to its sender.
 ///
 /// # Safety
 /// The frame must have a whole Ethernet header.
 #[inline(always)]
 pub unsafe fn turn(frame: *mut u8) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises fourteen bytes; every field ends before that.
     unsafe {
         let (target, source) = (
             (get::<u32>(frame, 0), get::<u16>(frame, 4)),

@@ -1,10 +1,12 @@
-//! The bench's programs: what makes packets, and what the director is compared with.
+//! The bench's programs: the packet driver, and the programs that the director is compared with.
 //!
 //! Nothing here is part of the product; `cargo xtask bench` loads it.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![allow(internal_features)]
+// A map reads its key and value where they lie. By value, the compiler could copy them once more.
+#![allow(clippy::needless_borrows_for_generic_args)]
 
 #[cfg(target_arch = "bpf")]
 #[path = "../shell/context.rs"]

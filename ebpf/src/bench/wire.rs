@@ -1,5 +1,5 @@
-//! Both ends of a wire: frames are sent by `BPF_PROG_TEST_RUN` with live frames, and what comes
-//! back is counted and dropped.
+//! Both ends of a wire. `BPF_PROG_TEST_RUN` with live frames sends; the other end counts and drops
+//! the frames that come back.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::btf_maps::PerCpuArray;
@@ -8,14 +8,14 @@ use aya_ebpf::macros::btf_map;
 
 use crate::driver::{make, traffic};
 
-/// Frames that were sent, and that came back.
+/// The number of frames sent, and of frames that came back.
 #[btf_map]
 static COUNTED: PerCpuArray<u64, 2> = PerCpuArray::new();
 
 #[inline(always)]
 fn count(which: u32) {
     if let Some(value) = COUNTED.get_ptr_mut(which) {
-        // SAFETY: this CPU's own value.
+        // SAFETY: `value` points to this CPU's value of the map, which lives as long as the map.
         unsafe { *value = (*value).wrapping_add(1) };
     }
 }
@@ -31,11 +31,11 @@ pub extern "C" fn generate(context: *mut xdp_md) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     count(0);
-    // SAFETY: the helper checks the interface.
+    // SAFETY: `bpf_redirect` takes only numbers; an unknown interface drops the frame.
     unsafe { bpf_redirect(traffic.interface, 0) as u32 }
 }
 
-/// Takes in what comes back.
+/// Counts and drops a frame that came back.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn sink(_: *mut xdp_md) -> u32 {

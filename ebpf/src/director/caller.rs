@@ -1,6 +1,6 @@
-//! The entry points for processes of the director itself: what they ask for, before a packet is
-//! made of it. They hang on the whole machine's control group, and look only at sockets of the
-//! director's network namespace.
+//! The programs for processes of the director itself: they rewrite the address that a process
+//! connects or sends to, before the kernel makes a packet. They are attached to the machine's root
+//! control group, and act only on sockets of the director's network namespace.
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
@@ -13,11 +13,11 @@ use shunt_datapath::packet::UDP;
 
 use crate::shell::maps::Maps;
 
-/// The director's network namespace.
+/// The cookie of the director's network namespace.
 #[unsafe(no_mangle)]
 static NAMESPACE: Global<u64> = Global::new(0);
 
-/// Whom a socket hears: an IPv4 address is a mapped one (RFC 4291, 2.5.5.2).
+/// A socket and the server that sends to it. An IPv4 address is mapped (RFC 4291, 2.5.5.2).
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Heard {
@@ -27,7 +27,7 @@ pub struct Heard {
     reserved: u32,
 }
 
-/// Whom it asked.
+/// The address and port that the process sent to.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Asked {
@@ -36,58 +36,70 @@ pub struct Asked {
     reserved: u32,
 }
 
-/// UDP: datagrams of a server come from the address that was asked.
+/// For UDP: the address from which a socket shall see the datagrams of a server.
 #[btf_map]
 static CALLERS: LruHashMap<Heard, Asked, 16384> = LruHashMap::new();
 
-/// Always: whatever is rewritten, the call goes on.
+/// The system call goes on, rewritten or not.
 const GO_ON: i32 = 1;
 
-/// What a process gave the kernel, which may be written.
+/// A system call's address, which the program may rewrite.
 #[derive(Clone, Copy)]
 struct Call(*mut bpf_sock_addr);
 
 impl Call {
+    /// Whether the socket is in the director's network namespace.
     #[inline(always)]
     fn is_ours(self) -> bool {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the helper takes.
         unsafe { bpf_get_netns_cookie(self.0.cast()) == NAMESPACE.load() }
     }
 
     #[inline(always)]
     fn socket(self) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: `self.0` is the program's own context, which the helper takes.
         unsafe { bpf_get_socket_cookie(self.0.cast()) }
     }
 
     #[inline(always)]
     fn protocol(self) -> u8 {
-        // SAFETY: as above; so all that follow. Volatile: one load of the field's own size each.
+        // SAFETY: `self.0` is the program's own context. A volatile read is one load of the
+        // field's own size, as the verifier demands.
         unsafe { (&raw const (*self.0).protocol).read_volatile() as u8 }
     }
 
     #[inline(always)]
     fn port(self) -> u16 {
+        // SAFETY: `self.0` is the program's own context. A volatile read is one load of the
+        // field's own size, as the verifier demands.
         unsafe { (&raw const (*self.0).user_port).read_volatile() as u16 }
     }
 
     #[inline(always)]
     fn set_port(self, port: u16) {
+        // SAFETY: `self.0` is the program's own context. A volatile write is one store of the
+        // field's own size, as the verifier demands.
         unsafe { (&raw mut (*self.0).user_port).write_volatile(port as u32) }
     }
 
     #[inline(always)]
     fn address4(self) -> u32 {
+        // SAFETY: `self.0` is the program's own context. A volatile read is one load of the
+        // field's own size, as the verifier demands.
         unsafe { (&raw const (*self.0).user_ip4).read_volatile() }
     }
 
     #[inline(always)]
     fn set_address4(self, address: u32) {
+        // SAFETY: `self.0` is the program's own context. A volatile write is one store of the
+        // field's own size, as the verifier demands.
         unsafe { (&raw mut (*self.0).user_ip4).write_volatile(address) }
     }
 
     #[inline(always)]
     fn address6(self) -> [u64; 2] {
+        // SAFETY: `self.0` is the program's own context, and `index` is below 4, the words of
+        // `user_ip6`. A volatile read is one load of one word, as the verifier demands.
         let at = |index: usize| unsafe {
             let words = (&raw const (*self.0).user_ip6).cast::<u32>();
             words.add(index).read_volatile() as u64
@@ -97,6 +109,8 @@ impl Call {
 
     #[inline(always)]
     fn set_address6(self, address: [u64; 2]) {
+        // SAFETY: `self.0` is the program's own context, and `index` is below 4, the words of
+        // `user_ip6`. A volatile write is one store of one word, as the verifier demands.
         let put = |index: usize, word: u64| unsafe {
             let words = (&raw mut (*self.0).user_ip6).cast::<u32>();
             words.add(index).write_volatile(word as u32);
@@ -108,13 +122,13 @@ impl Call {
     }
 }
 
-/// An IPv4 address as IPv6 has it.
+/// An IPv4 address, mapped into IPv6 (RFC 4291, 2.5.5.2).
 #[inline(always)]
 fn mapped(address: u32) -> [u64; 2] {
     [0, MAPPED | (address as u64) << 32]
 }
 
-/// What stands before a mapped IPv4 address, in the second word as it lies in memory.
+/// The prefix of a mapped IPv4 address, in the second word as it lies in memory.
 const MAPPED: u64 = 0xffff_0000;
 
 #[inline(always)]
@@ -123,7 +137,8 @@ fn unmapped(address: [u64; 2]) -> Option<u32> {
     is_mapped.then_some((address[1] >> 32) as u32)
 }
 
-/// Gives the socket a server in place of the IPv4 address that it asks for.
+/// Picks a server for the IPv4 address that a process asked for, and returns the server's address.
+/// `None` if the process shall reach the address itself.
 #[inline(always)]
 fn ask4(call: Call, asked: u32) -> Option<u32> {
     let (protocol, port) = (call.protocol(), call.port());
@@ -133,6 +148,8 @@ fn ask4(call: Call, asked: u32) -> Option<u32> {
     Some(address)
 }
 
+/// Picks a server for the IPv6 address that a process asked for, and returns the server's address.
+/// `None` if the process shall reach the address itself.
 #[inline(always)]
 fn ask6(call: Call, asked: [u64; 2]) -> Option<[u64; 2]> {
     let (protocol, port) = (call.protocol(), call.port());
@@ -142,7 +159,8 @@ fn ask6(call: Call, asked: [u64; 2]) -> Option<[u64; 2]> {
     Some(address)
 }
 
-/// Whom the datagrams of a server shall come from. Before the port is another one.
+/// Remembers, for UDP, the address from which the socket shall see the datagrams of a server. The
+/// call must still have the port that the process asked for.
 #[inline(always)]
 fn remember(call: Call, asked: [u64; 2], heard: [u64; 2], port: u16) {
     if call.protocol() != UDP {
@@ -162,7 +180,7 @@ fn remember(call: Call, asked: [u64; 2], heard: [u64; 2], port: u16) {
     let _ = CALLERS.insert(&heard, &asked, BPF_ANY.into());
 }
 
-/// Whom the socket asked that hears from this address.
+/// The address and port that the socket sent to, if datagrams of a server come from `address`.
 #[inline(always)]
 fn recall(call: Call, address: [u64; 2]) -> Option<Asked> {
     let heard = Heard {
@@ -171,7 +189,8 @@ fn recall(call: Call, address: [u64; 2]) -> Option<Asked> {
         port: call.port() as u32,
         reserved: 0,
     };
-    // SAFETY: values are replaced, not changed in place.
+    // SAFETY: the value is copied at once. An entry that is replaced meanwhile may be reused, which
+    // can mix two values but stays readable memory.
     unsafe { CALLERS.get(&heard) }.copied()
 }
 
@@ -203,32 +222,35 @@ fn asks6(context: *mut bpf_sock_addr) -> i32 {
     GO_ON
 }
 
+/// A process connects an IPv4 socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/connect4")]
 pub extern "C" fn caller_connect4(context: *mut bpf_sock_addr) -> i32 {
     asks4(context)
 }
 
+/// A process connects an IPv6 socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/connect6")]
 pub extern "C" fn caller_connect6(context: *mut bpf_sock_addr) -> i32 {
     asks6(context)
 }
 
-/// A datagram of a socket that is not connected.
+/// A process sends a datagram by an IPv4 socket that is not connected.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/sendmsg4")]
 pub extern "C" fn caller_sendmsg4(context: *mut bpf_sock_addr) -> i32 {
     asks4(context)
 }
 
+/// A process sends a datagram by an IPv6 socket that is not connected.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/sendmsg6")]
 pub extern "C" fn caller_sendmsg6(context: *mut bpf_sock_addr) -> i32 {
     asks6(context)
 }
 
-/// Whom a datagram comes from.
+/// A process asks for the source of a datagram of an IPv4 socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/recvmsg4")]
 pub extern "C" fn caller_recvmsg4(context: *mut bpf_sock_addr) -> i32 {
@@ -243,6 +265,7 @@ pub extern "C" fn caller_recvmsg4(context: *mut bpf_sock_addr) -> i32 {
     GO_ON
 }
 
+/// A process asks for the source of a datagram of an IPv6 socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/recvmsg6")]
 pub extern "C" fn caller_recvmsg6(context: *mut bpf_sock_addr) -> i32 {

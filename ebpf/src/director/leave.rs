@@ -1,6 +1,7 @@
-//! Frames that leave the machine: answers of servers that are the director itself.
+//! The program for frames that leave the machine: it translates the answers of servers that run on
+//! the director itself.
 //!
-//! It hangs on the devices only while there is such a server.
+//! It is attached only while there is such a server.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use shunt_datapath::here;
@@ -10,15 +11,15 @@ use crate::shell::maps::{Maps, count};
 use crate::shell::skb::SkbFrame;
 use crate::shell::subprograms;
 
-/// `TCX_NEXT` and `TC_ACT_UNSPEC`: to whatever is attached behind us, then out.
+/// `TCX_NEXT` and `TC_ACT_UNSPEC`: the frame goes to the program attached after this one, then out.
 const NEXT: i32 = -1;
 
-/// Socket buffers on their way out of a device. What is none of ours is not counted: it was counted
-/// where it came in, or is the machine's own.
+/// Socket buffers that leave a device. A frame that is no answer of such a server is not counted:
+/// it was counted when it came in, or the machine itself sent it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_leave(context: *mut __sk_buff) -> i32 {
-    // Brings the headers into reach.
+    // This brings the headers into the linear part.
     let _ = SkbFrame::new(context);
     let mut verdict = Word(leave_tc(context));
     if verdict == Word::RELATED {
@@ -37,7 +38,8 @@ pub extern "C" fn director_leave(context: *mut __sk_buff) -> i32 {
     }
 }
 
-/// A function of its own, so that what an ICMP message needs of the stack is not on top of this.
+/// Translates an answer, or decides that the frame is none. A subprogram, so that its stack and the
+/// stack of an ICMP message are not needed at once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn leave_tc(context: *mut __sk_buff) -> u64 {

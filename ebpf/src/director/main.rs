@@ -1,10 +1,12 @@
 //! The packet path of the director: one walk behind two hooks, XDP and tc.
 //!
-//! Shell only: it turns the walk's verdict into the hook's own action and counts it.
+//! Shell only: it turns the walk's verdict into the hook's action, and counts the verdict.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![allow(internal_features)]
+// A map reads its key and value where they lie. By value, the compiler could copy them once more.
+#![allow(clippy::needless_borrows_for_generic_args)]
 
 #[cfg(target_arch = "bpf")]
 mod caller;

@@ -1,11 +1,11 @@
 //! The entry points.
 //!
-//! Each hook has seven programs, so that the kernel's verifier sees less at once and each has a
-//! stack of its own: one for plain frames of TCP and UDP, and behind tail calls one for the rest,
-//! one for ICMP, one for ICMP that opens something, one for translated flows, calls, IPsec.
+//! Each hook has seven programs. The verifier checks each alone, and each has a stack of its own.
+//! The first takes plain frames of TCP and UDP. It jumps to programs for other frames, ICMP, ICMP
+//! errors that open a connection, translated flows, SIP calls, and IPsec.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
+use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
@@ -16,6 +16,7 @@ use shunt_datapath::walk::{rest, walk};
 use shunt_ebpf::{CALL, FIRST, QUOTED, RELATED, REST, SECURED, TRANSLATE};
 
 use crate::shell::calls;
+use crate::shell::context::jiffies;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::ports;
 use crate::shell::quoted;
@@ -25,38 +26,34 @@ use crate::shell::subprograms;
 use crate::shell::translated;
 use crate::shell::xdp::XdpFrame;
 
-/// `TCX_NEXT` and `TC_ACT_UNSPEC`: to whatever is attached behind us, then up.
+/// `TCX_NEXT` and `TC_ACT_UNSPEC`: the frame goes to the program attached after this one, then up.
 const NEXT: i32 = -1;
 
-/// Frames of a network card, before the kernel makes anything of them.
-// Written out, not by `#[xdp]`: the macro's inner function is not inlined, and a call costs 9 ns.
+/// Frames of a network card, before the kernel makes socket buffers of them.
+// `#[xdp]` is not used, because it does not inline its inner function, and a call costs 9 ns.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
     let mut verdict = walk(&mut XdpFrame(context), &Maps);
     if verdict == Word::REST {
-        // Comes back only if there is no such program.
-        // SAFETY: nothing here has anything to drop.
-        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), REST) };
+        jump_xdp(context, REST);
         verdict = Word::pass(Pass::NoRest);
     }
     end_xdp(context, verdict)
 }
 
-/// Those that [`director_xdp`] leaves.
+/// Frames that [`director_xdp`] leaves.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame(context);
     let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
-        // SAFETY: as above.
-        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), RELATED) };
+        jump_xdp(context, RELATED);
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::SECURED {
-        // SAFETY: as above.
-        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), SECURED) };
+        jump_xdp(context, SECURED);
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
@@ -72,7 +69,7 @@ pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
     end_xdp(context, Word(subprograms::related_xdp(context)))
 }
 
-/// Packets of translated flows, which the programs before leave.
+/// Packets of translated flows, which the other programs leave.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
@@ -124,7 +121,7 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
     act_xdp(context, verdict)
 }
 
-/// What may be a call, which the programs before leave.
+/// Packets that may belong to a SIP call, which the other programs leave.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
@@ -143,7 +140,7 @@ pub extern "C" fn director_xdp_secured(context: *mut xdp_md) -> u32 {
     act_xdp(context, Word(secured::secured_xdp(context)))
 }
 
-/// ICMP errors that open something, which [`director_xdp_icmp`] leaves.
+/// ICMP errors that open a connection, which [`director_xdp_icmp`] leaves.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_quoted(context: *mut xdp_md) -> u32 {
@@ -154,7 +151,15 @@ pub extern "C" fn director_xdp_quoted(context: *mut xdp_md) -> u32 {
     end_xdp(context, verdict)
 }
 
-/// The last steps, or the program for them.
+/// Jumps to the program at `place`. Returns only if that place is empty.
+#[inline(always)]
+fn jump_xdp(context: *mut xdp_md, place: u32) {
+    // SAFETY: `context` is the program's own, and no caller has a value whose drop the jump would
+    // skip.
+    unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), place) };
+}
+
+/// Acts on a verdict, or jumps to the program that must go on with the frame.
 #[inline(always)]
 fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     let mut verdict = verdict;
@@ -167,15 +172,14 @@ fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
         } else {
             TRANSLATE
         };
-        // SAFETY: as above.
-        unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), place) };
-        // Not to the kernel: it would tell the client that nobody is there.
+        jump_xdp(context, place);
+        // The kernel must not get the frame: it would answer the client that the port is closed.
         verdict = Word::drop(Drop::Internal);
     }
     act_xdp(context, verdict)
 }
 
-/// The hook's own action.
+/// Counts a verdict, and returns the hook's action for it.
 #[inline(always)]
 fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     let mut verdict = verdict;
@@ -198,26 +202,24 @@ fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     action
 }
 
-/// Socket buffers of a device that has XDP: those that XDP could not send itself.
+/// Socket buffers of a device that has XDP. It sends the frames that XDP could not send itself.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_handed(context: *mut __sk_buff) -> i32 {
     ports::take(context).unwrap_or(NEXT)
 }
 
-/// Socket buffers of a device whose frames have no Ethernet header: they get one, without
-/// addresses, which the kernel takes off again where such a device sends.
+/// Socket buffers of a device whose frames have no Ethernet header. They get a header with zero
+/// addresses. The kernel removes it if such a device sends the frame.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_bare(context: *mut __sk_buff) -> i32 {
-    // SAFETY: the kernel hands in a valid context.
+    // SAFETY: `context` is the program's own, which the kernel keeps valid while the program runs.
     let ethertype = unsafe { (*context).protocol } as u16;
     let mut verdict = Word::pass(Pass::NotIp);
     if ethertype == link::IPV4 || ethertype == link::IPV6 {
         if SkbFrame(context).head(ethertype) {
-            // Comes back only if there is no such program.
-            // SAFETY: nothing here has anything to drop.
-            unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), FIRST) };
+            jump_tc(context, FIRST);
         }
         verdict = Word::pass(Pass::NoRest);
     }
@@ -225,34 +227,30 @@ pub extern "C" fn director_bare(context: *mut __sk_buff) -> i32 {
     NEXT
 }
 
-/// Socket buffers, with offloads and all.
+/// Socket buffers, whose checksum and segmentation may be left to a device.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
     let mut verdict = walk(&mut SkbFrame::new(context), &Maps);
     if verdict == Word::REST {
-        // Comes back only if there is no such program.
-        // SAFETY: nothing here has anything to drop.
-        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), REST) };
+        jump_tc(context, REST);
         verdict = Word::pass(Pass::NoRest);
     }
     end_tc(context, verdict)
 }
 
-/// Those that [`director_tc`] leaves. It has brought their headers into reach.
+/// Socket buffers that [`director_tc`] leaves. It has brought their headers into the linear part.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
     let mut frame = SkbFrame(context);
     let mut verdict = rest(&mut frame, &Maps);
     if verdict == Word::RELATED {
-        // SAFETY: as above.
-        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), RELATED) };
+        jump_tc(context, RELATED);
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::SECURED {
-        // SAFETY: as above.
-        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), SECURED) };
+        jump_tc(context, SECURED);
         verdict = Word::pass(Pass::NoRest);
     }
     if verdict == Word::HOLD && !frame.hold() {
@@ -268,7 +266,7 @@ pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
     end_tc(context, Word(subprograms::related_tc(context)))
 }
 
-/// Packets of translated flows, which the programs before leave.
+/// Packets of translated flows, which the other programs leave.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
@@ -315,7 +313,7 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
     act_tc(context, verdict)
 }
 
-/// What may be a call, which the programs before leave.
+/// Packets that may belong to a SIP call, which the other programs leave.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
@@ -334,7 +332,7 @@ pub extern "C" fn director_tc_secured(context: *mut __sk_buff) -> i32 {
     act_tc(context, Word(secured::secured_tc(context)))
 }
 
-/// ICMP errors that open something, which [`director_tc_icmp`] leaves.
+/// ICMP errors that open a connection, which [`director_tc_icmp`] leaves.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_quoted(context: *mut __sk_buff) -> i32 {
@@ -345,7 +343,15 @@ pub extern "C" fn director_tc_quoted(context: *mut __sk_buff) -> i32 {
     end_tc(context, verdict)
 }
 
-/// The last steps, or the program for them.
+/// Jumps to the program at `place`. Returns only if that place is empty.
+#[inline(always)]
+fn jump_tc(context: *mut __sk_buff, place: u32) {
+    // SAFETY: `context` is the program's own, and no caller has a value whose drop the jump would
+    // skip.
+    unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), place) };
+}
+
+/// Acts on a verdict, or jumps to the program that must go on with the frame.
 #[inline(always)]
 fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     let mut verdict = verdict;
@@ -358,15 +364,14 @@ fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
         } else {
             TRANSLATE
         };
-        // SAFETY: as above.
-        unsafe { PROGRAMS_TC.tail_call(&TcContext::new(context), place) };
-        // Not to the kernel: it would tell the client that nobody is there.
+        jump_tc(context, place);
+        // The kernel must not get the frame: it would answer the client that the port is closed.
         verdict = Word::drop(Drop::Internal);
     }
     act_tc(context, verdict)
 }
 
-/// The hook's own action.
+/// Counts a verdict, and returns the hook's action for it.
 #[inline(always)]
 fn act_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     let mut verdict = verdict;
@@ -379,16 +384,22 @@ fn act_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     count(verdict.counter());
     match verdict.verdict() {
         Verdict::Pass(_) => NEXT,
-        // Read here, not before the walk: there it would lie on a stack that is full on Linux 6.1.
-        // SAFETY: the kernel hands in a valid context, and the helper checks the interface.
-        Verdict::Bounce(_) => unsafe { bpf_redirect((*context).ingress_ifindex, 0) as i32 },
-        // SAFETY: as above.
-        Verdict::Send(to) => unsafe { bpf_redirect(to, 0) as i32 },
+        // The interface is read here. Read before the walk, it would lie on the stack meanwhile,
+        // which is full on Linux 6.1.
+        Verdict::Bounce(_) => redirect(SkbFrame(context).interface()),
+        Verdict::Send(to) => redirect(to),
         _ => TC_ACT_SHOT,
     }
 }
 
-/// Tells the daemon the kernel's clock: jiffies, in the first eight bytes of the frame.
+/// Sends a socket buffer by this interface when the program returns the action.
+#[inline(always)]
+fn redirect(interface: u32) -> i32 {
+    // SAFETY: `bpf_redirect` takes only numbers; an unknown interface drops the frame.
+    unsafe { bpf_redirect(interface, 0) as i32 }
+}
+
+/// Writes the kernel's clock (jiffies) into the first eight bytes of the frame, for the daemon.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_clock(context: *mut xdp_md) -> u32 {
@@ -396,12 +407,11 @@ pub extern "C" fn director_clock(context: *mut xdp_md) -> u32 {
     let Some(mut start) = frame.edit::<8>(0) else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: the helper takes nothing.
-    start.set_u64::<0>(unsafe { bpf_jiffies64() });
+    start.set_u64::<0>(jiffies());
     xdp_action::XDP_PASS
 }
 
-/// Leaves a frame to the kernel: what the daemon had set aside goes on to the network stack by it.
+/// Passes every frame to the kernel. The daemon runs it to give a held frame to the network stack.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_pass(_: *mut xdp_md) -> u32 {

@@ -1,7 +1,8 @@
-//! Who the client is, for servers of full NAT: what a director says in a SYN is remembered, and
-//! programs that ask for their peer hear it.
+//! The client's address for servers behind full NAT. A program remembers the address that a
+//! director puts into a SYN, and `getpeername` returns it.
 //!
-//! All three hang on a cgroup: no device is touched, and sockets that listened before are heard.
+//! All three programs are attached to a control group. They need no device, and they serve sockets
+//! that listened before.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, bpf_sock_addr};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -11,19 +12,19 @@ use shunt_datapath::toa::{Client, Ends, Heard, hear, mapped, ports, unmapped};
 
 use crate::frame::SkbFrame;
 
-/// Who is believed: local addresses of directors, IPv4 mapped into IPv6.
+/// The local addresses of the directors that are believed, IPv4 mapped into IPv6.
 #[btf_map]
 static DIRECTORS: LpmTrie<[u8; 16], u32, 1024> = LpmTrie::new();
 #[btf_map]
 static CLIENTS: LruHashMap<Ends, Client, 65536> = LruHashMap::new();
-/// How many SYNs told a client.
+/// The number of SYNs that named a client.
 #[btf_map]
 static TOLD: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// The packet goes on.
 const ON: i32 = 1;
 
-/// The key of a director, at a place of the stack where the address may be written in two words.
+/// The key of a director, aligned so that the compiler may write the address in two words.
 #[repr(C, align(8))]
 struct Question {
     before: u32,
@@ -38,7 +39,8 @@ fn is_believed(peer: [u64; 2]) -> bool {
         prefix: 128,
         address: peer,
     };
-    // SAFETY: twenty bytes, as the key has them; it is packed, so that any place will do.
+    // SAFETY: `prefix` and `address` are twenty contiguous bytes, as `Key` is; `Key` is packed, and
+    // `question` lives until the look-up is done.
     let key = unsafe { &*(&raw const question.prefix).cast::<Key<[u8; 16]>>() };
     DIRECTORS.get(key).is_some()
 }
@@ -52,12 +54,13 @@ pub extern "C" fn realserver_hear(context: *mut __sk_buff) -> i32 {
             if is_believed(ends.peer) {
                 let _ = CLIENTS.insert(&ends, &client, BPF_ANY.into());
                 if let Some(told) = TOLD.get_ptr_mut(0) {
-                    // SAFETY: this CPU's own value.
+                    // SAFETY: `told` points to this CPU's value of the map, which lives as long as
+                    // the map.
                     unsafe { *told = (*told).wrapping_add(1) };
                 }
             }
         }
-        // A connection of before had the same ends.
+        // An earlier connection may have had the same ends.
         Heard::Silent(ends) => {
             if is_believed(ends.peer) {
                 let _ = CLIENTS.remove(&ends);
@@ -68,25 +71,27 @@ pub extern "C" fn realserver_hear(context: *mut __sk_buff) -> i32 {
     ON
 }
 
-/// The peer of an IPv4 socket.
+/// A process asks for the peer of an IPv4 socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/getpeername4")]
 pub extern "C" fn realserver_peer4(context: *mut bpf_sock_addr) -> i32 {
-    // SAFETY: the kernel hands in a valid context.
+    // SAFETY: `context` is the program's own, valid while the program runs, and nothing else refers
+    // to it.
     let asked = unsafe { &mut *context };
-    // SAFETY: a pointer or null.
+    // SAFETY: the kernel puts the socket's pointer or null into this field of the union.
     let socket = unsafe { asked.__bindgen_anon_1.sk };
     if socket.is_null() {
         return ON;
     }
-    // SAFETY: checked just above.
+    // SAFETY: `socket` is not null, and the kernel keeps it valid while the program runs.
     let (own, port) = unsafe { ((*socket).src_ip4, (*socket).src_port) };
     let ends = Ends {
         peer: mapped(asked.user_ip4),
         own: mapped(own),
         ports: ports(asked.user_port as u16, (port as u16).to_be()),
     };
-    // SAFETY: values are replaced, not changed in place.
+    // SAFETY: an entry that is replaced meanwhile may be reused, but stays readable memory while
+    // the program runs.
     if let Some(client) = unsafe { CLIENTS.get(&ends) }
         && let Some(address) = unmapped(client.address)
     {
@@ -96,18 +101,21 @@ pub extern "C" fn realserver_peer4(context: *mut bpf_sock_addr) -> i32 {
     ON
 }
 
-/// The peer of an IPv6 socket, which may speak IPv4.
+/// A process asks for the peer of an IPv6 socket, which may carry IPv4.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup/getpeername6")]
 pub extern "C" fn realserver_peer6(context: *mut bpf_sock_addr) -> i32 {
-    // SAFETY: the kernel hands in a valid context, with a pointer or null in it.
+    // SAFETY: `context` is the program's own; the kernel puts the socket's pointer or null into
+    // this field of the union.
     let socket = unsafe { (*context).__bindgen_anon_1.sk };
     if socket.is_null() {
         return ON;
     }
-    // SAFETY: the context is valid, and the socket's pointer was checked just above.
+    // SAFETY: `context` is the program's own, and `socket` is not null; the kernel keeps both valid
+    // while the program runs.
     let (asked, own) = unsafe { (&raw mut (*context).user_ip6, &raw const (*socket).src_ip6) };
-    // SAFETY: as above.
+    // SAFETY: `context` is the program's own, and `socket` is not null; the kernel keeps both valid
+    // while the program runs.
     let (own4, port, asked_port) = unsafe {
         let port = (*socket).src_port as u16;
         ((*socket).src_ip4, port.to_be(), (*context).user_port)
@@ -122,14 +130,15 @@ pub extern "C" fn realserver_peer6(context: *mut bpf_sock_addr) -> i32 {
         own,
         ports: ports(asked_port as u16, port),
     };
-    // SAFETY: values are replaced, not changed in place.
+    // SAFETY: an entry that is replaced meanwhile may be reused, but stays readable memory while
+    // the program runs.
     if let Some(client) = unsafe { CLIENTS.get(&ends) } {
         let [a, b] = client.address;
         let port = client.port as u32;
         let parts = [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
         let asked = asked.cast::<u32>();
-        // SAFETY: the four words of the address, and the port. One by one: the kernel takes no
-        // two at once.
+        // SAFETY: `asked` points to the four words of `user_ip6` in the program's own context. The
+        // writes are volatile because the verifier refuses a store of two words at once.
         unsafe {
             asked.write_volatile(parts[0]);
             asked.add(1).write_volatile(parts[1]);
@@ -141,10 +150,11 @@ pub extern "C" fn realserver_peer6(context: *mut bpf_sock_addr) -> i32 {
     ON
 }
 
-/// An address of four words, read one by one.
+/// An address of four words. `from` must be such a field of the context or of its socket.
 #[inline(always)]
 fn words(from: *const u32) -> [u64; 2] {
-    // SAFETY: four words of a context or socket.
+    // SAFETY: both callers pass a field of four words that the kernel keeps valid while the program
+    // runs. The reads are volatile because the verifier refuses a load of two words at once.
     let [a, b, c, d] = unsafe {
         [
             from.read_volatile() as u64,

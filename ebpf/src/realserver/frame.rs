@@ -22,18 +22,19 @@ use shunt_datapath::verdict::{Drop, Word};
 use crate::context::pointer;
 use crate::sum::{self, Bytes};
 
-/// Headers that are brought into reach: Ethernet with a tag, an outer header with options, that of
-/// a tunnel, an inner one, or TCP with all its options.
+/// Bytes that are brought into the linear part: an Ethernet header with a tag, an outer header with
+/// options, the header of the tunnel, and an inner header; or a TCP header with all its options.
 const HEADERS: u32 = 192;
 /// `BPF_ADJ_ROOM_MAC`: between the link header and the network header.
 const BEHIND_LINK: u32 = 1;
 
-/// What both hooks have alike: bytes between two pointers.
+/// The methods that both hooks share. `$data` and `$end` are the offsets of the packet pointers.
 macro_rules! bytes {
     ($data:literal, $end:literal) => {
         #[inline(always)]
         fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
-            // SAFETY: the kernel hands in a valid context with its pointers at these places.
+            // SAFETY: `self.0` is the program's own context, which has packet pointers at both
+            // offsets.
             let (data, end) = unsafe {
                 (
                     pointer::<$data>(self.0.cast()),
@@ -44,13 +45,15 @@ macro_rules! bytes {
             if start.wrapping_add(N) > end {
                 return None;
             }
-            // SAFETY: checked just above; the verifier holds us to it.
+            // SAFETY: the comparison with the end proved that the frame has `N` bytes at `start`;
+            // the verifier forgets `start` when a helper moves the frame.
             Some(unsafe { View::new(start as *const u8) })
         }
 
         #[inline(always)]
         fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
-            // SAFETY: as above.
+            // SAFETY: `self.0` is the program's own context, which has packet pointers at both
+            // offsets.
             let (data, end) = unsafe {
                 (
                     pointer::<$data>(self.0.cast()),
@@ -61,7 +64,8 @@ macro_rules! bytes {
             if start.wrapping_add(N) > end {
                 return None;
             }
-            // SAFETY: as above.
+            // SAFETY: the comparison with the end proved that the frame has `N` bytes at `start`;
+            // `&mut self` keeps other views away.
             Some(unsafe { Edit::new(start as *mut u8) })
         }
 
@@ -148,7 +152,7 @@ impl Frame for XdpFrame {
         0
     }
 
-    // The programs are so small that this needs no function of its own.
+    // The programs are so small that this needs no subprogram.
     #[inline(always)]
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
         packet::options(self, l3, header)
@@ -166,7 +170,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn refit(&mut self, _l3: usize, _old: usize, _new: usize, _v6: bool) -> bool {
-        // Only a director does.
+        // Only a director does this.
         false
     }
 
@@ -196,23 +200,25 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the helper takes.
         unsafe { bpf_xdp_get_buff_len(self.0) as usize }
     }
 
     #[inline(always)]
     fn close(&mut self, l3: usize, bytes: usize, _: bool) -> bool {
-        // The link header moves up to the inner packet: last bytes first, tags or not.
+        // The link header moves to the inner packet, its last bytes first.
         if move_link(self, l3, bytes).is_none() {
             return false;
         }
-        // SAFETY: the helper checks the bounds.
+        // SAFETY: `self.0` is the program's own context; the helper checks the bounds, and `&mut
+        // self` proves that no view of the frame is left.
         unsafe { bpf_xdp_adjust_head(self.0, bytes as i32) == 0 }
     }
 
     #[inline(always)]
     fn interface(&self) -> u32 {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).ingress_ifindex }
     }
 }
@@ -220,13 +226,13 @@ impl Frame for XdpFrame {
 impl Bytes for XdpFrame {
     #[inline(always)]
     fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
-        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        // SAFETY: `self.0` is the program's own context. The helper checks `from` and `length`
+        // against the frame; the verifier checks that `to` has `length` bytes.
         unsafe { bpf_xdp_load_bytes(self.0, from, to, length) }
     }
 }
 
-/// Copies the link header, in front of `l3`, so that it ends where `bytes` later the next header
-/// begins.
+/// Copies the link header, which ends at `l3`, by `bytes` towards the end, up to the next header.
 #[inline(always)]
 fn move_link(frame: &mut XdpFrame, l3: usize, bytes: usize) -> Option<()> {
     let front = frame.view::<{ link::HEADER }>(0)?;
@@ -253,16 +259,17 @@ fn move_link(frame: &mut XdpFrame, l3: usize, bytes: usize) -> Option<()> {
 pub struct SkbFrame(pub *mut __sk_buff);
 
 impl SkbFrame {
-    /// Brings the headers into reach.
+    /// Brings the headers into the linear part.
     #[inline(always)]
     pub fn new(skb: *mut __sk_buff) -> Self {
         let frame = Self(skb);
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `skb` is the program's own context, with packet pointers at offsets 76 and 80.
         let (data, end) = unsafe { (pointer::<76>(skb.cast()), pointer::<80>(skb.cast())) };
         let length = frame.length() as u32;
         let wanted = if length < HEADERS { length } else { HEADERS };
         if end.wrapping_sub(data) < wanted as usize {
-            // SAFETY: the helper checks the length. If it fails, views fail.
+            // SAFETY: `skb` is the program's own context, and the helper checks the length. If it
+            // fails, views fail.
             unsafe { bpf_skb_pull_data(skb, wanted) };
         }
         frame
@@ -270,14 +277,16 @@ impl SkbFrame {
 
     /// Writes a segment size.
     ///
-    /// Through helpers: a program that writes to frames itself has the kernel copy the headers of
-    /// each frame that leaves, since TCP keeps a clone of it.
+    /// It uses helpers. If the program wrote to frames itself, the kernel would copy the headers of
+    /// each frame that leaves, because TCP keeps a clone of it.
     #[inline(always)]
     pub fn announce(&self, change: &Change) {
         let field = change.transport.field as u32;
         let segment = u64::from(change.segment);
-        // SAFETY: the helpers check the offsets. A sum that is left to the device does not hold
-        // the option yet; the helper knows.
+        // A checksum that is left to the device does not cover the option yet. The helper handles
+        // this.
+        // SAFETY: `self.0` is the program's own context, and `from` points to the two low bytes of
+        // `segment`; the helpers check the offsets.
         unsafe {
             let from = (&raw const segment).cast();
             if bpf_skb_store_bytes(self.0, change.at as u32, from, 2, 0) == 0 {
@@ -292,11 +301,12 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn segment(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).gso_size as usize }
     }
 
-    // The programs are so small that this needs no function of its own.
+    // The programs are so small that this needs no subprogram.
     #[inline(always)]
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
         packet::options(self, l3, header)
@@ -314,7 +324,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn refit(&mut self, _l3: usize, _old: usize, _new: usize, _v6: bool) -> bool {
-        // Only a director does.
+        // Only a director does this.
         false
     }
 
@@ -322,8 +332,9 @@ impl Frame for SkbFrame {
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32) {
         let (field, zero) = (transport.field as u32, transport.optional);
         let zero = if zero { BPF_F_MARK_MANGLED_0 } else { 0 };
-        // SAFETY: the helper checks the offset. A change of the field alone, as that of addresses
-        // is to the helper, changes what the device has summed.
+        // A checksum that is left to the device covers only the pseudo-header. The helper handles
+        // this.
+        // SAFETY: `self.0` is the program's own context; the helper checks the offset.
         unsafe {
             if pseudo != 0 {
                 let flags = zero | BPF_F_PSEUDO_HDR;
@@ -348,13 +359,15 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).len as usize }
     }
 
     #[inline(always)]
     fn close(&mut self, l3: usize, bytes: usize, inner_v6: bool) -> bool {
-        // The kernel knows one tag, outside the bytes. A second one would be taken for a header.
+        // The kernel keeps one tag beside the bytes. It would take a second tag for a network
+        // header.
         if l3 != link::HEADER {
             return false;
         }
@@ -362,22 +375,23 @@ impl Frame for SkbFrame {
             Some(header) => header.u16::<12>() == link::IPV6,
             None => return false,
         };
-        // Kernels before 6.3 have no flag for another family inside, and refuse it.
+        // Kernels before 6.3 have no flag for an inner packet of the other family, and refuse it.
         let change = match (v6, inner_v6) {
             (true, false) => BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
             (false, true) => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
             (true, true) | (false, false) => 0,
         };
-        // What stands for many packets stands for the same ones afterwards.
+        // `FIXED_GSO` keeps the segment size.
         let flags = (change | BPF_F_ADJ_ROOM_FIXED_GSO).into();
-        // SAFETY: the helper checks the bounds.
+        // SAFETY: `self.0` is the program's own context; the helper checks the bounds.
         let done = unsafe { bpf_skb_adjust_room(self.0, -(bytes as i32), BEHIND_LINK, flags) };
         done == 0
     }
 
     #[inline(always)]
     fn interface(&self) -> u32 {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).ingress_ifindex }
     }
 }
@@ -385,17 +399,20 @@ impl Frame for SkbFrame {
 impl Bytes for SkbFrame {
     #[inline(always)]
     fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
-        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        // SAFETY: `self.0` is the program's own context. The helper checks `from` and `length`
+        // against the frame; the verifier checks that `to` has `length` bytes.
         unsafe { bpf_skb_load_bytes(self.0.cast(), from, to, length) }
     }
 }
 
+/// The checksum of `length` bytes from offset `from` on, or [`sum::MISSING`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
     sum::of(&XdpFrame(context), from, length)
 }
 
+/// The checksum of `length` bytes from offset `from` on, or [`sum::MISSING`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sum_tc(context: *mut __sk_buff, from: u32, length: u32) -> u64 {

@@ -1,12 +1,14 @@
-//! The packet path of a real server: out of the director's tunnel, the segment size of its
-//! answers, and who the client is behind full NAT.
+//! The packet path of a real server: it unwraps the director's tunnel, lowers the segment size of
+//! answers, and gives programs the client's address behind full NAT.
 //!
-//! Shell only: `shunt_datapath::decap` and `clamp` decide. A frame that is no affair of ours goes
-//! on as it came.
+//! Shell only: `shunt_datapath::decap`, `clamp` and `toa` decide. All other frames go on as they
+//! came.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![allow(internal_features)]
+// A map reads its key and value where they lie. By value, the compiler could copy them once more.
+#![allow(clippy::needless_borrows_for_generic_args)]
 
 #[cfg(target_arch = "bpf")]
 mod client;

@@ -1,13 +1,12 @@
-//! What the agent tells, and what it is told.
+//! The maps between the agent and its programs.
 
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::realserver::{Knowledge, Note, Settings};
 
-use crate::context::blur;
+use crate::context::{blur, jiffies};
 
-/// Addresses that mean something to this machine, with their roles.
+/// The most addresses with a role for this machine.
 const ADDRESSES_MOST: usize = 4096;
 
 #[btf_map]
@@ -25,7 +24,8 @@ pub struct Maps;
 impl Knowledge for Maps {
     #[inline(always)]
     fn role(&self, address: [u64; 2]) -> u32 {
-        // SAFETY: a word that the agent replaces as a whole.
+        // SAFETY: the value is copied at once. An entry that is replaced meanwhile may be reused,
+        // but stays readable memory.
         unsafe { ADDRESSES.get(address) }.copied().unwrap_or(0)
     }
 
@@ -36,8 +36,7 @@ impl Knowledge for Maps {
 
     #[inline(always)]
     fn blur(&self, value: usize) -> usize {
-        // SAFETY: the helper takes nothing.
-        blur(value as u64, unsafe { bpf_jiffies64() }) as usize
+        blur(value as u64, jiffies()) as usize
     }
 
     #[inline(always)]
@@ -45,7 +44,7 @@ impl Knowledge for Maps {
         let Some(counter) = COUNTERS.get_ptr_mut(note as u32) else {
             return;
         };
-        // SAFETY: nobody else writes to this CPU's counter.
+        // SAFETY: `counter` points to this CPU's value of the map, which lives as long as the map.
         unsafe { *counter = (*counter).wrapping_add(1) };
     }
 }

@@ -7,10 +7,10 @@ use shunt_datapath::decap::{self, Outcome};
 use crate::frame::{SkbFrame, XdpFrame};
 use crate::maps::Maps;
 
-/// `TCX_NEXT` and `TC_ACT_UNSPEC`: to whatever is attached behind us, then on.
+/// `TCX_NEXT` and `TC_ACT_UNSPEC`: the frame goes to the program attached after this one, then on.
 const NEXT: i32 = -1;
 
-/// Frames of a network card, before the kernel makes anything of them.
+/// Frames of a network card, before the kernel makes socket buffers of them.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp.frags")]
 pub extern "C" fn realserver_xdp(context: *mut xdp_md) -> u32 {
@@ -20,7 +20,7 @@ pub extern "C" fn realserver_xdp(context: *mut xdp_md) -> u32 {
     }
 }
 
-/// Socket buffers on their way in.
+/// Socket buffers that come in.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn realserver_in(context: *mut __sk_buff) -> i32 {
@@ -30,7 +30,7 @@ pub extern "C" fn realserver_in(context: *mut __sk_buff) -> i32 {
     }
 }
 
-/// Socket buffers on their way out.
+/// Socket buffers that go out.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn realserver_out(context: *mut __sk_buff) -> i32 {

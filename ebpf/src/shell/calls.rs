@@ -1,5 +1,4 @@
-//! Calls: their maps, and the functions that read and open them. As in [`super::subprograms`], each
-//! is verified alone.
+//! The maps of SIP calls, and the subprograms that look calls up and open their connections.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, xdp_md};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
@@ -18,12 +17,13 @@ use super::xdp::XdpFrame;
 
 #[btf_map]
 static CALLS: HashMap<CallKey, Call, 1024, UNPREPARED> = HashMap::new();
-/// Which server answers from a NAT endpoint, where its service has calls.
+/// The server that answers from a NAT endpoint, if its service has calls.
 #[btf_map]
 static ANSWERERS: Array<u64, 4096, MAPPED> = Array::new();
 #[btf_map]
 static DESKS: PerCpuArray<Desk, 1> = PerCpuArray::new();
-/// Where this CPU reads a datagram.
+
+/// The memory into which this CPU copies a datagram to read it.
 #[inline(always)]
 pub fn desk() -> Option<*mut Desk> {
     DESKS.get_ptr_mut(0)
@@ -32,12 +32,13 @@ pub fn desk() -> Option<*mut Desk> {
 /// The key on the desk.
 #[inline(always)]
 fn key_on_desk() -> Option<&'static CallKey> {
-    // SAFETY: the beginning of this CPU's own value, which only this program writes.
+    // SAFETY: the desk is this CPU's map value, which lives as long as the map; nothing writes the
+    // key while it is looked up.
     desk().map(|desk| unsafe { &(*desk).key })
 }
 
-/// Copies what of a datagram there is room for on the desk, and looks for its Call-ID: how long
-/// that is.
+/// Copies a datagram to the desk, as far as there is room, and finds its Call-ID. Returns the
+/// length of the Call-ID, 0 without one.
 #[inline(always)]
 fn identify<B: Bytes>(frame: &B, from: u32, length: u32) -> u32 {
     let Some(desk) = desk() else {
@@ -48,7 +49,7 @@ fn identify<B: Bytes>(frame: &B, from: u32, length: u32) -> u32 {
     let rest = length.wrapping_sub(1);
     let rest = if rest < last { rest } else { last };
     let length = (sum::opaque(rest) & last) + 1;
-    // SAFETY: this CPU's own value, which has room for as many bytes.
+    // SAFETY: the desk is this CPU's map value, so that its field has an address.
     let text = unsafe { (&raw mut (*desk).text).cast() };
     if frame.load(from, text, length) < 0 {
         return 0;
@@ -74,6 +75,7 @@ pub fn enter(value: u64) {
     }
 }
 
+/// The server that answers from this NAT endpoint, or [`NONE`].
 #[inline(always)]
 pub fn answerer(endpoint: u32) -> u32 {
     let server = ANSWERERS.get(endpoint);
@@ -87,7 +89,7 @@ pub extern "C" fn recall_call(service: u32, server: u32) -> u32 {
     call::recall(&Maps, service, server)
 }
 
-/// Begins a connection with a packet of its server.
+/// Opens a connection to a client with a packet of its server.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn start_xdp(context: *mut xdp_md, ports: u32, server: u32, service: u32) -> u64 {
@@ -101,21 +103,21 @@ pub extern "C" fn choose_xdp(context: *mut xdp_md, endpoint: u32) -> u64 {
     call::choose(&XdpFrame(context), &Maps, endpoint).0
 }
 
-/// Opens something at the server of a packet's call.
+/// Opens a connection to the server of a packet's call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn call_xdp(context: *mut xdp_md, endpoint: u32, server: u32) -> u64 {
     call::carry(&mut XdpFrame(context), &Maps, endpoint, server).0
 }
 
-/// How long a datagram's Call-ID is.
+/// The length of a datagram's Call-ID, 0 without one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn identify_xdp(context: *mut xdp_md, from: u32, length: u32) -> u32 {
     identify(&XdpFrame(context), from, length)
 }
 
-/// Begins a connection with a packet of its server.
+/// Opens a connection to a client with a packet of its server.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn start_tc(context: *mut __sk_buff, ports: u32, server: u32, service: u32) -> u64 {
@@ -129,14 +131,14 @@ pub extern "C" fn choose_tc(context: *mut __sk_buff, endpoint: u32) -> u64 {
     call::choose(&SkbFrame(context), &Maps, endpoint).0
 }
 
-/// Opens something at the server of a packet's call.
+/// Opens a connection to the server of a packet's call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn call_tc(context: *mut __sk_buff, endpoint: u32, server: u32) -> u64 {
     call::carry(&mut SkbFrame(context), &Maps, endpoint, server).0
 }
 
-/// How long a datagram's Call-ID is.
+/// The length of a datagram's Call-ID, 0 without one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn identify_tc(context: *mut __sk_buff, from: u32, length: u32) -> u32 {

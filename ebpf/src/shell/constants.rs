@@ -1,16 +1,16 @@
-//! Words that the daemon sets before it loads us, of which the verifier knows what they say.
+//! Words that the daemon sets before it loads the programs. The verifier knows their values.
 
 use core::arch::asm;
 
 use aya_ebpf::Global;
 
-/// What the daemon has put into a word before it loaded us. Unlike `Global::load` this is left out
-/// where nobody uses it, and done once where it is used twice: the three shapes that an
-/// established packet asks for are 30 instructions otherwise.
+/// The value of a word that the daemon set. Unlike with `Global::load`, the compiler drops a load
+/// whose result is unused and merges equal loads: with `Global::load`, the three shapes that an
+/// established packet asks for cost 30 instructions.
 #[inline(always)]
 pub fn constant(global: &'static Global<u32>) -> u32 {
     let value: u64;
-    // SAFETY: a load of the word itself; `Global` is nothing but its value.
+    // SAFETY: `Global<u32>` is a transparent cell of its value, and the reference to it is valid.
     unsafe {
         asm!(
             "{value} = *(u32 *)({from} + 0)",
@@ -22,11 +22,11 @@ pub fn constant(global: &'static Global<u32>) -> u32 {
     value as u32
 }
 
-/// As [`constant`].
+/// The value of a long word that the daemon set, as [`constant`] loads it.
 #[inline(always)]
 pub fn long_constant(global: &'static Global<u64>) -> u64 {
     let value: u64;
-    // SAFETY: as above.
+    // SAFETY: `Global<u64>` is a transparent cell of its value, and the reference to it is valid.
     unsafe {
         asm!(
             "{value} = *(u64 *)({from} + 0)",

@@ -7,14 +7,16 @@
 use core::arch::asm;
 use core::ffi::c_void;
 
-/// The packet pointer at `AT` of a context.
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+
+/// The packet pointer at offset `AT` of a context.
 ///
 /// # Safety
-/// `context` must be the program's own context, and `AT` the place of `data` or `data_end`.
+/// `context` must be the program's own context, and `AT` the offset of one of its packet pointers.
 #[inline(always)]
 pub unsafe fn pointer<const AT: usize>(context: *const c_void) -> usize {
     let value: usize;
-    // SAFETY: a load from the context, which the caller promises.
+    // SAFETY: the caller promises that `context` is valid and has a field of four bytes at `AT`.
     unsafe {
         asm!(
             "{value} = *(u32 *)({context} + {at})",
@@ -27,23 +29,31 @@ pub unsafe fn pointer<const AT: usize>(context: *const c_void) -> usize {
     value
 }
 
-/// The same number, of which the compiler knows nothing: what is then checked is checked where
-/// the verifier sees it.
+/// The kernel's clock, in jiffies since it started.
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: `bpf_jiffies64` takes no argument and only reads the kernel's clock.
+    unsafe { bpf_jiffies64() }
+}
+
+/// Returns the same number, but hides its value and origin from the compiler. A later bounds check
+/// then stays in the code, where the verifier sees it.
 #[inline(always)]
 pub fn opaque(value: usize) -> usize {
     let mut value = value;
-    // Also keeps the compiler from checking one sum and using another.
-    // SAFETY: a move of a register onto itself.
+    // It also keeps the compiler from checking one sum and using another.
+    // SAFETY: the instruction moves a register onto itself; it touches no memory and no other
+    // register.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
     value
 }
 
-/// The same number, of which neither the compiler nor the verifier knows anything any more: it is
-/// combined twice with one that they do not know, which gives it back.
+/// Returns the same number, but hides its value from the compiler and the verifier: it is combined
+/// twice by exclusive or with `noise`, which neither of them knows.
 #[inline(always)]
 pub fn blur(value: u64, noise: u64) -> u64 {
     let mut value = value;
-    // SAFETY: two moves between registers.
+    // SAFETY: both instructions change only the register of `value`; they touch no memory.
     unsafe {
         asm!(
             "{value} ^= {noise}",
@@ -56,10 +66,10 @@ pub fn blur(value: u64, noise: u64) -> u64 {
     value
 }
 
-/// The place in the packet that lies `offset` bytes behind `data`.
+/// The address of the byte at `offset` of the packet that begins at `data`.
 ///
-/// The sum is made once, of the pointer and one number that is not negative: the compiler would
-/// else check `data + l3` where `data + (l3 - 2)` is used, and the verifier refuses negative parts.
+/// One addition of the pointer and a number that is not negative makes the address. Otherwise the
+/// compiler would check `data + l3` and use `data + (l3 - 2)`; the verifier refuses negative terms.
 #[inline(always)]
 pub fn place(data: usize, offset: usize) -> usize {
     if core::intrinsics::is_val_statically_known(offset) {

@@ -1,5 +1,5 @@
-//! The maps of flows, and those that say where there are entries: words of
-//! [`shunt_datapath::region`].
+//! The maps of flows, and the maps whose words mark the regions that have entries
+//! ([`shunt_datapath::region`]).
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
@@ -7,7 +7,7 @@ use shunt_datapath::region;
 
 /// `BPF_F_MMAPABLE`: the daemon reads and writes the map through a mapping.
 pub const MAPPED: usize = 1 << 10;
-/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
+/// `BPF_F_NO_PREALLOC`: the kernel allocates memory when an entry is inserted.
 pub const UNPREPARED: usize = 1;
 
 /// A bucket of flows: one cache line.
@@ -40,19 +40,19 @@ pub fn bucket6(bucket: u32) -> Option<*mut u64> {
     FLOWS6.get_ptr_mut(bucket).map(<*mut FlowBucket>::cast)
 }
 
-/// The word of a region of IPv4 flows.
+/// The word that marks a region of IPv4 flows.
 #[inline(always)]
 pub fn word4(region: u32) -> Option<*mut u64> {
     OCCUPIED4.get_ptr_mut(region)
 }
 
-/// The word of a region of IPv6 flows.
+/// The word that marks a region of IPv6 flows.
 #[inline(always)]
 pub fn word6(region: u32) -> Option<*mut u64> {
     OCCUPIED6.get_ptr_mut(region)
 }
 
-/// The word of a hash table.
+/// The word that marks a hash table.
 #[inline(always)]
 pub fn of_table(table: u32) -> Option<*mut u64> {
     OCCUPIED.get_ptr_mut(table)

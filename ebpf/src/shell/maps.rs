@@ -1,7 +1,7 @@
 //! The maps, and the tables that the walk sees in them.
 //!
-//! Sizes here are the least; the daemon sets those of a running director before it loads. Array
-//! maps that the daemon reads and writes through a mapping carry `MAPPED`.
+//! The sizes here are minima. The daemon sets the sizes of a running director before it loads the
+//! programs. An array map that the daemon maps into its memory has the flag `MAPPED`.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -10,7 +10,7 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
@@ -26,25 +26,25 @@ use shunt_ebpf::PROGRAMS;
 
 use super::calls;
 use super::constants::{constant, long_constant};
-use super::context::blur;
+use super::context::{blur, jiffies};
 use super::flows::{self, MAPPED, UNPREPARED};
 use super::ports;
 use super::subprograms;
 use super::words::MapWords;
 
-/// How a server stands.
+/// The state of a server ([`shunt_datapath::entry::standing`]).
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Standing {
     words: [u64; standing::WORDS],
 }
 
-/// What an entry of a target begins as.
+/// The first value of a target's entry: no server.
 static NO_SERVERS: Locality = Locality {
     words: [0; locality::WORDS],
 };
 
-/// The key of a route, at a place of the stack where the address may be written in two words.
+/// The key of a route, aligned so that the compiler may write the address in two words.
 #[repr(C, align(8))]
 struct Route6 {
     before: u32,
@@ -52,20 +52,20 @@ struct Route6 {
     address: [u64; 2],
 }
 
-/// A frame that is set aside.
+/// A frame that waits in `HELD` for the daemon.
 #[repr(C, align(8))]
 pub struct Held {
     pub interface: u32,
     pub length: u32,
-    /// A VLAN tag that is not in the frame's bytes, or 0: its type as it is on the wire in the low
-    /// half, what it says in the high one.
+    /// A VLAN tag that the kernel keeps beside the frame's bytes, or 0. The low half is the tag's
+    /// type in wire order, the high half its control information.
     pub tag: u32,
-    /// When it came.
+    /// The tick in which the frame came.
     pub tick: u32,
     pub bytes: [u8; HELD_BYTES],
 }
 
-/// The longest frame that is set aside.
+/// The longest frame that `HELD` takes.
 pub const HELD_BYTES: usize = 2040;
 
 #[btf_map]
@@ -115,17 +115,17 @@ static TRANSLATIONS: HashMap<Tuple, Translation, 2048, UNPREPARED> = HashMap::ne
 #[btf_map]
 static LOCALS: Array<Local, { 2 * shunt_datapath::translation::LOCALS as usize }, MAPPED> =
     Array::new();
-/// What a program tells the one that it goes on with, on this CPU.
+/// A number that a program leaves for the program that it jumps to, on this CPU.
 #[btf_map]
 static HANDED: PerCpuArray<u64, 1> = PerCpuArray::new();
-/// The programs that others go on with, by their places ([`shunt_ebpf::REST`]). The kernel binds
-/// such a map to one kind of program.
+/// The programs that other programs jump to, by their places ([`shunt_ebpf::REST`]). The kernel
+/// binds such a map to one type of program.
 #[btf_map]
 pub static PROGRAMS_XDP: ProgramArray<{ PROGRAMS as usize }> = ProgramArray::new();
 #[btf_map]
 pub static PROGRAMS_TC: ProgramArray<{ PROGRAMS as usize }> = ProgramArray::new();
 
-// Set by the daemon before it loads; the verifier sees constants.
+// The daemon sets these before it loads the programs. The verifier sees constants.
 #[unsafe(no_mangle)]
 static ENDPOINT4_MASK: Global<u32> = Global::new(1023);
 #[unsafe(no_mangle)]
@@ -136,37 +136,35 @@ static FLOW4_MASK: Global<u32> = Global::new(16383);
 static FLOW6_MASK: Global<u32> = Global::new(16383);
 #[unsafe(no_mangle)]
 pub static SEED: Global<u64> = Global::new(0x5eed);
-/// Jiffies of a tick, as a power of two.
+/// The logarithm (base 2) of a tick's length in jiffies.
 #[unsafe(no_mangle)]
 static TICK_SHIFT: Global<u32> = Global::new(8);
 
-/// The clock of the walk.
+/// The clock of the walk, in ticks.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: the helper takes nothing and only reads the kernel's clock.
-    let jiffies = unsafe { bpf_jiffies64() };
-    (jiffies >> TICK_SHIFT.load()) as u32 & shunt_datapath::connection::TICK_MASK
+    (jiffies() >> TICK_SHIFT.load()) as u32 & shunt_datapath::connection::TICK_MASK
 }
 
 /// Counts an outcome on this CPU.
 #[inline(always)]
 pub fn count(counter: u32) {
     if let Some(value) = COUNTERS_OF_OUTCOMES.get_ptr_mut(counter) {
-        // SAFETY: the pointer is this CPU's own value; a program is not preempted by itself.
+        // SAFETY: `value` points to this CPU's value of the map, which lives as long as the map.
         unsafe { *value = (*value).wrapping_add(1) };
     }
 }
 
-/// Tells the next program.
+/// Leaves a number for the next program, which [`handed`] returns.
 #[inline(always)]
 pub fn hand(word: u32) {
     if let Some(value) = HANDED.get_ptr_mut(0) {
-        // SAFETY: this CPU's own value.
+        // SAFETY: `value` points to this CPU's value of the map, which lives as long as the map.
         unsafe { *value = word.into() };
     }
 }
 
-/// What the program before told.
+/// The number that the program before left.
 #[inline(always)]
 pub fn handed() -> u32 {
     HANDED.get(0).map_or(0, |value| *value as u32)
@@ -181,7 +179,7 @@ pub struct Maps;
 
 #[inline(always)]
 fn words<T>(pointer: Option<*mut T>) -> Option<MapWords> {
-    // SAFETY: the pointer is a map's value; the verifier holds every access to its size.
+    // SAFETY: `start` points to a map value; the verifier refuses words outside of it.
     pointer.and_then(|start| unsafe { MapWords::new(start.cast()) })
 }
 
@@ -246,7 +244,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn peer(&self, key: &PeerKey) -> Option<[u64; 2]> {
-        // SAFETY: values are replaced, not changed in place.
+        // SAFETY: the value is copied at once, and the memory of a replaced entry stays readable.
         unsafe { PEERS.get(key) }.copied()
     }
 
@@ -262,7 +260,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn random(&self) -> u32 {
-        // SAFETY: the helper takes nothing.
+        // SAFETY: `bpf_get_prandom_u32` takes no argument and touches no memory of the program.
         unsafe { bpf_get_prandom_u32() as u32 }
     }
 
@@ -352,8 +350,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn origin(&self, key: &OriginKey) -> u32 {
-        // As the trie's key, but with fields that the compiler lays on the stack by eight bytes.
-        // SAFETY: the same size (asserted there), no padding, and a lesser alignment.
+        // `OriginKey` is laid out as the trie's key, but the compiler writes its fields by words.
+        // SAFETY: both types have the same size (asserted beside `OriginKey`) and no padding, `Key`
+        // needs no greater alignment, and the reference lives as long as `key`.
         let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; OriginKey::BYTES]>>() };
         ORIGINS.get(key).copied().unwrap_or(NONE)
     }
@@ -404,7 +403,8 @@ impl Tables for Maps {
             prefix: 128,
             address,
         };
-        // SAFETY: twenty bytes, as the key has them; it is packed, so that any place will do.
+        // SAFETY: `prefix` and `address` are twenty contiguous bytes, as `Key` is; `Key` is packed,
+        // and `question` lives until the look-up is done.
         let key = unsafe { &*(&raw const question.prefix).cast::<Key<[u8; 16]>>() };
         ROUTES6.get(key).copied().unwrap_or(0)
     }
@@ -416,13 +416,13 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn learned(&self, client: [u64; 2]) -> Option<Ways> {
-        // SAFETY: values are replaced, not changed in place.
+        // SAFETY: the value is copied at once, and the memory of a replaced entry stays readable.
         unsafe { LEARNED.get(&client) }.copied()
     }
 
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
-        // SAFETY: values are replaced, not changed in place.
+        // SAFETY: the value is copied at once, and the memory of a replaced entry stays readable.
         unsafe { FRAGMENTS.get(key) }.copied()
     }
 
@@ -460,7 +460,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic)) {
         if let Some(value) = TRAFFIC.get_ptr_mut(server) {
-            // SAFETY: this CPU's own value.
+            // SAFETY: `value` points to this CPU's value of the map, which lives as long as the
+            // map; nothing else on this CPU holds a reference to it.
             count(unsafe { &mut *value });
         }
     }
@@ -472,8 +473,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn blur(&self, value: usize) -> usize {
-        // SAFETY: the helper takes nothing.
-        blur(value as u64, unsafe { bpf_jiffies64() }) as usize
+        blur(value as u64, jiffies()) as usize
     }
 
     #[inline(always)]
@@ -483,16 +483,17 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn repeat<B: FnMut(u32) -> bool>(&self, count: u32, mut body: B) {
-        // SAFETY: the callback gets back exactly the closure that is passed here, while it lives.
+        // SAFETY: `step::<B>` takes a pointer to a `B`; `body` lives until `bpf_loop` returns, and
+        // nothing else touches it until then.
         unsafe {
             bpf_loop(count, step::<B> as *mut c_void, (&raw mut body).cast(), 0);
         }
     }
 }
 
-/// One turn of [`Maps::repeat`]; 1 ends it.
+/// One turn of [`Maps::repeat`]. It returns 1 to end the loop.
 unsafe extern "C" fn step<B: FnMut(u32) -> bool>(index: u32, body: *mut c_void) -> i64 {
-    // SAFETY: `repeat` passes a `B`.
+    // SAFETY: `repeat` passes a pointer to its `B`, which nothing else touches during the loop.
     let body = unsafe { &mut *body.cast::<B>() };
     if body(index) { 0 } else { 1 }
 }

@@ -1,4 +1,5 @@
-//! The shell of packets: frames of both hooks, the maps, the helpers. Decides nothing.
+//! The shell of the packet path: frames of both hooks, the maps, the kernel's helpers. It decides
+//! nothing.
 
 pub mod calls;
 pub mod constants;

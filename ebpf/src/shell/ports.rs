@@ -1,9 +1,10 @@
-//! How a frame leaves the XDP hook: by the driver, or, where a device takes no frames from XDP, by
-//! a tc program of the device that the frame came by.
+//! How a frame leaves the XDP hook: through the driver of the device, or, if that device takes no
+//! frames from XDP, through a tc program of the device by which the frame came.
 //!
-//! A bridge, a VLAN, a tunnel, a device without Ethernet headers, an end of a veth pair whose other
-//! end does not poll: the kernel takes a redirect to these and drops the frame without a word. Such
-//! a frame goes up as a socket buffer with a note in front of it, which says where to send it.
+//! Bridges, VLANs, tunnels, devices without Ethernet headers, and a veth whose peer does not poll
+//! take no frames from XDP. The kernel accepts a redirect to such a device and drops the frame
+//! without a trace. So XDP passes the frame on as a socket buffer, with a note in its metadata that
+//! names the interface to send by.
 
 use core::mem::offset_of;
 
@@ -17,39 +18,39 @@ use super::constants::long_constant;
 use super::context::pointer;
 use super::maps::SEED;
 
-/// The devices that the packet path hangs on, each in its place.
+/// The devices that the packet path is attached to, each at its place.
 #[btf_map]
 static DEVICES: Array<Device, { PLACES as usize }> = Array::new();
-/// The devices that take frames from XDP, each under its own number.
+/// The devices that take frames from XDP, by interface index.
 #[btf_map]
 static PORTS: DevMapHash<{ PLACES as usize }> = DevMapHash::new();
 
-/// What a tc program is to do with a frame that XDP has dealt with.
+/// What a tc program shall do with a frame that XDP has rewritten.
 #[repr(C)]
 struct Note {
-    /// Whose note it is: a number that was drawn when the packet path was made.
+    /// The packet path that wrote the note, by its [`seed`].
     from: u32,
-    /// The interface to send by.
+    /// The index of the interface to send by.
     to: u32,
 }
 
-/// Names this packet path in its notes; never 0.
+/// The number of this packet path in its notes, drawn when its tables were made. Never 0.
 #[inline(always)]
 fn seed() -> u32 {
     long_constant(&SEED) as u32 | 1
 }
 
-/// What is known of the device that has this place.
+/// The device at this place.
 #[inline(always)]
 pub fn device(place: u32) -> Option<&'static Device> {
     DEVICES.get(place)
 }
 
-/// Sends a frame out of an interface, which may be the one that it came by. `XDP_ABORTED` if it
-/// cannot be done.
+/// Sends a frame by an interface, which may be the one by which it came. `XDP_ABORTED` if the frame
+/// cannot be sent.
 #[inline(always)]
 pub fn send(context: *mut xdp_md, to: u32) -> u32 {
-    // SAFETY: the kernel hands in a valid context.
+    // SAFETY: `context` is the program's own, which the kernel keeps valid while the program runs.
     if to == unsafe { (*context).ingress_ifindex } && transmits(to) {
         return xdp_action::XDP_TX;
     }
@@ -59,7 +60,7 @@ pub fn send(context: *mut xdp_md, to: u32) -> u32 {
     }
 }
 
-/// Whether a frame goes back by a device through `XDP_TX`.
+/// Whether `XDP_TX` sends a frame that came by this device.
 #[inline(always)]
 fn transmits(interface: u32) -> bool {
     match DEVICES.get(Device::place(interface)) {
@@ -68,17 +69,17 @@ fn transmits(interface: u32) -> bool {
     }
 }
 
-/// Leaves a frame to [`take`], with a note of where it is to go. `XDP_ABORTED` where the driver has
-/// no room for notes.
+/// Passes a frame on to [`take`], with a note of the interface to send by. `XDP_ABORTED` if the
+/// driver has no room for metadata.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hand_on(context: *mut xdp_md, to: u32) -> u32 {
     const BYTES: usize = size_of::<Note>();
-    // SAFETY: the helper checks the room.
+    // SAFETY: `context` is the program's own; the helper refuses a move out of the headroom.
     if unsafe { bpf_xdp_adjust_meta(context, -(BYTES as i32)) } != 0 {
         return xdp_action::XDP_ABORTED;
     }
-    // SAFETY: both are fields of the context that hold pointers.
+    // SAFETY: `context` is the program's own, and both offsets are fields with packet pointers.
     let (start, data) = unsafe {
         (
             pointer::<{ offset_of!(xdp_md, data_meta) }>(context.cast()),
@@ -89,17 +90,18 @@ pub extern "C" fn hand_on(context: *mut xdp_md, to: u32) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     let note = Note { from: seed(), to };
-    // SAFETY: checked just above; the kernel holds notes at multiples of four.
+    // SAFETY: the comparison with `data` proved that the note's bytes are metadata of this frame;
+    // the kernel aligns metadata to four bytes.
     unsafe { (start as *mut Note).write(note) };
     xdp_action::XDP_PASS
 }
 
-/// Sends a frame that [`hand_on`] left here. `None` if there is no note of ours before it: XDP has
-/// left it to the kernel.
+/// Sends a frame that [`hand_on`] passed on. `None` if the frame has no note of this packet path:
+/// XDP then left the frame to the kernel.
 #[inline(always)]
 pub fn take(context: *mut __sk_buff) -> Option<i32> {
     const BYTES: usize = size_of::<Note>();
-    // SAFETY: both are fields of the context that hold pointers.
+    // SAFETY: `context` is the program's own, and both offsets are fields with packet pointers.
     let (start, data) = unsafe {
         (
             pointer::<{ offset_of!(__sk_buff, data_meta) }>(context.cast()),
@@ -110,12 +112,13 @@ pub fn take(context: *mut __sk_buff) -> Option<i32> {
         return None;
     }
     let note = start as *mut Note;
-    // SAFETY: checked just above.
+    // SAFETY: the comparison with `data` proved that the note's bytes are metadata of this frame,
+    // aligned to four bytes by the kernel; the helper checks the interface.
     unsafe {
         if (*note).from != seed() {
             return None;
         }
-        // Nobody reads it again: the frame may come to another director on this machine.
+        // The note must not be read twice: another director on this machine may see the frame.
         (*note).from = 0;
         Some(bpf_redirect((*note).to, 0) as i32)
     }

@@ -1,4 +1,4 @@
-//! ESP and AH: as in [`super::subprograms`], functions that are verified alone.
+//! Subprograms for ESP and AH.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::secured;
@@ -7,14 +7,14 @@ use super::maps::Maps;
 use super::skb::SkbFrame;
 use super::xdp::XdpFrame;
 
-/// Carries on a packet of IPsec.
+/// Forwards a packet of ESP or AH.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn secured_xdp(context: *mut xdp_md) -> u64 {
     secured::carry(&mut XdpFrame(context), &Maps).0
 }
 
-/// Carries on a packet of IPsec.
+/// Forwards a packet of ESP or AH.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn secured_tc(context: *mut __sk_buff) -> u64 {

@@ -1,4 +1,4 @@
-//! A frame of the tc hook: a socket buffer, with checksum and segmentation left to a device maybe.
+//! A frame of the tc hook: a socket buffer. Its checksum and segmentation may be left to a device.
 
 use core::ffi::c_void;
 
@@ -27,8 +27,9 @@ use super::shift::Stores;
 use super::subprograms;
 use super::sum::{self, Bytes};
 
-/// Headers that are brought into reach: Ethernet with two tags, IPv4 with options or IPv6 with
-/// extension headers, TCP, and what an ICMP error quotes of those.
+/// Bytes that are brought into the linear part: an Ethernet header with two tags, an IPv4 header
+/// with options or an IPv6 header with extension headers, a TCP header, and what an ICMP error
+/// quotes of these.
 const HEADERS: u32 = 192;
 
 /// `PACKET_HOST` of `linux/if_packet.h`.
@@ -37,38 +38,50 @@ const PACKET_HOST: u32 = 0;
 /// `BPF_ADJ_ROOM_MAC`: between the link header and the network header.
 const BEHIND_LINK: u32 = 1;
 
+/// A frame of the tc hook, by the program's context.
 pub struct SkbFrame(pub *mut __sk_buff);
 
 impl SkbFrame {
-    /// Brings the headers into reach.
+    /// Brings the headers into the linear part.
     #[inline(always)]
     pub fn new(skb: *mut __sk_buff) -> Self {
         let frame = Self(skb);
         let length = frame.length() as u32;
         let wanted = if length < HEADERS { length } else { HEADERS };
         if frame.end() - frame.data() < wanted as usize {
-            // SAFETY: the helper checks the length. If it fails, views fail.
-            unsafe { bpf_skb_pull_data(skb, wanted) };
+            frame.pull(wanted);
         }
         frame
     }
 
+    /// Brings so many bytes into the linear part. If the helper fails, views of these bytes fail.
+    #[inline(always)]
+    fn pull(&self, bytes: u32) {
+        // SAFETY: `self.0` is the program's own context, and the helper checks the length. The
+        // verifier refuses a view that is used after the helper moved the frame.
+        unsafe { bpf_skb_pull_data(self.0, bytes) };
+    }
+
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context; `data` is its first word of the two.
+        // SAFETY: `self.0` is the program's own context, and `data` is its packet pointer at offset
+        // 76.
         unsafe { pointer::<76>(self.0.cast()) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        // SAFETY: as above, `data_end`.
+        // SAFETY: `self.0` is the program's own context, and `data_end` is its packet pointer at
+        // offset 80.
         unsafe { pointer::<80>(self.0.cast()) }
     }
 
-    /// The VLAN tag that the kernel keeps beside the bytes, as [`Held`](super::maps::Held) has it.
+    /// The VLAN tag that the kernel keeps beside the frame's bytes, as `tag` of
+    /// [`Held`](super::maps::Held).
     #[inline(always)]
     fn tag(&self) -> u32 {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe {
             if (*self.0).vlan_present == 0 {
                 return 0;
@@ -77,21 +90,21 @@ impl SkbFrame {
         }
     }
 
-    /// Brings so many bytes into reach, or all.
+    /// Brings so many bytes into the linear part, or all if the frame is shorter.
     #[inline(always)]
     fn reach(&self, wanted: usize) {
         let length = self.length();
         let wanted = if wanted < length { wanted } else { length };
         if self.end() - self.data() < wanted {
-            // SAFETY: the helper checks the length. If it fails, edits fail.
-            unsafe { bpf_skb_pull_data(self.0, wanted as u32) };
+            self.pull(wanted as u32);
         }
     }
 
-    /// Puts an Ethernet header without addresses in front of a packet that has none.
+    /// Puts an Ethernet header with zero addresses in front of a packet without a link header.
     #[inline(always)]
     pub fn head(&mut self, ethertype: u16) -> bool {
-        // SAFETY: the helper checks the room, and fills it with zeros.
+        // SAFETY: `self.0` is the program's own context; the helper makes the room and fills it
+        // with zeros.
         if unsafe { bpf_skb_change_head(self.0, link::HEADER as u32, 0) } != 0 {
             return false;
         }
@@ -104,17 +117,18 @@ impl SkbFrame {
     }
 
     /// Whether the checksum at `field`, which is 0, is left to the device. No field of the context
-    /// says so, but the kernel carries what is no pseudo-header's into a finished checksum only.
-    /// What it writes there is for the caller to write over.
+    /// shows it. But the helper adds a change outside the pseudo-header only to a finished
+    /// checksum, so a field that stays 0 is left to the device. The caller must write over a field
+    /// that changed.
     #[inline(always)]
     fn leaves(&mut self, field: usize) -> bool {
-        // SAFETY: the helper checks the offset.
+        // SAFETY: `self.0` is the program's own context; the helper checks the offset.
         unsafe { bpf_l4_csum_replace(self.0, field as u32, 0, 1, 0) };
         self.view::<4>(field)
             .is_none_or(|field| field.u32::<0>() == 0)
     }
 
-    /// Makes the frame one of the other family, whose headers are longer by so many bytes.
+    /// Turns the frame into a frame of the other family, whose headers are longer by so many bytes.
     #[inline(always)]
     fn change(&mut self, bytes: i32, v6: bool) -> bool {
         const GROWTH: i32 = 20;
@@ -123,22 +137,24 @@ impl SkbFrame {
         } else {
             (link::IPV4, -GROWTH)
         };
-        // What stands for many packets is then cut as those of the other family.
-        // SAFETY: the helper checks the frame, and opens or closes room for a header.
+        // The helper also changes the kind of segmentation to that of the other family.
+        // SAFETY: `self.0` is the program's own context; the helper checks the frame, and opens or
+        // closes the room.
         if unsafe { bpf_skb_change_proto(self.0, protocol, 0) } != 0 {
             return false;
         }
         let more = bytes - growth;
         let flags = BPF_F_ADJ_ROOM_FIXED_GSO.into();
-        // SAFETY: the helper checks the room.
+        // SAFETY: `self.0` is the program's own context; the helper checks the room.
         more == 0 || unsafe { bpf_skb_adjust_room(self.0, more, BEHIND_LINK, flags) } == 0
     }
 
-    /// Copies the frame to where the daemon finds it. False if there is no room.
+    /// Copies the frame into `HELD` for the daemon. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
-        // Less one, so that one more is at least one: before Linux 6.3 the verifier learns nothing
-        // from "not zero". An empty frame is too long then.
+        // The verifier must see that the length is at least one, and before Linux 6.3 it learns
+        // nothing from "not zero". So one is subtracted here and added below. The length of an
+        // empty frame wraps around and is refused as too long.
         let rest = opaque(self.length().wrapping_sub(1));
         if rest >= HELD_BYTES {
             return false;
@@ -148,7 +164,8 @@ impl SkbFrame {
             return false;
         };
         let held = entry.as_mut_ptr();
-        // SAFETY: the reserved record is ours until it is submitted; `length` fits in it.
+        // SAFETY: `held` points to the reserved record, which this program owns until it submits
+        // it; `length` is at most `HELD_BYTES`.
         let copied = unsafe {
             (&raw mut (*held).interface).write(self.interface());
             (&raw mut (*held).length).write(length as u32);
@@ -173,7 +190,8 @@ impl Frame for SkbFrame {
         if start + N > self.end() {
             return None;
         }
-        // SAFETY: checked just above; the verifier holds us to it.
+        // SAFETY: the comparison with the end proved that the frame has `N` bytes at `start`; the
+        // verifier forgets `start` when a helper moves the frame.
         Some(unsafe { View::new(start as *const u8) })
     }
 
@@ -183,26 +201,29 @@ impl Frame for SkbFrame {
         if start + N > self.end() {
             return None;
         }
-        // SAFETY: as above.
+        // SAFETY: the comparison with the end proved that the frame has `N` bytes at `start`; `&mut
+        // self` keeps other views away.
         Some(unsafe { Edit::new(start as *mut u8) })
     }
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).len as usize }
     }
 
     #[inline(always)]
     fn segment(&self) -> usize {
-        // SAFETY: as above.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).gso_size as usize }
     }
 
     #[inline(always)]
     fn open(&mut self, _l3: usize, bytes: usize, room: Room) -> bool {
         let flags = announced(room).into();
-        // SAFETY: the helper checks the room in front.
+        // SAFETY: `self.0` is the program's own context; the helper checks the room in front.
         let done = unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BEHIND_LINK, flags) };
         if done != 0 {
             return false;
@@ -220,7 +241,7 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn truncate(&mut self, length: usize) -> bool {
         let now = self.length();
-        // SAFETY: the helper checks the length.
+        // SAFETY: `self.0` is the program's own context; the helper checks the length.
         if length < now && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
             return false;
         }
@@ -229,7 +250,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn extend(&mut self, length: usize) -> bool {
-        // SAFETY: the helper checks the length.
+        // SAFETY: `self.0` is the program's own context; the helper checks the length.
         if self.length() < length && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
             return false;
         }
@@ -243,7 +264,8 @@ impl Frame for SkbFrame {
         if before < at || !self.extend(before + bytes) {
             return false;
         }
-        // Towards the end, so that what a device is to sum begins where it began.
+        // The bytes behind `at` move towards the end, so that the kernel's offset of a checksum
+        // that is left to the device stays right.
         let rest = (before - at) as u32;
         let done = subprograms::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
         self.reach(HEADERS as usize);
@@ -265,8 +287,9 @@ impl Frame for SkbFrame {
             0
         };
         let field = transport.field as u32;
-        // A sum that is left to the device holds the pseudo-header's part only; the helper knows.
-        // SAFETY: the helper checks the offset.
+        // A checksum that is left to the device covers only the pseudo-header. The helper handles
+        // this.
+        // SAFETY: `self.0` is the program's own context; the helper checks the offset.
         unsafe {
             if pseudo != 0 {
                 let flags = zero | BPF_F_PSEUDO_HDR;
@@ -356,26 +379,29 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn interface(&self) -> u32 {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).ingress_ifindex }
     }
 
     #[inline(always)]
     fn is_host(&self) -> bool {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]
     fn beside(&self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         let (present, tag) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
         if present == 0 { 0 } else { 1 << 16 | tag }
     }
 
     #[inline(always)]
     fn untag(&mut self) -> bool {
-        // SAFETY: the helper checks the frame.
+        // SAFETY: `self.0` is the program's own context; the helper checks the frame.
         if unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
             return false;
         }
@@ -401,7 +427,8 @@ impl Frame for SkbFrame {
 impl Bytes for SkbFrame {
     #[inline(always)]
     fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
-        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        // SAFETY: `self.0` is the program's own context. The helper checks `from` and `length`
+        // against the frame; the verifier checks that `to` has `length` bytes.
         unsafe { bpf_skb_load_bytes(self.0.cast(), from, to, length) }
     }
 }
@@ -409,15 +436,16 @@ impl Bytes for SkbFrame {
 impl Stores for SkbFrame {
     #[inline(always)]
     fn store(&self, to: u32, from: *const c_void, length: u32) -> i64 {
-        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        // SAFETY: `self.0` is the program's own context. The helper checks `to` and `length`
+        // against the frame; the verifier checks that `from` has `length` bytes.
         unsafe { bpf_skb_store_bytes(self.0, to, from, length, 0) }
     }
 }
 
-/// What the kernel is told of an outer header, for segmentation: what it is, and that the packets
-/// of a frame that stands for many stay as large as they are. Those fit
-/// ([`shunt_datapath::method::does_not_fit`]), and datagrams must not be cut elsewhere than their
-/// sender has.
+/// The flags that describe an outer header to the kernel for segmentation. `FIXED_GSO` keeps the
+/// segment size: the segments fit with the outer header
+/// ([`shunt_datapath::method::does_not_fit`]), and datagrams must be cut where their sender cut
+/// them.
 #[inline(always)]
 fn announced(room: Room) -> u32 {
     let Room::Tunnel { v6, over } = room else {

@@ -1,8 +1,11 @@
-//! The rare parts of the walk, each a function that the verifier looks at once and alone.
+//! Subprograms: the rare parts of the walk, each a function that the verifier checks once, apart
+//! from its callers.
 //!
-//! Global functions in the kernel's sense: they take the context or numbers and return a number.
-//! A call costs about 9 ns, which only new connections, tunnels with a
-//! header of their own, ICMP messages and answers pay.
+//! The kernel calls them global functions. They take the context or numbers, and return a number. A
+//! call costs about 9 ns. Only new connections, tunnels, ICMP messages, fragments, answers of the
+//! director and the like pay it.
+//!
+//! A function for both hooks is documented at its XDP form.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use shunt_datapath::family::{V4, V6};
@@ -23,7 +26,7 @@ use super::skb::SkbFrame;
 use super::sum;
 use super::xdp::XdpFrame;
 
-/// The server for a new connection; 0 if there is none.
+/// The server that the scheduler picks for a new connection, or `NONE`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn schedule(service: u32, address: u32, port: u32, a: u64, b: u64) -> u32 {
@@ -38,57 +41,59 @@ pub extern "C" fn schedule(service: u32, address: u32, port: u32, a: u64, b: u64
     )
 }
 
-/// The cheapest slot for a new IPv4 flow.
+/// The number of the slot for a new IPv4 flow.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cheapest4(hash: u64) -> u64 {
     track::cheapest::<V4, Maps>(&Maps, hash)
 }
 
-/// The cheapest slot for a new IPv6 flow.
+/// The number of the slot for a new IPv6 flow.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cheapest6(hash: u64) -> u64 {
     track::cheapest::<V6, Maps>(&Maps, hash)
 }
 
-/// The server for a new connection of a persistent IPv4 service.
+/// The server in the template of an IPv4 client, or `NONE`. A `server` other than `NONE` is entered
+/// into the template.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn recall4(service: u32, client: u32, server: u32) -> u32 {
     template::recall::<V4, Maps>(&Maps, service, client, server)
 }
 
-/// The same for IPv6.
+/// The server in the template of an IPv6 client, or `NONE`. A `server` other than `NONE` is entered
+/// into the template.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn recall6(service: u32, a: u64, b: u64, server: u32) -> u32 {
     template::recall::<V6, Maps>(&Maps, service, [a, b], server)
 }
 
-/// The endpoint of every port of an IPv4 address.
+/// The endpoint that covers every port of an IPv4 address.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide4(address: u32, word: u32) -> u32 {
     lookup::wide::<V4, Maps>(&Maps, address, word)
 }
 
-/// The same for IPv6.
+/// The endpoint that covers every port of an IPv6 address.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wide6(a: u64, b: u64, word: u32) -> u32 {
     lookup::wide::<V6, Maps>(&Maps, [a, b], word)
 }
 
-/// The endpoint of packets from somewhere to an IPv4 address.
+/// The mark endpoint that matches an IPv4 packet's target, source and interface, or `NONE`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn origin4(target: u32, word: u32, source: u32, interface: u32) -> u32 {
     origin::find::<V4, Maps>(&Maps, target, word, source, interface)
 }
 
-/// The same for IPv6; the word and the interface are in one number, for a function of the kernel
-/// has five at the most.
+/// The mark endpoint that matches an IPv6 packet's target, source and interface, or `NONE`. `both`
+/// holds the word and the interface: a subprogram takes at most five arguments.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn origin6(a: u64, b: u64, source_a: u64, source_b: u64, both: u64) -> u32 {
@@ -96,7 +101,7 @@ pub extern "C" fn origin6(a: u64, b: u64, source_a: u64, source_b: u64, both: u6
     origin::find::<V6, Maps>(&Maps, [a, b], word, [source_a, source_b], interface)
 }
 
-/// Ports and events of an SCTP packet.
+/// The ports and chunk events of an SCTP packet, or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn association_xdp(context: *mut xdp_md, l4: u32, end: u32) -> u64 {
@@ -116,27 +121,27 @@ pub extern "C" fn association_next(state: u32, direction: u32, flags: u32) -> u3
     sctp::next(state, direction, flags)
 }
 
-/// What a change of two bytes changes of a CRC32c.
+/// The change of a CRC32c that a change of two bytes causes; `behind` bytes follow them.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn crc_change(changed: u32, behind: u32) -> u32 {
     crc::change(changed as u16, behind)
 }
 
-/// Whether another connection has the answers of a new one.
+/// Whether the answers of a new connection would belong to another live connection.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn taken_xdp(context: *mut xdp_md, ports: u32, id: u32) -> u32 {
     claim::taken(&XdpFrame(context), &Maps, ports, id) as u32
 }
 
-/// Whether another connection has the answers of a new one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn taken_tc(context: *mut __sk_buff, ports: u32, id: u32) -> u32 {
     claim::taken(&SkbFrame(context), &Maps, ports, id) as u32
 }
 
+/// Ports from one number, the source in the low half.
 #[inline(always)]
 pub fn both(ports: u32, flags: u32) -> Ports {
     Ports {
@@ -146,6 +151,7 @@ pub fn both(ports: u32, flags: u32) -> Ports {
     }
 }
 
+/// Opens a connection to the server that was picked.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn begin_xdp(
@@ -172,7 +178,7 @@ pub extern "C" fn forwarded_xdp(context: *mut xdp_md, service: u32, a: u64, b: u
     peer::forwarded(&XdpFrame(context), &Maps, service, [a, b]) as u32
 }
 
-/// Remembers a first fragment.
+/// Remembers the ports of a first fragment for the later ones.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn first_xdp(context: *mut xdp_md) -> u32 {
@@ -180,26 +186,29 @@ pub extern "C" fn first_xdp(context: *mut xdp_md) -> u32 {
     0
 }
 
+/// The ports of a later fragment, or its verdict.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn later_xdp(context: *mut xdp_md) -> u64 {
     fragment::later(&XdpFrame(context), &Maps).0
 }
 
-/// The endpoint of a frame from somewhere.
+/// The endpoint of a frame: a mark endpoint that also matches the source, or else the endpoint of
+/// every port, or `NONE`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn origin_xdp(context: *mut xdp_md, word: u32) -> u32 {
     origin::of_frame(&XdpFrame(context), &Maps, word)
 }
 
-/// A fragment of a datagram that gets no entry.
+/// Remembers the server of a first fragment for a one-packet service, and finds it for later ones.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn one_packet_xdp(context: *mut xdp_md, server: u32) -> u64 {
     fragment::one_packet(&XdpFrame(context), &Maps, server).0
 }
 
+/// Looks up the kernel's route of an IPv4 packet; [`fib::answer`] has the result if this returns 1.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn route4_xdp(context: *mut xdp_md, source: u32, target: u32) -> u32 {
@@ -208,6 +217,7 @@ pub extern "C" fn route4_xdp(context: *mut xdp_md, source: u32, target: u32) -> 
     fib::ask(context.cast(), interface, false, source, target)
 }
 
+/// Looks up the kernel's route of an IPv6 packet; [`fib::answer`] has the result if this returns 1.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn route6_xdp(context: *mut xdp_md, a: u64, b: u64, c: u64, d: u64) -> u32 {
@@ -234,14 +244,12 @@ pub extern "C" fn begin_tc(
     .0
 }
 
-/// Whether another director forwarded the frame.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn forwarded_tc(context: *mut __sk_buff, service: u32, a: u64, b: u64) -> u32 {
     peer::forwarded(&SkbFrame(context), &Maps, service, [a, b]) as u32
 }
 
-/// Remembers a first fragment.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn first_tc(context: *mut __sk_buff) -> u32 {
@@ -255,14 +263,12 @@ pub extern "C" fn later_tc(context: *mut __sk_buff) -> u64 {
     fragment::later(&SkbFrame(context), &Maps).0
 }
 
-/// The endpoint of a frame from somewhere.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn origin_tc(context: *mut __sk_buff, word: u32) -> u32 {
     origin::of_frame(&SkbFrame(context), &Maps, word)
 }
 
-/// A fragment of a datagram that gets no entry.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn one_packet_tc(context: *mut __sk_buff, server: u32) -> u64 {
@@ -284,6 +290,7 @@ pub extern "C" fn route6_tc(context: *mut __sk_buff, a: u64, b: u64, c: u64, d: 
     fib::ask(context.cast(), interface, true, [a, b], [c, d])
 }
 
+/// Decides what becomes of an ICMP message.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn related_xdp(context: *mut xdp_md) -> u64 {
@@ -296,6 +303,7 @@ pub extern "C" fn related_tc(context: *mut __sk_buff) -> u64 {
     icmp::follow(&mut SkbFrame(context), &Maps).0
 }
 
+/// The checksum of `length` bytes from offset `from` on, or [`sum::MISSING`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
@@ -308,6 +316,7 @@ pub extern "C" fn sum_tc(context: *mut __sk_buff, from: u32, length: u32) -> u64
     sum::of(&SkbFrame(context), from, length)
 }
 
+/// Wraps a packet into the tunnel of its server, and sends it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tunnel_xdp(context: *mut xdp_md, server: u32) -> u64 {
@@ -320,6 +329,7 @@ pub extern "C" fn tunnel_tc(context: *mut __sk_buff, server: u32) -> u64 {
     tunnel::wrap(&mut SkbFrame(context), &Maps, server).0
 }
 
+/// Turns a frame into the director's own answer to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn answer_xdp(context: *mut xdp_md, bounce: u32, mtu: u32) -> u64 {
@@ -332,18 +342,21 @@ pub extern "C" fn answer_tc(context: *mut __sk_buff, bounce: u32, mtu: u32) -> u
     reply::answer(&mut SkbFrame(context), &Maps, Bounce::from(bounce), mtu).0
 }
 
-/// A number below 64, as that of a place in the headers is: the verifier does not know who calls.
+/// An offset in the headers, which is always below 64. The mask gives the verifier the bound, since
+/// it does not know the callers.
 #[inline(always)]
 fn near(place: u32) -> usize {
     (place & 63) as usize
 }
 
+/// The checksum of the options of an IPv4 header, or [`sum::MISSING`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn options_xdp(context: *mut xdp_md, l3: u32, header: u32) -> u64 {
     packet::options(&XdpFrame(context), near(l3), near(header)).map_or(sum::MISSING, u64::from)
 }
 
+/// Reads the extension headers of an IPv6 packet.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn extensions_xdp(context: *mut xdp_md, l3: u32, first: u32) -> u64 {
@@ -362,40 +375,40 @@ pub extern "C" fn extensions_tc(context: *mut __sk_buff, l3: u32, first: u32) ->
     packet::extensions(&SkbFrame(context), near(l3), first as u8).0
 }
 
-/// Tells a server who the client is.
+/// Puts the option with the client's address into a SYN for a server of full NAT.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn announce_xdp(context: *mut xdp_md) -> u64 {
     translate::announce::announce(&mut XdpFrame(context), &Maps).0
 }
 
-/// Tells a server who the client is.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn announce_tc(context: *mut __sk_buff) -> u64 {
     translate::announce::announce(&mut SkbFrame(context), &Maps).0
 }
 
-/// Brings a client's packet to a server that is told of it by a header.
+/// Prepares a client's packet for a server that expects a PROXY header.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn introduce_xdp(context: *mut xdp_md) -> u64 {
     translate::proxy::introduce(&mut XdpFrame(context), &Maps).0
 }
 
+/// Prepares the answer of a server that got a PROXY header for its client.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn acknowledge_xdp(context: *mut xdp_md) -> u64 {
     translate::proxy::acknowledge(&mut XdpFrame(context), &Maps).0
 }
 
+/// Moves `length` bytes at offset `from` by `bytes` ([`shift::by`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn shift_xdp(context: *mut xdp_md, from: u32, bytes: u32, length: u32) -> u32 {
     shift::by(&XdpFrame(context), from, bytes, length)
 }
 
-/// Brings a client's packet to a server that is told of it by a header.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn introduce_tc(context: *mut __sk_buff) -> u64 {
@@ -414,6 +427,7 @@ pub extern "C" fn shift_tc(context: *mut __sk_buff, from: u32, bytes: u32, lengt
     shift::by(&SkbFrame(context), from, bytes, length)
 }
 
+/// Puts a PROXY header before the payload, or, if `keeps` is 0, in place of it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn put_xdp(context: *mut xdp_md, keeps: u32) -> u64 {
@@ -426,33 +440,34 @@ pub extern "C" fn put_tc(context: *mut __sk_buff, keeps: u32) -> u64 {
     translate::proxy::put(&mut SkbFrame(context), &Maps, keeps & 1).0
 }
 
-/// Takes an IPv4 packet to the other family.
+/// Translates an IPv4 packet to IPv6, and forwards it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cross4_xdp(context: *mut xdp_md) -> u64 {
     cross::carry4(&mut XdpFrame(context), &Maps).0
 }
 
+/// Translates an ICMP error of IPv4 to IPv6, and forwards it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cross_error4_xdp(context: *mut xdp_md) -> u64 {
     cross::error::follow4(&mut XdpFrame(context), &Maps).0
 }
 
-/// Takes an IPv6 packet to the other family.
+/// Translates an IPv6 packet to IPv4, and forwards it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cross6_xdp(context: *mut xdp_md) -> u64 {
     cross::carry6(&mut XdpFrame(context), &Maps).0
 }
 
+/// Translates an ICMP error of IPv6 to IPv4, and forwards it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cross_error6_xdp(context: *mut xdp_md) -> u64 {
     cross::error::follow6(&mut XdpFrame(context), &Maps).0
 }
 
-/// Takes an IPv4 packet to the other family.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cross4_tc(context: *mut __sk_buff) -> u64 {
@@ -465,7 +480,6 @@ pub extern "C" fn cross_error4_tc(context: *mut __sk_buff) -> u64 {
     cross::error::follow4(&mut SkbFrame(context), &Maps).0
 }
 
-/// Takes an IPv6 packet to the other family.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn cross6_tc(context: *mut __sk_buff) -> u64 {

@@ -1,15 +1,14 @@
 //! Shared words of memory in maps.
 //!
-//! Only `SeqCst` operations with a used result: with `Relaxed` ones LLVM 22 emits the instruction
-//! that does not fetch (llvm-project issue 210280).
+//! Every atomic operation is `SeqCst`, and its result is used: for `Relaxed` ones LLVM 22 emits the
+//! instruction that does not fetch (llvm-project issue 210280).
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::ptr::NonNull;
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use shunt_datapath::flows::{Layout, Words};
 
-use super::context::blur;
+use super::context::{blur, jiffies};
 
 /// A pointer to words in a map's value.
 #[derive(Clone, Copy)]
@@ -17,7 +16,8 @@ pub struct MapWords(NonNull<u64>);
 
 impl MapWords {
     /// # Safety
-    /// `start` must point into a map's value, with as many words behind it as will be asked for.
+    /// `start` must be null or point into a map's value, and every word that is asked for must lie
+    /// in that value.
     #[inline(always)]
     pub unsafe fn new(start: *mut u64) -> Option<Self> {
         NonNull::new(start).map(Self)
@@ -27,32 +27,33 @@ impl MapWords {
 impl Words for MapWords {
     #[inline(always)]
     fn skip(self, count: usize) -> Self {
-        // SAFETY: the verifier refuses what lies outside the value.
+        // SAFETY: `new` was promised that the words lie in the value; the verifier refuses others.
         Self(unsafe { self.0.add(count) })
     }
 
     #[inline(always)]
     fn pick<L: Layout>(self, index: usize) -> Self {
-        // SAFETY: the helper takes nothing.
-        let noise = unsafe { bpf_jiffies64() };
-        self.skip((blur(index as u64, noise) as usize & (L::SLOTS - 1)) * L::STRIDE)
+        self.skip((blur(index as u64, jiffies()) as usize & (L::SLOTS - 1)) * L::STRIDE)
     }
 
     #[inline(always)]
     fn load(self, at: usize) -> u64 {
-        // SAFETY: as above. Volatile: other CPUs and the daemon write here.
+        // SAFETY: `new` was promised that the word lies in the value, which outlives the program's
+        // run. The read is volatile because other CPUs and the daemon write the word.
         unsafe { self.0.add(at).read_volatile() }
     }
 
     #[inline(always)]
     fn store(self, at: usize, value: u64) {
-        // SAFETY: as above.
+        // SAFETY: `new` was promised that the word lies in the value, which outlives the program's
+        // run. The write is volatile because other CPUs and the daemon read the word.
         unsafe { self.0.add(at).write_volatile(value) }
     }
 
     #[inline(always)]
     fn swap(self, at: usize, from: u64, to: u64) -> bool {
-        // SAFETY: as above.
+        // SAFETY: `new` was promised that the word lies in the value; the map aligns values to
+        // eight bytes.
         let (_, done) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
                 self.0.add(at).as_ptr(),
@@ -65,7 +66,8 @@ impl Words for MapWords {
 
     #[inline(always)]
     fn add(self, at: usize, value: u64) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: `new` was promised that the word lies in the value; the map aligns values to
+        // eight bytes.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.add(at).as_ptr(), value)
         }

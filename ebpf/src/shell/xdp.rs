@@ -21,26 +21,48 @@ use super::shift::Stores;
 use super::subprograms;
 use super::sum::{self, Bytes};
 
+/// A frame of the XDP hook, by the program's context.
 pub struct XdpFrame(pub *mut xdp_md);
 
 impl XdpFrame {
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel hands in a valid context; `data` is its first word of the two.
+        // SAFETY: `self.0` is the program's own context, and `data` is its packet pointer at offset
+        // 0.
         unsafe { pointer::<0>(self.0.cast()) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        // SAFETY: as above, `data_end`.
+        // SAFETY: `self.0` is the program's own context, and `data_end` is its packet pointer at
+        // offset 4.
         unsafe { pointer::<4>(self.0.cast()) }
     }
 
-    /// Copies the frame to where the daemon finds it. False if there is no room.
+    /// Moves the first byte of the frame by so many bytes towards the end, or, if negative, towards
+    /// the front. False if there is no room.
+    #[inline(always)]
+    fn adjust_head(&mut self, bytes: i32) -> bool {
+        // SAFETY: `self.0` is the program's own context; the helper refuses a move out of the
+        // buffer, and `&mut self` proves that no view of the frame is left.
+        unsafe { bpf_xdp_adjust_head(self.0, bytes) == 0 }
+    }
+
+    /// Moves the end of the frame by so many bytes towards the end of its buffer, or, if negative,
+    /// towards the front. False if there is no room.
+    #[inline(always)]
+    fn adjust_tail(&mut self, bytes: i32) -> bool {
+        // SAFETY: `self.0` is the program's own context; the helper refuses a move out of the
+        // buffer, and `&mut self` proves that no view of the frame is left.
+        unsafe { bpf_xdp_adjust_tail(self.0, bytes) == 0 }
+    }
+
+    /// Copies the frame into `HELD` for the daemon. False if there is no room.
     #[inline(always)]
     pub fn hold(&self) -> bool {
-        // Less one, so that one more is at least one: before Linux 6.3 the verifier learns nothing
-        // from "not zero". An empty frame is too long then.
+        // The verifier must see that the length is at least one, and before Linux 6.3 it learns
+        // nothing from "not zero". So one is subtracted here and added below. The length of an
+        // empty frame wraps around and is refused as too long.
         let rest = opaque(self.length().wrapping_sub(1));
         if rest >= HELD_BYTES {
             return false;
@@ -50,7 +72,8 @@ impl XdpFrame {
             return false;
         };
         let held = entry.as_mut_ptr();
-        // SAFETY: the reserved record is ours until it is submitted; `length` fits in it.
+        // SAFETY: `held` points to the reserved record, which this program owns until it submits
+        // it; `length` is at most `HELD_BYTES`.
         let copied = unsafe {
             (&raw mut (*held).interface).write(self.interface());
             (&raw mut (*held).length).write(length as u32);
@@ -75,7 +98,8 @@ impl Frame for XdpFrame {
         if start + N > self.end() {
             return None;
         }
-        // SAFETY: checked just above; the verifier holds us to it.
+        // SAFETY: the comparison with the end proved that the frame has `N` bytes at `start`; the
+        // verifier forgets `start` when a helper moves the frame.
         Some(unsafe { View::new(start as *const u8) })
     }
 
@@ -85,13 +109,14 @@ impl Frame for XdpFrame {
         if start + N > self.end() {
             return None;
         }
-        // SAFETY: as above.
+        // SAFETY: the comparison with the end proved that the frame has `N` bytes at `start`; `&mut
+        // self` keeps other views away.
         Some(unsafe { Edit::new(start as *mut u8) })
     }
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // The difference at once: the compiler would else mix pointers and 32-bit numbers.
+        // `opaque` keeps the compiler from mixing pointers and 32-bit numbers in later sums.
         opaque(self.end() - self.data())
     }
 
@@ -102,8 +127,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn open(&mut self, _l3: usize, bytes: usize, _room: Room) -> bool {
-        // SAFETY: the helper checks the room in front.
-        if unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } != 0 {
+        if !self.adjust_head(-(bytes as i32)) {
             return false;
         }
         move_link(self, bytes).is_some()
@@ -121,8 +145,7 @@ impl Frame for XdpFrame {
         if length >= now {
             return true;
         }
-        // SAFETY: the helper checks the bounds.
-        unsafe { bpf_xdp_adjust_tail(self.0, length as i32 - now as i32) == 0 }
+        self.adjust_tail(length as i32 - now as i32)
     }
 
     #[inline(always)]
@@ -131,15 +154,14 @@ impl Frame for XdpFrame {
         if length <= now {
             return true;
         }
-        // SAFETY: the helper checks the room behind.
-        unsafe { bpf_xdp_adjust_tail(self.0, length as i32 - now as i32) == 0 }
+        self.adjust_tail(length as i32 - now as i32)
     }
 
     #[inline(always)]
     fn insert(&mut self, at: usize, bytes: usize) -> bool {
-        // Room in front is always there; behind, the kernel's own buffers may have none.
-        // SAFETY: the helper checks the room in front.
-        if unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } != 0 {
+        // The frame grows at the front, where there is always room. The kernel's own buffers may
+        // have no room behind the frame.
+        if !self.adjust_head(-(bytes as i32)) {
             return false;
         }
         let bytes = bytes as u32;
@@ -149,17 +171,13 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn refit(&mut self, _l3: usize, old: usize, new: usize, _v6: bool) -> bool {
         let bytes = new as i32 - old as i32;
-        // By masks, for the verifier.
+        // The masks give the verifier the bounds.
         if bytes > 0 {
             let bytes = opaque(bytes as usize) & 0x3f;
-            // SAFETY: the helper checks the room in front.
-            return unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) } == 0
-                && move_link(self, bytes).is_some();
+            return self.adjust_head(-(bytes as i32)) && move_link(self, bytes).is_some();
         }
         let bytes = opaque(old.wrapping_sub(new)) & 0x3ff;
-        move_link_back(self, bytes).is_some()
-            // SAFETY: the helper checks what is left.
-            && unsafe { bpf_xdp_adjust_head(self.0, bytes as i32) } == 0
+        move_link_back(self, bytes).is_some() && self.adjust_head(bytes as i32)
     }
 
     #[inline(always)]
@@ -252,7 +270,8 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn interface(&self) -> u32 {
-        // SAFETY: the kernel hands in a valid context.
+        // SAFETY: `self.0` is the program's own context, which the kernel keeps valid while the
+        // program runs.
         unsafe { (*self.0).ingress_ifindex }
     }
 
@@ -267,8 +286,7 @@ impl Frame for XdpFrame {
         };
         behind.set_u64::<4>(a);
         behind.set_u32::<12>(b);
-        // SAFETY: the helper checks what is left.
-        unsafe { bpf_xdp_adjust_head(self.0, 4) == 0 }
+        self.adjust_head(4)
     }
 
     #[inline(always)]
@@ -289,7 +307,8 @@ impl Frame for XdpFrame {
 impl Bytes for XdpFrame {
     #[inline(always)]
     fn load(&self, from: u32, to: *mut c_void, length: u32) -> i64 {
-        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        // SAFETY: `self.0` is the program's own context. The helper checks `from` and `length`
+        // against the frame; the verifier checks that `to` has `length` bytes.
         unsafe { bpf_xdp_load_bytes(self.0, from, to, length) }
     }
 }
@@ -297,12 +316,13 @@ impl Bytes for XdpFrame {
 impl Stores for XdpFrame {
     #[inline(always)]
     fn store(&self, to: u32, from: *const c_void, length: u32) -> i64 {
-        // SAFETY: the helper checks the place in the frame, the verifier that in memory.
+        // SAFETY: `self.0` is the program's own context. The helper checks `to` and `length`
+        // against the frame; the verifier checks that `from` has `length` bytes.
         unsafe { bpf_xdp_store_bytes(self.0, to, from.cast_mut(), length) }
     }
 }
 
-/// Copies the link header from behind `bytes` of room to the front.
+/// Copies the link header from offset `bytes` to the front of the frame.
 #[inline(always)]
 fn move_link(frame: &mut XdpFrame, bytes: usize) -> Option<()> {
     let old = frame.view::<{ link::HEADER }>(bytes)?;
@@ -310,7 +330,7 @@ fn move_link(frame: &mut XdpFrame, bytes: usize) -> Option<()> {
     put_link(frame, 0, a, b, c)
 }
 
-/// Copies the link header towards the end by so many bytes.
+/// Copies the link header from the front of the frame to offset `bytes`.
 #[inline(always)]
 fn move_link_back(frame: &mut XdpFrame, bytes: usize) -> Option<()> {
     let old = frame.view::<{ link::HEADER }>(0)?;
