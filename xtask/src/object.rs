@@ -1,4 +1,5 @@
-//! Builds the eBPF objects, and proves that those in the repository are built from these sources.
+//! Builds the eBPF objects, proves that those in the repository are built from these sources, and
+//! runs clippy on the sources as the kernel's target compiles them.
 //!
 //! The objects are checked in, so that building or installing Shunt needs nothing but stable Rust.
 //! They are byte for byte the same wherever they are built: every path that could get into them is
@@ -7,6 +8,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -65,44 +67,25 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
+/// Runs clippy on the eBPF programs. For the host, most of their files are not compiled.
+pub fn clippy() -> Result<()> {
+    let sysroot = sysroot::prepare(&Compiler::find()?)?;
+    let mut cargo = cargo(&sysroot, "clippy")?;
+    cargo
+        .arg("--target-dir")
+        .arg(sysroot.folder.join("clippy"))
+        // clippy does not run `RUSTC`, which would name this folder's `core`.
+        .env("SYSROOT", sysroot.folder.join("sysroot"))
+        .args(["--", "-Dwarnings"]);
+    process::run(&mut cargo)
+}
+
 fn compile(compiler: &Compiler) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let sysroot = sysroot::prepare(compiler)?;
     let start = Instant::now();
     let build = sysroot.folder.join("build");
-    let path = env::var_os("PATH").unwrap_or_default();
-    let path =
-        env::join_paths(std::iter::once(sysroot.programs.clone()).chain(env::split_paths(&path)))?;
-    let mut cargo = process::cargo();
-    cargo
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "shunt-ebpf",
-            "--bins",
-        ])
-        .args([
-            "--profile",
-            "bpf",
-            "-Zbuild-std=core",
-            "--target",
-            TARGET,
-            "--target-dir",
-        ])
-        .arg(&build)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTC", &sysroot.rustc)
-        .env("PATH", path)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&sysroot)?.join("\x1f"));
-    for name in [
-        "RUSTFLAGS",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "CARGO_BUILD_TARGET",
-    ] {
-        cargo.env_remove(name);
-    }
+    let mut cargo = cargo(&sysroot, "build")?;
+    cargo.arg("--target-dir").arg(&build);
     process::run(&mut cargo).context("cannot build the eBPF programs")?;
     let mut objects = Vec::new();
     for name in place::OBJECTS {
@@ -116,6 +99,31 @@ fn compile(compiler: &Compiler) -> Result<Vec<(&'static str, Vec<u8>)>> {
         start.elapsed().as_secs_f64()
     );
     Ok(objects)
+}
+
+/// A command of cargo for the eBPF programs and their target.
+fn cargo(sysroot: &Sysroot, verb: &str) -> Result<Command> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path =
+        env::join_paths(std::iter::once(sysroot.programs.clone()).chain(env::split_paths(&path)))?;
+    let mut cargo = process::cargo();
+    cargo
+        .args([verb, "--locked", "--quiet"])
+        .args(["--package", "shunt-ebpf", "--bins", "--profile", "bpf"])
+        .args(["-Zbuild-std=core", "--target", TARGET])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC", &sysroot.rustc)
+        .env("PATH", path)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(sysroot)?.join("\x1f"));
+    for name in [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+    ] {
+        cargo.env_remove(name);
+    }
+    Ok(cargo)
 }
 
 fn flags(sysroot: &Sysroot) -> Result<Vec<String>> {

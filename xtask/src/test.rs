@@ -18,7 +18,7 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "packages",
         run: || tools::install(&tools::FOR_TESTS),
@@ -46,6 +46,10 @@ const STEPS: [Step; 10] = [
     Step {
         name: "clippy",
         run: clippy,
+    },
+    Step {
+        name: "clippy of the eBPF programs",
+        run: object::clippy,
     },
     Step {
         name: "documentation builds without a warning",

@@ -4,6 +4,7 @@
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
+#![warn(clippy::undocumented_unsafe_blocks)]
 #![allow(internal_features)]
 // A map reads its key and value where they lie. By value, the compiler could copy them once more.
 #![allow(clippy::needless_borrows_for_generic_args)]
