@@ -1,7 +1,7 @@
 //! The HTTP API on the local socket: a request becomes a question to the daemon's task.
 //!
-//! Whatever clients do, the daemon's task only ever waits for none of them: connections have seats
-//! (`seats.rs`), long answers have places (`places.rs`), and who does not read is cut off
+//! The daemon's task never waits for a client. The number of connections is limited (`seats.rs`),
+//! and so is the number of long answers (`places.rs`). A client that does not read is disconnected
 //! (`patience.rs`).
 
 mod patience;
@@ -37,13 +37,13 @@ use seats::{SEATS, Seats};
 pub use peer::administers;
 pub use places::Place;
 
-/// A question to the daemon's task, with where the answer goes.
+/// A question to the daemon's task, with the channel for its answer.
 #[derive(Debug)]
 pub enum Ask {
     Change(Box<Change>, oneshot::Sender<Result<Done, Refusal>>),
-    /// All, or one.
+    /// All services, or the one with this key.
     Services(Option<ServiceKey>, oneshot::Sender<Vec<ServiceStatus>>),
-    /// Lines of JSON, many at a time. Whoever makes them holds the place.
+    /// Lines of JSON, many in one piece. The thread that makes them holds the place.
     Connections(mpsc::Sender<Bytes>, Option<Place>),
     Count(oneshot::Sender<ConnectionCount>, Option<Place>),
     Timeouts(oneshot::Sender<Timeouts>),
@@ -56,15 +56,15 @@ pub enum Ask {
 
 type Asks = mpsc::Sender<Ask>;
 
-/// The largest request: a change is short.
+/// The most bytes of a request's body. A change is short.
 const LARGEST: usize = 1 << 20;
-/// How long a request may take to arrive: its head, and then its body. An idle connection ends
-/// after that time too.
+/// The most time for the head of a request to arrive, and then for its body. An idle connection
+/// ends after that time too.
 const ARRIVAL: Duration = Duration::from_secs(30);
-/// Bytes of an answer that wait for their reader.
+/// The most bytes of an answer that wait for the client.
 const BUFFER: usize = 1 << 16;
 
-/// Serves the API for ever. `group` are those who may ask besides the network's administrators.
+/// Serves the API for ever. Members of `group` may use it besides the network's administrators.
 pub async fn serve(listener: UnixListener, asks: Asks, group: Option<u32>) {
     let places = Places::default();
     let router = router(asks, places.clone());
@@ -74,7 +74,7 @@ pub async fn serve(listener: UnixListener, asks: Asks, group: Option<u32>) {
         let stream = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
-                // Out of descriptors, most likely: others will close theirs.
+                // Most likely no descriptor is free. Other connections will free some.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };
@@ -127,14 +127,14 @@ impl Connection {
     }
 }
 
-/// What handlers need.
+/// The state of the handlers.
 #[derive(Clone, Debug)]
 struct Desk {
     asks: Asks,
     places: Places,
 }
 
-/// The API, with its questions going to `asks`.
+/// The API. Its questions go to `asks`.
 fn router(asks: Asks, places: Places) -> Router {
     Router::new()
         .route("/v1/status", get(status))
@@ -151,7 +151,7 @@ fn router(asks: Asks, places: Places) -> Router {
         .with_state(Desk { asks, places })
 }
 
-/// The API without its socket: what the tests and the fuzzer ask.
+/// The API without its socket, for tests and the fuzzer.
 pub struct Inside(TowerToHyperService<Router>);
 
 impl Inside {
@@ -160,7 +160,7 @@ impl Inside {
         Self(TowerToHyperService::new(router(asks, Places::default())))
     }
 
-    /// The status of the answer, once all of it came; `None` if that is no request at all.
+    /// The status of the answer, once the whole answer has come; `None` if the request is invalid.
     pub async fn ask(&self, method: &str, target: &str, body: Vec<u8>) -> Option<u16> {
         let request = Request::builder().method(method).uri(target);
         let request = request.body(Body::from(body)).ok()?;
@@ -232,7 +232,7 @@ async fn status(State(desk): State<Desk>) -> Response {
     desk.told(Ask::Status).await
 }
 
-/// What may follow the path of the services.
+/// The query of the path of the services.
 #[derive(Debug, serde::Deserialize)]
 struct Which {
     key: Option<String>,

@@ -1,12 +1,12 @@
-//! The ports that the kernel gives to this machine's own connections: full NAT must not use them
-//! too, or an answer to one of those would be taken for a client's.
+//! The ports that the kernel gives to this machine's own connections. If full NAT used them too, an
+//! answer to such a connection would be taken for an answer to a client.
 
 use std::fs;
 
 use shunt_model::LocalAddress;
 
-/// A sentence for each local address that has such ports. The kernel has the same ones for both
-/// families.
+/// A warning for each local address of full NAT with such ports. The kernel uses the same ports for
+/// both families.
 #[must_use]
 pub fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<String> {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
@@ -25,12 +25,12 @@ pub fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<String> {
 struct Own {
     first: u16,
     last: u16,
-    /// Those of them that the kernel gives to nobody.
+    /// The ports within the range that the kernel gives to no connection.
     reserved: Vec<(u16, u16)>,
 }
 
 impl Own {
-    /// `range` is two numbers, `reserved` ranges and numbers with commas between them.
+    /// Parses `range`, two numbers, and `reserved`, a list of ranges and numbers with commas.
     fn read(range: &str, reserved: &str) -> Option<Self> {
         let mut ends = range.split_whitespace().map(str::parse);
         let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {

@@ -1,16 +1,16 @@
-//! The daemon's memory as a file: first all of it, then what each step changed, in the order in
-//! which the steps were done. Adding one costs as much as the step, however large the memory is.
+//! The journal: the daemon's state as a file. It begins with the whole state. Each step adds the
+//! records that it changed, so its cost does not depend on the size of the state.
 //!
-//! A line is a checksum, a length and a list of records (`record.rs`). A line or record that makes
-//! no sense is named and left out, and all others are kept. The file is made beside the one in
-//! force and put in its place by a rename, so it begins whole. The last line may be torn by an end
-//! in the middle of it; then its change was not answered, and it is left out.
+//! A line is a checksum, a length and a list of records (`record.rs`). A line or record that cannot
+//! be read is reported and skipped; all others are kept. A rename puts a finished file in the place
+//! of the one before, so the first line is whole. If the daemon ends in the middle of a write, the
+//! last line is torn and skipped. The change of a torn line was not acknowledged.
 //!
-//! When the steps have become longer than what they began with (and than [`SLACK`]), a thread makes
-//! one memory of both. So the file is never longer than twice the memory, the slack, and the steps
-//! done meanwhile. Nothing waits for the disk but such a change of files: what the file is about
-//! lies in the kernel's memory and does not survive the machine either. There lies a second copy of
-//! the journal too (`duplicate.rs`), beside the tables that it is about.
+//! When the records of the steps are longer than the state before them (and than [`SLACK`]), a
+//! thread packs both into one state. So the file is at most twice the state, the slack, and the
+//! steps done meanwhile. Only the replacement of a file waits for the disk: the tables that the
+//! file describes lie in the kernel's memory and do not survive a reboot either. A second copy of
+//! the journal (`duplicate.rs`) is pinned beside them.
 
 mod duplicate;
 mod line;
@@ -37,34 +37,34 @@ pub use duplicate::Duplicate;
 pub use line::{Fault, of as line, with_checksum};
 pub use record::Record;
 
-/// Steps of this many bytes are never worth a file of their own.
+/// The file is not packed before the steps have this many bytes.
 pub const SLACK: u64 = 1 << 20;
 
-/// Everything that survives a daemon.
+/// The state that survives the daemon.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
     pub memory: Snapshot,
-    /// What deleted servers carried, which their service goes on counting.
+    /// The counters of deleted servers, which their services still include.
     pub retired: BTreeMap<ServiceKey, Counters>,
-    /// Endpoints that stand in the packet path since a record about them was lost.
+    /// Endpoints that stay in the packet path because the record of their service was lost.
     pub unclaimed: BTreeSet<(IpAddr, u32)>,
-    /// The packet path that the ids are about.
+    /// The packet path in which the ids are used.
     pub path: Option<Made>,
 }
 
-/// What a journal says.
+/// The content of a journal.
 #[derive(Debug, Default)]
 pub struct Told {
     pub saved: Saved,
-    /// How many records were taken in.
+    /// The number of records that were read.
     pub records: usize,
-    /// What could not be read, or made no sense.
+    /// The lines and records that could not be read.
     pub faults: Vec<Fault>,
-    /// Bytes of a last line that is not whole.
+    /// The length of a torn last line in bytes.
     pub torn: usize,
 }
 
-/// Reads a journal. It never fails: what cannot be read is among the faults.
+/// Reads a journal. It never fails: a line that cannot be read becomes a fault.
 #[must_use]
 pub fn read(text: &[u8]) -> Told {
     let mut told = Told::default();
@@ -108,7 +108,7 @@ impl Saved {
         }
     }
 
-    /// All of it as a journal.
+    /// The whole state as the text of a journal.
     pub fn text(&self) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         if let Some(made) = &self.path {
@@ -133,16 +133,16 @@ impl Saved {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    /// Up to here all lines are whole.
+    /// The length up to which all lines are whole.
     length: u64,
-    /// The length of the memory that it begins with.
+    /// The length of the state at the beginning of the file.
     first: u64,
     duplicate: Option<Duplicate>,
-    /// Makes one memory of the steps so far.
+    /// The thread that packs the file.
     packing: Option<JoinHandle<io::Result<Packed>>>,
 }
 
-/// A file that says the same as the journal said up to a place.
+/// A file with the same state as the first bytes of the journal.
 #[derive(Debug)]
 struct Packed {
     file: File,
@@ -151,8 +151,8 @@ struct Packed {
 }
 
 impl Journal {
-    /// Begins one with this memory, in place of what is there. `duplicate` is where its second copy
-    /// is pinned.
+    /// Begins a journal with this state, in place of the file at `path`. `duplicate` is the pin of
+    /// its second copy.
     pub fn begin(path: &Path, saved: &Saved, duplicate: Option<&Path>) -> io::Result<Self> {
         let text = saved.text()?;
         let next = path.with_extension("next");
@@ -180,18 +180,17 @@ impl Journal {
         })
     }
 
-    /// Makes sure that so many bytes can be added. An error says why they cannot.
+    /// Reserves room for so many bytes.
     pub fn make_room(&self, bytes: u64) -> io::Result<()> {
         let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match fallocate(&self.file, keep, self.length as i64, bytes as i64) {
-            // A file system that cannot set room aside says so when it is written to.
+            // On a file system that cannot reserve room, the write itself fails.
             Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Adds what belongs together. After an error the journal is as before, and does not know of
-    /// it.
+    /// Adds the records of one step. After an error the journal is unchanged and lacks the step.
     pub fn add(&mut self, records: &[Record]) -> io::Result<()> {
         let line = line::of(records)?;
         if let Err(error) = self.file.write_all_at(&line, self.length) {
@@ -207,8 +206,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Keeps the file short; to be called now and then. Never waits for more than the steps that
-    /// were added while the memory was packed.
+    /// Keeps the file short. The daemon calls it now and then. It waits at most for the copying of
+    /// the steps that were added during the packing.
     pub fn tend(&mut self) {
         if let Some(packing) = self.packing.take_if(|packing| packing.is_finished()) {
             let packed = packing
@@ -227,7 +226,7 @@ impl Journal {
         }
     }
 
-    /// Waits for a packing that is under way, for a test and before another file is made.
+    /// Waits for the packing thread, for a test and before another file is made.
     pub fn settle(&mut self) {
         while let Some(packing) = &self.packing {
             while !packing.is_finished() {
@@ -237,7 +236,7 @@ impl Journal {
         }
     }
 
-    /// Brings a packed file up to date and puts it in force.
+    /// Adds the latest steps to a packed file, and replaces the journal by it.
     fn take(&mut self, packed: Packed) -> io::Result<()> {
         let mut since = vec![0; (self.length - packed.up_to) as usize];
         self.file.read_exact_at(&mut since, packed.up_to)?;
@@ -254,7 +253,7 @@ impl Journal {
     }
 }
 
-/// A file with the same memory as the first `length` bytes of a journal, beside it.
+/// Writes a file beside the journal, with the state of its first `length` bytes.
 fn pack(path: &Path, length: u64) -> io::Result<Packed> {
     let mut text = vec![0; length as usize];
     File::open(path)?.read_exact_at(&mut text, 0)?;
@@ -271,9 +270,9 @@ fn pack(path: &Path, length: u64) -> io::Result<Packed> {
     })
 }
 
-/// Writes a file that its owner alone may read.
+/// Writes a file that only its owner may read.
 fn write(path: &Path, text: &[u8]) -> io::Result<File> {
-    // What an end in the middle of this left may be everybody's to read.
+    // A file that an interrupted run left may be readable by all.
     let _ = fs::remove_file(path);
     let mut options = File::options();
     let options = options.read(true).write(true).create_new(true).mode(0o600);
@@ -283,7 +282,7 @@ fn write(path: &Path, text: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Puts a file in the place of another, whatever happens meanwhile.
+/// Replaces a file by another, so that even a crash leaves one of them whole.
 fn put(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     match to.parent() {

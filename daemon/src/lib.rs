@@ -1,7 +1,7 @@
 //! The shell of control: sockets, netlink, tables, the API. It touches the system and decides
 //! nothing.
 
-// The daemon's code is held to 64-bit little-endian Linux by the packet path.
+// The packet path restricts the daemon to 64-bit little-endian Linux.
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod api;

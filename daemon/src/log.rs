@@ -1,8 +1,7 @@
-//! The log: lines go to a thread of their own, so that whoever reads them, or does not, stops
-//! nothing.
+//! The log. A thread of its own writes the lines, so that a slow or dead reader stops nothing.
 //!
-//! The queue is bounded. A line that finds no room, or that cannot be written, is lost and counted;
-//! once a line can be written again, the log itself reports how many were lost.
+//! The queue is bounded. A line without room, or one that cannot be written, is lost and counted.
+//! When a line can be written again, the log reports how many were lost.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,19 +14,19 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait for the writer at the most.
+/// The most bytes that wait for the writer.
 const ROOM: usize = 1 << 20;
 
-/// Lines that this process lost.
+/// The number of lines that this process lost.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines were lost since the start.
+/// The number of lines lost since the start.
 #[must_use]
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Where lines go. Clones share one queue.
+/// The queue of lines. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Shared>);
 
@@ -47,7 +46,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// Takes a line in, or counts it as lost.
+    /// Queues a line, or counts it as lost.
     fn push(&mut self, line: &[u8]) {
         if self.bytes + line.len() > ROOM {
             self.lose();
@@ -86,7 +85,7 @@ impl Log {
         let _ = thread.spawn(move || shared.write_to(out));
     }
 
-    /// Waits until all lines are written, for so long at the most.
+    /// Waits until all lines are written, at most for `limit`.
     pub fn settle(&self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut queue = self.0.lock();
@@ -129,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a line and takes it.
+    /// Waits for a line and removes it from the queue.
     fn next(&self) -> Vec<u8> {
         let mut queue = self.lock();
         loop {
@@ -151,7 +150,7 @@ fn write(out: &mut (impl Write + AsFd), line: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => left = left.get(count..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever gave us this end made it so that writing does not wait.
+            // The process that started the daemon made this descriptor non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait(out.as_fd()),
             Err(error) => return Err(error),
         }
@@ -166,7 +165,7 @@ fn wait(out: BorrowedFd<'_>) {
     );
 }
 
-/// One event of the log; it never fails, and never waits.
+/// One event of the log. Writing it never fails and never waits.
 #[derive(Debug)]
 pub struct Event<'a>(&'a Log);
 

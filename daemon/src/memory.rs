@@ -1,7 +1,7 @@
-//! What an earlier daemon wrote down, from the journal's file and its second copy.
+//! Reads the state that an earlier daemon saved, from the journal's file and its second copy.
 //!
-//! Whatever is damaged costs what it says and nothing else: it is named, and the packet path goes
-//! on as it is. A daemon that is started again and again by a service manager must come up.
+//! A damaged record costs only that record: it is reported, and the packet path stays as it is. The
+//! daemon must always start, because a service manager would only start it again.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,21 +11,21 @@ use tracing::{error, warn};
 use crate::journal::{self, Duplicate, Saved, Told};
 use crate::kernel::place::Place;
 
-/// Losses that are told one by one; the rest is counted.
+/// The most losses that are reported one by one. The rest is counted.
 const TOLD: usize = 16;
 
-/// What is known of the daemon before.
+/// The recovered state of the earlier daemon.
 #[derive(Debug, Default)]
 pub struct Recalled {
-    /// `None` if nothing can be read, or nothing is there.
+    /// `None` if there is no saved state, or none that can be read.
     pub saved: Option<Saved>,
-    /// What was lost or damaged, each in a sentence.
+    /// The losses and damages, each as a sentence.
     pub losses: Vec<String>,
-    /// Records are lost: the packet path may have what nobody remembers.
+    /// Records are lost, so the packet path may hold services that the state lacks.
     pub is_lossy: bool,
 }
 
-/// Reads what the daemon before left.
+/// Reads the state of the earlier daemon.
 pub fn recall(place: &Place) -> Recalled {
     let path = place.memory();
     let file = match fs::read(&path) {
@@ -37,7 +37,7 @@ pub fn recall(place: &Place) -> Recalled {
         }
     };
     let is_pinned = place.has_pins();
-    // A copy without a packet path is of one that was taken away.
+    // A copy without a packet path belongs to one that was removed.
     let copy = Duplicate::read(&place.duplicate()).ok();
     let copy = copy.filter(|text| is_pinned && !text.is_empty());
     let recalled = choose(file.as_deref(), copy.as_deref(), is_pinned);
@@ -56,12 +56,12 @@ pub fn recall(place: &Place) -> Recalled {
     recalled
 }
 
-/// Whether a journal says all that was written to it, as far as that can be seen.
+/// Whether no loss in a journal can be seen.
 fn is_whole(told: &Told) -> bool {
     told.faults.is_empty() && told.torn == 0 && told.records > 0
 }
 
-/// Takes the text that has more to say.
+/// Chooses between the file and its copy: a whole text, or else the text with more records.
 fn choose(file: Option<&[u8]>, copy: Option<&[u8]>, is_pinned: bool) -> Recalled {
     let read = file.map(journal::read);
     let goes_on = |copy: &[u8]| file.is_none_or(|file| copy.starts_with(file));
@@ -121,7 +121,7 @@ fn kept(told: Told, losses: Vec<String>) -> Recalled {
     }
 }
 
-/// What of a journal is lost, in sentences.
+/// The losses of a journal, as sentences.
 fn faults(told: &Told) -> Vec<String> {
     let mut losses: Vec<String> = told
         .faults
@@ -173,7 +173,7 @@ mod tests {
     fn services(recalled: &Recalled) -> usize {
         let saved = recalled.saved.as_ref();
         let changes = saved.map_or(0, |saved| saved.memory.changes.len());
-        // The first one is that of the timeouts.
+        // The first change sets the timeouts.
         changes.saturating_sub(1)
     }
 

@@ -1,4 +1,4 @@
-//! The daemon from its first to its last moment: rights, the packet path, the loop, the end.
+//! Runs the daemon: it checks its rights, opens the packet path, runs the loop, and ends.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -31,20 +31,20 @@ use crate::options::{Options, Stop};
 use crate::shell::Shell;
 use crate::socket;
 
-/// How often the servers of large pools with the least load are laid in front.
+/// How often the servers with the least load are moved to the front of large pools.
 const COMPILE: Duration = Duration::from_millis(5);
 
-/// How often devices are looked at of which nobody tells that they are different.
+/// How often all devices are checked for changes of which the kernel sends no event.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often what namespaces left that are gone is looked for.
+/// How often packet paths of namespaces that are gone are searched for.
 const FAREWELL: Duration = Duration::from_secs(60);
-/// How often the watchdog hears that the loop goes round.
+/// How often the loop notifies the watchdog.
 const WORD: Duration = Duration::from_secs(2);
-/// How long the end waits for the log to be written.
+/// How long the daemon waits at its end for the log to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// News of the network that are taken in at once. A storm of them waits while a question is
-/// answered, and a question while these are carried out.
+/// The most network events that one turn of the loop processes. In a storm of events, a request
+/// waits for one such batch.
 const BATCH: usize = 256;
 
 /// Runs `shuntd` with this command line.
@@ -139,7 +139,8 @@ async fn run(options: Options) -> Result<()> {
     result
 }
 
-/// Starts the thread that brings early fragments again. Without it they are lost, and that is all.
+/// Starts the thread for fragments that come before their first one. Without it only these are
+/// lost.
 fn bring_fragments(place: &Place) {
     let started = Fragments::open(place).and_then(|fragments| {
         let thread = std::thread::Builder::new().name("fragments".to_owned());
@@ -155,7 +156,8 @@ fn bring_fragments(place: &Place) {
     }
 }
 
-/// As many descriptors as the system lets us have: each device and each client needs some.
+/// Raises the limit of descriptors as far as the system allows: each device and each client needs
+/// some.
 fn have_descriptors() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -164,7 +166,7 @@ fn have_descriptors() {
     }
 }
 
-/// Whether the capabilities are there without being root.
+/// Whether the process has the capabilities that it needs, as root or not.
 fn may() -> bool {
     const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -174,7 +176,7 @@ fn may() -> bool {
 }
 
 /// Why the daemon ends when its netlink socket does.
-const DEAF: &str = "the kernel does not tell of the network any more";
+const DEAF: &str = "the netlink socket closed";
 
 /// The daemon's task.
 struct Loop {
@@ -183,7 +185,7 @@ struct Loop {
     asks: mpsc::Receiver<api::Ask>,
 }
 
-/// Lets the service manager know that the loop goes round, whatever keeps it busy.
+/// Notifies the service manager's watchdog that the loop is alive, even when it is busy.
 fn feed_watchdog(last: &mut Option<Instant>) {
     if last.is_none_or(|last| last.elapsed() >= WORD) {
         *last = Some(Instant::now());
@@ -250,12 +252,12 @@ impl Loop {
                 () = tokio::time::sleep_until(wait.into()) => {
                     self.shell.network(shunt_control::network::Input::Tick);
                 }
-                // Behind all else: what waits is taken in at every turn anyway.
+                // This branch comes late, because each turn processes waiting events anyway.
                 input = self.inputs.recv() => match input {
                     Some(input) => self.shell.network(input),
                     None => bail!(DEAF),
                 },
-                // When there is nothing else to do at the moment.
+                // This branch runs only when no other is ready.
                 () = std::future::ready(()), if self.shell.is_taking_samples() => {
                     self.shell.take_samples();
                 }
@@ -265,7 +267,7 @@ impl Loop {
 }
 
 impl Loop {
-    /// Takes in what waits of the network, so that an answer knows of it.
+    /// Processes the waiting events of the network, so that an answer takes them into account.
     fn hear_network(&mut self) -> Result<()> {
         for _ in 0..BATCH {
             match self.inputs.try_recv() {
@@ -278,14 +280,14 @@ impl Loop {
     }
 }
 
-/// A clock that waits as long again when it was heard late.
+/// An interval that starts again from a late tick.
 fn beat(every: Duration) -> Interval {
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// The result of what is done beside the task; never if there is nothing.
+/// Waits for the result of a task that runs beside the loop; for ever if there is none.
 async fn finished<T>(beside: &mut Option<tokio::task::JoinHandle<T>>) -> Result<T> {
     match beside {
         Some(beside) => beside

@@ -1,5 +1,5 @@
-//! What the daemon's task holds and does: it carries the director's wishes to the kernel and the
-//! kernel's news to the director.
+//! The daemon's task: it carries out the director's writes in the kernel, and gives the kernel's
+//! events to the director.
 
 mod answers;
 mod keeper;
@@ -45,7 +45,7 @@ use retired::Retired;
 use samples::Samples;
 use unclaimed::Unclaimed;
 
-/// Everything.
+/// The state of the daemon's task.
 pub struct Shell {
     pub options: Options,
     pub place: Place,
@@ -56,25 +56,25 @@ pub struct Shell {
     ports: Ports,
     prober: Prober,
     begun: Instant,
-    /// Counters of servers that were deleted, which their service still counts.
+    /// The counters of deleted servers, which their services still include.
     retired: Retired,
     samples: Samples,
     found: Found,
     swept: Swept,
     known: bool,
-    /// The devices were looked at once.
+    /// The devices were checked at least once.
     settled: bool,
     keeper: Keeper,
     unclaimed: Unclaimed,
     waiting: Waiting,
-    /// When half-open connections were last taken out before their time, and how many were.
+    /// When half-open connections were last removed early, and how many were.
     dropping: Instant,
     dropped: u64,
-    /// Why processes on this machine are given no servers, though they shall be.
+    /// Why processes on this machine get no servers, although the options ask for it.
     callers: Option<String>,
 }
 
-/// What a thread beside the task needs to look at the flows.
+/// The data with which another thread reads the flows.
 struct Glance {
     shared: Arc<Shared>,
     settings: Settings,
@@ -97,7 +97,7 @@ impl Glance {
     }
 }
 
-/// How full the fuller one of both families' tables is.
+/// The fullness of the fuller flow table: IPv4 or IPv6.
 fn fullness(found: &Found, capacity: &Capacity) -> Fullness {
     let of = |used, room: u32| Fullness {
         used,
@@ -113,7 +113,7 @@ fn fullness(found: &Found, capacity: &Capacity) -> Fullness {
 }
 
 impl Shell {
-    /// Takes up the packet path, with what an earlier daemon wrote down.
+    /// Takes over the packet path, with the state that an earlier daemon saved.
     pub fn new(
         options: Options,
         place: Place,
@@ -171,21 +171,21 @@ impl Shell {
             callers: None,
         };
         shell.remember_all();
-        // Taking the programs of callers off needs no table and no device.
+        // The programs for callers can be detached without tables or devices.
         if shell.options.callers == Callers::Off {
             shell.give_servers_to_callers();
         }
         Ok(shell)
     }
 
-    /// When the director wants to be called at the latest.
+    /// The latest time at which the director must be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let deadlines = [self.director.deadline(), self.waiting.deadline()];
         deadlines.into_iter().flatten().min()
     }
 
-    /// News from the network.
+    /// Gives an event of the network to the director.
     pub fn network(&mut self, input: network::Input) {
         let complete = input == network::Input::ResyncEnd;
         self.director.network_event(input, Instant::now());
@@ -195,7 +195,7 @@ impl Shell {
         }
     }
 
-    /// Does what the director wants done. Endpoints that nobody claimed wait for a sweep.
+    /// Carries out the director's outputs. Endpoints without a service stay until a sweep.
     pub fn carry_out(&mut self) {
         let mut look = false;
         while let Some(output) = self.director.poll() {
@@ -232,7 +232,8 @@ impl Shell {
         }
     }
 
-    /// Writes down everything at once: at the start, and after a step could not be added.
+    /// Writes the whole state into a fresh journal: at the start, and after a record could not be
+    /// added.
     fn remember_all(&mut self) {
         let saved = Saved {
             memory: self.director.snapshot(),
@@ -243,7 +244,7 @@ impl Shell {
         self.keeper.begin(&saved);
     }
 
-    /// Says no to a change that could not be written down.
+    /// Refuses a change that the journal would have no room for.
     fn keep_room(&mut self, change: &Change) -> Result<(), Refusal> {
         let orphans = self.director.count_orphans();
         if !self.keeper.has_room(change, orphans) {
@@ -252,9 +253,9 @@ impl Shell {
         self.keeper.refusal(change, orphans).map_or(Ok(()), Err)
     }
 
-    /// Looks whether the devices are as they shall be: nobody tells of a program that somebody took
-    /// off, of one that was in the way and is gone, or of the other end of a pair that stopped to
-    /// poll.
+    /// Checks the programs of all devices. The kernel sends no event when somebody detaches a
+    /// program, when a foreign program that was in the way goes, or when the peer of a veth stops
+    /// polling.
     pub fn look_at_devices(&mut self) {
         if self.known {
             self.attach();
@@ -264,7 +265,8 @@ impl Shell {
     fn attach(&mut self) {
         let options = &self.options;
         let wanted = self.director.devices(|link| options.setting(&link.name));
-        // Before the first frame comes: of a device that is not known any address is ours.
+        // This comes before the programs: for an unknown device, the packet path takes every MAC
+        // address as its own.
         self.ports.settle(&wanted);
         let leaves = self.director.looks_at_what_leaves();
         for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
@@ -301,7 +303,7 @@ impl Shell {
         }
     }
 
-    /// Whether the first full account of the network is in and carried out.
+    /// Whether the first full account of the network has arrived and is carried out.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.known
@@ -323,7 +325,7 @@ impl Shell {
         self.director.has_short_lists()
     }
 
-    /// Lays the servers of large pools with the least load in front.
+    /// Moves the servers with the least load to the front of large pools.
     pub fn compile_short_lists(&mut self) {
         let tick = self.tick();
         self.director.compile_short_lists(&self.tables, tick);
@@ -344,7 +346,7 @@ impl Shell {
         }
     }
 
-    /// Where half-open connections are to be taken out, if they are.
+    /// The part of the table whose half-open connections shall be removed, if any.
     fn stretch(&mut self) -> Option<Stretch> {
         let seconds = self.dropping.elapsed().as_secs();
         if !self.director.defences().drop_entry || seconds == 0 {
@@ -356,7 +358,7 @@ impl Shell {
         Some(Stretch::new(anywhere as u32, seconds.min(32)))
     }
 
-    /// Begins a sweep beside the task; the answer goes to [`Self::swept`].
+    /// Starts a sweep on another thread. The caller gives its result to [`Self::swept`].
     pub fn sweep(&mut self) -> tokio::task::JoinHandle<(Found, Swept)> {
         let glance = Glance {
             stretch: self.stretch(),
@@ -386,8 +388,8 @@ impl Shell {
         }
     }
 
-    /// What stands in the packet path without an owner goes, unless its owner may only be
-    /// forgotten.
+    /// Removes endpoints without a service from the packet path, unless the record of their service
+    /// may be lost.
     fn take_out_unclaimed(&mut self) {
         for (address, word) in self.unclaimed.take_leftovers() {
             let write = Write::EndpointRemove { address, word };
@@ -448,7 +450,7 @@ impl Shell {
         let mut result = self.director.change(change, &self.tables, Instant::now());
         let is_full = matches!(&result, Err(refusal) if refusal.reason == Reason::NoRoom);
         if is_full && rcu::wait() {
-            // Pools that were left a moment ago are nobody's any more.
+            // No packet uses the pools that were replaced before this grace period.
             self.director.pools_settled();
             self.director.pools_settled();
             result = self.director.change(change, &self.tables, Instant::now());

@@ -1,4 +1,4 @@
-//! The local socket: one daemon a namespace, and who may open its door.
+//! The local socket: only one daemon a namespace, and the permissions of its clients.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,11 +17,10 @@ use tracing::warn;
 use crate::api;
 use crate::kernel::place::Place;
 
-/// A name without a file: sockets of that kind belong to the network namespace itself, whatever
-/// file systems its processes see.
+/// An abstract name. It belongs to the network namespace, whatever file systems its processes see.
 const NAME: &str = "shunt-director";
 
-/// Held as long as the daemon lives: the kernel lets go of it whatever happens.
+/// The locks of the only daemon. The kernel frees them when the daemon ends in any way.
 #[derive(Debug)]
 pub struct Only {
     _notes: Flock<File>,
@@ -29,15 +28,16 @@ pub struct Only {
     _name: Option<UnixListener>,
 }
 
-/// Makes sure that this is the only daemon of the namespace, of the notes and of the pins. Another
-/// may have notes elsewhere and the same pins, or the other way round.
+/// Ensures that this is the only daemon of the namespace, of the notes and of the pins. Another
+/// daemon may have the same pins and other notes, or the reverse.
 pub fn only_one(place: &Place) -> Result<Only> {
     let notes = place.runtime.join("lock");
     let mut options = File::options();
     let options = options.create(true).truncate(false).write(true).mode(0o600);
     let file = options.open(&notes);
     let file = file.with_context(|| format!("cannot open {}", notes.display()))?;
-    // A file of an earlier version was readable by all, and who can read it can lock it.
+    // An earlier version made this file readable by all, and a process that can read it can lock
+    // it.
     let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     let notes = lock(file, &notes)?;
     let pins = place.pins.parent().unwrap_or(&place.pins);
@@ -60,7 +60,7 @@ fn lock(file: File, path: &Path) -> Result<Flock<File>> {
     }
 }
 
-/// Takes the name of the namespace's director. Any process may take a name; only one that
+/// Takes the name of the namespace's director. Any process may take a name, but only a process that
 /// administers the network is believed to be a director.
 fn take_name() -> Result<Option<UnixListener>> {
     let name = SocketAddr::from_abstract_name(NAME).context("cannot name a socket")?;
@@ -88,13 +88,13 @@ fn take_name() -> Result<Option<UnixListener>> {
     }
 }
 
-/// The group whose members may ask, if it exists.
+/// The group whose members may use the API, if it exists.
 pub fn group(name: &str) -> Option<Gid> {
     Some(Group::from_name(name).ok()??.gid)
 }
 
-/// Listens, in place of whatever an earlier daemon left. The group may come up to the socket, and
-/// see nothing else of the folder.
+/// Listens, in place of the socket of an earlier daemon. The group may reach the socket, but cannot
+/// list or read the folder.
 pub fn listen(place: &Place, group: Option<Gid>) -> Result<UnixListener> {
     let path = place.socket();
     let _ = fs::remove_file(&path);
@@ -108,7 +108,7 @@ pub fn listen(place: &Place, group: Option<Gid>) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Gives a path to its owner alone, or to the group too.
+/// Gives a path the mode `alone`, or the mode `shared` and the group.
 fn open_to(path: &Path, alone: u32, shared: u32, group: Option<Gid>) -> Result<()> {
     let set = |mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))

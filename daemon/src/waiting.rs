@@ -1,5 +1,5 @@
-//! Answers to changes that wait for a moment, until the next hop of the server is known: so that
-//! who adds a server and then sends to it loses nothing, as with the kernel's own queue for
+//! Answers to changes that wait until the next hop of the added server is resolved. A client that
+//! adds a server and then sends to it loses no packet, as with the kernel's own queue for
 //! neighbours.
 
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{ServerAddress, ServiceKey};
 use tokio::sync::oneshot;
 
-/// How long an answer waits at the most. A neighbour answers within a millisecond, or a hundred on
-/// a machine that is busy, or not at all.
+/// The longest wait of an answer. A neighbour answers within a millisecond, within a hundred on a
+/// busy machine, or not at all.
 const LONGEST: Duration = Duration::from_millis(200);
 
 pub type Answer = oneshot::Sender<Result<Done, Refusal>>;
 
-/// A change that is done and not answered yet.
+/// A change that is carried out and not answered yet.
 struct Held {
     until: Instant,
     key: ServiceKey,
@@ -23,11 +23,11 @@ struct Held {
     done: Done,
 }
 
-/// All of them.
+/// All answers that wait.
 pub struct Waiting {
     held: Vec<Held>,
-    /// Half of it after each wait in vain, so that a thousand servers that are off cost no more
-    /// than a few; all of it after one that was not.
+    /// The next wait. It is halved after each wait in vain, so that a thousand unreachable servers
+    /// cost no more time than a few. It is restored after a wait that succeeded.
     patience: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Waiting {
         self.held.iter().map(|held| held.until).min()
     }
 
-    /// Answers those whose server is awaited no more, and those that waited for long enough.
+    /// Sends the answers whose server is not awaited, and the answers that waited for long enough.
     pub fn review(&mut self, is_awaited: impl Fn(&ServiceKey, ServerAddress) -> bool) {
         if self.held.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! A stream whose other end must read: what it does not take for a while ends the connection.
+//! A stream that ends its connection if the other end does not read for a while.
 
 use std::future::Future;
 use std::io;
@@ -11,19 +11,19 @@ use tokio::time::{Sleep, sleep};
 
 use super::places::Places;
 
-/// Others wait for a place among the long answers: so long may one be in their way without being
-/// read.
+/// How long a reader may pause while other requests wait for a place.
 const SHORT: Duration = Duration::from_secs(5);
-/// Nobody waits: somebody may be turning pages.
+/// How many times `SHORT` a reader may pause while no request waits: it may be a person with a
+/// pager.
 const TURNS: u32 = 60;
 
-/// A stream with bounded patience for its reader.
+/// A stream with a limit on its reader's pauses.
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,
     places: Places,
     stalled: Option<Pin<Box<Sleep>>>,
-    /// How many short times it waited.
+    /// How many times `SHORT` the stream has waited.
     turns: u32,
 }
 
@@ -37,7 +37,7 @@ impl<S> Patient<S> {
         }
     }
 
-    /// An error in place of waiting longer.
+    /// Turns a wait into an error once it is too long.
     fn bounded<T>(
         &mut self,
         context: &mut Context<'_>,

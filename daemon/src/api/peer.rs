@@ -1,7 +1,7 @@
-//! Who may ask: a process that may administer this network anyway, or one of the group.
+//! Which processes may use the API: those that may administer this network, and those of the group.
 //!
-//! User 0 alone is no authority: a container's root has that number too. What counts is
-//! CAP_NET_ADMIN in the daemon's own user namespace, as the kernel asks of `ipvsadm`.
+//! Being user 0 is not enough, since the root of a container has that number too. The process needs
+//! CAP_NET_ADMIN in the daemon's own user namespace, as the kernel demands of `ipvsadm`.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,10 +12,10 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 /// linux/capability.h.
 const NET_ADMIN: u32 = 12;
 const VERSION_3: u32 = 0x2008_0522;
-/// Groups that are looked at; a process may be in 65,536 (`NGROUPS_MAX`).
+/// The most groups of a process that are read: all that a process may have (`NGROUPS_MAX`).
 const GROUPS: usize = 65_536;
 
-/// Whether the process at the other end of a socket may ask. `group` are those who may besides.
+/// Whether the process at the other end of a socket may use the API. Members of `group` may.
 pub fn may_ask(socket: &impl AsFd, group: Option<u32>) -> bool {
     let socket = socket.as_fd();
     let Ok(peer) = getsockopt(&socket, PeerCredentials) else {
@@ -34,8 +34,8 @@ pub fn administers(process: i32) -> bool {
         && effective(process).is_ok_and(|mask| mask & 1 << NET_ADMIN != 0)
 }
 
-/// Whether a process is in our user namespace. Where its link may not be read, as by a daemon
-/// without root, its map of users is compared: every namespace below ours has another.
+/// Whether a process is in the daemon's user namespace. A daemon without root may not read the
+/// process's link. Then its user map is compared, which differs in every namespace below.
 fn is_here(process: i32) -> bool {
     let compare = |name: &str, read: &dyn Fn(&str) -> Option<Vec<u8>>| {
         let theirs = read(&format!("/proc/{process}/{name}"))?;
@@ -51,10 +51,10 @@ fn is_here(process: i32) -> bool {
         .unwrap_or(false)
 }
 
-/// The effective capabilities of a process (capget(2)); nobody has to allow that.
+/// The effective capabilities of a process (capget(2)). Reading them needs no privilege.
 fn effective(process: i32) -> io::Result<u64> {
     let mut header = [VERSION_3, process as u32];
-    // Effective, permitted, inheritable: the low halves, then the high ones.
+    // The low halves of the effective, permitted and inheritable sets, then the high halves.
     let mut data = [0u32; 6];
     // SAFETY: version 3 of the call reads two words of the header and writes six of data.
     let done = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
@@ -83,7 +83,7 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
         let count = length as usize / size_of::<u32>();
         if done == 0 {
             let known = groups.into_iter().take(count);
-            // SAFETY: so many were written.
+            // SAFETY: the call succeeded, so the kernel has written the first `length` bytes.
             return Ok(known.map(|group| unsafe { group.assume_init() }).collect());
         }
         let error = io::Error::last_os_error();
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_first_process_is_asked_for_its_capability_and_not_for_its_number() {
-        // A process that does not exist has nothing, whoever had its number.
+        // A process that does not exist has no capabilities.
         assert!(!administers(i32::MAX));
     }
 }

@@ -1,7 +1,7 @@
 //! Places for long answers: listings of connections and of all services.
 //!
-//! Few are made at the same time, so that neither memory nor threads grow with the number of
-//! readers. A few more wait for a place; who finds neither is told at once.
+//! Each long answer needs a place, so that neither memory nor threads grow with the number of
+//! readers. A few more requests wait for a place. Any further request is refused at once.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Long answers at the same time.
+/// The most long answers at the same time.
 pub const PLACES: usize = 8;
-/// Requests that wait for one.
+/// The most requests that wait for a place.
 pub const WAITING: usize = 16;
-/// How long they wait.
+/// The longest wait for a place.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Bytes of one piece of a long answer.
 const PIECE: usize = 1 << 16;
 
-/// A place, held as long as the answer is on its way.
+/// A place. The answer holds it until the answer is sent.
 pub type Place = OwnedSemaphorePermit;
 
 /// All places.
@@ -44,12 +44,12 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Whether somebody waits for a place.
+    /// Whether a request waits for a place.
     pub fn are_wanted(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// A place, after a wait if need be; `None` if there is none.
+    /// Takes a place, and waits if all are taken; `None` if none becomes free.
     pub async fn take(&self) -> Option<Place> {
         if let Ok(place) = self.free.clone().try_acquire_owned() {
             return Some(place);
@@ -64,7 +64,7 @@ impl Places {
     }
 }
 
-/// Counts itself out, also when whoever asked is gone.
+/// A waiting request. Its drop counts it out, also when its client is gone.
 struct Waiter<'a>(&'a AtomicUsize);
 
 impl Drop for Waiter<'_> {
@@ -73,7 +73,7 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// A body that holds something until it is sent, or nobody wants it any more.
+/// A body that holds a value until it is sent or dropped.
 #[derive(Debug)]
 pub struct Holding<T> {
     body: Body,
@@ -106,7 +106,7 @@ impl<T: Unpin> HttpBody for Holding<T> {
     }
 }
 
-/// A long text in pieces, so that one is sent before the next is taken.
+/// A body that sends a long text piece by piece.
 pub fn in_pieces(text: Bytes) -> Body {
     let mut left = text;
     let pieces = futures_util::stream::poll_fn(move |_| {

@@ -1,8 +1,8 @@
-//! Connections to the API: how many there are, and who leaves when another comes.
+//! Seats: the connections to the API, and which of them ends when there are too many.
 //!
-//! A connection without a request under way keeps its seat as long as nobody else wants it. So
-//! idle ones shut nobody out, however many there are, and the descriptors that the daemon needs
-//! for devices and files are never all taken by clients.
+//! An idle connection keeps its seat until another client needs it. So idle connections never shut
+//! out a client, and clients never take all the descriptors that the daemon needs for devices and
+//! files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// Connections at the same time.
+/// The most connections at the same time.
 pub const SEATS: usize = 256;
-/// The last bytes of an answer may still be on their way when a connection becomes idle.
+/// How long a connection must be idle before it may be ended: the last bytes of its answer may
+/// still be on their way.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long to wait before looking again whether somebody is idle for long enough.
+/// The pause before the next search for a connection that is idle for long enough.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// All seats.
@@ -27,19 +28,19 @@ pub struct Seats(Arc<Shared>);
 struct Shared {
     free: Arc<Semaphore>,
     taken: Mutex<BTreeMap<u64, Taken>>,
-    /// Somebody became idle or left.
+    /// A connection became idle or ended.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct Taken {
-    /// Since when no request is under way.
+    /// The time since which no request is under way.
     idle: Option<Instant>,
-    /// Ends the connection, once it is known.
+    /// The handle that ends the connection, once its task is known.
     task: Option<AbortHandle>,
 }
 
-/// A seat; it is free again when this goes.
+/// A seat. Its drop frees it.
 #[derive(Debug)]
 pub struct Seat {
     seats: Seats,
@@ -67,7 +68,8 @@ impl Seats {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat for the next connection. Who was idle for the longest leaves if there is none.
+    /// Takes a seat for the next connection. If none is free, the connection that is idle for the
+    /// longest ends.
     pub async fn take(&self, number: u64) -> Seat {
         let permit = loop {
             if let Ok(permit) = self.0.free.clone().try_acquire_owned() {
@@ -88,7 +90,7 @@ impl Seats {
         }
     }
 
-    /// Ends the connection that is idle for the longest, if that is long enough.
+    /// Ends the connection that is idle for the longest, if it is idle for long enough.
     fn send_away(&self) {
         let mut taken = self.taken();
         let idle = taken.iter().filter_map(|(number, taken)| {
@@ -103,14 +105,14 @@ impl Seats {
         }
     }
 
-    /// Which task serves a seat.
+    /// Notes the task that serves a seat.
     pub fn serve_by(&self, number: u64, task: AbortHandle) {
         if let Some(taken) = self.taken().get_mut(&number) {
             taken.task = Some(task);
         }
     }
 
-    /// A request begins; `None` if the seat was given away a moment ago.
+    /// Begins a request; `None` if the seat was just given away.
     pub fn begin(&self, number: u64) -> Option<Busy> {
         self.taken().get_mut(&number)?.idle = None;
         Some(Busy {

@@ -1,5 +1,5 @@
-//! The journal's second copy: a pinned map beside the tables that it is about. Who still has the
-//! packet path has it too, whatever became of the file.
+//! The journal's second copy: a map that is pinned beside the tables that it describes. While the
+//! packet path exists the copy exists, whatever happens to the file.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::kernel::batch;
 use crate::kernel::mapping::Mapping;
 
-/// Room for steps that a copy begins with, beside that for as much again as it has.
+/// A fresh copy has room for records of its own length and for this many bytes more.
 const ROOM: usize = 1 << 16;
 
 /// The copy in force. Its first word is the length in bytes, the rest is the text.
@@ -39,7 +39,7 @@ impl Duplicate {
         if !duplicate.add(text) {
             bail!("no room for the journal");
         }
-        // No dots: names with one are the file system's own.
+        // The BPF file system refuses names with a dot.
         let next = pin.with_file_name("journal-next");
         let _ = fs::remove_file(&next);
         let map: MapData = map;
@@ -49,14 +49,14 @@ impl Duplicate {
         Ok(duplicate)
     }
 
-    /// Another one with the first `length` bytes of a journal; none if that fails.
+    /// Replaces the copy by the first `length` bytes of a journal; `None` if that fails.
     pub fn anew(&self, journal: &File, length: u64) -> Option<Self> {
         let mut text = vec![0; length as usize];
         let read = journal.read_exact_at(&mut text, 0);
         let made = read.context("cannot read the journal");
         let made = made.and_then(|()| Self::make(&self.pin, &text));
         made.inspect_err(|error| {
-            // One that is behind would be worse than none.
+            // A copy that lacks records is worse than no copy.
             let _ = fs::remove_file(&self.pin);
             warn!(
                 error = format!("{error:#}"),
@@ -67,7 +67,8 @@ impl Duplicate {
         .ok()
     }
 
-    /// Adds bytes; false if there is no room. They count from when all of them are there.
+    /// Adds bytes; false if there is no room. The length is written last, so a reader sees all of
+    /// them or none.
     pub fn add(&mut self, bytes: &[u8]) -> bool {
         let end = self.length + bytes.len();
         if 1 + end.div_ceil(8) > self.mapping.len() {

@@ -1,16 +1,16 @@
-//! Lines of a journal: `checksum length text`, so that damage is seen, and ends where it stands.
+//! Lines of a journal: `checksum length text`. Checksum and length confine damage to its line.
 
 use std::fmt;
 use std::io;
 
 use super::Record;
 
-/// What of a journal could not be read, or made no sense.
+/// A line or record of a journal that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Which line it is, from 1.
+    /// The number of the line, from 1.
     pub number: usize,
-    /// Where that begins, in bytes.
+    /// The offset of the line in bytes.
     pub at: usize,
     pub why: String,
 }
@@ -22,7 +22,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Where a line stands.
+/// The place of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     number: usize,
@@ -36,7 +36,7 @@ impl Place {
     }
 }
 
-/// A way through the lines of a journal.
+/// A reader of the lines of a journal.
 #[derive(Debug)]
 pub struct Lines<'a> {
     text: &'a [u8],
@@ -53,14 +53,14 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The next line's place and text, or why it has none; `None` where only a torn one is left.
+    /// The place and text of the next line, or its fault; `None` if no whole line is left.
     pub fn next_line(&mut self) -> Option<Result<(Place, &'a [u8]), Fault>> {
         let left = self.text.get(self.at..).unwrap_or_default();
         let place = Place {
             number: self.number + 1,
             at: self.at,
         };
-        // By its own length first: what ends a line may be damaged too.
+        // The line's own length comes first, since its line feed may be damaged.
         if let Some(body) = body(left)
             && let Some(end) = body.end.checked_add(1).filter(|end| *end <= left.len())
         {
@@ -81,7 +81,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Where the text of the first line stands, if its checksum and length fit.
+/// The range of the first line's text, if checksum and length fit.
 fn body(left: &[u8]) -> Option<std::ops::Range<usize>> {
     let sum = u32::from_str_radix(std::str::from_utf8(left.get(..8)?).ok()?, 16).ok()?;
     let rest = left.get(8..)?.strip_prefix(b" ")?;

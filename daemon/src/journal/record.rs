@@ -1,4 +1,4 @@
-//! The records of a journal: each machine has its own, named with their version.
+//! The records of a journal. Each machine has its own records, whose names contain a version.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use shunt_model::{Counters, ServiceKey};
 
 use crate::kernel::object::Made;
 
-/// One thing to remember.
+/// One journal record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Record {
     /// The packet path that the other records are about.
     #[serde(rename = "path/1")]
     Path(Made),
-    /// What deleted servers of a service carried; `None` if that is not counted any more.
+    /// The counters of a service's deleted servers; `None` if the service does not include them.
     #[serde(rename = "retired/1")]
     Retired(ServiceKey, Option<Counters>),
     /// All endpoints of services whose records were lost.
@@ -26,7 +26,7 @@ pub enum Record {
     Director(director::Record),
 }
 
-/// The records of a line, each by itself.
+/// The records of a line. A record that cannot be read does not affect the others.
 pub fn of_line(body: &[u8]) -> Vec<Result<Record, String>> {
     match serde_json::from_slice(body) {
         Ok(Value::Array(records)) => records.into_iter().map(of_value).collect(),
@@ -52,7 +52,7 @@ fn of_value(value: Value) -> Result<Record, String> {
     read.map_err(|error| error.to_string())
 }
 
-/// Lines without names of records: first a whole memory, then steps.
+/// The records of a line from before records had names: first a whole memory, then steps.
 fn of_older(value: Value) -> Vec<Result<Record, String>> {
     let records = if value.get("changes").is_some() {
         serde_json::from_value(value).map(|snapshot: Snapshot| snapshot.records())

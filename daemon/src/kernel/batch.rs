@@ -1,9 +1,8 @@
-//! Many entries of a map in one call of the kernel, and single entries of a hash map. One of the
-//! few modules of the daemon with `unsafe` code: the calls are made by hand.
+//! System calls on many entries of a map, and on single entries of a hash map. It is one of the few
+//! modules of the daemon with `unsafe` code, because it makes the calls itself.
 //!
-//! The kernel reads and writes as many bytes as the map has for a key and a value. So a map is
-//! held with the types of both ([`Held`]), whose sizes are compared once, and no call can be made
-//! with others.
+//! The kernel reads and writes as many bytes as the map has for a key and a value. So [`Held`]
+//! binds a map to the types of both, and compares their sizes once.
 
 use std::io;
 use std::marker::PhantomData;
@@ -23,15 +22,16 @@ const NEW: u64 = 1;
 /// `BPF_EXIST`.
 const THERE: u64 = 2;
 
-/// Plain data that the kernel may write: any bytes are a value.
+/// Plain data that the kernel may write.
 ///
 /// # Safety
-/// Integers and arrays of them only, without padding.
+/// The type must consist of integers and arrays of integers, without padding, so that any bytes are
+/// a value.
 pub unsafe trait Plain: Copy + Default {}
 
-// SAFETY: integers.
+// SAFETY: `u32` is an integer.
 unsafe impl Plain for u32 {}
-// SAFETY: integers.
+// SAFETY: `u64` is an integer.
 unsafe impl Plain for u64 {}
 
 /// The `batch` of `union bpf_attr`.
@@ -48,7 +48,7 @@ struct Batch {
     flags: u64,
 }
 
-/// Its part for a single element.
+/// The part of `union bpf_attr` for a single element.
 #[repr(C)]
 #[derive(Default)]
 struct Element {
@@ -60,7 +60,8 @@ struct Element {
 }
 
 fn call<T>(command: libc::c_long, question: &mut T) -> io::Result<()> {
-    // SAFETY: the question is as long as we say; what it points to is the callers' to vouch for.
+    // SAFETY: `question` is valid for the length passed; each caller keeps the memory valid to
+    // which its pointers point.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *question, size_of::<T>()) };
     if done == 0 {
         Ok(())
@@ -97,7 +98,7 @@ pub fn make_array(name: &str, words: u32) -> Result<MapData> {
     for (place, byte) in making.name.iter_mut().take(15).zip(name.bytes()) {
         *place = byte;
     }
-    // SAFETY: the question is as long as we say, and points nowhere.
+    // SAFETY: the attributes are valid for the length passed, and contain no pointers.
     let made =
         unsafe { libc::syscall(libc::SYS_bpf, CREATE, &raw mut making, size_of::<Making>()) };
     let Ok(descriptor) = i32::try_from(made) else {
@@ -106,12 +107,12 @@ pub fn make_array(name: &str, words: u32) -> Result<MapData> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error()).context("cannot make a map");
     }
-    // SAFETY: the kernel made it for us a moment ago.
+    // SAFETY: the call succeeded, so this is an open descriptor that nothing else owns.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
     MapData::from_fd(owned).context("cannot hold a map")
 }
 
-/// A map whose keys are as long as `K`, and the values of a key as `width` of `V`.
+/// A map whose keys have the size of `K`, and whose values have the size of `width` times `V`.
 #[derive(Debug)]
 pub struct Held<K, V> {
     map: OwnedFd,
@@ -125,7 +126,7 @@ impl<K: Plain, V: Plain> Held<K, V> {
         Self::wide(map, 1, size_of::<V>())
     }
 
-    /// Holds a map of counters: `words` of them on each CPU, of which the kernel gives all.
+    /// Holds a map of counters, `words` on each CPU. The kernel copies the counters of all CPUs.
     pub fn per_cpu(map: &MapData, words: usize, cpus: usize) -> Result<Self> {
         Self::wide(map, words * cpus, words * size_of::<V>())
     }
@@ -155,7 +156,7 @@ impl<K: Plain, V: Plain> Held<K, V> {
         self.map.as_raw_fd() as u32
     }
 
-    /// How many of `V` belong to a key.
+    /// The number of `V` in the value of a key.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
@@ -177,12 +178,12 @@ impl<K: Plain, V: Plain> Held<K, V> {
         call(LOOKUP, &mut question).ok().map(|()| value)
     }
 
-    /// Enters a value whose key is not there. False if it is, or if there is no room.
+    /// Inserts a value for a key. False if the key is present or the map is full.
     pub fn enter(&self, key: &K, value: &V) -> bool {
         self.update(key, value, NEW)
     }
 
-    /// Puts another value in place of one that is there. False if there is none.
+    /// Replaces the value of a key. False if the key is absent.
     pub fn replace(&self, key: &K, value: &V) -> bool {
         self.update(key, value, THERE)
     }
@@ -201,7 +202,7 @@ impl<K: Plain, V: Plain> Held<K, V> {
         call(UPDATE, &mut question).is_ok()
     }
 
-    /// Takes a key out. False if it was not there.
+    /// Removes a key. False if it was absent.
     pub fn delete(&self, key: &K) -> bool {
         let mut question = Element {
             map: self.number(),
@@ -211,7 +212,7 @@ impl<K: Plain, V: Plain> Held<K, V> {
         call(DELETE, &mut question).is_ok()
     }
 
-    /// A way through all entries.
+    /// Begins a walk over all entries.
     #[must_use]
     pub fn batches(&self) -> Batches<'_, K, V> {
         Batches {
@@ -223,15 +224,15 @@ impl<K: Plain, V: Plain> Held<K, V> {
     }
 }
 
-/// Words of what the kernel writes to go on with: the number of a bucket for a hash map (`u32` of
-/// `htab_map_lookup_batch`), a key for any other.
+/// The size of the cursor in words. The kernel writes the number of a bucket for a hash map (`u32`
+/// of `htab_map_lookup_batch`), and a key for any other map.
 const CURSOR: usize = 64;
 
-/// A way through all entries of a map.
+/// A walk over all entries of a map.
 #[derive(Debug)]
 pub struct Batches<'a, K, V> {
     map: &'a Held<K, V>,
-    /// Where the next call goes on; the kernel's own to understand.
+    /// The kernel's cursor for the next call.
     next: [u64; CURSOR],
     is_begun: bool,
     over: bool,
@@ -240,8 +241,8 @@ pub struct Batches<'a, K, V> {
 impl<K: Plain, V: Plain> Batches<'_, K, V> {
     const KEY_FITS: () = assert!(size_of::<K>() <= CURSOR * 8);
 
-    /// Reads the next entries, at most as many as there are keys and room for their values. How
-    /// many were read; nothing is the end.
+    /// Reads the next entries, as many as fit into `keys` and `values`. Returns how many were read,
+    /// 0 at the end.
     pub fn read(&mut self, keys: &mut [K], values: &mut [V]) -> Result<usize> {
         let () = Self::KEY_FITS;
         if self.over {

@@ -1,7 +1,9 @@
-//! Gives processes of the director itself a server when they ask for a virtual address: programs on
-//! the machine's root control group, which look at sockets of the director's namespace only.
+//! Gives processes of the director itself a server when they use a virtual address. The programs
+//! are attached to the machine's root control group, and act only on sockets of the director's
+//! namespace.
 //!
-//! Programs and links are pinned, as those of devices are. Where it cannot be done, all else works.
+//! Programs and links are pinned, like those of devices. If they cannot be attached, everything
+//! else works.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use aya_obj::programs::CgroupSockAddrAttachType as Moment;
 use super::object;
 use super::place::Place;
 
-/// The programs, and when each is run.
+/// The programs, and the system call at which each runs.
 const PROGRAMS: [(&str, Moment); 6] = [
     ("caller_connect4", Moment::Connect4),
     ("caller_connect6", Moment::Connect6),
@@ -25,14 +27,14 @@ const PROGRAMS: [(&str, Moment); 6] = [
     ("caller_recvmsg6", Moment::UDPRecvMsg6),
 ];
 
-/// Loads the programs and pins them. What hangs on the group is that of an earlier build.
+/// Loads and pins the programs. Until [`settle`], the group keeps the programs of an earlier build.
 pub fn load(ebpf: &mut Ebpf, place: &Place) -> Result<()> {
     for (name, _) in PROGRAMS {
         let program: &mut CgroupSockAddr = object::program(ebpf, name)?;
         program.load().map_err(object::explain)?;
         object::pin_over(&place.pins.join(name), |path| program.pin(path))?;
-        // The next that hangs them finds no link, and makes one. Until then the one in the kernel
-        // goes on: only its pin has another name.
+        // `settle` finds no link and makes one. Until then the link in the kernel stays in force
+        // under its other pin.
         let link = link(place, name);
         if link.exists() {
             fs::rename(&link, former(place, name)).context("cannot put a link aside")?;
@@ -41,7 +43,7 @@ pub fn load(ebpf: &mut Ebpf, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Hangs the programs on the group, or takes them off.
+/// Attaches the programs to the group, or detaches them.
 pub fn settle(place: &Place, wanted: bool) -> Result<()> {
     if !wanted {
         for (name, _) in PROGRAMS {
@@ -66,14 +68,15 @@ fn hang(place: &Place, group: &Path, name: &str, moment: Moment) -> Result<()> {
             File::open(group).with_context(|| format!("cannot open {}", group.display()))?;
         let mut program = CgroupSockAddr::from_pin(place.pins.join(name), moment)
             .context("cannot open a pinned program")?;
-        // A link shares the group with others, whatever the mode.
+        // Links allow other programs on the group in every mode.
         let id = program
             .attach(group, CgroupAttachMode::Single)
             .map_err(object::explain)?;
         let held = FdLink::try_from(program.take_link(id)?)?;
         held.pin(&path).context("cannot pin a link")?;
     }
-    // For a moment both were there: what one gave a server, the other leaves alone.
+    // For a moment both programs were attached. Once one has rewritten an address, it is no virtual
+    // address, and the other leaves it.
     let _ = fs::remove_file(former(place, name));
     Ok(())
 }
@@ -82,13 +85,13 @@ fn link(place: &Place, name: &str) -> PathBuf {
     place.pins.join(format!("group-{name}"))
 }
 
-/// Where the link of an earlier build is until ours is there.
+/// The pin of the link of an earlier build, until this build's link exists.
 fn former(place: &Place, name: &str) -> PathBuf {
     place.pins.join(format!("former-group-{name}"))
 }
 
-/// The root of the control groups: ours, or where a namespace of mounts hides it (`ip netns exec`),
-/// that of the first process.
+/// The root control group in this mount namespace. If it is hidden there (`ip netns exec`), the one
+/// in the mount namespace of the first process.
 fn group() -> Option<PathBuf> {
     let mounted = |mounts: &str, root: &str| {
         let text = fs::read_to_string(mounts).ok()?;

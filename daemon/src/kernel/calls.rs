@@ -7,7 +7,7 @@ use shunt_datapath::sweep::Entries;
 
 use super::batch::{Held, Plain};
 
-/// Entries of one call of the kernel.
+/// The most entries that one system call reads.
 const BATCH: usize = 1024;
 
 /// [`CallKey`] as a map's key.
@@ -21,10 +21,10 @@ unsafe impl Plain for MapKey {}
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default)]
 struct Value(Call);
-// SAFETY: words only.
+// SAFETY: the type consists of 64-bit words.
 unsafe impl Plain for Value {}
 
-/// The map.
+/// The map of calls.
 #[derive(Debug)]
 pub struct Calls(Held<MapKey, Value>);
 
@@ -34,7 +34,7 @@ impl Calls {
         Ok(Self(Held::new(map)?))
     }
 
-    /// Calls `each` with every call, until it says false.
+    /// Calls `each` with every call, until it returns false.
     pub fn each(&self, each: &mut dyn FnMut(&CallKey, &Call) -> bool) -> Result<()> {
         let mut keys = vec![MapKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];

@@ -5,13 +5,14 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use nix::time::{ClockId, clock_gettime};
 use shunt_datapath::connection::TICK_MASK;
 
-/// Where the 64-bit count begins: `INITIAL_JIFFIES` wraps the low half five minutes after boot.
+/// Jiffies begin 300 seconds below this value (`INITIAL_JIFFIES`), so that their low half wraps
+/// five minutes after boot.
 const BEGIN: u64 = 1 << 32;
 
-/// Jiffies a second that kernels are built with (kernel/Kconfig.hz).
+/// The rates (jiffies a second) with which kernels are built (kernel/Kconfig.hz).
 const RATES: [u64; 4] = [100, 250, 300, 1000];
 
-/// Jiffies now, told by a program of our own.
+/// The kernel's jiffies, read by the program `director_clock`.
 pub fn jiffies(clock: &Xdp) -> Result<u64> {
     let data_in = [0u8; 64];
     let mut data_out = [0u8; 64];
@@ -28,8 +29,8 @@ pub fn jiffies(clock: &Xdp) -> Result<u64> {
     Ok(u64::from_ne_bytes(first.try_into().unwrap_or_default()))
 }
 
-/// How many jiffies a second has: they are as old as the monotonic clock. Where that begins at
-/// another moment for us, as in a time namespace, they are counted for a while.
+/// The number of jiffies a second. Jiffies are as old as the monotonic clock, so their quotient is
+/// the rate. If no rate fits, as in some time namespaces, jiffies are counted for a while.
 pub fn rate(clock: &Xdp) -> Result<u64> {
     let (now, up_ms) = (jiffies(clock)?, up_ms()?);
     let begun_ms = offset_ms(&std::fs::read_to_string(OFFSETS).unwrap_or_default());
@@ -48,9 +49,9 @@ pub fn rate(clock: &Xdp) -> Result<u64> {
     }
 }
 
-/// How far the clocks of our time namespace are ahead (time_namespaces(7)).
+/// The offsets of the clocks of this time namespace (time_namespaces(7)).
 const OFFSETS: &str = "/proc/self/timens_offsets";
-/// For so long jiffies are counted where their age says nothing.
+/// How long jiffies are counted if their age gives no rate.
 const COUNTED_MS: u64 = 300;
 
 fn up_ms() -> Result<u64> {
@@ -62,7 +63,7 @@ fn up_ms_since(before: u64) -> Result<u64> {
     Ok(up_ms()?.saturating_sub(before))
 }
 
-/// Of a time namespace, how many milliseconds its monotonic clock is ahead of the machine's.
+/// How many milliseconds the monotonic clock of a time namespace is ahead of the machine's.
 fn offset_ms(offsets: &str) -> i64 {
     let mut lines = offsets.lines().map(str::split_whitespace);
     let seconds = lines.find_map(|mut words| match words.next() {
@@ -72,7 +73,7 @@ fn offset_ms(offsets: &str) -> i64 {
     seconds.unwrap_or(0).saturating_mul(1000)
 }
 
-/// The rate at which jiffies are as old as the machine.
+/// The rate for which the jiffies fit the machine's uptime.
 fn rate_of_age(jiffies: u64, up_ms: u64) -> Option<u64> {
     let fits = |rate: &u64| {
         let age = jiffies.wrapping_sub(BEGIN - 300 * rate);
@@ -82,11 +83,11 @@ fn rate_of_age(jiffies: u64, up_ms: u64) -> Option<u64> {
     RATES.into_iter().find(fits)
 }
 
-/// The rate that is nearest to so many jiffies in so many milliseconds.
+/// The rate that is nearest to this number of jiffies in this number of milliseconds.
 fn rate_of_pace(jiffies: u64, ms: u64) -> Option<u64> {
     let pace = jiffies.checked_mul(1000)?.checked_div(ms)?;
     let nearest = RATES.into_iter().min_by_key(|rate| rate.abs_diff(pace))?;
-    // 250 and 300 are the nearest to each other.
+    // The closest rates are 250 and 300. A twelfth keeps their ranges apart.
     (nearest.abs_diff(pace) * 12 < nearest).then_some(nearest)
 }
 

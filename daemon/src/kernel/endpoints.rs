@@ -1,5 +1,5 @@
-//! The tables of endpoints: what lies where is `datapath`'s to choose, this carries it out on maps
-//! that packets are looked up in all the while.
+//! The tables of endpoints. `datapath` chooses the place of each endpoint. This module writes the
+//! maps while packets are looked up in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Takes up what an earlier daemon left.
+    /// Takes over the tables of an earlier daemon.
     pub fn of(narrow: Mapping, wide: Mapping, seed: u64) -> Self {
         let (narrow, wide) = (Side::of(narrow, seed), Side::of(wide, seed));
         let mut known = BTreeMap::new();
@@ -40,19 +40,19 @@ impl Endpoints {
         }
     }
 
-    /// All addresses and words.
+    /// The address and word of each endpoint.
     #[must_use]
     pub fn all(&self) -> Vec<(IpAddr, u32)> {
         self.known.keys().copied().collect()
     }
 
-    /// The ids of all of them.
+    /// The ids of all endpoints.
     #[must_use]
     pub fn ids(&self) -> Vec<u32> {
         self.known.values().copied().collect()
     }
 
-    /// Makes an endpoint found, by this id.
+    /// Adds an endpoint with this id.
     pub fn add(&mut self, address: IpAddr, word: u32, id: u32) -> Result<()> {
         if self.known.get(&(address, word)) == Some(&id) {
             return Ok(());
@@ -77,7 +77,7 @@ impl Endpoints {
         Ok(())
     }
 
-    /// Makes an endpoint found no longer.
+    /// Removes an endpoint.
     pub fn remove(&mut self, address: IpAddr, word: u32) {
         if self.known.remove(&(address, word)).is_none() {
             return;
@@ -95,11 +95,11 @@ impl Endpoints {
     }
 }
 
-/// The table of one family, with so many endpoints a bucket.
+/// The table of one family, with `SLOTS` endpoints a bucket.
 struct Side<const SLOTS: usize> {
     mapping: Mapping,
     seed: u64,
-    /// Endpoints that lie in their second bucket: by their first one.
+    /// The endpoints in their second bucket, each with its first bucket.
     away: BTreeSet<(usize, usize, usize)>,
 }
 
@@ -127,7 +127,7 @@ impl<const SLOTS: usize> Side<SLOTS> {
         there.filter(|there| there.word != 0)
     }
 
-    /// What is noted of an endpoint that does not lie in its first bucket.
+    /// The entry for `away` of an endpoint that does not lie in its first bucket.
     fn stray(&self, bucket: usize, slot: usize, there: &Endpoint) -> Option<(usize, usize, usize)> {
         let [home, _] = endpoint::homes(self, self.seed, there);
         (there.word != 0 && home != bucket).then_some((home, bucket, slot))
@@ -167,8 +167,9 @@ impl<const SLOTS: usize> Slots for Side<SLOTS> {
         }
     }
 
-    /// What makes an endpoint found comes last, and is cleared first. A slot that holds another one
-    /// stays taken meanwhile: its bucket must not look as if it had room.
+    /// Writes a slot. The word by which packets find the endpoint is cleared first and written
+    /// last. A slot that held another endpoint stays marked as taken meanwhile, so that its bucket
+    /// does not look as if it had room.
     fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint) {
         let before = self.get(bucket, slot);
         if let Some(stray) = self.stray(bucket, slot, &before) {
@@ -211,7 +212,7 @@ impl<const SLOTS: usize> Slots for Side<SLOTS> {
     }
 }
 
-/// An address as the tables have it.
+/// An address in the form of the tables.
 #[must_use]
 pub fn words(address: IpAddr) -> [u64; 2] {
     match address {

@@ -1,4 +1,4 @@
-//! What the kernel says of devices and XDP: the family `netdev` of generic netlink (Linux 6.3).
+//! The XDP features of devices, from the family `netdev` of generic netlink (Linux 6.3).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -56,7 +56,7 @@ pub fn all() -> Result<BTreeMap<u32, u64>> {
     Ok(all)
 }
 
-/// Asks, and hands over the attributes of each message of the answer.
+/// Sends a request, and calls `each` with the attributes of each message of the answer.
 fn ask(
     socket: &OwnedFd,
     family: u16,
@@ -98,7 +98,7 @@ fn ask(
     }
 }
 
-/// The first message of an answer: its kind, the whole of it, and what is behind it.
+/// The first message of an answer: its type, its bytes, and the bytes behind it.
 fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -107,7 +107,7 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, whole, behind))
 }
 
-/// The number in an attribute of this kind.
+/// The number in the attribute of this type.
 fn number(mut attributes: &[u8], wanted: u16) -> Option<u64> {
     loop {
         let length = u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?) as usize;

@@ -1,11 +1,11 @@
-//! Later fragments that came before their first one: kept for a moment, then brought again.
+//! Later fragments that came before the first fragment of their datagram.
 //!
-//! The packet path cannot wait, so it hands such a frame over and drops it. Here it stays until the
-//! first fragment has told its ports, half a second at most and a bounded number of them. Then the
-//! packet path's own program is run on it, with its own tables and counters. What it makes of the
-//! frame is sent out; what it leaves to the kernel comes in again by the device that it came by,
-//! as if nobody had held it. Without the daemon fragments that were set aside are lost; when as
-//! many are as there is room for, the packet path leaves them to the kernel at once.
+//! The packet path cannot wait, so it copies such a frame to the daemon and drops it. The daemon
+//! holds a bounded number of frames, each until the first fragment came, for at most half a second.
+//! Then it runs the packet path's program on the frame, with the same tables and counters. It sends
+//! the frame that the program returns. If the program passes the frame to the kernel, the frame
+//! comes in again by the device by which it came. Without the daemon, these fragments are lost. If
+//! there is no room for a fragment, the packet path leaves it to the kernel at once.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -32,16 +32,17 @@ use tracing::{debug, warn};
 use super::object::{self, map};
 use super::place::Place;
 
-/// How long a fragment waits for its first one.
+/// How long a fragment waits for the first fragment.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often those that wait are looked at.
+/// How often the waiting fragments are checked.
 const TURN_MS: u16 = 2;
-/// Fragments that wait at a time; more stay where the packet path has put them.
+/// The most fragments that wait here. Others stay in the packet path's ring.
 const MOST: usize = 1024;
-/// What a tunnel may put in front.
+/// The most bytes that a tunnel adds.
 const GROWTH: usize = 64;
 
-/// What XDP puts in front of a frame that it hands on to tc: whose note it is, and the interface.
+/// The length of the note in front of a frame that XDP hands on to tc: the packet path and the
+/// interface.
 const NOTE: usize = 8;
 
 const XDP_PASS: u32 = 2;
@@ -69,14 +70,14 @@ struct Waiting {
     frame: Vec<u8>,
 }
 
-/// What the packet path says of a fragment that it sets aside.
+/// A record of the packet path's ring.
 struct Held {
     interface: u32,
     tick: u32,
     frame: Vec<u8>,
 }
 
-/// Everything that bringing fragments again needs.
+/// The held fragments, and what is needed to run the packet path on them.
 pub struct Fragments {
     ring: RingBuf<MapData>,
     known: HashMap<MapData, Key, Value>,
@@ -87,7 +88,8 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// Opens what is pinned. The socket lives in the namespace of the calling thread.
+    /// Opens the pinned maps and programs. The socket belongs to the network namespace of the
+    /// calling thread.
     pub fn open(place: &Place) -> Result<Self> {
         let ring = RingBuf::try_from(Map::RingBuf(map(place, "HELD")?)).context("the map HELD")?;
         let known = Map::LruHashMap(map(place, "FRAGMENTS")?);
@@ -111,7 +113,7 @@ impl Fragments {
         })
     }
 
-    /// Works for as long as the daemon lives, on a thread of its own.
+    /// Runs until the daemon ends, on a thread of its own.
     pub fn run(mut self) {
         loop {
             let wait = if self.waiting.is_empty() {
@@ -173,13 +175,13 @@ impl Fragments {
         }
     }
 
-    /// Whether the packet path knows what becomes of a fragment.
+    /// Whether the packet path has the entry of a fragment's datagram.
     fn is_known(&self, fragment: &Waiting) -> bool {
         let value = self.known.get(&Key(fragment.key), 0);
         value.is_ok_and(|value| fragment::holds(&value.0, fragment.tick))
     }
 
-    /// Says that nobody waits for a datagram's first fragment any longer: the kernel gets the rest.
+    /// Enters a datagram whose first fragment did not come. The kernel gets its fragments.
     fn give_up(&mut self, fragment: &Waiting) -> Result<()> {
         debug!(
             interface = fragment.interface,
@@ -195,7 +197,7 @@ impl Fragments {
         done.context("cannot note it")
     }
 
-    /// Runs the packet path on a fragment, and sends what it makes of it.
+    /// Runs the packet path on a fragment, and sends the result.
     fn send(&self, fragment: &Waiting) -> Result<()> {
         let mut out = vec![0; NOTE + fragment.frame.len() + GROWTH];
         let context = context(fragment);
@@ -222,7 +224,7 @@ impl Fragments {
             }
             XDP_PASS => return self.receive(fragment),
             XDP_TX => fragment.interface,
-            // The program does not say where to, but the sender's MAC address does.
+            // The program does not return the interface, but the source MAC address identifies it.
             XDP_REDIRECT => owner(&out).context("no device has the MAC address to send from")?,
             _ => return Ok(()),
         };
@@ -239,7 +241,7 @@ impl Fragments {
         Ok(())
     }
 
-    /// Gives a fragment to the network stack, as a frame that comes in by its device.
+    /// Gives a fragment to the network stack, as a frame that comes in by the same device.
     fn receive(&self, fragment: &Waiting) -> Result<()> {
         let context = context(fragment);
         let options = TestRunOptions {
@@ -255,8 +257,8 @@ impl Fragments {
     }
 }
 
-/// The `struct xdp_md` of a fragment: data_end is the frame's length, and the interface is where it
-/// came by.
+/// The `struct xdp_md` of a fragment: `data_end` is the frame's length, and `ingress_ifindex` the
+/// interface by which it came.
 fn context(fragment: &Waiting) -> [u8; 24] {
     let mut context = [0u8; 24];
     let length = u32::try_from(fragment.frame.len()).unwrap_or(u32::MAX);
@@ -268,8 +270,8 @@ fn context(fragment: &Waiting) -> [u8; 24] {
     context
 }
 
-/// A record of the packet path: four numbers, then the bytes. A tag that the kernel had taken out
-/// of them is put back.
+/// Reads a record of the ring: four numbers, then the frame. A tag that the kernel had taken out of
+/// the frame is put back.
 fn read(record: &[u8]) -> Option<Held> {
     const HEAD: usize = 16;
     const ADDRESSES: usize = 12;
@@ -294,7 +296,7 @@ fn read(record: &[u8]) -> Option<Held> {
     })
 }
 
-/// What names the datagram of a fragment.
+/// The key of a fragment's datagram.
 fn key(frame: &[u8]) -> Option<FragmentKey> {
     let frame = HostFrame::new(Hook::Xdp, frame);
     let found = link::tags(&frame)?;
@@ -305,7 +307,7 @@ fn key(frame: &[u8]) -> Option<FragmentKey> {
     }
 }
 
-/// The device whose MAC address a frame is sent from.
+/// The device that has the source MAC address of a frame.
 fn owner(frame: &[u8]) -> Option<u32> {
     let mac: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
     let mut links = getifaddrs().ok()?;
@@ -316,16 +318,16 @@ fn owner(frame: &[u8]) -> Option<u32> {
     })
 }
 
-/// A device as an address to send a whole frame of this type to.
+/// The socket address for a frame of this type by this device.
 fn target(interface: u32, ethertype: u16) -> Option<LinkAddr> {
-    // SAFETY: plain data, for which zeros are a value.
+    // SAFETY: `sockaddr_ll` consists of integers, for which zeros are a value.
     let mut raw: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     raw.sll_family = libc::AF_PACKET as u16;
     raw.sll_ifindex = i32::try_from(interface).ok()?;
     raw.sll_protocol = ethertype;
     raw.sll_halen = 6;
     let length = u32::try_from(size_of::<libc::sockaddr_ll>()).ok()?;
-    // SAFETY: a whole sockaddr_ll of that length.
+    // SAFETY: `raw` is a whole `sockaddr_ll` of the length passed, and the call copies it.
     unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) }
 }
 

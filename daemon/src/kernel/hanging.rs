@@ -1,7 +1,6 @@
-//! Where a pinned link hangs, as the kernel has it.
+//! The interface to which a pinned link is attached, as the kernel reports it.
 //!
-//! A link outlives what it hung on: its device went, or somebody detached it. Its pin stays, and
-//! says nothing of that.
+//! A link stays pinned when its device goes or somebody detaches it. The pin does not show that.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -44,7 +43,7 @@ struct Info {
     point: u32,
 }
 
-/// The interface that a pinned link hangs on: 0 if it hangs on nothing any more.
+/// The interface to which a pinned link is attached; 0 if it is detached.
 pub fn interface(pin: &Path) -> io::Result<u32> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let mut by_path = ByPath {
@@ -52,7 +51,7 @@ pub fn interface(pin: &Path) -> io::Result<u32> {
         ..ByPath::default()
     };
     let fd = bpf(GET, &mut by_path)?;
-    // SAFETY: the kernel has just handed it out, and nobody else has it.
+    // SAFETY: the call succeeded, so this is an open descriptor that nothing else owns.
     let link = unsafe { File::from_raw_fd(fd) };
     let mut info = Info::default();
     let mut by_fd = ByFd {
@@ -65,8 +64,8 @@ pub fn interface(pin: &Path) -> io::Result<u32> {
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the attributes are those of the command, as long as we say, and what they point to
-    // outlives the call.
+    // SAFETY: the attributes are of the command's type and valid for the length passed, and the
+    // memory that they point to outlives the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -1,11 +1,11 @@
-//! What is known of a packet path: its maps, what an operator chose, and what was drawn and
+//! The description of a packet path: its maps, the operator's choices, and the values drawn and
 //! measured when it was made.
 
 use serde::{Deserialize, Serialize};
 use shunt_control::director::Sizes;
 use shunt_datapath::region;
 
-/// Where each hook's first program finds the one that it goes on with.
+/// The maps in which each hook's programs find the programs that they jump to.
 pub(super) const PROGRAMS_XDP: &str = "PROGRAMS_XDP";
 pub(super) const PROGRAMS_TC: &str = "PROGRAMS_TC";
 
@@ -50,43 +50,43 @@ pub const MAPS: [&str; 37] = [
     "PORTS",
 ];
 
-/// What an operator chooses before the tables are made.
+/// The sizes that an operator chooses before the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
-    /// IPv4 and IPv6 flows; a masqueraded connection takes two.
+    /// The number of IPv4 flows. A masqueraded connection takes two.
     pub flows4: u32,
     pub flows6: u32,
-    /// Entries of the table of translations; a translated connection takes two.
+    /// The size of the table of translations. A translated connection takes two entries.
     #[serde(default)]
     pub translations: u32,
-    /// Calls of services with a persistence engine.
+    /// The number of calls of services with a persistence engine.
     #[serde(default)]
     pub calls: u32,
     pub sizes: Sizes,
 }
 
 impl Capacity {
-    /// Flows of both families.
+    /// The number of flows of both families.
     #[must_use]
     pub fn flows(&self) -> u64 {
         u64::from(self.flows4) + u64::from(self.flows6)
     }
 }
 
-/// What is known of a packet path that is loaded: written down beside its pins.
+/// The description of a loaded packet path, which is stored beside its pins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     /// The build whose programs are pinned.
     pub build: u64,
-    /// The namespace whose packet path this is (`place::cookie`).
+    /// The cookie of the network namespace (`place::cookie`).
     pub namespace_cookie: u64,
     pub capacity: Capacity,
     pub seed: u64,
     pub tick_shift: u32,
     pub jiffies_rate: u64,
     pub endpoint_buckets: u32,
-    /// The layout of its tables, and of those that connections lie in. Notes without them are of
-    /// the first layouts that were written down.
+    /// The layout of the tables, and the layout of the maps of connections. A description without
+    /// them has the first layouts.
     #[serde(default = "first_layout")]
     pub layout: u32,
     #[serde(default = "first_connections")]
@@ -118,7 +118,7 @@ impl Made {
     }
 }
 
-/// Buckets for so many entries, a power of two.
+/// The number of buckets for so many entries, a power of two.
 fn buckets(entries: u32, slots: u32) -> u32 {
     entries.div_ceil(slots).next_power_of_two().max(2)
 }

@@ -1,8 +1,8 @@
-//! Array maps as memory, shared with the packet path. One of the few modules of the daemon with
-//! `unsafe` code; all of it is the mapping itself.
+//! Array maps, mapped into the daemon's memory and shared with the packet path. It is one of the
+//! few modules of the daemon with `unsafe` code, all of it for the mapping.
 //!
-//! Values are seen as 64-bit words that others read and write at the same time, so every access is
-//! atomic. Kernel and daemon agree on the layout by the entry types of `datapath`.
+//! Values are 64-bit words that the packet path reads and writes at the same time, so every access
+//! is atomic. The entry types of `datapath` define the layout for both sides.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::MapData;
 use shunt_datapath::flows::{Layout, Words};
 
-/// The values of an array map.
+/// A mapped array map.
 #[derive(Debug)]
 pub struct Mapping {
     start: *mut AtomicU64,
@@ -20,9 +20,9 @@ pub struct Mapping {
     stride: usize,
 }
 
-// SAFETY: the memory is only ever used through atomics.
+// SAFETY: the mapping belongs to the process, not to a thread, and all access to it is atomic.
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
+// SAFETY: all access to the mapping is atomic.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -40,7 +40,7 @@ impl Mapping {
         let words = stride * info.max_entries() as usize;
         let page = 4096;
         let bytes = (words * 8).next_multiple_of(page);
-        // SAFETY: a fresh mapping of a file descriptor that is ours; the kernel checks the rest.
+        // SAFETY: the kernel chooses an unused address, and checks descriptor and length.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -63,7 +63,7 @@ impl Mapping {
         })
     }
 
-    /// How many values there are.
+    /// The number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.words / self.stride
@@ -75,7 +75,7 @@ impl Mapping {
     }
 
     fn all(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is that long and lives as long as `self`.
+        // SAFETY: the mapping has `words` words, is page-aligned, and lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.start, self.words) }
     }
 
@@ -86,7 +86,7 @@ impl Mapping {
         self.all().get(from..from.checked_add(self.stride)?)
     }
 
-    /// The words of value `index` and of all behind it.
+    /// The words of value `index` and of all later values.
     #[must_use]
     pub fn from(&self, index: usize) -> Option<&[AtomicU64]> {
         self.all().get(index.checked_mul(self.stride)?..)
@@ -103,8 +103,8 @@ impl Mapping {
         Some(entry)
     }
 
-    /// Stores the words of an entry that differ, the last word first: what says that the rest may
-    /// be used (a service's pool, a server's way) stands at the front of its entry type.
+    /// Stores the words of an entry that differ, the last word first. The word that makes the rest
+    /// valid (a service's pool, a server's way) is the first one of its entry type.
     pub fn write<T: Plain>(&self, index: usize, entry: T) -> bool {
         let Some(words) = self.value(index) else {
             return false;
@@ -121,7 +121,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: made by `new` with this length, and nobody can have a reference any more.
+        // SAFETY: `new` made this mapping with this length, and every reference into it borrows
+        // `self`.
         unsafe { libc::munmap(self.start.cast(), self.bytes) };
     }
 }
@@ -129,12 +130,13 @@ impl Drop for Mapping {
 /// An entry type: plain words without padding or pointers.
 ///
 /// # Safety
-/// Every bit pattern must be a value, and the size a multiple of eight.
+/// Every bit pattern must be a value of the type. Its size must be a multiple of eight.
 pub unsafe trait Plain: Copy + Default {
     fn words_mut(&mut self) -> std::slice::IterMut<'_, u64> {
         let words = size_of::<Self>() / 8;
         let start = std::ptr::from_mut(self).cast::<u64>();
-        // SAFETY: the type promises to be that many words, at an alignment of eight.
+        // SAFETY: the trait promises that the type consists of `words` words, aligned to eight
+        // bytes.
         unsafe { std::slice::from_raw_parts_mut(start, words) }.iter_mut()
     }
 }
@@ -142,7 +144,8 @@ pub unsafe trait Plain: Copy + Default {
 macro_rules! plain {
     ($($type:ty),*) => { $(
         const _: () = assert!(size_of::<$type>() % 8 == 0 && align_of::<$type>() == 8);
-        // SAFETY: integers and byte arrays only; size and alignment are asserted above.
+        // SAFETY: the type consists of integers and byte arrays; size and alignment are asserted
+        // above.
         unsafe impl Plain for $type {}
     )* };
 }
@@ -177,7 +180,7 @@ impl Default for SettingsWords {
     }
 }
 
-/// A bucket of flows, for the table's own code.
+/// A bucket of flows, as `datapath` accesses it.
 #[derive(Clone, Copy, Debug)]
 pub struct BucketWords<'a>(pub &'a [AtomicU64]);
 

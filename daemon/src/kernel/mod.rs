@@ -1,5 +1,4 @@
-//! The packet path in the kernel: where it is pinned, how it is loaded or taken over, and its
-//! tables as memory.
+//! The packet path in the kernel: its pins, its loading and taking over, and its tables.
 
 pub mod attach;
 pub mod batch;

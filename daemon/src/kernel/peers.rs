@@ -1,4 +1,4 @@
-//! Where frames of other directors come from that are servers of a service.
+//! The MAC addresses of servers that may be directors and forward frames to this one.
 
 use anyhow::{Context, Result};
 use aya::Pod;
@@ -8,7 +8,7 @@ use shunt_datapath::entry::PeerKey;
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
 struct Key(PeerKey);
-// SAFETY: `repr(C)`, of integers, without padding that is not spelled out.
+// SAFETY: the type is `repr(C)` and consists of integers without implicit padding.
 unsafe impl Pod for Key {}
 
 #[derive(Debug)]
@@ -20,12 +20,12 @@ impl Peers {
         Ok(Self(map))
     }
 
-    /// A peer with its address, or none any more.
+    /// Sets the address of a peer, or removes the peer.
     pub fn set(&mut self, key: PeerKey, address: Option<[u64; 2]>) -> Result<()> {
         let set = match address {
             Some(address) => self.0.insert(Key(key), address, 0),
             None => match self.0.remove(&Key(key)) {
-                // It went with an earlier packet path.
+                // The entry went with an earlier packet path.
                 Err(MapError::KeyNotFound) => Ok(()),
                 other => other,
             },

@@ -1,6 +1,6 @@
-//! Whether a pinned map is one of ours: of the kind, the sizes and the number of entries that the
-//! object and the notes beside the pins say. Another's map under a name of ours would be read and
-//! written beyond its end.
+//! Checks that a pinned map has the type, the sizes and the number of entries that the object and
+//! the notes beside the pins demand. Otherwise the daemon would read and write a foreign map beyond
+//! its end.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::maps::MapInfo;
 use aya_obj::Object;
 
-/// What is told apart of a map.
+/// The properties of a map that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     kind: u32,
@@ -23,8 +23,8 @@ struct Shape {
 /// `BPF_F_MMAPABLE`.
 const MAPPED: u32 = 1 << 10;
 
-/// The maps of an object that are not pinned here as they must be, each with why. `entries` says
-/// how many entries those have whose number the object does not say.
+/// The maps of an object whose pins are missing or wrong, each with the reason. `entries` gives the
+/// number of entries of maps whose size is chosen when they are made.
 pub fn unfit<'a>(
     pins: &Path,
     object: &[u8],

@@ -1,10 +1,11 @@
-//! Where the director of a network namespace keeps its pins, its socket and its notes.
+//! The folders in which the director of a network namespace keeps its pins, its socket and its
+//! notes.
 //!
-//! All is found by the namespace's inode, so that a command in the namespace finds its director.
-//! The pins must be seen by every later daemon: `ip netns exec` gives each program a mount
-//! namespace of its own with another `/sys`, so the file system of pins is looked for, and where
-//! there is none, one is mounted in the mount namespace of the first process. Where that is out of
-//! reach, as in some containers, it is mounted in the daemon's own.
+//! Their names contain the namespace's inode, so that a command in the namespace finds its
+//! director. Every later daemon must see the pins. But `ip netns exec` gives each program its own
+//! mount namespace with its own `/sys`. So the daemon searches for a BPF file system. If there is
+//! none, it mounts one in the mount namespace of the first process, or, if that is out of reach as
+//! in some containers, in its own.
 
 use std::fs;
 use std::io;
@@ -21,21 +22,20 @@ use nix::unistd::{AccessFlags, eaccess};
 use shunt_datapath::entry::LAYOUT;
 use tracing::warn;
 
-/// Where one is mounted if there is none.
+/// The folder on which a BPF file system is mounted if there is none.
 const OWN: &str = "/run/shunt/bpf";
 
 /// The folders of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Socket and notes.
+    /// The folder of the socket and the notes.
     pub runtime: PathBuf,
-    /// Pinned maps, programs and links.
+    /// The folder of pinned maps, programs and links.
     pub pins: PathBuf,
     pub namespace: u64,
 }
 
-/// What tells the network namespace of this thread from one that had its inode before: the kernel
-/// gives inodes again, but counts these up from its start.
+/// The cookie of this thread's network namespace. The kernel reuses inodes, but never a cookie.
 pub fn cookie() -> Result<u64> {
     let socket = UnixDatagram::unbound().context("cannot make a socket")?;
     let mut cookie = 0u64;
@@ -65,7 +65,7 @@ pub fn namespace() -> Result<u64> {
 }
 
 impl Place {
-    /// The place of this thread's network namespace, made if it is not there.
+    /// The folders of this thread's network namespace, made if they are missing.
     pub fn make() -> Result<Self> {
         let namespace = namespace()?;
         let runtime = PathBuf::from(format!("/run/shunt/{namespace}"));
@@ -94,13 +94,14 @@ impl Place {
         self.runtime.join("api.sock")
     }
 
-    /// What the director has to know when it comes up again (`memory.rs`).
+    /// The journal's file, which the next daemon reads (`memory.rs`).
     #[must_use]
     pub fn memory(&self) -> PathBuf {
         self.runtime.join("state.journal")
     }
 
-    /// Where the journal's second copy is pinned: beside the layouts, as it is of none of them.
+    /// The pin of the journal's second copy. It lies beside the folders of the layouts because it
+    /// belongs to none of them.
     #[must_use]
     pub fn duplicate(&self) -> PathBuf {
         self.pins.with_file_name("journal")
@@ -130,7 +131,7 @@ impl Place {
         is_full(&self.pins) || self.others().iter().any(|path| is_full(path))
     }
 
-    /// Takes everything away that is pinned.
+    /// Removes all pins.
     pub fn clear(&self) -> io::Result<()> {
         for other in self.others() {
             fs::remove_dir_all(other)?;
@@ -149,8 +150,9 @@ impl Place {
     }
 }
 
-/// Takes the socket and the notes of a namespace that is gone away, unless a daemon holds them or
-/// answers there: of a namespace that got the inode, with its pins on another file system.
+/// Removes the socket and the notes of a namespace that is gone, unless a daemon holds them or
+/// answers there. Another namespace may have got the inode, and have its pins on another file
+/// system.
 pub fn forget(inode: &str) {
     let folder = PathBuf::from(format!("/run/shunt/{inode}"));
     let lock = fs::File::open(folder.join("lock")).ok();
@@ -161,8 +163,7 @@ pub fn forget(inode: &str) {
     }
 }
 
-/// Takes a folder's listing and its files from everybody but its owner, and a group that was let
-/// in to the socket.
+/// Closes a folder to everybody but its owner, and a group that may reach the socket.
 fn close(folder: &Path) -> Result<()> {
     let found = fs::metadata(folder)
         .with_context(|| format!("cannot look at {}", folder.display()))?
@@ -172,14 +173,14 @@ fn close(folder: &Path) -> Result<()> {
         .with_context(|| format!("cannot close {} to others", folder.display()))
 }
 
-/// Whether a BPF file system is there, and lets us in.
+/// Whether `path` is a BPF file system that the daemon may use.
 fn is_bpf(path: &Path) -> bool {
     let may = AccessFlags::W_OK | AccessFlags::X_OK;
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
         && eaccess(path, may).is_ok()
 }
 
-/// A mounted BPF file system that later daemons see too.
+/// The folder of a mounted BPF file system that later daemons see too.
 fn bpf_folder() -> Result<PathBuf> {
     const USUAL: [&str; 4] = [
         "/sys/fs/bpf",
@@ -208,7 +209,8 @@ fn bpf_folder() -> Result<PathBuf> {
     }
 }
 
-/// Mounts one in the mount namespace of the first process, from a thread that goes there.
+/// Mounts a BPF file system in the mount namespace of the first process, from a thread that enters
+/// it.
 fn mount_for_all() -> Result<()> {
     let worker = std::thread::spawn(|| -> Result<()> {
         let path = "/proc/1/ns/mnt";
@@ -223,7 +225,7 @@ fn mount_for_all() -> Result<()> {
     }
 }
 
-/// Mounts one in the mount namespace of this thread.
+/// Mounts a BPF file system in the mount namespace of this thread.
 fn mount_here() -> Result<()> {
     fs::create_dir_all(OWN).with_context(|| format!("cannot make {OWN}"))?;
     let mode = Some("mode=0700");

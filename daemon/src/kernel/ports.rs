@@ -1,4 +1,4 @@
-//! What the packet path knows of devices: their MAC addresses, and which of them XDP can send by.
+//! The packet path's tables of devices: their MAC addresses, and the devices by which XDP can send.
 
 use std::collections::BTreeMap;
 
@@ -21,16 +21,16 @@ struct Entry(Device);
 // SAFETY: integers only, no padding.
 unsafe impl Pod for Entry {}
 
-/// Both tables, and what was written to them.
+/// Both tables, and the entries written to them.
 pub struct Ports {
     devices: Array<MapData, Entry>,
     ports: DevMapHash<MapData>,
-    /// By their places.
+    /// The entries written, by place.
     known: BTreeMap<u32, Entry>,
 }
 
 impl Ports {
-    /// Opens the tables of a pinned packet path, with what an earlier daemon wrote.
+    /// Opens the tables of a pinned packet path, and reads the entries of an earlier daemon.
     pub fn open(place: &Place) -> Result<Self> {
         let devices = Array::<_, Entry>::try_from(Map::Array(map(place, "DEVICES")?))
             .context("the map DEVICES")?;
@@ -50,7 +50,7 @@ impl Ports {
         })
     }
 
-    /// Writes what is so of these devices.
+    /// Writes the entries of these devices.
     pub fn settle(&mut self, wanted: &[(Link, Choice)]) {
         if let Err(error) = self.name(wanted).and_then(|()| self.connect(wanted)) {
             warn!(
@@ -61,8 +61,8 @@ impl Ports {
         }
     }
 
-    /// The MAC addresses of the devices that get a program. Those of a device without Ethernet
-    /// headers do not count, and neither do those of loopback.
+    /// Writes the MAC addresses of the devices that get a program. Devices without Ethernet headers
+    /// and the loopback device are left out.
     fn name(&mut self, wanted: &[(Link, Choice)]) -> Result<()> {
         let mut entries = BTreeMap::new();
         for (link, choice) in wanted {
@@ -85,7 +85,7 @@ impl Ports {
         Ok(())
     }
 
-    /// The devices that XDP can send by. The kernel itself takes out those that go.
+    /// Writes the devices by which XDP can send. The kernel itself removes a device that goes.
     fn connect(&mut self, wanted: &[(Link, Choice)]) -> Result<()> {
         let features = features::all().unwrap_or_else(|error| {
             debug!(error = format!("{error:#}"), "XDP features not known");
@@ -99,12 +99,12 @@ impl Ports {
             .collect();
         let present: Vec<u32> = self.ports.keys().filter_map(Result::ok).collect();
         for index in present.iter().filter(|index| !ports.contains(index)) {
-            // Gone meanwhile is gone.
+            // The kernel may have removed the device already.
             let _ = self.ports.remove(*index);
         }
         for index in ports.iter().filter(|index| !present.contains(index)) {
             if let Err(error) = self.ports.insert(*index, *index, None, 0) {
-                // A device that has gone meanwhile: the network says so in a moment.
+                // The device may be gone. An event of the network reports that.
                 debug!(index, %error, "device not entered");
             }
         }

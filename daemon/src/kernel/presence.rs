@@ -1,12 +1,12 @@
-//! Tells the packet paths of living network namespaces from those of namespaces that are gone.
+//! Finds packet paths of network namespaces that are gone.
 //!
-//! Pins outlive a namespace, and with them some 85 MB of tables and the programs on the machine's
-//! root control group. An inode says nothing, since the kernel gives it again, and neither does a
-//! list of processes: a namespace lives on as a mount or as a file, and others may not be seen. So
-//! beside the pins of a namespace is a map of devices in which its loopback device stands. The
-//! kernel takes a device out of such maps when it goes, and a loopback device goes with its
-//! namespace and not before. A map that is there and empty is the proof. It is filled before it is
-//! pinned, so that it is never empty otherwise.
+//! Pins outlive a namespace, with some 85 MB of tables and the programs on the machine's root
+//! control group. The inode proves nothing, since the kernel reuses it. A list of processes proves
+//! nothing either: a mount or an open file keeps a namespace alive, and some processes may be
+//! invisible. So a device map is pinned beside the pins of a namespace, with its loopback device as
+//! the only entry. The kernel removes a device from such maps when the device goes, and the
+//! loopback device goes only with its namespace. So an empty map proves that the namespace is gone.
+//! The map is filled before it is pinned.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -23,11 +23,11 @@ use super::place::{self, Place};
 
 /// The name of the map among the pins of a packet path.
 pub const NAME: &str = "NAMESPACE";
-/// Bytes of a key, and of `struct bpf_devmap_val` (Linux 5.8).
+/// The size of a key in bytes, and of `struct bpf_devmap_val` (Linux 5.8).
 const KEY: u32 = 4;
 const VALUE: u32 = 8;
 
-/// Notes that the namespace of this thread has a packet path here.
+/// Pins the map for the network namespace of this thread.
 pub fn mark(place: &Place) -> Result<()> {
     let path = place.pins.join(NAME);
     if matches!(is_gone(&place.pins), Some(false)) {
@@ -47,7 +47,7 @@ pub fn mark(place: &Place) -> Result<()> {
         .with_context(|| format!("cannot pin {}", path.display()))
 }
 
-/// Whether the namespace of these pins is gone; `None` where nothing says so for certain.
+/// Whether the namespace of these pins is gone; `None` if nothing proves either.
 fn is_gone(pins: &Path) -> Option<bool> {
     let map = MapData::from_pin(pins.join(NAME)).ok()?;
     let devices = DevMap::try_from(Map::DevMap(map)).ok()?;
@@ -58,7 +58,7 @@ fn is_gone(pins: &Path) -> Option<bool> {
     }
 }
 
-/// Takes away what packet paths of namespaces that are gone have left.
+/// Removes the packet paths of namespaces that are gone.
 pub fn sweep(place: &Place) {
     let Some((own, root)) = place
         .pins
@@ -78,19 +78,19 @@ pub fn sweep(place: &Place) {
             continue;
         }
         match take_away(&path, root, inode) {
-            Ok(true) => info!(namespace = inode, "what a namespace left is taken away"),
-            Ok(false) => debug!(namespace = inode, "namespace taken up meanwhile"),
+            Ok(true) => info!(namespace = inode, "packet path of a gone namespace removed"),
+            Ok(false) => debug!(namespace = inode, "inode belongs to another namespace"),
             Err(error) => warn!(
                 namespace = inode,
                 error = format!("{error:#}"),
-                "what a namespace left cannot be taken away"
+                "cannot remove the packet path of a gone namespace"
             ),
         }
     }
 }
 
-/// Whether all packet paths in a folder, one a layout, are those of a namespace that is gone. What
-/// else is pinned beside them says nothing.
+/// Whether every packet path in a folder (one a layout) belongs to a namespace that is gone. Other
+/// pins in the folder do not count.
 fn are_gone(folder: &Path) -> bool {
     let layouts = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut layouts = layouts
@@ -101,15 +101,15 @@ fn are_gone(folder: &Path) -> bool {
     layouts.peek().is_some() && layouts.all(|gone| gone == Some(true))
 }
 
-/// Puts a folder aside before it is emptied: a namespace that got the inode meanwhile may have
-/// begun to fill it. False if one has.
+/// Renames a folder, then empties it. False if another namespace has got the inode meanwhile and
+/// begun to fill the folder.
 fn take_away(folder: &Path, root: &Path, inode: &str) -> Result<bool> {
-    // A daemon holds the folder that it works in.
+    // A daemon holds a lock on the folder of its pins.
     let held = File::open(folder).context("cannot open the pins")?;
     let Ok(_held) = Flock::lock(held, FlockArg::LockExclusiveNonblock) else {
         return Ok(false);
     };
-    // Names with a dot are not for us on this file system.
+    // The BPF file system refuses names with a dot.
     let aside = root.join(format!("shunt-{inode}-gone"));
     if folder != aside {
         fs::rename(folder, &aside).context("cannot put the pins aside")?;

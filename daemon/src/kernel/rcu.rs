@@ -1,9 +1,9 @@
-//! Waiting until every packet that is under way is through.
+//! Waits until the packet path is done with every packet that it has begun.
 
-/// Waits for a grace period of RCU, under which the packet path runs: a packet that comes after
-/// sees all that was written before. False if the kernel does not offer to wait.
+/// Waits for a grace period of RCU. The packet path runs under RCU, so a packet that comes
+/// afterwards sees everything that was written before. False if the kernel does not offer this.
 pub fn wait() -> bool {
-    // SAFETY: the system call takes numbers only.
+    // SAFETY: `membarrier` takes only numbers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     done == 0
 }

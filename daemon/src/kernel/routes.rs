@@ -1,4 +1,4 @@
-//! The networks and single clients to whom a way is prepared, in the packet path's tries.
+//! The packet path's tries of networks and clients with prepared ways, and of mark endpoints.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use aya::maps::{Map, MapData, MapError};
 use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::OriginKey;
 
-/// Both families.
+/// The tries of prepared ways of both families.
 pub struct Routes {
     v4: LpmTrie<MapData, [u8; 4], u32>,
     v6: LpmTrie<MapData, [u8; 16], u32>,
@@ -24,7 +24,7 @@ impl Routes {
         })
     }
 
-    /// The networks of clients, in place of all that were there. What stays is never missing.
+    /// Replaces all networks of clients. An unchanged network is never missing meanwhile.
     pub fn set_all(&mut self, routes: &[(Prefix, u32)]) -> Result<()> {
         let mut wanted4 = BTreeMap::new();
         let mut wanted6 = BTreeMap::new();
@@ -39,7 +39,7 @@ impl Routes {
         replace(&mut self.v6, &wanted6).context("cannot write the routes to IPv6 clients")
     }
 
-    /// One network, or one client of its own, or no longer.
+    /// Sets the number of one network or client, or removes it.
     pub fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<()> {
         let length = u32::from(prefix.length());
         let set = match prefix.address() {
@@ -50,7 +50,7 @@ impl Routes {
     }
 }
 
-/// The endpoints of packets from somewhere.
+/// Mark endpoints that also match the source.
 pub struct Origins(LpmTrie<MapData, [u8; OriginKey::BYTES], u32>);
 
 impl Origins {
@@ -59,7 +59,7 @@ impl Origins {
         Ok(Self(trie))
     }
 
-    /// In place of all that were there. What stays is never missing.
+    /// Replaces all entries. An unchanged entry is never missing meanwhile.
     pub fn set_all(&mut self, origins: &[(OriginKey, u32, u32)]) -> Result<()> {
         let mut wanted = BTreeMap::new();
         for (key, length, id) in origins {
@@ -69,7 +69,7 @@ impl Origins {
     }
 }
 
-/// Puts one network into a trie, or takes it out.
+/// Inserts one network into a trie, or removes it.
 fn put<K: Pod>(
     trie: &mut LpmTrie<MapData, K, u32>,
     length: u32,
@@ -89,7 +89,8 @@ fn put<K: Pod>(
     Ok(())
 }
 
-/// Brings a trie to what is wanted: what is new or different first, then away with the rest.
+/// Makes a trie hold the wanted entries. It writes added and changed entries first, then removes
+/// the rest.
 fn replace<K: Pod + Ord>(
     trie: &mut LpmTrie<MapData, K, u32>,
     wanted: &BTreeMap<(u32, K), u32>,

@@ -1,4 +1,4 @@
-//! What the director reads of the tables, and how a server's standing is written.
+//! The tables as the director reads them, and the writing of a server's standing.
 
 use std::sync::atomic::Ordering;
 
@@ -37,7 +37,7 @@ impl Running for Tables {
 }
 
 impl Tables {
-    /// Writes how a server stands; false if there is no place for it.
+    /// Writes a server's standing; false if the table has no such server.
     pub(super) fn stand(&self, id: u32, bounds: u64, weight: u32, anew: bool) -> bool {
         let Some([limits, overloaded, weights, _]) = self.standings.value(id as usize) else {
             return false;

@@ -1,4 +1,4 @@
-//! The tables that several threads may look at: a sweep or a listing runs beside the daemon's own
+//! The tables that several threads read: sweeps and listings run on other threads than the daemon's
 //! task.
 
 use shunt_datapath::entry;
@@ -19,7 +19,7 @@ pub struct Shared {
     pub counts: Mapping,
     pub flows4: Mapping,
     pub flows6: Mapping,
-    /// Words of [`shunt_datapath::region`].
+    /// The words of [`shunt_datapath::region`].
     pub occupied4: Mapping,
     pub occupied6: Mapping,
     pub occupied: Mapping,

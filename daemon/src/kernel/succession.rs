@@ -1,9 +1,9 @@
-//! A packet path that replaces one of another layout, or one that lost a part.
+//! Replaces a packet path of another layout, or one that lost a part, by a successor.
 //!
-//! The one before goes on forwarding while its successor is made beside it and its tables are
-//! filled. Its links are the successor's from then on: each device gets the other programs in one
-//! step. What connections lie in is shared by both where both understand it. Last, the pins of the
-//! one before go.
+//! The predecessor goes on forwarding while its successor is made beside it and its tables are
+//! filled. Then the successor takes over the predecessor's links, and each device changes to the
+//! successor's programs in one step. Both share the maps of connections if their layouts agree. At
+//! last the predecessor's pins are removed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use super::made::{MAPS, Made, sizes};
 use super::pins;
 use super::place::Place;
 
-/// What connections lie in. All of these are taken over, or none.
+/// The maps of connections. The successor takes over all of them, or none.
 const CONNECTIONS: [&str; 6] = [
     "FLOWS4",
     "FLOWS6",
@@ -29,11 +29,11 @@ const CONNECTIONS: [&str; 6] = [
     "TRAFFIC",
 ];
 
-/// Where a packet path of our own layout is put aside.
+/// The folder to which a predecessor of the same layout is moved.
 const ASIDE: &str = "before";
 
-/// Puts pins of maps back that are missing, or others' under their names: the programs in the
-/// kernel still use the maps.
+/// Restores pins of maps that are missing or replaced by foreign maps. The programs in the kernel
+/// still use the right maps.
 pub fn find_pins(place: &Place, made: &Made) {
     let missing = pins::unfit(&place.pins, shunt_ebpf::DIRECTOR, &MAPS, &sizes(made));
     let missing = missing.unwrap_or_default();
@@ -43,7 +43,7 @@ pub fn find_pins(place: &Place, made: &Made) {
     let used = used_maps(place);
     for (name, why) in missing {
         let pin = place.pins.join(name);
-        // The kernel keeps fifteen bytes of a name.
+        // The kernel stores fifteen bytes of a name.
         let short = name.get(..15).unwrap_or(name);
         let found = used.get(short).map(|id| MapData::from_id(*id));
         let put_back = |map: MapData| -> Result<()> {
@@ -91,15 +91,15 @@ fn name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// Links of devices and of the control group, by the names of their pins.
+/// Whether a pin's name is that of a link of a device or of the control group.
 fn is_link(name: &str) -> bool {
     ["link-", "group-", "former-group-"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
 }
 
-/// Makes room in the folder of our layout, and brings over what stays. `keeps` says that the ids
-/// that connections have are known.
+/// Clears the folder of this layout, and brings over the maps and links that stay. `keeps` is true
+/// if the ids in connections are known.
 pub fn prepare(place: &Place, made: Made, keeps: bool) -> Result<Made> {
     let pins = &place.pins;
     let others = place.others();
@@ -107,7 +107,7 @@ pub fn prepare(place: &Place, made: Made, keeps: bool) -> Result<Made> {
         let aside = pins.with_file_name(ASIDE);
         fs::rename(pins, &aside).context("cannot put the packet path before aside")?;
     } else {
-        // What an end in the middle of this left. Links may have been brought over already.
+        // An interrupted run left this. It may have brought links over already.
         for file in fs::read_dir(pins)
             .context("cannot read the pins")?
             .flatten()
@@ -149,7 +149,7 @@ fn bring_links(from: &Path, to: &Path) {
     }
 }
 
-/// Pins what connections lie in once more, if all of it is there and as we make it.
+/// Pins the maps of connections a second time, if all are present and as this build makes them.
 fn share(from: &Path, to: &Path, made: &Made) -> bool {
     let unfit = pins::unfit(from, shunt_ebpf::DIRECTOR, &CONNECTIONS, &sizes(made));
     unfit.is_ok_and(|unfit| unfit.is_empty())
@@ -159,8 +159,7 @@ fn share(from: &Path, to: &Path, made: &Made) -> bool {
         })
 }
 
-/// Takes away what a successor has taken over; true if there is anything. To be called when every
-/// device has its programs.
+/// Removes the predecessor; true if there was one. The caller has attached every device first.
 pub fn finish(place: &Place) -> bool {
     let others = place.others();
     let has_predecessor = !others.is_empty();

@@ -1,5 +1,5 @@
-//! The sweep over the kernel's maps: the core is [`shunt_datapath::sweep`], which sees arrays by
-//! their mappings; hash maps are walked here.
+//! The sweep over the kernel's maps. [`shunt_datapath::sweep`] sweeps the arrays through their
+//! mappings; this module walks the hash maps.
 
 use std::sync::atomic::Ordering;
 
@@ -18,34 +18,32 @@ use super::tables::Shared;
 /// A view of the kernel's maps.
 pub type Look<'a> = View<'a, &'a Shared>;
 
-/// Goes once over everything.
+/// Sweeps all tables once.
 pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
     let mut found = look.sweep(memory);
     if let Some(word) = occupied(look, region::table::TRANSLATIONS) {
         match translations(look, memory.turn()) {
             Ok(0) => memory.nothing_there(word),
             Ok(used) => found.translations = used,
-            Err(error) => error!(
-                error = format!("{error:#}"),
-                "translations not looked after"
-            ),
+            Err(error) => error!(error = format!("{error:#}"), "translations not swept"),
         }
     }
     if let Some(word) = occupied(look, region::table::CALLS) {
         match calls(look, &mut found) {
             Ok(()) if found.calls == 0 => memory.nothing_there(word),
             Ok(()) => {}
-            Err(error) => error!(error = format!("{error:#}"), "calls not looked after"),
+            Err(error) => error!(error = format!("{error:#}"), "calls not swept"),
         }
     }
     if memory.has_doubts() {
-        // Without it the pause between two sweeps is as long as a hundred thousand walks.
+        // If the kernel offers no `membarrier`, the pause between two sweeps suffices: it is as
+        // long as a hundred thousand walks of a packet.
         rcu::wait();
     }
     found
 }
 
-/// Goes once over all translations, in sweep number `turn`: how many stay.
+/// Sweeps all translations once, as sweep number `turn`. Returns how many stay.
 fn translations(look: Look<'_>, turn: usize) -> Result<u64> {
     let (map, mut used) = (&look.tables.translations, 0);
     map.each(&mut |index, tuple, translation| {
@@ -55,7 +53,7 @@ fn translations(look: Look<'_>, turn: usize) -> Result<u64> {
     Ok(used)
 }
 
-/// Goes once over all calls.
+/// Sweeps all calls once.
 fn calls(look: Look<'_>, found: &mut Found) -> Result<()> {
     let (map, mut later) = (&look.tables.calls, Vec::new());
     map.each(&mut |key, call| {
@@ -70,7 +68,7 @@ fn calls(look: Look<'_>, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// The word of a hash table that may have entries.
+/// The word that marks a hash table, if it is set: the table may have entries.
 fn occupied(look: Look<'_>, table: u32) -> Option<BucketWords<'_>> {
     let word = BucketWords(look.tables.occupied.value(table as usize)?);
     (word.load(0) != region::EMPTY).then_some(word)

@@ -1,4 +1,4 @@
-//! The packet path's tables in the daemon's hands: writes are carried out here, counters read.
+//! The packet path's tables: this module carries out the director's writes and reads counters.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Tables {
         Self::of(made, |name| map(place, name))
     }
 
-    /// Opens the tables of a loaded packet path; `map` hands out each of its maps once.
+    /// Opens the tables of a loaded packet path. `map` returns each map once.
     pub fn of(made: Made, map: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
         let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
         let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
@@ -100,7 +100,7 @@ impl Tables {
         &self.shared.made
     }
 
-    /// Says of every region that it may have entries: another packet path entered some.
+    /// Marks every region as one that may have entries, because another packet path entered some.
     pub fn occupy_all(&self) {
         let shared = &self.shared;
         for mapping in [&shared.occupied4, &shared.occupied6, &shared.occupied] {
@@ -110,7 +110,7 @@ impl Tables {
         }
     }
 
-    /// Ids of services and servers that the tables have.
+    /// The ids of services and servers in the tables.
     #[must_use]
     pub fn ids(&self) -> Nobodys {
         let is_there = |mapping: &Mapping, id: usize| {
@@ -128,7 +128,7 @@ impl Tables {
         }
     }
 
-    /// Endpoints whose owner nobody knows any more.
+    /// All endpoints in the packet path.
     #[must_use]
     pub fn endpoints(&self) -> Vec<(IpAddr, u32)> {
         self.endpoints.all()
@@ -223,7 +223,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The counters of a server begin anew.
+    /// Sets the counters of a server to zero.
     pub fn forget(&mut self, server: u32) -> Result<()> {
         let cpus =
             aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
@@ -265,7 +265,7 @@ impl Tables {
         }
     }
 
-    /// Every outcome's counter, by name.
+    /// The counter of every outcome, by name.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut statistics = Statistics::default();
@@ -284,7 +284,7 @@ impl Tables {
         statistics
     }
 
-    /// One note's counter, by name.
+    /// The counter of one note, by name.
     #[must_use]
     pub fn note(&self, name: &str) -> u64 {
         let at = NAMES.iter().position(|known| *known == (Class::Note, name));
@@ -293,7 +293,7 @@ impl Tables {
     }
 }
 
-/// Stores the first word of an entry, in one piece. False if there is no such entry.
+/// Stores the first word of an entry atomically. False if there is no such entry.
 fn store(mapping: &Mapping, at: u32, value: u64) -> bool {
     match mapping.value(at as usize) {
         Some([word, ..]) => {

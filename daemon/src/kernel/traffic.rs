@@ -1,4 +1,4 @@
-//! The counters of all servers at once: one call of the kernel in place of one a server.
+//! The counters of all servers, read in batches instead of one system call a server.
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
@@ -7,7 +7,7 @@ use shunt_model::Counters;
 
 use super::batch::Held;
 
-/// Servers of one call, so that the kernel's side of it is short.
+/// The most servers that one system call reads, so that it stays short.
 const BATCH: usize = 4096;
 /// Words of a server's counters on one CPU.
 const WORDS: usize = size_of::<Traffic>() / 8;
@@ -43,7 +43,7 @@ pub fn read(map: &Traffics, end: u32) -> Result<Vec<Counters>> {
     Ok(all)
 }
 
-/// What all CPUs counted for a server.
+/// The sums of a server's counters over all CPUs.
 fn sum(cpus: &[u64]) -> Counters {
     let mut total = Counters::default();
     for cpu in cpus.chunks_exact(WORDS) {

@@ -7,24 +7,24 @@ use shunt_datapath::translation::{Translation, Tuple};
 
 use super::batch::{Held, Plain};
 
-/// Entries of one call, so that the kernel's side of it is short.
+/// The most entries that one system call reads, so that it stays short.
 const BATCH: usize = 2048;
 
 /// [`Tuple`] as a map's key.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default)]
 struct TupleKey(Tuple);
-// SAFETY: words only.
+// SAFETY: the type consists of 64-bit words.
 unsafe impl Plain for TupleKey {}
 
 /// [`Translation`] as a map's value.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default)]
 struct Value(Translation);
-// SAFETY: words only.
+// SAFETY: the type consists of 64-bit words.
 unsafe impl Plain for Value {}
 
-/// The map.
+/// The map of translations.
 #[derive(Debug)]
 pub struct Translations(Held<TupleKey, Value>);
 

@@ -1,5 +1,5 @@
-//! What is said over the socket: rtnetlink's messages, and those about next-hop objects, which the
-//! library does not read.
+//! The messages on the socket: rtnetlink's, and messages about next-hop objects, which the library
+//! does not parse.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,7 +33,7 @@ const NUMBER: u16 = 0x3fff;
 #[derive(Clone, Debug)]
 pub enum Message {
     Route(RouteNetlinkMessage),
-    /// `None` where it is no next hop of routes.
+    /// A next-hop object; `None` if routes do not use it.
     Object(Option<Object>),
     ObjectDeleted(u32),
     GetObjects,
@@ -72,7 +72,7 @@ impl NetlinkSerializable for Message {
     fn buffer_len(&self) -> usize {
         match self {
             Self::Route(message) => message.buffer_len(),
-            // Only asked for, never said by us.
+            // The daemon never sends these.
             Self::Object(_) | Self::ObjectDeleted(_) | Self::GetObjects => HEADER,
         }
     }
@@ -85,7 +85,7 @@ impl NetlinkSerializable for Message {
     }
 }
 
-/// The attributes behind the header: type and value.
+/// The type and value of each attribute behind the header.
 fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = payload.get(HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -121,7 +121,7 @@ fn object(payload: &[u8]) -> Option<Object> {
             BLACKHOLE => blackhole = true,
             INTERFACE => interface = word(value),
             GATEWAY => gateway = ip(value),
-            // Of bridges and VXLAN, not of routes.
+            // Bridges and VXLAN use such an object, routes do not.
             FDB => return None,
             _ => {}
         }

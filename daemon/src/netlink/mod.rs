@@ -1,10 +1,10 @@
-//! Netlink: the kernel's account of links, addresses, next-hop objects, routes, rules and
-//! neighbours, as inputs of the network; and the request to resolve a neighbour.
+//! Netlink: it reads links, addresses, next-hop objects, routes, rules and neighbours from the
+//! kernel, as inputs of the network machine, and asks the kernel to resolve neighbours.
 //!
-//! One socket in the network namespace of the thread that opens it. First a full account, then
-//! what changes. Each queue has a limit: while the receiver of the inputs is slow, events wait in
-//! the socket's buffer; when that is full the kernel drops some and says so, and everything is
-//! read again. This never decides what a change means.
+//! One socket, in the network namespace of the thread that opens it, gives a full account and then
+//! events. Each queue has a limit. While the receiver of the inputs is slow, events wait in the
+//! socket's buffer. When the buffer is full, the kernel drops events and reports it; then
+//! everything is read again. This module never decides what a change means.
 
 mod message;
 mod read;
@@ -43,18 +43,19 @@ use message::Message;
 
 /// Room for some ten thousand events in the socket.
 const SOCKET_BUFFER: usize = 8 << 20;
-/// Inputs that wait for the receiver before events wait in the socket.
+/// The most inputs that wait for the receiver. Further events wait in the socket.
 const INPUTS: usize = 1024;
-/// Probes that wait for the kernel. Beyond, a probe is dropped: the network asks again.
+/// The most probes that wait for the kernel. A further probe is dropped; the network machine asks
+/// again.
 const PROBES: usize = 1024;
-/// How long changes may settle before everything is read again.
+/// The pause before everything is read again, in which changes may settle.
 const SETTLE: Duration = Duration::from_millis(50);
-/// An account is followed by a pause of so many times its own length, so that reading everything
-/// again, as in a storm, is a fifth of one CPU's work at the most.
+/// After an account comes a pause of so many times its duration. So even in a storm of events,
+/// accounts take at most a fifth of one CPU.
 const PAUSES: u32 = 4;
-/// Wait after an account that the kernel refused.
+/// The pause after the kernel refused an account.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often one table is read again because it changed while it was read.
+/// The most attempts to read one table that changes while it is read.
 const TRIES: usize = 5;
 
 const GROUPS: [MulticastGroup; 9] = [
@@ -88,7 +89,7 @@ pub struct Netlink {
 pub struct Prober(mpsc::Sender<(u32, IpAddr)>);
 
 impl Prober {
-    /// Asks soon. The answer comes as an input. Lost when too many wait.
+    /// Queues a probe. The answer comes as an input. The probe is lost if too many wait.
     pub fn probe(&self, interface: u32, neighbour: IpAddr) {
         let _ = self.0.try_send((interface, neighbour));
     }
@@ -106,7 +107,7 @@ fn open_with(buffer: usize) -> Result<Netlink, Error> {
     let socket = connection.socket_mut().socket_mut();
     socket.bind(&SocketAddr::new(0, 0)).map_err(Error::Open)?;
     for group in GROUPS {
-        // A kernel may be without a group: policy routing and next-hop objects are options.
+        // A kernel may lack a group: policy routing and next-hop objects are optional.
         if let Err(error) = socket.add_membership(group as u32) {
             tracing::debug!(?group, %error, "kernel without such events");
         }
@@ -114,7 +115,7 @@ fn open_with(buffer: usize) -> Result<Netlink, Error> {
     let socket = connection.socket_mut().as_raw_fd();
     // SAFETY: the connection owns the socket, keeps it open and is not touched meanwhile.
     let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    // With CAP_NET_ADMIN the buffer may exceed the system's limit.
     setsockopt(&socket, sockopt::RcvBufForce, &buffer)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &buffer))
         .map_err(|error| Error::Open(error.into()))?;
@@ -135,7 +136,7 @@ fn open_with(buffer: usize) -> Result<Netlink, Error> {
     })
 }
 
-/// The socket failed, or nobody listens any more.
+/// The socket failed, or the receiver of the inputs is gone.
 struct Ended;
 
 /// The kernel refused a request.
@@ -145,14 +146,14 @@ type Heard = NetlinkMessage<Message>;
 type Handle = ConnectionHandle<Message>;
 
 struct Listener<Messages> {
-    /// Reads the socket only while it is polled, so that not polling it holds events back.
+    /// It reads the socket only while it is polled. Without polling, events wait in the socket.
     connection: Connection<Message>,
     handle: Handle,
     messages: Messages,
     inputs: mpsc::Sender<Input>,
     /// When everything must be read again.
     again: Option<Instant>,
-    /// Not before this.
+    /// The earliest time of the next account.
     rested: Instant,
 }
 
@@ -200,8 +201,8 @@ where
         self.tell(input).await
     }
 
-    /// Reads everything. Events that come meanwhile wait, and are told after it: they may repeat
-    /// what was read, but the last word about each thing is the kernel's last.
+    /// Reads everything. Events that come meanwhile are passed on afterwards. They may repeat what
+    /// was read, but the last input about each object is the kernel's last.
     async fn account(&mut self) -> Result<(), Ended> {
         self.again = None;
         let begun = Instant::now();
@@ -229,7 +230,7 @@ where
     async fn probe(&mut self, interface: u32, neighbour: IpAddr) -> Result<(), Ended> {
         let probe = probe(self.handle.clone(), interface, neighbour);
         if let Err(error) = drive(&mut self.connection, probe).await? {
-            // The device may have gone meanwhile; the network hears of that by itself.
+            // The device may be gone. The network machine gets an event about that.
             tracing::debug!(interface, %neighbour, %error, "cannot probe neighbour");
         }
         Ok(())
@@ -270,8 +271,8 @@ struct Account {
     torn: bool,
 }
 
-/// Links first, so that what follows is about links that are known, and next-hop objects before
-/// the routes that have them.
+/// Reads all tables. Links come first because everything else refers to them, and next-hop objects
+/// come before the routes that use them.
 async fn account(handle: Handle) -> Answer<Account> {
     let requests = [
         Message::Route(RouteNetlinkMessage::GetLink(LinkMessage::default())),
@@ -305,8 +306,8 @@ async fn account(handle: Handle) -> Answer<Account> {
     Ok(account)
 }
 
-/// Whether a kernel may be without this table: next-hop objects came with Linux 5.3, and policy
-/// rules are an option.
+/// Whether a kernel may lack this table: next-hop objects came with Linux 5.3, and policy rules are
+/// optional.
 fn is_optional(request: &Message, error: &io::Error) -> bool {
     let optional = matches!(
         request,
@@ -336,7 +337,7 @@ fn ask(
     handle.request(request, kernel).map_err(io::Error::other)
 }
 
-/// One table, and whether it changed while it was read.
+/// Reads one table. The flag is true if the table changed meanwhile.
 async fn dump(handle: Handle, request: Message) -> Answer<(Vec<Input>, bool)> {
     let mut answers = ask(&handle, request, NLM_F_DUMP)?;
     let (mut inputs, mut torn) = (Vec::new(), false);
@@ -352,8 +353,8 @@ async fn dump(handle: Handle, request: Message) -> Answer<(Vec<Input>, bool)> {
     Ok((inputs, torn))
 }
 
-/// Makes the kernel treat the neighbour as one that is about to be used: it resolves one that is
-/// missing, confirms one that is stale, and leaves one that is sure.
+/// Makes the kernel treat the neighbour as about to be used: the kernel resolves a missing entry,
+/// confirms a stale one, and leaves a reachable one.
 async fn probe(handle: Handle, interface: u32, neighbour: IpAddr) -> Answer<()> {
     let mut message = NeighbourMessage::default();
     message.header.family = match neighbour {

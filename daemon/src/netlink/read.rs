@@ -1,7 +1,7 @@
-//! Reading what the kernel says: messages of rtnetlink (RFC 3549) become inputs of the network.
+//! Turns messages of rtnetlink (RFC 3549) into inputs of the network machine.
 //!
-//! Pure. What says nothing about links, addresses, routes or neighbours of IPv4 and IPv6 is
-//! passed over.
+//! Pure. It skips messages about anything but links, addresses, routes, rules and neighbours of
+//! IPv4 and IPv6.
 
 use std::net::IpAddr;
 
@@ -63,9 +63,9 @@ fn of_route(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
     }
 }
 
-/// Does the kernel drop IPv4 routes with this event without a word? It does when a device goes
-/// down or away and when an address goes (`fib_flush` sends no notification). With the carrier
-/// next-hop objects go, and with them their routes (`nexthop_flush_dev`).
+/// Whether the kernel drops IPv4 routes with this event without notification. It does so when a
+/// device goes down or away, and when an address goes (`fib_flush`). When a device loses its
+/// carrier, the kernel drops next-hop objects and their routes (`nexthop_flush_dev`).
 pub fn hides_lost_routes(input: &Input) -> bool {
     match input {
         Input::LinkChanged(link) => !link.is_usable(),
@@ -76,8 +76,8 @@ pub fn hides_lost_routes(input: &Input) -> bool {
 }
 
 fn link(message: LinkMessage) -> Option<Link> {
-    // A bridge tells of its ports with messages of its own family: a port that leaves the bridge
-    // is "deleted" there, but stays a device.
+    // A bridge reports its ports in messages of its own family. There, a port that leaves the
+    // bridge is "deleted", but the device stays.
     if message.header.interface_family != AddressFamily::Unspec {
         return None;
     }
@@ -135,7 +135,7 @@ fn address(message: AddressMessage) -> Option<Address> {
     let (mut of_link, mut own) = (None, None);
     for attribute in message.attributes {
         match attribute {
-            // On a point-to-point link this is the peer's, and the next is our own.
+            // On a point-to-point link this is the peer's address, and `Local` is this machine's.
             AddressAttribute::Address(address) => of_link = Some(address),
             AddressAttribute::Local(address) => own = Some(address),
             AddressAttribute::Flags(all) => flags = all,
@@ -160,7 +160,7 @@ fn address(message: AddressMessage) -> Option<Address> {
 
 fn route(message: RouteMessage) -> Option<RouteEntry> {
     let header = message.header;
-    // A cloned route is a cached answer, not a rule.
+    // A cloned route is a cached result of a look-up, not a configured route.
     if header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
@@ -259,7 +259,7 @@ fn kind(kind: RouteType) -> Kind {
 }
 
 fn neighbour(message: NeighbourMessage) -> Option<Neighbour> {
-    // An entry for which we answer in another's place says nothing about a way to it.
+    // A proxy entry only makes this machine answer for the address. It gives no way to it.
     if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }

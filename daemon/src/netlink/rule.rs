@@ -8,9 +8,9 @@ use rtnetlink::packet_core::Nla;
 use shunt_control::network::routes::Prefix;
 use shunt_control::network::rules::{Action, Rule};
 
-/// `FRA_DSCP`: this one and all behind it say what else a packet must have.
+/// `FRA_DSCP`: this attribute and all later ones are further conditions on the packet.
 const DSCP: u16 = 25;
-/// The length that stands for none.
+/// The length that means "not set".
 const NO_LENGTH: u32 = u32::MAX;
 
 pub fn rule(message: RuleMessage) -> Option<Rule> {
@@ -49,7 +49,7 @@ pub fn rule(message: RuleMessage) -> Option<Rule> {
             RuleAttribute::SuppressPrefixLen(length) => {
                 rule.suppressed = Some(length).filter(|length| *length != NO_LENGTH);
             }
-            // The kernel's answers come from user 0.
+            // Packets of the kernel itself count as user 0's.
             RuleAttribute::UidRange(range) => rule.narrow |= range.start != 0,
             RuleAttribute::L3MDev(vrf) => rule.narrow |= vrf,
             RuleAttribute::SuppressIfGroup(group) => rule.narrow |= group != NO_LENGTH,

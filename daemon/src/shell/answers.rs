@@ -1,4 +1,4 @@
-//! What the daemon's task says when it is asked: services, connections, statistics, its own state.
+//! The answers of the daemon's task: services, connections, statistics, and its own state.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use crate::ephemeral;
 use crate::kernel::{listing, traffic};
 use crate::log;
 
-/// From this fullness on, in percent, an operator should look at the connection table.
+/// The fullness of the connection table, in percent, from which on the operator is warned.
 const NEARLY_FULL: u64 = 90;
 
 impl Shell {
-    /// All services, or the one that is asked for if it is there.
+    /// All services, or the one with this key.
     pub(super) fn services(&self, key: Option<ServiceKey>) -> Vec<ServiceStatus> {
         let table = self.director.table();
         if let Some(key) = key {
@@ -48,7 +48,7 @@ impl Shell {
             .collect()
     }
 
-    /// How many templates each server has, if any of these services is persistent.
+    /// The number of templates of each server, if any of these services is persistent.
     fn templates<'a>(&self, mut services: impl Iterator<Item = &'a Entry>) -> BTreeMap<u32, u32> {
         if services.any(|entry| entry.service.persistence.is_some()) {
             listing::templates(self.glance().look())
@@ -104,7 +104,8 @@ impl Shell {
         }
     }
 
-    /// Lists beside the task, a few hundred lines at a time, as fast as the asker reads.
+    /// Lists connections on another thread, a few hundred lines at a time, as fast as the client
+    /// reads.
     pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>, place: Option<Place>) {
         let glance = self.glance();
         let names: Names = self.director.names();
@@ -185,7 +186,7 @@ impl Shell {
             warnings: self.warnings(),
         }
     }
-    /// What an operator should look at today, most urgent first.
+    /// The warnings for the operator, most urgent first.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         warnings.extend(self.keeper.warnings());

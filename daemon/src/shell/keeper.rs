@@ -1,4 +1,4 @@
-//! Keeps the journal: what cannot be written down is not acknowledged.
+//! Keeps the journal. A change that cannot be written to it is not acknowledged.
 
 use std::io;
 
@@ -9,17 +9,17 @@ use tracing::error;
 use crate::journal::{Journal, Record, Saved};
 use crate::kernel::place::Place;
 
-/// Bytes that any step may need besides what the change itself has.
+/// The bytes that any step may need besides the length of its change.
 const STEP: u64 = 8192;
 
-/// The journal, or why there is none.
+/// The journal, or the reason why there is none.
 #[derive(Debug)]
 pub struct Keeper {
     place: Place,
-    /// None after it could not be written, until it can.
+    /// `None` from a failed write until a journal can be written again.
     journal: Option<Journal>,
     why: String,
-    /// What of the state before was lost or damaged.
+    /// The losses and damages found in the earlier state.
     losses: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ impl Keeper {
         }
     }
 
-    /// Begins another journal with all of it.
+    /// Begins a fresh journal with this state.
     pub fn begin(&mut self, saved: &Saved) {
         if let Some(journal) = &mut self.journal {
             journal.settle();
@@ -65,7 +65,7 @@ impl Keeper {
         );
     }
 
-    /// Adds records that belong together; false if they must be written with all else.
+    /// Adds the records of one step; false if the whole state must be written instead.
     pub fn add(&mut self, records: &[Record]) -> bool {
         let Some(journal) = &mut self.journal else {
             return false;
@@ -80,13 +80,13 @@ impl Keeper {
         }
     }
 
-    /// Looks after the journal; false if there is none.
+    /// Keeps the journal short; false if there is no journal.
     pub fn tend(&mut self) -> bool {
         let journal = self.journal.as_mut();
         journal.map(Journal::tend).is_some()
     }
 
-    /// Sets room aside for a change while there are so many endpoints of deleted rules.
+    /// Reserves room for a change while there are `left` endpoints of deleted rules.
     fn set_aside(&self, change: &Change, left: usize) -> Result<(), String> {
         let Some(journal) = &self.journal else {
             return Err(self.why.clone());
@@ -114,7 +114,7 @@ impl Keeper {
         })
     }
 
-    /// What to answer in place of "done" where a change is in force and could not be written down.
+    /// The answer to a change that is in force but could not be written to the journal.
     pub fn unkept(&self, change: &Change) -> Option<Refusal> {
         let lost = self.journal.is_none();
         let path = self.place.memory();
@@ -129,7 +129,7 @@ impl Keeper {
         })
     }
 
-    /// What an operator should look at.
+    /// The warnings for the operator.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let path = self.place.memory();
@@ -146,7 +146,7 @@ impl Keeper {
     }
 }
 
-/// An error with its name in the manual.
+/// An error with the name that the manual pages use.
 fn named(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).to_string(),

@@ -1,4 +1,4 @@
-//! What deleted servers carried: their service goes on counting it, as IPVS does.
+//! The counters of deleted servers. As in IPVS, their service still includes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,8 @@ use tracing::error;
 use super::Shell;
 use crate::journal::Record;
 
-/// The counters of deleted servers by service, and which of them are not written down yet.
+/// The counters of deleted servers by service, and the services whose counters are not in the
+/// journal yet.
 #[derive(Debug, Default)]
 pub struct Retired {
     counters: BTreeMap<ServiceKey, Counters>,
@@ -40,7 +41,7 @@ impl Retired {
         self.news.insert(key);
     }
 
-    /// Counts from zero, one service or all.
+    /// Sets the counters of one service or all services to zero.
     pub fn forget(&mut self, key: Option<ServiceKey>) {
         match key {
             Some(key) if self.counters.remove(&key).is_some() => drop(self.news.insert(key)),
@@ -56,7 +57,7 @@ impl Retired {
         !self.news.is_empty()
     }
 
-    /// What is not written down yet.
+    /// The records that are not in the journal yet.
     pub fn records(&mut self) -> Vec<Record> {
         let news = std::mem::take(&mut self.news).into_iter();
         let record = |key| Record::Retired(key, self.counters.get(&key).copied());
@@ -65,7 +66,7 @@ impl Retired {
 }
 
 impl Shell {
-    /// What a service counts of deleted servers after this change.
+    /// The counters of deleted servers that a service has after this change.
     pub(super) fn retiring(&self, change: &Change) -> Option<(ServiceKey, Counters)> {
         let (key, at, leaves) = match change {
             Change::DeleteServer { key, at } => (key, *at, true),
@@ -88,7 +89,7 @@ impl Shell {
             return None;
         }
         let (before, counters) = (self.retired.of(key), self.counted(key, at));
-        // The same server again finds its old counters: they are no longer retired.
+        // A server that is added again takes its counters back.
         let after = match leaves {
             true => before + counters,
             false => before - counters,
@@ -96,13 +97,13 @@ impl Shell {
         Some((*key, after))
     }
 
-    /// A service goes on counting what its deleted servers carried, as IPVS does.
+    /// Adds the counters of deleted servers to their service, as IPVS does.
     pub(super) fn retire(&mut self, change: &Change, retiring: Option<(ServiceKey, Counters)>) {
         if let Some((key, counters)) = retiring {
             self.retired.set(key, counters);
         }
         match change {
-            // A service that is made again finds its connections, and counts from zero.
+            // A service that is added again keeps its connections, and counts from zero.
             Change::DeleteService { key } => self.zero(Some(*key)),
             Change::Zero { key } => self.zero(*key),
             Change::Flush => {

@@ -1,5 +1,5 @@
-//! The rates of services and servers: every two seconds a sample of all counters, read beside the
-//! daemon's task and taken in by pieces, so that nobody waits for it.
+//! The rates of services and servers. Another thread reads all counters every two seconds, and the
+//! daemon's task processes this sample piece by piece, so that no request waits for it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use tracing::error;
 use super::Shell;
 use crate::kernel::traffic;
 
-/// Services of one piece: about a millisecond.
+/// The number of services in one piece, which takes about a millisecond.
 const PIECE: usize = 512;
 
 /// The estimators of a service.
@@ -21,7 +21,7 @@ struct OfService {
     servers: BTreeMap<ServerAddress, Estimator>,
 }
 
-/// All estimators, and how far the sample that is being taken in is.
+/// All estimators, and the progress of the current sample.
 #[derive(Default)]
 pub struct Samples {
     services: BTreeMap<ServiceKey, OfService>,
@@ -53,7 +53,7 @@ impl Samples {
         self.total.rates()
     }
 
-    /// What was changed begins anew.
+    /// Resets the estimators that a change concerns.
     pub fn follow(&mut self, change: &Change) {
         match change {
             Change::DeleteServer { key, at } => {
@@ -70,14 +70,14 @@ impl Samples {
         }
     }
 
-    /// Whether a sample is being taken in.
+    /// Whether a sample is being processed.
     pub fn is_taking(&self) -> bool {
         self.taking.is_some()
     }
 }
 
 impl Shell {
-    /// Begins to read all counters beside the task; they go to [`Self::sampled`].
+    /// Starts reading all counters on another thread. The caller gives them to [`Self::sampled`].
     pub fn sample(&self) -> tokio::task::JoinHandle<Vec<Counters>> {
         let (shared, end) = (self.tables.shared.clone(), self.director.server_ids_end());
         tokio::task::spawn_blocking(move || {
@@ -100,7 +100,7 @@ impl Shell {
         self.samples.is_taking()
     }
 
-    /// Takes in a piece of the sample.
+    /// Processes a piece of the sample.
     pub fn take_samples(&mut self) {
         let Some(mut taking) = self.samples.taking.take() else {
             return;

@@ -1,8 +1,8 @@
-//! Endpoints that an earlier daemon wrote, and that no service of this one has.
+//! Endpoints that an earlier daemon wrote, and that belong to no service of this one.
 //!
-//! Where the journal was read whole they are leftovers of an end in the middle of a change, and go.
-//! Where records were lost they belong to services that nobody remembers: those go on forwarding
-//! until they are added again, or all services are deleted.
+//! If the journal was read whole, an interrupted change left them, and they are removed. If records
+//! were lost, they may belong to lost services. Such a service goes on forwarding until it is added
+//! again, or until all services are deleted.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,21 +13,21 @@ use shunt_model::{Protocol, ServiceKey};
 
 type At = (IpAddr, u32);
 
-/// Services that are named in a warning.
+/// The most services that a warning names.
 const NAMED: usize = 5;
 
-/// All of them.
+/// The unclaimed endpoints.
 #[derive(Debug, Default)]
 pub struct Unclaimed {
     endpoints: BTreeSet<At>,
     stays: bool,
-    /// What the packet path must go on looking for, for their sake ([`entry::nat`]).
+    /// The bits of [`entry::nat`] that the packet path must keep for them.
     masquerades: u32,
     wide: u32,
 }
 
 impl Unclaimed {
-    /// All that stand in the packet path: their owners will write them again.
+    /// Begins with all endpoints of the packet path. Services that write theirs again claim them.
     pub fn new(endpoints: Vec<At>, settings: &entry::Settings, stays: bool) -> Self {
         let (masquerades, wide) = match stays {
             true => (settings.masquerades, settings.wide),
@@ -41,7 +41,7 @@ impl Unclaimed {
         }
     }
 
-    /// A write, with what these need besides.
+    /// A write, with the bits added that these endpoints need.
     pub fn with_theirs(&self, mut write: Write) -> Write {
         if let (Write::Settings(settings), true) = (&mut write, self.stays) {
             settings.masquerades |= self.masquerades;
@@ -50,7 +50,7 @@ impl Unclaimed {
         write
     }
 
-    /// Somebody claims an endpoint, or takes it out.
+    /// Follows a write that claims or removes an endpoint.
     pub fn follow(&mut self, write: &Write) {
         if let Write::EndpointAdd { address, word, .. } | Write::EndpointRemove { address, word } =
             write
@@ -59,12 +59,12 @@ impl Unclaimed {
         }
     }
 
-    /// They are wanted no longer, whoever had them.
+    /// Marks all of them as leftovers.
     pub fn let_go(&mut self) {
         self.stays = false;
     }
 
-    /// Those to be taken out of the packet path.
+    /// The endpoints that must be removed from the packet path.
     pub fn take_leftovers(&mut self) -> BTreeSet<At> {
         match self.stays {
             true => BTreeSet::new(),
@@ -72,7 +72,7 @@ impl Unclaimed {
         }
     }
 
-    /// Those that the next daemon must leave alone too.
+    /// The endpoints that the next daemon must keep too.
     pub fn kept(&self) -> BTreeSet<At> {
         match self.stays {
             true => self.endpoints.clone(),
@@ -80,7 +80,7 @@ impl Unclaimed {
         }
     }
 
-    /// What an operator should know of them.
+    /// The warning about them for the operator.
     pub fn warning(&self) -> Option<String> {
         let services: Vec<String> = self.kept().into_iter().filter_map(service).collect();
         if services.is_empty() {
@@ -99,7 +99,7 @@ impl Unclaimed {
     }
 }
 
-/// The service that an endpoint was of, if it was a service's.
+/// The service to which an endpoint belonged, if it belonged to one.
 fn service((address, word): At) -> Option<String> {
     if word >> 24 != u32::from(kind::SERVICE) {
         return None;
