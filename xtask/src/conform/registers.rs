@@ -1,10 +1,11 @@
-//! A library that user-mode-linux is started with, so that it runs on processors with AMX.
+//! A preloaded library with which user-mode Linux runs on processors with AMX.
 //!
-//! `conform` compiles this file by itself; it is no module of this program. User-mode-linux of
-//! Linux 6.1 keeps the floating-point registers of its processes in a buffer of fixed size
-//! (`arch/x86/um/ptrace_64.c`). Where the host has more of them, as with AMX, the host refuses to
-//! set a part (`xstateregs_set`), and user-mode-linux gives up with "set fp regs failed". This
-//! `ptrace` stands before the C library's: it completes what is to be set with what is there.
+//! `conform` compiles this file alone; it is no module of this program. User-mode Linux 6.1 keeps
+//! the floating-point registers of its processes in a buffer of fixed size
+//! (`arch/x86/um/ptrace_64.c`). A processor with AMX has more registers. Its kernel refuses to set
+//! only a part of them (`xstateregs_set`), and user-mode Linux ends with "set fp regs failed". The
+//! `ptrace` of this file replaces the C library's. It completes the registers that are set by those
+//! that are missing.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_long, c_void};
@@ -16,7 +17,7 @@ const XSTATE: usize = 0x202;
 const PEEKS: std::ops::RangeInclusive<c_long> = 1..=3;
 /// `ptrace` in the kernel's table of system calls for x86-64.
 const PTRACE: c_long = 101;
-/// More than any processor has.
+/// The size of the buffer in bytes. No processor has as many.
 const MOST: usize = 1 << 16;
 
 /// `struct iovec`.
@@ -32,7 +33,7 @@ struct Registers(UnsafeCell<[u8; MOST]>);
 // SAFETY: user-mode-linux calls `ptrace` from one thread.
 unsafe impl Sync for Registers {}
 
-/// Not on the stack: that of user-mode-linux is small.
+/// The buffer is not on the stack, because the stack of user-mode Linux is small.
 static REGISTERS: Registers = Registers(UnsafeCell::new([0; MOST]));
 
 unsafe extern "C" {
@@ -40,11 +41,11 @@ unsafe extern "C" {
     fn __errno_location() -> *mut i32;
 }
 
-/// Ptrace(2), as the C library has it.
+/// Ptrace(2) with the interface of the C library.
 ///
 /// # Safety
 ///
-/// As for the system call.
+/// The pointers must be valid, as for the system call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ptrace(
     request: c_long,
@@ -52,7 +53,8 @@ pub unsafe extern "C" fn ptrace(
     address: *mut c_void,
     data: *mut c_void,
 ) -> c_long {
-    // SAFETY: the caller answers for the pointers; those made here outlive the calls.
+    // SAFETY: the caller promises that its pointers are valid; the pointers made here outlive the
+    // calls.
     unsafe {
         if request == SET_REGISTERS && address as usize == XSTATE {
             let given = &*data.cast::<Slice>();
@@ -68,7 +70,7 @@ pub unsafe extern "C" fn ptrace(
             }
         }
         if PEEKS.contains(&request) {
-            // The system call writes the word to where `data` leads; the C library returns it.
+            // The system call writes the word to `data`; the C library returns it.
             let mut word: c_long = 0;
             let done = syscall(PTRACE, request, process, address, &raw mut word);
             if done < 0 {

@@ -1,4 +1,4 @@
-//! Requests at random against the API's routes with a director behind them.
+//! Sends random requests to the API's routes, with a director behind them.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::words;
 use crate::conform::random::Random;
 
-/// Small tables are soon full.
+/// The sizes are small, so that the tables are soon full.
 const SIZES: Sizes = Sizes {
     services: 24,
     servers: 48,
@@ -23,10 +23,10 @@ const SIZES: Sizes = Sizes {
 const CLOCK: Clock = Clock {
     tick_ns: 1_000_000_000,
 };
-/// Requests between two looks at what is remembered.
+/// The number of requests between two checks of the saved state.
 const LOOK: u64 = 250;
 
-/// A packet path without packets.
+/// A packet path that forwards nothing.
 pub struct Idle;
 
 impl Running for Idle {
@@ -65,7 +65,7 @@ pub fn resumed(saved: Saved) -> Result<Director> {
     resumed.map_err(|refusal| anyhow::anyhow!("not resumed: {refusal}"))
 }
 
-/// Carries out what the director wants, as far as there is anything to carry it out on.
+/// Carries out the director's outputs, as far as they need no packet path.
 pub fn settle(director: &mut Director) {
     while let Some(output) = director.poll() {
         if let Output::Pool(service) = output {
@@ -74,7 +74,7 @@ pub fn settle(director: &mut Director) {
     }
 }
 
-/// Sends so many requests; how many changes were done.
+/// Sends so many requests. Returns the number of changes that were carried out.
 pub fn round(seed: u64, requests: u64) -> Result<u64> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("no runtime")?;
@@ -109,7 +109,7 @@ pub fn round(seed: u64, requests: u64) -> Result<u64> {
     })
 }
 
-/// What the daemon's task is to the API.
+/// Answers the API in place of the daemon's task.
 struct Desk {
     heard: mpsc::Receiver<Ask>,
     director: Director,
@@ -146,12 +146,12 @@ impl Desk {
             Ask::Locals(answer) => drop(answer.send(table.locals().collect())),
             Ask::Settings(answer) => drop(answer.send(table.settings())),
             Ask::Statistics(answer) => drop(answer.send(Default::default())),
-            // A request that the daemon does not answer any more is answered all the same.
+            // The API must answer a request even if the daemon's task drops the question.
             Ask::Status(answer) => drop(answer),
         }
     }
 
-    /// What is remembered can be read, says the same, and can be resumed.
+    /// Checks that the saved state can be read, is unchanged, and can be resumed.
     fn look(&self) -> Result<()> {
         let saved = Saved {
             memory: self.director.snapshot(),

@@ -1,8 +1,8 @@
-//! `cargo xtask fuzz`: requests to the API and saved states, made at random from a seed, against
-//! the code that has to take them.
+//! `cargo xtask fuzz`: gives random requests to the API, and random damaged journals to the code
+//! that reads them.
 //!
-//! Each run is one request or one damaged journal. A run that fails names the seed that makes it
-//! again alone.
+//! Each run is one request or one damaged journal. A failure names the seed of its round, which
+//! reproduces it.
 
 mod api;
 mod state;
@@ -13,15 +13,15 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-/// What to try, how often, and from which seed.
+/// The targets, the number of runs, and the first seed.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// What is tried; all if none is named.
+    /// The targets; all if none is named.
     targets: Vec<Target>,
-    /// How many runs of each.
+    /// The number of runs of each target.
     #[arg(long, default_value_t = 1_000_000)]
     runs: u64,
-    /// Where to begin. A failure names the seed of its round.
+    /// The first seed. A failure names the seed of its round.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -34,10 +34,10 @@ enum Target {
     State,
 }
 
-/// Requests or journals of one round: they share a director.
+/// The number of requests or journals in one round.
 const ROUND: u64 = 1000;
 
-/// Does it.
+/// Runs the targets.
 pub fn run(options: &Options) -> Result<()> {
     let targets = match options.targets.as_slice() {
         [] => &[Target::Api, Target::State][..],
@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A short run, with the tests.
+/// A short run among the tests.
 #[cfg(test)]
 mod tests {
     use super::*;

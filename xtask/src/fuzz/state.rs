@@ -1,4 +1,4 @@
-//! Journals with damage: read, resumed, and changed on.
+//! Reads damaged journals, resumes from them, and makes further changes.
 
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ use shunt_model::api::Change;
 use super::{api, words};
 use crate::conform::random::Random;
 
-/// Changes that a journal is made of.
+/// The number of changes in a journal.
 const CHANGES: usize = 120;
 
-/// Reads so many damaged journals; how many records were taken.
+/// Reads so many damaged journals. Returns the number of records that were read.
 pub fn round(seed: u64, runs: u64) -> Result<u64> {
     let mut random = Random::new(seed);
     let whole = whole(&mut random)?;
@@ -53,7 +53,7 @@ fn change(random: &mut Random, director: &mut Director) {
     }
 }
 
-/// A memory and steps, as a daemon writes them.
+/// A journal as a daemon writes it: a whole state, then steps.
 fn whole(random: &mut Random) -> Result<Vec<u8>> {
     let mut director = api::director();
     for _ in 0..CHANGES {
@@ -82,7 +82,7 @@ fn whole(random: &mut Random) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Damages the text of a line and gives it a checksum that fits: what another version could write.
+/// Damages the text of a line and gives it a fitting checksum, as another version could write it.
 fn reseal(random: &mut Random, text: &mut Vec<u8>) {
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     let chosen = random.below(lines.len());

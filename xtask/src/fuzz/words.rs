@@ -1,4 +1,4 @@
-//! Requests at random: mostly ones that make sense, with values at the edges of what does.
+//! Random requests. Most are valid, with values at the limits of what is valid.
 
 use std::fmt::Write;
 
@@ -104,7 +104,7 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// A request, made of what a client could send, and sometimes of what none would.
+/// A random request: usually one that a client could send, sometimes one that no client would.
 pub fn request(random: &mut Random) -> Request {
     if random.once_in(8) {
         let mut target = random.one_of(&PATHS).to_owned();
@@ -133,7 +133,7 @@ pub fn request(random: &mut Random) -> Request {
     }
 }
 
-/// Changes a few bytes anywhere, takes some out, or cuts the end off.
+/// Changes a few bytes anywhere, removes some, or cuts off the end.
 pub fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
         if bytes.is_empty() {
