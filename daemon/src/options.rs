@@ -9,7 +9,7 @@ use crate::kernel::object::Capacity;
 /// Runs the director of this network namespace in the foreground.
 ///
 /// The packet path stays in the kernel when the daemon ends, and the next daemon takes it over.
-/// The tables' sizes hold for a packet path that is loaded anew.
+/// The tables' sizes apply when a packet path is loaded, not when it is taken over.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "shuntd", version)]
 pub struct Options {

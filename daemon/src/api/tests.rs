@@ -1,4 +1,4 @@
-//! Clients that do not do what clients do, at a real socket.
+//! Tests with misbehaving clients at a real socket.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Served {
     }
 
     async fn connect(&self) -> UnixStream {
-        // The backlog of a local socket is short, and says so.
+        // The backlog of a local socket is short, so a connection may be refused.
         loop {
             match UnixStream::connect(&self.path).await {
                 Ok(stream) => return stream,

@@ -1,4 +1,4 @@
-//! Journals that end anywhere, have wrong bytes, or grow.
+//! Tests of journals that end anywhere, contain wrong bytes, or grow.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -94,11 +94,11 @@ fn server(number: u8, weight: u32, masquerade: bool) -> Server {
     }
 }
 
-/// What may happen to a director.
+/// An event of a director.
 #[derive(Clone, Debug)]
 enum Event {
     Change(Change),
-    /// A scan found flows of these.
+    /// A scan found flows of these services and servers.
     Scan(BTreeSet<u32>, BTreeSet<u32>),
 }
 
@@ -132,7 +132,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Lets it happen, and gives what is to be remembered.
+/// Makes an event happen, and returns the records of each step.
 fn happen(director: &mut Director, event: &Event) -> Vec<Vec<Record>> {
     match event {
         Event::Change(change) => drop(director.change(change, &Empty, Instant::now())),
@@ -150,7 +150,7 @@ fn records(step: Step) -> Vec<Record> {
     step.records().into_iter().map(Record::Director).collect()
 }
 
-/// All of a director as a journal.
+/// The whole state of a director as a journal.
 fn begun(director: &Director) -> Vec<u8> {
     saved(director).text().unwrap()
 }
@@ -167,7 +167,7 @@ fn resumed(memory: Snapshot) -> Director {
     Director::resume(memory, table(), SIZES, CLOCK, &Empty, pool, Instant::now()).unwrap()
 }
 
-/// A folder that goes with it.
+/// A folder that its drop removes.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -201,7 +201,7 @@ proptest! {
     ) {
         let mut director = director();
         let mut text = begun(&director);
-        // The memory after each record, and where the record ends.
+        // The state after each record, and the offset at which the record ends.
         let mut answered = vec![(text.len(), director.snapshot())];
         for event in &events {
             let steps = happen(&mut director, event);
@@ -241,14 +241,14 @@ proptest! {
         let mut damaged = text.clone();
         damaged[place] ^= change;
         let told = read(&damaged);
-        // A damaged end of the last line is a torn line.
+        // If the line feed of the last line is damaged, the line counts as torn.
         prop_assert!(told.faults.len() + usize::from(told.torn > 0) >= 1 || place == text.len() - 1
             || damaged[place] != b'\n' && text[place] == b'\n');
         if let Some(fault) = told.faults.first() {
             let begin = text[..place].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             prop_assert_eq!(fault.at, begin);
         }
-        // What is not of the damaged line is there: services of other lines are.
+        // The services of undamaged lines are present.
         let kept = told.saved.memory.changes.len();
         let all = director.snapshot().changes.len();
         let of_service = 1 + 4;
@@ -330,7 +330,7 @@ fn garbage_and_records_of_a_later_version_cost_themselves_alone() {
     assert!(first.contains("unknown variant `vrrp/1`"), "{first}");
 }
 
-/// A file of version 0.1.0, which had a memory and steps without names of records.
+/// A file of version 0.1.0: a state, and steps whose records had no names.
 #[test]
 fn a_journal_of_the_first_format_is_read_to_its_end() {
     let text = include_bytes!("tests/first.journal");
@@ -385,7 +385,7 @@ fn a_journal_is_packed_while_steps_go_on_and_stays_short() {
             journal.add(&step).unwrap();
         }
         if round % 1000 == 0 {
-            // A packing that is under way must not lose what is added meanwhile.
+            // The packing thread must not lose records that are added meanwhile.
             journal.tend();
         }
         if round % 5000 == 0 {

@@ -77,7 +77,7 @@ struct Held {
     frame: Vec<u8>,
 }
 
-/// The held fragments, and what is needed to run the packet path on them.
+/// The held fragments, with the maps, programs and socket that bring them on.
 pub struct Fragments {
     ring: RingBuf<MapData>,
     known: HashMap<MapData, Key, Value>,

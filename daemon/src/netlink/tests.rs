@@ -1,4 +1,4 @@
-//! Two network namespaces, a cable between them, and the network that hears the kernel.
+//! Tests with two network namespaces, a veth pair between them, and the network machine.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ fn neighbour_is_resolved_after_a_probe_and_followed_to_another_hardware_address(
         let hop = lab.via("2001:db8:1::7", OLD).await;
         assert_eq!(hop.source, Some(ip("2001:db8:1::1")));
 
-        // The peer says so itself, as a server that takes over an address does.
+        // The peer announces its address, as a server that takes over an address does.
         std::fs::write("/proc/sys/net/ipv4/conf/all/arp_notify", "1").unwrap();
         std::fs::write("/proc/sys/net/ipv6/conf/all/ndisc_notify", "1").unwrap();
         let peer = index(&lab.servers, "server").await;
@@ -179,7 +179,7 @@ fn routes_by_next_hop_objects_follow_them_as_the_kernel_does() {
             lab.ip("nexthop del id 2");
             lab.until(by("10.1.0.23")).await;
 
-            // The kernel drops them with the carrier, and does not say so.
+            // The kernel drops the routes with the carrier, and sends no event.
             lab.ip("route add 10.9.0.0/16 nhid 1 metric 10");
             lab.until(by("10.1.0.24")).await;
             let peer = index(&lab.servers, "server").await;
@@ -250,8 +250,8 @@ fn everything_is_read_again_when_events_were_lost() {
     in_namespaces(async |mut lab| {
         lab.cable().await;
         let interface = index(&lab.servers, "server").await;
-        // In the servers' namespace, where this thread is. Nobody takes inputs, and the buffer is
-        // the smallest there is: events are lost.
+        // The socket is in the servers' namespace. Nothing receives the inputs, and the buffer is
+        // as small as possible, so events are lost.
         lab.netlink = open_with(1).unwrap();
         let own = |number: u32| IpAddr::from((0x0a20_0000 + number).to_be_bytes());
         for number in 0..2000 {
@@ -315,7 +315,7 @@ fn route_is_read_with_its_ways_metric_mtu_and_source() {
     );
 }
 
-/// The director's namespace, that of the servers, and the network that hears the former.
+/// The namespaces of the director and of the servers, and the network machine of the director.
 struct Lab {
     director: Handle,
     director_namespace: File,
@@ -325,7 +325,7 @@ struct Lab {
     network: Network,
 }
 
-/// Runs a test on a thread that ends in the namespace of the servers.
+/// Runs a test on a thread in the namespace of the servers.
 fn in_namespaces(test: impl AsyncFnOnce(Lab)) {
     if unshare(CloneFlags::CLONE_NEWNET).is_err() {
         println!("skipped: needs CAP_NET_ADMIN");
@@ -370,7 +370,8 @@ fn connect() -> Handle {
 }
 
 impl Lab {
-    /// Lays a cable from the director to a server, both with addresses; gives its index here.
+    /// Makes a veth pair between director and servers, both ends with addresses. Returns the index
+    /// of the director's end.
     async fn cable(&self) -> u32 {
         let pair = LinkVeth::new("director", "server").build();
         self.director.link().add(pair).execute().await.unwrap();
@@ -392,7 +393,7 @@ impl Lab {
                 (format!("2001:db8:1::{last}"), 64),
             ] {
                 let mut add = handle.address().add(index, ip(&address), length);
-                // Nobody else is here, so nobody needs to be asked for a second.
+                // No other host is here, so duplicate address detection is not needed.
                 let at_once = AddressAttribute::Flags(AddressFlags::Nodad);
                 add.message_mut().attributes.push(at_once);
                 add.execute().await.unwrap();
@@ -401,7 +402,7 @@ impl Lab {
         index(&self.director, "director").await
     }
 
-    /// Does something on a thread in the director's namespace.
+    /// Runs a function on a thread in the director's namespace.
     fn in_director(&self, work: impl FnOnce() + Send + 'static) {
         let namespace = self.director_namespace.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
@@ -421,7 +422,7 @@ impl Lab {
         });
     }
 
-    /// An empty gateway stands for none.
+    /// An empty gateway means no gateway.
     async fn route(&self, prefix: &str, length: u8, gateway: &str, kind: RouteType) {
         let mut route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(ip(prefix), length)
@@ -454,7 +455,7 @@ impl Lab {
         found(&self.network).unwrap()
     }
 
-    /// Does what the daemon does until the condition holds.
+    /// Acts like the daemon until the condition holds.
     async fn until(&mut self, condition: impl Fn(&Network) -> bool) {
         let limit = Instant::now() + LIMIT;
         while !condition(&self.network) {

@@ -27,7 +27,7 @@ impl MapWords {
 impl Words for MapWords {
     #[inline(always)]
     fn skip(self, count: usize) -> Self {
-        // SAFETY: `new` was promised that the words lie in the value; the verifier refuses others.
+        // SAFETY: `new` was promised that the words lie in the value. The verifier checks it.
         Self(unsafe { self.0.add(count) })
     }
 
