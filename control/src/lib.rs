@@ -4,6 +4,7 @@
 //! Nothing here opens a socket, reads a clock or touches the system. The daemon does that.
 
 pub mod director;
+pub mod eligibility;
 pub mod network;
 pub mod pool;
 pub mod rates;

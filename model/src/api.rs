@@ -201,6 +201,25 @@ pub struct ServerStatus {
     /// The next hop: interface and MAC address, or what is missing.
     #[serde(default)]
     pub next_hop: String,
+    #[serde(default)]
+    pub eligibility: Eligibility,
+}
+
+/// The weight with which a server may be picked, and the factors from which it follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eligibility {
+    /// The effective weight; 0 for a server that must not be picked.
+    pub weight: u32,
+    /// In the order in which they apply.
+    pub factors: Vec<Factor>,
+}
+
+/// A factor of the effective weight: `configured`, `reach` or `overload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Factor {
+    pub name: String,
+    /// The weight that this factor and those before it leave.
+    pub weight: u32,
 }
 
 /// The number of entries in the connection table.

@@ -162,6 +162,7 @@ fn without_traffic(entry: Entry) -> ServiceStatus {
         counters: Counters::default(),
         rates: Rates::default(),
         next_hop: String::new(),
+        eligibility: Default::default(),
     };
     ServiceStatus {
         service: entry.service,

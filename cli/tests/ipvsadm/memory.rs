@@ -73,6 +73,7 @@ impl Client for Handle {
                     counters: numbers.counters,
                     rates: numbers.rates,
                     next_hop: String::new(),
+                    eligibility: Default::default(),
                 }
             });
             ServiceStatus {

@@ -287,7 +287,7 @@ impl Director {
         let Some(slot) = self.ids.services.get(key) else {
             return;
         };
-        let (id, members) = (slot.ids.id, self.reached(slot.members(entry)));
+        let (id, members) = (slot.ids.id, self.listed(slot.members(entry)));
         let service = &entry.service.clone();
         self.stale.remove(key);
         let switched = self

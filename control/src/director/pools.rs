@@ -8,6 +8,7 @@ use shunt_datapath::entry::{POOL_HEAD, PoolWord, scheduler, slot_is_limited, slo
 use shunt_model::Scheduler;
 
 use super::Running;
+use crate::eligibility::{self, Facts, Reach};
 use crate::pool::{self, Compiled, Member, Rule, Turn};
 
 /// A pool in force.
@@ -179,8 +180,12 @@ impl Pools {
                 let rule = present.compiled.scheduler & !scheduler::SHORT;
                 let counts = |slot| {
                     let server = slot_server(slot);
-                    let closed = slot_is_limited(slot) && running.is_overloaded(server);
-                    (!closed).then(|| running.counts(server))
+                    let eligibility = eligibility::of(Facts {
+                        weight: (slot >> 32) as u32,
+                        reach: Reach::Reached,
+                        is_overloaded: slot_is_limited(slot) && running.is_overloaded(server),
+                    });
+                    (eligibility.weight() > 0).then(|| running.counts(server))
                 };
                 let list = pool::short::compile(rule, &present.compiled.slots, counts);
                 let words = std::iter::once(u64::from(tick)).chain(list).collect();

@@ -8,9 +8,10 @@
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, method};
-use shunt_model::{ServerAddress, ServiceKey};
+use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::{Director, Running};
+use crate::eligibility::{self, Eligibility, Facts, Reach};
 use crate::network::Route;
 use crate::pool::Member;
 
@@ -30,12 +31,21 @@ impl Director {
 
     /// The members that a pool is compiled from: the reachable ones, or all if no server that may
     /// be picked is reachable.
-    pub(super) fn reached(&self, mut members: Vec<Member>) -> Vec<Member> {
-        let serves = |member: &Member| member.weight > 0 && self.is_reached(member.id);
-        if members.iter().any(serves) {
-            members.retain(|member| self.is_reached(member.id));
-        }
-        members
+    pub(super) fn listed(&self, members: Vec<Member>) -> Vec<Member> {
+        let reached = |member: &Member| (member.weight, self.is_reached(member.id));
+        let is_served = eligibility::is_served(members.iter().map(reached));
+        let listed = |member: Member| {
+            let eligibility = eligibility::of(Facts {
+                weight: member.weight,
+                reach: Reach::new(self.is_reached(member.id), is_served),
+                is_overloaded: false,
+            });
+            let weight = eligibility.weight();
+            eligibility
+                .is_listed()
+                .then_some(Member { weight, ..member })
+        };
+        members.into_iter().filter_map(listed).collect()
     }
 
     /// Notes whether a server can be reached, from the entry that was written.
@@ -70,20 +80,42 @@ impl Director {
     /// reachable one.
     #[must_use]
     pub fn reach_text(&self, key: &ServiceKey, at: ServerAddress) -> Option<&'static str> {
-        if !self.unreached.contains(&(*key, at)) {
-            return None;
+        match self.reach(key, at) {
+            Reach::Reached => None,
+            Reach::Unreached => Some("not picked"),
+            Reach::NobodyReached => Some("packets are dropped"),
         }
-        Some(match self.serves(key) {
-            true => "not picked",
-            false => "packets are dropped",
-        })
     }
 
-    /// Whether a service has a reachable server that may be picked.
-    fn serves(&self, key: &ServiceKey) -> bool {
+    fn reach(&self, key: &ServiceKey, at: ServerAddress) -> Reach {
+        let is_reached = |at: ServerAddress| !self.unreached.contains(&(*key, at));
+        if is_reached(at) {
+            return Reach::Reached;
+        }
         let servers = self.table.service(key).map(|entry| &entry.servers);
-        let mut servers = servers.into_iter().flatten();
-        servers.any(|server| server.weight > 0 && !self.unreached.contains(&(*key, server.at)))
+        let servers = servers.into_iter().flatten();
+        let reached = servers.map(|server| (server.weight, is_reached(server.at)));
+        Reach::new(false, eligibility::is_served(reached))
+    }
+
+    /// Whether a server may be picked, and with which weight.
+    #[must_use]
+    pub fn eligibility(
+        &self,
+        key: &ServiceKey,
+        server: &Server,
+        running: &dyn Running,
+    ) -> Eligibility {
+        let slot = self.ids.services.get(key);
+        let id = slot
+            .and_then(|slot| slot.servers.get(&server.at))
+            .map(|slot| slot.id);
+        let has_threshold = server.upper_threshold != 0;
+        eligibility::of(Facts {
+            weight: server.weight,
+            reach: self.reach(key, server.at),
+            is_overloaded: has_threshold && id.is_some_and(|id| running.is_overloaded(id)),
+        })
     }
 
     /// Warnings about servers without a next hop, as sentences for an operator.

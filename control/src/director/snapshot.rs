@@ -335,7 +335,7 @@ impl Director {
         let Some(slot) = self.ids.services.get(key) else {
             return;
         };
-        let members = self.reached(slot.members(&entry));
+        let members = self.listed(slot.members(&entry));
         let ids = entry.servers.iter().filter_map(|server| {
             let id = slot.servers.get(&server.at)?.id;
             Some((id, server))

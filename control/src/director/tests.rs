@@ -35,6 +35,19 @@ impl Running for Empty {
     }
 }
 
+/// What each factor leaves of a server's weight.
+fn effective(director: &Director, last: u8) -> Vec<String> {
+    let entry = director.table.service(&key(80)).unwrap();
+    let server = entry.server(at(last)).unwrap();
+    let shown = director.eligibility(&key(80), server, &Empty);
+    let shown = shunt_model::api::Eligibility::from(shown)
+        .factors
+        .into_iter();
+    shown
+        .map(|factor| format!("{} {}", factor.name, factor.weight))
+        .collect()
+}
+
 /// Time stands still.
 fn now() -> Instant {
     static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -258,6 +271,10 @@ fn a_server_joins_its_pool_when_its_next_hop_is_known() {
     }));
     assert!(director.is_awaited(&key(80), at(2)));
     assert_eq!(director.reach_text(&key(80), at(2)), Some("not picked"));
+    assert_eq!(
+        effective(&director, 2),
+        ["configured 1", "reach 0", "overload 0"]
+    );
     assert_eq!(director.warnings().len(), 1);
 
     let known = hear(&mut director, 2, Some(2));

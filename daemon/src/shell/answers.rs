@@ -85,6 +85,7 @@ impl Shell {
                 counters: sum,
                 rates: self.samples.of_server(&key, server.at),
                 next_hop: self.next_hop(&key, server),
+                eligibility: self.director.eligibility(&key, server, &self.tables).into(),
             });
         }
         ServiceStatus {
