@@ -10,87 +10,22 @@ pub mod id;
 
 use crate::claim;
 use crate::connection::{self, Meta, TEMPLATE};
-use crate::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
-use crate::family::Family;
-use crate::flows::{self, Key, Words};
-use crate::frame::Frame;
-use crate::lookup;
 use crate::method as methods;
-use crate::packet::{self, Packet, Part, Ports, UDP};
 use crate::policy;
 use crate::reread::reread;
 use crate::schedule::Client;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::call::{desk, word};
+use crate::table::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
+use crate::table::family::Family;
+use crate::table::flows::{self, Key, Words};
+use crate::table::lookup;
 use crate::template;
+use crate::traffic;
 use crate::verdict::{Bounce, Drop, Word};
-use crate::walk;
-
-/// The longest Call-ID (`IP_VS_PEDATA_MAXLEN`).
-pub const LONGEST: u32 = 255;
-/// The Call-ID is searched in this many bytes of a datagram.
-pub const TEXT: usize = 4096;
-
-/// The key of a call. Unused bytes of the Call-ID are 0.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallKey {
-    /// The client's address, masked by the granularity, wire order; IPv4 in the first four bytes.
-    pub client: [u64; 2],
-    /// [`Service::template`].
-    pub service: u32,
-    /// The length of the Call-ID in bytes.
-    pub length: u32,
-    /// The Call-ID.
-    pub id: [u64; 32],
-}
-const _: () = assert!(size_of::<CallKey>() == 280);
-
-/// The value of a call.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Call {
-    /// [`flows::value`], as in the last word of a template's entry.
-    pub value: u64,
-    /// The key of the call's last connection, which keeps the call alive; all 0 if the call has had
-    /// no entry.
-    pub connection: [u64; 4],
-}
-const _: () = assert!(size_of::<Call>() == 40);
-
-/// Words of a [`Call`].
-pub mod word {
-    /// [`Call::value`](super::Call::value).
-    pub const VALUE: usize = 0;
-    /// [`Call::connection`](super::Call::connection), four words.
-    pub const CONNECTION: usize = 1;
-    /// Number of words.
-    pub const WORDS: usize = 5;
-}
-
-/// A buffer of one CPU in which a datagram's text is searched.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug)]
-pub struct Desk {
-    /// The key of the datagram's call.
-    pub key: CallKey,
-    /// The first bytes of the datagram's payload.
-    pub text: [u64; TEXT / 8],
-}
-const _: () = assert!(size_of::<Desk>() == desk::WORDS * 8);
-
-/// Words of a [`Desk`].
-pub mod desk {
-    /// The client's address, two words.
-    pub const CLIENT: usize = 0;
-    /// The service in the low half, the Call-ID's length in the high half.
-    pub const NAMES: usize = 2;
-    /// The Call-ID, 32 words.
-    pub const ID: usize = 3;
-    /// The text of the datagram.
-    pub const TEXT: usize = 35;
-    /// Number of words.
-    pub const WORDS: usize = TEXT + super::TEXT / 8;
-}
+use crate::way;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{self, Packet, Part, Ports, UDP};
 
 /// Opens a connection to the server that [`choose`] returned for a packet, and forwards the packet.
 /// If `endpoint` has [`BACK`], the server sent the packet. In the kernel, `choose` and `carry` are
@@ -132,17 +67,17 @@ fn go_on<F: Family, P: Frame, T: Tables>(
     let opened = if once && packet.part == Part::First {
         frame.one_packet(tables, id).open()
     } else if once {
-        walk::count_connection(tables, id);
+        traffic::count_connection(tables, id);
         Ok(id)
     } else {
         let opened = claim::begin(frame, tables, packet, ports, id, endpoint);
         remember(tables, F::key(packet.source, ports.source, endpoint));
         opened
     };
-    let server = opened.and_then(|id| Ok((id, walk::present(tables, id)?)));
+    let server = opened.and_then(|id| Ok((id, policy::present(tables, id)?)));
     match server {
         Ok((id, server)) => {
-            walk::count_in(tables, id, packet.length);
+            traffic::count_in(tables, id, packet.length);
             methods::forward(frame, packet, server, id)
         }
         Err(verdict) => verdict,
@@ -161,7 +96,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     once: bool,
 ) -> Word {
     if once {
-        walk::count_connection(tables, id);
+        traffic::count_connection(tables, id);
     } else {
         if let Err(verdict) = frame.start(tables, ports, id, server.service).open() {
             return verdict;
@@ -170,7 +105,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     }
     let hop = F::route(tables, packet.target) & 0x3ff;
     let from = F::from_words(server.virtual_address);
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
+    let Some(ways) = way::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -179,7 +114,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
         return Word::answer(Bounce::TooBig, ways.mtu());
     }
-    walk::count_out(tables, server, id, packet.length);
+    traffic::count_out(tables, server, id, packet.length);
     methods::back(frame, packet, server, &ways)
 }
 
@@ -270,7 +205,7 @@ fn started<F: Family, P: Frame, T: Tables>(
     };
     // Until the daemon writes the answerer again, it may name a deleted server or a reused id.
     let answers = server.method == method::MASQUERADE && server.endpoint == endpoint;
-    if id == NONE || !answers || !walk::is_present(server) {
+    if id == NONE || !answers || !server.is_present() {
         return NONE;
     }
     if service.flags & service_flag::CALLS == 0 {

@@ -5,13 +5,12 @@
 //! method, and needs no entry. To schedulers and templates all such processes are one client, the
 //! loopback address.
 
-use crate::entry::{NONE, Server, endpoint_word, kind, method, server_flag, service_flag};
-use crate::family::Family;
-use crate::lookup;
 use crate::schedule::Client;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, Server, endpoint_word, kind, method, server_flag, service_flag};
+use crate::table::family::Family;
+use crate::table::lookup;
 use crate::verdict::Note;
-use crate::walk;
 
 /// The address and port (wire order) of the server that a process reaches in place of this target.
 /// `None` if the target stays as it is.
@@ -68,7 +67,7 @@ fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) ->
 #[inline(always)]
 fn place<F: Family>(server: &Server) -> Option<(F::Address, u16)> {
     let is_v6 = server.flags & server_flag::IPV6 != 0;
-    if !walk::is_present(server) || server.method == method::LOCAL || is_v6 != F::V6 {
+    if !server.is_present() || server.method == method::LOCAL || is_v6 != F::V6 {
         return None;
     }
     Some((F::from_words(server.address), server.port))
@@ -79,10 +78,10 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::entry::{scheduler, server_flag};
-    use crate::family::{V4, V6};
     use crate::host::{HostTables, NewServer, Sizes};
-    use crate::packet::{TCP, UDP};
+    use crate::table::entry::{scheduler, server_flag};
+    use crate::table::family::{V4, V6};
+    use crate::wire::packet::{TCP, UDP};
 
     fn address(text: &str) -> [u64; 2] {
         match text.parse().unwrap() {

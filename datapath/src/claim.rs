@@ -7,19 +7,21 @@
 //! is removed.
 
 use crate::connection;
-use crate::entry::{NONE, Settings, endpoint_word, kind, method, nat, server_flag, with_port};
-use crate::family::Family;
-use crate::flows::Words;
-use crate::frame::Frame;
-use crate::lookup;
-use crate::packet::{Packet, Ports};
+use crate::connection::sctp;
 use crate::policy;
 use crate::reread::reread;
-use crate::sctp;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{
+    NONE, Settings, endpoint_word, kind, method, nat, server_flag, with_port,
+};
+use crate::table::family::Family;
+use crate::table::flows::Words;
+use crate::table::lookup;
+use crate::table::translation::{Tuple, ends, flag, word};
 use crate::track;
-use crate::translation::{Tuple, ends, flag, word};
 use crate::verdict::{Drop, Word};
+use crate::wire::frame::Frame;
+use crate::wire::packet::{Packet, Ports};
 
 /// Runs [`crate::open::begin`] for a packet and server `id`. Drops the packet if another connection
 /// has the server's answers.

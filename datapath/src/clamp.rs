@@ -7,13 +7,13 @@
 //! This file finds the change, and the shell applies it: making an outgoing frame writable copies
 //! its headers, even if nothing is written.
 
-use crate::checksum;
 use crate::connection::flag;
-use crate::family::{Family, V4, V6};
-use crate::frame::{Frame, Transport};
-use crate::link;
-use crate::packet::{self, Packet, Part, TCP, checksum_at};
 use crate::realserver::{Knowledge, Note, key, role};
+use crate::table::family::{Family, V4, V6};
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Transport};
+use crate::wire::link;
+use crate::wire::packet::{self, Packet, Part, TCP, checksum_at};
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! Connection states as seen by a director, which may see only one side's packets.
 //!
 //! Pure: a state and a packet give the next state. The tables are row for row the kernel's
-//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1); [`crate::sctp`] has the tables
+//! `tcp_states` (net/netfilter/ipvs/ip_vs_proto_tcp.c, Linux 6.1); [`sctp`] has the tables
 //! of SCTP. [`Meta`] is an entry's state, its flags and the time of its last packet.
 
-use crate::sctp;
+pub mod sctp;
+
+pub use crate::wire::ports::flag;
 
 /// The state of a connection. The first eleven have IPVS's numbers.
 pub type State = u32;
@@ -52,7 +54,7 @@ pub const TEMPLATE_ASSURED: State = 16;
 /// The longest life of a template in ticks: more than IPVS's 31 days. A template with a shorter
 /// life is entered with an earlier tick: see [`Meta::template`].
 pub const TEMPLATE_LIVES: u32 = 2_700_000;
-/// The number of states; 17 to 29 belong to [`crate::sctp`].
+/// The number of states; 17 to 29 belong to [`sctp`].
 pub const STATES: usize = 32;
 
 /// Seconds that an entry lives in each state: `tcp_timeouts`, `udp_timeouts` and `sctp_timeouts` of
@@ -106,18 +108,6 @@ pub enum Direction {
     Output,
     /// From the client; the answers do not pass the director (route, tunnel).
     InputOnly,
-}
-
-/// TCP flags as they lie in the header's 14th byte (RFC 9293, 3.1).
-pub mod flag {
-    /// No more data follows.
-    pub const FIN: u8 = 0x01;
-    /// Opens a connection.
-    pub const SYN: u8 = 0x02;
-    /// Resets a connection.
-    pub const RST: u8 = 0x04;
-    /// The acknowledgement number holds.
-    pub const ACK: u8 = 0x10;
 }
 
 /// A row of the kernel's table: the next state from each of the eleven TCP states, four bits each,

@@ -9,14 +9,14 @@
 //! bytes together. Outer fragments are not reassembled: a director sets "don't fragment" and
 //! answers clients with "too big", so a fragment comes from another sender. VLAN tags stay.
 
-use crate::checksum;
-use crate::family::{Family, V4, V6};
-use crate::frame::Frame;
-use crate::link;
 use crate::method::set_ethertype;
-use crate::packet::{self, Packet, Part, UDP};
 use crate::realserver::{Knowledge, Note, key, role};
+use crate::table::family::{Family, V4, V6};
 use crate::tunnel::{GRE, sum_of};
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::{self, Packet, Part, UDP};
 use shim::Remote;
 
 mod shim;

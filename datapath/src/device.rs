@@ -1,51 +1,11 @@
-//! The devices of the packet path, and whether a frame is addressed to this machine.
+//! Whether a frame is addressed to this machine.
 
-use crate::family::Family;
-use crate::frame::Frame;
-use crate::link;
-use crate::packet::Packet;
-use crate::tables::Tables;
-
-/// Places in the table of devices. A device's place is its interface index modulo this number.
-pub const DEVICES: u32 = 4096;
-
-/// A device to which the packet path is attached.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Device {
-    /// The MAC address in the low 48 bits, in memory order; [`REDIRECTS`] above it.
-    pub mac: u64,
-    /// The interface index. Of two devices with the same place, only the first has an entry.
-    pub interface: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-const _: () = assert!(size_of::<Device>() == 16);
-
-/// The bit of [`Device::mac`] that is set if frames go back by a redirect and not by `XDP_TX`: a
-/// veth device delivers what it transmits by `XDP_TX` only if both ends have an XDP program.
-pub const REDIRECTS: u64 = 1 << 48;
-
-impl Device {
-    /// The entry of a device; `redirects` sets [`REDIRECTS`].
-    #[must_use]
-    pub fn new(interface: u32, mac: [u8; 6], redirects: bool) -> Self {
-        let [a, b, c, d, e, f] = mac;
-        let flag = if redirects { REDIRECTS } else { 0 };
-        Self {
-            mac: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | flag,
-            interface,
-            reserved: 0,
-        }
-    }
-
-    /// The place of an interface in the table.
-    #[inline(always)]
-    #[must_use]
-    pub fn place(interface: u32) -> u32 {
-        interface & (DEVICES - 1)
-    }
-}
+use crate::table::Tables;
+use crate::table::device::Device;
+use crate::table::family::Family;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::Packet;
 
 /// Whether a frame is addressed to this machine, as `eth_type_trans` decides. Frames for another
 /// machine, broadcasts and multicasts are left to the kernel (`ip_vs_in` takes only `PACKET_HOST`).

@@ -1,15 +1,16 @@
 //! Fragments: only the first one has the ports, which are remembered for the later ones.
 
 use crate::connection::age;
-use crate::entry::{NONE, endpoint_word, kind};
-use crate::family::Family;
-use crate::frame::Frame;
-use crate::packet::{self, Packet, Part, TCP};
 use crate::reread::reread;
-use crate::sctp;
-use crate::tables::{FragmentKey, FragmentValue, Tables, told};
+use crate::table::Tables;
+use crate::table::entry::{NONE, endpoint_word, kind};
+use crate::table::family::Family;
+use crate::table::fragment::{FragmentKey, FragmentValue, told};
+use crate::traffic;
 use crate::verdict::{Drop, Pass, Word};
-use crate::walk;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{self, Packet, Part, Ports, TCP};
+use crate::wire::sctp;
 
 /// Ticks for which a first fragment is remembered: `ip_frag_time` of the kernel is 30 s.
 const LIFE: u32 = 32;
@@ -86,6 +87,24 @@ fn overlaps<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, port: u16) -> 
     packet.offset < header && F::endpoint(tables, packet.target, word) != NONE
 }
 
+/// The ports of a packet, from its own header or from its first fragment.
+#[inline(always)]
+pub fn ports<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    packet: &Packet<F>,
+) -> Result<Ports, Word> {
+    if packet.part == Part::Later {
+        let ports = frame.later(tables).open()?;
+        return Ok(Ports {
+            source: ports as u16,
+            target: (ports >> 16) as u16,
+            flags: 0,
+        });
+    }
+    packet::ports(frame, packet).ok_or(Word::pass(Pass::NotUnderstood))
+}
+
 /// The server of a fragment whose datagram gets no entry: the first fragment's server is remembered
 /// for the later ones. In the kernel this is a separate function.
 #[inline(always)]
@@ -107,7 +126,7 @@ fn go_together<F: Family, P: Frame, T: Tables>(
 ) -> Word {
     if packet.part == Part::First {
         remember(frame, tables, packet, server);
-        walk::count_connection(tables, server);
+        traffic::count_connection(tables, server);
         return Word::server(server);
     }
     match tables.fragment(&key(packet)) {

@@ -2,21 +2,22 @@
 //!
 //! Packets for the server are rewritten and passed to the kernel. Its answers arrive by no device,
 //! so a separate program translates them on egress; it is attached only while there is such a
-//! server ([`crate::entry::nat::HERE`]). A server with a loopback address serves only processes on
-//! the director: packets that arrive by a device are dropped (`ip_vs_nat_xmit`).
+//! server ([`nat::HERE`]). A server with a loopback address serves only processes on the director:
+//! packets that arrive by a device are dropped (`ip_vs_nat_xmit`).
 
-use crate::entry::{NONE, Server, endpoint_word, kind, method, nat, with_port};
-use crate::family::Family;
-use crate::frame::Frame;
+use crate::fragment;
 use crate::icmp;
-use crate::lookup;
 use crate::method as methods;
-use crate::packet::{ICMP, ICMPV6, Packet, Part};
 use crate::reread::reread;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, Server, endpoint_word, kind, method, nat, with_port};
+use crate::table::family::Family;
+use crate::table::lookup;
 use crate::track::{self, Heard};
+use crate::traffic;
 use crate::verdict::{Drop, Pass, Word};
-use crate::walk;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{ICMP, ICMPV6, Packet, Part};
 
 /// Rewrites a client's packet and passes it to the kernel.
 #[inline(always)]
@@ -56,7 +57,7 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     if packet.protocol == if F::V6 { ICMPV6 } else { ICMP } {
         return Word::RELATED;
     }
-    let Ok(ports) = walk::ports(frame, tables, packet) else {
+    let Ok(ports) = fragment::ports(frame, tables, packet) else {
         return not_ours;
     };
     let Some(settings) = tables.settings() else {
@@ -89,7 +90,7 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
         with_port(server.service, ports.source),
     );
     let heard = Heard::of(packet, ports);
-    let Some(told) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
+    let Some(told) = track::tell::<F, T>(tables, settings, &flow, id, heard) else {
         return not_ours;
     };
     let meta = track::way_back(settings, entry.meta(), told.yields(), now);
@@ -99,7 +100,7 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
     if methods::is_cut(packet, server) {
         return Word::drop(Drop::CutChecksum);
     }
-    walk::count_out(tables, server, id, packet.length);
+    traffic::count_out(tables, server, id, packet.length);
     match methods::exchange::<F, P>(frame, packet, server, true) {
         Some(()) => Word::pass(Pass::Local),
         None => Word::drop(Drop::NoRoom),
@@ -112,13 +113,5 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     match leave(frame, tables) {
         Word::RELATED => icmp::follow(frame, tables),
         verdict => verdict,
-    }
-}
-
-#[cfg(any(test, feature = "host"))]
-impl crate::host::HostTables {
-    /// The verdict for a frame that leaves the machine, as in the kernel's shell.
-    pub fn leave(&self, frame: &mut crate::host::HostFrame) -> crate::verdict::Verdict {
-        run(frame, &self).verdict()
     }
 }

@@ -5,21 +5,22 @@
 //! is addressed to the client; its quote must get the virtual address. The quoted header is trusted
 //! only as far as it names a flow in the table.
 
-use crate::checksum;
-use crate::entry::{
+use crate::method as methods;
+use crate::reread::reread;
+use crate::table::Tables;
+use crate::table::entry::{
     NONE, Settings, Ways, endpoint_word, kind, method, nat, service_flag, service_switch, wide_flag,
 };
-use crate::family::Family;
-use crate::frame::{Frame, Transport};
-use crate::link;
-use crate::lookup;
-use crate::method as methods;
-use crate::packet::{self, Packet, Part, SCTP, TCP, UDP};
-use crate::reread::reread;
-use crate::tables::Tables;
+use crate::table::family::Family;
+use crate::table::lookup;
 use crate::track;
+use crate::traffic;
 use crate::verdict::{Drop, Note, Pass, Word};
-use crate::walk;
+use crate::way;
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Transport};
+use crate::wire::link;
+use crate::wire::packet::{self, Packet, Part, SCTP, TCP, UDP};
 
 /// The quoted packet.
 #[derive(Clone, Copy, Debug)]
@@ -243,13 +244,13 @@ fn bring<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    if !walk::is_present(server) {
+    if !server.is_present() {
         return Word::drop(Drop::ServerGone);
     }
     if server.method == method::TRANSLATE {
         return Word::translate(NONE);
     }
-    walk::count_in(tables, id, packet.length);
+    traffic::count_in(tables, id, packet.length);
     tables.count(Note::IcmpRelated.counter());
     if server.has_way_back() {
         let address = server.address_delta as u32;
@@ -298,7 +299,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         return Word::drop(Drop::Internal);
     };
     let is_here = server.method == method::HERE;
-    let ways = walk::known_way::<F, T>(tables, entry.meta().low(), packet.target);
+    let ways = way::known_way::<F, T>(tables, entry.meta().low(), packet.target);
     let Some(ways) = ways.or(is_here.then(Ways::default)) else {
         return Word::drop(Drop::NoWayBack);
     };
@@ -307,7 +308,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let to = F::from_words(server.virtual_address);
     let turn = Turn::ToClient(to, server.virtual_port);
     tables.count(Note::IcmpRelated.counter());
-    walk::count_out(tables, server, id, packet.length);
+    traffic::count_out(tables, server, id, packet.length);
     if translate(frame, packet, quote, turn, address, port).is_none() {
         return Word::drop(Drop::NoRoom);
     }
@@ -322,7 +323,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
 pub fn send<F: Family, P: Frame>(
     frame: &mut P,
     packet: &Packet<F>,
-    ways: &crate::entry::Ways,
+    ways: &crate::table::entry::Ways,
 ) -> Word {
     if packet.ttl <= 1 {
         // RFC 1122, 3.2.2: no error about an error.

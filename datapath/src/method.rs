@@ -3,14 +3,14 @@
 //! Every check comes before the first write: a packet that cannot be forwarded is answered or
 //! dropped as it came.
 
-use crate::checksum;
-use crate::entry::{Server, Ways, method, server_flag};
-use crate::family::Family;
-use crate::frame::{Frame, Over, Room, Transport};
-use crate::link;
-use crate::packet::{Packet, Part, TCP, checksum_at};
-use crate::sctp;
+use crate::table::entry::{Server, Ways, method, server_flag};
+use crate::table::family::Family;
 use crate::verdict::{Bounce, Drop, Pass, Word};
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Over, Room, Transport};
+use crate::wire::link;
+use crate::wire::packet::{Packet, Part, TCP, checksum_at};
+use crate::wire::sctp;
 
 /// Forwards a packet from a client to its server, whose id is `id`.
 #[inline(always)]

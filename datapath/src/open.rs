@@ -5,23 +5,23 @@
 //! the verifier checks on its own. Only a packet that opens a connection or changes how easily it
 //! may be evicted pays for it.
 
+use crate::connection::sctp;
 use crate::connection::{self, flag};
-use crate::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
-use crate::family::Family;
-use crate::flows::{self, Entry, Key};
-use crate::frame::Frame;
-use crate::link;
-use crate::lookup;
-use crate::packet::{Packet, Ports, UDP};
 use crate::policy;
 use crate::reread::reread;
 use crate::schedule;
-use crate::sctp;
-use crate::tables::{Tables, entered};
+use crate::table::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
+use crate::table::family::Family;
+use crate::table::flows::{self, Entry, Key};
+use crate::table::lookup;
+use crate::table::{Tables, entered};
 use crate::template;
 use crate::track::{self, Place};
+use crate::traffic;
 use crate::verdict::{Drop, Note, Pass, Word};
-use crate::walk;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::{Packet, Ports, UDP};
 
 /// Opens a connection to `id`, the chosen server. Returns the server that has the connection, or a
 /// verdict.
@@ -158,7 +158,7 @@ fn end<F: Family, T: Tables>(
     let meta = entry.meta();
     let opens = packet.protocol != UDP && request.ports.flags & flag::SYN != 0;
     let is_over = meta.age(request.now) > track::limit(request.settings, meta.state());
-    if walk::is_present(server) || opens || is_over {
+    if server.is_present() || opens || is_over {
         return None;
     }
     let tells = server.fate & fate::RESET != 0;
@@ -337,7 +337,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     if server.flags & server_flag::LIMITED != 0 {
         schedule::overload::opened(tables, id);
     }
-    walk::count_connection(tables, id);
+    traffic::count_connection(tables, id);
     entered::DONE
 }
 

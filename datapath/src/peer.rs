@@ -4,9 +4,10 @@
 //! such a peer forwarded comes from the peer's MAC address. The director takes it as a real server
 //! and does not schedule it again, since two directors would send it to and fro.
 
-use crate::frame::Frame;
-use crate::link;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::peer::PeerKey;
+use crate::wire::frame::Frame;
+use crate::wire::link;
 
 /// Whether a peer forwarded this frame of a service: it comes from the MAC address of a server, but
 /// not from that server's own address. `source` is the packet's source address in wire order. In
@@ -31,16 +32,3 @@ pub fn forwarded<P: Frame, T: Tables>(
         None => false,
     }
 }
-
-/// A peer as a server of a service, known by the source MAC address of its frames.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerKey {
-    /// The MAC address in the low 48 bits, as it lies in memory.
-    pub mac: u64,
-    /// Id of the service.
-    pub service: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-const _: () = assert!(size_of::<PeerKey>() == 16);

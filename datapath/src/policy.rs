@@ -1,16 +1,16 @@
 //! The settings' decisions about packets without a live connection: whether a packet opens one,
 //! whether the connection of a deleted or quiesced server continues, and which error is answered.
 
+use crate::connection::sctp;
 use crate::connection::{self, flag};
-use crate::entry::{Server, Service, Settings, fate, service_switch, switch};
-use crate::family::Family;
-use crate::flows::{Entry, Words};
-use crate::packet::{Packet, Ports, TCP, UDP};
-use crate::sctp;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{Server, Service, Settings, fate, service_switch, switch};
+use crate::table::family::Family;
+use crate::table::flows::{Entry, Words};
 use crate::track;
 use crate::verdict::{Bounce, Drop, Pass, Word};
-use crate::walk;
+use crate::wire;
+use crate::wire::packet::{Packet, Ports, TCP, UDP};
 
 /// The server of a found entry if the entry's connection lives. `None` if the packet is treated as
 /// one without an entry, and the verdict if the packet is dropped.
@@ -35,10 +35,21 @@ pub fn lives<'a, W: Words, T: Tables>(
     }
     // This check comes before the state changes: a packet that a deleted server does not get leaves
     // the state as it is (`ip_vs_in`).
-    if walk::is_present(server) {
+    if server.is_present() {
         Ok(Some(server))
     } else if has_ended(server, protocol) {
         Ok(None)
+    } else {
+        Err(Word::drop(Drop::ServerGone))
+    }
+}
+
+/// The server with this id, if it is in its pool; otherwise a verdict.
+#[inline(always)]
+pub fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
+    let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
+    if server.is_present() {
+        Ok(server)
     } else {
         Err(Word::drop(Drop::ServerGone))
     }
@@ -61,7 +72,7 @@ pub fn opens<F: Family>(service: &Service, packet: &Packet<F>, flags: u8) -> boo
 #[inline(always)]
 fn ends<F: Family>(packet: &Packet<F>, flags: u8) -> bool {
     if packet.is_sctp() {
-        sctp::is_abort(flags)
+        wire::sctp::is_abort(flags)
     } else {
         packet.protocol == TCP && flags & flag::RST != 0
     }

@@ -3,19 +3,19 @@
 //! As in `ip_vs_in_icmp`, the quoted answer opens a connection in the opposite direction, and the
 //! error goes to the server of that connection.
 
-use crate::entry::{NONE, service_flag};
-use crate::family::Family;
-use crate::frame::Frame;
 use crate::icmp::{self, Quote};
-use crate::lookup;
 use crate::open::{self, by};
-use crate::packet::{Packet, Part, Ports, UDP};
 use crate::policy;
 use crate::reread::reread;
 use crate::schedule::Client;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, service_flag};
+use crate::table::family::Family;
+use crate::table::lookup;
+use crate::traffic;
 use crate::verdict::{Drop, Pass, Word};
-use crate::walk;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{Packet, Part, Ports, UDP};
 
 /// RFC 792: parameter problem, which IPVS ignores.
 const PARAMETER_PROBLEM: u8 = 12;
@@ -81,7 +81,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
         return Err(Word::drop(Drop::NoServer));
     }
     if service.flags & service_flag::ONE_PACKET != 0 && quote.protocol == UDP {
-        walk::count_connection(tables, id);
+        traffic::count_connection(tables, id);
         return Ok(id);
     }
     let (packet, ports) = turned(packet, &quote);

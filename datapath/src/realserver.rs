@@ -3,7 +3,7 @@
 //! The agent writes the settings; [`crate::decap`] and [`crate::clamp`] read them. A server without
 //! the agent needs none of this.
 
-use crate::family::Family;
+use crate::table::family::Family;
 
 /// Roles of an address on this machine, as bits.
 pub mod role {
@@ -116,7 +116,7 @@ pub trait Knowledge {
     /// Counts an event on this CPU.
     fn count(&self, note: Note);
     /// Returns `value`, of which the kernel's verifier then knows no bounds:
-    /// [`crate::tables::Tables::blur`].
+    /// [`crate::table::Tables::blur`].
     fn blur(&self, value: usize) -> usize;
 }
 

@@ -4,16 +4,17 @@
 //! ICMP, a later fragment, or an address that cannot be a client's. A limit of errors a tick holds
 //! on each CPU.
 
-use crate::checksum;
-use crate::family::{Family, V4, V6};
-use crate::flows::Words;
-use crate::frame::{Frame, Room};
-use crate::link;
 use crate::method::set_ethertype;
-use crate::packet::{self, ICMP, ICMPV6, Packet, Part, TCP, UDP};
 use crate::reset;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::family::{Family, V4, V6};
+use crate::table::flows::Words;
 use crate::verdict::{Bounce, Drop, Word};
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Room};
+use crate::wire::link;
+use crate::wire::packet::{self, ICMP, ICMPV6, Packet, Part, TCP, UDP};
+use crate::wire::pseudo;
 
 /// The largest IPv4 error: RFC 1812, 4.3.2.3.
 const ERROR4: u32 = 576;
@@ -155,39 +156,11 @@ fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>, quote: u32) -> Opt
         Some(field) if may_be => field.u16::<0>(),
         _ => return frame.sum(packet.l3, quote as usize),
     };
-    if !is_left_to_device::<F, P>(frame, packet, field)? {
+    if !pseudo::is_left_to_device::<F, P>(frame, packet, field)? {
         return frame.sum(packet.l3, quote as usize);
     }
     let head = frame.sum(packet.l3, header)?;
     Some(checksum::add(head, (!field) as u32))
-}
-
-/// Whether the checksum of a whole packet, `field`, is left to a device to complete.
-#[inline(always)]
-pub fn is_left_to_device<F: Family, P: Frame>(
-    frame: &P,
-    packet: &Packet<F>,
-    field: u16,
-) -> Option<bool> {
-    let length = packet
-        .length
-        .wrapping_sub(packet.l4.wrapping_sub(packet.l3) as u32);
-    let pseudo = pseudo(packet, length);
-    if field != checksum::fold(pseudo) {
-        return Some(false);
-    }
-    // One complete checksum in 65,536 looks the same. The sum over the packet tells them apart.
-    let whole = frame.sum(packet.l4, length as usize)?;
-    Some(checksum::fold(checksum::add(whole, pseudo)) != 0xffff)
-}
-
-/// The sum of the pseudo-header of a packet, and of its answer, with `length` bytes from the
-/// transport header on.
-#[inline(always)]
-pub fn pseudo<F: Family>(packet: &Packet<F>, length: u32) -> u32 {
-    let addresses = checksum::add(F::sum(packet.source), F::sum(packet.target));
-    let rest = ((length as u16).to_be() as u32).wrapping_add((packet.protocol as u32) << 8);
-    checksum::add(addresses, rest)
 }
 
 #[inline(always)]

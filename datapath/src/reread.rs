@@ -4,16 +4,16 @@
 /// frame cannot be parsed. A macro, since no closure takes packets of both families.
 macro_rules! reread {
     ($frame:expr, $tables:expr, |$packet:ident: $of:ident| $then:expr, $otherwise:expr) => {
-        if let Some(link) = $crate::link::parse($frame) {
-            if link.ethertype == $crate::link::IPV4 {
-                type $of = $crate::family::V4;
-                match $crate::packet::parse4($frame, link.l3) {
+        if let Some(link) = $crate::wire::link::parse($frame) {
+            if link.ethertype == $crate::wire::link::IPV4 {
+                type $of = $crate::table::family::V4;
+                match $crate::wire::packet::parse4($frame, link.l3) {
                     Ok($packet) => $then,
                     Err(_) => $otherwise,
                 }
             } else {
-                type $of = $crate::family::V6;
-                match $crate::packet::parse6($frame, $tables, link.l3) {
+                type $of = $crate::table::family::V6;
+                match $crate::wire::packet::parse6($frame, $tables, link.l3) {
                     Ok($packet) => $then,
                     Err(_) => $otherwise,
                 }

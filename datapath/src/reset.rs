@@ -19,13 +19,13 @@
 //! ```
 //! RFC 9293, 3.1.
 
-use crate::checksum;
-use crate::connection::flag;
-use crate::family::Family;
-use crate::frame::{Frame, View};
-use crate::link;
-use crate::packet::{Packet, Part, TCP};
-use crate::reply;
+use crate::table::family::Family;
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, View};
+use crate::wire::link;
+use crate::wire::packet::{Packet, Part, TCP};
+use crate::wire::ports::flag;
+use crate::wire::pseudo;
 
 /// Bytes of a TCP header without options.
 const HEADER: usize = 20;
@@ -82,7 +82,7 @@ pub fn send<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>) -> Option<()
     let segment = frame.view::<HEADER>(packet.l4)?;
     let numbers = numbers(&segment, length)?;
     let (source, target) = (segment.u16::<0>(), segment.u16::<2>());
-    let is_left = reply::is_left_to_device::<F, P>(frame, packet, segment.u16::<16>())?;
+    let is_left = pseudo::is_left_to_device::<F, P>(frame, packet, segment.u16::<16>())?;
     let l3 = packet.l3;
     if !frame.truncate(l3.wrapping_add(network).wrapping_add(HEADER)) {
         return None;
@@ -92,7 +92,7 @@ pub fn send<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>) -> Option<()
     } else {
         head4(frame, packet)?;
     }
-    let mut sum = reply::pseudo(packet, HEADER as u32);
+    let mut sum = pseudo::sum(packet, HEADER as u32);
     if !is_left {
         let own = checksum::add(numbers.sequence, numbers.acknowledgement);
         let ports = (source as u32).wrapping_add(target as u32);

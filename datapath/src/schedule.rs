@@ -7,9 +7,12 @@
 //! scheduler draws. Only hash tables have slots of weight 0, which are never picked. An overloaded
 //! server counts as weight 0.
 
-use crate::entry::{NONE, POOL_HEAD, PoolWord, Service, scheduler, slot_is_limited, slot_server};
-use crate::flows::Words;
-use crate::tables::Tables;
+pub use crate::table::Client;
+use crate::table::Tables;
+use crate::table::entry::{
+    NONE, POOL_HEAD, PoolWord, Service, scheduler, slot_is_limited, slot_server,
+};
+use crate::table::flows::Words;
 
 mod hashes;
 mod least;
@@ -21,17 +24,6 @@ mod round;
 
 pub use hashes::hsiphash;
 pub use least::STALE_TICKS;
-
-/// What a scheduler may use of a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
-    /// The address, folded ([`crate::family::Family::folded`]), in host order.
-    pub address: u32,
-    /// The source port in host order.
-    pub port: u16,
-    /// The destination address in wire order; IPv4 in the low half of the first word.
-    pub target: [u64; 2],
-}
 
 /// Picks a server, or [`NONE`] if none may take the connection.
 #[inline(always)]

@@ -4,18 +4,19 @@
 //! They have no ports, open no connection and change no state. Masquerading rewrites only their
 //! address. In the kernel this is a separate program.
 
-use crate::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
-use crate::family::Family;
-use crate::frame::Frame;
-use crate::lookup;
 use crate::method as methods;
-use crate::packet::{Packet, Part, Ports, UDP};
 use crate::policy;
 use crate::reread::reread;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
+use crate::table::family::Family;
+use crate::table::lookup;
 use crate::track::{self, Heard};
+use crate::traffic;
 use crate::verdict::{Bounce, Drop, Pass, Word};
-use crate::walk;
+use crate::way;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{Packet, Part, Ports, UDP};
 
 /// ESP's protocol number (RFC 4303).
 pub const ESP: u8 = 50;
@@ -87,7 +88,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let state = entry.meta().state();
     track::note::<F, T>(tables, &mut entry, state, now, false);
     let id = entry.target();
-    walk::count_in(tables, id, packet.length);
+    traffic::count_in(tables, id, packet.length);
     methods::forward(frame, packet, server, id)
 }
 
@@ -116,7 +117,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         flags: 0,
     };
     let heard = Heard::of(packet, ports);
-    let Some(told) = walk::tell::<F, T>(tables, settings, &flow, id, heard) else {
+    let Some(told) = track::tell::<F, T>(tables, settings, &flow, id, heard) else {
         return Word::pass(Pass::NotOurs);
     };
     let meta = track::way_back(settings, entry.meta(), told.yields(), now);
@@ -125,7 +126,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     }
     let hop = entry.meta().low();
     let from = F::from_words(server.virtual_address);
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
+    let Some(ways) = way::way_back::<F, P, T>(frame, tables, hop, from, packet.target) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -134,6 +135,6 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if methods::does_not_fit(frame, packet, ways.mtu(), 0) {
         return Word::answer(Bounce::TooBig, ways.mtu());
     }
-    walk::count_out(tables, server, id, packet.length);
+    traffic::count_out(tables, server, id, packet.length);
     methods::back(frame, packet, server, &ways)
 }

@@ -6,12 +6,11 @@
 //! that used it (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
 
 use crate::connection::{self, Meta, TEMPLATE};
-use crate::entry::{NONE, Server, Service, fate};
-use crate::family::Family;
-use crate::flows::{self, Key};
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, Server, Service, fate};
+use crate::table::family::Family;
+use crate::table::flows::{self, Key};
 use crate::track;
-use crate::walk;
 
 /// The key of a client's template.
 #[inline(always)]
@@ -102,7 +101,7 @@ pub fn named<T: Tables>(tables: &T, id: u32) -> u32 {
 /// `ip_vs_check_template`.
 #[inline(always)]
 fn stands(server: &Server) -> bool {
-    walk::is_present(server) && server.fate & fate::LEFT_BY_TEMPLATES == 0
+    server.is_present() && server.fate & fate::LEFT_BY_TEMPLATES == 0
 }
 
 /// Marks the template of a client with an established connection as assured. If the connection is

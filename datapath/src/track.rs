@@ -2,13 +2,13 @@
 //! their servers.
 
 use crate::connection::{self, Direction, Meta, State};
-use crate::entry::{Settings, counts, switch};
-use crate::family::Family;
-use crate::flows::{self, Entry, GONE, Key, Layout, Offer, Price, Seat, Words};
-use crate::packet::{Packet, Part, Ports, TCP};
-use crate::region;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{Settings, counts, switch};
+use crate::table::family::Family;
+use crate::table::flows::{self, Entry, GONE, Key, Layout, Offer, Price, Seat, Words};
+use crate::table::region;
 use crate::verdict::Note;
+use crate::wire::packet::{Packet, Part, Ports, TCP};
 
 /// The timeout of a state, in ticks.
 #[inline(always)]
@@ -327,4 +327,26 @@ pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, flags: 
     }
     let inactive = if active { 0 } else { Meta::INACTIVE };
     Meta::new(now, state, flags | inactive)
+}
+
+/// Notes an answer in the entry of its connection, and returns the entry's meta. `None` if the
+/// connection has ended.
+#[inline(always)]
+pub fn tell<F: Family, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    key: &Key,
+    id: u32,
+    heard: Heard,
+) -> Option<Meta> {
+    let now = tables.now();
+    let hash = hash::<F, T>(tables, key);
+    let mut entry = find::<F, T>(tables, key, hash)?;
+    let meta = entry.meta();
+    if entry.target() != id || meta.age(now) > limit(settings, meta.state()) {
+        return None;
+    }
+    let state = follow(tables, settings, meta, heard, true);
+    note::<F, T>(tables, &mut entry, state, now, true);
+    Some(entry.meta())
 }

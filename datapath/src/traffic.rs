@@ -1,7 +1,7 @@
 //! Traffic counters of a server.
 
-use crate::entry::{Server, server_flag};
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{Server, server_flag};
 use crate::verdict::Note;
 
 /// Counts a packet to a server, and its bytes from the network header on.

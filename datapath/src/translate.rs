@@ -3,8 +3,8 @@
 //!
 //! The walk finds the flow and its server and leaves the packet here: in the kernel to a separate
 //! program, so that no other packet pays for it. A look-up by the packet's own addresses and ports
-//! gives what it is rewritten to ([`crate::translation`]); [`enter`] decides it for the first
-//! packet of a flow. [`error`] handles ICMP errors; [`cross`] handles flows between IPv4 and IPv6.
+//! gives what it is rewritten to ([`Tuple`]); [`enter`] decides it for the first packet of a flow.
+//! [`error`] handles ICMP errors; [`cross`] handles flows between IPv4 and IPv6.
 
 pub mod announce;
 pub mod cross;
@@ -12,25 +12,39 @@ pub mod enter;
 pub mod error;
 pub mod proxy;
 
-use crate::checksum;
 use crate::connection::flag as tcp;
-use crate::entry::{self, NONE, Server, server_flag};
-use crate::family::Family;
-use crate::flows::Words;
-use crate::frame::Frame;
+use crate::fragment;
 use crate::here;
 use crate::method as methods;
-use crate::packet::{Packet, Part, Ports, TCP, UDP, checksum_at};
 use crate::policy;
 use crate::reread::reread;
-use crate::tables::Tables;
-use crate::track::Heard;
-use crate::translation::{Tuple, flag, word};
+use crate::table::Tables;
+use crate::table::entry::{self, NONE, Server, server_flag};
+use crate::table::family::Family;
+use crate::table::flows::Words;
+use crate::table::translation::{Tuple, ends, flag, word};
+use crate::track::{self, Heard};
+use crate::traffic;
 use crate::verdict::{Bounce, Drop, Pass, Word};
-use crate::walk;
+use crate::way;
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{Packet, Part, Ports, TCP, UDP, checksum_at};
 
 /// Added to a server's id: the packet has been through [`announce`] or [`proxy`] already.
 pub const ANNOUNCED: u32 = 1 << 31;
+
+impl Tuple {
+    /// The tuple of a packet.
+    #[inline(always)]
+    pub fn of<F: Family>(packet: &Packet<F>, ports: &Ports) -> Self {
+        Self {
+            source: F::words(packet.source),
+            target: F::words(packet.target),
+            ends: ends(ports.source, ports.target, packet.protocol, F::V6),
+        }
+    }
+}
 
 /// Forwards a packet of a translated flow: to the server with this id, or, with [`NONE`], an answer
 /// to its client. Parses the frame again.
@@ -60,7 +74,7 @@ fn either<F: Family, P: Frame, T: Tables>(
     if packet.protocol != TCP && packet.protocol != UDP && !packet.is_sctp() {
         return Word::RELATED;
     }
-    let ports = match walk::ports(frame, tables, packet) {
+    let ports = match fragment::ports(frame, tables, packet) {
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
@@ -182,7 +196,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    if !walk::is_present(server) && server.fate & entry::fate::RESET != 0 {
+    if !server.is_present() && server.fate & entry::fate::RESET != 0 {
         return policy::told(packet.protocol, ports.flags);
     }
     let client = address::<F, T::Words>(words, word::TARGET);
@@ -192,7 +206,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
         let port = (words.load(word::ENDS) >> 16) as u16;
         let key = F::key(client, port, names as u32);
         let heard = Heard::of(packet, ports);
-        if walk::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
+        if track::tell::<F, T>(tables, settings, &key, id, heard).is_none() {
             // The connection has ended: the daemon's sweep removes the translation.
             return policy::unasked(settings, packet, ports);
         }
@@ -200,7 +214,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     touch(words, now);
     let hop = F::route(tables, client) & 0x3ff;
     let from = address::<F, T::Words>(words, word::SOURCE);
-    let Some(ways) = walk::way_back::<F, P, T>(frame, tables, hop, from, client) else {
+    let Some(ways) = way::way_back::<F, P, T>(frame, tables, hop, from, client) else {
         return Word::drop(Drop::NoWayBack);
     };
     if packet.ttl <= 1 {
@@ -212,7 +226,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     if is_cut(packet, ports, words) {
         return Word::drop(Drop::CutChecksum);
     }
-    walk::count_out(tables, server, id, packet.length);
+    traffic::count_out(tables, server, id, packet.length);
     let done = rewrite::<F, P, T::Words>(frame, packet, words);
     methods::finish(frame, done, &ways)
 }

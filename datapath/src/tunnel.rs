@@ -9,16 +9,16 @@
 //! A GSO frame goes without the tunnel's checksum: the kernel segments the frame later, and no
 //! program can ask it for the checksum of each segment.
 
-use crate::checksum;
-use crate::entry::{Server, method, server_flag};
-use crate::family::{Family, V4, V6};
-use crate::frame::{Frame, Over, Room};
-use crate::hash;
-use crate::link;
 use crate::method as methods;
-use crate::packet::{self, Packet, Part, TCP, UDP};
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{Server, method, server_flag};
+use crate::table::family::{Family, V4, V6};
+use crate::table::hash;
 use crate::verdict::{Bounce, Drop, Word};
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Over, Room};
+use crate::wire::link;
+use crate::wire::packet::{self, Packet, Part, TCP, UDP};
 
 /// RFC 2784: the protocol number in the outer header.
 pub const GRE: u8 = 47;

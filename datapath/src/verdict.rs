@@ -3,7 +3,7 @@
 mod names;
 mod numbers;
 
-use crate::packet::Ports;
+use crate::wire::ports::Ports;
 
 pub use names::{Class, NAMES};
 
@@ -27,7 +27,7 @@ pub enum Verdict {
     /// GUE or GRE leads to this server: [`crate::tunnel::wrap`] writes the headers.
     Tunnel(u32),
     /// A packet of a translated flow: [`crate::translate::carry`] forwards it to this server or,
-    /// with [`crate::entry::NONE`], to a client.
+    /// with [`crate::table::entry::NONE`], to a client.
     Translate(u32),
     /// A packet that may open a connection of a service with calls, by the service's endpoint, or
     /// with which a masqueraded server may begin a call: [`crate::call::carry`] forwards it.
@@ -299,7 +299,7 @@ impl Word {
         Some(self.0 as u32)
     }
 
-    /// The server of a [`Verdict::Translate`]; [`crate::entry::NONE`] is a client.
+    /// The server of a [`Verdict::Translate`]; [`crate::table::entry::NONE`] is a client.
     #[inline(always)]
     #[must_use]
     pub fn translated(self) -> Option<u32> {
@@ -444,19 +444,6 @@ impl Word {
             7 => DROP_BASE.wrapping_add(detail),
             // Steps have no counter: counting one is an internal error.
             _ => DROP_BASE.wrapping_add(Drop::Internal as u32),
-        }
-    }
-}
-
-impl Drop {
-    /// Why a translation was not entered ([`crate::tables::entered`]).
-    #[inline(always)]
-    #[must_use]
-    pub fn refused(entered: u32) -> Self {
-        if entered == crate::tables::entered::THERE {
-            Drop::NoLocalPort
-        } else {
-            Drop::NoTranslation
         }
     }
 }

@@ -7,29 +7,29 @@ use crate::call;
 use crate::claim;
 use crate::connection::{self, flag};
 use crate::device;
-use crate::entry::{
-    NONE, Server, Settings, endpoint_word, fate, kind, nat, server_flag, service_flag,
-    service_switch, with_port,
-};
-use crate::family::{Family, V4, V6};
-use crate::frame::Frame;
+use crate::fragment;
 use crate::icmp;
-use crate::link;
-use crate::lookup;
 use crate::method as methods;
-use crate::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 use crate::policy;
 use crate::quoted;
 use crate::reply;
 use crate::schedule::Client;
 use crate::secured;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{
+    NONE, Settings, endpoint_word, fate, kind, nat, service_flag, service_switch, with_port,
+};
+use crate::table::family::{Family, V4, V6};
+use crate::table::lookup;
 use crate::track::{self, Heard};
-pub use crate::traffic::{count_connection, count_in, count_out};
+use crate::traffic::{count_connection, count_in, count_out};
 use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Word};
-pub use crate::way::{known_way, way_back};
+use crate::way::way_back;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 
 /// Walks a frame to its final verdict. In the kernel the steps behind [`walk`] are separate
 /// functions or programs, which the verifier checks one by one.
@@ -196,7 +196,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
 ) -> Word {
-    let ports = match ports(frame, tables, packet) {
+    let ports = match fragment::ports(frame, tables, packet) {
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
@@ -231,24 +231,6 @@ fn transport<F: Family, P: Frame, T: Tables>(
         }
     }
     Word::pass(Pass::NotOurs)
-}
-
-/// The ports of a packet, from its own header or from its first fragment.
-#[inline(always)]
-pub fn ports<F: Family, P: Frame, T: Tables>(
-    frame: &P,
-    tables: &T,
-    packet: &Packet<F>,
-) -> Result<Ports, Word> {
-    if packet.part == Part::Later {
-        let ports = frame.later(tables).open()?;
-        return Ok(Ports {
-            source: ports as u16,
-            target: (ports >> 16) as u16,
-            flags: 0,
-        });
-    }
-    packet::ports(frame, packet).ok_or(Word::pass(Pass::NotUnderstood))
 }
 
 /// Handles a packet from a client to a service.
@@ -289,7 +271,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
         }
         None => {
             let opened = open(frame, tables, packet, ports, service);
-            match opened.and_then(|id| Ok((id, present(tables, id)?))) {
+            match opened.and_then(|id| Ok((id, policy::present(tables, id)?))) {
                 Ok(opened) => opened,
                 Err(verdict) => return verdict,
             }
@@ -304,17 +286,6 @@ fn to_service<F: Family, P: Frame, T: Tables>(
 #[inline(always)]
 fn may_have_settled<F: Family>(packet: &Packet<F>, before: connection::Meta, now: u32) -> bool {
     packet.is_sctp() && before.has(connection::Meta::CONTROLLED) && before.tick() != now
-}
-
-/// The server with this id, if it is in its pool; otherwise a verdict.
-#[inline(always)]
-pub fn present<T: Tables>(tables: &T, id: u32) -> Result<&Server, Word> {
-    let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
-    if is_present(server) {
-        Ok(server)
-    } else {
-        Err(Word::drop(Drop::ServerGone))
-    }
 }
 
 /// Handles a packet without a live entry. The server is chosen here; [`crate::open::begin`] enters
@@ -372,7 +343,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             return Err(policy::unserved(entry));
         }
         // A packet whose TTL ends here opens nothing, unless its server is the director itself.
-        if ends && !present(tables, id)?.is_director() {
+        if ends && !policy::present(tables, id)?.is_director() {
             return Err(Word::answer(Bounce::TimeExceeded, 0));
         }
         if entry.flags & service_flag::ONE_PACKET != 0 && packet.protocol == UDP {
@@ -413,7 +384,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    if !is_present(server) && server.fate & fate::RESET != 0 {
+    if !server.is_present() && server.fate & fate::RESET != 0 {
         return policy::told(packet.protocol, ports.flags);
     }
     let telling = ports.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
@@ -421,7 +392,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let service = with_port(server.service, ports.source);
         let flow = F::key(packet.target, ports.target, service);
         let heard = Heard::of(packet, ports);
-        let Some(told) = tell::<F, T>(tables, settings, &flow, id, heard) else {
+        let Some(told) = track::tell::<F, T>(tables, settings, &flow, id, heard) else {
             // The connection has ended, or is being replaced: the daemon's sweep removes the
             // reverse entry.
             return policy::unasked(settings, packet, ports);
@@ -443,32 +414,4 @@ fn from_server<F: Family, P: Frame, T: Tables>(
     }
     count_out(tables, server, id, packet.length);
     methods::back(frame, packet, server, &ways)
-}
-
-/// Notes an answer in the entry of its connection, and returns the entry's meta. `None` if the
-/// connection has ended.
-#[inline(always)]
-pub fn tell<F: Family, T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    key: &crate::flows::Key,
-    id: u32,
-    heard: Heard,
-) -> Option<connection::Meta> {
-    let now = tables.now();
-    let hash = track::hash::<F, T>(tables, key);
-    let mut entry = track::find::<F, T>(tables, key, hash)?;
-    let meta = entry.meta();
-    if entry.target() != id || meta.age(now) > track::limit(settings, meta.state()) {
-        return None;
-    }
-    let state = track::follow(tables, settings, meta, heard, true);
-    track::note::<F, T>(tables, &mut entry, state, now, true);
-    Some(entry.meta())
-}
-
-/// Whether a server is in its pool.
-#[inline(always)]
-pub fn is_present(server: &Server) -> bool {
-    server.flags & server_flag::PRESENT != 0
 }

@@ -1,10 +1,10 @@
 //! The way to a client.
 
-use crate::entry::Ways;
-use crate::family::Family;
-use crate::frame::Frame;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::Ways;
+use crate::table::family::Family;
 use crate::verdict::Note;
+use crate::wire::frame::Frame;
 
 /// The way to a client. The prepared hop comes first; then the kernel's rules and routes for a
 /// packet from `from`, the address that the client knows; then the way that the client's own

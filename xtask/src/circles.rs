@@ -86,7 +86,7 @@ struct Known {
 }
 
 /// Circles that are not opened yet.
-const KNOWN: [Known; 6] = [
+const KNOWN: [Known; 3] = [
     Known {
         files: &[
             "control/src/director/effects.rs",
@@ -107,59 +107,6 @@ const KNOWN: [Known; 6] = [
             "daemon/src/kernel/object.rs",
         ],
         reason: "the programs of callers are loaded with the others",
-    },
-    Known {
-        files: &[
-            "datapath/src/connection.rs",
-            "datapath/src/device.rs",
-            "datapath/src/entry.rs",
-            "datapath/src/family.rs",
-            "datapath/src/flows.rs",
-            "datapath/src/frame.rs",
-            "datapath/src/link.rs",
-            "datapath/src/lookup.rs",
-            "datapath/src/origin.rs",
-            "datapath/src/packet.rs",
-            "datapath/src/peer.rs",
-            "datapath/src/schedule.rs",
-            "datapath/src/schedule/hashes.rs",
-            "datapath/src/schedule/least.rs",
-            "datapath/src/schedule/locality.rs",
-            "datapath/src/schedule/overload.rs",
-            "datapath/src/schedule/priority.rs",
-            "datapath/src/schedule/random.rs",
-            "datapath/src/schedule/round.rs",
-            "datapath/src/sctp.rs",
-            "datapath/src/tables.rs",
-            "datapath/src/translation.rs",
-            "datapath/src/verdict.rs",
-        ],
-        reason: "layouts, headers and the tables' trait name each other",
-    },
-    Known {
-        files: &[
-            "datapath/src/call.rs",
-            "datapath/src/claim.rs",
-            "datapath/src/fragment.rs",
-            "datapath/src/here.rs",
-            "datapath/src/host/calls.rs",
-            "datapath/src/host/frame.rs",
-            "datapath/src/host/tables.rs",
-            "datapath/src/icmp.rs",
-            "datapath/src/open.rs",
-            "datapath/src/policy.rs",
-            "datapath/src/quoted.rs",
-            "datapath/src/secured.rs",
-            "datapath/src/template.rs",
-            "datapath/src/translate.rs",
-            "datapath/src/translate/cross.rs",
-            "datapath/src/walk.rs",
-        ],
-        reason: "steps of the walk lead back to the walk",
-    },
-    Known {
-        files: &["datapath/src/reply.rs", "datapath/src/reset.rs"],
-        reason: "a reset is one of the replies",
     },
     Known {
         files: &[

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use aya::maps::MapData;
-use shunt_datapath::call::{Call, CallKey};
 use shunt_datapath::sweep::Entries;
+use shunt_datapath::table::call::{Call, CallKey};
 
 use super::batch::{Held, Plain};
 

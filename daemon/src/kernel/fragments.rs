@@ -26,7 +26,7 @@ use shunt_datapath::fragment;
 use shunt_datapath::host::{Hook, HostFrame};
 use shunt_datapath::link;
 use shunt_datapath::packet;
-use shunt_datapath::tables::{FragmentKey, FragmentValue, told};
+use shunt_datapath::table::fragment::{FragmentKey, FragmentValue, told};
 use tracing::{debug, warn};
 
 use super::object::{self, map};

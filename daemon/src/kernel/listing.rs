@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use shunt_control::director::Names;
-use shunt_datapath::call::{Call, CallKey};
 use shunt_datapath::connection;
 use shunt_datapath::flows::{Layout, Narrow, Record, Wide};
 use shunt_datapath::sctp;
 use shunt_datapath::sweep::{self, server_of_call};
+use shunt_datapath::table::call::{Call, CallKey};
 use shunt_model::{Connection, EngineData, Family, Protocol, ServiceKey, State};
 use tracing::error;
 

@@ -8,7 +8,7 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, Map, MapData};
 use shunt_control::network::Link;
 use shunt_control::network::attach::{self, Choice};
-use shunt_datapath::device::Device;
+use shunt_datapath::table::device::Device;
 use tracing::{debug, warn};
 
 use super::features;

@@ -8,7 +8,7 @@ use shunt_datapath::entry;
 use shunt_datapath::flows::Words;
 use shunt_datapath::region;
 use shunt_datapath::sweep::{Found, Memory, Tables, View};
-use shunt_datapath::tables::Shape;
+use shunt_datapath::table::Shape;
 use tracing::error;
 
 use super::mapping::BucketWords;

@@ -19,13 +19,13 @@ use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun, TestRunOptions
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Pid, geteuid};
-use shunt_datapath::call::{Call, CallKey};
-use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
     Locality, LocalityKey, OriginKey, PeerKey, Service, Settings, Traffic, Ways, locality,
 };
 use shunt_datapath::host::{CALLS, Hook, HostTables, Sizes};
-use shunt_datapath::tables::{FragmentKey, FragmentValue};
+use shunt_datapath::table::call::{Call, CallKey};
+use shunt_datapath::table::device::Device;
+use shunt_datapath::table::fragment::{FragmentKey, FragmentValue};
 use shunt_datapath::translation::{LOCALS, Local, Translation, Tuple};
 use shunt_datapath::verdict::{COUNTERS, NAMES, Verdict};
 use shunt_ebpf::{LATER, REST};

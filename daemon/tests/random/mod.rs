@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use shunt_datapath::device::Device;
 use shunt_datapath::entry::{BACK, Ways, method, nat, scheduler, server_flag, service_flag};
 use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
+use shunt_datapath::table::device::Device;
 
 use crate::cases::farm::*;
 use crate::cases::packet::{SCTP, TCP, UDP, mend};

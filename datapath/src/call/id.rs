@@ -7,9 +7,9 @@
 //! and begins no header is not examined again, so a header after an empty line of a lone LF is
 //! missed.
 
-use crate::call::{LONGEST, TEXT, desk};
-use crate::flows::Words;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::call::{LONGEST, TEXT, desk};
+use crate::table::flows::Words;
 
 /// Finds the Call-ID in the first `length` bytes of the text on the desk and puts it into the
 /// desk's key. Returns the Call-ID's length in bytes, 0 if there is none.

@@ -1,11 +1,11 @@
 //! The shim (RFC 9601): the header between the outer IP header and the packet, and its checksum.
 //! IP in IP has none; the others are GUE and GRE.
 
-use crate::checksum;
-use crate::family::{Family, V4, V6};
-use crate::frame::{Frame, Transport};
-use crate::link;
-use crate::packet::{Packet, Part, UDP};
+use crate::table::family::{Family, V4, V6};
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Transport};
+use crate::wire::link;
+use crate::wire::packet::{Packet, Part, UDP};
 
 use crate::realserver::Knowledge;
 

@@ -5,12 +5,12 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::entry::Ways;
-use crate::frame::{Edit, Room, Transport, View};
-use crate::packet::{Extensions, Ports};
 use crate::realserver::Settings;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::Ways;
 use crate::verdict::Word;
+use crate::wire::frame::{Edit, Room, Transport, View};
+use crate::wire::packet::Ports;
 use proptest::prelude::*;
 
 pub(crate) const VIRTUAL4: [u8; 4] = [192, 0, 2, 10];
@@ -501,8 +501,8 @@ impl Frame for Bytes {
         packet::options(self, l3, header)
     }
 
-    fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        packet::extensions(self, l3, first)
+    fn extensions(&self, l3: usize, first: u8) -> u64 {
+        packet::extensions(self, l3, first).0
     }
 
     fn interface(&self) -> u32 {

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
 
-use crate::call::{Call, CallKey, desk, word};
 use crate::connection::{Meta, TICK_MASK};
+use crate::table::call::{Call, CallKey, desk, word};
 
 use super::HostWords;
 

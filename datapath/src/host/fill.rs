@@ -3,21 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
-use crate::checksum;
-use crate::endpoint::{Endpoint, place};
-use crate::entry::{
+use crate::table::endpoint::{Endpoint, place};
+use crate::table::entry::{
     BACK, Hop, OriginKey, POOL_HEAD, PoolWord, SLOT_LIMITED, Server, Service, Ways, endpoint_word,
     fate, kind, method, nat, pool_slot, server_flag, service_flag, standing, wide, wide_flag,
 };
+use crate::wire::checksum;
 
-use crate::translation::place as place_of_local;
+use crate::table::translation::place as place_of_local;
 
 use super::HostTables;
 
 /// A real server to be added to a service.
 #[derive(Clone, Copy, Debug)]
 pub struct NewServer {
-    /// [`crate::entry::method`].
+    /// [`crate::table::entry::method`].
     pub method: u8,
     /// The server's address.
     pub address: IpAddr,

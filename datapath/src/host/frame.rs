@@ -3,15 +3,18 @@
 use std::vec;
 use std::vec::Vec;
 
-use crate::checksum;
 use crate::claim;
-use crate::entry::Ways;
-use crate::flows::Words;
-use crate::frame::{Edit, Frame, Room, Transport, View};
-use crate::packet::{self, Extensions, Ports};
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::call::{TEXT, desk};
+use crate::table::entry::Ways;
+use crate::table::flows::Words;
 use crate::verdict::Word;
-use crate::{call, crc, fragment, link, open, origin, peer, sctp};
+use crate::wire::checksum;
+use crate::wire::frame::{Edit, Frame, Room, Transport, View};
+use crate::wire::packet;
+use crate::wire::ports::Ports;
+use crate::wire::{crc, link, sctp};
+use crate::{call, fragment, open, origin, peer};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -164,7 +167,7 @@ impl Frame for HostFrame {
     }
 
     fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32 {
-        let length = (length as usize).min(call::TEXT);
+        let length = (length as usize).min(TEXT);
         let (Some(text), Some(desk)) = (self.bytes().get(from..from + length), tables.desk())
         else {
             return 0;
@@ -172,7 +175,7 @@ impl Frame for HostFrame {
         for (number, chunk) in text.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            desk.store(call::desk::TEXT + number, u64::from_le_bytes(word));
+            desk.store(desk::TEXT + number, u64::from_le_bytes(word));
         }
         call::id::find(tables, length as u32)
     }
@@ -205,8 +208,8 @@ impl Frame for HostFrame {
         packet::options(self, l3, header)
     }
 
-    fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        packet::extensions(self, l3, first)
+    fn extensions(&self, l3: usize, first: u8) -> u64 {
+        packet::extensions(self, l3, first).0
     }
 
     fn association(&self, l4: usize, end: usize) -> u64 {

@@ -1,6 +1,6 @@
 //! The longest prefix of a source, as the kernel's trie finds it.
 
-use crate::entry::{NONE, OriginKey};
+use crate::table::entry::{NONE, OriginKey};
 
 /// The endpoint with the longest prefix of this key's source, or [`NONE`].
 pub fn longest(origins: &[(OriginKey, u32, u32)], key: &OriginKey) -> u32 {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
-use crate::call::{Call, CallKey};
-use crate::entry::{self, Server, Service};
 use crate::sweep::{Entries, Found, Memory, Stretch, Tables, View};
-use crate::tables::{self, Shape, entered};
-use crate::translation::{Translation, Tuple};
+use crate::table::call::{Call, CallKey};
+use crate::table::entry::{self, Server, Service};
+use crate::table::translation::{Translation, Tuple};
+use crate::table::{self, Shape, entered};
 
 use super::{HostTables, HostWords};
 
@@ -22,7 +22,7 @@ impl HostTables {
         View {
             tables: self,
             settings: &self.settings,
-            now: tables::Tables::now(&self),
+            now: table::Tables::now(&self),
             tick_ns: 1_000_000_000,
             ended,
             stretch,
@@ -59,23 +59,23 @@ impl<'a> Tables for &'a HostTables {
     }
 
     fn flows4(self, bucket: u32) -> Option<HostWords<'a>> {
-        tables::Tables::flows4(&self, bucket)
+        table::Tables::flows4(&self, bucket)
     }
 
     fn flows6(self, bucket: u32) -> Option<HostWords<'a>> {
-        tables::Tables::flows6(&self, bucket)
+        table::Tables::flows6(&self, bucket)
     }
 
     fn occupied4(self, region: u32) -> Option<HostWords<'a>> {
-        tables::Tables::occupied4(&self, region)
+        table::Tables::occupied4(&self, region)
     }
 
     fn occupied6(self, region: u32) -> Option<HostWords<'a>> {
-        tables::Tables::occupied6(&self, region)
+        table::Tables::occupied6(&self, region)
     }
 
     fn counts(self, server: u32) -> Option<HostWords<'a>> {
-        tables::Tables::counts(&self, server)
+        table::Tables::counts(&self, server)
     }
 
     fn server(self, id: u32) -> Option<Server> {
@@ -103,12 +103,12 @@ impl Entries<Tuple, Translation> for HostTables {
     }
 
     fn enter(&self, key: &Tuple, value: &Translation) -> bool {
-        tables::Tables::translate(&self, key, value, true) == entered::DONE
+        table::Tables::translate(&self, key, value, true) == entered::DONE
     }
 
     fn replace(&self, key: &Tuple, value: &Translation) -> bool {
         let present = Entries::find(self, key).is_some();
-        present && tables::Tables::translate(&self, key, value, false) == entered::DONE
+        present && table::Tables::translate(&self, key, value, false) == entered::DONE
     }
 
     fn delete(&self, key: &Tuple) -> bool {

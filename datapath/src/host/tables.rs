@@ -6,24 +6,24 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::vec;
 use std::vec::Vec;
 
+use crate::connection::sctp;
 use crate::connection::{TICK_MASK, TIMEOUTS_S};
-use crate::device::{DEVICES, Device};
-use crate::entry::{
+use crate::schedule::{self, Client};
+use crate::table::device::{DEVICES, Device};
+use crate::table::entry::{
     Bucket4, Bucket6, HOPS, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings,
     Traffic, WIDES, Ways, locality, standing,
 };
-use crate::family::{V4, V6};
-use crate::schedule::{self, Client};
-use crate::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
-use crate::translation::{LOCALS, Local, Translation, Tuple, place, word};
-use crate::verdict::{COUNTERS, Pass, Verdict, Word};
-use crate::{call, lookup, origin, region, sctp, template, track, walk};
+use crate::table::family::{V4, V6};
+use crate::table::fragment::{FragmentKey, FragmentValue};
+use crate::table::translation::{LOCALS, Local, Translation, Tuple, place, word};
+use crate::table::{Shape, Tables, entered};
+use crate::table::{lookup, region};
+use crate::verdict::COUNTERS;
+use crate::{call, origin, template, track};
 
 use super::words::word_at;
-use super::{Calls, HostFrame, HostWords, origins};
-
-/// The longest frame that the kernel's shell holds back (`ebpf/src/shell/maps.rs`), in bytes.
-pub const HELD_BYTES: usize = 2040;
+use super::{Calls, HostWords, origins};
 
 /// The sizes of the tables.
 #[derive(Clone, Copy, Debug)]
@@ -94,11 +94,11 @@ pub struct HostTables {
     pub flows4: Vec<AtomicU64>,
     /// Eight words per bucket.
     pub flows6: Vec<AtomicU64>,
-    /// [`crate::region`].
+    /// [`crate::table::region`].
     pub occupied4: Vec<AtomicU64>,
-    /// [`crate::region`].
+    /// [`crate::table::region`].
     pub occupied6: Vec<AtomicU64>,
-    /// The words of [`crate::region::table`].
+    /// The words of [`crate::table::region::table`].
     pub occupied: Vec<AtomicU64>,
     /// Hops by their ids.
     pub hops: Vec<Hop>,
@@ -193,16 +193,6 @@ impl HostTables {
             devices: vec![Device::default(); DEVICES as usize],
             next: [1, 1, 1, 0],
         }
-    }
-
-    /// The final verdict for a frame, which is counted, as in the kernel's shell.
-    pub fn run(&self, frame: &mut HostFrame) -> Verdict {
-        let mut word = walk::run(frame, &self);
-        if word == Word::HOLD && frame.bytes().len() > HELD_BYTES {
-            word = Word::pass(Pass::LostFragment);
-        }
-        (&self).count(word.counter());
-        word.verdict()
     }
 }
 

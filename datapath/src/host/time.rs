@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
 
 use crate::connection::{Meta, TICK_MASK};
-use crate::flows::{GONE, Layout, Narrow, Wide};
-use crate::translation::{Translation, Tuple, word};
+use crate::table::flows::{GONE, Layout, Narrow, Wide};
+use crate::table::translation::{Translation, Tuple, word};
 
 use super::HostTables;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::flows::{Layout, Words};
+use crate::table::flows::{Layout, Words};
 
 /// Words in plain memory.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,9 @@
 //! search goes on if the service has the fallback flag (`sh-fallback`, `mh-fallback`).
 
 use super::{Client, slot};
-use crate::entry::{NONE, PoolWord, service_flag};
-use crate::family::{Family, V6};
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, PoolWord, service_flag};
+use crate::wire::version::{V6, Version};
 
 /// What sh and mh hash: the client's address, plus its port if the service has the port flag
 /// (`sh-port`, `mh-port`).

@@ -6,9 +6,9 @@
 
 use super::slot;
 use crate::connection::TICK_MASK;
-use crate::entry::{NONE, PoolWord, SHORT_LENGTH, counts, scheduler};
-use crate::flows::Words;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, PoolWord, SHORT_LENGTH, counts, scheduler};
+use crate::table::flows::Words;
 
 /// Ticks after which a short list is ignored.
 pub const STALE_TICKS: u32 = 2;

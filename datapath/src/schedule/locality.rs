@@ -8,13 +8,13 @@
 use super::least::Loaded;
 use super::overload;
 use crate::connection::TICK_MASK;
-use crate::entry::{LOCALITY_SERVERS, LocalityKey, locality as word};
-use crate::entry::{
+use crate::table::Tables;
+use crate::table::entry::{LOCALITY_SERVERS, LocalityKey, locality as word};
+use crate::table::entry::{
     NONE, POOL_HEAD, PoolWord, counts, scheduler, server_flag, slot_server, standing,
 };
-use crate::flows::Words;
-use crate::lookup;
-use crate::tables::Tables;
+use crate::table::flows::Words;
+use crate::table::lookup;
 
 /// `sysctl_lblc_expiration` and `sysctl_lblcr_expiration`: a day.
 const EXPIRATION: u32 = 24 * 60 * 60;

@@ -6,9 +6,9 @@
 //! next read: in between the counts can only have fallen. Servers without thresholds cost nothing:
 //! flags in the pool's slot and in the server's entry mark the others.
 
-use crate::entry::{counts, standing};
-use crate::flows::Words;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{counts, standing};
+use crate::table::flows::Words;
 
 /// Whether this server, which has thresholds, is overloaded. Clears the flag if it is over.
 #[inline(always)]

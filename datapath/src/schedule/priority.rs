@@ -3,9 +3,9 @@
 //! The pool is sorted: heaviest first, and of equal weights the newest first.
 
 use super::slot;
-use crate::entry::{NONE, PoolWord, counts, scheduler};
-use crate::flows::Words;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, PoolWord, counts, scheduler};
+use crate::table::flows::Words;
 
 /// `ip_vs_fo_schedule`, and `ip_vs_ovf_schedule`, which skips servers with more active connections
 /// than weight.

@@ -9,9 +9,9 @@
 
 use super::least::Loaded;
 use super::slot;
-use crate::entry::{NONE, POOL_HEAD, PoolWord, scheduler};
-use crate::flows::Words;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, POOL_HEAD, PoolWord, scheduler};
+use crate::table::flows::Words;
 
 /// Limit of the draws until two servers that are not overloaded were found. If none was, the first
 /// server that is not overloaded is picked.

@@ -1,9 +1,9 @@
 //! rr and wrr: servers in turn.
 
 use super::slot;
-use crate::entry::{NONE, PoolWord};
-use crate::flows::Words;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{NONE, PoolWord};
+use crate::table::flows::Words;
 
 /// The next place of the ring. All CPUs share the cursor, so the order is exact
 /// (`ip_vs_rr_schedule`, `ip_vs_wrr_schedule`).

@@ -6,9 +6,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::call::{Call, CallKey};
 use crate::connection::{self, Meta};
-use crate::flows::{self, Key, Narrow, Wide};
+use crate::table::call::{Call, CallKey};
+use crate::table::flows::{self, Key, Narrow, Wide};
 
 use super::{Entries, Found, SOON, Tables, View};
 

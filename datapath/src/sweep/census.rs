@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::connection;
-use crate::flows::{self, Layout, Narrow, Record, Wide};
+use crate::table::flows::{self, Layout, Narrow, Record, Wide};
 
 use super::{Tables, View, is_wide};
 

@@ -3,10 +3,10 @@
 use std::vec;
 use std::vec::Vec;
 
+use crate::connection::sctp;
 use crate::connection::{self, Meta};
-use crate::entry::{self, counts};
-use crate::flows::{self, Entry, Key, Layout, Record, Words};
-use crate::sctp;
+use crate::table::entry::{self, counts};
+use crate::table::flows::{self, Entry, Key, Layout, Record, Words};
 
 use super::{Memory, Tables, Tally, Templates, View, is_wide};
 

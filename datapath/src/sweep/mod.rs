@@ -22,10 +22,10 @@ use std::time::Duration;
 use std::vec::Vec;
 
 use crate::connection;
-use crate::entry::{self, HOPS, Server, Service, Settings};
-use crate::flows::{Layout, Narrow, Wide, Words};
-use crate::region;
-use crate::tables::Shape;
+use crate::table::Shape;
+use crate::table::entry::{self, HOPS, Server, Service, Settings};
+use crate::table::flows::{Layout, Narrow, Wide, Words};
+use crate::table::region;
 
 use ids::Ids;
 use templates::{SOON, Templates};
@@ -44,9 +44,9 @@ pub trait Tables: Copy {
     fn flows4(self, bucket: u32) -> Option<Self::Words>;
     /// The words of a bucket of IPv6 flows.
     fn flows6(self, bucket: u32) -> Option<Self::Words>;
-    /// The words of [`crate::region`] for IPv4 flows, from this region on.
+    /// The words of [`crate::table::region`] for IPv4 flows, from this region on.
     fn occupied4(self, region: u32) -> Option<Self::Words>;
-    /// The words of [`crate::region`] for IPv6 flows, from this region on.
+    /// The words of [`crate::table::region`] for IPv6 flows, from this region on.
     fn occupied6(self, region: u32) -> Option<Self::Words>;
     /// The live counts of a server: [`entry::counts`].
     fn counts(self, server: u32) -> Option<Self::Words>;
@@ -126,7 +126,7 @@ impl Memory {
         self.turn
     }
 
-    /// Notes that a sweep found no entry where this word of [`crate::region`] stands.
+    /// Notes that a sweep found no entry where this word of [`crate::table::region`] stands.
     pub fn nothing_there<W: Words>(&mut self, word: W) {
         self.doubts |= region::settle(word);
     }

@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use crate::connection::{self, Meta};
-use crate::family::{V4, V6};
-use crate::flows::{Key, Layout, Narrow, Record, Wide};
+use crate::table::family::{V4, V6};
+use crate::table::flows::{Key, Layout, Narrow, Record, Wide};
 use crate::template;
 
 use super::{Tables, View, is_wide};

@@ -6,20 +6,20 @@ use std::time::Duration;
 use std::vec::Vec;
 
 use super::{Found, Memory, Stretch, pause};
-use crate::call::{Call, CallKey};
 use crate::connection::{
     self, CLOSE, ESTABLISHED, Meta, SYN_RECV, State, TEMPLATE, TIMEOUTS_S, UDP_FIRST,
 };
-use crate::entry::{counts, method, server_flag};
-use crate::family::{Family, V4, V6};
-use crate::flows::{self, Key};
 use crate::host::{HostTables, NewServer, Sizes};
-use crate::packet::TCP;
-use crate::region;
-use crate::tables::{Tables, entered};
+use crate::table::call::{Call, CallKey};
+use crate::table::entry::{counts, method, server_flag};
+use crate::table::family::{Family, V4, V6};
+use crate::table::flows::{self, Key};
+use crate::table::region;
+use crate::table::translation::{Translation, Tuple, ends, flag};
+use crate::table::{Tables, entered};
 use crate::template;
 use crate::track::{self, Place};
-use crate::translation::{Translation, Tuple, ends, flag};
+use crate::wire::packet::TCP;
 
 const NOW: u32 = 100_000;
 const PORT: u16 = 4242;

@@ -4,8 +4,8 @@
 //! both entries of a flow that has ended.
 
 use crate::connection;
-use crate::flows::{Key, Narrow, Wide};
-use crate::translation::{Translation, Tuple, flag};
+use crate::table::flows::{Key, Narrow, Wide};
+use crate::table::translation::{Translation, Tuple, flag};
 
 use super::{Entries, Tables, View};
 

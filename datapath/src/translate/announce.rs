@@ -11,16 +11,15 @@
 //! comes before all other options, so that an option which the client sent is not believed. A SYN
 //! with data, or without room for the option, is dropped: its sender retransmits without data.
 
-use crate::checksum;
-use crate::family::Family;
-use crate::frame::Frame;
-use crate::packet::{Packet, TCP, checksum_at};
 use crate::reread::reread;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::family::Family;
 use crate::verdict::{Drop, Word};
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{Packet, TCP, checksum_at};
+use crate::wire::toa::KIND;
 
-/// RFC 4727: for experiments.
-pub const KIND: u8 = 254;
 /// The longest TCP header (RFC 9293, 3.1).
 const LONGEST: u32 = 60;
 

@@ -8,23 +8,25 @@
 pub mod error;
 pub mod header;
 
-use crate::checksum;
 use crate::clamp;
 use crate::connection::flag as tcp;
-use crate::entry::{self, Ways};
-use crate::family::{Family, V4, V6};
-use crate::flows::Words;
-use crate::frame::Frame;
-use crate::hash;
-use crate::link;
+use crate::fragment;
 use crate::method as methods;
-use crate::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
 use crate::policy;
-use crate::tables::Tables;
-use crate::track::Heard;
-use crate::translation::{Tuple, flag, word};
+use crate::table::Tables;
+use crate::table::entry::{self, Ways};
+use crate::table::family::{Family, V4, V6, Version};
+use crate::table::flows::Words;
+use crate::table::hash;
+use crate::table::translation::{Tuple, flag, word};
+use crate::track::{self, Heard};
+use crate::traffic;
 use crate::verdict::{Bounce, Drop, Word};
-use crate::walk;
+use crate::way;
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::{self, Packet, Part, Ports, TCP, UDP, checksum_at};
 
 use header::{BYTES4, BYTES6, FRAGMENT6, Header, WHOLE};
 
@@ -72,7 +74,7 @@ pub fn carry6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 
 #[inline(always)]
 fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
-    let ports = match walk::ports(frame, tables, packet) {
+    let ports = match fragment::ports(frame, tables, packet) {
         Ok(ports) => ports,
         Err(verdict) => return verdict,
     };
@@ -118,7 +120,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
     server: &entry::Server,
 ) -> Result<Ways, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
-    if !walk::is_present(server) && server.fate & entry::fate::RESET != 0 {
+    if !server.is_present() && server.fate & entry::fate::RESET != 0 {
         return Err(policy::told(packet.protocol, ports.flags));
     }
     let (now, time) = (tables.now(), words.load(word::TIME));
@@ -131,14 +133,14 @@ fn answer<F: Family, P: Frame, T: Tables>(
         let port = (words.load(word::ENDS) >> 16) as u16;
         let key = F::Other::key(client, port, names as u32);
         let heard = Heard::of(packet, ports);
-        if walk::tell::<F::Other, T>(tables, settings, &key, id, heard).is_none() {
+        if track::tell::<F::Other, T>(tables, settings, &key, id, heard).is_none() {
             return Err(policy::unasked(settings, packet, ports));
         }
     }
     super::touch(words, now);
     let hop = F::Other::route(tables, client) & 0x3ff;
     let from = super::address::<F::Other, T::Words>(words, word::SOURCE);
-    let ways = walk::way_back::<F::Other, P, T>(frame, tables, hop, from, client)
+    let ways = way::way_back::<F::Other, P, T>(frame, tables, hop, from, client)
         .ok_or(Word::drop(Drop::NoWayBack))?;
     if packet.ttl <= 1 {
         return Err(Word::answer(Bounce::TimeExceeded, 0));
@@ -150,7 +152,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
     if super::is_cut(packet, ports, words) {
         return Err(Word::drop(Drop::CutChecksum));
     }
-    walk::count_out(tables, server, id, packet.length);
+    traffic::count_out(tables, server, id, packet.length);
     Ok(ways)
 }
 

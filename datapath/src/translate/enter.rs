@@ -3,18 +3,18 @@
 //! The key of the answers is entered only if it is free, which only one packet can do. So whole
 //! tuples are unique, and one local port serves one flow at each server.
 
-use crate::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
-use crate::family::Family;
-use crate::flows::Words;
-use crate::frame::Frame;
-use crate::hash;
-use crate::link;
-use crate::lookup;
-use crate::packet::{Packet, Ports};
 use crate::reread::reread;
-use crate::tables::{Tables, entered};
-use crate::translation::{Translation, Tuple, ends, flag, word};
+use crate::table::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
+use crate::table::family::Family;
+use crate::table::flows::Words;
+use crate::table::hash;
+use crate::table::lookup;
+use crate::table::translation::{Translation, Tuple, ends, flag, word};
+use crate::table::{Tables, entered};
 use crate::verdict::{Drop, Word};
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::{Packet, Ports};
 
 /// Local ports that are tried for a flow. With four of five in use, one flow in 1,200 finds none
 /// free.
@@ -115,7 +115,7 @@ fn both<T: Tables>(tables: &T, flow: &Flow, server: &Server, id: u32) -> Word {
         draw(tables, &mut answer, &translation)
     };
     if found != entered::DONE {
-        return Word::drop(Drop::refused(found));
+        return Word::drop(refused(found));
     }
     translation.to = answer.turned();
     translation.time |= flag::FORWARD;
@@ -226,7 +226,17 @@ fn settle<T: Tables>(
     }
     if done != entered::DONE {
         tables.forget_translation(answer);
-        return Word::drop(Drop::refused(done));
+        return Word::drop(refused(done));
     }
     Word::server((translation.names >> 32) as u32)
+}
+
+/// Why a translation was not entered.
+#[inline(always)]
+fn refused(code: u32) -> Drop {
+    if code == entered::THERE {
+        Drop::NoLocalPort
+    } else {
+        Drop::NoTranslation
+    }
 }

@@ -5,17 +5,18 @@
 //! translation of that tuple gives the sender of the quoted packet, and the addresses and ports
 //! that the sender used.
 
-use crate::checksum;
-use crate::family::Family;
-use crate::flows::Words;
-use crate::frame::{Frame, Transport};
 use crate::icmp::{self, Quote};
-use crate::packet::Packet;
 use crate::reread::reread;
-use crate::tables::Tables;
-use crate::translation::{Tuple, ends, flag, turned, word};
+use crate::table::Tables;
+use crate::table::family::Family;
+use crate::table::flows::Words;
+use crate::table::translation::{Tuple, ends, flag, turned, word};
+use crate::traffic;
 use crate::verdict::{Drop, Note, Pass, Word};
-use crate::walk;
+use crate::way;
+use crate::wire::checksum;
+use crate::wire::frame::{Frame, Transport};
+use crate::wire::packet::Packet;
 
 /// Translates and forwards an ICMP packet that [`crate::icmp`] left. Parses the frame again.
 #[inline(always)]
@@ -52,17 +53,17 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         return Word::drop(Drop::Internal);
     };
     let ways = if time & flag::FORWARD != 0 {
-        if !walk::is_present(server) {
+        if !server.is_present() {
             return Word::drop(Drop::ServerGone);
         }
-        walk::count_in(tables, id, packet.length);
+        traffic::count_in(tables, id, packet.length);
         server.ways
     } else {
         let hop = F::route(tables, target) & 0x3ff;
-        let Some(ways) = walk::known_way::<F, T>(tables, hop, target) else {
+        let Some(ways) = way::known_way::<F, T>(tables, hop, target) else {
             return Word::drop(Drop::NoWayBack);
         };
-        walk::count_out(tables, server, id, packet.length);
+        traffic::count_out(tables, server, id, packet.length);
         ways
     };
     tables.count(Note::IcmpRelated.counter());

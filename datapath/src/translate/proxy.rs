@@ -18,16 +18,16 @@
 //! client's retransmissions repeat it. After the header, the client's sequence numbers are larger
 //! at the server by its length, and the server's acknowledgement numbers are smaller at the client.
 
-use crate::checksum;
 use crate::connection::flag as tcp;
-use crate::family::Family;
-use crate::flows::Words;
-use crate::frame::Frame;
-use crate::packet::{self, Packet, Part, TCP, checksum_at};
 use crate::reread::reread;
-use crate::tables::Tables;
-use crate::translation::{Tuple, turned, word};
+use crate::table::Tables;
+use crate::table::family::Family;
+use crate::table::flows::Words;
+use crate::table::translation::{Tuple, turned, word};
 use crate::verdict::{Drop, Word};
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{self, Packet, Part, TCP, checksum_at};
 
 /// Bytes of a header, by the client's family.
 const BYTES4: usize = 28;

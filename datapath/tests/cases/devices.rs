@@ -1,8 +1,8 @@
 //! The input device of a frame: MAC addresses and VLANs.
 
-use shunt_datapath::device::{DEVICES, Device};
 use shunt_datapath::entry::method;
 use shunt_datapath::host::{HostTables, mac};
+use shunt_datapath::table::device::{DEVICES, Device};
 use shunt_datapath::verdict::{Note, Pass, Verdict};
 
 use super::connections::noted;

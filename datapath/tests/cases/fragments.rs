@@ -3,7 +3,8 @@
 use shunt_datapath::entry::{Ways, method, scheduler, service_flag};
 use shunt_datapath::fragment;
 use shunt_datapath::host::{Hook, HostFrame, HostTables, NewServer, Sizes, mac};
-use shunt_datapath::tables::{FragmentValue, Tables, told};
+use shunt_datapath::table::Tables;
+use shunt_datapath::table::fragment::{FragmentValue, told};
 use shunt_datapath::verdict::{Drop, Note, Pass, Verdict};
 use shunt_datapath::{link, packet};
 

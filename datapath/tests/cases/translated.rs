@@ -301,7 +301,7 @@ fn a_full_table(v6: bool) -> Case {
         )
     };
     all = all.changes(|tables| {
-        use shunt_datapath::tables::Tables;
+        use shunt_datapath::table::Tables;
         use shunt_datapath::translation::{Translation, Tuple, ends};
         for number in 0..31 {
             let tuple = Tuple {

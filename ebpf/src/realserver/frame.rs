@@ -15,8 +15,8 @@ use shunt_datapath::clamp::Change;
 use shunt_datapath::entry::{NONE, Ways};
 use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::{self, Extensions, Ports};
-use shunt_datapath::tables::Tables;
+use shunt_datapath::packet::{self, Ports};
+use shunt_datapath::table::Tables;
 use shunt_datapath::verdict::{Drop, Word};
 
 use crate::context::pointer;
@@ -159,8 +159,8 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        packet::extensions(self, l3, first)
+    fn extensions(&self, l3: usize, first: u8) -> u64 {
+        packet::extensions(self, l3, first).0
     }
 
     #[inline(always)]
@@ -313,8 +313,8 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        packet::extensions(self, l3, first)
+    fn extensions(&self, l3: usize, first: u8) -> u64 {
+        packet::extensions(self, l3, first).0
     }
 
     #[inline(always)]

@@ -3,9 +3,10 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, xdp_md};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use shunt_datapath::call::{self, Call, CallKey, Desk, TEXT, id};
+use shunt_datapath::call::{self, id};
 use shunt_datapath::entry::NONE;
 use shunt_datapath::open;
+use shunt_datapath::table::call::{Call, CallKey, Desk, TEXT};
 
 use super::flows::MAPPED;
 use super::flows::UNPREPARED;

@@ -12,14 +12,15 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_loop};
 use aya_ebpf::macros::btf_map;
-use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
     self, Bucket4, Bucket6, HOPS, Hop, Locality, LocalityKey, NONE, OriginKey, PeerKey, Server,
     Service, Settings, Traffic, WIDES, Ways, locality, standing,
 };
 use shunt_datapath::region;
 use shunt_datapath::schedule::Client;
-use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
+use shunt_datapath::table::device::Device;
+use shunt_datapath::table::fragment::{FragmentKey, FragmentValue};
+use shunt_datapath::table::{Shape, Tables, entered};
 use shunt_datapath::translation::{Local, Translation, Tuple, place};
 use shunt_datapath::verdict::COUNTERS;
 use shunt_ebpf::PROGRAMS;

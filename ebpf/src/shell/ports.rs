@@ -12,7 +12,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_action, xdp_md};
 use aya_ebpf::btf_maps::{Array, DevMapHash};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
-use shunt_datapath::device::{DEVICES as PLACES, Device, REDIRECTS};
+use shunt_datapath::table::device::{DEVICES as PLACES, Device, REDIRECTS};
 
 use super::constants::long_constant;
 use super::context::pointer;

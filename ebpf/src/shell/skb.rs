@@ -15,8 +15,8 @@ use aya_ebpf::helpers::generated::{
 use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::{Extensions, Ports};
-use shunt_datapath::tables::Tables;
+use shunt_datapath::packet::Ports;
+use shunt_datapath::table::Tables;
 use shunt_datapath::verdict::Word;
 
 use super::calls;
@@ -373,8 +373,8 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn extensions(&self, l3: usize, first: u8) -> Extensions {
-        Extensions(subprograms::extensions_tc(self.0, l3 as u32, first as u32))
+    fn extensions(&self, l3: usize, first: u8) -> u64 {
+        subprograms::extensions_tc(self.0, l3 as u32, first as u32)
     }
 
     #[inline(always)]

@@ -8,15 +8,17 @@
 //! A function for both hooks is documented at its XDP form.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use shunt_datapath::connection::sctp as association;
 use shunt_datapath::family::{V4, V6};
 use shunt_datapath::frame::Frame;
 use shunt_datapath::packet::Ports;
 use shunt_datapath::schedule::{self, Client};
+use shunt_datapath::table::lookup;
 use shunt_datapath::translate::cross;
 use shunt_datapath::verdict::Bounce;
+use shunt_datapath::wire::{crc, packet, sctp};
 use shunt_datapath::{
-    claim, crc, fragment, icmp, lookup, open, origin, packet, peer, reply, sctp, template, track,
-    translate, tunnel,
+    claim, fragment, icmp, open, origin, peer, reply, template, track, translate, tunnel,
 };
 
 use super::fib;
@@ -118,7 +120,7 @@ pub extern "C" fn association_tc(context: *mut __sk_buff, l4: u32, end: u32) -> 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn association_next(state: u32, direction: u32, flags: u32) -> u32 {
-    sctp::next(state, direction, flags)
+    association::next(state, direction, flags)
 }
 
 /// The change of a CRC32c that a change of two bytes causes; `behind` bytes follow them.

@@ -2,14 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 
-use shunt_datapath::device::Device;
 use shunt_datapath::entry::{
     Bucket4, Bucket6, Hop, LocalityKey, NONE, OriginKey, POOL_HEAD, PeerKey, PoolWord, Server,
     Service, Settings, Traffic, Ways, counts, locality, server_flag, service_flag, standing,
 };
 use shunt_datapath::flows::Words;
 use shunt_datapath::schedule::{Client, overload, pick};
-use shunt_datapath::tables::{FragmentKey, FragmentValue, Shape, Tables, entered};
+use shunt_datapath::table::device::Device;
+use shunt_datapath::table::fragment::{FragmentKey, FragmentValue};
+use shunt_datapath::table::{Shape, Tables, entered};
 use shunt_datapath::translation::{Local, Translation, Tuple};
 use shunt_model::SchedulerFlags;
 

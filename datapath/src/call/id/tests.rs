@@ -6,8 +6,8 @@ use std::vec::Vec;
 
 use super::*;
 use crate::call::desk;
-use crate::frame::Frame;
 use crate::host::{Hook, HostFrame, HostTables, Sizes};
+use crate::wire::frame::Frame;
 
 /// The Call-ID that is found in a text.
 fn found(text: &[u8]) -> Option<Vec<u8>> {

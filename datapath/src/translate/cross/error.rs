@@ -4,19 +4,20 @@
 //! As in [`super::super::error`], the director is the source of the translated error. All that is
 //! rewritten lies in one stretch, from the network header to the end of the quoted header.
 
-use crate::checksum;
-use crate::entry::{Server, Ways};
-use crate::family::{Family, V4, V6};
-use crate::flows::Words;
-use crate::frame::Frame;
 use crate::icmp::{self, Quote};
-use crate::link;
 use crate::method as methods;
-use crate::packet::{self, ICMP, ICMPV6, Packet};
-use crate::tables::Tables;
-use crate::translation::{Tuple, ends, flag, turned, word};
+use crate::table::Tables;
+use crate::table::entry::{Server, Ways};
+use crate::table::family::{Family, V4, V6};
+use crate::table::flows::Words;
+use crate::table::translation::{Tuple, ends, flag, turned, word};
+use crate::traffic;
 use crate::verdict::{Drop, Note, Pass, Word};
-use crate::walk;
+use crate::way;
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::{self, ICMP, ICMPV6, Packet};
 
 use super::header::{self, BYTES4, BYTES6, Header, WHOLE};
 
@@ -90,9 +91,9 @@ fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
         return Word::drop(Drop::TooBig);
     }
     if words.load(word::TIME) & flag::FORWARD != 0 {
-        walk::count_in(tables, id, packet.length);
+        traffic::count_in(tables, id, packet.length);
     } else {
-        walk::count_out(tables, server, id, packet.length);
+        traffic::count_out(tables, server, id, packet.length);
     }
     tables.count(Note::IcmpRelated.counter());
     let done = write::<F, P, T>(frame, tables, packet, &quote, words, &plan, said);
@@ -108,14 +109,14 @@ fn way<F: Family, T: Tables>(tables: &T, words: T::Words) -> Result<Way<'_>, Wor
     let id = (words.load(word::NAMES) >> 32) as u32;
     let server = tables.server(id).ok_or(Word::drop(Drop::Internal))?;
     let ways = if words.load(word::TIME) & flag::FORWARD != 0 {
-        if !walk::is_present(server) {
+        if !server.is_present() {
             return Err(Word::drop(Drop::ServerGone));
         }
         server.ways
     } else {
         let target = super::super::address::<F::Other, T::Words>(words, word::TARGET);
         let hop = F::Other::route(tables, target) & 0x3ff;
-        walk::known_way::<F::Other, T>(tables, hop, target).ok_or(Word::drop(Drop::NoWayBack))?
+        way::known_way::<F::Other, T>(tables, hop, target).ok_or(Word::drop(Drop::NoWayBack))?
     };
     if !ways.is_usable() {
         return Err(Word::drop(Drop::NoNextHop));

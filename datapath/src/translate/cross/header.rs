@@ -1,11 +1,11 @@
 //! Writes a network header for the other family (RFC 7915, 4.1 and 5.1).
 
-use crate::checksum;
-use crate::frame::Frame;
-use crate::link;
 use crate::method::set_ethertype;
-use crate::packet::FRAGMENT;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::wire::checksum;
+use crate::wire::frame::Frame;
+use crate::wire::link;
+use crate::wire::packet::FRAGMENT;
 
 /// Bytes of an IPv6 header without extension headers.
 pub const BYTES6: u32 = 40;

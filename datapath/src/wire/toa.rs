@@ -1,9 +1,11 @@
 //! Reads, on the real server, the option of a SYN in which a director of full NAT names the client
 //! ([`crate::translate::announce`] writes it).
 
-use crate::frame::Frame;
-use crate::packet::TCP;
-use crate::translate::announce::KIND;
+use super::frame::Frame;
+use super::packet::TCP;
+
+/// The kind of the option (RFC 4727: for experiments).
+pub const KIND: u8 = 254;
 
 /// The ends of a connection as the server's sockets know them. Addresses in wire order, IPv4
 /// mapped into IPv6.

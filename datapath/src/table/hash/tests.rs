@@ -5,12 +5,12 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{first, second};
-use crate::endpoint::{self, Bucket, Endpoint};
-use crate::entry::{
+use crate::table::endpoint::{self, Bucket, Endpoint};
+use crate::table::entry::{
     BACK, Bucket4, Bucket6, Endpoint4, Endpoint6, endpoint_word, kind, wide as stretch,
 };
-use crate::flows::{self, Key, Narrow, Wide};
-use crate::translation::ends;
+use crate::table::flows::{self, Key, Narrow, Wide};
+use crate::table::translation::ends;
 use crate::tunnel;
 
 const SEEDS: [u64; 3] = [0x5eed, 0x0123_4567_89ab_cdef, 0x8421_c639_1f0e_d2b5];

@@ -4,60 +4,23 @@
 //! `bool` or `enum`, and padding is an explicit `reserved`. The maps outlive the daemon, so any
 //! change of a layout needs another [`LAYOUT`].
 
-pub use crate::localities::{LOCALITY_SERVERS, Locality, LocalityKey, locality};
-pub use crate::origin::{ORIGINS, OriginKey, wide_flag};
-pub use crate::peer::PeerKey;
-pub use crate::switches::{fate, nat, service_switch, switch};
+pub use super::id::{BACK, ID_LIMIT, LEFT, NONE, WIDE, WIDES, wide, wide_number, with_port};
+pub use super::localities::{LOCALITY_SERVERS, Locality, LocalityKey, locality};
+pub use super::origin::{ORIGINS, OriginKey, wide_flag};
+pub use super::peer::PeerKey;
+pub use super::pool::{
+    POOL_HEAD, PoolWord, SHORT_LENGTH, SLOT_LIMITED, pool_slot, scheduler, slot_is_limited,
+    slot_server,
+};
+pub use super::switches::{fate, nat, service_switch, switch};
 
-/// The version of every layout in this file and in [`crate::flows`]. Part of the pin folder's name.
+/// The version of every layout in this file and in [`super::flows`]. Part of the pin folder's name.
 pub const LAYOUT: u32 = 6;
 
 /// The version of the tables of connections (flows, translations, calls, counts of servers) and of
 /// the hashes of their keys. A packet path with another [`LAYOUT`] and the same version here takes
 /// over these tables with every connection.
 pub const CONNECTIONS: u32 = 2;
-
-/// No id: ids of services, servers and NAT endpoints begin at 1.
-pub const NONE: u32 = 0;
-/// Ids of services and servers are below this.
-pub const ID_LIMIT: u32 = 1 << 22;
-/// The bit in the id of an endpoint of every port. Each such endpoint has one of [`WIDES`] ranges
-/// of 65,536 ids, and the port selects the id within the range ([`with_port`]). So the key of a
-/// flow contains the port and is no longer than others.
-pub const WIDE: u32 = 1 << 22;
-/// The limit of endpoints of every port: of services, and of servers behind NAT.
-pub const WIDES: u32 = 64;
-/// The bit in the id of a NAT endpoint, which the id of a service does not have. An entry with this
-/// bit in its key is for the way back.
-pub const BACK: u32 = 1 << 23;
-
-/// The bit in the id of a mark's endpoint whose rule is deleted: its connections continue, and none
-/// is opened. The key of a flow does not contain this bit.
-pub const LEFT: u32 = 1 << 24;
-
-/// The first id of the endpoint of every port with this number.
-#[must_use]
-pub const fn wide(number: u32) -> u32 {
-    WIDE | (number & 63) << 16
-}
-
-/// The number of the endpoint of every port that has this id.
-#[inline(always)]
-#[must_use]
-pub const fn wide_number(id: u32) -> u32 {
-    id >> 16 & 63
-}
-
-/// The id of an endpoint for a port in wire order. Only an id with [`WIDE`] contains the port.
-#[inline(always)]
-#[must_use]
-pub fn with_port(id: u32, port: u16) -> u32 {
-    if id & WIDE == 0 {
-        id
-    } else {
-        id & !0xffff | u16::from_be(port) as u32
-    }
-}
 
 /// The kinds of endpoint entries.
 pub mod kind {
@@ -84,7 +47,9 @@ pub struct Endpoint4 {
     pub address: u32,
     /// [`endpoint_word`]; 0 is a free slot. Written last, cleared first.
     pub word: u32,
+    /// The endpoint's id in the keys of flows.
     pub id: u32,
+    /// Zero.
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Endpoint4>() == 16);
@@ -95,22 +60,29 @@ const _: () = assert!(size_of::<Endpoint4>() == 16);
 pub struct Endpoint6 {
     /// Wire order, as two words.
     pub address: [u64; 2],
+    /// [`endpoint_word`]; 0 is a free slot. Written last, cleared first.
     pub word: u32,
+    /// The endpoint's id in the keys of flows.
     pub id: u32,
+    /// Zero.
     pub reserved: u64,
 }
 const _: () = assert!(size_of::<Endpoint6>() == 32);
 
+/// A bucket of IPv4 endpoints: one cache line.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket4 {
+    /// The endpoints.
     pub slots: [Endpoint4; 4],
 }
 const _: () = assert!(size_of::<Bucket4>() == 64);
 
+/// A bucket of IPv6 endpoints: one cache line.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket6 {
+    /// The endpoints.
     pub slots: [Endpoint6; 2],
 }
 const _: () = assert!(size_of::<Bucket6>() == 64);
@@ -125,6 +97,7 @@ pub mod service_flag {
     /// sh, mh: another server is picked if the hashed one is unavailable (`sh-fallback`,
     /// `mh-fallback`).
     pub const FALLBACK: u8 = 4;
+    /// The virtual address is IPv6.
     pub const IPV6: u8 = 8;
     /// Each datagram is scheduled by itself, without an entry (`IP_VS_SVC_F_ONEPACKET`).
     pub const ONE_PACKET: u8 = 16;
@@ -147,6 +120,7 @@ pub struct Service {
     pub address: [u64; 2],
     /// Wire order.
     pub port: u16,
+    /// Protocol number; 0 for a firewall mark.
     pub protocol: u8,
     /// [`service_flag`].
     pub flags: u8,
@@ -161,129 +135,22 @@ pub struct Service {
     pub epoch: u32,
     /// [`service_switch`].
     pub switches: u32,
+    /// Zero.
     pub reserved2: u32,
 }
 const _: () = assert!(size_of::<Service>() == 64);
 
-/// The numbers of the schedulers in a [`PoolWord`].
-pub mod scheduler {
-    /// No server may be picked.
-    pub const EMPTY: u8 = 0;
-    /// The slots in turn: rr, and wrr if one turn of it fits a ring.
-    pub const RING: u8 = 1;
-    pub const LC: u8 = 2;
-    pub const WLC: u8 = 3;
-    pub const SED: u8 = 4;
-    pub const NQ: u8 = 5;
-    pub const SH: u8 = 6;
-    pub const MH: u8 = 7;
-    /// wrr by IPVS's rule, for turns that do not fit a ring and for servers with thresholds.
-    pub const WRR: u8 = 8;
-    pub const DH: u8 = 9;
-    pub const FO: u8 = 10;
-    pub const OVF: u8 = 11;
-    pub const TWOS: u8 = 12;
-    pub const LBLC: u8 = 13;
-    pub const LBLCR: u8 = 14;
-    /// p2c: two different servers are drawn by weight, and the less loaded one is picked.
-    pub const P2C: u8 = 15;
-    /// The bit that is set for lc, wlc, sed, nq, lblc or lblcr if the pool has a short list.
-    pub const SHORT: u8 = 0x80;
-}
-
-/// A service's pool: the index of its first word (32 bits), its number of slots (24 bits) and its
-/// scheduler (8 bits).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolWord(pub u64);
-
-impl PoolWord {
-    #[inline(always)]
-    #[must_use]
-    pub fn new(base: u32, length: u32, scheduler: u8) -> Self {
-        Self((base as u64) | ((length & 0xff_ffff) as u64) << 32 | (scheduler as u64) << 56)
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub fn base(self) -> u32 {
-        self.0 as u32
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub fn length(self) -> u32 {
-        ((self.0 >> 32) as u32) & 0xff_ffff
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub fn scheduler(self) -> u8 {
-        (self.0 >> 56) as u8 & !scheduler::SHORT
-    }
-
-    /// Whether the pool has a short list before the slots ([`scheduler::SHORT`]).
-    #[inline(always)]
-    #[must_use]
-    pub fn is_short(self) -> bool {
-        self.0 >> 63 != 0
-    }
-
-    /// The number of slots that the scheduler compares for a new connection.
-    #[inline(always)]
-    #[must_use]
-    pub fn compared(self) -> u32 {
-        if self.is_short() {
-            SHORT_LENGTH
-        } else {
-            self.length()
-        }
-    }
-
-    /// The index of the first slot, after the short list.
-    #[inline(always)]
-    #[must_use]
-    pub fn first_listed(self) -> u32 {
-        let short = if self.is_short() { SHORT_LENGTH } else { 0 };
-        self.base().wrapping_add(POOL_HEAD).wrapping_add(short)
-    }
-}
-
-/// A pool is a range of 64-bit words: this many words of state, then one word per slot.
-pub const POOL_HEAD: u32 = 2;
-/// Slots in the short list of a large pool. Unused slots at its end have weight 0.
-pub const SHORT_LENGTH: u32 = 128;
-
-/// A slot of a pool: a server and its weight. A server with weight 0 is not picked.
-#[inline(always)]
-#[must_use]
-pub fn pool_slot(server: u32, weight: u32) -> u64 {
-    (server as u64) | (weight as u64) << 32
-}
-
-/// The bit of a slot whose server has thresholds.
-pub const SLOT_LIMITED: u64 = 1 << 31;
-
-#[inline(always)]
-#[must_use]
-pub fn slot_server(slot: u64) -> u32 {
-    slot as u32 & (ID_LIMIT - 1)
-}
-
-#[inline(always)]
-#[must_use]
-pub fn slot_is_limited(slot: u64) -> bool {
-    slot & SLOT_LIMITED != 0
-}
-
 /// A server's thresholds, overload and weight: an entry of four words, of which the last is
 /// reserved.
 pub mod standing {
+    /// Number of words.
     pub const WORDS: usize = 4;
     /// The upper threshold in the low half, 0 if there is none. In the high half, the number of
     /// connections below which an overloaded server is used again.
     pub const BOUNDS: usize = 0;
     /// 1 while the server is overloaded. Only the walk writes this word.
     pub const OVERLOADED: usize = 1;
+    /// The server's weight.
     pub const WEIGHT: usize = 2;
 
     /// The word [`BOUNDS`]. Without a lower threshold, a server is overloaded until it has fewer
@@ -320,14 +187,18 @@ pub mod server_flag {
 
 /// The numbers of the forwarding methods in [`Server::method`].
 pub mod method {
+    /// Masquerading (`-m`): the destination is rewritten, and in answers the source.
     pub const MASQUERADE: u8 = 1;
+    /// Direct routing (`-g`): only the MAC addresses are rewritten.
     pub const ROUTE: u8 = 2;
     /// IP in IP.
     pub const TUNNEL: u8 = 3;
     // The walk's main function does not send packets of the methods from here on.
+    /// The server is the director itself, and the packet stays as it is.
     pub const LOCAL: u8 = 4;
     /// Tunnels with a header of their own: [`crate::tunnel`].
     pub const GUE: u8 = 5;
+    /// GRE (RFC 2784).
     pub const GRE: u8 = 6;
     /// Flows whose rewriting does not follow from the entry alone: [`crate::translate`].
     pub const TRANSLATE: u8 = 7;
@@ -340,6 +211,7 @@ pub mod method {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Server {
+    /// The next hop.
     pub ways: Ways,
     /// NAT: the id of the endpoint (address, port, protocol) that answers come from, with
     /// [`BACK`] set.
@@ -354,28 +226,42 @@ pub struct Server {
     pub port_delta: u16,
     /// Tunnel: the checksum's sum over both outer addresses.
     pub outer_sum: u16,
+    /// [`method`].
     pub method: u8,
+    /// [`server_flag`].
     pub flags: u8,
     /// [`fate`].
     pub fate: u16,
+    /// The endpoint of the server's service, in the keys of its flows.
     pub service: u32,
     /// Tunnel: the outer source address.
     pub outer_source: [u64; 2],
     /// The service's address and port, wire order.
     pub virtual_address: [u64; 2],
+    /// The service's port, in wire order.
     pub virtual_port: u16,
     /// GUE: the tunnel's destination port (UDP), wire order.
     pub tunnel_port: u16,
+    /// Zero.
     pub reserved2: [u16; 2],
     /// The server that gets the connections of this one's templates: the same server with another
     /// forwarding method. [`NONE`] if this one gets them itself.
     pub successor: u32,
+    /// Zero.
     pub reserved3: u32,
+    /// Zero.
     pub reserved4: [u64; 2],
 }
 const _: () = assert!(size_of::<Server>() == 128);
 
 impl Server {
+    /// Whether the server is in its pool.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        self.flags & server_flag::PRESENT != 0
+    }
+
     /// Whether its connections have an entry for the way back, which answers are looked up by.
     #[inline(always)]
     #[must_use]
@@ -399,6 +285,7 @@ pub struct Ways {
     pub target: u64,
     /// The interface's own MAC address in the low 48 bits; above it 1 if the next hop is usable.
     pub source: u64,
+    /// The index of the interface.
     pub interface: u32,
 }
 
@@ -420,6 +307,7 @@ impl Ways {
         (self.target >> 48) as u32
     }
 
+    /// Whether packets can be sent to this next hop.
     #[inline(always)]
     #[must_use]
     pub fn is_usable(&self) -> bool {
@@ -437,6 +325,7 @@ fn mac_word(mac: [u8; 6]) -> u64 {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
+    /// The next hop.
     pub ways: Ways,
 }
 const _: () = assert!(size_of::<Hop>() == 24);
@@ -460,6 +349,7 @@ pub struct Settings {
     pub wide: u32,
     /// One of this many new connections is dropped (drop_packet); 0 drops none.
     pub drop_rate: u32,
+    /// Zero.
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 152);
@@ -468,10 +358,15 @@ const _: () = assert!(size_of::<Settings>() == 152);
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
+    /// Connections that were opened.
     pub connections: u64,
+    /// Packets to the server.
     pub in_packets: u64,
+    /// Packets from the server.
     pub out_packets: u64,
+    /// Bytes to the server, from the network header on.
     pub in_bytes: u64,
+    /// Bytes from the server, from the network header on.
     pub out_bytes: u64,
 }
 const _: () = assert!(size_of::<Traffic>() == 40);
@@ -479,15 +374,19 @@ const _: () = assert!(size_of::<Traffic>() == 40);
 /// The live counts of a server in one word: ActiveConn in the low half, InActConn in the high half.
 /// One addition moves a connection from one count to the other.
 pub mod counts {
+    /// One active connection.
     pub const ACTIVE: u64 = 1;
+    /// One inactive connection.
     pub const INACTIVE: u64 = 1 << 32;
 
+    /// The active connections.
     #[inline(always)]
     #[must_use]
     pub fn active(word: u64) -> u32 {
         word as u32
     }
 
+    /// The inactive connections.
     #[inline(always)]
     #[must_use]
     pub fn inactive(word: u64) -> u32 {

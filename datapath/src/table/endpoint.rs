@@ -1,22 +1,22 @@
 //! The place of an endpoint in its table, for the code that writes the table: daemon and tests.
 //!
-//! A bucket is one cache line, and an endpoint has two buckets ([`crate::family`] has the look-up).
+//! A bucket is one cache line, and an endpoint has two buckets ([`super::family`] has the look-up).
 //! An endpoint is in its second bucket only while its first one is full, so that most look-ups read
 //! one cache line. Packets are looked up during a write. So an endpoint that moves is copied before
 //! its slot is reused, and a slot that is rewritten never looks free.
 
 use core::sync::atomic::{Ordering, fence};
 
-use crate::entry::{Bucket4, Bucket6};
-use crate::family::{endpoint_hash4, endpoint_hash6};
-use crate::hash::{first, second};
+use crate::table::entry::{Bucket4, Bucket6};
+use crate::table::family::{endpoint_hash4, endpoint_hash6};
+use crate::table::hash::{first, second};
 
 /// An endpoint of either family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// Wire order; IPv4 in the low half of the first word.
     pub address: [u64; 2],
-    /// [`crate::entry::endpoint_word`]; 0 is a free slot.
+    /// [`super::entry::endpoint_word`]; 0 is a free slot.
     pub word: u32,
     /// The endpoint's id in the keys of flows.
     pub id: u32,
@@ -314,7 +314,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::{Endpoint4, Endpoint6, endpoint_word, kind};
+    use crate::table::entry::{Endpoint4, Endpoint6, endpoint_word, kind};
 
     const SEED: u64 = 0x5eed;
 

@@ -1,9 +1,9 @@
 //! The look-up of endpoints: which service or masqueraded server an address and port belong to.
 
-use crate::entry::{LEFT, NONE, Settings, WIDE, wide_flag, wide_number, with_port};
-use crate::family::Family;
-use crate::frame::Frame;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{LEFT, NONE, Settings, WIDE, wide_flag, wide_number, with_port};
+use crate::table::family::Family;
+use crate::wire::frame::Frame;
 
 /// The endpoint of the service that a frame is for, or [`NONE`]. An endpoint of this port comes
 /// first, then the endpoints of [`crate::origin`], then an endpoint of every port.
@@ -25,7 +25,7 @@ pub fn service<F: Family, P: Frame, T: Tables>(
     F::wide(tables, target, word)
 }
 
-/// The endpoint of an address and an [`crate::entry::endpoint_word`], or [`NONE`]. An endpoint of
+/// The endpoint of an address and an [`super::entry::endpoint_word`], or [`NONE`]. An endpoint of
 /// this port comes before one of every port, as in IPVS (`ip_vs_service_find`).
 #[inline(always)]
 pub fn endpoint<F: Family, T: Tables>(

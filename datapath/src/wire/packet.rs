@@ -3,12 +3,13 @@
 //! Nothing is changed here. Options and extension headers are skipped up to a limit. A packet
 //! beyond the limit, or one that contradicts itself, is left to the kernel.
 
-use crate::checksum;
-use crate::family::{Family, V4, V6};
-use crate::frame::Frame;
-use crate::link;
-use crate::sctp;
-use crate::tables::Tables;
+use super::checksum;
+use super::frame::Frame;
+use super::link;
+pub use super::ports::Ports;
+use super::sctp;
+use super::version::{V4, V6, Version};
+use crate::table::Tables;
 
 /// ICMP's protocol number (RFC 792).
 pub const ICMP: u8 = 1;
@@ -34,7 +35,7 @@ pub enum Part {
 
 /// The network layer of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<F: Family> {
+pub struct Packet<F: Version> {
     /// Offset of the network header in the frame, in bytes.
     pub l3: usize,
     /// Offset of the transport header in the frame, in bytes.
@@ -62,7 +63,7 @@ pub struct Packet<F: Family> {
     pub plain: bool,
 }
 
-impl<F: Family> Packet<F> {
+impl<F: Version> Packet<F> {
     /// Whether the packet is SCTP's. The compiler knows that a plain one is not.
     #[inline(always)]
     #[must_use]
@@ -273,7 +274,7 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         plain: false,
     };
     if packet.protocol != TCP && packet.protocol != UDP && packet.protocol != ICMPV6 {
-        let extensions = frame.extensions(l3, packet.protocol);
+        let extensions = Extensions(frame.extensions(l3, packet.protocol));
         let behind = extensions.behind();
         if behind == 0 || behind as u32 > length {
             return Err(Unread::NotUnderstood);
@@ -412,29 +413,9 @@ pub fn extensions<P: Frame>(frame: &P, l3: usize, first: u8) -> Extensions {
     Extensions((part as u64) << 48 | place | name as u64)
 }
 
-/// The fields of the transport header that the walk needs. Ports in wire order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ports {
-    /// The source port.
-    pub source: u16,
-    /// The destination port.
-    pub target: u16,
-    /// TCP flags; 0 for UDP; for SCTP the event of its chunks ([`sctp::flags`]).
-    pub flags: u8,
-}
-
-impl Ports {
-    /// Both ports in a word, the source in the low half.
-    #[inline(always)]
-    #[must_use]
-    pub fn both(&self) -> u32 {
-        self.source as u32 | (self.target as u32) << 16
-    }
-}
-
 /// Reads the transport header of a whole packet or a first fragment.
 #[inline(always)]
-pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports> {
+pub fn ports<P: Frame, F: Version>(frame: &P, packet: &Packet<F>) -> Option<Ports> {
     let behind = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
     if packet.protocol == TCP {
         let tcp = frame.view::<20>(packet.l4)?;
@@ -449,7 +430,11 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
             flags: tcp.u8::<13>(),
         })
     } else if packet.is_sctp() {
-        sctp::ports(frame, packet)
+        sctp::ports(
+            frame,
+            packet.l4,
+            packet.l3.wrapping_add(packet.length as usize),
+        )
     } else {
         let udp = frame.view::<8>(packet.l4)?;
         if behind.wrapping_add(8) > packet.length {
@@ -465,14 +450,14 @@ pub fn ports<P: Frame, F: Family>(frame: &P, packet: &Packet<F>) -> Option<Ports
 
 /// The place of the checksum in a TCP or UDP packet.
 #[inline(always)]
-pub fn checksum_at<F: Family>(packet: &Packet<F>) -> crate::frame::Transport {
+pub fn checksum_at<F: Version>(packet: &Packet<F>) -> crate::wire::frame::Transport {
     if packet.protocol == TCP {
-        crate::frame::Transport {
+        crate::wire::frame::Transport {
             field: packet.l4.wrapping_add(16),
             optional: false,
         }
     } else {
-        crate::frame::Transport {
+        crate::wire::frame::Transport {
             field: packet.l4.wrapping_add(6),
             optional: true,
         }

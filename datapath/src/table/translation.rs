@@ -7,9 +7,6 @@
 //! answers is entered only if it is free. That reserves the local port of a flow: no two flows have
 //! the same key.
 
-use crate::family::Family;
-use crate::packet::{Packet, Ports};
-
 /// Addresses and ports of a packet.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,16 +28,6 @@ pub fn ends(source: u16, target: u16, protocol: u8, v6: bool) -> u64 {
 }
 
 impl Tuple {
-    /// The tuple of a packet.
-    #[inline(always)]
-    pub fn of<F: Family>(packet: &Packet<F>, ports: &Ports) -> Self {
-        Self {
-            source: F::words(packet.source),
-            target: F::words(packet.target),
-            ends: ends(ports.source, ports.target, packet.protocol, F::V6),
-        }
-    }
-
     /// The tuple of an answer: source and target are swapped.
     #[inline(always)]
     #[must_use]

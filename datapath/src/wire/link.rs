@@ -1,8 +1,8 @@
 //! The Ethernet header, and VLAN tags.
 
-use crate::entry::Ways;
-use crate::frame::Frame;
+use crate::table::entry::Ways;
 use crate::verdict::{Drop, Pass, Word};
+use crate::wire::frame::Frame;
 
 /// The ethertype of IPv4, in wire order.
 pub const IPV4: u16 = 0x0800u16.to_be();

@@ -8,8 +8,8 @@
 
 use core::marker::PhantomData;
 
-use crate::packet::{Extensions, Ports};
-use crate::tables::Tables;
+use super::ports::Ports;
+use crate::table::Tables;
 use crate::verdict::Word;
 
 /// `N` bytes of a frame, to read.
@@ -201,7 +201,7 @@ pub trait Frame {
 
     /// Updates a transport checksum. `pseudo` is the change of the pseudo-header (addresses),
     /// `other` the change of the other covered bytes: each a sum of 16-bit words in wire order, as
-    /// [`crate::checksum`] makes them. A checksum that the sender left to the device
+    /// [`crate::wire::checksum`] makes them. A checksum that the sender left to the device
     /// (CHECKSUM_PARTIAL) is updated so that the device completes it correctly.
     fn carry(&mut self, transport: Transport, pseudo: u32, other: u32);
 
@@ -241,11 +241,11 @@ pub trait Frame {
     /// Runs [`crate::fragment::one_packet`] on this frame.
     fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word;
 
-    /// Runs [`crate::packet::options`] on this frame.
+    /// Runs [`crate::wire::packet::options`] on this frame.
     fn options(&self, l3: usize, header: usize) -> Option<u32>;
 
-    /// Runs [`crate::packet::extensions`] on this frame.
-    fn extensions(&self, l3: usize, first: u8) -> Extensions;
+    /// Runs [`crate::wire::packet::extensions`] on this frame, and returns the word within.
+    fn extensions(&self, l3: usize, first: u8) -> u64;
 
     /// Runs [`crate::sctp::read`] on this frame.
     fn association(&self, l4: usize, end: usize) -> u64;
@@ -276,7 +276,12 @@ pub trait Frame {
     /// The next hop of a packet from `source` to `target` by the kernel's own rules, routes and
     /// neighbours. The next hop is unusable if these refuse such packets. `None` if they have no
     /// next hop. Slow.
-    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<crate::entry::Ways>;
+    fn route(
+        &self,
+        v6: bool,
+        source: [u64; 2],
+        target: [u64; 2],
+    ) -> Option<crate::table::entry::Ways>;
 
     /// The one's complement sum of `length` bytes (at most 65,535) from `from` on. `None` if the
     /// frame does not have as many. Slow.

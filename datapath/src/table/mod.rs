@@ -2,14 +2,33 @@
 //!
 //! In the kernel these are maps and helpers (`ebpf`), on the host plain memory ([`crate::host`]).
 
-use crate::device::Device;
-use crate::entry::{
+pub mod call;
+pub mod device;
+pub mod endpoint;
+pub mod entry;
+pub mod family;
+pub mod flows;
+pub mod fragment;
+pub mod hash;
+pub mod id;
+pub mod lookup;
+pub mod origin;
+pub mod peer;
+pub mod pool;
+pub mod region;
+pub mod translation;
+
+mod localities;
+mod switches;
+
+use crate::table::device::Device;
+use crate::table::entry::{
     Bucket4, Bucket6, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings, Traffic,
     Ways,
 };
-use crate::flows::Words;
-use crate::schedule::Client;
-use crate::translation::{Local, Translation, Tuple};
+use crate::table::flows::Words;
+use crate::table::fragment::{FragmentKey, FragmentValue};
+use crate::table::translation::{Local, Translation, Tuple};
 
 /// Sizes and seed, fixed when the tables are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,46 +45,15 @@ pub struct Shape {
     pub seed: u64,
 }
 
-/// The key that all fragments of a datagram share (RFC 791; RFC 8200, 4.5).
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FragmentKey {
-    /// Wire order; IPv4 in the low half of the first word.
-    pub source: [u64; 2],
-    /// Wire order; IPv4 in the low half of the first word.
+/// What a scheduler may use of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// The address, folded ([`crate::table::family::Family::folded`]), in host order.
+    pub address: u32,
+    /// The source port in host order.
+    pub port: u16,
+    /// The destination address in wire order; IPv4 in the low half of the first word.
     pub target: [u64; 2],
-    /// The identification in wire order.
-    pub id: u32,
-    /// Protocol number of the transport header.
-    pub protocol: u8,
-    /// 1 for IPv6, else 0.
-    pub family: u8,
-    /// Zero.
-    pub reserved: u16,
-}
-const _: () = assert!(size_of::<FragmentKey>() == 40);
-
-/// What is known of a datagram by its first fragment.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FragmentValue {
-    /// Source and destination port in wire order.
-    pub ports: [u16; 2],
-    /// The tick at which the entry was written.
-    pub tick: u32,
-    /// The server that got the first fragment, where no entry of a flow names it
-    /// ([`crate::entry::service_flag::ONE_PACKET`]).
-    pub server: u32,
-    /// [`told`]: 0 if the ports are known.
-    pub portless: u32,
-}
-
-/// Why the ports of a datagram in fragments are unknown. The kernel gets all its fragments.
-pub mod told {
-    /// Its first fragment is too short for them.
-    pub const NO_PORTS: u32 = 1;
-    /// Its first fragment did not come in time.
-    pub const NOTHING: u32 = 2;
 }
 
 /// The result of entering a translation or a connection.
@@ -100,26 +88,26 @@ pub trait Tables {
     fn server(&self, id: u32) -> Option<&Server>;
     /// The service of the endpoint of every port that has this number.
     fn wide_service(&self, number: u32) -> u32;
-    /// Runs [`crate::lookup::wide`] for IPv4; in the kernel as a separate function.
+    /// Runs [`crate::table::lookup::wide`] for IPv4; in the kernel as a separate function.
     fn wide4(&self, address: u32, word: u32) -> u32;
-    /// Runs [`crate::lookup::wide`] for IPv6; in the kernel as a separate function.
+    /// Runs [`crate::table::lookup::wide`] for IPv6; in the kernel as a separate function.
     fn wide6(&self, address: [u64; 2], word: u32) -> u32;
     /// Runs [`crate::origin::find`] for IPv4; in the kernel as a separate function.
     fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32;
     /// Runs [`crate::origin::find`] for IPv6; in the kernel as a separate function.
     fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32;
-    /// The endpoint of the longest prefix that matches this key, or [`crate::entry::NONE`].
+    /// The endpoint of the longest prefix that matches this key, or [`crate::table::entry::NONE`].
     fn origin(&self, key: &OriginKey) -> u32;
     /// The words of the pools from this place on.
     fn pool(&self, at: u32) -> Option<Self::Words>;
-    /// The live counts of a server: [`crate::entry::counts`].
+    /// The live counts of a server: [`crate::table::entry::counts`].
     fn counts(&self, server: u32) -> Option<Self::Words>;
-    /// Weight, thresholds and overload of a server: [`crate::entry::standing`].
+    /// Weight, thresholds and overload of a server: [`crate::table::entry::standing`].
     fn standing(&self, server: u32) -> Option<Self::Words>;
     /// The address of the server of a service that has this MAC address, where servers may be
     /// directors. Wire order, IPv4 in the first four bytes.
     fn peer(&self, key: &PeerKey) -> Option<[u64; 2]>;
-    /// The servers remembered for a target: [`crate::entry::locality`].
+    /// The servers remembered for a target: [`crate::table::entry::locality`].
     fn locality(&self, key: &LocalityKey) -> Option<Self::Words>;
     /// Adds an entry without servers. A full table replaces the least recently used entry.
     fn add_locality(&self, key: &LocalityKey);
@@ -130,9 +118,9 @@ pub trait Tables {
     /// A bucket of IPv6 flows.
     fn flows6(&self, bucket: u32) -> Option<Self::Words>;
 
-    /// The word of [`crate::region`] for a region of IPv4 flows.
+    /// The word of [`crate::table::region`] for a region of IPv4 flows.
     fn occupied4(&self, region: u32) -> Option<Self::Words>;
-    /// The word of [`crate::region`] for a region of IPv6 flows.
+    /// The word of [`crate::table::region`] for a region of IPv6 flows.
     fn occupied6(&self, region: u32) -> Option<Self::Words>;
 
     /// Runs [`crate::track::cheapest`] for IPv4; in the kernel as a separate function.

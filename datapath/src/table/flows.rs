@@ -21,9 +21,9 @@
 //!   take `GONE` for free; the daemon turns it into `FREE` when no flow needs it.
 
 use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
-use crate::entry::BACK;
-use crate::hash;
-pub use crate::hash::{first, second};
+use crate::table::entry::BACK;
+use crate::table::hash;
+pub use crate::table::hash::{first, second};
 
 /// Word 0 of a free slot; a look-up need not go on in the second bucket.
 pub const FREE: u64 = 0;

@@ -1,6 +1,6 @@
 //! Bits that bring settings to the walk: of the director, of a service, of a server.
 
-/// Bits of [`crate::entry::Service::switches`]. Only packets that may open a connection read them.
+/// Bits of [`super::entry::Service::switches`]. Only packets that may open a connection read them.
 pub mod service_switch {
     /// Any segment opens a TCP connection (`sloppy_tcp`).
     pub const SLOPPY_TCP: u32 = 1;
@@ -14,7 +14,7 @@ pub mod service_switch {
     pub const PEERS: u32 = 16;
 }
 
-/// Bits of [`crate::entry::Server::fate`]: what becomes of the connections of a server. They lie
+/// Bits of [`super::entry::Server::fate`]: what becomes of the connections of a server. They lie
 /// with the server, not with the service, since the walk reads the server anyway.
 pub mod fate {
     /// A SYN of an existing connection opens another one.
@@ -38,7 +38,7 @@ pub mod fate {
     pub const ENDED: u16 = RESCHEDULED | RESET;
 }
 
-/// Bits of [`crate::entry::Settings::switches`].
+/// Bits of [`super::entry::Settings::switches`].
 pub mod switch {
     /// A masqueraded server whose packet belongs to no connection gets an ICMP error
     /// (`nat_icmp_send`).
@@ -47,7 +47,7 @@ pub mod switch {
     pub const SECURE_TCP: u32 = 2;
 }
 
-/// Bits of [`crate::entry::Settings::masquerades`].
+/// Bits of [`super::entry::Settings::masquerades`].
 pub mod nat {
     /// A service masquerades.
     pub const MASQUERADES: u32 = 1;

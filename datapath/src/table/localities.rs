@@ -1,5 +1,5 @@
 //! The servers that lblc and lblcr remember for each target address. Part of the map layout, like
-//! [`crate::entry`].
+//! [`crate::table::entry`].
 
 /// The key under which lblc and lblcr remember servers: a target address and a service.
 #[repr(C, align(8))]

@@ -9,7 +9,7 @@
 //! walk that was running at the first step ends before the second. So the second look sees the
 //! entry of a walk that read [`ENTERED`] just before the first step overwrote it.
 
-use crate::flows::Words;
+use crate::table::flows::Words;
 
 /// No entry: two sweeps found none, and no walk has entered one.
 pub const EMPTY: u64 = 0;

@@ -1,23 +1,17 @@
-//! The differences between IPv4 and IPv6, as a type parameter of the walk.
+//! The tables of IPv4 and of IPv6, as a type parameter of the walk.
 
-use crate::checksum;
-use crate::entry::{Bucket4, Bucket6, NONE};
-use crate::flows::{Key, Layout, Narrow, Wide};
-use crate::hash;
-use crate::tables::Tables;
+use crate::table::Tables;
+use crate::table::entry::{Bucket4, Bucket6, NONE};
+use crate::table::flows::{Key, Layout, Narrow, Wide};
+use crate::table::hash;
+pub use crate::wire::version::{V4, V6, Version};
 
-/// An address family.
-pub trait Family: Copy {
-    /// An address in wire order.
-    type Address: Copy + PartialEq;
+/// An address family with its tables.
+pub trait Family: Version {
     /// The layout of flows.
     type Layout: Layout;
     /// The other family.
     type Other: Family;
-    /// Whether the family is IPv6.
-    const V6: bool;
-    /// Bytes of the fixed IP header.
-    const HEADER: usize;
 
     /// The key of a flow; `address` and `port` are the client's, in wire order.
     fn key(address: Self::Address, port: u16, endpoint: u32) -> Key;
@@ -25,11 +19,11 @@ pub trait Family: Copy {
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<T::Words>;
     /// The number of buckets of flows minus one.
     fn flow_mask<T: Tables>(tables: &T) -> u32;
-    /// The word of [`crate::region`] that shows whether a region of the flows may have entries.
+    /// The word of [`super::region`] that shows whether a region of the flows may have entries.
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words>;
     /// [`crate::track::cheapest`].
     fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
-    /// [`crate::lookup::wide`].
+    /// [`super::lookup::wide`].
     fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// [`crate::origin::find`].
     fn origin<T: Tables>(
@@ -43,29 +37,9 @@ pub trait Family: Copy {
     fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, server: u32) -> u32;
     /// The id of an endpoint, or [`NONE`].
     fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
-    /// The address as two words; IPv4 in the low half of the first.
-    fn words(address: Self::Address) -> [u64; 2];
-    /// The address from two words: the inverse of [`Family::words`].
-    fn from_words(words: [u64; 2]) -> Self::Address;
-    /// The address as schedulers hash it, in host order: an IPv6 address is the XOR of its four
-    /// 32-bit words.
-    fn folded(address: Self::Address) -> u32;
-    /// The address's share in a checksum.
-    fn sum(address: Self::Address) -> u32;
-    /// Whether a client can have this address.
-    fn may_be_client(address: Self::Address) -> bool;
     /// The hop that leads to a client, or 0: [`Tables::route4`] or [`Tables::route6`].
     fn route<T: Tables>(tables: &T, address: Self::Address) -> u32;
-    /// The loopback address.
-    fn loopback() -> Self::Address;
 }
-
-/// IPv4.
-#[derive(Clone, Copy, Debug)]
-pub struct V4;
-/// IPv6.
-#[derive(Clone, Copy, Debug)]
-pub struct V6;
 
 /// The hash of an IPv4 endpoint: address and `word` together are one 64-bit word.
 #[inline(always)]
@@ -82,11 +56,8 @@ pub fn endpoint_hash6(address: [u64; 2], word: u32, seed: u64) -> u64 {
 }
 
 impl Family for V4 {
-    type Address = u32;
     type Layout = Narrow;
     type Other = V6;
-    const V6: bool = false;
-    const HEADER: usize = 20;
 
     #[inline(always)]
     fn key(address: u32, port: u16, endpoint: u32) -> Key {
@@ -146,48 +117,14 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn words(address: u32) -> [u64; 2] {
-        [address as u64, 0]
-    }
-
-    #[inline(always)]
-    fn from_words(words: [u64; 2]) -> u32 {
-        words[0] as u32
-    }
-
-    #[inline(always)]
-    fn folded(address: u32) -> u32 {
-        u32::from_be(address)
-    }
-
-    #[inline(always)]
-    fn sum(address: u32) -> u32 {
-        address
-    }
-
-    #[inline(always)]
-    fn may_be_client(address: u32) -> bool {
-        let high = u32::from_be(address) >> 24;
-        high != 0 && high != 127 && high < 224
-    }
-
-    #[inline(always)]
     fn route<T: Tables>(tables: &T, address: u32) -> u32 {
         tables.route4(address)
-    }
-
-    #[inline(always)]
-    fn loopback() -> u32 {
-        0x7f00_0001u32.to_be()
     }
 }
 
 impl Family for V6 {
-    type Address = [u64; 2];
     type Layout = Wide;
     type Other = V4;
-    const V6: bool = true;
-    const HEADER: usize = 40;
 
     #[inline(always)]
     fn key(address: [u64; 2], port: u16, endpoint: u32) -> Key {
@@ -253,46 +190,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn words(address: [u64; 2]) -> [u64; 2] {
-        address
-    }
-
-    #[inline(always)]
-    fn from_words(words: [u64; 2]) -> [u64; 2] {
-        words
-    }
-
-    #[inline(always)]
-    fn folded(address: [u64; 2]) -> u32 {
-        let both = address[0] ^ address[1];
-        u32::from_be(both as u32 ^ (both >> 32) as u32)
-    }
-
-    #[inline(always)]
-    fn sum(address: [u64; 2]) -> u32 {
-        checksum::add(checksum::of_u64(address[0]), checksum::of_u64(address[1]))
-    }
-
-    #[inline(always)]
-    fn may_be_client(address: [u64; 2]) -> bool {
-        let multicast = address[0] as u8 == 0xff;
-        // The unspecified address and the loopback address: zeros except for the last bit.
-        let nobody = address[0] == 0 && u64::from_be(address[1]) <= 1;
-        // RFC 4291, 2.5.5.2: an IPv4-mapped address stands for an IPv4 node and is not on the wire.
-        let mapped = address[0] == 0 && address[1] as u32 == 0xffff_0000;
-        // RFC 4291, 2.5.6: routers must not forward packets with a link-local source.
-        let local = address[0] as u16 & 0xc0ff == 0x80fe;
-        !multicast && !nobody && !mapped && !local
-    }
-
-    #[inline(always)]
     fn route<T: Tables>(tables: &T, address: [u64; 2]) -> u32 {
         tables.route6(address)
-    }
-
-    #[inline(always)]
-    fn loopback() -> [u64; 2] {
-        [0, 1u64.to_be()]
     }
 }
 
