@@ -4,7 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use shunt_model::api::{Change, ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
+use shunt_model::api::{ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
+use shunt_model::batch::{Batch, Refused};
+use shunt_model::change::Change;
+use shunt_model::wanted::{Pool, Wanted};
 use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 
 pub mod socket;
@@ -12,6 +15,9 @@ pub mod socket;
 /// A daemon: it makes changes and answers questions about the table.
 pub trait Client {
     fn change(&mut self, change: &Change) -> Result<Done, Failure>;
+    /// Makes the changes of a batch. Returns the refused ones; if any change of a whole batch was
+    /// refused, none was made.
+    fn batch(&mut self, batch: &Batch) -> Result<Vec<Refused>, Failure>;
     /// The services in the kernel's order.
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure>;
     /// One service, if it exists.
@@ -26,6 +32,23 @@ pub trait Client {
     fn settings(&mut self) -> Result<Settings, Failure>;
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure>;
     fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure>;
+    /// All that the daemon has, as far as it can be wanted.
+    fn present(&mut self) -> Result<Wanted, Failure> {
+        let pool = |status: ServiceStatus| {
+            let servers = status.servers.into_iter().rev();
+            Pool {
+                service: status.service,
+                servers: servers.map(|server| server.server).collect(),
+            }
+        };
+        Ok(Wanted {
+            settings: self.settings()?,
+            timeouts: self.timeouts()?,
+            marks: self.marks()?,
+            locals: self.locals()?,
+            services: self.services()?.into_iter().rev().map(pool).collect(),
+        })
+    }
     fn statistics(&mut self) -> Result<Statistics, Failure>;
     fn status(&mut self) -> Result<Status, Failure>;
 }

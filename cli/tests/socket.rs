@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use shunt_cli::client::socket::Socket;
 use shunt_cli::client::{Client, Failure};
 use shunt_model::Timeouts;
-use shunt_model::api::{Change, Reason};
+use shunt_model::api::Reason;
+use shunt_model::batch::{Batch, Mode};
+use shunt_model::change::{Change, service};
 
 #[test]
 fn many_requests_go_over_one_connection() {
@@ -21,7 +23,9 @@ fn many_requests_go_over_one_connection() {
     );
     let mut socket = Socket::open(&daemon.path).unwrap();
 
-    socket.change(&Change::Flush).unwrap();
+    socket
+        .change(&Change::Service(service::Change::Flush))
+        .unwrap();
     let timeouts = socket.timeouts().unwrap();
 
     let expected = Timeouts {
@@ -45,12 +49,52 @@ fn a_refusal_comes_through_with_its_reason() {
     let daemon = Daemon::new("refusal", &[answer("409 Conflict", body)]);
     let mut socket = Socket::open(&daemon.path).unwrap();
 
-    let failure = socket.change(&Change::Flush).unwrap_err();
+    let failure = socket
+        .change(&Change::Service(service::Change::Flush))
+        .unwrap_err();
 
     let Failure::Refused(refusal) = failure else {
         panic!("{failure:?}");
     };
     assert_eq!(refusal.reason, Reason::NoSuchService);
+}
+
+#[test]
+fn a_batch_says_which_of_its_changes_were_refused() {
+    let refused = r#"{"index":1,"reason":"no_such_service","text":"there is no such service"}"#;
+    let each = format!(r#"{{"refused":[{refused}]}}"#);
+    let whole = format!(r#"{{"reason":"no_such_service","text":"no","refused":[{refused}]}}"#);
+    let daemon = Daemon::new(
+        "batch",
+        &[
+            answer("200 OK", r#"{"refused":[]}"#),
+            answer("200 OK", &each),
+            answer("409 Conflict", &whole),
+            answer(
+                "409 Conflict",
+                r#"{"reason":"not_kept","text":"the disk is full"}"#,
+            ),
+        ],
+    );
+    let mut socket = Socket::open(&daemon.path).unwrap();
+    let mut batch = |mode| {
+        let changes = vec![Change::Service(service::Change::Flush)];
+        socket.batch(&Batch { mode, changes })
+    };
+
+    assert_eq!(batch(Mode::Each).unwrap(), []);
+    for mode in [Mode::Each, Mode::Whole] {
+        let refused = batch(mode).unwrap();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].index, 1);
+        assert_eq!(refused[0].refusal.reason, Reason::NoSuchService);
+    }
+    let failure = batch(Mode::Whole).unwrap_err();
+    assert_eq!(failure.to_string(), "the disk is full");
+    let requests = daemon.requests();
+    assert!(requests[0].starts_with("POST /v1/batch "), "{requests:?}");
+    let body = r#"{"mode":"each","changes":[{"change":"flush"}]}"#;
+    assert!(requests[0].ends_with(body), "{requests:?}");
 }
 
 #[test]

@@ -22,9 +22,10 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use shunt_model::api::{
-    Change, ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status,
-};
+use serde::de::DeserializeOwned;
+use shunt_model::api::{ConnectionCount, Done, Reason, Refusal, ServiceStatus, Statistics, Status};
+use shunt_model::batch::{Answer, Batch};
+use shunt_model::change::Change;
 use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +42,7 @@ pub use places::Place;
 #[derive(Debug)]
 pub enum Ask {
     Change(Box<Change>, oneshot::Sender<Result<Done, Refusal>>),
+    Batch(Box<Batch>, oneshot::Sender<Result<Answer, Refusal>>),
     /// All services, or the one with this key.
     Services(Option<ServiceKey>, oneshot::Sender<Vec<ServiceStatus>>),
     /// Lines of JSON, many in one piece. The thread that makes them holds the place.
@@ -58,6 +60,8 @@ type Asks = mpsc::Sender<Ask>;
 
 /// The most bytes of a request's body. A change is short.
 const LARGEST: usize = 1 << 20;
+/// The largest batch: every service and server that a table can have.
+const LARGEST_BATCH: usize = 1 << 27;
 /// The most time for the head of a request to arrive, and then for its body. An idle connection
 /// ends after that time too.
 const ARRIVAL: Duration = Duration::from_secs(30);
@@ -140,6 +144,7 @@ fn router(asks: Asks, places: Places) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/change", post(change))
+        .route("/v1/batch", post(batch))
         .route("/v1/connections", get(connections))
         .route("/v1/connections/count", get(count))
         .route("/v1/timeouts", get(timeouts))
@@ -295,18 +300,9 @@ async fn statistics(State(desk): State<Desk>) -> Response {
 }
 
 async fn change(State(desk): State<Desk>, request: Request<Body>) -> Response {
-    let unreadable = |why: &dyn std::fmt::Display| {
-        let text = format!("the change cannot be read: {why}");
-        refusal(StatusCode::UNPROCESSABLE_ENTITY, Reason::BadRequest, &text)
-    };
-    let body = match timeout(ARRIVAL, to_bytes(request.into_body(), LARGEST)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => return unreadable(&error),
-        Err(late) => return unreadable(&late),
-    };
-    let change: Change = match serde_json::from_slice(&body) {
+    let change: Change = match body(request, LARGEST).await {
         Ok(change) => change,
-        Err(error) => return unreadable(&error),
+        Err(why) => return unreadable("change", &why),
     };
     match desk
         .ask(|answer| Ask::Change(Box::new(change), answer))
@@ -316,6 +312,46 @@ async fn change(State(desk): State<Desk>, request: Request<Body>) -> Response {
         Some(Err(no)) => json(StatusCode::CONFLICT, &no),
         None => stopping(),
     }
+}
+
+async fn batch(State(desk): State<Desk>, request: Request<Body>) -> Response {
+    // Of long batches only a few may be on their way.
+    let _place = match is_long(&request) {
+        true => match desk.places.take().await {
+            Some(place) => Some(place),
+            None => return too_many(),
+        },
+        false => None,
+    };
+    let batch: Batch = match body(request, LARGEST_BATCH).await {
+        Ok(batch) => batch,
+        Err(why) => return unreadable("batch", &why),
+    };
+    match desk.ask(|answer| Ask::Batch(Box::new(batch), answer)).await {
+        Some(Ok(answer)) if answer.is_refusal() => json(StatusCode::CONFLICT, &answer),
+        Some(Ok(answer)) => json(StatusCode::OK, &answer),
+        Some(Err(no)) => json(StatusCode::CONFLICT, &no),
+        None => stopping(),
+    }
+}
+
+/// Whether a body is longer than that of a few thousand changes, or may be.
+fn is_long(request: &Request<Body>) -> bool {
+    let most = hyper::body::Body::size_hint(request.body()).upper();
+    most.is_none_or(|most| most > LARGEST as u64)
+}
+
+/// The body of a request, or why it cannot be read.
+async fn body<T: DeserializeOwned>(request: Request<Body>, most: usize) -> Result<T, String> {
+    let body = timeout(ARRIVAL, to_bytes(request.into_body(), most)).await;
+    let body = body.map_err(|late| late.to_string())?;
+    let body = body.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+fn unreadable(what: &str, why: &str) -> Response {
+    let text = format!("the {what} cannot be read: {why}");
+    refusal(StatusCode::UNPROCESSABLE_ENTITY, Reason::BadRequest, &text)
 }
 
 async fn connections(State(desk): State<Desk>) -> Response {

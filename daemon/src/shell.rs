@@ -2,6 +2,7 @@
 //! events to the director.
 
 mod answers;
+mod changes;
 mod keeper;
 mod retired;
 mod samples;
@@ -20,7 +21,6 @@ use shunt_control::network;
 use shunt_control::table::{Limits, Table};
 use shunt_datapath::entry::Settings;
 use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
-use shunt_model::api::{Change, Done, Reason, Refusal};
 use shunt_model::{Counters, ServerAddress, ServiceKey};
 use tracing::{debug, error, info, warn};
 
@@ -32,14 +32,13 @@ use crate::kernel::clock;
 use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
 use crate::kernel::ports::Ports;
-use crate::kernel::rcu;
 use crate::kernel::succession;
 use crate::kernel::sweep::{self, Look};
 use crate::kernel::tables::{Shared, Tables};
 use crate::memory::Recalled;
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
-use crate::waiting::{self, Waiting};
+use crate::waiting::Waiting;
 use keeper::Keeper;
 use retired::Retired;
 use samples::Samples;
@@ -72,6 +71,8 @@ pub struct Shell {
     dropped: u64,
     /// Why processes on this machine get no servers, although the options ask for it.
     callers: Option<String>,
+    /// The journal was begun anew since the last batch was written down.
+    begun_anew: bool,
 }
 
 /// The data with which another thread reads the flows.
@@ -169,6 +170,7 @@ impl Shell {
             dropping: now,
             dropped: 0,
             callers: None,
+            begun_anew: false,
         };
         shell.remember_all();
         // The programs for callers can be detached without tables or devices.
@@ -242,15 +244,7 @@ impl Shell {
             path: Some(self.object.made.clone()),
         };
         self.keeper.begin(&saved);
-    }
-
-    /// Refuses a change that the journal would have no room for.
-    fn keep_room(&mut self, change: &Change) -> Result<(), Refusal> {
-        let orphans = self.director.count_orphans();
-        if !self.keeper.has_room(change, orphans) {
-            self.remember_all();
-        }
-        self.keeper.refusal(change, orphans).map_or(Ok(()), Err)
+        self.begun_anew = true;
     }
 
     /// Checks the programs of all devices. The kernel sends no event when somebody detaches a
@@ -411,12 +405,15 @@ impl Shell {
         match ask {
             Ask::Change(change, answer) => {
                 let result = self.change(&change);
-                let awaited =
-                    waiting::server(&change).filter(|(key, at)| self.director.is_awaited(key, *at));
-                match (result, awaited) {
-                    (Ok(done), Some(server)) => self.waiting.hold(server, answer, done),
-                    (result, _) => drop(answer.send(result)),
-                }
+                let awaited = self.awaited(result.is_ok(), std::slice::from_ref(&change));
+                self.waiting
+                    .hold(awaited, Box::new(move || drop(answer.send(result))));
+            }
+            Ask::Batch(batch, answer) => {
+                let result = self.batch(&batch);
+                let awaited = self.awaited(result.is_ok(), &batch.changes);
+                self.waiting
+                    .hold(awaited, Box::new(move || drop(answer.send(result))));
             }
             Ask::Services(key, answer) => {
                 let _ = answer.send(self.services(key));
@@ -442,34 +439,5 @@ impl Shell {
                 let _ = answer.send(self.status());
             }
         }
-    }
-
-    fn change(&mut self, change: &Change) -> Result<Done, Refusal> {
-        self.keep_room(change)?;
-        let retiring = self.retiring(change);
-        let mut result = self.director.change(change, &self.tables, Instant::now());
-        let is_full = matches!(&result, Err(refusal) if refusal.reason == Reason::NoRoom);
-        if is_full && rcu::wait() {
-            // No packet uses the pools that were replaced before this grace period.
-            self.director.pools_settled();
-            self.director.pools_settled();
-            result = self.director.change(change, &self.tables, Instant::now());
-        }
-        if result.is_ok() {
-            self.retire(change, retiring);
-            self.samples.follow(change);
-        }
-        self.carry_out();
-        if self.retired.has_news() {
-            self.remember(Step::default());
-        }
-        if let (Ok(_), Some(refusal)) = (&result, self.keeper.unkept(change)) {
-            result = Err(refusal);
-        }
-        match &result {
-            Ok(_) => info!(%change, "table changed"),
-            Err(refusal) => info!(why = refusal.text, "change refused"),
-        }
-        result
     }
 }

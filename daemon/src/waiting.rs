@@ -1,26 +1,23 @@
-//! Answers to changes that wait until the next hop of the added server is resolved. A client that
-//! adds a server and then sends to it loses no packet, as with the kernel's own queue for
+//! Answers to changes that wait until the next hops of the added servers are resolved. A client
+//! that adds a server and then sends to it loses no packet, as with the kernel's own queue for
 //! neighbours.
 
 use std::time::{Duration, Instant};
 
-use shunt_model::api::{Change, Done, Refusal};
 use shunt_model::{ServerAddress, ServiceKey};
-use tokio::sync::oneshot;
 
 /// The longest wait of an answer. A neighbour answers within a millisecond, within a hundred on a
 /// busy machine, or not at all.
 const LONGEST: Duration = Duration::from_millis(200);
 
-pub type Answer = oneshot::Sender<Result<Done, Refusal>>;
+/// Sends an answer.
+pub type Answer = Box<dyn FnOnce() + Send>;
 
-/// A change that is carried out and not answered yet.
+/// Changes that are carried out and not answered yet.
 struct Held {
     until: Instant,
-    key: ServiceKey,
-    at: ServerAddress,
+    servers: Vec<(ServiceKey, ServerAddress)>,
     answer: Answer,
-    done: Done,
 }
 
 /// All answers that wait.
@@ -40,26 +37,17 @@ impl Default for Waiting {
     }
 }
 
-/// The server that a change makes reachable.
-pub fn server(change: &Change) -> Option<(ServiceKey, ServerAddress)> {
-    match change {
-        Change::AddServer { key, server } | Change::EditServer { key, server } => {
-            Some((*key, server.at))
-        }
-        _ => None,
-    }
-}
-
 impl Waiting {
-    pub fn hold(&mut self, server: (ServiceKey, ServerAddress), answer: Answer, done: Done) {
-        let (key, at) = server;
+    /// Answers when no server is awaited any more; at once if none is.
+    pub fn hold(&mut self, servers: Vec<(ServiceKey, ServerAddress)>, answer: Answer) {
+        if servers.is_empty() {
+            return answer();
+        }
         let until = Instant::now() + self.patience;
         self.held.push(Held {
             until,
-            key,
-            at,
+            servers,
             answer,
-            done,
         });
     }
 
@@ -73,8 +61,9 @@ impl Waiting {
             return;
         }
         let now = Instant::now();
-        for held in std::mem::take(&mut self.held) {
-            let vain = is_awaited(&held.key, held.at);
+        for mut held in std::mem::take(&mut self.held) {
+            held.servers.retain(|(key, at)| is_awaited(key, *at));
+            let vain = !held.servers.is_empty();
             if vain && now < held.until {
                 self.held.push(held);
                 continue;
@@ -83,15 +72,18 @@ impl Waiting {
                 true => self.patience / 2,
                 false => LONGEST,
             };
-            let _ = held.answer.send(Ok(held.done));
+            (held.answer)();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+
     use shunt_model::Protocol;
+
+    use super::*;
 
     fn name() -> (ServiceKey, ServerAddress) {
         let key = ServiceKey::Address {
@@ -102,15 +94,34 @@ mod tests {
         (key, "10.1.0.11:80".parse().unwrap())
     }
 
+    fn answer() -> (Answer, Receiver<()>) {
+        let (sent, heard) = channel();
+        (Box::new(move || sent.send(()).unwrap_or_default()), heard)
+    }
+
+    #[test]
+    fn a_batch_waits_for_the_last_of_its_servers() {
+        let mut waiting = Waiting::default();
+        let (answer, heard) = answer();
+        let (key, first) = name();
+        let second: ServerAddress = "10.1.0.12:80".parse().unwrap();
+        waiting.hold(vec![(key, first), (key, second)], answer);
+        waiting.review(|_, at| at == second);
+        waiting.review(|_, at| at == second);
+        assert!(heard.try_recv().is_err());
+        waiting.review(|_, _| false);
+        assert_eq!(heard.try_recv(), Ok(()));
+    }
+
     #[test]
     fn an_answer_waits_for_the_next_hop_and_not_for_ever() {
         let mut waiting = Waiting::default();
-        let (answer, mut heard) = oneshot::channel();
-        waiting.hold(name(), answer, Done::default());
+        let (answer, heard) = answer();
+        waiting.hold(vec![name()], answer);
         waiting.review(|_, _| true);
         assert!(heard.try_recv().is_err());
         waiting.review(|_, _| false);
-        assert_eq!(heard.try_recv(), Ok(Ok(Done::default())));
+        assert_eq!(heard.try_recv(), Ok(()));
         assert_eq!(waiting.deadline(), None);
     }
 
@@ -119,15 +130,15 @@ mod tests {
         let mut waiting = Waiting::default();
         let mut waited = Duration::ZERO;
         for _ in 0..1000 {
-            let (answer, _heard) = oneshot::channel();
+            let (answer, _heard) = answer();
             waited += waiting.patience;
-            waiting.hold(name(), answer, Done::default());
+            waiting.hold(vec![name()], answer);
             waiting.held[0].until = Instant::now();
             waiting.review(|_, _| true);
         }
         assert!(waited <= 2 * LONGEST, "{waited:?}");
-        let (answer, _heard) = oneshot::channel();
-        waiting.hold(name(), answer, Done::default());
+        let (answer, _heard) = answer();
+        waiting.hold(vec![name()], answer);
         waiting.review(|_, _| false);
         assert_eq!(waiting.patience, LONGEST);
     }

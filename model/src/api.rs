@@ -5,12 +5,13 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/services` | | `[`[`ServiceStatus`]`]`, in the kernel's own order |
 //! | `GET /v1/services?key=tcp/192.0.2.1:80` | | a list of that service, or an empty list |
-//! | `POST /v1/change` | [`Change`] | [`Done`] |
+//! | `POST /v1/change` | [`Change`](crate::change::Change) | [`Done`] |
+//! | `POST /v1/batch` | [`Batch`](crate::batch::Batch) | [`Answer`](crate::batch::Answer) |
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
-//! | `GET /v1/marks` | | `[`[`MarkRule`]`]` |
-//! | `GET /v1/locals` | | `[`[`LocalAddress`]`]` |
-//! | `GET /v1/timeouts` | | [`Timeouts`] |
+//! | `GET /v1/marks` | | `[`[`MarkRule`](crate::MarkRule)`]` |
+//! | `GET /v1/locals` | | `[`[`LocalAddress`](crate::LocalAddress)`]` |
+//! | `GET /v1/timeouts` | | [`Timeouts`](crate::Timeouts) |
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
 //!
@@ -18,118 +19,10 @@
 //! makes no sense, 403 if the caller lacks the right, 503 if there are too many requests at once.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Counters, Family, LocalAddress, MarkRule, Rates, Server, ServerAddress, Service, ServiceKey,
-    Setting, Settings, Timeouts,
-};
-
-/// One change of the table. The variants follow the commands of `ipvsadm`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "change", rename_all = "snake_case")]
-pub enum Change {
-    AddService {
-        service: Service,
-    },
-    EditService {
-        service: Service,
-    },
-    DeleteService {
-        key: ServiceKey,
-    },
-    /// Deletes every service.
-    Flush,
-    AddServer {
-        key: ServiceKey,
-        server: Server,
-    },
-    EditServer {
-        key: ServiceKey,
-        server: Server,
-    },
-    DeleteServer {
-        key: ServiceKey,
-        at: ServerAddress,
-    },
-    /// Zeroes the counters of one service, or of all services.
-    Zero {
-        key: Option<ServiceKey>,
-    },
-    /// Sets the timeouts. A zero leaves that timeout as it is.
-    SetTimeouts {
-        timeouts: Timeouts,
-    },
-    /// Sets a value for the director and for each service without a value of its own.
-    Set {
-        setting: Setting,
-    },
-    /// Adds a rule that gives packets to a target a mark.
-    AddMark {
-        rule: MarkRule,
-    },
-    DeleteMark {
-        rule: MarkRule,
-    },
-    /// Sets the ports of a local address that full NAT may use. They replace the earlier ones.
-    SetLocal {
-        local: LocalAddress,
-    },
-    /// Removes a local address. No new connection gets it.
-    DeleteLocal {
-        address: IpAddr,
-    },
-}
-
-impl fmt::Display for Change {
-    /// Writes the change as an entry of the log.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::AddService { service } => {
-                write!(f, "service {} added, {}", service.key, service.scheduler)
-            }
-            Change::EditService { service } => {
-                write!(f, "service {} edited, {}", service.key, service.scheduler)
-            }
-            Change::DeleteService { key } => write!(f, "service {key} deleted"),
-            Change::Flush => f.write_str("all services deleted"),
-            Change::AddServer { key, server } => {
-                let Server {
-                    at, method, weight, ..
-                } = server;
-                write!(f, "server {at} added to {key}, {method}, weight {weight}")
-            }
-            Change::EditServer { key, server } => {
-                let Server {
-                    at, method, weight, ..
-                } = server;
-                write!(f, "server {at} of {key} edited, {method}, weight {weight}")
-            }
-            Change::DeleteServer { key, at } => write!(f, "server {at} of {key} deleted"),
-            Change::Zero { key: Some(key) } => write!(f, "counters of {key} zeroed"),
-            Change::Zero { key: None } => f.write_str("all counters zeroed"),
-            Change::Set { setting } => write!(f, "setting {setting}"),
-            Change::AddMark { rule } => write!(f, "{rule} added"),
-            Change::DeleteMark { rule } => write!(f, "{rule} deleted"),
-            Change::SetLocal { local } => write!(f, "local address {local} set"),
-            Change::DeleteLocal { address } => write!(f, "local address {address} deleted"),
-            Change::SetTimeouts { timeouts } => {
-                let Timeouts {
-                    tcp_s,
-                    tcp_fin_s,
-                    udp_s,
-                } = timeouts;
-                write!(
-                    f,
-                    "timeouts set (0 stays): tcp {tcp_s} tcpfin {tcp_fin_s} udp {udp_s}"
-                )
-            }
-        }
-    }
-}
+use crate::{Counters, Family, Rates, Server, ServerAddress, Service, Settings};
 
 /// The answer to a change that is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,8 @@
 //! decides.
 
 pub mod api;
+pub mod batch;
+pub mod change;
 pub mod connection;
 pub mod counters;
 pub mod local;
@@ -15,6 +17,7 @@ pub mod scheduler;
 pub mod server;
 pub mod service;
 pub mod settings;
+pub mod wanted;
 
 pub use connection::{Connection, EngineData, State};
 pub use counters::{Counters, Rates};
@@ -25,3 +28,4 @@ pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::{Encapsulation, Method, Server, ServerAddress, TunnelChecksum};
 pub use service::{Announce, Family, Persistence, Protocol, Service, ServiceKey, Timeouts};
 pub use settings::{Defence, OnDown, ServiceSettings, Setting, Settings};
+pub use wanted::Wanted;

@@ -11,7 +11,9 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shunt_model::api::{Change, ConnectionCount, Done, ServiceStatus, Statistics, Status};
+use shunt_model::api::{ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
+use shunt_model::batch::{Answer, Batch, Refused};
+use shunt_model::change::Change;
 use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
@@ -51,8 +53,8 @@ impl Socket {
         })
     }
 
-    /// Sends a request. Any status other than success is a failure.
-    fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+    /// Sends a request, and returns the answer whatever its status is.
+    fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
         let sender = &mut self.sender;
         let path = &self.path;
         self.runtime.block_on(async {
@@ -69,40 +71,45 @@ impl Socket {
                     None => return Err(lost(error.into_error())),
                 },
             };
-            match answer.status() {
-                StatusCode::OK => Ok(answer),
-                StatusCode::FORBIDDEN => Err(Failure::NotPermitted { path: path.clone() }),
-                StatusCode::CONFLICT
-                | StatusCode::UNPROCESSABLE_ENTITY
-                | StatusCode::SERVICE_UNAVAILABLE => {
-                    let body = answer.into_body().collect().await.map_err(broken)?;
-                    let refusal = serde_json::from_slice(&body.to_bytes()).map_err(broken)?;
-                    Err(Failure::Refused(refusal))
-                }
-                other => Err(broken(format!("status {other}"))),
-            }
+            Ok(answer)
         })
     }
 
-    fn get<Answer: DeserializeOwned>(&mut self, target: &str) -> Result<Answer, Failure> {
+    /// Sends a request. Any status other than success is a failure.
+    fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let answer = self.exchange(request)?;
+        self.checked(answer)
+    }
+
+    fn checked(&self, answer: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            StatusCode::FORBIDDEN => Err(Failure::NotPermitted {
+                path: self.path.clone(),
+            }),
+            StatusCode::CONFLICT
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::SERVICE_UNAVAILABLE => Err(Failure::Refused(self.answer(answer)?)),
+            other => Err(broken(format!("status {other}"))),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&mut self, target: &str) -> Result<T, Failure> {
         let answer = self.send(request(Method::GET, target, Bytes::new())?)?;
         self.answer(answer)
     }
 
-    fn post<Body: Serialize, Answer: DeserializeOwned>(
+    fn post<T: DeserializeOwned>(
         &mut self,
         target: &str,
-        body: &Body,
-    ) -> Result<Answer, Failure> {
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(broken)?;
         let answer = self.send(request(Method::POST, target, body.into())?)?;
         self.answer(answer)
     }
 
-    fn answer<Answer: DeserializeOwned>(
-        &self,
-        answer: Response<Incoming>,
-    ) -> Result<Answer, Failure> {
+    fn answer<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T, Failure> {
         let body = self.runtime.block_on(answer.into_body().collect());
         serde_json::from_slice(&body.map_err(broken)?.to_bytes()).map_err(broken)
     }
@@ -120,6 +127,26 @@ async fn connect(path: &Path) -> Result<SendRequest<Full<Bytes>>, Failure> {
 impl Client for Socket {
     fn change(&mut self, change: &Change) -> Result<Done, Failure> {
         self.post("/v1/change", change)
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<Vec<Refused>, Failure> {
+        let body = serde_json::to_vec(batch).map_err(broken)?;
+        let answer = self.exchange(request(Method::POST, "/v1/batch", body.into())?)?;
+        let answer: Answer = match answer.status() {
+            StatusCode::CONFLICT => self.answer(answer)?,
+            _ => self
+                .checked(answer)
+                .and_then(|answer| self.answer(answer))?,
+        };
+        match answer {
+            // Refused for a reason that is not that of one change.
+            Answer {
+                reason: Some(reason),
+                text: Some(text),
+                refused,
+            } if refused.is_empty() => Err(Failure::Refused(Refusal { reason, text })),
+            Answer { refused, .. } => Ok(refused),
+        }
     }
 
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure> {

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use shunt_lab::{
     Family, Host, HttpLoad, HttpServer, Process, ReplyVia, RunningLoad, Topology, until,
 };
-use shunt_model::api::{Change, ServiceStatus};
+use shunt_model::api::ServiceStatus;
+use shunt_model::change::{Change, server, service};
 use shunt_model::{
     Encapsulation, Method, Protocol, Scheduler, SchedulerFlags, Server, ServerAddress, Service,
     ServiceKey,
@@ -154,7 +155,7 @@ impl Scene {
             idle_engine: None,
             announce: None,
         };
-        self.change(&Change::AddService { service })
+        self.change(&Change::Service(service::Change::Add { service }))
     }
 
     fn server(&self, index: usize, method: Method, weight: u32) -> Server {
@@ -173,18 +174,18 @@ impl Scene {
 
     pub fn add_server(&self, index: usize) -> Result<()> {
         let server = self.server(index, Method::Masquerade, 1);
-        self.change(&Change::AddServer {
+        self.change(&Change::Server(server::Change::Add {
             key: self.service(),
             server,
-        })
+        }))
     }
 
     pub fn edit_server(&self, index: usize, method: Method, weight: u32) -> Result<()> {
         let server = self.server(index, method, weight);
-        self.change(&Change::EditServer {
+        self.change(&Change::Server(server::Change::Edit {
             key: self.service(),
             server,
-        })
+        }))
     }
 
     /// The name that a server puts into its answers.

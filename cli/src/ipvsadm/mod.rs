@@ -5,7 +5,8 @@
 
 use std::io::{self, BufRead, Write};
 
-use shunt_model::api::{Change, ServiceStatus};
+use shunt_model::api::ServiceStatus;
+use shunt_model::change::{Change, server, service, setting};
 use shunt_model::service::Granularity;
 use shunt_model::{Family, Persistence, Service, ServiceKey};
 
@@ -183,12 +184,20 @@ impl Face<'_> {
                 None => Err(halt::try_help(self.called)),
             },
             (Command::StartDaemon | Command::StopDaemon, _) => sync_daemon(&arguments),
-            (Command::Flush, _) => self.change(Change::Flush, Subject::Service),
+            (Command::Flush, _) => {
+                self.change(Change::Service(service::Change::Flush), Subject::Service)
+            }
             (Command::Set, _) => {
                 let timeouts = arguments.timeouts;
-                self.change(Change::SetTimeouts { timeouts }, Subject::Service)
+                self.change(
+                    Change::Setting(setting::Change::Timeouts { timeouts }),
+                    Subject::Service,
+                )
             }
-            (Command::Zero, key) => self.change(Change::Zero { key }, Subject::Service),
+            (Command::Zero, key) => self.change(
+                Change::Service(service::Change::Zero { key }),
+                Subject::Service,
+            ),
             (_, Some(key)) => self.change_table(&arguments, key),
             // `check` asks for a service with each of these commands.
             (_, None) => Err(halt::try_help(self.called)),
@@ -200,17 +209,32 @@ impl Face<'_> {
         let at = server.at;
         match arguments.command {
             Command::AddService | Command::EditService => self.change_service(arguments, key),
-            Command::DeleteService => self.change(Change::DeleteService { key }, Subject::Service),
-            Command::AddServer => self.change(Change::AddServer { key, server }, Subject::Server),
-            Command::EditServer => self.change(Change::EditServer { key, server }, Subject::Server),
-            _ => self.change(Change::DeleteServer { key, at }, Subject::Server),
+            Command::DeleteService => self.change(
+                Change::Service(service::Change::Delete { key }),
+                Subject::Service,
+            ),
+            Command::AddServer => self.change(
+                Change::Server(server::Change::Add { key, server }),
+                Subject::Server,
+            ),
+            Command::EditServer => self.change(
+                Change::Server(server::Change::Edit { key, server }),
+                Subject::Server,
+            ),
+            _ => self.change(
+                Change::Server(server::Change::Delete { key, at }),
+                Subject::Server,
+            ),
         }
     }
 
     fn change_service(&mut self, arguments: &Arguments, key: ServiceKey) -> Result<u8, Halt> {
         let adds = arguments.command == Command::AddService;
         match service(&arguments.service, key) {
-            Some(service) if adds => self.change(Change::AddService { service }, Subject::Service),
+            Some(service) if adds => self.change(
+                Change::Service(service::Change::Add { service }),
+                Subject::Service,
+            ),
             Some(mut service) => {
                 // It has no words for the settings, so they stay.
                 let known = self.find(&key)?;
@@ -218,7 +242,10 @@ impl Face<'_> {
                     service.settings = known.service.settings;
                     service.announce = known.service.announce;
                 }
-                self.change(Change::EditService { service }, Subject::Service)
+                self.change(
+                    Change::Service(service::Change::Edit { service }),
+                    Subject::Service,
+                )
             }
             None => {
                 // A name that nobody knows cannot be sent. The kernel, which can be sent any,
@@ -348,7 +375,7 @@ impl Face<'_> {
     /// Clears the table first, but reads the input before that.
     fn restore_anew(&mut self, input: &mut dyn BufRead) -> Result<u8, Halt> {
         let input = restore::without_comments(input)?;
-        self.change(Change::Flush, Subject::Service)?;
+        self.change(Change::Service(service::Change::Flush), Subject::Service)?;
         self.restore(&mut io::Cursor::new(input))
     }
 }

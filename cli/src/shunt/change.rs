@@ -1,7 +1,7 @@
 //! Makes a change and prints what changed.
 
 use serde::Serialize;
-use shunt_model::api::Change;
+use shunt_model::change::Change;
 
 use super::{Form, Halt, Outside, write_json};
 use crate::client::Client;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::Serialize;
-use shunt_model::api::{Change, Done, ServerStatus, ServiceStatus};
+use shunt_model::api::{Done, ServerStatus, ServiceStatus};
+use shunt_model::change::{Change, server, service, setting};
 use shunt_model::{Counters, Rates, Server, Service, Setting, Timeouts};
 
 use super::sysctl::{self, Meaning};
@@ -112,7 +113,7 @@ fn set_all(settings: &[Setting], outside: &mut Outside<'_>) -> Result<(), Halt> 
         if known.contains(setting) {
             taking.outcome.same += 1;
         } else {
-            let change = Change::Set { setting: *setting };
+            let change = Change::Setting(setting::Change::Set { setting: *setting });
             taking.make(change, || setting.to_string())?;
         }
     }
@@ -249,7 +250,7 @@ impl Taking<'_> {
             self.outcome.same += 1;
             return Ok(());
         }
-        let change = Change::SetTimeouts { timeouts };
+        let change = Change::Setting(setting::Change::Timeouts { timeouts });
         self.make(change, || "timeouts".to_owned())?;
         Ok(())
     }
@@ -272,14 +273,14 @@ impl Taking<'_> {
             Some(known) if known.service == service => self.outcome.same += 1,
             // A refused edit leaves the service in place, so its servers are still imported.
             Some(_) => {
-                self.make(Change::EditService { service }, what)?;
+                self.make(Change::Service(service::Change::Edit { service }), what)?;
             }
             None => {
                 let what = || match servers.is_empty() {
                     true => format!("service {key}"),
                     false => format!("service {key}, with its servers"),
                 };
-                if !self.make(Change::AddService { service }, what)? {
+                if !self.make(Change::Service(service::Change::Add { service }), what)? {
                     return Ok(());
                 }
             }
@@ -292,8 +293,8 @@ impl Taking<'_> {
                     self.outcome.same += 1;
                     continue;
                 }
-                Some(_) => Change::EditServer { key, server },
-                None => Change::AddServer { key, server },
+                Some(_) => Change::Server(server::Change::Edit { key, server }),
+                None => Change::Server(server::Change::Add { key, server }),
             };
             self.make(change, || format!("server {at} of service {key}"))?;
         }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use clap::Subcommand;
-use shunt_model::api::Change;
+use shunt_model::change::{Change, local};
 use shunt_model::{LocalAddress, LocalPorts};
 
 use super::change::{Wanted, make};
@@ -67,7 +67,10 @@ fn add(client: &mut dyn Client, local: LocalAddress) -> Result<Wanted, Halt> {
         Some(known) => format!("changed local address {known}: ports {}", local.ports),
         None => format!("added local address {local}"),
     };
-    Ok(Wanted::change(Change::SetLocal { local }, text))
+    Ok(Wanted::change(
+        Change::Local(local::Change::Set { local }),
+        text,
+    ))
 }
 
 fn delete(client: &mut dyn Client, address: IpAddr) -> Result<Wanted, Halt> {
@@ -77,7 +80,10 @@ fn delete(client: &mut dyn Client, address: IpAddr) -> Result<Wanted, Halt> {
         return Ok(Wanted::nothing(&text));
     }
     let text = format!("deleted local address {address}; existing connections keep it");
-    Ok(Wanted::change(Change::DeleteLocal { address }, text))
+    Ok(Wanted::change(
+        Change::Local(local::Change::Delete { address }),
+        text,
+    ))
 }
 
 fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {

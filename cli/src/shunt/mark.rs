@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use shunt_model::api::Change;
+use shunt_model::change::{Change, mark};
 use shunt_model::mark::Targets;
 use shunt_model::origin::{Device, Network};
 use shunt_model::{MarkRule, Origin};
@@ -114,7 +114,10 @@ fn add(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
         return Ok(Wanted::nothing(&format!("{rule} already exists")));
     }
     let text = format!("added {rule}");
-    Ok(Wanted::change(Change::AddMark { rule }, text))
+    Ok(Wanted::change(
+        Change::Mark(mark::Change::Add { rule }),
+        text,
+    ))
 }
 
 fn delete(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
@@ -122,7 +125,10 @@ fn delete(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
         return Ok(Wanted::nothing(&format!("there is no rule {rule}")));
     }
     let text = format!("deleted {rule}");
-    Ok(Wanted::change(Change::DeleteMark { rule }, text))
+    Ok(Wanted::change(
+        Change::Mark(mark::Change::Delete { rule }),
+        text,
+    ))
 }
 
 fn import(outside: &mut Outside<'_>, file: &PathBuf) -> Result<(), Halt> {

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shunt_model::api::{Change, Reason, ServerStatus};
+use shunt_model::api::{Reason, ServerStatus};
+use shunt_model::change::{Change, server};
 use shunt_model::{Method, Server, ServerAddress, ServiceKey};
 
 use super::change::{Differences, Wanted, make};
@@ -157,7 +158,10 @@ fn add(client: &mut dyn Client, key: ServiceKey, server: Server) -> Result<Wante
     }
     let (method, weight) = (server.method, server.weight);
     let text = format!("added server {at} to service {key}: {method}, weight {weight}");
-    Ok(Wanted::change(Change::AddServer { key, server }, text))
+    Ok(Wanted::change(
+        Change::Server(server::Change::Add { key, server }),
+        text,
+    ))
 }
 
 fn weighing(weight: u32) -> Wishes {
@@ -202,7 +206,10 @@ fn edit(client: &mut dyn Client, place: Place, wishes: Wishes) -> Result<Wanted,
     };
     let differences = differences.text();
     let text = format!("changed server {at} of service {key}: {differences}{left}");
-    Ok(Wanted::change(Change::EditServer { key, server }, text))
+    Ok(Wanted::change(
+        Change::Server(server::Change::Edit { key, server }),
+        text,
+    ))
 }
 
 /// The connections that a quiesced server still has.
@@ -223,7 +230,10 @@ fn delete(client: &mut dyn Client, place: Place) -> Result<Wanted, Halt> {
     };
     let active = status.active_connections;
     let text = format!("deleted server {at} of service {key}; it had {active} active connections");
-    Ok(Wanted::change(Change::DeleteServer { key, at }, text))
+    Ok(Wanted::change(
+        Change::Server(server::Change::Delete { key, at }),
+        text,
+    ))
 }
 
 fn find_server(client: &mut dyn Client, place: Place) -> Result<Option<ServerStatus>, Halt> {

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand, ValueEnum};
-use shunt_model::api::{Change, ServiceStatus};
+use shunt_model::api::ServiceStatus;
+use shunt_model::change::{Change, service};
 use shunt_model::{Scheduler, SchedulerFlags, Service, ServiceKey};
 
 use super::change::{Differences, Wanted, make};
@@ -166,7 +167,10 @@ fn add(client: &mut dyn Client, service: Service) -> Result<Wanted, Halt> {
         )));
     }
     let text = format!("added service {key}, scheduler {}", spread(&service));
-    Ok(Wanted::change(Change::AddService { service }, text))
+    Ok(Wanted::change(
+        Change::Service(service::Change::Add { service }),
+        text,
+    ))
 }
 
 fn edit(before: &Service, service: Service) -> Wanted {
@@ -188,7 +192,7 @@ fn edit(before: &Service, service: Service) -> Wanted {
         return Wanted::nothing(&format!("service {key} is already as requested"));
     }
     let text = format!("changed service {key}: {}", differences.text());
-    Wanted::change(Change::EditService { service }, text)
+    Wanted::change(Change::Service(service::Change::Edit { service }), text)
 }
 
 fn delete(client: &mut dyn Client, key: &ServiceKey) -> Result<Wanted, Halt> {
@@ -197,7 +201,10 @@ fn delete(client: &mut dyn Client, key: &ServiceKey) -> Result<Wanted, Halt> {
     };
     let servers = number(status.servers.len(), "server");
     let text = format!("deleted service {key} with {servers}");
-    Ok(Wanted::change(Change::DeleteService { key: *key }, text))
+    Ok(Wanted::change(
+        Change::Service(service::Change::Delete { key: *key }),
+        text,
+    ))
 }
 
 fn delete_all(client: &mut dyn Client) -> Result<Wanted, Halt> {
@@ -208,7 +215,10 @@ fn delete_all(client: &mut dyn Client) -> Result<Wanted, Halt> {
     let servers = services.iter().map(|status| status.servers.len()).sum();
     let (services, servers) = (number(services.len(), "service"), number(servers, "server"));
     let text = format!("deleted {services} with {servers}");
-    Ok(Wanted::change(Change::Flush, text))
+    Ok(Wanted::change(
+        Change::Service(service::Change::Flush),
+        text,
+    ))
 }
 
 fn zero(key: Option<ServiceKey>) -> Wanted {
@@ -216,7 +226,7 @@ fn zero(key: Option<ServiceKey>) -> Wanted {
         Some(key) => format!("zeroed the counters of service {key}"),
         None => "zeroed the counters of every service".to_owned(),
     };
-    Wanted::change(Change::Zero { key }, text)
+    Wanted::change(Change::Service(service::Change::Zero { key }), text)
 }
 
 /// The scheduler with its flags, such as `sh (fallback, port)`.

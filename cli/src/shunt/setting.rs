@@ -4,7 +4,7 @@ use std::io::Write;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use shunt_model::api::Change;
+use shunt_model::change::{Change, setting};
 use shunt_model::{OnDown, Service, Setting, Settings};
 
 use super::change::{Wanted, make};
@@ -52,7 +52,10 @@ fn set(client: &mut dyn Client, setting: Setting) -> Result<Wanted, Halt> {
     let value = known.filter(|known| known.name() == name);
     let value = value.map(|known| known.value()).collect::<String>();
     let text = format!("changed setting {name} {value} -> {}", setting.value());
-    Ok(Wanted::change(Change::Set { setting }, text))
+    Ok(Wanted::change(
+        Change::Setting(setting::Change::Set { setting }),
+        text,
+    ))
 }
 
 fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {

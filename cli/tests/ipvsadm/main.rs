@@ -199,7 +199,9 @@ fn an_edit_leaves_the_settings_that_it_has_no_words_for() {
     stage.run("ipvsadm -A -t 192.0.2.1:80 -s rr", "");
     let mut service = stage.daemon.services().unwrap()[0].service.clone();
     service.settings.on_down = Some(shunt_model::OnDown::Reset);
-    let change = shunt_model::api::Change::EditService { service };
+    let change = shunt_model::change::Change::Service(shunt_model::change::service::Change::Edit {
+        service,
+    });
     stage.daemon.change(&change).unwrap();
 
     let cell = stage.run("ipvsadm -E -t 192.0.2.1:80 -s sh", "");

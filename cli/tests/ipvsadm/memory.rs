@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use shunt_cli::client::{Client, Connections, Failure};
 use shunt_control::table::{Limits, Table};
-use shunt_model::api::{
-    Change, ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status,
-};
+use shunt_model::api::{ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status};
+use shunt_model::batch::{Batch, Mode, Refused};
+use shunt_model::change::Change;
 use shunt_model::{
     Connection, Counters, LocalAddress, MarkRule, Rates, ServerAddress, ServiceKey, Settings,
     Timeouts,
@@ -34,6 +34,8 @@ pub struct Memory {
     pub connections: Vec<Connection>,
     pub statistics: Statistics,
     pub status: Status,
+    /// How many batches the daemon takes before it ends; `None` if it does not end.
+    pub batches: Option<usize>,
 }
 
 /// A memory that outlives each run of the face.
@@ -48,6 +50,7 @@ impl Handle {
             connections: Vec::new(),
             statistics: Statistics::default(),
             status: Status::default(),
+            batches: None,
         })))
     }
 }
@@ -56,6 +59,25 @@ impl Client for Handle {
     fn change(&mut self, change: &Change) -> Result<Done, Failure> {
         self.0.borrow_mut().table.apply(change)?;
         Ok(Done::default())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<Vec<Refused>, Failure> {
+        let memory = &mut *self.0.borrow_mut();
+        if let Some(left) = &mut memory.batches {
+            *left = left
+                .checked_sub(1)
+                .ok_or_else(|| Failure::Broken("the daemon ended".to_owned()))?;
+        }
+        let table = &mut memory.table;
+        if batch.mode == Mode::Whole {
+            return Ok(table.apply_all(&batch.changes).err().unwrap_or_default());
+        }
+        let changes = batch.changes.iter().enumerate();
+        let refused = changes.filter_map(|(index, change)| {
+            let refusal = table.apply(change).err()?;
+            Some(Refused { index, refusal })
+        });
+        Ok(refused.collect())
     }
 
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Failure> {

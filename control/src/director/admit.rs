@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use shunt_datapath::entry;
-use shunt_model::api::{Change, Reason, Refusal};
+use shunt_model::api::{Reason, Refusal};
+use shunt_model::change::{Change, mark, server, service};
 use shunt_model::mark::MarkRule;
 use shunt_model::{Server, Service, ServiceKey};
 
@@ -35,7 +36,7 @@ struct Needs {
 }
 
 /// Endpoints in the packet path.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Placed {
     all: BTreeSet<At>,
     count: Count,
@@ -82,40 +83,58 @@ fn family(address: IpAddr) -> usize {
 impl Director {
     /// Refuses a change that has no room or is not supported.
     pub(super) fn admit(&self, change: &Change) -> Result<(), Refusal> {
-        if let Change::AddServer { server, .. } = change {
-            self.admit_address(server.at.address)?;
-        }
         let needs = match change {
-            Change::AddService { service } => {
-                self.admit_pool(service)?;
-                self.of_service(service)
-            }
-            Change::EditService { service } => {
-                self.admit_pool(service)?;
-                Needs {
-                    services: self.of_template(service),
-                    ..Needs::default()
-                }
-            }
-            Change::AddServer { key, server } | Change::EditServer { key, server } => {
-                self.admit_server(key, server)?;
-                self.of_server(key, server)
-            }
-            Change::AddMark { rule } => {
-                self.admit_origin(rule)?;
-                self.of_rule(rule)
-            }
-            Change::DeleteService { .. }
-            | Change::Flush
-            | Change::DeleteServer { .. }
-            | Change::Zero { .. }
-            | Change::SetTimeouts { .. }
-            | Change::Set { .. }
-            | Change::DeleteMark { .. }
-            | Change::SetLocal { .. }
-            | Change::DeleteLocal { .. } => return Ok(()),
+            Change::Service(change) => self.admit_service(change)?,
+            Change::Server(change) => self.admit_server(change)?,
+            Change::Mark(change) => self.admit_mark(change)?,
+            // These take no room.
+            Change::Local(_) | Change::Setting(_) => return Ok(()),
         };
         self.admit_needs(change, needs)
+    }
+
+    fn admit_service(&self, change: &service::Change) -> Result<Needs, Refusal> {
+        match change {
+            service::Change::Add { service } => {
+                self.admit_pool(service)?;
+                Ok(self.of_service(service))
+            }
+            service::Change::Edit { service } => {
+                self.admit_pool(service)?;
+                Ok(Needs {
+                    services: self.of_template(service),
+                    ..Needs::default()
+                })
+            }
+            service::Change::Delete { .. }
+            | service::Change::Flush
+            | service::Change::Zero { .. } => Ok(Needs::default()),
+        }
+    }
+
+    fn admit_server(&self, change: &server::Change) -> Result<Needs, Refusal> {
+        match change {
+            server::Change::Add { key, server } => {
+                self.admit_address(server.at.address)?;
+                self.admit_member(key, server)?;
+                Ok(self.of_server(key, server))
+            }
+            server::Change::Edit { key, server } => {
+                self.admit_member(key, server)?;
+                Ok(self.of_server(key, server))
+            }
+            server::Change::Delete { .. } => Ok(Needs::default()),
+        }
+    }
+
+    fn admit_mark(&self, change: &mark::Change) -> Result<Needs, Refusal> {
+        match change {
+            mark::Change::Add { rule } => {
+                self.admit_origin(rule)?;
+                Ok(self.of_rule(rule))
+            }
+            mark::Change::Delete { .. } => Ok(Needs::default()),
+        }
     }
 
     fn admit_needs(&self, change: &Change, needs: Needs) -> Result<(), Refusal> {
@@ -270,7 +289,7 @@ impl Director {
         })
     }
 
-    fn admit_server(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
+    fn admit_member(&self, key: &ServiceKey, server: &Server) -> Result<(), Refusal> {
         let asked = match key {
             ServiceKey::Address { port, .. } => *port,
             ServiceKey::Mark { .. } => 0,

@@ -328,7 +328,7 @@ mod tests {
     use std::time::Instant;
 
     use shunt_datapath::entry::{SHORT_LENGTH, counts, standing};
-    use shunt_model::api::Change;
+    use shunt_model::change::{Change, server, service, setting};
     use shunt_model::service::{Granularity, Persistence};
     use shunt_model::{Method, Protocol, Scheduler, SchedulerFlags};
 
@@ -386,7 +386,11 @@ mod tests {
         };
         let mut director = Director::new(table, sizes, clock, Instant::now());
         let service = service(Scheduler::Wlc);
-        written(&mut director, &Change::AddService { service }, 0);
+        written(
+            &mut director,
+            &Change::Service(service::Change::Add { service }),
+            0,
+        );
         director
     }
 
@@ -421,10 +425,10 @@ mod tests {
 
     #[test]
     fn thresholds_are_written_before_the_pool_that_has_them() {
-        let add = Change::AddServer {
+        let add = Change::Server(server::Change::Add {
             key: KEY,
             server: server(1, 4, 2),
-        };
+        });
 
         let writes = written(&mut director(), &add, 0);
 
@@ -451,10 +455,14 @@ mod tests {
             let mut director = director();
             let key = KEY;
             let add = server(1, before.0, before.1);
-            written(&mut director, &Change::AddServer { key, server: add }, load);
+            written(
+                &mut director,
+                &Change::Server(server::Change::Add { key, server: add }),
+                load,
+            );
             let edit = server(1, after.0, after.1);
 
-            let change = Change::EditServer { key, server: edit };
+            let change = Change::Server(server::Change::Edit { key, server: edit });
             let writes = written(&mut director, &change, load);
 
             let anew = writes.iter().find_map(|write| match write {
@@ -471,15 +479,23 @@ mod tests {
         for (scheduler, moves) in [(Scheduler::Wrr, true), (Scheduler::Rr, false)] {
             let mut director = director();
             let edited = service(scheduler);
-            written(&mut director, &Change::EditService { service: edited }, 0);
+            written(
+                &mut director,
+                &Change::Service(service::Change::Edit { service: edited }),
+                0,
+            );
             let (key, server) = (KEY, server(1, 0, 0));
-            let add = Change::AddServer {
+            let add = Change::Server(server::Change::Add {
                 key,
                 server: server.clone(),
-            };
+            });
             written(&mut director, &add, 0);
 
-            let writes = written(&mut director, &Change::EditServer { key, server }, 0);
+            let writes = written(
+                &mut director,
+                &Change::Server(server::Change::Edit { key, server }),
+                0,
+            );
 
             let moved = writes
                 .iter()
@@ -508,14 +524,14 @@ mod tests {
             engine: None,
         });
 
-        let edited = epoch(&Change::EditService {
+        let edited = epoch(&Change::Service(service::Change::Edit {
             service: lblc.clone(),
-        });
-        let same = epoch(&Change::EditService {
+        }));
+        let same = epoch(&Change::Service(service::Change::Edit {
             service: persistent,
-        });
-        let deleted = epoch(&Change::DeleteService { key: KEY });
-        let added = epoch(&Change::AddService { service: lblc });
+        }));
+        let deleted = epoch(&Change::Service(service::Change::Delete { key: KEY }));
+        let added = epoch(&Change::Service(service::Change::Add { service: lblc }));
 
         assert_eq!(edited, same);
         assert_eq!(edited.0, added.0);
@@ -531,7 +547,11 @@ mod tests {
         for number in 1..=257 {
             assert!(!director.has_short_lists(), "with {} servers", number - 1);
             let server = server(number, 0, 0);
-            written(&mut director, &Change::AddServer { key: KEY, server }, 0);
+            written(
+                &mut director,
+                &Change::Server(server::Change::Add { key: KEY, server }),
+                0,
+            );
         }
 
         director.compile_short_lists(&Loaded(3), 77);
@@ -551,7 +571,11 @@ mod tests {
         let mut director = director();
         let (key, gone) = (KEY, server(1, 0, 0));
         let at = gone.at;
-        written(&mut director, &Change::AddServer { key, server: gone }, 0);
+        written(
+            &mut director,
+            &Change::Server(server::Change::Add { key, server: gone }),
+            0,
+        );
         let fate = |writes: &[Write]| {
             writes.iter().find_map(|write| match write {
                 Write::Server { id: 1, entry } => Some((entry.flags & 1, entry.fate)),
@@ -559,17 +583,29 @@ mod tests {
             })
         };
 
-        let deleted = written(&mut director, &Change::DeleteServer { key, at }, 0);
+        let deleted = written(
+            &mut director,
+            &Change::Server(server::Change::Delete { key, at }),
+            0,
+        );
         let reused = entry::fate::REUSED;
         let datagrams = entry::fate::RESCHEDULED | entry::fate::UDP_ONLY;
         let by_protocol = datagrams | entry::fate::OPENED_ANEW | reused;
         assert_eq!(fate(&deleted), Some((0, by_protocol)));
 
         let setting = shunt_model::Setting::OnDown(shunt_model::OnDown::Reset);
-        let set = written(&mut director, &Change::Set { setting }, 0);
+        let set = written(
+            &mut director,
+            &Change::Setting(setting::Change::Set { setting }),
+            0,
+        );
         assert_eq!(fate(&set), Some((0, entry::fate::RESET | reused)));
         let setting = shunt_model::Setting::SloppyTcp(true);
-        let set = written(&mut director, &Change::Set { setting }, 0);
+        let set = written(
+            &mut director,
+            &Change::Setting(setting::Change::Set { setting }),
+            0,
+        );
         let sloppy = entry::service_switch::SLOPPY_TCP;
         assert!(set.iter().any(|write| {
             matches!(write, Write::Service { id: 1, entry } if entry.switches == sloppy)
@@ -577,6 +613,9 @@ mod tests {
         assert_eq!(fate(&set), None, "nothing is different for it");
 
         let changes = director.snapshot().changes;
-        assert!(changes.contains(&Change::Set { setting }), "{changes:?}");
+        assert!(
+            changes.contains(&Change::Setting(setting::Change::Set { setting })),
+            "{changes:?}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use super::{Director, Write};
 use crate::table::Applied;
 
 /// The services with an engine, and what was written for them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Calls {
     services: BTreeSet<ServiceKey>,
     /// Server ids by the endpoint that they answer from.

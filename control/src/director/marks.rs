@@ -125,7 +125,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Instant;
 
-    use shunt_model::api::Change;
+    use shunt_model::change::{Change, mark, server, service};
     use shunt_model::mark::Targets;
     use shunt_model::{
         Method, Persistence, Scheduler, SchedulerFlags, Server, ServerAddress, Service,
@@ -143,7 +143,7 @@ mod tests {
             target,
             origin: Origin::default(),
         };
-        let change = |target| Change::AddMark { rule: rule(target) };
+        let change = |target| Change::Mark(mark::Change::Add { rule: rule(target) });
         targets.0.into_iter().map(change).collect()
     }
 
@@ -198,7 +198,10 @@ mod tests {
         assert_eq!(endpoints(&mut director), (vec![], 0));
 
         let service = service();
-        change(&mut director, Change::AddService { service });
+        change(
+            &mut director,
+            Change::Service(service::Change::Add { service }),
+        );
         let (added, _) = endpoints(&mut director);
         let base = entry::wide(0);
         let wanted = [80, 443, 8000, 8001].map(|port| {
@@ -216,7 +219,10 @@ mod tests {
         assert_eq!(added, [("192.0.2.1:0".to_owned(), entry::wide(1))]);
 
         let key = "mark 7".parse().unwrap();
-        change(&mut director, Change::DeleteService { key });
+        change(
+            &mut director,
+            Change::Service(service::Change::Delete { key }),
+        );
         assert_eq!(endpoints(&mut director), (vec![], 0));
         let used = BTreeSet::from([1]);
         for _ in 0..2 {
@@ -255,17 +261,21 @@ mod tests {
             change(&mut director, rule);
         }
         let service = service();
-        change(&mut director, Change::AddService { service });
+        change(
+            &mut director,
+            Change::Service(service::Change::Add { service }),
+        );
         assert_eq!(said(&mut director, 443), [Some(entry::wide(0) | 443)]);
         delete_second(&mut director);
         director
     }
 
     fn delete_second(director: &mut Director) {
-        let Some(Change::AddMark { rule }) = rules("tcp/192.0.2.1:443").pop() else {
+        let Some(Change::Mark(mark::Change::Add { rule })) = rules("tcp/192.0.2.1:443").pop()
+        else {
             unreachable!("it adds a rule");
         };
-        change(director, Change::DeleteMark { rule });
+        change(director, Change::Mark(mark::Change::Delete { rule }));
     }
 
     fn look(director: &mut Director, used: &[u32]) {
@@ -306,7 +316,10 @@ mod tests {
                 key: text.parse().unwrap(),
                 ..service()
             };
-            change(&mut director, Change::AddService { service });
+            change(
+                &mut director,
+                Change::Service(service::Change::Add { service }),
+            );
             let now = said(&mut director, 443);
             match text.ends_with(":0") {
                 true => assert_eq!(now, [None]),
@@ -331,7 +344,11 @@ mod tests {
             persistence: None,
             ..service()
         };
-        let refused = director.change(&Change::AddService { service }, &Empty, Instant::now());
+        let refused = director.change(
+            &Change::Service(service::Change::Add { service }),
+            &Empty,
+            Instant::now(),
+        );
         assert_eq!(
             refused.unwrap_err().text,
             "service tcp 192.0.2.1:85: mark 7 for tcp 192.0.2.1:80-90; delete that rule first"
@@ -351,7 +368,10 @@ mod tests {
         let mut director = director(SMALL);
         let service = service();
         let key = service.key;
-        change(&mut director, Change::AddService { service });
+        change(
+            &mut director,
+            Change::Service(service::Change::Add { service }),
+        );
         while director.poll().is_some() {}
         let server = Server {
             at: ServerAddress {
@@ -363,7 +383,10 @@ mod tests {
             upper_threshold: 0,
             lower_threshold: 0,
         };
-        change(&mut director, Change::AddServer { key, server });
+        change(
+            &mut director,
+            Change::Server(server::Change::Add { key, server }),
+        );
 
         let (mut words, mut methods, mut settings) = (Vec::new(), Vec::new(), None);
         while let Some(output) = director.poll() {

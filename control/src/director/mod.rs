@@ -9,6 +9,7 @@ mod addresses;
 mod admit;
 mod allocator;
 mod apply;
+mod batch;
 mod calls;
 pub mod effects;
 mod entries;
@@ -36,7 +37,8 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use shunt_datapath::entry::{self, Settings};
-use shunt_model::api::{Change, Done, Refusal};
+use shunt_model::api::{Done, Refusal};
+use shunt_model::change::Change;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use crate::network::routes::Gateway;
@@ -45,6 +47,7 @@ use crate::table::{Applied, Table};
 use ids::{Ids, ServerSlot, ServiceSlot};
 use pools::Pools;
 
+pub use batch::records;
 pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use names::Names;
@@ -97,7 +100,7 @@ pub trait Running {
 }
 
 /// The composed machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Director {
     table: Table,
     network: Network,
@@ -217,16 +220,13 @@ impl Director {
     ) -> Result<Done, Refusal> {
         self.table.check(change)?;
         self.admit(change)?;
-        let applied = self.table.take(change)?;
-        self.follow_servers(&applied);
-        self.follow_calls(&applied);
         let place = self.outputs.len();
-        let notes = self.carry_out(&applied, running);
-        if let Some(step) = self.step(change, &applied) {
+        let (done, step) = self.make(change, running)?;
+        if let Some(step) = step {
             self.outputs.insert(place, Output::Remember(step));
         }
         self.watch(now);
-        Ok(Done { notes })
+        Ok(done)
     }
 
     /// Takes in a network event.

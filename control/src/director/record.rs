@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, BACK, HOPS, ID_LIMIT};
-use shunt_model::api::{Change, Reason};
+use shunt_model::api::Reason;
+use shunt_model::change::{Change, local, mark, server, service};
 use shunt_model::{ServerAddress, ServiceKey};
 
 use super::hops::Numbered;
@@ -55,30 +56,23 @@ impl Snapshot {
         for change in &self.changes {
             let mut line = vec![Record::Change(change.clone())];
             match change {
-                Change::AddService { service } => {
-                    services.insert(service.key);
-                    if let Some(slot) = self.services.get(&service.key) {
-                        line.extend(of_service(service.key, slot));
+                Change::Service(change) => {
+                    if let Some(key) = added_service(change) {
+                        services.insert(key);
+                        let slot = self.services.get(&key);
+                        line.extend(slot.into_iter().flat_map(|slot| of_service(key, slot)));
                     }
                 }
-                Change::AddServer { key, server } => {
-                    servers.insert((*key, server.at));
-                    let slot = self.services.get(key);
-                    let slot = slot.and_then(|slot| slot.servers.get(&server.at)).cloned();
-                    line.push(Record::Server(*key, server.at, slot));
+                Change::Server(change) => {
+                    if let Some((key, at)) = added_server(change) {
+                        servers.insert((key, at));
+                        let slot = self.services.get(&key);
+                        let slot = slot.and_then(|slot| slot.servers.get(&at)).cloned();
+                        line.push(Record::Server(key, at, slot));
+                    }
                 }
-                Change::EditService { .. }
-                | Change::DeleteService { .. }
-                | Change::Flush
-                | Change::EditServer { .. }
-                | Change::DeleteServer { .. }
-                | Change::Zero { .. }
-                | Change::SetTimeouts { .. }
-                | Change::Set { .. }
-                | Change::AddMark { .. }
-                | Change::DeleteMark { .. }
-                | Change::SetLocal { .. }
-                | Change::DeleteLocal { .. } => {}
+                // These have no ids.
+                Change::Mark(_) | Change::Local(_) | Change::Setting(_) => {}
             }
             lines.push(line);
         }
@@ -153,6 +147,23 @@ impl Snapshot {
     }
 }
 
+fn added_service(change: &service::Change) -> Option<ServiceKey> {
+    match change {
+        service::Change::Add { service } => Some(service.key),
+        service::Change::Edit { .. }
+        | service::Change::Delete { .. }
+        | service::Change::Flush
+        | service::Change::Zero { .. } => None,
+    }
+}
+
+fn added_server(change: &server::Change) -> Option<(ServiceKey, ServerAddress)> {
+    match change {
+        server::Change::Add { key, server } => Some((*key, server.at)),
+        server::Change::Edit { .. } | server::Change::Delete { .. } => None,
+    }
+}
+
 fn of_service(key: ServiceKey, slot: &ServiceSlot) -> Vec<Record> {
     let mut records = vec![Record::Service(key, Some(slot.ids))];
     if !slot.places.is_empty() {
@@ -160,6 +171,47 @@ fn of_service(key: ServiceKey, slot: &ServiceSlot) -> Vec<Record> {
         records.push(Record::Places(key, places.collect()));
     }
     records
+}
+
+/// What a refused change means where a record before it was lost.
+enum Again {
+    /// The object exists already; this change gives it what the record has.
+    Edited(Change),
+    /// The object to delete does not exist.
+    Gone,
+    Refused,
+}
+
+fn server_again(change: &server::Change, reason: Reason) -> Again {
+    match (change, reason) {
+        (server::Change::Add { key, server }, Reason::ServerExists) => {
+            let (key, server) = (*key, server.clone());
+            Again::Edited(Change::Server(server::Change::Edit { key, server }))
+        }
+        (server::Change::Delete { .. }, Reason::NoSuchService | Reason::NoSuchServer) => {
+            Again::Gone
+        }
+        (
+            server::Change::Add { .. }
+            | server::Change::Edit { .. }
+            | server::Change::Delete { .. },
+            _,
+        ) => Again::Refused,
+    }
+}
+
+fn mark_again(change: &mark::Change, reason: Reason) -> Again {
+    match (change, reason) {
+        (mark::Change::Delete { .. }, Reason::NoSuchService) => Again::Gone,
+        (mark::Change::Add { .. } | mark::Change::Delete { .. }, _) => Again::Refused,
+    }
+}
+
+fn local_again(change: &local::Change, reason: Reason) -> Again {
+    match (change, reason) {
+        (local::Change::Delete { .. }, Reason::NoSuchServer) => Again::Gone,
+        (local::Change::Set { .. } | local::Change::Delete { .. }, _) => Again::Refused,
+    }
 }
 
 /// A snapshot in the making: it takes in record after record.
@@ -219,28 +271,40 @@ impl Recollection {
         let Err(refusal) = self.table.apply(change) else {
             return Ok(());
         };
-        let again = match (change, refusal.reason) {
-            (Change::AddService { service }, Reason::ServiceExists)
-                if self.table.service(&service.key).is_some() =>
-            {
-                let service = service.clone();
-                Change::EditService { service }
-            }
-            (Change::AddServer { key, server }, Reason::ServerExists) => {
-                let (key, server) = (*key, server.clone());
-                Change::EditServer { key, server }
-            }
-            (
-                Change::DeleteService { .. }
-                | Change::DeleteServer { .. }
-                | Change::DeleteMark { .. }
-                | Change::DeleteLocal { .. },
-                Reason::NoSuchService | Reason::NoSuchServer,
-            ) => return Ok(()),
-            _ => return Err(refusal.text),
+        let again = match change {
+            Change::Service(change) => self.service_again(change, refusal.reason),
+            Change::Server(change) => server_again(change, refusal.reason),
+            Change::Mark(change) => mark_again(change, refusal.reason),
+            Change::Local(change) => local_again(change, refusal.reason),
+            Change::Setting(_) => Again::Refused,
+        };
+        let again = match again {
+            Again::Edited(change) => change,
+            Again::Gone => return Ok(()),
+            Again::Refused => return Err(refusal.text),
         };
         let applied = self.table.apply(&again);
         applied.map(drop).map_err(|refusal| refusal.text)
+    }
+
+    fn service_again(&self, change: &service::Change, reason: Reason) -> Again {
+        match (change, reason) {
+            (service::Change::Add { service }, Reason::ServiceExists)
+                if self.table.service(&service.key).is_some() =>
+            {
+                let service = service.clone();
+                Again::Edited(Change::Service(service::Change::Edit { service }))
+            }
+            (service::Change::Delete { .. }, Reason::NoSuchService) => Again::Gone,
+            (
+                service::Change::Add { .. }
+                | service::Change::Edit { .. }
+                | service::Change::Delete { .. }
+                | service::Change::Flush
+                | service::Change::Zero { .. },
+                _,
+            ) => Again::Refused,
+        }
     }
 
     /// The snapshot of all records, in its shortest form.

@@ -10,7 +10,7 @@ use super::Director;
 use crate::table::Applied;
 
 /// The servers of all services, by address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServersByAddress {
     servers: BTreeMap<IpAddr, BTreeSet<(ServiceKey, ServerAddress)>>,
     /// Addresses that gained their first server or lost their last one: [`Director::watch`] has not

@@ -10,14 +10,15 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use shunt_datapath::entry::{self, PoolWord};
-use shunt_model::api::{Change, Refusal};
-use shunt_model::{Family, Server, ServerAddress, ServiceKey, Settings};
+use shunt_model::api::Refusal;
+use shunt_model::change::{Change, setting};
+use shunt_model::{Family, Server, ServerAddress, ServiceKey, Wanted};
 
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, Sizes};
 use super::marks::Place;
 use super::record::Record;
-use super::{Clock, Director, Output, Running, entries};
+use super::{Clock, Director, Output, Running, Write, entries};
 use crate::network::routes::Gateway;
 use crate::table::{Applied, Table};
 
@@ -84,6 +85,14 @@ impl Step {
         self.hops.push((gateway, numbered));
     }
 
+    /// The step of a change that was written down before, with its batch.
+    pub(super) fn without_change(self) -> Self {
+        Self {
+            change: None,
+            ..self
+        }
+    }
+
     /// Whether there is nothing to record.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -134,29 +143,16 @@ impl Step {
     }
 }
 
-/// The changes that build a table from an empty one.
+/// The changes that build a table from an empty one. The first one sets the timeouts, so that an
+/// empty table has a change too.
 pub(super) fn changes(table: &Table) -> Vec<Change> {
-    let mut changes = vec![Change::SetTimeouts {
-        timeouts: table.timeouts(),
-    }];
-    let defaults = Settings::default().all();
-    let set = table.settings().all().into_iter();
-    let set = set.filter(|setting| !defaults.contains(setting));
-    changes.extend(set.map(|setting| Change::Set { setting }));
-    changes.extend(table.marks().map(|rule| Change::AddMark { rule: *rule }));
-    changes.extend(table.locals().map(|local| Change::SetLocal { local }));
-    for entry in table.oldest_first() {
-        changes.push(Change::AddService {
-            service: entry.service.clone(),
-        });
-        for server in entry.servers.iter().rev() {
-            let key = entry.service.key;
-            changes.push(Change::AddServer {
-                key,
-                server: server.clone(),
-            });
-        }
-    }
+    let timeouts = table.timeouts();
+    let nothing = Wanted {
+        timeouts,
+        ..Wanted::default()
+    };
+    let mut changes = vec![Change::Setting(setting::Change::Timeouts { timeouts })];
+    changes.extend(table.wanted().changes(&nothing));
     changes
 }
 
@@ -327,7 +323,12 @@ impl Director {
             return;
         };
         for server in &entry.servers {
-            let id = self.ids.server(key, server).id;
+            let put = self.ids.server(key, server);
+            let id = put.id;
+            // The end of a daemon in the middle of a batch leaves servers without ids.
+            if put.fresh {
+                self.write(Write::Forget { server: id });
+            }
             if let Some(found) = self.written.get(&id).copied() {
                 self.note_reach(key, server.at, &found);
             }
@@ -434,6 +435,8 @@ impl Director {
 
 #[cfg(test)]
 mod tests {
+    use shunt_model::change::{server, service};
+
     use super::super::Write;
     use super::*;
     use crate::table::Limits;
@@ -514,9 +517,9 @@ mod tests {
             ..Timeouts::default()
         };
         for change in [
-            Change::AddService { service },
-            Change::AddServer { key, server },
-            Change::SetTimeouts { timeouts },
+            Change::Service(service::Change::Add { service }),
+            Change::Server(server::Change::Add { key, server }),
+            Change::Setting(setting::Change::Timeouts { timeouts }),
         ] {
             first.change(&change, &Empty, now).unwrap();
         }

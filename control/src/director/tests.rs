@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use shunt_datapath::entry::{POOL_HEAD, PoolWord};
 use shunt_model::api::Reason;
+use shunt_model::change::{mark, server, service};
 use shunt_model::mark::{MarkRule, Targets};
 use shunt_model::service::Granularity;
 use shunt_model::{Method, Persistence, Protocol, Scheduler, SchedulerFlags, Service};
@@ -140,7 +141,7 @@ fn add_service(key: ServiceKey) -> Change {
         idle_engine: None,
         announce: None,
     };
-    Change::AddService { service }
+    Change::Service(service::Change::Add { service })
 }
 
 fn server(last: u8, weight: u32) -> Server {
@@ -155,7 +156,7 @@ fn server(last: u8, weight: u32) -> Server {
 
 fn add_server(key: ServiceKey, last: u8) -> Change {
     let server = server(last, 1);
-    Change::AddServer { key, server }
+    Change::Server(server::Change::Add { key, server })
 }
 
 /// Carries out a change; the outputs that follow.
@@ -165,7 +166,7 @@ fn change(director: &mut Director, change: &Change) -> Vec<Output> {
 }
 
 /// All outputs, with pools recompiled where the director asks for it.
-fn outputs(director: &mut Director) -> Vec<Output> {
+pub fn outputs(director: &mut Director) -> Vec<Output> {
     let mut all = Vec::new();
     while let Some(output) = director.poll() {
         match output {
@@ -234,13 +235,13 @@ fn among_65_536_services_a_change_of_one_writes_what_it_writes_alone() {
     // its switch, and once the settings.
     assert!(most <= 9, "{most} outputs for one change");
 
-    let edit = Change::EditServer {
+    let edit = Change::Server(server::Change::Edit {
         key: key(80),
         server: server(4, 7),
-    };
+    });
     let outputs = change(&mut director, &edit);
     assert!((2..=4).contains(&outputs.len()), "{outputs:?}");
-    let delete = Change::DeleteService { key: key(81) };
+    let delete = Change::Service(service::Change::Delete { key: key(81) });
     let outputs = change(&mut director, &delete);
     assert!((2..=4).contains(&outputs.len()), "{outputs:?}");
     let used = BTreeSet::new();
@@ -312,7 +313,10 @@ fn where_no_server_can_be_reached_all_stay_and_drops_are_reported() {
     hear(&mut director, 3, Some(3));
     let key = key(80);
     let server = server(3, 0);
-    let third = change(&mut director, &Change::AddServer { key, server });
+    let third = change(
+        &mut director,
+        &Change::Server(server::Change::Add { key, server }),
+    );
     assert_eq!(pool(&third), Some(vec![2, 1]));
     assert_eq!(pool(&hear(&mut director, 1, Some(1))), Some(vec![1]));
 }
@@ -341,7 +345,7 @@ fn many_servers_that_become_known_at_once_are_one_pool() {
 #[test]
 fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
     let mut director = director(SMALL);
-    let Change::AddService { mut service } = add_service(key(0)) else {
+    let Change::Service(service::Change::Add { mut service }) = add_service(key(0)) else {
         unreachable!("it adds a service");
     };
     service.persistence = Some(Persistence {
@@ -349,7 +353,10 @@ fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
         granularity: Granularity::Mask([255; 4].into()),
         engine: None,
     });
-    change(&mut director, &Change::AddService { service });
+    change(
+        &mut director,
+        &Change::Service(service::Change::Add { service }),
+    );
     change(&mut director, &add_service(key(53)));
     let wanted = entry::endpoint_word(53u16.to_be(), 6, entry::kind::SERVICE);
     let is_removed = |outputs: Vec<Output>| {
@@ -363,7 +370,7 @@ fn a_deleted_service_with_flows_hides_one_of_every_port_only_for_a_moment() {
         director.unused(&BTreeSet::from([1, 2]), &BTreeSet::new());
         is_removed(outputs(director))
     };
-    let delete = Change::DeleteService { key: key(53) };
+    let delete = Change::Service(service::Change::Delete { key: key(53) });
 
     // An operator deletes the service and adds it again, as in a reload.
     assert!(!is_removed(change(&mut director, &delete)));
@@ -404,7 +411,7 @@ fn forget_all(director: &mut Director) -> Vec<Output> {
 #[test]
 fn an_address_is_known_until_the_last_of_its_services_is_forgotten() {
     let mut director = director(SMALL);
-    let delete = |port| Change::DeleteService { key: key(port) };
+    let delete = |port| Change::Service(service::Change::Delete { key: key(port) });
     assert!(is_known(
         false,
         &change(&mut director, &add_service(key(80)))
@@ -430,16 +437,22 @@ fn an_address_is_known_while_a_rule_or_a_service_needs_it() {
         origin: Default::default(),
     };
     let mark = "mark 7".parse().unwrap();
-    change(&mut director, &Change::AddMark { rule });
+    change(&mut director, &Change::Mark(mark::Change::Add { rule }));
     change(&mut director, &add_service(mark));
     change(&mut director, &add_service(key(80)));
 
-    let deleted = change(&mut director, &Change::DeleteMark { rule });
+    let deleted = change(&mut director, &Change::Mark(mark::Change::Delete { rule }));
     assert!(is_known(true, &deleted), "the service needs it");
-    change(&mut director, &Change::AddMark { rule });
-    change(&mut director, &Change::DeleteService { key: key(80) });
+    change(&mut director, &Change::Mark(mark::Change::Add { rule }));
+    change(
+        &mut director,
+        &Change::Service(service::Change::Delete { key: key(80) }),
+    );
     assert!(is_known(true, &forget_all(&mut director)), "the rule does");
-    change(&mut director, &Change::DeleteService { key: mark });
+    change(
+        &mut director,
+        &Change::Service(service::Change::Delete { key: mark }),
+    );
     assert!(!is_known(true, &forget_all(&mut director)));
 }
 
@@ -477,10 +490,10 @@ fn a_service_that_is_not_there_is_named_before_what_is_wrong_with_its_server() {
 
     // `inet_addr_type`, in `ip_vs_new_dest`.
     assert_eq!(refusal(&mut director, &add(255)), Reason::BadAddress);
-    let edit = Change::EditServer {
+    let edit = Change::Server(server::Change::Edit {
         key: key(80),
         server: server(255, 1),
-    };
+    });
     assert_eq!(refusal(&mut director, &edit), Reason::NoSuchServer);
     change(&mut director, &add(254));
     assert_eq!(refusal(&mut director, &add(254)), Reason::ServerExists);
@@ -495,15 +508,15 @@ fn a_server_that_is_added_again_quiesced_has_no_place_in_mh() {
     });
     hear(&mut director, 1, Some(1));
     hear(&mut director, 2, Some(2));
-    let Change::AddService { mut service } = add_service(key(80)) else {
+    let Change::Service(service::Change::Add { mut service }) = add_service(key(80)) else {
         unreachable!("it adds a service");
     };
     service.scheduler = Scheduler::Mh;
     change(
         &mut director,
-        &Change::AddService {
+        &Change::Service(service::Change::Add {
             service: service.clone(),
-        },
+        }),
     );
     let (key, at) = (key(80), at(1));
     let quiesced = server(1, 0);
@@ -512,15 +525,30 @@ fn a_server_that_is_added_again_quiesced_has_no_place_in_mh() {
     let weight = |director: &Director| director.ids.services[&key].servers[&at].last_weight;
 
     let server = quiesced.clone();
-    change(&mut director, &Change::EditServer { key, server });
+    change(
+        &mut director,
+        &Change::Server(server::Change::Edit { key, server }),
+    );
     assert_eq!(weight(&director), 1, "quiesced by an edit");
-    change(&mut director, &Change::DeleteServer { key, at });
+    change(
+        &mut director,
+        &Change::Server(server::Change::Delete { key, at }),
+    );
     let server = quiesced.clone();
-    change(&mut director, &Change::AddServer { key, server });
+    change(
+        &mut director,
+        &Change::Server(server::Change::Add { key, server }),
+    );
     assert_eq!(weight(&director), 0, "added again");
 
-    change(&mut director, &Change::DeleteService { key });
-    change(&mut director, &Change::AddService { service });
+    change(
+        &mut director,
+        &Change::Service(service::Change::Delete { key }),
+    );
+    change(
+        &mut director,
+        &Change::Service(service::Change::Add { service }),
+    );
     change(&mut director, &add_server(key, 1));
     assert_eq!(weight(&director), 1, "with its service");
 }
@@ -537,11 +565,15 @@ fn another_scheduler_begins_at_the_head_of_its_list() {
         change(&mut director, &add_server(key(80), last));
     }
     let mut edited = |scheduler| {
-        let Change::AddService { mut service } = add_service(key(80)) else {
+        let Change::Service(service::Change::Add { mut service }) = add_service(key(80)) else {
             unreachable!("it adds a service");
         };
         service.scheduler = scheduler;
-        pool(&change(&mut director, &Change::EditService { service })).is_some()
+        pool(&change(
+            &mut director,
+            &Change::Service(service::Change::Edit { service }),
+        ))
+        .is_some()
     };
     assert!(!edited(Scheduler::Rr), "the same one goes on");
     assert!(edited(Scheduler::Wrr));
@@ -553,7 +585,7 @@ fn another_scheduler_begins_at_the_head_of_its_list() {
 #[test]
 fn templates_are_known_by_what_they_were_where_persistence_has_ended() {
     let mut director = director(SMALL);
-    let Change::AddService { mut service } = add_service(key(80)) else {
+    let Change::Service(service::Change::Add { mut service }) = add_service(key(80)) else {
         unreachable!("it adds a service");
     };
     let entry = |outputs: &[Output]| {
@@ -563,17 +595,20 @@ fn templates_are_known_by_what_they_were_where_persistence_has_ended() {
         };
         outputs.iter().filter_map(of_service).next_back().unwrap()
     };
-    let plain = Change::AddService {
+    let plain = Change::Service(service::Change::Add {
         service: service.clone(),
-    };
+    });
     service.persistence = Some(Persistence {
         timeout_s: 300,
         granularity: Granularity::Mask([255, 255, 255, 0].into()),
         engine: None,
     });
-    let persistent = entry(&change(&mut director, &Change::AddService { service }));
+    let persistent = entry(&change(
+        &mut director,
+        &Change::Service(service::Change::Add { service }),
+    ));
     assert_eq!(persistent.persistence, 300);
-    change(&mut director, &Change::Flush);
+    change(&mut director, &Change::Service(service::Change::Flush));
 
     let after = entry(&change(&mut director, &plain));
 

@@ -96,14 +96,14 @@ pub enum Output {
 }
 
 /// A watched target: the last answer, and the neighbours that it may be reached by.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Watched {
     answer: Vec<Route>,
     neighbours: Vec<(u32, IpAddr)>,
 }
 
 /// The kernel's network, and the targets and neighbours that the caller needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Network {
     view: View,
     /// A full account under way. It replaces `view` when it is complete.

@@ -58,7 +58,7 @@ impl Probing {
 
 /// The neighbours that are kept alive. The watched targets and the kept neighbours limit their
 /// number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Probes {
     probing: BTreeMap<(u32, IpAddr), Probing>,
     /// The neighbours by the time of their next probe, so that each costs as much among thousands

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use shunt_model::api::{Reason, Refusal};
+use shunt_model::change::local::Change;
 use shunt_model::{Family, LocalAddress};
 
 use super::rules::{of_local_address, refuse};
@@ -21,14 +22,28 @@ impl Table {
         })
     }
 
-    pub(super) fn set_local(&mut self, local: &LocalAddress) -> Applied {
+    pub(super) fn check_local(&self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::Set { local } => self.of_local(local),
+            Change::Delete { address } => self.has_local(*address),
+        }
+    }
+
+    pub(super) fn take_local(&mut self, change: &Change) -> Result<Applied, Refusal> {
+        match change {
+            Change::Set { local } => Ok(self.set_local(local)),
+            Change::Delete { address } => self.delete_local(*address),
+        }
+    }
+
+    fn set_local(&mut self, local: &LocalAddress) -> Applied {
         self.locals.insert(local.address, local.ports);
         let family = Family::from(local.address);
         Applied::LocalsChanged { family }
     }
 
     /// Whether there can be such a local address.
-    pub(super) fn of_local(&self, local: &LocalAddress) -> Result<(), Refusal> {
+    fn of_local(&self, local: &LocalAddress) -> Result<(), Refusal> {
         of_local_address(local)?;
         let family = Family::from(local.address);
         let same = |address: &&IpAddr| Family::from(**address) == family;
@@ -42,14 +57,20 @@ impl Table {
         Ok(())
     }
 
-    pub(super) fn delete_local(&mut self, address: IpAddr) -> Result<Applied, Refusal> {
-        if self.locals.remove(&address).is_some() {
-            let family = Family::from(address);
-            return Ok(Applied::LocalsChanged { family });
+    fn has_local(&self, address: IpAddr) -> Result<(), Refusal> {
+        if self.locals.contains_key(&address) {
+            return Ok(());
         }
         refuse(
             Reason::NoSuchServer,
             format!("there is no local address {address}"),
         )
+    }
+
+    fn delete_local(&mut self, address: IpAddr) -> Result<Applied, Refusal> {
+        self.has_local(address)?;
+        self.locals.remove(&address);
+        let family = Family::from(address);
+        Ok(Applied::LocalsChanged { family })
     }
 }

@@ -3,6 +3,7 @@
 //! narrower is the one that counts.
 
 use shunt_model::api::{Reason, Refusal};
+use shunt_model::change::mark::Change;
 use shunt_model::mark::{MarkRule, Ports, Target};
 use shunt_model::{Family, Service, ServiceKey};
 
@@ -18,13 +19,27 @@ impl Table {
         self.marks.iter()
     }
 
-    pub(super) fn add_mark(&mut self, rule: &MarkRule) -> Applied {
+    pub(super) fn check_mark(&self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::Add { rule } => self.of_mark(rule),
+            Change::Delete { rule } => self.has_mark(rule),
+        }
+    }
+
+    pub(super) fn take_mark(&mut self, change: &Change) -> Result<Applied, Refusal> {
+        match change {
+            Change::Add { rule } => Ok(self.add_mark(rule)),
+            Change::Delete { rule } => self.delete_mark(rule),
+        }
+    }
+
+    fn add_mark(&mut self, rule: &MarkRule) -> Applied {
         self.marks.insert(*rule);
         Applied::MarkAdded { rule: *rule }
     }
 
     /// Whether a rule can be added.
-    pub(super) fn of_mark(&self, rule: &MarkRule) -> Result<(), Refusal> {
+    fn of_mark(&self, rule: &MarkRule) -> Result<(), Refusal> {
         let target = rule.target;
         rules::of_target(rule)?;
         let family = Family::from(target.address);
@@ -57,11 +72,17 @@ impl Table {
         Ok(())
     }
 
-    pub(super) fn delete_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {
-        if self.marks.remove(rule) {
-            return Ok(Applied::MarkDeleted { rule: *rule });
+    fn has_mark(&self, rule: &MarkRule) -> Result<(), Refusal> {
+        if self.marks.contains(rule) {
+            return Ok(());
         }
         refuse(Reason::NoSuchService, format!("there is no rule {rule}"))
+    }
+
+    fn delete_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {
+        self.has_mark(rule)?;
+        self.marks.remove(rule);
+        Ok(Applied::MarkDeleted { rule: *rule })
     }
 
     /// A service that has an address and port of this target.

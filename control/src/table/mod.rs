@@ -7,20 +7,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 
-use shunt_model::api::{Change, Reason, Refusal};
+use shunt_model::api::{Reason, Refusal};
+use shunt_model::batch::{MOST_REFUSED, Refused};
+use shunt_model::change::Change;
+use shunt_model::wanted::{Pool, Wanted};
 use shunt_model::{
-    Family, LocalPorts, MarkRule, Server, ServerAddress, Service, ServiceKey, Setting, Settings,
-    Timeouts,
+    Family, LocalPorts, MarkRule, Server, ServerAddress, Service, ServiceKey, Settings, Timeouts,
 };
 
 use order::Place;
 use rules::refuse;
 
-mod check;
 mod locals;
 mod marks;
 mod order;
 mod rules;
+mod servers;
+mod services;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -170,23 +174,47 @@ impl Table {
         self.take(change)
     }
 
-    /// Does a change that [`Table::check`] has nothing against.
+    /// Makes all changes of a list, or none if any is refused. A table costs a copy of itself.
+    pub fn apply_all(&mut self, changes: &[Change]) -> Result<(), Vec<Refused>> {
+        let before = self.clone();
+        let mut refused = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            if let Err(refusal) = self.apply(change) {
+                refused.push(Refused { index, refusal });
+            }
+            if refused.len() == MOST_REFUSED {
+                break;
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        *self = before;
+        Err(refused)
+    }
+
+    /// Refuses what [`Table::apply`] refuses, in the order in which IPVS looks: of several
+    /// mistakes, the first one is named (`ip_vs_genl_set_cmd`, `ip_vs_add_dest`).
+    ///
+    /// Nothing is changed, so that limits of the packet path can be looked at in between.
+    pub fn check(&self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::Service(change) => self.check_service(change),
+            Change::Server(change) => self.check_server(change),
+            Change::Mark(change) => self.check_mark(change),
+            Change::Local(change) => self.check_local(change),
+            Change::Setting(change) => self.check_setting(change),
+        }
+    }
+
+    /// Does a change to which [`Table::check`] has no objection.
     pub fn take(&mut self, change: &Change) -> Result<Applied, Refusal> {
         match change {
-            Change::AddService { service } => Ok(self.add_service(service)),
-            Change::EditService { service } => self.edit_service(service),
-            Change::DeleteService { key } => self.delete_service(key),
-            Change::Flush => Ok(self.flush()),
-            Change::AddServer { key, server } => self.add_server(key, server),
-            Change::EditServer { key, server } => self.edit_server(key, server),
-            Change::DeleteServer { key, at } => self.delete_server(key, *at),
-            Change::Zero { key } => Ok(Applied::Zeroed { key: *key }),
-            Change::SetTimeouts { timeouts } => Ok(self.set_timeouts(timeouts)),
-            Change::Set { setting } => Ok(self.set(*setting)),
-            Change::AddMark { rule } => Ok(self.add_mark(rule)),
-            Change::DeleteMark { rule } => self.delete_mark(rule),
-            Change::SetLocal { local } => Ok(self.set_local(local)),
-            Change::DeleteLocal { address } => self.delete_local(*address),
+            Change::Service(change) => self.take_service(change),
+            Change::Server(change) => self.take_server(change),
+            Change::Mark(change) => self.take_mark(change),
+            Change::Local(change) => self.take_local(change),
+            Change::Setting(change) => Ok(self.take_setting(change)),
         }
     }
 
@@ -202,6 +230,22 @@ impl Table {
         let mut entries: Vec<&Entry> = self.entries.values().collect();
         entries.sort_by_key(|entry| entry.place.number());
         entries
+    }
+
+    /// All of the table. Its changes from nothing make the same table, listed in the same order.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        let pool = |entry: &Entry| Pool {
+            service: entry.service.clone(),
+            servers: entry.servers.iter().rev().cloned().collect(),
+        };
+        Wanted {
+            settings: self.settings,
+            timeouts: self.timeouts,
+            marks: self.marks().copied().collect(),
+            locals: self.locals().collect(),
+            services: self.oldest_first().into_iter().map(pool).collect(),
+        }
     }
 
     /// The next keys in their own order: from the first on, or after one of them, even if it is
@@ -245,83 +289,10 @@ impl Table {
         self.settings
     }
 
-    fn set(&mut self, setting: Setting) -> Applied {
-        self.settings.set(setting);
-        Applied::SettingSet
-    }
-
-    fn add_service(&mut self, service: &Service) -> Applied {
-        let key = service.key;
-        let place = Place::new(&key, self.added, self.namespace);
-        self.added += 1;
-        self.places.insert(place, key);
-        let entry = Entry {
-            service: service.clone(),
-            servers: Vec::new(),
-            place,
-        };
-        self.entries.insert(key, entry);
-        Applied::ServiceAdded { key }
-    }
-
-    /// Everything of the service is replaced; its servers and its place stay.
-    fn edit_service(&mut self, service: &Service) -> Result<Applied, Refusal> {
-        let entry = self.entry(&service.key)?;
-        let before = std::mem::replace(&mut entry.service, service.clone());
-        Ok(Applied::ServiceEdited { before })
-    }
-
-    fn delete_service(&mut self, key: &ServiceKey) -> Result<Applied, Refusal> {
-        let Some(entry) = self.entries.remove(key) else {
-            return no_such_service(key);
-        };
-        self.places.remove(&entry.place);
-        self.servers -= entry.servers.len();
-        Ok(Applied::ServiceDeleted { entry })
-    }
-
-    fn flush(&mut self) -> Applied {
-        self.servers = 0;
-        let mut entries = std::mem::take(&mut self.entries);
-        let entries = std::mem::take(&mut self.places)
-            .into_values()
-            .filter_map(|key| entries.remove(&key))
-            .collect();
-        Applied::Flushed { entries }
-    }
-
-    fn add_server(&mut self, key: &ServiceKey, server: &Server) -> Result<Applied, Refusal> {
-        let at = server.at;
-        self.entry(key)?.servers.insert(0, server.clone());
-        self.servers += 1;
-        Ok(Applied::ServerAdded { key: *key, at })
-    }
-
-    /// Everything of the server is replaced; its place stays.
-    fn edit_server(&mut self, key: &ServiceKey, server: &Server) -> Result<Applied, Refusal> {
-        let entry = self.entry(key)?;
-        let index = entry.index(server.at)?;
-        let before = std::mem::replace(&mut entry.servers[index], server.clone());
-        Ok(Applied::ServerEdited { key: *key, before })
-    }
-
-    fn delete_server(&mut self, key: &ServiceKey, at: ServerAddress) -> Result<Applied, Refusal> {
-        let entry = self.entry(key)?;
-        let index = entry.index(at)?;
-        let server = entry.servers.remove(index);
-        self.servers -= 1;
-        Ok(Applied::ServerDeleted { key: *key, server })
-    }
-
-    fn set_timeouts(&mut self, wanted: &Timeouts) -> Applied {
-        let or = |wanted: u32, known: u32| if wanted == 0 { known } else { wanted };
-        self.timeouts = Timeouts {
-            tcp_s: or(wanted.tcp_s, self.timeouts.tcp_s),
-            tcp_fin_s: or(wanted.tcp_fin_s, self.timeouts.tcp_fin_s),
-            udp_s: or(wanted.udp_s, self.timeouts.udp_s),
-        };
-        Applied::TimeoutsSet {
-            timeouts: self.timeouts,
+    fn known(&self, key: &ServiceKey) -> Result<&Entry, Refusal> {
+        match self.entries.get(key) {
+            Some(entry) => Ok(entry),
+            None => no_such_service(key),
         }
     }
 

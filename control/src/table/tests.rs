@@ -2,9 +2,12 @@
 
 use std::num::NonZeroU32;
 
+use shunt_model::change::{mark, server, service, setting};
 use shunt_model::{Encapsulation, Family, Method, Protocol, Scheduler, SchedulerFlags};
 
 use super::*;
+
+mod wanted;
 
 #[test]
 fn servers_stand_newest_first_and_an_edit_keeps_the_place() {
@@ -12,13 +15,13 @@ fn servers_stand_newest_first_and_an_edit_keeps_the_place() {
     for port in [1, 2, 3] {
         add(&mut table, web_key(80), masqueraded(port)).unwrap();
     }
-    let change = Change::EditServer {
+    let change = Change::Server(server::Change::Edit {
         key: web_key(80),
         server: Server {
             weight: 9,
             ..masqueraded(2)
         },
-    };
+    });
 
     let applied = table.apply(&change).unwrap();
 
@@ -87,26 +90,29 @@ fn what_is_there_cannot_be_added_and_what_is_not_cannot_be_changed() {
     let unknown = masqueraded(2);
     let cases = [
         (
-            Change::AddService { service: web(80) },
+            Change::Service(service::Change::Add { service: web(80) }),
             Reason::ServiceExists,
         ),
         (
-            Change::EditService { service: web(81) },
+            Change::Service(service::Change::Edit { service: web(81) }),
             Reason::NoSuchService,
         ),
         (
-            Change::DeleteService { key: nowhere },
+            Change::Service(service::Change::Delete { key: nowhere }),
             Reason::NoSuchService,
         ),
-        (Change::Zero { key: Some(nowhere) }, Reason::NoSuchService),
+        (
+            Change::Service(service::Change::Zero { key: Some(nowhere) }),
+            Reason::NoSuchService,
+        ),
         (add_of(nowhere, masqueraded(1)), Reason::NoSuchService),
         (add_of(there, masqueraded(1)), Reason::ServerExists),
         (edit_of(there, unknown.clone()), Reason::NoSuchServer),
         (
-            Change::DeleteServer {
+            Change::Server(server::Change::Delete {
                 key: there,
                 at: unknown.at,
-            },
+            }),
             Reason::NoSuchServer,
         ),
     ];
@@ -187,12 +193,14 @@ fn only_masquerading_gives_a_server_another_port() {
 #[test]
 fn a_zero_leaves_a_timeout_as_it_is_and_more_than_31_days_is_refused() {
     let mut table = Table::default();
-    let set = |tcp_s, tcp_fin_s, udp_s| Change::SetTimeouts {
-        timeouts: Timeouts {
-            tcp_s,
-            tcp_fin_s,
-            udp_s,
-        },
+    let set = |tcp_s, tcp_fin_s, udp_s| {
+        Change::Setting(setting::Change::Timeouts {
+            timeouts: Timeouts {
+                tcp_s,
+                tcp_fin_s,
+                udp_s,
+            },
+        })
     };
     table.apply(&set(30, 0, 0)).unwrap();
     table.apply(&set(0, 0, 5)).unwrap();
@@ -213,7 +221,9 @@ fn a_flush_gives_back_everything_and_leaves_the_timeouts() {
     let mut table = table_with(web(80));
     add(&mut table, web_key(80), masqueraded(1)).unwrap();
 
-    let applied = table.apply(&Change::Flush).unwrap();
+    let applied = table
+        .apply(&Change::Service(service::Change::Flush))
+        .unwrap();
 
     let Applied::Flushed { entries } = applied else {
         panic!("not flushed: {applied:?}");
@@ -233,13 +243,15 @@ fn a_full_table_refuses_and_takes_again_after_a_deletion() {
     let mut table = Table::new(limits);
     apply_add(&mut table, web(80)).unwrap();
     add(&mut table, web_key(80), masqueraded(1)).unwrap();
-    let service = Change::AddService { service: web(81) };
+    let service = Change::Service(service::Change::Add { service: web(81) });
     let server = add_of(web_key(80), masqueraded(2));
     assert_eq!(refusal(&mut table, &service), Reason::NoRoom);
     assert_eq!(refusal(&mut table, &server), Reason::NoRoom);
 
     table
-        .apply(&Change::DeleteService { key: web_key(80) })
+        .apply(&Change::Service(service::Change::Delete {
+            key: web_key(80),
+        }))
         .unwrap();
 
     table.apply(&service).unwrap();
@@ -275,7 +287,7 @@ fn table_with(service: Service) -> Table {
 }
 
 fn apply_add(table: &mut Table, service: Service) -> Result<Applied, Refusal> {
-    table.apply(&Change::AddService { service })
+    table.apply(&Change::Service(service::Change::Add { service }))
 }
 
 fn add(table: &mut Table, key: ServiceKey, server: Server) -> Result<Applied, Refusal> {
@@ -283,11 +295,11 @@ fn add(table: &mut Table, key: ServiceKey, server: Server) -> Result<Applied, Re
 }
 
 fn add_of(key: ServiceKey, server: Server) -> Change {
-    Change::AddServer { key, server }
+    Change::Server(server::Change::Add { key, server })
 }
 
 fn edit_of(key: ServiceKey, server: Server) -> Change {
-    Change::EditServer { key, server }
+    Change::Server(server::Change::Edit { key, server })
 }
 
 fn refusal(table: &mut Table, change: &Change) -> Reason {
@@ -367,9 +379,15 @@ fn a_rule_without_a_range_of_ports_is_refused_whoever_asks() {
             target,
             origin: shunt_model::Origin::default(),
         };
-        let refusal = table.apply(&Change::AddMark { rule }).unwrap_err();
+        let refusal = table
+            .apply(&Change::Mark(mark::Change::Add { rule }))
+            .unwrap_err();
         assert_eq!(refusal.reason, Reason::OutOfRange, "{refusal}");
-        assert!(table.apply(&Change::DeleteMark { rule }).is_err());
+        assert!(
+            table
+                .apply(&Change::Mark(mark::Change::Delete { rule }))
+                .is_err()
+        );
     }
     assert_eq!(table.services().count(), before.services().count());
 }

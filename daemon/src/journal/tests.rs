@@ -7,7 +7,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use shunt_control::director::{Clock, Director, Output, Running, Sizes, Step};
 use shunt_datapath::entry::{self, PoolWord};
-use shunt_model::api::Change;
+use shunt_model::change::{Change, server, service, setting};
 use shunt_model::{
     Method, Protocol, Scheduler, SchedulerFlags, Server, ServerAddress, Service, ServiceKey,
     Timeouts,
@@ -78,7 +78,7 @@ fn add_service(number: u16, scheduler: Scheduler) -> Change {
         idle_engine: None,
         announce: None,
     };
-    Change::AddService { service }
+    Change::Service(service::Change::Add { service })
 }
 
 fn server(number: u8, weight: u32, masquerade: bool) -> Server {
@@ -109,25 +109,25 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => service.clone().prop_map(|n| Event::Change(add_service(n, Scheduler::Rr))),
         1 => service.clone().prop_map(|n| {
-            let Change::AddService { service } = add_service(n, Scheduler::Wlc) else { panic!() };
-            Event::Change(Change::EditService { service })
+            let Change::Service(service::Change::Add { service }) = add_service(n, Scheduler::Wlc) else { panic!() };
+            Event::Change(Change::Service(service::Change::Edit { service }))
         }),
-        1 => service.clone().prop_map(|n| Event::Change(Change::DeleteService { key: key(n) })),
+        1 => service.clone().prop_map(|n| Event::Change(Change::Service(service::Change::Delete { key: key(n) }))),
         6 => to_server.clone().prop_map(|(n, s, weight, nat)| {
-            Event::Change(Change::AddServer { key: key(n), server: server(s, weight, nat) })
+            Event::Change(Change::Server(server::Change::Add { key: key(n), server: server(s, weight, nat) }))
         }),
         4 => to_server.clone().prop_map(|(n, s, weight, nat)| {
-            Event::Change(Change::EditServer { key: key(n), server: server(s, weight, nat) })
+            Event::Change(Change::Server(server::Change::Edit { key: key(n), server: server(s, weight, nat) }))
         }),
         3 => to_server.prop_map(|(n, s, ..)| {
-            Event::Change(Change::DeleteServer { key: key(n), at: at(s) })
+            Event::Change(Change::Server(server::Change::Delete { key: key(n), at: at(s) }))
         }),
-        1 => Just(Event::Change(Change::Zero { key: None })),
+        1 => Just(Event::Change(Change::Service(service::Change::Zero { key: None }))),
         1 => (1_u32..99).prop_map(|tcp_s| {
             let timeouts = Timeouts { tcp_s, tcp_fin_s: 0, udp_s: 0 };
-            Event::Change(Change::SetTimeouts { timeouts })
+            Event::Change(Change::Setting(setting::Change::Timeouts { timeouts }))
         }),
-        1 => Just(Event::Change(Change::Flush)),
+        1 => Just(Event::Change(Change::Service(service::Change::Flush))),
         3 => (ids(), ids()).prop_map(|(services, servers)| Event::Scan(services, servers)),
     ]
 }
@@ -282,6 +282,33 @@ proptest! {
 }
 
 #[test]
+fn a_batch_is_read_back_whole_or_not_at_all() {
+    let director = director();
+    let mut text = begun(&director);
+    let first = text.len();
+    let mut batch = vec![add_service(0, Scheduler::Rr)];
+    batch.extend((1..=5).map(|number| {
+        let (key, server) = (key(0), server(number, 1, true));
+        Change::Server(server::Change::Add { key, server })
+    }));
+    let records = shunt_control::director::records(&batch).into_iter();
+    let records: Vec<Record> = records.map(Record::Director).collect();
+    text.extend(line::of(&records).unwrap());
+
+    for end in first..=text.len() {
+        let told = read(&text[..end]);
+        let wanted = if end == text.len() { 1 + 5 } else { 0 };
+        // The first change sets the timeouts.
+        assert_eq!(told.saved.memory.changes.len(), 1 + wanted, "{end}");
+    }
+    let damaged = |mut text: Vec<u8>| {
+        text[first + 40] ^= 1;
+        read(&text)
+    };
+    assert_eq!(damaged(text).saved.memory.changes.len(), 1);
+}
+
+#[test]
 fn a_file_without_any_record_says_nothing_and_fails_nobody() {
     for text in [
         &b""[..],
@@ -378,8 +405,8 @@ fn a_journal_is_packed_while_steps_go_on_and_stays_short() {
         let server = server(1, round % 7, false);
         let key = key(1);
         let change = match round {
-            0 => Change::AddServer { key, server },
-            _ => Change::EditServer { key, server },
+            0 => Change::Server(server::Change::Add { key, server }),
+            _ => Change::Server(server::Change::Edit { key, server }),
         };
         for step in happen(&mut director, &Event::Change(change)) {
             journal.add(&step).unwrap();

@@ -3,7 +3,8 @@
 use std::io;
 
 use nix::errno::Errno;
-use shunt_model::api::{Change, Reason, Refusal};
+use shunt_model::api::{Reason, Refusal};
+use shunt_model::change::Change;
 use tracing::error;
 
 use crate::journal::{Journal, Record, Saved};
@@ -11,6 +12,8 @@ use crate::kernel::place::Place;
 
 /// The bytes that any step may need besides the length of its change.
 const STEP: u64 = 8192;
+/// Bytes that the ids of each change of a batch may need, besides what the batch itself has.
+const IDS: u64 = 512;
 
 /// The journal, or the reason why there is none.
 #[derive(Debug)]
@@ -86,42 +89,48 @@ impl Keeper {
         journal.map(Journal::tend).is_some()
     }
 
-    /// Reserves room for a change while there are `left` endpoints of deleted rules.
-    fn set_aside(&self, change: &Change, left: usize) -> Result<(), String> {
+    /// Reserves room for changes while there are `left` endpoints of deleted rules.
+    fn set_aside(&self, changes: &[Change], left: usize) -> Result<(), String> {
         let Some(journal) = &self.journal else {
             return Err(self.why.clone());
         };
-        let text = serde_json::to_vec(change).map_or(0, |text| text.len());
-        let bytes = STEP + 2 * text as u64 + 128 * left as u64;
+        let of_change = |change: &Change| {
+            let text = serde_json::to_vec(change).map_or(0, |text| text.len());
+            IDS + 2 * text as u64
+        };
+        let bytes: u64 = changes.iter().map(of_change).sum();
+        let bytes = STEP + bytes + 128 * left as u64;
         journal.make_room(bytes).map_err(|error| named(&error))
     }
 
-    /// Whether a change can be written down.
-    pub fn has_room(&self, change: &Change, left: usize) -> bool {
-        self.set_aside(change, left).is_ok()
+    /// Whether changes can be written down.
+    pub fn has_room(&self, changes: &[Change], left: usize) -> bool {
+        self.set_aside(changes, left).is_ok()
     }
 
-    /// Why a change must be refused, if it must.
-    pub fn refusal(&self, change: &Change, left: usize) -> Option<Refusal> {
-        let why = self.set_aside(change, left).err()?;
+    /// Why changes must be refused, if they must.
+    pub fn refusal(&self, changes: &[Change], left: usize) -> Option<Refusal> {
+        let why = self.set_aside(changes, left).err()?;
         let path = self.place.memory();
+        let what = text(changes);
         Some(Refusal {
             reason: Reason::NotKept,
             text: format!(
-                "not kept: {change}; {} cannot be written: {why}; make room there and try again",
+                "not kept: {what}; {} cannot be written: {why}; make room there and try again",
                 path.display()
             ),
         })
     }
 
-    /// The answer to a change that is in force but could not be written to the journal.
-    pub fn unkept(&self, change: &Change) -> Option<Refusal> {
+    /// The answer to changes that are in force but could not be written to the journal.
+    pub fn unkept(&self, changes: &[Change]) -> Option<Refusal> {
         let lost = self.journal.is_none();
         let path = self.place.memory();
+        let what = text(changes);
         lost.then(|| Refusal {
             reason: Reason::NotKept,
             text: format!(
-                "in force, but not kept: {change}; {} cannot be written: {}; make room there, or a \
+                "in force, but not kept: {what}; {} cannot be written: {}; make room there, or a \
                  restart loses it",
                 path.display(),
                 self.why
@@ -143,6 +152,14 @@ impl Keeper {
         let losses = self.losses.iter();
         warnings.extend(losses.map(|loss| format!("{}: {loss}", path.display())));
         warnings
+    }
+}
+
+/// One change, or how many there are.
+fn text(changes: &[Change]) -> String {
+    match changes {
+        [change] => change.to_string(),
+        changes => format!("a batch of {} changes", changes.len()),
     }
 }
 

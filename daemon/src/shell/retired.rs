@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shunt_model::api::Change;
+use shunt_model::change::{Change, server, service};
 use shunt_model::{Counters, ServiceKey};
 use tracing::error;
 
@@ -68,21 +68,13 @@ impl Retired {
 impl Shell {
     /// The counters of deleted servers that a service has after this change.
     pub(super) fn retiring(&self, change: &Change) -> Option<(ServiceKey, Counters)> {
+        let Change::Server(change) = change else {
+            return None;
+        };
         let (key, at, leaves) = match change {
-            Change::DeleteServer { key, at } => (key, *at, true),
-            Change::AddServer { key, server } => (key, server.at, false),
-            Change::AddService { .. }
-            | Change::EditService { .. }
-            | Change::DeleteService { .. }
-            | Change::Flush
-            | Change::EditServer { .. }
-            | Change::Zero { .. }
-            | Change::SetTimeouts { .. }
-            | Change::Set { .. }
-            | Change::AddMark { .. }
-            | Change::DeleteMark { .. }
-            | Change::SetLocal { .. }
-            | Change::DeleteLocal { .. } => return None,
+            server::Change::Delete { key, at } => (key, *at, true),
+            server::Change::Add { key, server } => (key, server.at, false),
+            server::Change::Edit { .. } => return None,
         };
         let entry = self.director.table().service(key)?;
         if entry.server(at).is_some() != leaves {
@@ -102,25 +94,18 @@ impl Shell {
         if let Some((key, counters)) = retiring {
             self.retired.set(key, counters);
         }
+        let Change::Service(change) = change else {
+            return;
+        };
         match change {
             // A service that is added again keeps its connections, and counts from zero.
-            Change::DeleteService { key } => self.zero(Some(*key)),
-            Change::Zero { key } => self.zero(*key),
-            Change::Flush => {
+            service::Change::Delete { key } => self.zero(Some(*key)),
+            service::Change::Zero { key } => self.zero(*key),
+            service::Change::Flush => {
                 self.zero(None);
                 self.unclaimed.let_go();
             }
-            Change::AddService { .. }
-            | Change::EditService { .. }
-            | Change::AddServer { .. }
-            | Change::EditServer { .. }
-            | Change::DeleteServer { .. }
-            | Change::SetTimeouts { .. }
-            | Change::Set { .. }
-            | Change::AddMark { .. }
-            | Change::DeleteMark { .. }
-            | Change::SetLocal { .. }
-            | Change::DeleteLocal { .. } => {}
+            service::Change::Add { .. } | service::Change::Edit { .. } => {}
         }
     }
 

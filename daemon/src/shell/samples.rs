@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use shunt_control::rates::Estimator;
-use shunt_model::api::Change;
+use shunt_model::change::{Change, server, service};
 use shunt_model::{Counters, Rates, ServerAddress, ServiceKey};
 use tracing::error;
 
@@ -56,17 +56,31 @@ impl Samples {
     /// Resets the estimators that a change concerns.
     pub fn follow(&mut self, change: &Change) {
         match change {
-            Change::DeleteServer { key, at } => {
+            Change::Service(change) => self.follow_service(change),
+            Change::Server(change) => self.follow_server(change),
+            Change::Mark(_) | Change::Local(_) | Change::Setting(_) => {}
+        }
+    }
+
+    fn follow_service(&mut self, change: &service::Change) {
+        match change {
+            service::Change::Delete { key } | service::Change::Zero { key: Some(key) } => {
+                self.services.remove(key);
+            }
+            service::Change::Flush => self.services.clear(),
+            service::Change::Zero { key: None } => *self = Self::default(),
+            service::Change::Add { .. } | service::Change::Edit { .. } => {}
+        }
+    }
+
+    fn follow_server(&mut self, change: &server::Change) {
+        match change {
+            server::Change::Delete { key, at } => {
                 if let Some(service) = self.services.get_mut(key) {
                     service.servers.remove(at);
                 }
             }
-            Change::DeleteService { key } | Change::Zero { key: Some(key) } => {
-                self.services.remove(key);
-            }
-            Change::Flush => self.services.clear(),
-            Change::Zero { key: None } => *self = Self::default(),
-            _ => {}
+            server::Change::Add { .. } | server::Change::Edit { .. } => {}
         }
     }
 

@@ -21,7 +21,7 @@ use shunt_daemon::kernel::clock;
 use shunt_daemon::kernel::object::{self, Capacity};
 use shunt_daemon::kernel::tables::Tables;
 use shunt_datapath::entry::{PoolWord, Ways};
-use shunt_model::api::Change;
+use shunt_model::change::{Change, server, service};
 use shunt_model::{
     Encapsulation, Method as Forwarding, Protocol, Scheduler, SchedulerFlags, Server,
     ServerAddress, Service, ServiceKey,
@@ -355,7 +355,7 @@ fn changes(method: Method, farm: Farm) -> Vec<Change> {
                     address: at,
                     port: PORT,
                 };
-                changes.push(Change::AddService {
+                changes.push(Change::Service(service::Change::Add {
                     service: Service {
                         key,
                         scheduler: farm.scheduler,
@@ -366,19 +366,21 @@ fn changes(method: Method, farm: Farm) -> Vec<Change> {
                         idle_engine: None,
                         announce: None,
                     },
-                });
-                changes.extend(servers.iter().map(|number| Change::AddServer {
-                    key,
-                    server: Server {
-                        at: ServerAddress {
-                            address: server(v6, *number),
-                            port: PORT,
+                }));
+                changes.extend(servers.iter().map(|number| {
+                    Change::Server(server::Change::Add {
+                        key,
+                        server: Server {
+                            at: ServerAddress {
+                                address: server(v6, *number),
+                                port: PORT,
+                            },
+                            method: method.forwarding(),
+                            weight: farm.weight,
+                            upper_threshold: 0,
+                            lower_threshold: 0,
                         },
-                        method: method.forwarding(),
-                        weight: farm.weight,
-                        upper_threshold: 0,
-                        lower_threshold: 0,
-                    },
+                    })
                 }));
             }
         }

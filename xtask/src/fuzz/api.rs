@@ -9,6 +9,8 @@ use shunt_control::table::{Limits, Table};
 use shunt_daemon::api::{Ask, Inside};
 use shunt_daemon::journal::{self, Saved};
 use shunt_datapath::entry::{self, PoolWord};
+use shunt_model::batch::{Answer, Batch, Mode, Refused};
+use shunt_model::change::Change;
 use tokio::sync::mpsc;
 
 use super::words;
@@ -138,6 +140,14 @@ impl Desk {
                 }
                 let _ = answer.send(done);
             }
+            Ask::Batch(batch, answer) => {
+                let Batch { mode, changes } = *batch;
+                let refused = match mode {
+                    Mode::Whole => self.whole(&changes),
+                    Mode::Each => self.each(&changes),
+                };
+                let _ = answer.send(Ok(Answer::new(mode, changes.len(), refused)));
+            }
             Ask::Services(_, answer) => drop(answer.send(Vec::new())),
             Ask::Connections(..) => {}
             Ask::Count(answer, _) => drop(answer.send(Default::default())),
@@ -149,6 +159,38 @@ impl Desk {
             // The API must answer a request even if the daemon's task drops the question.
             Ask::Status(answer) => drop(answer),
         }
+    }
+
+    /// A change that was rehearsed is never refused, which this panics about.
+    fn whole(&mut self, changes: &[Change]) -> Vec<Refused> {
+        let before = self.director.table().wanted();
+        let refused = self.director.rehearse(changes, &Idle, Instant::now());
+        assert!(
+            self.director.table().wanted() == before,
+            "not rehearsed only"
+        );
+        if !refused.is_empty() {
+            return refused;
+        }
+        for change in changes {
+            let done = self.director.perform(change, &Idle, Instant::now());
+            done.unwrap_or_else(|refusal| panic!("rehearsed, but refused: {change}: {refusal}"));
+            self.taken += 1;
+            settle(&mut self.director);
+        }
+        Vec::new()
+    }
+
+    fn each(&mut self, changes: &[Change]) -> Vec<Refused> {
+        let changes = changes.iter().enumerate();
+        let refused = changes.filter_map(|(index, change)| {
+            let done = self.director.change(change, &Idle, Instant::now());
+            self.taken += u64::from(done.is_ok());
+            settle(&mut self.director);
+            let refusal = done.err()?;
+            Some(Refused { index, refusal })
+        });
+        refused.collect()
     }
 
     /// Checks that the saved state can be read, is unchanged, and can be resumed.

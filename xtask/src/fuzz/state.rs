@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use shunt_control::director::{Director, Output};
 use shunt_daemon::journal::{self, Record, Saved};
-use shunt_model::api::Change;
+use shunt_model::change::Change;
 
 use super::{api, words};
 use crate::conform::random::Random;

@@ -122,13 +122,17 @@ pub fn request(random: &mut Random) -> Request {
             body,
         };
     }
-    let mut body = change(random).into_bytes();
+    let (target, body) = match random.once_in(8) {
+        true => ("/v1/batch", batch(random)),
+        false => ("/v1/change", change(random)),
+    };
+    let mut body = body.into_bytes();
     if random.once_in(10) {
         damage(random, &mut body);
     }
     Request {
         method: "POST",
-        target: "/v1/change".to_owned(),
+        target: target.to_owned(),
         body,
     }
 }
@@ -148,6 +152,13 @@ pub fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
             _ => bytes.truncate(at),
         }
     }
+}
+
+/// A few changes as text.
+fn batch(random: &mut Random) -> String {
+    let mode = random.one_of(&["whole", "whole", "each"]);
+    let changes: Vec<String> = (0..random.below(6)).map(|_| change(random)).collect();
+    format!(r#"{{"mode":"{mode}","changes":[{}]}}"#, changes.join(","))
 }
 
 /// A change as text.

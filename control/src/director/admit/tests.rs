@@ -176,7 +176,7 @@ fn rule(mark: u32, number: u8, ports: Ports, udp: bool) -> Change {
         },
         origin: Origin::default(),
     };
-    Change::AddMark { rule }
+    Change::Mark(mark::Change::Add { rule })
 }
 
 fn service(key: ServiceKey, persistent: bool) -> Service {
@@ -239,28 +239,28 @@ fn changes() -> impl Strategy<Value = Option<Change>> {
     let servers = (0..20u8, prop::sample::select(vec![0u16, 80, 8080]), methods);
     let servers = servers.prop_map(|(number, port, method)| server(number, port, method));
     let added = (keys(), servers, any::<bool>()).prop_map(|(key, server, edited)| match edited {
-        true => Change::EditServer { key, server },
-        false => Change::AddServer { key, server },
+        true => Change::Server(server::Change::Edit { key, server }),
+        false => Change::Server(server::Change::Add { key, server }),
     });
     let deleted = (keys(), 0..20u8, prop::sample::select(vec![0u16, 80, 8080]));
     let deleted = deleted.prop_map(|(key, number, port)| {
         let at = server(number, port, Method::Route).at;
-        Change::DeleteServer { key, at }
+        Change::Server(server::Change::Delete { key, at })
     });
     let dropped = rules().prop_map(|change| match change {
-        Change::AddMark { rule } => Change::DeleteMark { rule },
+        Change::Mark(mark::Change::Add { rule }) => Change::Mark(mark::Change::Delete { rule }),
         other => other,
     });
     prop_oneof![
         8 => rules().prop_map(Some),
         2 => dropped.prop_map(Some),
         3 => (keys(), any::<bool>()).prop_map(|(key, persistent)| {
-            Some(Change::AddService { service: service(key, persistent || ids::is_wide(&key)) })
+            Some(Change::Service(service::Change::Add { service: service(key, persistent || ids::is_wide(&key)) }))
         }),
         1 => (keys(), any::<bool>()).prop_map(|(key, persistent)| {
-            Some(Change::EditService { service: service(key, persistent) })
+            Some(Change::Service(service::Change::Edit { service: service(key, persistent) }))
         }),
-        1 => keys().prop_map(|key| Some(Change::DeleteService { key })),
+        1 => keys().prop_map(|key| Some(Change::Service(service::Change::Delete { key }))),
         6 => added.prop_map(Some),
         2 => deleted.prop_map(Some),
         // A scan finds no flows.
@@ -309,9 +309,9 @@ fn a_rule_that_has_no_place_is_refused_before_its_service_is_there_and_after() {
         let mut tables = Tables::default();
         let now = std::time::Instant::now();
         let key: ServiceKey = "mark 7".parse().unwrap();
-        let add = Change::AddService {
+        let add = Change::Service(service::Change::Add {
             service: service(key, false),
-        };
+        });
         if service_first {
             director.change(&add, &Empty, now).unwrap();
         }
@@ -333,9 +333,9 @@ fn a_service_of_every_port_leaves_room_for_rules_that_wait_for_theirs() {
     assert_eq!(accepted(&mut director, 7, 0..63), 63);
     let add = |number: u8| {
         let key = format!("tcp 198.18.0.{number}:0").parse().unwrap();
-        Change::AddService {
+        Change::Service(service::Change::Add {
             service: service(key, true),
-        }
+        })
     };
     director.change(&add(1), &Empty, now).unwrap();
     let refused = director.change(&add(2), &Empty, now).unwrap_err();
@@ -371,9 +371,9 @@ fn more_endpoints_than_their_table_takes_are_refused() {
     let key = "mark 3".parse().unwrap();
     director
         .change(
-            &Change::AddService {
+            &Change::Service(service::Change::Add {
                 service: service(key, false),
-            },
+            }),
             &Empty,
             now,
         )

@@ -1,0 +1,27 @@
+//! Changes of the rules that mark packets.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::MarkRule;
+
+/// A change of one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change")]
+pub enum Change {
+    /// Adds a rule that gives packets to a target a mark.
+    #[serde(rename = "add_mark")]
+    Add { rule: MarkRule },
+    #[serde(rename = "delete_mark")]
+    Delete { rule: MarkRule },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Add { rule } => write!(f, "{rule} added"),
+            Change::Delete { rule } => write!(f, "{rule} deleted"),
+        }
+    }
+}
