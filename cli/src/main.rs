@@ -1,6 +1,6 @@
 //! One binary with several programs: the name by which it is called selects one.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufReader, BufWriter, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     let status = match name.and_then(Program::from_name) {
         Some(program) => {
             let streams = Streams {
-                input: &mut io::stdin().lock(),
+                // Lines of `-R` that arrive together are sent together.
+                input: &mut BufReader::with_capacity(1 << 17, io::stdin().lock()),
                 out: &mut BufWriter::new(io::stdout().lock()),
                 error: &mut io::stderr().lock(),
             };

@@ -83,7 +83,7 @@ pub fn not_initialized(failure: &Failure) -> Halt {
 }
 
 /// ipvsadm's own words for a refusal, where it has some; else the refusal's sentence.
-fn refused(refusal: Refusal, subject: Subject) -> String {
+pub fn refused(refusal: Refusal, subject: Subject) -> String {
     let known = match (refusal.reason, subject) {
         (Reason::ServiceExists, _) => SERVICE_EXISTS,
         (Reason::NoSuchService, Subject::Service) => NO_SUCH_SERVICE,

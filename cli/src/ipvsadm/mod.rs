@@ -15,12 +15,14 @@ use arguments::{About, Arguments, Netmask, Request, ServiceWords};
 use halt::{Halt, Subject};
 use listing::Listing;
 use names::Names;
+use restore::Queue;
 use words::{Command, Kind};
 
 pub mod addresses;
 mod arguments;
 mod check;
 mod connections;
+mod feed;
 mod halt;
 mod listing;
 pub mod names;
@@ -93,6 +95,8 @@ pub fn run(
                     names,
                     out: &mut *out,
                     error: &mut *error,
+                    queue: None,
+                    status: 0,
                 };
                 match program {
                     Program::Ipvsadm => face.start(line, input),
@@ -150,6 +154,10 @@ struct Face<'a> {
     names: &'a dyn Names,
     out: &'a mut dyn Write,
     error: &'a mut dyn Write,
+    /// Within `-R`: changes that were not sent yet.
+    queue: Option<Queue>,
+    /// Within `-R`: the status of the last line.
+    status: u8,
 }
 
 impl Face<'_> {
@@ -170,6 +178,7 @@ impl Face<'_> {
             }
             // Within `-R`, too, this is all that is done.
             Request::About(about) => {
+                self.send_queue()?;
                 write_about(about, self.called, self.out)?;
                 let text = String::new();
                 return Err(Halt::Program { status: 0, text });
@@ -262,7 +271,16 @@ impl Face<'_> {
         }
     }
 
+    /// Makes a change; within `-R` soon, together with others.
     fn change(&mut self, change: Change, subject: Subject) -> Result<u8, Halt> {
+        if let Some(queue) = &mut self.queue {
+            queue.add(change, subject);
+            if queue.is_full() {
+                self.send_queue()?;
+                return Ok(self.status);
+            }
+            return Ok(0);
+        }
         match self.client.change(&change) {
             Ok(done) => {
                 for note in done.notes {
@@ -274,13 +292,19 @@ impl Face<'_> {
         }
     }
 
+    /// The daemon, after all that was said before it is asked.
+    fn client(&mut self) -> Result<&mut dyn Client, Halt> {
+        self.send_queue()?;
+        Ok(self.client)
+    }
+
     fn services(&mut self) -> Result<Vec<ServiceStatus>, Halt> {
-        let services = self.client.services();
+        let services = self.client()?.services();
         services.map_err(|failure| halt::failed(failure, Subject::Service))
     }
 
     fn find(&mut self, key: &ServiceKey) -> Result<Option<ServiceStatus>, Halt> {
-        let service = self.client.service(key);
+        let service = self.client()?.service(key);
         service.map_err(|failure| halt::failed(failure, Subject::Service))
     }
 
@@ -330,7 +354,7 @@ impl Face<'_> {
     }
 
     fn list_timeouts(&mut self) -> Result<u8, Halt> {
-        let timeouts = self.client.timeouts();
+        let timeouts = self.client()?.timeouts();
         let timeouts = timeouts.map_err(|failure| halt::failed(failure, Subject::Service))?;
         let (tcp, tcp_fin, udp) = (timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s);
         writeln!(self.out, "Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}")?;
@@ -339,6 +363,7 @@ impl Face<'_> {
 
     fn list_connections(&mut self, listing: &Listing<'_>, with_engines: bool) -> Result<u8, Halt> {
         let failed = |failure| halt::failed(failure, Subject::Service);
+        self.send_queue()?;
         let entries = self.client.connections().map_err(failed)?;
         connections::write_title(self.out, with_engines)?;
         for entry in entries {
@@ -357,26 +382,6 @@ impl Face<'_> {
             save::write_service(self.out, status, names)?;
         }
         Ok(0)
-    }
-
-    /// Line after line. What the daemon refuses is said and passed over; the status is that of
-    /// the last line. A mistake in a line ends it.
-    fn restore(&mut self, input: &mut dyn BufRead) -> Result<u8, Halt> {
-        let mut status = 0;
-        while let Some(words) = restore::next_line(input)? {
-            status = match self.line(&words, None) {
-                Err(Halt::Line { text }) => complain(self.out, self.error, &text, 255),
-                other => other?,
-            };
-        }
-        Ok(status)
-    }
-
-    /// Clears the table first, but reads the input before that.
-    fn restore_anew(&mut self, input: &mut dyn BufRead) -> Result<u8, Halt> {
-        let input = restore::without_comments(input)?;
-        self.change(Change::Service(service::Change::Flush), Subject::Service)?;
-        self.restore(&mut io::Cursor::new(input))
     }
 }
 
