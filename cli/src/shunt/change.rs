@@ -1,10 +1,11 @@
 //! Makes a change and prints what changed.
 
 use serde::Serialize;
+use shunt_model::batch::{Batch, Mode, Refused};
 use shunt_model::change::Change;
 
 use super::{Form, Halt, Outside, write_json};
-use crate::client::Client;
+use crate::client::{Client, Failure};
 
 /// The result of a change, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -53,6 +54,33 @@ pub fn make(
         Some(change) => client.change(change)?.notes,
         None => Vec::new(),
     };
+    print(outside, &wanted, notes)
+}
+
+/// Reads the present state, makes the changes that follow from it, all or none, and prints the
+/// result of each.
+pub fn make_all(
+    outside: &mut Outside<'_>,
+    want: impl FnOnce(&mut dyn Client) -> Result<Vec<Wanted>, Halt>,
+) -> Result<(), Halt> {
+    let mut client = (outside.open)()?;
+    let wanted = want(client.as_mut())?;
+    let changes = wanted.iter().filter_map(|wanted| wanted.change.clone());
+    let batch = Batch {
+        mode: Mode::Whole,
+        changes: changes.collect(),
+    };
+    if !batch.changes.is_empty() {
+        let refused = client.batch(&batch)?.into_iter().next();
+        if let Some(Refused { refusal, .. }) = refused {
+            return Err(Failure::Refused(refusal).into());
+        }
+    }
+    let mut wanted = wanted.iter();
+    wanted.try_for_each(|wanted| print(outside, wanted, Vec::new()))
+}
+
+fn print(outside: &mut Outside<'_>, wanted: &Wanted, notes: Vec<String>) -> Result<(), Halt> {
     if outside.json {
         let outcome = Outcome {
             changed: wanted.change.is_some(),

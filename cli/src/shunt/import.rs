@@ -7,9 +7,11 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::Serialize;
-use shunt_model::api::{Done, ServerStatus, ServiceStatus};
+use shunt_model::api::{Reason, Refusal, ServerStatus, ServiceStatus};
+use shunt_model::batch::{Batch, Mode, Refused};
 use shunt_model::change::{Change, server, service, setting};
-use shunt_model::{Counters, Rates, Server, Service, Setting, Timeouts};
+use shunt_model::wanted::{Pool, Wanted};
+use shunt_model::{Counters, Rates, Service, Setting, Timeouts};
 
 use super::sysctl::{self, Meaning};
 use super::{Form, Halt, Outside, write_json};
@@ -104,21 +106,12 @@ fn sysctl(files: &[PathBuf], apply: bool, outside: &mut Outside<'_>) -> Result<u
 
 fn set_all(settings: &[Setting], outside: &mut Outside<'_>) -> Result<(), Halt> {
     let mut client = (outside.open)()?;
-    let known = client.settings()?.all();
-    let mut taking = Taking {
-        outcome: Outcome::default(),
-        client: client.as_mut(),
-    };
+    let present = client.present()?;
+    let mut wanted = present.clone();
     for setting in settings {
-        if known.contains(setting) {
-            taking.outcome.same += 1;
-        } else {
-            let change = Change::Setting(setting::Change::Set { setting: *setting });
-            taking.make(change, || setting.to_string())?;
-        }
+        wanted.settings.set(*setting);
     }
-    let mut outcome = taking.outcome;
-    outcome.changed = !outcome.changes.is_empty();
+    let outcome = Taking::new(present, wanted).make(client.as_mut(), settings.len())?;
     if outside.json {
         return write_json(outside.out, &outcome, Form::Json);
     }
@@ -188,24 +181,19 @@ struct Outcome {
 
 fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken>, Halt> {
     let mut client = (outside.open)()?;
-    let mut taking = Taking {
-        outcome: Outcome {
-            not_taken: ipvs.not_taken,
-            ..Outcome::default()
-        },
-        client: client.as_mut(),
-    };
-    taking.timeouts(ipvs.timeouts)?;
-    let known = taking.client.services()?;
+    let present = client.present()?;
+    let objects = |entry: &Entry| 1 + entry.servers.len();
+    let count = 1 + ipvs.services.iter().map(objects).sum::<usize>();
+    let mut wanted = present.clone();
+    wanted.timeouts = ipvs.timeouts;
     // Each list grows at its front. Adding from the back keeps the kernel's order, which some
     // schedulers follow.
-    for Entry { service, servers } in ipvs.services.into_iter().rev() {
-        let mut places = known.iter();
-        let known = places.find(|known| known.service.key == service.key);
-        taking.entry(service, servers, known)?;
+    for entry in ipvs.services.into_iter().rev() {
+        want(&mut wanted, entry);
     }
-    let mut outcome = taking.outcome;
-    outcome.changed = !outcome.changes.is_empty();
+    let mut outcome = Taking::new(present, wanted).make(client.as_mut(), count)?;
+    let refused = std::mem::replace(&mut outcome.not_taken, ipvs.not_taken);
+    outcome.not_taken.extend(refused);
     if outside.json {
         write_json(outside.out, &outcome, Form::Json)?;
         return Ok(outcome.not_taken);
@@ -238,86 +226,171 @@ fn say_not_taken(outside: &mut Outside<'_>, not_taken: &[NotTaken]) -> Result<()
     Ok(())
 }
 
-/// Applies one object after the other to the daemon, and records what it refuses.
-struct Taking<'a> {
-    client: &'a mut dyn Client,
-    outcome: Outcome,
+/// Puts a service of the kernel's table into what is wanted. Servers that only the daemon has stay.
+fn want(wanted: &mut Wanted, entry: Entry) {
+    let Entry { service, servers } = entry;
+    let key = service.key;
+    let servers = servers.into_iter().rev();
+    let Some(pool) = wanted.pool_mut(&key) else {
+        let servers = servers.collect();
+        wanted.services.push(Pool { service, servers });
+        return;
+    };
+    // The kernel has no settings for a single service, so the daemon's stay.
+    pool.service = Service {
+        settings: pool.service.settings,
+        ..service
+    };
+    for server in servers {
+        match pool.servers.iter_mut().find(|known| known.at == server.at) {
+            Some(known) => *known = server,
+            None => pool.servers.push(server),
+        }
+    }
 }
 
-impl Taking<'_> {
-    fn timeouts(&mut self, timeouts: Timeouts) -> Result<(), Failure> {
-        if self.client.timeouts()? == timeouts {
-            self.outcome.same += 1;
-            return Ok(());
+/// The most times that a batch is sent again without what was refused.
+const ROUNDS: usize = 16;
+
+/// Makes what is wanted out of what is present, in one batch: all of it or nothing. What the daemon
+/// refuses is left out of the batch and named.
+struct Taking {
+    present: Wanted,
+    wanted: Wanted,
+    not_taken: Vec<NotTaken>,
+    /// How many objects are not taken: a service counts with its servers.
+    left_out: usize,
+}
+
+impl Taking {
+    fn new(present: Wanted, wanted: Wanted) -> Self {
+        Self {
+            present,
+            wanted,
+            not_taken: Vec::new(),
+            left_out: 0,
         }
-        let change = Change::Setting(setting::Change::Timeouts { timeouts });
-        self.make(change, || "timeouts".to_owned())?;
-        Ok(())
     }
 
-    fn entry(
-        &mut self,
-        service: Service,
-        servers: Vec<Server>,
-        known: Option<&ServiceStatus>,
-    ) -> Result<(), Failure> {
-        let key = service.key;
-        // The kernel has no settings for a single service, so the daemon's stay.
-        let settings = known.map_or(service.settings, |known| known.service.settings);
-        let service = Service {
-            settings,
-            ..service
-        };
-        let what = || format!("service {key}");
-        match known {
-            Some(known) if known.service == service => self.outcome.same += 1,
-            // A refused edit leaves the service in place, so its servers are still imported.
-            Some(_) => {
-                self.make(Change::Service(service::Change::Edit { service }), what)?;
+    /// `count` objects are wanted, those included that are correct already.
+    fn make(mut self, client: &mut dyn Client, count: usize) -> Result<Outcome, Failure> {
+        for _ in 0..ROUNDS {
+            let batch = Batch {
+                mode: Mode::Whole,
+                changes: self.wanted.changes(&self.present),
+            };
+            let refused = match batch.changes.is_empty() {
+                true => Vec::new(),
+                false => client.batch(&batch)?,
+            };
+            if refused.is_empty() {
+                let changes = batch.changes;
+                return Ok(Outcome {
+                    changed: !changes.is_empty(),
+                    same: count.saturating_sub(changes.len() + self.left_out),
+                    changes,
+                    not_taken: self.not_taken,
+                    notes: Vec::new(),
+                });
             }
-            None => {
-                let what = || match servers.is_empty() {
+            for Refused { index, refusal } in refused {
+                match batch.changes.get(index) {
+                    Some(change) => self.leave_out(change, refusal),
+                    None => return Err(Failure::Refused(refusal)),
+                }
+            }
+        }
+        Err(Failure::Refused(Refusal {
+            reason: Reason::BadRequest,
+            text: format!(
+                "more than {} objects were refused, so nothing was imported; the first is {}",
+                self.not_taken.len(),
+                self.not_taken
+                    .first()
+                    .map_or_else(String::new, |first| format!(
+                        "{}: {}",
+                        first.what, first.why
+                    ))
+            ),
+        }))
+    }
+
+    /// Takes a refused change back: that object stays as it is.
+    fn leave_out(&mut self, change: &Change, refusal: Refusal) {
+        let what = match change {
+            Change::Service(change) => self.leave_out_service(change),
+            Change::Server(change) => self.leave_out_server(change),
+            Change::Setting(change) => Some(self.leave_out_value(change)),
+            // An import has neither marks nor local addresses.
+            Change::Mark(_) | Change::Local(_) => Some(change.to_string()),
+        };
+        if let Some(what) = what {
+            let why = refusal.text;
+            self.not_taken.push(NotTaken { what, why });
+        }
+    }
+
+    fn leave_out_service(&mut self, change: &service::Change) -> Option<String> {
+        match change {
+            service::Change::Add { service } => {
+                let key = service.key;
+                let pools = self.wanted.services.iter();
+                let place = pools.clone().position(|pool| pool.service.key == key)?;
+                let pool = self.wanted.services.remove(place);
+                self.left_out += 1 + pool.servers.len();
+                Some(match pool.servers.is_empty() {
                     true => format!("service {key}"),
                     false => format!("service {key}, with its servers"),
-                };
-                if !self.make(Change::Service(service::Change::Add { service }), what)? {
-                    return Ok(());
-                }
+                })
             }
+            // A refused edit leaves the service in place, so its servers are still imported.
+            service::Change::Edit { service } => {
+                let known = self.present.pool_mut(&service.key)?.service.clone();
+                self.wanted.pool_mut(&service.key)?.service = known;
+                self.left_out += 1;
+                Some(format!("service {}", service.key))
+            }
+            service::Change::Delete { .. }
+            | service::Change::Flush
+            | service::Change::Zero { .. } => None,
         }
-        for server in servers.into_iter().rev() {
-            let at = server.at;
-            let mut there = known.into_iter().flat_map(|known| &known.servers);
-            let change = match there.find(|known| known.server.at == at) {
-                Some(known) if known.server == server => {
-                    self.outcome.same += 1;
-                    continue;
-                }
-                Some(_) => Change::Server(server::Change::Edit { key, server }),
-                None => Change::Server(server::Change::Add { key, server }),
-            };
-            self.make(change, || format!("server {at} of service {key}"))?;
-        }
-        Ok(())
     }
 
-    /// Returns whether the daemon made the change. An unreachable daemon is an error, not a
-    /// refusal.
-    fn make(&mut self, change: Change, what: impl Fn() -> String) -> Result<bool, Failure> {
-        match self.client.change(&change) {
-            Ok(Done { notes }) => {
-                self.outcome.notes.extend(notes);
-                self.outcome.changes.push(change);
-                Ok(true)
+    /// Nothing for a server whose service is left out.
+    fn leave_out_server(&mut self, change: &server::Change) -> Option<String> {
+        let (key, at) = match change {
+            server::Change::Add { key, server } | server::Change::Edit { key, server } => {
+                (*key, server.at)
             }
-            Err(Failure::Refused(refusal)) => {
-                self.outcome.not_taken.push(NotTaken {
-                    what: what(),
-                    why: refusal.text,
-                });
-                Ok(false)
+            server::Change::Delete { key, at } => (*key, *at),
+        };
+        let before = self.present.pool_mut(&key);
+        let before = before.and_then(|pool| pool.servers.iter().find(|server| server.at == at));
+        let before = before.cloned();
+        let servers = &mut self.wanted.pool_mut(&key)?.servers;
+        let place = servers.iter().position(|server| server.at == at)?;
+        match before {
+            Some(before) => drop(std::mem::replace(&mut servers[place], before)),
+            None => drop(servers.remove(place)),
+        }
+        self.left_out += 1;
+        Some(format!("server {at} of service {key}"))
+    }
+
+    fn leave_out_value(&mut self, change: &setting::Change) -> String {
+        self.left_out += 1;
+        match change {
+            setting::Change::Timeouts { .. } => {
+                self.wanted.timeouts = self.present.timeouts;
+                "timeouts".to_owned()
             }
-            Err(other) => Err(other),
+            setting::Change::Set { setting } => {
+                let known = self.present.settings.all().into_iter();
+                for known in known.filter(|known| known.name() == setting.name()) {
+                    self.wanted.settings.set(known);
+                }
+                setting.to_string()
+            }
         }
     }
 }

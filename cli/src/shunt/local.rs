@@ -1,5 +1,6 @@
 //! `shunt local`: the addresses that servers of full NAT see as their clients.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -7,7 +8,7 @@ use clap::Subcommand;
 use shunt_model::change::{Change, local};
 use shunt_model::{LocalAddress, LocalPorts};
 
-use super::change::{Wanted, make};
+use super::change::{Wanted, make_all};
 use super::table::{Side, Table};
 use super::watch::{self, Watch};
 use super::{Form, Halt, Outside, write_json};
@@ -38,52 +39,48 @@ impl Verb {
         match self {
             Verb::List(watch) => watch::show(outside, *watch, &draw),
             Verb::Add { addresses, ports } => {
-                for address in addresses {
-                    let local = LocalAddress {
-                        address: *address,
-                        ports: *ports,
-                    };
-                    make(outside, |client| add(client, local))?;
-                }
-                Ok(())
+                make_all(outside, |client| add(client, addresses, *ports))
             }
-            Verb::Delete { addresses } => {
-                for address in addresses {
-                    make(outside, |client| delete(client, *address))?;
-                }
-                Ok(())
-            }
+            Verb::Delete { addresses } => make_all(outside, |client| delete(client, addresses)),
         }
     }
 }
 
-fn add(client: &mut dyn Client, local: LocalAddress) -> Result<Wanted, Halt> {
-    let mut known = client.locals()?.into_iter();
-    let text = match known.find(|known| known.address == local.address) {
-        Some(known) if known == local => {
-            let text = format!("local address {local} already exists");
-            return Ok(Wanted::nothing(&text));
-        }
-        Some(known) => format!("changed local address {known}: ports {}", local.ports),
-        None => format!("added local address {local}"),
-    };
-    Ok(Wanted::change(
-        Change::Local(local::Change::Set { local }),
-        text,
-    ))
+fn add(
+    client: &mut dyn Client,
+    addresses: &[IpAddr],
+    ports: LocalPorts,
+) -> Result<Vec<Wanted>, Halt> {
+    let known = client.locals()?.into_iter();
+    let mut known: BTreeMap<IpAddr, LocalAddress> =
+        known.map(|local| (local.address, local)).collect();
+    let addresses = addresses.iter().map(|address| {
+        let address = *address;
+        let local = LocalAddress { address, ports };
+        let text = match known.insert(address, local) {
+            Some(known) if known == local => {
+                return Wanted::nothing(&format!("local address {local} already exists"));
+            }
+            Some(known) => format!("changed local address {known}: ports {}", local.ports),
+            None => format!("added local address {local}"),
+        };
+        Wanted::change(Change::Local(local::Change::Set { local }), text)
+    });
+    Ok(addresses.collect())
 }
 
-fn delete(client: &mut dyn Client, address: IpAddr) -> Result<Wanted, Halt> {
-    let mut known = client.locals()?.into_iter();
-    if !known.any(|known| known.address == address) {
-        let text = format!("there is no local address {address}");
-        return Ok(Wanted::nothing(&text));
-    }
-    let text = format!("deleted local address {address}; existing connections keep it");
-    Ok(Wanted::change(
-        Change::Local(local::Change::Delete { address }),
-        text,
-    ))
+fn delete(client: &mut dyn Client, addresses: &[IpAddr]) -> Result<Vec<Wanted>, Halt> {
+    let known = client.locals()?.into_iter();
+    let mut known: BTreeSet<IpAddr> = known.map(|local| local.address).collect();
+    let addresses = addresses.iter().map(|address| {
+        let address = *address;
+        if !known.remove(&address) {
+            return Wanted::nothing(&format!("there is no local address {address}"));
+        }
+        let text = format!("deleted local address {address}; existing connections keep it");
+        Wanted::change(Change::Local(local::Change::Delete { address }), text)
+    });
+    Ok(addresses.collect())
 }
 
 fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {

@@ -1,5 +1,6 @@
 //! `shunt mark`: rules that mark packets for the services of firewall marks.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use shunt_model::mark::Targets;
 use shunt_model::origin::{Device, Network};
 use shunt_model::{MarkRule, Origin};
 
-use super::change::{Wanted, make};
+use super::change::{Wanted, make_all};
 use super::fwmark::read_mark;
 use super::iptables;
 use super::table::{Side, Table, number};
@@ -79,20 +80,16 @@ impl Verb {
                 targets,
                 origin,
             } => {
-                for rule in rules(*mark, targets, origin.origin()) {
-                    make(outside, |client| add(client, rule))?;
-                }
-                Ok(())
+                let rules = rules(*mark, targets, origin.origin());
+                make_all(outside, |client| add(client, &rules))
             }
             Verb::Delete {
                 mark,
                 targets,
                 origin,
             } => {
-                for rule in rules(*mark, targets, origin.origin()) {
-                    make(outside, |client| delete(client, rule))?;
-                }
-                Ok(())
+                let rules = rules(*mark, targets, origin.origin());
+                make_all(outside, |client| delete(client, &rules))
             }
             Verb::Import { file } => import(outside, file),
         }
@@ -109,26 +106,28 @@ fn rules(mark: NonZeroU32, targets: &[Targets], origin: Origin) -> Vec<MarkRule>
     targets.map(rule).collect()
 }
 
-fn add(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
-    if client.marks()?.contains(&rule) {
-        return Ok(Wanted::nothing(&format!("{rule} already exists")));
-    }
-    let text = format!("added {rule}");
-    Ok(Wanted::change(
-        Change::Mark(mark::Change::Add { rule }),
-        text,
-    ))
+fn add(client: &mut dyn Client, rules: &[MarkRule]) -> Result<Vec<Wanted>, Halt> {
+    let mut known: BTreeSet<MarkRule> = client.marks()?.into_iter().collect();
+    let rules = rules.iter().map(|rule| {
+        if !known.insert(*rule) {
+            return Wanted::nothing(&format!("{rule} already exists"));
+        }
+        let change = Change::Mark(mark::Change::Add { rule: *rule });
+        Wanted::change(change, format!("added {rule}"))
+    });
+    Ok(rules.collect())
 }
 
-fn delete(client: &mut dyn Client, rule: MarkRule) -> Result<Wanted, Halt> {
-    if !client.marks()?.contains(&rule) {
-        return Ok(Wanted::nothing(&format!("there is no rule {rule}")));
-    }
-    let text = format!("deleted {rule}");
-    Ok(Wanted::change(
-        Change::Mark(mark::Change::Delete { rule }),
-        text,
-    ))
+fn delete(client: &mut dyn Client, rules: &[MarkRule]) -> Result<Vec<Wanted>, Halt> {
+    let mut known: BTreeSet<MarkRule> = client.marks()?.into_iter().collect();
+    let rules = rules.iter().map(|rule| {
+        if !known.remove(rule) {
+            return Wanted::nothing(&format!("there is no rule {rule}"));
+        }
+        let change = Change::Mark(mark::Change::Delete { rule: *rule });
+        Wanted::change(change, format!("deleted {rule}"))
+    });
+    Ok(rules.collect())
 }
 
 fn import(outside: &mut Outside<'_>, file: &PathBuf) -> Result<(), Halt> {
@@ -140,9 +139,7 @@ fn import(outside: &mut Outside<'_>, file: &PathBuf) -> Result<(), Halt> {
     };
     read.map_err(|error| Halt::Usage(format!("cannot read {}: {error}", file.display())))?;
     let found = iptables::marks(&text);
-    for rule in &found.rules {
-        make(outside, |client| add(client, *rule))?;
-    }
+    make_all(outside, |client| add(client, &found.rules))?;
     let name = file.display();
     for left in &found.left {
         let (line, why) = (left.line, &left.why);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use shunt_cli::ipvs::{Failure, read};
+use shunt_model::Timeouts;
 
 use super::recording::{TABLE, WITHOUT_IPVS, pairs, table};
 use super::{Stage, WEB};
@@ -159,8 +160,8 @@ fn applying_edits_what_differs_and_leaves_others_alone() {
         said,
         "\
 service tcp 192.0.2.1:80 edited, wlc
-server 10.1.0.11:8080 added to tcp 192.0.2.1:80, masquerade, weight 0
 server 10.1.0.12:8080 of tcp 192.0.2.1:80 edited, masquerade, weight 3
+server 10.1.0.11:8080 added to tcp 192.0.2.1:80, masquerade, weight 0
 3 changed, 18 unchanged, 0 not imported
 "
     );
@@ -170,6 +171,44 @@ server 10.1.0.12:8080 of tcp 192.0.2.1:80 edited, masquerade, weight 3
             .contains("10.1.0.99:8080")
     );
     assert!(stage.says("service list").contains("192.0.2.77:80"));
+}
+
+#[test]
+fn a_service_that_the_daemon_refuses_is_left_out_with_its_servers() {
+    let stage = Stage::before_a_kernel();
+    stage.says("mark add 7 tcp/192.0.2.1:80");
+
+    let said = stage.run("import ipvs --apply");
+
+    assert_eq!(said.status, 1);
+    assert_eq!(
+        said.error,
+        "not imported: service tcp 192.0.2.1:80, with its servers: service tcp 192.0.2.1:80: \
+         mark 7 for tcp 192.0.2.1:80; delete that rule first\n"
+    );
+    assert!(!said.out.contains("tcp 192.0.2.1:80"), "{}", said.out);
+    let last = "18 changed, 0 unchanged, 1 not imported";
+    assert_eq!(said.out.lines().last(), Some(last));
+}
+
+#[test]
+fn an_import_is_one_batch_so_that_its_end_in_the_middle_leaves_nothing_half_applied() {
+    let stage = Stage::before_a_kernel();
+    // The daemon takes no batch any more, as if it ended.
+    stage.handle.0.borrow_mut().batches = Some(0);
+
+    let said = stage.run("import ipvs --apply");
+
+    assert_eq!((said.status, said.out.as_str()), (3, ""));
+    let memory = stage.handle.0.borrow();
+    assert_eq!(memory.table.len(), 0);
+    assert_eq!(memory.table.timeouts(), Timeouts::default());
+    drop(memory);
+
+    // One batch is enough for all of it.
+    stage.handle.0.borrow_mut().batches = Some(1);
+    assert_eq!(stage.run("import ipvs --apply").status, 0);
+    assert_eq!(stage.handle.0.borrow().table.len(), 8);
 }
 
 #[test]
