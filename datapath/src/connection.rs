@@ -262,6 +262,9 @@ pub const TICK_BITS: u32 = 22;
 /// The bits of a tick that count.
 pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 
+/// How many ticks make a stretch of [`Meta::heard`], as a power of two: about a minute.
+const STRETCH_BITS: u32 = 6;
+
 /// A tick that is at most about this many ticks after `now` has age 0, and not nearly a whole turn
 /// of the clock: another CPU wrote it after `now` was read.
 const LATE: u32 = 1 << 10;
@@ -284,11 +287,13 @@ impl Meta {
     pub const NO_OUTPUT: u32 = 1 << 6;
     /// The connection's client has a template.
     pub const CONTROLLED: u32 = 1 << 7;
-    /// A counter of two bits; a connection with both bits set is proved. An answer that passes the
-    /// director proves a connection at once. Without answers, three packets of the client after its
-    /// first one do; a flood of one or two packets per source does not.
+    /// What has been heard of a connection since its first packet: all bits of it say that it is
+    /// proved. An answer that passes here proves it at once. Where none passes, only time proves
+    /// that the client lives: see [`Meta::heard`].
     pub const PROVED: u32 = 3 << 8;
     const HEARD: u32 = 1 << 8;
+    /// The client of an established connection has sent two more packets.
+    const TALKED: u32 = 2 << 8;
     const LOW: u32 = 0x3ff;
 
     /// The meta of an entry whose last packet came at this tick.
@@ -333,18 +338,27 @@ impl Meta {
         self.0 & Self::LOW
     }
 
-    /// The bits of [`Meta::PROVED`] after one more packet, which is an answer if `output`.
+    /// The bits of [`Meta::PROVED`] after one more packet: an answer, or one of the client. Where
+    /// no answer passes, the first two packets of the client of an established connection count at
+    /// once, and after them one that comes in another stretch of [`STRETCH_BITS`] than the packet
+    /// before it. So neither a burst of packets, however long, nor one that a server sends back
+    /// proves a connection. `phase` is the flow's own, so that no moment proves all at once.
     #[inline(always)]
     #[must_use]
-    pub fn heard(self, output: bool) -> u32 {
-        let so_far = self.0 & Self::PROVED;
+    pub fn heard(self, output: bool, now: u32, phase: u32) -> u32 {
         if output {
-            Self::PROVED
-        } else if self.has(Self::NO_OUTPUT) && so_far != Self::PROVED {
-            so_far.wrapping_add(Self::HEARD)
-        } else {
-            so_far
+            return Self::PROVED;
         }
+        // Without a branch: each would be verified once more wherever a packet is noted.
+        let bit = |mask: u32| self.0 >> mask.trailing_zeros() & 1;
+        let stretch = |tick: u32| (tick.wrapping_add(phase) & TICK_MASK) >> STRETCH_BITS;
+        let apart = stretch(self.tick()) ^ stretch(now);
+        let is_later = (apart | apart.wrapping_neg()) >> 31;
+        let waits = bit(Self::TALKED);
+        let at_once = (gives_way(self.state()) | waits) ^ 1;
+        let step = at_once | is_later & waits & !bit(Self::HEARD);
+        let so_far = self.0 & Self::PROVED;
+        so_far.wrapping_add((step & bit(Self::NO_OUTPUT)).wrapping_mul(Self::HEARD))
     }
 
     /// Whether the connection is proved ([`Meta::PROVED`]).
@@ -352,6 +366,23 @@ impl Meta {
     #[must_use]
     pub fn is_proved(self) -> bool {
         self.0 & Self::PROVED == Self::PROVED
+    }
+
+    /// Whether a packet would change nothing, of a connection that is proved or can be proved in a
+    /// later tick alone.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_settled(self, now: u32, state: State) -> bool {
+        const OTHERS: u32 = Meta::INACTIVE | Meta::NO_OUTPUT | Meta::CONTROLLED | Meta::HEARD;
+        self.0 & !OTHERS == now << 10 | state | Meta::TALKED
+    }
+
+    /// 1 if the client of a connection that is not proved has sent two packets since it was
+    /// established, else 0. Such an entry is the last to give way.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_talked(self) -> u32 {
+        self.0 >> Self::TALKED.trailing_zeros() & 1
     }
 
     /// Whether the entry has this tick, state and proof already.
@@ -425,6 +456,41 @@ impl Meta {
 mod tests {
     use std::string::String;
     use std::vec::Vec;
+
+    /// A connection by route after its client's packets at these ticks. The first two establish it.
+    fn told_by_the_client(phase: u32, ticks: &[u32]) -> Meta {
+        let begun = Meta::new(ticks[0], SYN_RECV, Meta::NO_OUTPUT);
+        ticks.iter().skip(1).fold(begun, |meta, tick| {
+            let flags = meta.heard(false, *tick, phase) | Meta::NO_OUTPUT;
+            Meta::new(*tick, ESTABLISHED, flags)
+        })
+    }
+
+    #[test]
+    fn packets_at_once_prove_nothing_and_one_a_minute_later_does() {
+        for phase in [0, 1, 63, 1000, u32::MAX] {
+            let meta = told_by_the_client(phase, &[700; 40]);
+            assert_eq!((meta.is_proved(), meta.has_talked()), (false, 1));
+            assert_eq!(told_by_the_client(phase, &[700; 3]).has_talked(), 0);
+            let slow = told_by_the_client(phase, &[700, 700, 700, 700, 764]);
+            assert!(slow.is_proved());
+        }
+        // At the phase's own moment, and not before.
+        assert!(!told_by_the_client(0, &[700, 700, 700, 700, 703]).is_proved());
+        assert!(told_by_the_client(0, &[700, 700, 700, 700, 703, 704]).is_proved());
+        assert!(told_by_the_client(1, &[700, 700, 700, 700, 703]).is_proved());
+        // Also where the clock goes round.
+        let late = TICK_MASK - 2;
+        assert!(!told_by_the_client(32, &[late, late, late, late, late + 1]).is_proved());
+        assert!(told_by_the_client(0, &[late, late, late, late, late + 2, 0]).is_proved());
+    }
+
+    #[test]
+    fn an_answer_proves_at_once_and_a_client_whose_server_is_silent_never() {
+        let begun = Meta::new(7, ESTABLISHED, 0);
+        assert_eq!(begun.heard(true, 7, 0), Meta::PROVED);
+        assert_eq!(begun.heard(false, 7 + 640, 0), 0);
+    }
 
     use super::*;
 

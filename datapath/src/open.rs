@@ -12,7 +12,7 @@ use crate::reread::reread;
 use crate::schedule;
 use crate::table::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
 use crate::table::family::Family;
-use crate::table::flows::{self, Entry, Key};
+use crate::table::flows::{self, Entry, Key, Price};
 use crate::table::lookup;
 use crate::table::{Tables, entered};
 use crate::template;
@@ -291,6 +291,13 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
     let Some(server) = tables.server(id) else {
         return entered::FULL;
     };
+    let masquerade = server.has_way_back();
+    let needs_entry = masquerade || server.method == method::TRANSLATE;
+    let most = if needs_entry {
+        Price::NEVER
+    } else {
+        Price::LAST
+    };
     let seat = match request.stale {
         Some(stale) => {
             let seat = stale.seize::<F::Layout>(&request.key);
@@ -300,13 +307,12 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
             }
             seat
         }
-        None => track::claim::<F, T>(tables, request.settings, request.hash, request.now),
+        None => track::claim::<F, T>(tables, request.settings, request.hash, request.now, most),
     };
     let Some(seat) = seat else {
         return entered::FULL;
     };
-    let masquerade = server.has_way_back();
-    let answers = if masquerade || server.method == method::TRANSLATE {
+    let answers = if needs_entry {
         0
     } else {
         connection::Meta::NO_OUTPUT
@@ -415,7 +421,7 @@ fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     let value = flows::value(id, key.tag, meta);
     let seat = match before {
         Some(entry) => entry.seize::<F::Layout>(&key),
-        None => track::claim::<F, T>(tables, request.settings, hash, request.now),
+        None => track::claim::<F, T>(tables, request.settings, hash, request.now, Price::NEVER),
     };
     match seat {
         Some(seat) => {

@@ -9,7 +9,7 @@ use crate::connection::{self, Meta, TEMPLATE};
 use crate::table::Tables;
 use crate::table::entry::{NONE, Server, Service, fate};
 use crate::table::family::Family;
-use crate::table::flows::{self, Key};
+use crate::table::flows::{self, Key, Price};
 use crate::track;
 
 /// The key of a client's template.
@@ -71,7 +71,7 @@ pub fn recall<F: Family, T: Tables>(
             if server == NONE {
                 return NONE;
             }
-            track::claim::<F, T>(tables, settings, hash, now)
+            track::claim::<F, T>(tables, settings, hash, now, Price::LAST)
         }
     };
     // Without room the connection goes on, and the client's next one is scheduled again.

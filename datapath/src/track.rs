@@ -64,7 +64,7 @@ pub fn place<F: Family, T: Tables>(
     let slot = bucket.pick::<F::Layout>((at & 3) as usize);
     // The slot is priced again, since it may have changed in between.
     let offer = flows::offer_of::<F::Layout, T::Words>(slot, now, |state| limit(settings, state));
-    if offer.price == Price::NEVER {
+    if offer.price >= Price::LAST {
         Place::Nowhere
     } else {
         Place::At(offer)
@@ -118,18 +118,20 @@ fn cheapest_of<F: Family, T: Tables>(
 /// Takes the cheapest slot for a flow of this hash; `None` if there is no room. Each failure
 /// returns here: where an offer could be `None`, the kernel's verifier saw a register that nothing
 /// had written.
+/// `most`: a slot of this price or more is not taken.
 #[inline(always)]
 pub fn claim<F: Family, T: Tables>(
     tables: &T,
     settings: &Settings,
     hash: u64,
     now: u32,
+    most: Price,
 ) -> Option<Seat<T::Words>> {
     let at = F::cheapest(tables, hash);
     let bucket = F::bucket(tables, (at >> 2) as u32)?;
     let slot = bucket.pick::<F::Layout>((at & 3) as usize);
     let offer = flows::offer_of::<F::Layout, T::Words>(slot, now, |state| limit(settings, state));
-    if offer.price == Price::NEVER {
+    if offer.price >= most {
         return None;
     }
     take::<F, T>(tables, offer)
@@ -262,11 +264,11 @@ pub fn note<F: Family, T: Tables>(
     output: bool,
 ) {
     let meta = entry.meta();
-    // Nearly every packet belongs to a proved connection and changes nothing.
-    if meta.is_as(now, state, Meta::PROVED) {
+    // Nearly every packet changes nothing about its connection.
+    if meta.is_settled(now, state) {
         return;
     }
-    let proved = meta.heard(output);
+    let proved = meta.heard(output, now, entry.phase::<F::Layout>());
     if meta.is_as(now, state, proved) {
         return;
     }

@@ -129,10 +129,8 @@ fn behind_nat(v6: bool) -> End {
     (virtual_end(v6).0, 81)
 }
 
-/// Sources send this many packets each to a service by direct routing, several times as many as
-/// there are entries. Some clients are answered before; new clients of a masqueraded service come
-/// after.
-fn few_words(v6: bool, protocol: u8, words: u32) {
+/// A service by route and one behind NAT, and fewer entries than a flood has sources.
+fn by_route_and_behind_nat(v6: bool, protocol: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes {
         flows: 1024,
         ..Sizes::default()
@@ -145,42 +143,116 @@ fn few_words(v6: bool, protocol: u8, words: u32) {
         let id = tables.add_server(service, &server(method, v6));
         tables.set_pool(service, scheduler::RING, &[(id, 1)]);
     }
-    let say = |from: End, to: End, words: u32| {
-        let sent = (0..words).filter(|word| {
-            let flags = if *word == 0 { SYN } else { ACK };
-            send(&tables, &packet(protocol, from, to, flags)) == Verdict::Send(TO_SERVER)
-        });
-        sent.count() as u32
-    };
-    let talkers: Vec<End> = (0..40).map(|n| (client(v6).0, 10_000 + n)).collect();
-    for talker in &talkers {
-        assert_eq!(say(*talker, virtual_end(v6), 4), 4);
-    }
-    for number in 0..12_000 {
-        say(stranger(v6, number), virtual_end(v6), words);
-    }
-    let mut lost = 0;
-    for number in 0..50 {
-        let from = (client(v6).0, 30_000 + number);
-        let asked = say(from, behind_nat(v6), 1);
-        let answer = packet(protocol, server_end(v6), from, SYN | ACK);
-        let is_answered = send(&tables, &answer) == Verdict::Send(TO_CLIENT);
-        lost += u32::from(asked != 1 || !is_answered);
-    }
-    assert_eq!(lost, 0, "IPv6 {v6}, protocol {protocol}, {words} words");
-    for talker in &talkers {
-        let asks = packet(protocol, *talker, virtual_end(v6), ACK);
-        let got = send(&tables, &asks);
+    tables
+}
+
+/// How many of so many packets of a client are sent on. The first one opens.
+fn say(tables: &HostTables, protocol: u8, from: End, to: End, words: u32) -> u32 {
+    let sent = (0..words).filter(|word| {
+        let flags = if *word == 0 { SYN } else { ACK };
+        send(tables, &packet(protocol, from, to, flags)) == Verdict::Send(TO_SERVER)
+    });
+    sent.count() as u32
+}
+
+/// Clients of the service by route that are there before the flood.
+fn talkers(v6: bool) -> impl Iterator<Item = End> {
+    (0..40).map(move |n| (client(v6).0, 10_000 + n))
+}
+
+fn all_go_on(tables: &HostTables, v6: bool, protocol: u8) {
+    for talker in talkers(v6) {
+        let asks = packet(protocol, talker, virtual_end(v6), ACK);
+        let got = send(tables, &asks);
         assert_eq!(got, Verdict::Send(TO_SERVER), "{talker:?} goes on");
     }
 }
 
+/// Newcomers to the service behind NAT who find no room, of 50.
+fn turned_away(tables: &HostTables, v6: bool, protocol: u8) -> u32 {
+    let mut lost = 0;
+    for number in 0..50 {
+        let from = (client(v6).0, 30_000 + number);
+        let asked = say(tables, protocol, from, behind_nat(v6), 1);
+        let answer = packet(protocol, server_end(v6), from, SYN | ACK);
+        let is_answered = send(tables, &answer) == Verdict::Send(TO_CLIENT);
+        lost += u32::from(asked != 1 || !is_answered);
+    }
+    lost
+}
+
 #[test]
-fn who_said_three_words_at_most_to_a_server_that_is_not_heard_gives_way() {
+fn who_said_three_words_at_most_to_a_server_that_is_not_heard_gives_way_first() {
     for v6 in FAMILIES {
         for protocol in [TCP, UDP] {
             for words in [1, 2, 3] {
-                few_words(v6, protocol, words);
+                let tables = by_route_and_behind_nat(v6, protocol);
+                for talker in talkers(v6) {
+                    assert_eq!(say(&tables, protocol, talker, virtual_end(v6), 4), 4);
+                }
+                for number in 0..12_000 {
+                    say(
+                        &tables,
+                        protocol,
+                        stranger(v6, number),
+                        virtual_end(v6),
+                        words,
+                    );
+                }
+                let lost = turned_away(&tables, v6, protocol);
+                assert_eq!(lost, 0, "IPv6 {v6}, protocol {protocol}, {words} words");
+                all_go_on(&tables, v6, protocol);
+            }
+        }
+    }
+}
+
+// Thirty-two is what a server makes of one packet that it sends back until its TTL ends.
+#[test]
+fn a_burst_of_any_length_gives_way_to_newcomers_and_moves_nobody_who_talked_for_a_while() {
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            for words in [4, 8, 32] {
+                let tables = by_route_and_behind_nat(v6, protocol);
+                for talker in talkers(v6) {
+                    assert_eq!(say(&tables, protocol, talker, virtual_end(v6), 4), 4);
+                }
+                tables.age(64);
+                all_go_on(&tables, v6, protocol);
+                for number in 0..6_000 {
+                    say(
+                        &tables,
+                        protocol,
+                        stranger(v6, number),
+                        virtual_end(v6),
+                        words,
+                    );
+                }
+                let lost = turned_away(&tables, v6, protocol);
+                assert_eq!(lost, 0, "IPv6 {v6}, protocol {protocol}, {words} words");
+                all_go_on(&tables, v6, protocol);
+            }
+        }
+    }
+}
+
+// All sources send their first packet, a second later all their second one, and so on.
+#[test]
+fn a_flood_in_rounds_leaves_room_for_newcomers() {
+    for v6 in FAMILIES {
+        for protocol in [TCP, UDP] {
+            for words in [2, 4, 8] {
+                let tables = by_route_and_behind_nat(v6, protocol);
+                for word in 0..words {
+                    let flags = if word == 0 { SYN } else { ACK };
+                    for number in 0..1_500 {
+                        let from = stranger(v6, number);
+                        send(&tables, &packet(protocol, from, virtual_end(v6), flags));
+                    }
+                    tables.age(1);
+                }
+                let lost = turned_away(&tables, v6, protocol);
+                assert_eq!(lost, 0, "IPv6 {v6}, protocol {protocol}, {words} rounds");
             }
         }
     }

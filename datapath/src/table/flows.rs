@@ -201,6 +201,18 @@ impl<W: Words> Entry<W> {
         Meta((self.value >> 32) as u32)
     }
 
+    /// A number of the flow's own, for [`Meta::heard`].
+    #[inline(always)]
+    #[must_use]
+    pub fn phase<L: Layout>(&self) -> u32 {
+        let client = if L::STRIDE == 4 {
+            self.slot.load(2) ^ self.slot.load(0)
+        } else {
+            self.slot.load(0)
+        };
+        hash::phase(client)
+    }
+
     /// Replaces the meta; false if the entry has changed since it was read.
     #[inline(always)]
     pub fn update<L: Layout>(&mut self, meta: Meta) -> bool {
@@ -319,9 +331,13 @@ impl Price {
     /// An expired entry.
     pub const EXPIRED: Price = Price(1);
     /// The lowest price of an entry that gives way. Younger entries are dearer, and unproved ones
-    /// are dearer than half-open or closed ones.
+    /// are dearer than half-open or closed ones, most of all where the client has talked
+    /// ([`Meta::has_talked`]).
     const YIELDS: u32 = 2;
-    /// An entry that does not give way, or a slot that is being written: not for sale.
+    /// The lowest price of an unproved entry whose client has talked ([`Meta::has_talked`]). Only a
+    /// connection that cannot do without an entry takes its slot.
+    pub const LAST: Price = Price(Price::YIELDS.wrapping_add(2 << TICK_BITS));
+    /// A proved and established entry, or a slot that is being written: not for sale.
     pub const NEVER: Price = Price(u32::MAX);
 }
 
@@ -416,8 +432,9 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
         Price::EXPIRED
     } else if yields {
         // One expression: with another branch here, the kernel's verifier exceeds its limit.
-        let dear = !may_give_way(meta.state()) & !key.is_back::<L>();
-        let class = Price::YIELDS.wrapping_add((dear as u32) << TICK_BITS);
+        let dear = (!may_give_way(meta.state()) & !key.is_back::<L>()) as u32;
+        let dear = dear.wrapping_add(dear & meta.has_talked());
+        let class = Price::YIELDS.wrapping_add(dear << TICK_BITS);
         Price(class.wrapping_add(TICK_MASK.wrapping_sub(age.wrapping_sub(since))))
     } else {
         Price::NEVER

@@ -52,5 +52,12 @@ pub fn second(hash: u64, mask: u32) -> u32 {
     (other & !1 | !(hash as u32) & 1) & mask
 }
 
+/// A number whose low bits spread over words that are counted up.
+#[inline(always)]
+#[must_use]
+pub fn phase(word: u64) -> u32 {
+    word.wrapping_mul(FACTOR).swap_bytes() as u32
+}
+
 #[cfg(test)]
 mod tests;

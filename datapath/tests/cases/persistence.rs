@@ -203,10 +203,12 @@ fn is_assured(v6: bool) -> Case {
         })
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
+        .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds(
-            "it is assured, and gives way: two packets prove nothing",
+            "it is assured, and gives way: packets at once prove nothing",
             move |tables| assured(tables, v6) == (1, 1) && staying(tables, v6) == 0,
         )
+        .waits(64)
         .turns(&ack, Verdict::Send(TO_SERVER), &out)
         .holds("a template that stays", move |tables| {
             assured(tables, v6) == (1, 1) && staying(tables, v6) == 1
