@@ -8,6 +8,7 @@ use crate::table::family::Family;
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::wire::checksum;
 use crate::wire::frame::{Frame, Over, Room, Transport};
+use crate::wire::length;
 use crate::wire::link;
 use crate::wire::packet::{Packet, Part, TCP, checksum_at};
 use crate::wire::sctp;
@@ -145,7 +146,12 @@ pub fn does_not_fit<F: Family, P: Frame>(
         // `GSO_BY_FRAGS`: the sender cut the packets in this frame to fit.
         return false;
     }
-    let network = (packet.l4 as u32).wrapping_sub(packet.l3 as u32);
+    // The segments of a frame beyond 64 kB lack its jumbo header.
+    let network = if F::V6 && packet.is_beyond() {
+        40
+    } else {
+        (packet.l4 as u32).wrapping_sub(packet.l3 as u32)
+    };
     let transport = if packet.protocol == TCP {
         match frame.view::<20>(packet.l4) {
             Some(tcp) => ((tcp.u8::<12>() >> 4) as u32) << 2,
@@ -341,6 +347,9 @@ pub fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
 /// IP in IPv4: 4 in 4 (RFC 2003), 6 in 4 (RFC 4213).
 #[inline(always)]
 fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Option<()> {
+    if packet.is_jumbo() {
+        return None;
+    }
     let l3 = packet.l3;
     let room = Room::Tunnel {
         v6: false,
@@ -365,7 +374,7 @@ pub fn outer4<P: Frame>(
     inner: &Inner,
     length: u32,
 ) -> Option<()> {
-    let total = (length.wrapping_add(20) as u16).to_be();
+    let total = length::field(length.wrapping_add(20));
     let service = 0x45u16 | (inner.service as u16) << 8;
     let life = inner.ttl as u16 | (inner.protocol as u16) << 8;
     let mut sum = server.outer_sum as u32;
@@ -389,6 +398,9 @@ pub fn outer4<P: Frame>(
 /// IP in IPv6 (RFC 2473): 6 in 6, 4 in 6.
 #[inline(always)]
 fn tunnel6<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Server) -> Option<()> {
+    if packet.is_jumbo() {
+        return None;
+    }
     let l3 = packet.l3;
     let room = Room::Tunnel {
         v6: true,
@@ -415,7 +427,7 @@ pub fn outer6<P: Frame>(
     let first = (0x6000_0000u32 | (inner.service as u32) << 20).to_be();
     let mut ip = frame.edit::<40>(l3)?;
     ip.set_u32::<0>(first);
-    ip.set_u16::<4>((length as u16).to_be());
+    ip.set_u16::<4>(length::field(length));
     ip.set_u8::<6>(inner.protocol);
     ip.set_u8::<7>(inner.ttl);
     ip.set_u64::<8>(server.outer_source[0]);

@@ -17,6 +17,7 @@ use crate::table::hash;
 use crate::verdict::{Bounce, Drop, Word};
 use crate::wire::checksum;
 use crate::wire::frame::{Frame, Over, Room};
+use crate::wire::length;
 use crate::wire::link;
 use crate::wire::packet::{self, Packet, Part, TCP, UDP};
 
@@ -96,6 +97,9 @@ fn outer<F: Family, P: Frame, T: Tables>(
     packet: &Packet<F>,
     server: &Server,
 ) -> Option<()> {
+    if packet.is_jumbo() {
+        return None;
+    }
     let gue = server.method == method::GUE;
     let v6 = server.flags & server_flag::IPV6 != 0;
     // Each segment of a GSO frame would need a checksum of its own.
@@ -162,7 +166,7 @@ fn gue_header<P: Frame>(
     length: u32,
     inner_sum: Option<u32>,
 ) -> Option<()> {
-    let length = (length as u16).to_be();
+    let length = length::field(length);
     let gue = (carried as u32) << 8;
     let check = match inner_sum {
         // RFC 768; RFC 6935 for IPv6.

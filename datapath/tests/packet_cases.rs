@@ -19,7 +19,9 @@ fn every_packet_becomes_what_its_case_says() {
     let mut faults = Vec::new();
     let (mut number, mut packets) = (0, 0);
     for hook in [Hook::Xdp, Hook::Tc] {
-        for case in cases::all().into_iter().chain(cases::tunnels::of_many()) {
+        let on_the_host = cases::tunnels::of_many().into_iter();
+        let on_the_host = on_the_host.chain(cases::methods::beyond());
+        for case in cases::all().into_iter().chain(on_the_host) {
             number += 1;
             packets += run(case, hook, &mut faults);
         }

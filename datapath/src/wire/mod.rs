@@ -5,6 +5,7 @@
 pub mod checksum;
 pub mod crc;
 pub mod frame;
+pub mod length;
 pub mod link;
 pub mod packet;
 pub mod ports;

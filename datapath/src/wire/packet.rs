@@ -5,6 +5,7 @@
 
 use super::checksum;
 use super::frame::Frame;
+use super::length;
 use super::link;
 pub use super::ports::Ports;
 use super::sctp;
@@ -64,6 +65,22 @@ pub struct Packet<F: Version> {
 }
 
 impl<F: Version> Packet<F> {
+    /// Whether no header can hold the packet's length.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_beyond(&self) -> bool {
+        let header = if F::V6 { 40 } else { 0 };
+        !self.plain && self.length > length::LONGEST.wrapping_add(header)
+    }
+
+    /// Whether the packet has a jumbo header. The kernel removes it when it cuts the frame, but not
+    /// within a tunnel, where each segment would keep it and be dropped.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_jumbo(&self) -> bool {
+        F::V6 && self.is_beyond() && self.l4.wrapping_sub(self.l3) > 40
+    }
+
     /// Whether the packet is SCTP's. The compiler knows that a plain one is not.
     #[inline(always)]
     #[must_use]
@@ -102,8 +119,8 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
     let ip = frame.view::<20>(l3).ok_or(Unread::NotUnderstood)?;
     let first = ip.u8::<0>();
     let header = ((first & 15) as usize) << 2;
-    let length = u16::from_be(ip.u16::<2>()) as u32;
     let room = frame.length().wrapping_sub(l3) as u32;
+    let length = length::of(u16::from_be(ip.u16::<2>()) as u32, 0, room);
     if first >> 4 != 4 || header < 20 || length < header as u32 || length > room {
         return Err(Unread::NotUnderstood);
     }
@@ -254,8 +271,8 @@ pub fn parse6<P: Frame, T: Tables>(frame: &P, tables: &T, l3: usize) -> Result<P
 #[inline(always)]
 pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
     let ip = frame.view::<40>(l3).ok_or(Unread::NotUnderstood)?;
-    let length = (u16::from_be(ip.u16::<4>()) as u32).wrapping_add(40);
     let room = frame.length().wrapping_sub(l3) as u32;
+    let length = length::of(u16::from_be(ip.u16::<4>()) as u32, 40, room);
     if ip.u8::<0>() >> 4 != 6 || length > room {
         return Err(Unread::NotUnderstood);
     }
@@ -300,7 +317,8 @@ pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
     if ip.u16::<12>() != link::IPV6
         || ip.u8::<L3>() >> 4 != 6
         || protocol != TCP && protocol != UDP
-        || length > room
+        // 41 to `room` bytes: what says that it has no payload may be beyond 64 kB.
+        || length.wrapping_sub(41) >= room.wrapping_sub(40)
     {
         return None;
     }

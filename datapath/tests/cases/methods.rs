@@ -1,7 +1,7 @@
 //! Every method, family and protocol, both ways, with tags, options and extension headers.
 
 use shunt_datapath::entry::{Ways, method};
-use shunt_datapath::host::mac;
+use shunt_datapath::host::{Hook, mac};
 use shunt_datapath::verdict::{Drop, Pass, Verdict};
 
 use super::farm::*;
@@ -326,4 +326,42 @@ fn the_kernel_is_asked_for_the_way_from_the_virtual_address_and_its_refusal_hold
             assert_eq!(tables.run(&mut frame), verdict, "{source:?}");
         }
     }
+}
+
+/// Cases of frames beyond 64 kB, which no test run of the kernel takes.
+pub fn beyond() -> Vec<Case> {
+    FAMILIES.into_iter().map(beyond_64_kb).collect()
+}
+
+/// Such a frame says no length of its own, or says it in a jumbo header.
+fn beyond_64_kb(v6: bool) -> Case {
+    let forms: &[fn(&Packet) -> Packet] = if v6 {
+        &[Packet::clone, jumbo]
+    } else {
+        &[Packet::clone]
+    };
+    let mut all = case(
+        format!("{}: frames beyond 64 kB, there and back", family_name(v6)),
+        one(v6, TCP, &server(method::MASQUERADE, v6)),
+    );
+    let syn = tcp(client(v6), virtual_end(v6), SYN);
+    let at_server = |packet: &Packet| packet.clone().to(server_end(v6)).macs(7, 3).ttl(63);
+    all = all.turns(&syn, SENT, &at_server(&syn));
+    for form in forms {
+        let asks = form(&tcp(client(v6), virtual_end(v6), ACK).payload(&vec![7; 185_000]));
+        let answer = form(&tcp(server_end(v6), client(v6), ACK).payload(&vec![9; 70_000]));
+        let out = answer.clone().from(virtual_end(v6)).macs(8, 4).ttl(63);
+        let segment = 1460 - 20 * usize::from(v6);
+        let hook = Some(Hook::Tc);
+        all = all
+            .given(asks.bytes(), SENT, at_server(&asks).bytes(), hook, segment)
+            .given(
+                answer.bytes(),
+                Verdict::Send(TO_CLIENT),
+                out.bytes(),
+                hook,
+                segment,
+            );
+    }
+    all
 }

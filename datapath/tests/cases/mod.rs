@@ -18,7 +18,7 @@ mod here;
 mod hostile;
 mod icmp;
 mod introduced;
-mod methods;
+pub mod methods;
 mod origins;
 pub mod packet;
 mod persistence;

@@ -459,7 +459,7 @@ impl Packet {
         let body = self.transport();
         let header = 20 + self.options.len();
         let mut ip = vec![0x40 | (header / 4) as u8, self.service];
-        ip.extend_from_slice(&((header + body.len()) as u16).to_be_bytes());
+        ip.extend_from_slice(&length_field(header + body.len()));
         ip.extend_from_slice(&(self.id as u16).to_be_bytes());
         let (offset, more) = self.fragment.unwrap_or((0, false));
         let flags = u16::from(self.dont_fragment) << 14 | u16::from(more) << 13;
@@ -497,7 +497,7 @@ impl Packet {
         behind.extend(self.transport());
         let first = 0x6000_0000 | u32::from(self.service) << 20;
         let mut ip = first.to_be_bytes().to_vec();
-        ip.extend_from_slice(&(behind.len() as u16).to_be_bytes());
+        ip.extend_from_slice(&length_field(behind.len()));
         let next = extensions.first().map_or(self.protocol(), |first| first.0);
         ip.extend_from_slice(&[next, self.ttl]);
         ip.extend(octets(self.source));
@@ -537,7 +537,7 @@ impl Packet {
             }
             Head::Udp { ports, summed } => {
                 body.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
-                body.extend_from_slice(&(8 + self.payload.len() as u16).to_be_bytes());
+                body.extend_from_slice(&length_field(8 + self.payload.len()));
                 body.extend_from_slice(&[0; 2]);
                 summed.then_some(6)
             }
@@ -582,6 +582,19 @@ impl Packet {
         pseudo.extend_from_slice(&[0, 0, 0, self.protocol()]);
         pseudo
     }
+}
+
+/// The packet with the header that says how long a packet beyond 64 kB is (RFC 2675, 2).
+pub fn jumbo(packet: &Packet) -> Packet {
+    let length = packet.clone().extension(0, &[0; 6]).network().len() as u32 - 40;
+    let mut body = vec![0xc2, 4];
+    body.extend_from_slice(&length.to_be_bytes());
+    packet.clone().extension(0, &body)
+}
+
+/// What a header holds of a length: 0 where it cannot.
+fn length_field(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).unwrap_or(0).to_be_bytes()
 }
 
 /// The checksum that a device computes over a transport header and its payload, truncated or not:

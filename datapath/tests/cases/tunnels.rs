@@ -110,8 +110,8 @@ pub fn cases() -> Vec<Case> {
 
 /// Cases of GSO frames. A test run of the kernel makes no GSO frame whose header would move.
 pub fn of_many() -> Vec<Case> {
-    let both = |form| FAMILIES.map(|v6| many_in_one(form, v6));
-    Form::all().into_iter().flat_map(both).collect()
+    let both = |form| FAMILIES.map(|v6| [many_in_one(form, v6), beyond(form, v6)]);
+    Form::all().into_iter().flat_map(both).flatten().collect()
 }
 
 fn sentence(form: Form, v6: bool, what: &str) -> String {
@@ -213,6 +213,31 @@ fn many_in_one(form: Form, v6: bool) -> Case {
         Some(Hook::Tc),
         1300,
     )
+}
+
+/// A frame beyond 64 kB. What it is wrapped in has no length either, and the kernel cuts it; a
+/// jumbo header would stay in each segment.
+fn beyond(form: Form, v6: bool) -> Case {
+    let tables = form.tables(v6, TCP);
+    let plain = Form {
+        summed: false,
+        ..form
+    };
+    let packet = tcp(client(v6), virtual_end(v6), SYN | ACK).payload(&vec![0x5a; 130_000]);
+    let out = plain.wrapped(&packet, tables.shape.seed).bytes();
+    let jumbo = jumbo(&packet);
+    let all = case(sentence(form, v6, "frames beyond 64 kB"), tables).given(
+        packet.bytes(),
+        SENT,
+        out,
+        Some(Hook::Tc),
+        1300,
+    );
+    if !v6 {
+        return all;
+    }
+    let stays = Verdict::Drop(Drop::NoRoom);
+    all.given(jumbo.bytes(), stays, jumbo.bytes(), Some(Hook::Tc), 1300)
 }
 
 /// Payloads with corner cases of the tunnel's checksum, zero and all ones too.
