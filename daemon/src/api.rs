@@ -209,12 +209,16 @@ fn too_many() -> Response {
         places::PLACES,
         places::WAITING
     );
-    refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::NoRoom, &text)
+    refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        Reason::TooManyRequests,
+        &text,
+    )
 }
 
 fn stopping() -> Response {
     let text = "shuntd is stopping and does not answer any more";
-    refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::BadRequest, text)
+    refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::Stopping, text)
 }
 
 impl Desk {

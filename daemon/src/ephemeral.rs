@@ -4,11 +4,12 @@
 use std::fs;
 
 use shunt_model::LocalAddress;
+use shunt_model::warning::Warning;
 
 /// A warning for each local address of full NAT with such ports. The kernel uses the same ports for
 /// both families.
 #[must_use]
-pub fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<String> {
+pub fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<Warning> {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
     let (Ok(range), Ok(reserved)) = (read("ip_local_port_range"), read("ip_local_reserved_ports"))
     else {
@@ -48,20 +49,20 @@ impl Own {
         })
     }
 
-    fn warning(&self, local: LocalAddress) -> Option<String> {
+    fn warning(&self, local: LocalAddress) -> Option<Warning> {
         let is_given = |port: &u16| {
             let is_in = |(first, last): &(u16, u16)| (*first..=*last).contains(port);
             !self.reserved.iter().any(is_in)
         };
         let from = local.ports.first.max(self.first);
         let to = local.ports.last.min(self.last);
-        let given = (from..=to).find(is_given)?;
-        Some(format!(
-            "local address {local}: the kernel gives port {given} to this machine's own \
-             connections ({}-{}); use other ports, or reserve them: \
-             sysctl net.ipv4.ip_local_reserved_ports={from}-{to}",
-            self.first, self.last
-        ))
+        let port = (from..=to).find(is_given)?;
+        Some(Warning::LocalPortsShared {
+            local,
+            port,
+            range: (self.first, self.last),
+            shared: (from, to),
+        })
     }
 }
 
@@ -69,11 +70,15 @@ impl Own {
 mod tests {
     use super::*;
 
-    fn warned(ports: &str, reserved: &str) -> Option<String> {
+    fn warned(ports: &str, reserved: &str) -> Option<(u16, (u16, u16))> {
         let own = Own::read("32768\t60999\n", reserved).unwrap();
-        own.warning(LocalAddress {
+        let warning = own.warning(LocalAddress {
             address: [10, 1, 0, 99].into(),
             ports: ports.parse().unwrap(),
+        });
+        warning.map(|warning| match warning {
+            Warning::LocalPortsShared { port, shared, .. } => (port, shared),
+            other => panic!("{other:?}"),
         })
     }
 
@@ -81,11 +86,10 @@ mod tests {
     fn only_ports_that_the_kernel_gives_away_are_warned_of() {
         assert_eq!(warned("1024-32767", "\n"), None);
         assert_eq!(warned("61000-65535", "\n"), None);
-        let text = warned("1024-40000", "\n").unwrap();
-        assert!(text.contains("gives port 32768"), "{text}");
-        assert!(text.contains("reserved_ports=32768-40000"), "{text}");
+        let all = (32768, 40000);
+        assert_eq!(warned("1024-40000", "\n"), Some((32768, all)));
         assert_eq!(warned("1024-40000", "80,32768-40000\n"), None);
-        let text = warned("1024-40000", "32768-33000,33002\n").unwrap();
-        assert!(text.contains("gives port 33001"), "{text}");
+        let some = warned("1024-40000", "32768-33000,33002\n");
+        assert_eq!(some, Some((33001, all)));
     }
 }

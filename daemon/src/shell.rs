@@ -264,18 +264,11 @@ impl Shell {
         self.ports.settle(&wanted);
         let leaves = self.director.looks_at_what_leaves();
         for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
-            if changed.works {
-                info!(
-                    device = changed.name,
-                    hook = changed.hook,
-                    "device attached"
-                );
-            } else {
-                warn!(
-                    device = changed.name,
-                    why = changed.hook,
-                    "device not attached"
-                );
+            let device = changed.device;
+            let hook = device.hook_text();
+            match device.hook {
+                Some(_) => info!(device = device.name, hook, "device attached"),
+                None => warn!(device = device.name, why = hook, "device not attached"),
             }
         }
         if !self.settled {

@@ -22,15 +22,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
+use crate::next_hop::{NextHop, OutOfReach};
+use crate::warning::Warning;
 use crate::{Counters, Family, Rates, Server, ServerAddress, Service, Settings};
 
 /// The answer to a change that is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
-    /// One sentence for each thing that was done differently from the request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
+pub struct Done {}
 
 /// Why a change was refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -49,13 +48,20 @@ pub enum Reason {
     NoSuchService,
     ServerExists,
     NoSuchServer,
-    /// The lower threshold is above the upper one.
+    /// A rule of marks for some of these packets exists.
+    MarkExists,
+    NoSuchMark,
+    NoSuchLocal,
+    /// A service and a rule of marks cannot have the same packets.
+    MarkedPackets,
+    /// The lower threshold is above the upper one, or a number is out of its range.
     OutOfRange,
     /// The address cannot be a server's: it is not unicast, or it is of the other family and the
     /// method is neither tunnel nor full NAT.
     BadAddress,
-    /// No such scheduler or persistence engine.
     UnknownScheduler,
+    /// No such persistence engine.
+    UnknownEngine,
     /// Shunt does not support this.
     NotSupported,
     /// A table has no room.
@@ -64,6 +70,10 @@ pub enum Reason {
     NotKept,
     /// The caller lacks the right.
     NotPermitted,
+    /// There are too many long answers at once. The same request may succeed in a moment.
+    TooManyRequests,
+    /// The daemon is about to end.
+    Stopping,
     /// The request itself makes no sense.
     BadRequest,
 }
@@ -91,9 +101,12 @@ pub struct ServerStatus {
     pub persistent_connections: u32,
     pub counters: Counters,
     pub rates: Rates,
-    /// The next hop: interface and MAC address, or what is missing.
-    #[serde(default)]
-    pub next_hop: String,
+    /// `None` if nobody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<NextHop>,
+    /// What becomes of new connections, if the server cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_reach: Option<OutOfReach>,
     #[serde(default)]
     pub eligibility: Eligibility,
 }
@@ -148,7 +161,7 @@ pub struct Status {
     pub settings: Settings,
     /// The defences against floods that are active.
     #[serde(default)]
-    pub defences: Vec<String>,
+    pub defences: Vec<ActiveDefence>,
     /// Half-open connections that `drop_entry` removed since this daemon started.
     #[serde(default)]
     pub dropped_entries: u64,
@@ -175,9 +188,21 @@ pub struct Status {
     pub calls_capacity: u64,
     #[serde(default)]
     pub calls_used: u64,
-    /// One sentence for each problem that an operator should look at.
+    /// The problems that an operator should look at, the most urgent first.
     #[serde(default)]
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
+}
+
+/// A defence that is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActiveDefence {
+    DropEntry,
+    /// One new connection of this many is dropped.
+    DropPacket {
+        one_of: u32,
+    },
+    SecureTcp,
 }
 
 /// The local addresses of one family, and how much of them is used.
@@ -193,13 +218,4 @@ pub struct LocalPool {
     /// The server that has the most connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fullest: Option<ServerAddress>,
-}
-
-/// A device, and how the packet path is attached to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    pub name: String,
-    pub index: u32,
-    /// `xdp-native`, `xdp-generic`, `tc`, or the reason why it is not attached.
-    pub hook: String,
 }

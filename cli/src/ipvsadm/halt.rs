@@ -85,7 +85,7 @@ pub fn not_initialized(failure: &Failure) -> Halt {
 /// ipvsadm's own words for a refusal, where it has some; else the refusal's sentence.
 pub fn refused(refusal: Refusal, subject: Subject) -> String {
     let known = match (refusal.reason, subject) {
-        (Reason::ServiceExists, _) => SERVICE_EXISTS,
+        (Reason::ServiceExists | Reason::MarkedPackets, _) => SERVICE_EXISTS,
         (Reason::NoSuchService, Subject::Service) => NO_SUCH_SERVICE,
         (Reason::NoSuchService, Subject::Server) => "Service not defined",
         (Reason::ServerExists, _) => "Destination already exists",
@@ -94,12 +94,17 @@ pub fn refused(refusal: Refusal, subject: Subject) -> String {
         (Reason::BadAddress, _) => {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
-        (Reason::UnknownScheduler, _) => UNKNOWN_SCHEDULER,
+        (Reason::UnknownScheduler | Reason::UnknownEngine, _) => UNKNOWN_SCHEDULER,
         (
-            Reason::NotSupported
+            Reason::MarkExists
+            | Reason::NoSuchMark
+            | Reason::NoSuchLocal
+            | Reason::NotSupported
             | Reason::NoRoom
             | Reason::NotKept
             | Reason::NotPermitted
+            | Reason::TooManyRequests
+            | Reason::Stopping
             | Reason::BadRequest,
             _,
         ) => return refusal.text,

@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Write};
 
-use shunt_model::api::ServiceStatus;
+use shunt_model::api::{Done, ServiceStatus};
 use shunt_model::change::{Change, server, service, setting};
 use shunt_model::service::Granularity;
 use shunt_model::{Family, Persistence, Service, ServiceKey};
@@ -282,12 +282,7 @@ impl Face<'_> {
             return Ok(0);
         }
         match self.client.change(&change) {
-            Ok(done) => {
-                for note in done.notes {
-                    writeln!(self.error, "{note}")?;
-                }
-                Ok(0)
-            }
+            Ok(Done {}) => Ok(0),
             Err(failure) => Err(halt::failed(failure, subject)),
         }
     }

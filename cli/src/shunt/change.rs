@@ -16,8 +16,6 @@ struct Outcome<'a> {
     text: &'a str,
     /// The change that was sent to the daemon, if there was one.
     change: Option<&'a Change>,
-    /// What the daemon did differently from the request.
-    notes: Vec<String>,
 }
 
 /// A change to make, or none, and the sentence that describes it.
@@ -50,11 +48,10 @@ pub fn make(
 ) -> Result<(), Halt> {
     let mut client = (outside.open)()?;
     let wanted = want(client.as_mut())?;
-    let notes = match &wanted.change {
-        Some(change) => client.change(change)?.notes,
-        None => Vec::new(),
-    };
-    print(outside, &wanted, notes)
+    if let Some(change) = &wanted.change {
+        client.change(change)?;
+    }
+    print(outside, &wanted)
 }
 
 /// Reads the present state, makes the changes that follow from it, all or none, and prints the
@@ -77,23 +74,19 @@ pub fn make_all(
         }
     }
     let mut wanted = wanted.iter();
-    wanted.try_for_each(|wanted| print(outside, wanted, Vec::new()))
+    wanted.try_for_each(|wanted| print(outside, wanted))
 }
 
-fn print(outside: &mut Outside<'_>, wanted: &Wanted, notes: Vec<String>) -> Result<(), Halt> {
+fn print(outside: &mut Outside<'_>, wanted: &Wanted) -> Result<(), Halt> {
     if outside.json {
         let outcome = Outcome {
             changed: wanted.change.is_some(),
             text: &wanted.text,
             change: wanted.change.as_ref(),
-            notes,
         };
         return write_json(outside.out, &outcome, Form::Json);
     }
     writeln!(outside.out, "{}", wanted.text)?;
-    for note in notes {
-        writeln!(outside.error, "{note}")?;
-    }
     Ok(())
 }
 

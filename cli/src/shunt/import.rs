@@ -155,7 +155,8 @@ fn without_traffic(entry: Entry) -> ServiceStatus {
         persistent_connections: 0,
         counters: Counters::default(),
         rates: Rates::default(),
-        next_hop: String::new(),
+        next_hop: None,
+        out_of_reach: None,
         eligibility: Default::default(),
     };
     ServiceStatus {
@@ -175,8 +176,6 @@ struct Outcome {
     /// The number of services, servers and timeouts that were already correct.
     same: usize,
     not_taken: Vec<NotTaken>,
-    /// What the daemon did differently from the request.
-    notes: Vec<String>,
 }
 
 fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken>, Halt> {
@@ -200,9 +199,6 @@ fn apply_to_daemon(ipvs: Ipvs, outside: &mut Outside<'_>) -> Result<Vec<NotTaken
     }
     for change in &outcome.changes {
         writeln!(outside.out, "{change}")?;
-    }
-    for note in &outcome.notes {
-        writeln!(outside.error, "{note}")?;
     }
     say_not_taken(outside, &outcome.not_taken)?;
     let (changes, same) = (outcome.changes.len(), outcome.same);
@@ -290,7 +286,6 @@ impl Taking {
                     same: count.saturating_sub(changes.len() + self.left_out),
                     changes,
                     not_taken: self.not_taken,
-                    notes: Vec::new(),
                 });
             }
             for Refused { index, refusal } in refused {

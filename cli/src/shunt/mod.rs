@@ -23,7 +23,6 @@ mod import;
 mod iptables;
 mod local;
 mod mark;
-mod meaning;
 mod pages;
 mod persistence;
 mod proc;
@@ -34,6 +33,7 @@ mod stats;
 mod status;
 mod sysctl;
 pub mod table;
+mod warning;
 pub mod watch;
 
 /// A layer 4 load balancer: shows and changes what its daemon does

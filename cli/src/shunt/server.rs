@@ -11,7 +11,7 @@ use shunt_model::{Method, Server, ServerAddress, ServiceKey};
 use super::change::{Differences, Wanted, make};
 use super::table::{Side, Table};
 use super::watch::{self, Watch};
-use super::{Form, Halt, Outside, find_service, refused, services, write_json};
+use super::{Form, Halt, Outside, find_service, refused, services, warning, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
@@ -293,7 +293,7 @@ pub fn row(table: &mut Table, key: Option<&ServiceKey>, status: &ServerStatus) {
         status.active_connections.to_string(),
         status.inactive_connections.to_string(),
         status.rates.connections.to_string(),
-        status.next_hop.clone(),
+        warning::next_hop(status),
     ];
     table.row(key.map(ToString::to_string).into_iter().chain(cells));
 }

@@ -6,9 +6,9 @@ use std::io::Write;
 use clap::Args;
 use serde::Serialize;
 use shunt_model::api::{ServiceStatus, Statistics};
+use shunt_model::outcome::meaning;
 use shunt_model::{Counters, Rates};
 
-use super::meaning::meaning;
 use super::table::{Side, Table};
 use super::watch::{self, Watch};
 use super::{Form, Halt, Outside, services, write_json};
@@ -153,4 +153,22 @@ fn traffic_row(table: &mut Table, name: String, counters: Counters, rates: Rates
     ];
     let numbers = numbers.iter().map(ToString::to_string);
     table.row(std::iter::once(name).chain(numbers));
+}
+
+#[cfg(test)]
+mod tests {
+    use shunt_datapath::verdict::NAMES;
+    use shunt_model::outcome::MEANINGS;
+
+    #[test]
+    fn each_counter_has_a_meaning_and_a_line_in_the_reference() {
+        let reference = include_str!("../../../docs/reference/counters.md");
+        let names: Vec<_> = MEANINGS.iter().map(|(name, _)| *name).collect();
+        let lines = reference.lines();
+        let lines = lines.filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let listed: Vec<_> = lines.map(|(name, _)| name).collect();
+
+        assert_eq!(names, NAMES.map(|(_, name)| name));
+        assert_eq!(listed, names);
+    }
 }

@@ -6,7 +6,7 @@ use shunt_model::Family;
 use shunt_model::api::{LocalPool, Status};
 
 use super::table::{Side, Table, duration, number};
-use super::{Form, Halt, setting, write_json};
+use super::{Form, Halt, setting, warning, write_json};
 use crate::client::Client;
 
 pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
@@ -52,15 +52,17 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
         writeln!(out, "settings     {settings}")?;
     }
     if !status.defences.is_empty() {
+        let defences = status.defences.iter();
+        let defences: Vec<String> = defences.map(warning::defence).collect();
         let dropped = status.dropped_entries;
         writeln!(
             out,
             "defences     {}; {dropped} half-open connections removed so far",
-            status.defences.join("; ")
+            defences.join("; ")
         )?;
     }
-    for warning in &status.warnings {
-        writeln!(out, "warning      {warning}")?;
+    for problem in &status.warnings {
+        writeln!(out, "warning      {}", warning::text(problem))?;
     }
     draw_devices(&status, out)
 }
@@ -80,7 +82,7 @@ fn draw_devices(status: &Status, out: &mut dyn Write) -> Result<(), Halt> {
         table.row([
             device.name.clone(),
             device.index.to_string(),
-            device.hook.clone(),
+            device.hook_text(),
         ]);
     }
     Ok(table.write(out)?)

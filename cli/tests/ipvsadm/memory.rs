@@ -58,7 +58,7 @@ impl Handle {
 impl Client for Handle {
     fn change(&mut self, change: &Change) -> Result<Done, Failure> {
         self.0.borrow_mut().table.apply(change)?;
-        Ok(Done::default())
+        Ok(Done {})
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<Vec<Refused>, Failure> {
@@ -94,7 +94,8 @@ impl Client for Handle {
                     persistent_connections: numbers.persistent,
                     counters: numbers.counters,
                     rates: numbers.rates,
-                    next_hop: String::new(),
+                    next_hop: None,
+                    out_of_reach: None,
                     eligibility: Default::default(),
                 }
             });

@@ -135,7 +135,7 @@ fn applying_again_changes_nothing() {
     let outcome = stage.json("import ipvs --apply --json");
     assert_eq!(
         outcome,
-        json!({"changed": false, "changes": [], "same": 21, "not_taken": [], "notes": []})
+        json!({"changed": false, "changes": [], "same": 21, "not_taken": []})
     );
 }
 

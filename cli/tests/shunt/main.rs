@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shunt_cli::client::{Client, Failure};
 use shunt_cli::shunt::{Outside, run};
-use shunt_model::api::{Device, LocalPool, Statistics, Status};
+use shunt_model::api::{LocalPool, Statistics, Status};
+use shunt_model::device::{Device, Hook};
+use shunt_model::warning::{Table, Warning};
 use shunt_model::{Connection, Counters, Family, Protocol, Rates, State};
 
 use memory::{Handle, Numbers};
@@ -110,7 +112,8 @@ fn status_says_who_runs_where_and_how_full_it_is() {
         devices: vec![Device {
             name: "eth0".into(),
             index: 2,
-            hook: "xdp-native".into(),
+            hook: Some(Hook::XdpNative),
+            refused: Vec::new(),
         }],
         flows_capacity: 1_048_576,
         flows_used: 12_345,
@@ -127,7 +130,9 @@ fn status_says_who_runs_where_and_how_full_it_is() {
         }],
         translations_capacity: 262_144,
         translations_used: 102_000,
-        warnings: vec!["the connection table is nearly full".into()],
+        warnings: vec![Warning::TableNearlyFull {
+            table: Table::Connections,
+        }],
         ..Status::default()
     };
 
@@ -140,7 +145,7 @@ connections  12345 of 1048576 entries (1.1 %)
 hops         3 prepared for clients, 17 answers took the kernel's routes
 local        IPv4: 2 addresses with 63488 ports for each server, 51000 used at 10.1.0.11:80
 translations 102000 of 262144 entries
-warning      the connection table is nearly full
+warning      the connection table is nearly full: start shuntd with more --flows
 
 DEVICE  INDEX  HOOK
 eth0        2  xdp-native

@@ -81,8 +81,8 @@ impl Director {
         let applied = self.table.take(change)?;
         self.follow_servers(&applied);
         self.follow_calls(&applied);
-        let notes = self.carry_out(&applied, running);
-        Ok((Done { notes }, self.step(change, &applied)))
+        self.carry_out(&applied, running);
+        Ok((Done {}, self.step(change, &applied)))
     }
 
     /// Whether a pool waits for room that packets may still look at.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use shunt_datapath::entry::{self, fate, service_switch, switch};
+use shunt_model::api::ActiveDefence;
 use shunt_model::{Defence, OnDown, Protocol, Server, ServerAddress, ServiceKey, Settings};
 
 use super::ids::ServerSlot;
@@ -118,15 +119,15 @@ impl Defences {
 
     /// The names of the defences that are up.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        let drop_packet = format!("drop_packet, one of {}", self.drop_rate);
+    pub fn active(&self) -> Vec<ActiveDefence> {
+        let one_of = self.drop_rate;
         let all = [
-            (self.drop_entry, "drop_entry".to_owned()),
-            (self.drop_rate != 0, drop_packet),
-            (self.secure_tcp, "secure_tcp".to_owned()),
+            (self.drop_entry, ActiveDefence::DropEntry),
+            (one_of != 0, ActiveDefence::DropPacket { one_of }),
+            (self.secure_tcp, ActiveDefence::SecureTcp),
         ];
-        let up = all.into_iter().filter(|(is_up, _)| *is_up);
-        up.map(|(_, name)| name).collect()
+        let active = all.into_iter().filter(|(is_active, _)| *is_active);
+        active.map(|(_, defence)| defence).collect()
     }
 }
 
@@ -269,7 +270,7 @@ mod tests {
     fn nothing_is_full_before_the_first_look() {
         let defences = Defences::new(&settings(Defence::Automatic), Fullness::default());
         assert_eq!(defences, Defences::default());
-        assert_eq!(defences.names(), Vec::<String>::new());
+        assert_eq!(defences.active(), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use shunt_datapath::entry::{
     self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
     wide_flag,
 };
+use shunt_model::next_hop::{Mac, NextHop};
 use shunt_model::service::Granularity;
 use shunt_model::{
     Announce, Encapsulation, Family, Method, Server, Service, ServiceKey, TunnelChecksum,
@@ -312,23 +313,23 @@ fn outer(encapsulation: Encapsulation) -> (u16, u8) {
 
 /// How a server is reached, as text for an operator.
 #[must_use]
-pub fn way_text(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> String {
+pub fn next_hop(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> NextHop {
     if is_local(server, local) {
-        return "this machine".to_owned();
+        return NextHop::Local;
     }
     match network.next_hop(server.at.address) {
-        Route::Local => "this machine".to_owned(),
+        Route::Local => NextHop::Local,
         Route::Via(hop) => {
             let name = network.links().find(|link| link.index == hop.interface);
-            let name = name.map_or_else(|| hop.interface.to_string(), |link| link.name.clone());
-            let [a, b, c, d, e, f] = hop.target_mac;
-            format!(
-                "{name} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} by {} mtu {}",
-                hop.neighbour, hop.mtu
-            )
+            NextHop::Neighbour {
+                device: name.map_or_else(|| hop.interface.to_string(), |link| link.name.clone()),
+                mac: Mac(hop.target_mac),
+                neighbour: hop.neighbour,
+                mtu: hop.mtu,
+            }
         }
-        Route::Unresolved { neighbour, .. } => format!("no MAC address known for {neighbour}"),
-        Route::Unreachable { why } => why.to_string(),
+        Route::Unresolved { neighbour, .. } => NextHop::Unresolved { neighbour },
+        Route::Unreachable { why } => NextHop::Unreachable { why },
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use shunt_datapath::entry::counts;
 use shunt_datapath::translation::{Local, place};
 use shunt_model::api::LocalPool;
+use shunt_model::warning::Warning;
 use shunt_model::{Family, LocalAddress, Method, Protocol, ServerAddress, ServiceKey};
 
 use super::{Director, Running, Write, entries};
@@ -105,41 +106,36 @@ impl Director {
 
     /// Warnings about local addresses, as sentences for an operator.
     #[must_use]
-    pub fn local_warnings(&self, running: &dyn Running) -> Vec<String> {
+    pub fn local_warnings(&self, running: &dyn Running) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        for (family, name) in [(Family::Ipv4, "IPv4"), (Family::Ipv6, "IPv6")] {
+        for family in [Family::Ipv4, Family::Ipv6] {
             let none = self.locals_of(family).is_empty();
-            if let Some((key, at)) = self.full_nat(family).next().filter(|_| none) {
-                warnings.push(format!(
-                    "server {at} of {key}: there is no local address for {name}, so its \
-                     connections are dropped; shunt local add ADDRESS"
-                ));
+            if let Some((service, server)) = self.full_nat(family).next().filter(|_| none) {
+                warnings.push(Warning::NoLocalAddress {
+                    service,
+                    server,
+                    family,
+                });
             }
         }
         for pool in self.local_pools(running) {
-            if let Some(at) = pool.fullest
+            if let Some(server) = pool.fullest
                 && pool.used * 100 >= pool.ports * NEARLY_USED
             {
-                warnings.push(format!(
-                    "the local addresses are nearly used up: {} of {} ports at server {at}; \
-                     shunt local add ADDRESS",
-                    pool.used, pool.ports
-                ));
+                warnings.push(Warning::LocalPortsNearlyUsed {
+                    server,
+                    used: pool.used,
+                    ports: pool.ports,
+                });
             }
         }
         for local in self.table.locals() {
             let address = local.address;
             if !self.local.contains(&address) {
-                warnings.push(format!(
-                    "local address {address} is on no device of this machine, so answers \
-                     of servers are lost; ip address add {address} dev DEVICE"
-                ));
+                warnings.push(Warning::LocalAddressAbsent { address });
             }
-            if let Some(key) = self.service_at(local) {
-                warnings.push(format!(
-                    "local address {local}: service {key} has one of its ports, so answers to \
-                     that port are taken for requests; give one of them other ports"
-                ));
+            if let Some(service) = self.service_at(local) {
+                warnings.push(Warning::LocalAddressServed { local, service });
             }
         }
         warnings

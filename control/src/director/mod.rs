@@ -39,6 +39,7 @@ use std::time::Instant;
 use shunt_datapath::entry::{self, Settings};
 use shunt_model::api::{Done, Refusal};
 use shunt_model::change::Change;
+use shunt_model::next_hop::NextHop;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use crate::network::routes::Gateway;
@@ -296,7 +297,7 @@ impl Director {
         self.stale.pop_first().map(Output::Pool)
     }
 
-    fn carry_out(&mut self, applied: &Applied, running: &dyn Running) -> Vec<String> {
+    fn carry_out(&mut self, applied: &Applied, running: &dyn Running) {
         match applied {
             Applied::ServiceAdded { key } => self.add_service(key, running),
             Applied::ServiceEdited { before } => {
@@ -324,7 +325,6 @@ impl Director {
         }
         self.renew_answerers();
         self.settle();
-        Vec::new()
     }
 
     fn write(&mut self, write: Write) {
@@ -473,8 +473,8 @@ impl Director {
 
     /// How a server is reached, as text for an operator.
     #[must_use]
-    pub fn way_text(&self, server: &Server) -> String {
-        entries::way_text(&self.network, &self.local, server)
+    pub fn next_hop(&self, server: &Server) -> NextHop {
+        entries::next_hop(&self.network, &self.local, server)
     }
 }
 

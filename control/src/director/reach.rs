@@ -8,6 +8,8 @@
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, method};
+use shunt_model::next_hop::OutOfReach;
+use shunt_model::warning::Warning;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::{Director, Running};
@@ -76,14 +78,14 @@ impl Director {
         self.unreached.contains(&(*key, at)) && unresolved(at.address)
     }
 
-    /// What becomes of connections to a server that cannot be reached, as text; `None` for a
-    /// reachable one.
+    /// What becomes of new connections for a server that cannot be reached; `None` for a reachable
+    /// one.
     #[must_use]
-    pub fn reach_text(&self, key: &ServiceKey, at: ServerAddress) -> Option<&'static str> {
+    pub fn out_of_reach(&self, key: &ServiceKey, at: ServerAddress) -> Option<OutOfReach> {
         match self.reach(key, at) {
             Reach::Reached => None,
-            Reach::Unreached => Some("not picked"),
-            Reach::NobodyReached => Some("packets are dropped"),
+            Reach::Unreached => Some(OutOfReach::NotPicked),
+            Reach::NobodyReached => Some(OutOfReach::Dropped),
         }
     }
 
@@ -118,27 +120,24 @@ impl Director {
         })
     }
 
-    /// Warnings about servers without a next hop, as sentences for an operator.
+    /// Warnings about servers without a next hop.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let mut named: Vec<String> = Vec::new();
-        for (key, at) in self.unreached.iter().take(NAMED) {
+    pub fn warnings(&self) -> Vec<Warning> {
+        let named = self.unreached.iter().take(NAMED);
+        let named = named.filter_map(|(key, at)| {
             let server = self.table.service(key).and_then(|entry| entry.server(*at));
-            let way = server.map(|server| self.way_text(server));
-            let fate = self.reach_text(key, *at).unwrap_or_default();
-            let way = way.unwrap_or_default();
-            named.push(format!("server {at} of {key}: {way}; {fate}"));
+            Some(Warning::ServerOutOfReach {
+                service: *key,
+                server: *at,
+                next_hop: server.map(|server| self.next_hop(server)),
+                fate: self.out_of_reach(key, *at)?,
+            })
+        });
+        let mut warnings: Vec<Warning> = named.collect();
+        let count = self.unreached.len().saturating_sub(NAMED);
+        if count > 0 {
+            warnings.push(Warning::MoreServersOutOfReach { count });
         }
-        if let Some(more) = self
-            .unreached
-            .len()
-            .checked_sub(NAMED)
-            .filter(|more| *more > 0)
-        {
-            named.push(format!(
-                "{more} more servers without a next hop: shunt server list"
-            ));
-        }
-        named
+        warnings
     }
 }

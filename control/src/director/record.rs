@@ -202,14 +202,14 @@ fn server_again(change: &server::Change, reason: Reason) -> Again {
 
 fn mark_again(change: &mark::Change, reason: Reason) -> Again {
     match (change, reason) {
-        (mark::Change::Delete { .. }, Reason::NoSuchService) => Again::Gone,
+        (mark::Change::Delete { .. }, Reason::NoSuchMark) => Again::Gone,
         (mark::Change::Add { .. } | mark::Change::Delete { .. }, _) => Again::Refused,
     }
 }
 
 fn local_again(change: &local::Change, reason: Reason) -> Again {
     match (change, reason) {
-        (local::Change::Delete { .. }, Reason::NoSuchServer) => Again::Gone,
+        (local::Change::Delete { .. }, Reason::NoSuchLocal) => Again::Gone,
         (local::Change::Set { .. } | local::Change::Delete { .. }, _) => Again::Refused,
     }
 }

@@ -6,6 +6,7 @@ use shunt_datapath::entry::{POOL_HEAD, PoolWord};
 use shunt_model::api::Reason;
 use shunt_model::change::{mark, server, service};
 use shunt_model::mark::{MarkRule, Targets};
+use shunt_model::next_hop::OutOfReach;
 use shunt_model::service::Granularity;
 use shunt_model::{Method, Persistence, Protocol, Scheduler, SchedulerFlags, Service};
 
@@ -271,7 +272,10 @@ fn a_server_joins_its_pool_when_its_next_hop_is_known() {
         neighbour: address(2),
     }));
     assert!(director.is_awaited(&key(80), at(2)));
-    assert_eq!(director.reach_text(&key(80), at(2)), Some("not picked"));
+    assert_eq!(
+        director.out_of_reach(&key(80), at(2)),
+        Some(OutOfReach::NotPicked)
+    );
     assert_eq!(
         effective(&director, 2),
         ["configured 1", "reach 0", "overload 0"]
@@ -284,7 +288,7 @@ fn a_server_joins_its_pool_when_its_next_hop_is_known() {
     let pool = |output: &Output| matches!(output, Output::Write(Write::Pool { .. }));
     assert!(known.iter().position(entry) < known.iter().position(pool));
     assert!(!director.is_awaited(&key(80), at(2)));
-    assert_eq!(director.warnings(), Vec::<String>::new());
+    assert_eq!(director.warnings(), []);
 }
 
 #[test]
@@ -296,7 +300,7 @@ fn a_server_that_falls_silent_stays_in_its_pool() {
         change(&mut director, &add_server(key(80), last));
     }
     assert_eq!(pool(&hear(&mut director, 2, None)), None);
-    assert_eq!(director.reach_text(&key(80), at(2)), None);
+    assert_eq!(director.out_of_reach(&key(80), at(2)), None);
 }
 
 #[test]
@@ -306,8 +310,8 @@ fn where_no_server_can_be_reached_all_stay_and_drops_are_reported() {
     change(&mut director, &add_server(key(80), 1));
     let second = change(&mut director, &add_server(key(80), 2));
     assert_eq!(pool(&second), Some(vec![2, 1]));
-    let fate = director.reach_text(&key(80), at(2));
-    assert_eq!(fate, Some("packets are dropped"));
+    let fate = director.out_of_reach(&key(80), at(2));
+    assert_eq!(fate, Some(OutOfReach::Dropped));
     // A quiesced server is not picked. That it can be reached is no reason to leave other servers
     // out.
     hear(&mut director, 3, Some(3));

@@ -2,6 +2,8 @@
 //!
 //! A rule over plain data. It never asks the driver. The shell tries the hooks in order.
 
+use shunt_model::device::Hook;
+
 use super::links::Link;
 
 /// The operator's setting for a device.
@@ -13,17 +15,6 @@ pub enum Setting {
     XdpGeneric,
     Tc,
     Off,
-}
-
-/// Where in the kernel a program sees the frames of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// In the driver, before there is a socket buffer.
-    XdpNative,
-    /// The same program over socket buffers.
-    XdpGeneric,
-    /// Traffic control: socket buffers with their offloads.
-    Tc,
 }
 
 /// The choice for a device, with the reason as text for `status` and `doctor`.

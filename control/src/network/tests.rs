@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use shunt_model::device::Hook;
 
-use super::attach::{Choice, Hook, Setting, choose, goes_back_by_redirect, is_port};
+use super::attach::{Choice, Setting, choose, goes_back_by_redirect, is_port};
 use super::neighbours::State;
 use super::objects::{Kind as Means, Object};
 use super::probes::{FIRST_WAIT, LONGEST_WAIT, REFRESH};

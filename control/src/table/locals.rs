@@ -62,7 +62,7 @@ impl Table {
             return Ok(());
         }
         refuse(
-            Reason::NoSuchServer,
+            Reason::NoSuchLocal,
             format!("there is no local address {address}"),
         )
     }

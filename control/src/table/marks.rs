@@ -56,13 +56,13 @@ impl Table {
         };
         if let Some(other) = self.marks.iter().find(overlaps) {
             return refuse(
-                Reason::ServiceExists,
+                Reason::MarkExists,
                 format!("{rule}: there is a rule already, {other}"),
             );
         }
         if let Some(key) = self.service_in(&target) {
             return refuse(
-                Reason::ServiceExists,
+                Reason::MarkedPackets,
                 format!("{rule}: service {key} has that address and port; delete it first"),
             );
         }
@@ -76,7 +76,7 @@ impl Table {
         if self.marks.contains(rule) {
             return Ok(());
         }
-        refuse(Reason::NoSuchService, format!("there is no rule {rule}"))
+        refuse(Reason::NoSuchMark, format!("there is no rule {rule}"))
     }
 
     fn delete_mark(&mut self, rule: &MarkRule) -> Result<Applied, Refusal> {
@@ -120,7 +120,7 @@ impl Table {
         match self.marks.iter().find(is_in) {
             None => Ok(()),
             Some(rule) => refuse(
-                Reason::ServiceExists,
+                Reason::MarkedPackets,
                 format!("service {}: {rule}; delete that rule first", service.key),
             ),
         }

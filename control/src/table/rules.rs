@@ -73,7 +73,7 @@ fn of_engine(engine: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     refuse(
-        Reason::UnknownScheduler,
+        Reason::UnknownEngine,
         format!("unknown persistence engine \"{engine}\"; known is sip"),
     )
 }

@@ -5,33 +5,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use shunt_control::network::Link;
-use shunt_control::network::attach::{Choice, Hook};
-
+use shunt_control::network::attach::Choice;
+use shunt_model::device::{Device, Hook, HookReason, RefusedHook};
+use shunt_model::warning::Warning;
 use tracing::debug;
 
 use super::hanging;
 use super::object::Object;
 use super::place::Place;
 
-/// A device that the packet path hangs on, or why it does not.
+/// A device, and how the packet path is attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    pub name: String,
-    pub index: u32,
-    pub hook: String,
-    pub works: bool,
-    /// By which hook, if it works.
-    by: Option<Hook>,
-    /// Another program keeps us from a hook that comes before.
-    kept_off: bool,
-    /// The loopback device, where nobody misses a hook that cannot be.
+    pub device: Device,
+    /// On the loopback device, nobody misses a hook that cannot be.
     loopback: bool,
 }
 
@@ -59,12 +53,15 @@ impl Attachments {
     }
 
     /// What an operator should look at.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let troubled = |device: &&Attached| !device.loopback && (!device.works || device.kept_off);
-        self.present
-            .values()
-            .filter(troubled)
-            .map(|device| format!("device {}: {}", device.name, device.hook))
+    pub fn warnings(&self) -> impl Iterator<Item = Warning> {
+        let troubled = |attached: &&Attached| {
+            let device = &attached.device;
+            !attached.loopback && (device.hook.is_none() || device.is_kept_off())
+        };
+        let troubled = self.present.values().filter(troubled);
+        troubled.map(|attached| Warning::DeviceTroubled {
+            device: attached.device.clone(),
+        })
     }
 
     /// Brings every device to what was chosen for it. Says what changed. What hung on a device and
@@ -86,10 +83,11 @@ impl Attachments {
             }
             self.look_at_what_leaves(object, link, leaves);
             let attached = match self.present.get(&link.index) {
-                Some(present) if self.stands(present, link, choice) => Attached {
-                    name: link.name.clone(),
-                    ..present.clone()
-                },
+                Some(present) if self.stands(&present.device, link, choice) => {
+                    let mut present = present.clone();
+                    present.device.name.clone_from(&link.name);
+                    present
+                }
                 _ => self.attach(object, link, choice),
             };
             if self.present.get(&link.index) != Some(&attached) {
@@ -101,11 +99,11 @@ impl Attachments {
     }
 
     /// Whether a device is attached as it shall be.
-    fn stands(&self, present: &Attached, link: &Link, choice: &Choice) -> bool {
-        let Some(hook) = present.by.filter(|hook| choice.hooks.contains(hook)) else {
+    fn stands(&self, present: &Device, link: &Link, choice: &Choice) -> bool {
+        let Some(hook) = present.hook.filter(|hook| choice.hooks.contains(hook)) else {
             return false;
         };
-        !present.kept_off && self.pins(link.index, hook).all(|pin| hangs(&pin, link))
+        !present.is_kept_off() && self.pins(link.index, hook).all(|pin| hangs(&pin, link))
     }
 
     /// The pins of a hook's links.
@@ -123,7 +121,7 @@ impl Attachments {
     }
 
     fn pin(&self, index: u32, hook: Hook) -> PathBuf {
-        self.place.pins.join(format!("link-{index}-{}", name(hook)))
+        self.place.pins.join(format!("link-{index}-{}", hook))
     }
 
     /// Pins of devices that are gone, and what was known of them.
@@ -203,44 +201,28 @@ impl Attachments {
     }
 
     fn attach(&self, object: &mut Object, link: &Link, choice: &Choice) -> Attached {
-        let mut why = Vec::new();
-        let mut kept_off = false;
+        let mut device = Device {
+            name: link.name.clone(),
+            index: link.index,
+            hook: None,
+            refused: Vec::new(),
+        };
         for hook in choice.hooks {
             match self.hang(object, link, *hook) {
                 Ok(()) => {
                     self.leave_only(link.index, Some(*hook));
-                    let note = if kept_off {
-                        why.join("; ")
-                    } else {
-                        String::new()
-                    };
-                    return Attached {
-                        name: link.name.clone(),
-                        index: link.index,
-                        hook: match note.is_empty() {
-                            true => name(*hook).to_owned(),
-                            false => format!("{} (not {note})", name(*hook)),
-                        },
-                        works: true,
-                        by: Some(*hook),
-                        kept_off,
-                        loopback: link.loopback,
-                    };
+                    device.hook = Some(*hook);
+                    break;
                 }
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    kept_off |= error.contains(TAKEN);
-                    why.push(format!("{}: {error}", name(*hook)));
-                }
+                Err(error) => device.refused.push(RefusedHook {
+                    hook: *hook,
+                    reason: error.downcast_ref().map(|NotHung { reason, .. }| *reason),
+                    error: format!("{error:#}"),
+                }),
             }
         }
         Attached {
-            name: link.name.clone(),
-            index: link.index,
-            hook: format!("not attached ({})", why.join("; ")),
-            works: false,
-            by: None,
-            kept_off,
+            device,
             loopback: link.loopback,
         }
     }
@@ -306,7 +288,7 @@ fn hang_xdp(program: &mut Xdp, link: &Link, hook: Hook, pin: &Path) -> Result<()
     };
     let id = program
         .attach_to_if_index(link.index, mode)
-        .map_err(|error| explain(&error, &link.name))?;
+        .map_err(|error| explain(&error))?;
     let held = FdLink::try_from(program.take_link(id)?)?;
     held.pin(pin).context("cannot pin the link")?;
     Ok(())
@@ -326,7 +308,7 @@ fn hang_tc(program: &mut SchedClassifier, name: &str, link: &Link, pin: &Path) -
     let _ = tc::qdisc_add_clsact(&link.name);
     let id = program
         .attach(&link.name, TcAttachType::Ingress)
-        .map_err(|error| explain(&error, &link.name))?;
+        .map_err(|error| explain(&error))?;
     let taken = program.take_link(id)?;
     if <&FdLink>::try_from(&taken).is_err() {
         std::mem::forget(taken);
@@ -374,7 +356,7 @@ fn hang_leaving(object: &mut Object, link: &Link, path: &Path) -> Result<()> {
     let id = object
         .leave
         .attach(&link.name, TcAttachType::Egress)
-        .map_err(|error| explain(&error, &link.name))?;
+        .map_err(|error| explain(&error))?;
     let taken = object.leave.take_link(id)?;
     if <&FdLink>::try_from(&taken).is_err() {
         std::mem::forget(taken);
@@ -386,35 +368,29 @@ fn hang_leaving(object: &mut Object, link: &Link, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::XdpNative => "xdp-native",
-        Hook::XdpGeneric => "xdp-generic",
-        Hook::Tc => "tc",
-    }
+/// The kernel did not let a program hang on a device.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct NotHung {
+    text: String,
+    reason: HookReason,
 }
 
-/// How the refusal begins where the place is another program's.
-const TAKEN: &str = "another program is on";
-
-fn explain(error: &dyn std::error::Error, device: &str) -> anyhow::Error {
+fn explain(error: &dyn std::error::Error) -> NotHung {
     let mut text = error.to_string();
     let mut source = error.source();
+    let mut number = None;
     while let Some(inner) = source {
         text.push_str(": ");
         text.push_str(&inner.to_string());
+        let inner_number = inner.downcast_ref::<io::Error>();
+        number = number.or(inner_number.and_then(io::Error::raw_os_error));
         source = inner.source();
     }
-    let hint = if text.contains("os error 16") {
-        format!(
-            "{TAKEN} {device}, see `ip link show {device}`; Shunt takes its place when it is gone: \
-             `ip link set dev {device} xdp off` takes it off; or give Shunt another hook: \
-             --device {device}=tc"
-        )
-    } else if text.contains("os error 95") {
-        "the driver does not support this hook".to_owned()
-    } else {
-        "see the kernel's log".to_owned()
+    let reason = match number {
+        Some(libc::EBUSY) => HookReason::Taken,
+        Some(libc::EOPNOTSUPP) => HookReason::NotSupported,
+        Some(_) | None => HookReason::Other,
     };
-    anyhow!("{text} ({hint})")
+    NotHung { text, reason }
 }

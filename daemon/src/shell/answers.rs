@@ -6,8 +6,9 @@ use axum::body::Bytes;
 use shunt_control::director::Names;
 use shunt_control::table::Entry;
 use shunt_datapath::entry::SHORT_LENGTH;
-use shunt_model::api::{ConnectionCount, Device, ServerStatus, ServiceStatus, Statistics, Status};
-use shunt_model::{Counters, Server, ServiceKey};
+use shunt_model::api::{ConnectionCount, ServerStatus, ServiceStatus, Statistics, Status};
+use shunt_model::warning::{Table, Warning};
+use shunt_model::{Counters, ServiceKey};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
@@ -84,7 +85,8 @@ impl Shell {
                 persistent_connections: persistent,
                 counters: sum,
                 rates: self.samples.of_server(&key, server.at),
-                next_hop: self.next_hop(&key, server),
+                next_hop: Some(self.director.next_hop(server)),
+                out_of_reach: self.director.out_of_reach(&key, server.at),
                 eligibility: self.director.eligibility(&key, server, &self.tables).into(),
             });
         }
@@ -94,14 +96,6 @@ impl Shell {
             rates: self.samples.of_service(&key),
             short_list: self.director.is_short(&key).then_some(SHORT_LENGTH),
             servers,
-        }
-    }
-
-    fn next_hop(&self, key: &ServiceKey, server: &Server) -> String {
-        let way = self.director.way_text(server);
-        match self.director.reach_text(key, server.at) {
-            Some(fate) => format!("{way}; {fate}"),
-            None => way,
         }
     }
 
@@ -164,14 +158,10 @@ impl Shell {
             devices: self
                 .attachments
                 .present()
-                .map(|device| Device {
-                    name: device.name.clone(),
-                    index: device.index,
-                    hook: device.hook.clone(),
-                })
+                .map(|attached| attached.device.clone())
                 .collect(),
             settings: self.director.table().settings(),
-            defences: self.director.defences().names(),
+            defences: self.director.defences().active(),
             dropped_entries: self.dropped,
             flows_capacity: capacity.flows(),
             flows_used: self.found.used,
@@ -188,45 +178,39 @@ impl Shell {
         }
     }
     /// The warnings for the operator, most urgent first.
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         warnings.extend(self.keeper.warnings());
         warnings.extend(self.unclaimed.warning());
-        let lost = log::lost();
-        if lost > 0 {
-            warnings.push(format!(
-                "{lost} lines of the log were lost: stderr could not be written, or was not read"
-            ));
+        let lines = log::lost();
+        if lines > 0 {
+            warnings.push(Warning::LogLost { lines });
         }
         warnings.extend(self.attachments.warnings());
         warnings.extend(self.director.warnings());
         if let Some(why) = &self.callers {
-            warnings.push(format!(
-                "processes on this machine are given no servers: {why}"
-            ));
+            let why = why.clone();
+            warnings.push(Warning::CallersNotServed { why });
         }
         warnings.extend(self.director.local_warnings(&self.tables));
         warnings.extend(ephemeral::warnings(self.director.table().locals()));
         let capacity = self.object.made.capacity;
-        let room = capacity.flows();
-        if self.found.used.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
-            warnings.push(
-                "the connection table is nearly full: start shuntd with more --flows".to_owned(),
-            );
-        }
-        let room = u64::from(capacity.translations);
-        if self.found.translations.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
-            warnings.push(
-                "the table of translations is nearly full: start shuntd with more --translations"
-                    .to_owned(),
-            );
-        }
-        let room = u64::from(capacity.calls);
-        if self.found.calls.saturating_mul(100) > room.saturating_mul(NEARLY_FULL) {
-            warnings.push(
-                "the table of calls is nearly full: start shuntd with more --calls".to_owned(),
-            );
-        }
+        let (found, room) = (&self.found, u64::from);
+        let tables = [
+            (Table::Connections, found.used, capacity.flows()),
+            (
+                Table::Translations,
+                found.translations,
+                room(capacity.translations),
+            ),
+            (Table::Calls, found.calls, room(capacity.calls)),
+        ];
+        let is_full =
+            |used: u64, room: u64| used.saturating_mul(100) > room.saturating_mul(NEARLY_FULL);
+        let full = tables
+            .into_iter()
+            .filter(|(_, used, room)| is_full(*used, *room));
+        warnings.extend(full.map(|(table, ..)| Warning::TableNearlyFull { table }));
         warnings
     }
 }

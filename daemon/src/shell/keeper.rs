@@ -5,6 +5,7 @@ use std::io;
 use nix::errno::Errno;
 use shunt_model::api::{Reason, Refusal};
 use shunt_model::change::Change;
+use shunt_model::warning::Warning;
 use tracing::error;
 
 use crate::journal::{Journal, Record, Saved};
@@ -139,18 +140,17 @@ impl Keeper {
     }
 
     /// The warnings for the operator.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        let path = self.place.memory();
+        let file = self.place.memory().display().to_string();
         if self.journal.is_none() {
-            warnings.push(format!(
-                "changes are refused: {} cannot be written: {}; make room there",
-                path.display(),
-                self.why
-            ));
+            let (file, why) = (file.clone(), self.why.clone());
+            warnings.push(Warning::JournalNotWritten { file, why });
         }
-        let losses = self.losses.iter();
-        warnings.extend(losses.map(|loss| format!("{}: {loss}", path.display())));
+        warnings.extend(self.losses.iter().map(|what| Warning::StateDamaged {
+            file: file.clone(),
+            what: what.clone(),
+        }));
         warnings
     }
 }

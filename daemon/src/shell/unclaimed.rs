@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use shunt_control::director::Write;
 use shunt_datapath::entry::{self, kind};
+use shunt_model::warning::Warning;
 use shunt_model::{Protocol, ServiceKey};
 
 type At = (IpAddr, u32);
@@ -81,35 +82,28 @@ impl Unclaimed {
     }
 
     /// The warning about them for the operator.
-    pub fn warning(&self) -> Option<String> {
-        let services: Vec<String> = self.kept().into_iter().filter_map(service).collect();
+    pub fn warning(&self) -> Option<Warning> {
+        let services = self.kept().into_iter().filter_map(service);
+        let mut services: Vec<ServiceKey> = services.collect();
         if services.is_empty() {
             return None;
         }
-        let named = services.iter().take(NAMED).cloned().collect::<Vec<_>>();
-        let more = match services.len() - named.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Some(format!(
-            "records of the table were lost: packets to {}{more} are forwarded as before; add \
-             these services again, or delete all services to end that",
-            named.join(", ")
-        ))
+        let more = services.len().saturating_sub(NAMED);
+        services.truncate(NAMED);
+        Some(Warning::ServicesForgotten { services, more })
     }
 }
 
 /// The service to which an endpoint belonged, if it belonged to one.
-fn service((address, word): At) -> Option<String> {
+fn service((address, word): At) -> Option<ServiceKey> {
     if word >> 24 != u32::from(kind::SERVICE) {
         return None;
     }
-    let key = ServiceKey::Address {
+    Some(ServiceKey::Address {
         protocol: Protocol::from_number((word >> 16) as u8)?,
         address,
         port: u16::from_be(word as u16),
-    };
-    Some(key.to_string())
+    })
 }
 
 #[cfg(test)]
@@ -152,7 +146,9 @@ mod tests {
             if stays {
                 assert!(unclaimed.take_leftovers().is_empty());
                 assert_eq!(unclaimed.kept(), other);
-                assert!(unclaimed.warning().unwrap().contains("tcp 192.0.2.1:81"));
+                let services = vec!["tcp/192.0.2.1:81".parse().unwrap()];
+                let wanted = Warning::ServicesForgotten { services, more: 0 };
+                assert_eq!(unclaimed.warning(), Some(wanted));
                 unclaimed.let_go();
             }
             assert_eq!(unclaimed.take_leftovers(), other);
