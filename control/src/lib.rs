@@ -3,6 +3,9 @@
 //!
 //! Nothing here opens a socket, reads a clock or touches the system. The daemon does that.
 
+// A kind that is added to an enum must not be ignored in silence. Tests look for one kind.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
+
 pub mod director;
 pub mod eligibility;
 pub mod network;

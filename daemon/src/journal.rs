@@ -81,7 +81,7 @@ pub fn read(text: &[u8]) -> Told {
         for record in record::of_line(body) {
             let taken = record.and_then(|record| match record {
                 Record::Director(record) => recollection.take(record),
-                other => {
+                other @ (Record::Path(_) | Record::Retired(..) | Record::Unclaimed(_)) => {
                     told.saved.take(other);
                     Ok(())
                 }

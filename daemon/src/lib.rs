@@ -3,6 +3,8 @@
 
 // The packet path restricts the daemon to 64-bit little-endian Linux.
 #![allow(clippy::cast_possible_truncation)]
+// A kind that is added to an enum must not be ignored in silence. Tests look for one kind.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod api;
 mod ephemeral;

@@ -116,7 +116,14 @@ pub(super) fn are_touched(applied: &Applied) -> bool {
         Applied::ServiceAdded { key } => is_mark(key),
         Applied::ServiceDeleted { entry } => is_mark(&entry.service.key),
         Applied::Flushed { entries } => entries.iter().any(|entry| is_mark(&entry.service.key)),
-        _ => false,
+        Applied::ServiceEdited { .. }
+        | Applied::ServerAdded { .. }
+        | Applied::ServerEdited { .. }
+        | Applied::ServerDeleted { .. }
+        | Applied::Zeroed { .. }
+        | Applied::TimeoutsSet { .. }
+        | Applied::SettingSet
+        | Applied::LocalsChanged { .. } => false,
     }
 }
 

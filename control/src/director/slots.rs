@@ -46,7 +46,7 @@ pub fn is_wide(key: &ServiceKey) -> bool {
 pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
     match *service {
         ServiceKey::Address { port, .. } if server.port == 0 => port,
-        _ => server.port,
+        ServiceKey::Address { .. } | ServiceKey::Mark { .. } => server.port,
     }
 }
 

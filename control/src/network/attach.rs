@@ -31,10 +31,14 @@ pub fn choose(link: &Link, setting: Setting) -> Choice {
     let (hooks, why): (&'static [Hook], String) = match setting {
         Setting::Off => (&[], "switched off by configuration".into()),
         // The programs read an Ethernet header; a loopback frame has one, of zeros.
-        _ if !link.ethernet && !link.loopback && !link.bare => (
-            &[],
-            "carries neither Ethernet frames nor bare IP packets".into(),
-        ),
+        Setting::Auto | Setting::XdpNative | Setting::XdpGeneric | Setting::Tc
+            if !link.ethernet && !link.loopback && !link.bare =>
+        {
+            (
+                &[],
+                "carries neither Ethernet frames nor bare IP packets".into(),
+            )
+        }
         Setting::XdpNative | Setting::XdpGeneric | Setting::Tc if link.bare => (
             &[Hook::Tc],
             "its frames have no Ethernet header, so only tc can see them".into(),

@@ -96,8 +96,15 @@ impl Rule {
             Scheduler::Wrr => count.max(total.min(LONGEST_RING)),
             Scheduler::Twos | Scheduler::P2c => 2 * count + 1,
             Scheduler::Rr | Scheduler::Fo | Scheduler::Ovf => count,
-            _ if count > short::WHOLE as u64 => count + u64::from(SHORT_LENGTH),
-            _ => count,
+            Scheduler::Lc
+            | Scheduler::Wlc
+            | Scheduler::Sed
+            | Scheduler::Nq
+            | Scheduler::Lblc
+            | Scheduler::Lblcr => match count > short::WHOLE as u64 {
+                true => count + u64::from(SHORT_LENGTH),
+                false => count,
+            },
         };
         slots + u64::from(POOL_HEAD)
     }

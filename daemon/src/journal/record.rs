@@ -35,6 +35,10 @@ pub fn of_line(body: &[u8]) -> Vec<Result<Record, String>> {
     }
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of JSON are serde_json's, and a record is one of them"
+)]
 fn of_value(value: Value) -> Result<Record, String> {
     let mut object = match value {
         Value::Object(object) if object.len() == 1 => object,

@@ -71,7 +71,18 @@ pub fn hides_lost_routes(input: &Input) -> bool {
         Input::LinkChanged(link) => !link.is_usable(),
         Input::LinkRemoved { .. } => true,
         Input::AddressRemoved { address, .. } => address.is_ipv4(),
-        _ => false,
+        Input::AddressAdded(_)
+        | Input::RouteAdded { .. }
+        | Input::RouteRemoved(_)
+        | Input::RuleAdded(_)
+        | Input::RuleRemoved(_)
+        | Input::ObjectChanged(_)
+        | Input::ObjectRemoved { .. }
+        | Input::NeighbourChanged(_)
+        | Input::NeighbourRemoved { .. }
+        | Input::ResyncBegin
+        | Input::ResyncEnd
+        | Input::Tick => false,
     }
 }
 
