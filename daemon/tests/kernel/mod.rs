@@ -499,7 +499,8 @@ impl Kernel {
             }
         }
         let traffic = PerCpuArray::<_, Plain<Traffic>>::try_from(self.map("TRAFFIC")?)?;
-        for (at, host) in tables.traffic.lock().unwrap().iter().enumerate() {
+        for at in 0..tables.traffic.servers() {
+            let host = tables.traffic.of(at);
             let mut kernel = Traffic::default();
             for Plain(part) in traffic.get(&(at as u32), 0)?.iter() {
                 kernel.connections += part.connections;
@@ -508,7 +509,7 @@ impl Kernel {
                 kernel.in_bytes += part.in_bytes;
                 kernel.out_bytes += part.out_bytes;
             }
-            if kernel != *host {
+            if kernel != host {
                 return Ok(Some(format!(
                     "traffic {at}: host {host:?}, kernel {kernel:?}"
                 )));

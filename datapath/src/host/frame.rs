@@ -72,18 +72,28 @@ impl HostFrame {
     }
 }
 
+impl HostFrame {
+    /// Where `N` bytes at this offset of the frame begin, if the frame has them.
+    #[inline]
+    fn place<const N: usize>(&self, offset: usize) -> Option<usize> {
+        let end = offset.checked_add(self.start + N)?;
+        (end <= self.bytes.len()).then(|| end - N)
+    }
+}
+
 impl Frame for HostFrame {
+    #[inline]
     fn view<const N: usize>(&self, offset: usize) -> Option<View<'_, N>> {
-        let field = self.bytes().get(offset..offset.checked_add(N)?)?;
+        let at = self.place::<N>(offset)?;
         // SAFETY: N bytes, borrowed as long as the view lives.
-        Some(unsafe { View::new(field.as_ptr()) })
+        Some(unsafe { View::new(self.bytes.as_ptr().add(at)) })
     }
 
+    #[inline]
     fn edit<const N: usize>(&mut self, offset: usize) -> Option<Edit<'_, N>> {
-        let frame = &mut self.bytes[self.start..];
-        let field = frame.get_mut(offset..offset.checked_add(N)?)?;
-        // SAFETY: N bytes, mutably borrowed as long as the edit lives.
-        Some(unsafe { Edit::new(field.as_mut_ptr()) })
+        let at = self.place::<N>(offset)?;
+        // SAFETY: N bytes, borrowed as ours as long as this lives.
+        Some(unsafe { Edit::new(self.bytes.as_mut_ptr().add(at)) })
     }
 
     fn length(&self) -> usize {

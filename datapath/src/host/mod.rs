@@ -11,6 +11,7 @@ mod origins;
 mod run;
 mod sweep;
 mod tables;
+mod tally;
 mod time;
 mod words;
 
@@ -20,3 +21,4 @@ pub use fill::{NewServer, mac, words};
 pub use frame::{Hook, HostFrame};
 pub use run::HELD_BYTES;
 pub use tables::{HostTables, Sizes};
+pub use tally::Tally;

@@ -23,7 +23,7 @@ use crate::verdict::COUNTERS;
 use crate::{call, origin, template, track};
 
 use super::words::word_at;
-use super::{Calls, HostWords, origins};
+use super::{Calls, HostWords, Tally, origins};
 
 /// The sizes of the tables.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,7 @@ pub struct HostTables {
     /// Datagrams whose first fragment is known.
     pub fragments: Mutex<HashMap<FragmentKey, FragmentValue>>,
     /// The traffic of each server.
-    pub traffic: Mutex<Vec<Traffic>>,
+    pub traffic: Tally,
     /// Counters of outcomes and notes.
     pub counters: Vec<AtomicU64>,
     /// The word for the limit of ICMP errors.
@@ -183,7 +183,7 @@ impl HostTables {
             routes6: Vec::new(),
             learned: Mutex::default(),
             fragments: Mutex::default(),
-            traffic: Mutex::new(vec![Traffic::default(); sizes.servers]),
+            traffic: Tally::new(sizes.servers),
             counters: zeros(COUNTERS as usize),
             allowance: [AtomicU64::new(0)],
             translated: Mutex::default(),
@@ -454,11 +454,9 @@ impl<'a> Tables for &'a HostTables {
         self.locals.get(place(v6, number) as usize)
     }
 
+    #[inline(always)]
     fn traffic(&self, server: u32, count: impl FnOnce(&mut Traffic)) {
-        let mut traffic = self.traffic.lock().expect("no panic in here");
-        if let Some(value) = traffic.get_mut(server as usize) {
-            count(value);
-        }
+        self.traffic.add(server, count);
     }
 
     fn count(&self, counter: u32) {

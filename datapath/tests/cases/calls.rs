@@ -144,7 +144,7 @@ fn by_datagram(v6: bool) -> Case {
         .calls((7, 5060), "two@x", 2)
         .case
         .holds("four datagrams, and no entry", |tables| {
-            let count = |server: usize| tables.traffic.lock().unwrap()[server].connections;
+            let count = |server: usize| tables.traffic.of(server).connections;
             (count(1), count(2)) == (2, 2) && live(tables, 1) == (0, 0)
         })
 }

@@ -91,7 +91,7 @@ impl Flow {
 }
 
 fn connections(number: u64) -> impl Fn(&HostTables) -> bool {
-    move |tables| tables.traffic.lock().unwrap()[1].connections == number
+    move |tables| tables.traffic.of(1).connections == number
 }
 
 pub fn noted(note: Note, number: u64) -> impl Fn(&HostTables) -> bool {
@@ -273,7 +273,7 @@ fn answers_of_a_server_that_is_gone(v6: bool) -> Case {
     let to = syn.clone().to(server_end(v6)).macs(7, 3).ttl(63);
     let answer = tcp(server_end(v6), client(v6), ACK);
     let back = answer.clone().from(virtual_end(v6)).macs(8, 4).ttl(63);
-    let counted = |tables: &HostTables| tables.traffic.lock().unwrap()[1].out_packets;
+    let counted = |tables: &HostTables| tables.traffic.of(1).out_packets;
     case(
         format!(
             "{}: answers of a server that is gone are carried",

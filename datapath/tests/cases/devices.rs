@@ -67,7 +67,7 @@ fn of_another_machine(v6: bool, protocol: u8) -> Case {
     .turns(&answer, BACK, &out)
     .holds("one connection", noted(Note::Opened, 1))
     .holds("each counted once", |tables| {
-        let traffic = tables.traffic.lock().unwrap()[1];
+        let traffic = tables.traffic.of(1);
         (traffic.in_packets, traffic.out_packets) == (1, 1)
     })
 }

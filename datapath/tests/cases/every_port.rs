@@ -97,7 +97,7 @@ fn left(v6: bool, protocol: u8, method: u8) -> Case {
     .leaves(&stranger, Verdict::Pass(Pass::NotOurs))
     .turns(&known, Verdict::Send(TO_SERVER), &sent(&known))
     .holds("one connection", |tables| {
-        tables.traffic.lock().unwrap()[1].connections == 1
+        tables.traffic.of(1).connections == 1
     })
 }
 

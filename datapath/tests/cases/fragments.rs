@@ -218,7 +218,7 @@ fn one_packet(v6: bool) -> Case {
         all = all.turns(&packet, SENT, &out);
     }
     all.holds("four datagrams, and no entry", |tables| {
-        let count = |server: usize| tables.traffic.lock().unwrap()[server].connections;
+        let count = |server: usize| tables.traffic.of(server).connections;
         count(1) + count(2) == 4 && live(tables, 1) == (0, 0)
     })
 }

@@ -224,7 +224,7 @@ fn schedules(v6: bool, protocol: u8, method: u8) -> Case {
         .turns(&error, SENT, &there.clone().macs(7, 3))
         .turns(&error, SENT, &there.macs(7, 3))
         .holds("one connection, which is not active", |tables| {
-            live(tables, 1) == (0, 1) && tables.traffic.lock().unwrap()[1].connections == 1
+            live(tables, 1) == (0, 1) && tables.traffic.of(1).connections == 1
         })
         .waits(3)
         .changes(|tables| tables.services[1].switches = 0);
@@ -279,7 +279,7 @@ fn schedules_once(v6: bool) -> Case {
         .turns(&error, SENT, &out)
         .turns(&error, SENT, &out)
         .holds("two datagrams", |tables| {
-            live(tables, 1) == (0, 0) && tables.traffic.lock().unwrap()[1].connections == 2
+            live(tables, 1) == (0, 0) && tables.traffic.of(1).connections == 2
         })
         .changes(|tables| tables.services[1].flags |= service_flag::CALLS)
         .leaves(&error, Verdict::Drop(Drop::NoCallId))

@@ -138,7 +138,7 @@ fn nat(v6: bool, protocol: u8, what: &str, packet: &Packet) -> Case {
     .turns(packet, SENT, &there)
     .turns(&answer, Verdict::Send(TO_CLIENT), &back)
     .holds("one connection, two packets each way", move |tables| {
-        let traffic = tables.traffic.lock().unwrap()[1];
+        let traffic = tables.traffic.of(1);
         (traffic.connections, traffic.in_packets, traffic.out_packets) == (1, 2, 2)
             && traffic.in_bytes == traffic.out_bytes
     })
@@ -153,7 +153,7 @@ fn route(v6: bool, protocol: u8, what: &str, packet: &Packet) -> Case {
     .turns(packet, SENT, &forwarded(packet))
     .turns(packet, SENT, &forwarded(packet))
     .holds("one connection, two packets, their bytes", move |tables| {
-        let traffic = tables.traffic.lock().unwrap()[1];
+        let traffic = tables.traffic.of(1);
         (traffic.connections, traffic.in_packets, traffic.in_bytes) == (1, 2, 2 * length)
     })
 }
@@ -176,7 +176,7 @@ fn local(v6: bool, protocol: u8, what: &str, packet: &Packet) -> Case {
     )
     .turns(packet, Verdict::Pass(Pass::Local), packet)
     .holds("one connection", |tables| {
-        tables.traffic.lock().unwrap()[1].connections == 1
+        tables.traffic.of(1).connections == 1
     })
 }
 

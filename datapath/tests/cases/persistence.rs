@@ -250,7 +250,7 @@ fn closes_and_asks_again(v6: bool) -> Case {
         .holds("which is inactive", |tables| live(tables, 1) == (0, 1))
         .turns(&syn, Verdict::Send(TO_SERVER), &out_again)
         .holds("one connection", |tables| {
-            tables.traffic.lock().unwrap()[1].connections == 1
+            tables.traffic.of(1).connections == 1
         })
         .holds("which is active again", |tables| live(tables, 1) == (1, 0))
 }

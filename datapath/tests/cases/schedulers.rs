@@ -132,7 +132,7 @@ fn one_packet() -> Case {
         live(tables, 1) == (0, 0)
     })
     .holds("but the datagrams are connections", |tables| {
-        tables.traffic.lock().unwrap()[1].connections == 2
+        tables.traffic.of(1).connections == 2
     })
 }
 

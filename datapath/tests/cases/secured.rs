@@ -75,7 +75,7 @@ fn routed(v6: bool, protocol: u8) -> Case {
     .turns(&packet, SENT, &on(&packet))
     .leaves(&other, NOT_OURS)
     .holds("one connection, two packets", |tables| {
-        let traffic = tables.traffic.lock().unwrap()[1];
+        let traffic = tables.traffic.of(1);
         (traffic.connections, traffic.in_packets) == (1, 2)
     })
 }
@@ -98,7 +98,7 @@ fn masqueraded(v6: bool, protocol: u8) -> Case {
     .turns(&packet, SENT, &on(&secured(client, server, protocol)))
     .turns(&answer, Verdict::Send(TO_CLIENT), &back)
     .holds("two packets there and one back", |tables| {
-        let traffic = tables.traffic.lock().unwrap()[1];
+        let traffic = tables.traffic.of(1);
         (traffic.connections, traffic.in_packets, traffic.out_packets) == (1, 2, 1)
     })
 }
