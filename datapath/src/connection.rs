@@ -393,6 +393,16 @@ impl Meta {
         self.0 & !FLAGS == now << 10 | state | proved
     }
 
+    /// Whether nothing would change in this state, neither the tick nor what proves the connection,
+    /// by one more packet of the client.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_steady(self, now: u32, state: State) -> bool {
+        const KEPT: u32 = Meta::INACTIVE | Meta::NO_OUTPUT | Meta::CONTROLLED | Meta::PROVED;
+        let told = self.has(Self::TALKED) || !self.has(Self::NO_OUTPUT);
+        self.0 & !KEPT == now << 10 | state && told
+    }
+
     /// 1 if a new flow may displace the entry when both buckets are full, else 0.
     #[inline(always)]
     #[must_use]

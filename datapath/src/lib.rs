@@ -34,6 +34,7 @@ pub mod method;
 pub mod open;
 pub mod origin;
 pub mod peer;
+pub mod plain;
 pub mod policy;
 pub mod quoted;
 pub mod realserver;

@@ -3,6 +3,7 @@
 //! Every check comes before the first write: a packet that cannot be forwarded is answered or
 //! dropped as it came.
 
+use crate::plain::{self, Side};
 use crate::table::entry::{Server, Ways, method, server_flag};
 use crate::table::family::Family;
 use crate::verdict::{Bounce, Drop, Pass, Word};
@@ -45,9 +46,15 @@ pub fn forward<F: Family, P: Frame>(
         return Word::drop(Drop::CutChecksum);
     }
     let done = match server.method {
+        method::MASQUERADE if packet.plain => {
+            let side = Side::Target(F::from_words(server.address), server.port);
+            let deltas = (server.address_delta as u32, server.port_delta as u32);
+            return plain::rewrite::<F, P>(frame, packet, side, deltas, &server.ways);
+        }
         method::MASQUERADE => masquerade::<F, P>(frame, packet, server),
         method::TUNNEL if server.flags & server_flag::IPV6 != 0 => tunnel6(frame, packet, server),
         method::TUNNEL => tunnel4(frame, packet, server),
+        _ if packet.plain => return plain::send::<F, P>(frame, &server.ways),
         _ => route(frame, packet),
     };
     finish(frame, done, &server.ways)
@@ -69,6 +76,9 @@ pub fn back<F: Family, P: Frame>(
     let delta = !(server.address_delta as u32) & 0xffff;
     let port = !(server.port_delta as u32) & 0xffff;
     let side = Side::Source(from, server.virtual_port);
+    if packet.plain {
+        return plain::rewrite::<F, P>(frame, packet, side, (delta, port), ways);
+    }
     let done = rewrite::<F, P>(frame, packet, side, (delta, port), 1);
     finish(frame, done, ways)
 }
@@ -202,14 +212,6 @@ fn masquerade<F: Family, P: Frame>(
     let (address, port) = (server.address_delta as u32, server.port_delta as u32);
     let side = Side::Target(to, server.port);
     rewrite::<F, P>(frame, packet, side, (address, port), 1)
-}
-
-/// Which address and port are rewritten, and to what. Ports in wire order; 0 keeps the packet's
-/// port.
-#[derive(Clone, Copy, Debug)]
-enum Side<F: Family> {
-    Source(F::Address, u16),
-    Target(F::Address, u16),
 }
 
 /// Rewrites one address and port, updates the checksums and lowers the TTL by `hops`, a constant at

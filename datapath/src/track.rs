@@ -1,7 +1,7 @@
 //! Flows in the table: finds and enters them, follows their states, and keeps the live counts of
 //! their servers.
 
-use crate::connection::{self, Direction, Meta, State};
+use crate::connection::{self, Direction, Meta, State, flag};
 use crate::table::Tables;
 use crate::table::entry::{Settings, counts, switch};
 use crate::table::family::Family;
@@ -197,6 +197,24 @@ impl Heard {
     }
 }
 
+/// Whether a packet changes nothing of its connection: a plain one, as most of a proved connection
+/// are, in a tick in which another was heard. What [`follow`], [`note`] and [`turns`] would say is
+/// then known.
+#[inline(always)]
+#[must_use]
+pub fn is_steady(meta: Meta, heard: Heard, now: u32) -> bool {
+    const TELLING: u8 = flag::RST | flag::SYN | flag::FIN | flag::ACK;
+    if heard.sctp || heard.part != Part::Whole {
+        return false;
+    }
+    let (state, flags) = if heard.protocol == TCP {
+        (connection::ESTABLISHED, flag::ACK)
+    } else {
+        (connection::UDP, 0)
+    };
+    heard.flags & TELLING == flags && meta.is_steady(now, state)
+}
+
 /// The state of a flow after a packet. `output`: the packet is an answer.
 #[inline(always)]
 #[must_use]
@@ -351,4 +369,61 @@ pub fn tell<F: Family, T: Tables>(
     let state = follow(tables, settings, meta, heard, true);
     note::<F, T>(tables, &mut entry, state, now, true);
     Some(entry.meta())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::STATES;
+    use crate::host::{HostTables, Sizes};
+    use crate::wire::packet::UDP;
+
+    const NOW: u32 = 8;
+
+    fn heard(protocol: u8, flags: u8) -> Heard {
+        Heard {
+            part: Part::Whole,
+            protocol,
+            flags,
+            sctp: false,
+        }
+    }
+
+    /// Every meta that was last heard of in this tick or the one before.
+    fn metas() -> impl Iterator<Item = Meta> {
+        (0..STATES as u32 * 32 * 2)
+            .map(|number| Meta::new(NOW - (number >> 10), number & 31, number & 0x3e0))
+    }
+
+    #[test]
+    fn a_steady_packet_would_change_nothing() {
+        let tables = HostTables::new(Sizes::default());
+        for (meta, flags) in metas().flat_map(|meta| (0..64).map(move |flags| (meta, flags))) {
+            for heard in [heard(TCP, flags), heard(UDP, 0)] {
+                if !is_steady(meta, heard, NOW) {
+                    continue;
+                }
+                let state = follow(&&tables, &tables.settings, meta, heard, false);
+
+                assert!(
+                    meta.is_as(NOW, state, meta.heard(false, NOW, 5)),
+                    "{meta:?} {heard:?}"
+                );
+                assert_eq!(turns(meta, meta), 0);
+                assert_eq!(heard.flags & flag::SYN, 0);
+                assert_eq!(meta.age(NOW), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn nearly_every_packet_of_a_proved_connection_is_steady() {
+        let tcp = Meta::new(NOW, connection::ESTABLISHED, Meta::PROVED | Meta::NO_OUTPUT);
+        let udp = Meta::new(NOW, connection::UDP, Meta::PROVED);
+
+        assert!(is_steady(tcp, heard(TCP, flag::ACK), NOW));
+        assert!(is_steady(udp, heard(UDP, 0), NOW));
+        assert!(!is_steady(tcp, heard(TCP, flag::ACK), NOW + 1));
+        assert!(!is_steady(tcp, heard(TCP, flag::ACK | flag::FIN), NOW));
+    }
 }

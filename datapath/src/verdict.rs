@@ -289,6 +289,16 @@ impl Word {
         }
     }
 
+    /// The interface that the packet leaves by.
+    #[inline(always)]
+    #[must_use]
+    pub fn sent(self) -> Option<u32> {
+        if self.0 >> 32 != 2 {
+            return None;
+        }
+        Some(self.0 as u32)
+    }
+
     /// The server of a [`Verdict::Tunnel`].
     #[inline(always)]
     #[must_use]

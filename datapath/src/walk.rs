@@ -10,6 +10,7 @@ use crate::device;
 use crate::fragment;
 use crate::icmp;
 use crate::method as methods;
+use crate::plain;
 use crate::policy;
 use crate::quoted;
 use crate::reply;
@@ -17,9 +18,10 @@ use crate::schedule::Client;
 use crate::secured;
 use crate::table::Tables;
 use crate::table::entry::{
-    NONE, Settings, endpoint_word, fate, kind, nat, service_flag, service_switch, with_port,
+    NONE, Server, Settings, endpoint_word, fate, kind, nat, service_flag, service_switch, with_port,
 };
 use crate::table::family::{Family, V4, V6};
+use crate::table::flows::Entry;
 use crate::table::lookup;
 use crate::track::{self, Heard};
 use crate::traffic::{count_connection, count_in, count_out};
@@ -35,6 +37,10 @@ use crate::wire::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unr
 /// functions or programs, which the verifier checks one by one.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     let mut verdict = walk(frame, tables);
+    // Nearly every packet: no step is due.
+    if verdict.sent().is_some() {
+        return verdict;
+    }
     if verdict == Word::REST {
         verdict = rest(frame, tables);
     }
@@ -123,11 +129,11 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     if frame.beside() != 0 {
         return Word::REST;
     }
-    if let Some(packet) = packet::plain4(frame) {
-        return transport::<V4, P, T>(frame, tables, &packet);
+    if let Some((packet, ports)) = plain::read4(frame) {
+        return transport::<V4, P, T>(frame, tables, &packet, ports);
     }
-    if let Some(packet) = packet::plain6(frame) {
-        return transport::<V6, P, T>(frame, tables, &packet);
+    if let Some((packet, ports)) = plain::read6(frame) {
+        return transport::<V6, P, T>(frame, tables, &packet, ports);
     }
     if link::may_be_ip(frame) {
         Word::REST
@@ -180,7 +186,14 @@ fn unread(why: Unread) -> Word {
 fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let icmp = if F::V6 { ICMPV6 } else { ICMP };
     if packet.protocol == TCP || packet.protocol == UDP || packet.is_sctp() {
-        transport(frame, tables, packet)
+        let ports = match fragment::ports(frame, tables, packet) {
+            Ok(ports) => ports,
+            Err(verdict) => return verdict,
+        };
+        if packet.part == Part::Later {
+            tables.count(Note::FragmentFollowed.counter());
+        }
+        transport(frame, tables, packet, ports)
     } else if packet.protocol == icmp {
         Word::RELATED
     } else if packet.protocol == secured::ESP || packet.protocol == secured::AH {
@@ -195,19 +208,19 @@ fn transport<F: Family, P: Frame, T: Tables>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
+    ports: Ports,
 ) -> Word {
-    let ports = match fragment::ports(frame, tables, packet) {
-        Ok(ports) => ports,
-        Err(verdict) => return verdict,
-    };
-    if packet.part == Part::Later {
-        tables.count(Note::FragmentFollowed.counter());
-    }
-    let Some(settings) = tables.settings() else {
-        return Word::drop(Drop::Internal);
-    };
     let word = endpoint_word(ports.target, packet.protocol, kind::SERVICE);
-    let service = lookup::service::<F, P, T>(frame, tables, settings, packet.target, word);
+    let mut service = F::endpoint(tables, packet.target, word);
+    // A known flow asks for no setting.
+    if service == NONE {
+        service = match tables.settings() {
+            Some(settings) => {
+                lookup::wider::<F, P, T>(frame, tables, settings, packet.target, word)
+            }
+            None => return Word::drop(Drop::Internal),
+        };
+    }
     if service != NONE {
         if device::is_foreign(frame, tables, packet) {
             return Word::pass(Pass::OtherHost);
@@ -215,8 +228,11 @@ fn transport<F: Family, P: Frame, T: Tables>(
         if packet.part == Part::First {
             frame.first(tables);
         }
-        return to_service(frame, tables, packet, ports, settings, service);
+        return to_service(frame, tables, packet, ports, service);
     }
+    let Some(settings) = tables.settings() else {
+        return Word::drop(Drop::Internal);
+    };
     if settings.masquerades != 0 {
         let word = endpoint_word(ports.source, packet.protocol, kind::MASQUERADED);
         let endpoint = lookup::endpoint::<F, T>(tables, settings, packet.source, word);
@@ -240,45 +256,65 @@ fn to_service<F: Family, P: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<F>,
     ports: Ports,
-    settings: &Settings,
     service: u32,
 ) -> Word {
     let now = tables.now();
     let key = F::key(packet.source, ports.source, service);
     let hash = track::hash::<F, T>(tables, &key);
-    let known = match track::find::<F, T>(tables, &key, hash) {
-        None => None,
-        Some(entry) => {
-            match policy::lives(tables, settings, &entry, packet.protocol, ports.flags, now) {
-                Ok(server) => server.map(|server| (entry, server)),
-                Err(verdict) => return verdict,
-            }
+    let found = track::find::<F, T>(tables, &key, hash);
+    let steady = match &found {
+        Some(entry) if track::is_steady(entry.meta(), Heard::of(packet, ports), now) => {
+            policy::present(tables, entry.target()).map(|server| (entry.target(), server))
         }
+        Some(_) | None => Err(Word::REST),
+    };
+    let known = match steady {
+        Ok(known) => Ok(known),
+        Err(_) => unsteady(frame, tables, packet, ports, service, found),
     };
     let (id, server) = match known {
-        Some((mut entry, server)) => {
-            let before = entry.meta();
-            let state = track::follow(tables, settings, before, Heard::of(packet, ports), false);
-            track::note::<F, T>(tables, &mut entry, state, now, false);
-            if (ports.flags & flag::SYN) as u32 | track::turns(before, entry.meta()) != 0
-                || may_have_settled(packet, before, now)
-            {
-                // The SYN was retransmitted, or the entry became (un)evictable: repair its reverse
-                // entry and template.
-                frame.begin(tables, ports, entry.target(), service);
-            }
-            (entry.target(), server)
-        }
-        None => {
-            let opened = open(frame, tables, packet, ports, service);
-            match opened.and_then(|id| Ok((id, policy::present(tables, id)?))) {
-                Ok(opened) => opened,
-                Err(verdict) => return verdict,
-            }
-        }
+        Ok(known) => known,
+        Err(verdict) => return verdict,
     };
     count_in(tables, id, packet.length);
     methods::forward(frame, packet, server, id)
+}
+
+/// The server of a packet that opens a connection, or that may change something of one.
+#[inline(always)]
+fn unsteady<'a, F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &'a T,
+    packet: &Packet<F>,
+    ports: Ports,
+    service: u32,
+    found: Option<Entry<T::Words>>,
+) -> Result<(u32, &'a Server), Word> {
+    let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
+    let now = tables.now();
+    let known = match found {
+        Some(entry) => {
+            let (protocol, flags) = (packet.protocol, ports.flags);
+            let server = policy::lives(tables, settings, &entry, protocol, flags, now)?;
+            server.map(|server| (entry, server))
+        }
+        None => None,
+    };
+    let Some((mut entry, server)) = known else {
+        let id = open(frame, tables, packet, ports, service)?;
+        return Ok((id, policy::present(tables, id)?));
+    };
+    let before = entry.meta();
+    let state = track::follow(tables, settings, before, Heard::of(packet, ports), false);
+    track::note::<F, T>(tables, &mut entry, state, now, false);
+    if (ports.flags & flag::SYN) as u32 | track::turns(before, entry.meta()) != 0
+        || may_have_settled(packet, before, now)
+    {
+        // The SYN was retransmitted, or the entry became (un)evictable: repair its reverse entry
+        // and template.
+        frame.begin(tables, ports, entry.target(), service);
+    }
+    Ok((entry.target(), server))
 }
 
 /// Whether an association's template may have to be assured, asked once a tick: only the server

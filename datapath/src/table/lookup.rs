@@ -16,8 +16,23 @@ pub fn service<F: Family, P: Frame, T: Tables>(
     word: u32,
 ) -> u32 {
     let id = F::endpoint(tables, target, word);
-    if id != NONE || settings.wide == 0 {
+    if id != NONE {
         return id;
+    }
+    wider::<F, P, T>(frame, tables, settings, target, word)
+}
+
+/// [`service`] of a frame that no endpoint of just its port is for.
+#[inline(always)]
+pub fn wider<F: Family, P: Frame, T: Tables>(
+    frame: &P,
+    tables: &T,
+    settings: &Settings,
+    target: F::Address,
+    word: u32,
+) -> u32 {
+    if settings.wide == 0 {
+        return NONE;
     }
     if settings.wide & !wide_flag::EVERY_PORT != 0 {
         return frame.origin(tables, word);

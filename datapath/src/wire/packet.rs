@@ -6,7 +6,6 @@
 use super::checksum;
 use super::frame::Frame;
 use super::length;
-use super::link;
 pub use super::ports::Ports;
 use super::sctp;
 use super::version::{V4, V6, Version};
@@ -165,57 +164,6 @@ pub fn parse4<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V4>, Unread> {
     })
 }
 
-/// Parses an untagged frame with a whole TCP or UDP packet without options, as [`parse4`] does.
-/// `None` for every other frame and every error.
-#[inline(always)]
-pub fn plain4<P: Frame>(frame: &P) -> Option<Packet<V4>> {
-    const L3: usize = link::HEADER;
-    const L4: usize = L3.saturating_add(20);
-    const FRAGMENT: u16 = 0x3fffu16.to_be();
-    let ip = frame.view::<L4>(0)?;
-    let length = u16::from_be(ip.u16::<{ L3.saturating_add(2) }>()) as u32;
-    let room = frame.length().wrapping_sub(L3) as u32;
-    let fragmentation = ip.u16::<{ L3.saturating_add(6) }>();
-    let protocol = ip.u8::<{ L3.saturating_add(9) }>();
-    if ip.u16::<12>() != link::IPV4
-        || ip.u8::<L3>() != 0x45
-        || fragmentation & FRAGMENT != 0
-        || protocol != TCP && protocol != UDP
-        || length < 20
-        || length > room
-    {
-        return None;
-    }
-    let source = ip.u32::<{ L3.saturating_add(12) }>();
-    let target = ip.u32::<{ L3.saturating_add(16) }>();
-    // Five words of 32 bits do not overflow 64: the carries are folded in once.
-    let sum = (ip.u32::<L3>() as u64)
-        .wrapping_add(ip.u32::<{ L3.saturating_add(4) }>() as u64)
-        .wrapping_add(ip.u32::<{ L3.saturating_add(8) }>() as u64)
-        .wrapping_add(source as u64)
-        .wrapping_add(target as u64);
-    let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
-    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-    if sum != 0xffff {
-        return None;
-    }
-    Some(Packet {
-        l3: L3,
-        l4: L4,
-        source,
-        target,
-        length,
-        protocol,
-        ttl: ip.u8::<{ L3.saturating_add(8) }>(),
-        part: Part::Whole,
-        offset: 0,
-        fragment: 0,
-        mac: ip.u64::<0>(),
-        plain: true,
-    })
-}
-
 /// The checksum's sum over the options of an IPv4 header of `header` bytes: at most ten words.
 #[inline(always)]
 pub fn options<P: Frame>(frame: &P, l3: usize, header: usize) -> Option<u32> {
@@ -303,45 +251,6 @@ pub fn read6<P: Frame>(frame: &P, l3: usize) -> Result<Packet<V6>, Unread> {
         packet.fragment = extensions.fragment();
     }
     Ok(packet)
-}
-
-/// [`plain4`] for IPv6: a whole TCP or UDP packet without extension headers.
-#[inline(always)]
-pub fn plain6<P: Frame>(frame: &P) -> Option<Packet<V6>> {
-    const L3: usize = link::HEADER;
-    const L4: usize = L3.saturating_add(40);
-    let ip = frame.view::<L4>(0)?;
-    let length = (u16::from_be(ip.u16::<{ L3.saturating_add(4) }>()) as u32).wrapping_add(40);
-    let room = frame.length().wrapping_sub(L3) as u32;
-    let protocol = ip.u8::<{ L3.saturating_add(6) }>();
-    if ip.u16::<12>() != link::IPV6
-        || ip.u8::<L3>() >> 4 != 6
-        || protocol != TCP && protocol != UDP
-        // 41 to `room` bytes: what says that it has no payload may be beyond 64 kB.
-        || length.wrapping_sub(41) >= room.wrapping_sub(40)
-    {
-        return None;
-    }
-    Some(Packet {
-        l3: L3,
-        l4: L4,
-        source: [
-            ip.u64::<{ L3.saturating_add(8) }>(),
-            ip.u64::<{ L3.saturating_add(16) }>(),
-        ],
-        target: [
-            ip.u64::<{ L3.saturating_add(24) }>(),
-            ip.u64::<{ L3.saturating_add(32) }>(),
-        ],
-        length,
-        protocol,
-        ttl: ip.u8::<{ L3.saturating_add(7) }>(),
-        part: Part::Whole,
-        offset: 0,
-        fragment: 0,
-        mac: ip.u64::<0>(),
-        plain: true,
-    })
 }
 
 /// The result of skipping extension headers, in one word, since a separate function of the kernel

@@ -35,6 +35,9 @@ const NEXT: i32 = -1;
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp(context: *mut xdp_md) -> u32 {
     let mut verdict = walk(&mut XdpFrame(context), &Maps);
+    if let Some(to) = verdict.sent() {
+        return leave_xdp(context, to);
+    }
     if verdict == Word::REST {
         jump_xdp(context, REST);
         verdict = Word::pass(Pass::NoRest);
@@ -159,6 +162,18 @@ fn jump_xdp(context: *mut xdp_md, place: u32) {
     unsafe { PROGRAMS_XDP.tail_call(&XdpContext::new(context), place) };
 }
 
+/// What nearly every packet comes to.
+#[inline(always)]
+fn leave_xdp(context: *mut xdp_md, to: u32) -> u32 {
+    let action = ports::send(context, to);
+    if action == xdp_action::XDP_ABORTED {
+        count(Word::drop(Drop::NotCarried).counter());
+    } else {
+        count(Word::send(to).counter());
+    }
+    action
+}
+
 /// Acts on a verdict, or jumps to the program that must go on with the frame.
 #[inline(always)]
 fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
@@ -232,6 +247,11 @@ pub extern "C" fn director_bare(context: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc(context: *mut __sk_buff) -> i32 {
     let mut verdict = walk(&mut SkbFrame::new(context), &Maps);
+    if let Some(to) = verdict.sent() {
+        count(verdict.counter());
+        // SAFETY: the helper checks the interface.
+        return unsafe { bpf_redirect(to, 0) as i32 };
+    }
     if verdict == Word::REST {
         jump_tc(context, REST);
         verdict = Word::pass(Pass::NoRest);
