@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use shunt_model::api::{ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
 use shunt_model::batch::{Batch, Refused};
 use shunt_model::change::Change;
+use shunt_model::event::Event;
 use shunt_model::wanted::{Pool, Wanted};
 use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 
@@ -51,9 +52,13 @@ pub trait Client {
     }
     fn statistics(&mut self) -> Result<Statistics, Failure>;
     fn status(&mut self) -> Result<Status, Failure>;
+    /// Returns the events that the daemon keeps, the oldest first, and then, if `follow`, each one
+    /// that happens.
+    fn events(&mut self, follow: bool) -> Result<Events<'_>, Failure>;
 }
 
 pub type Connections<'a> = Box<dyn Iterator<Item = Result<Connection, Failure>> + 'a>;
+pub type Events<'a> = Box<dyn Iterator<Item = Result<Event, Failure>> + 'a>;
 
 /// Why the daemon did not carry out a request.
 #[derive(Debug, thiserror::Error)]

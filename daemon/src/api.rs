@@ -9,6 +9,7 @@ mod peer;
 mod places;
 mod seats;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +18,7 @@ use axum::extract::{Query, State};
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::StreamExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,12 +30,15 @@ use shunt_model::batch::{Answer, Batch};
 use shunt_model::change::Change;
 use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
 use patience::Patient;
 use places::{Holding, Places, in_pieces};
 use seats::{SEATS, Seats};
+
+use crate::events::Account;
 
 pub use peer::administers;
 pub use places::Place;
@@ -54,6 +59,7 @@ pub enum Ask {
     Settings(oneshot::Sender<Settings>),
     Statistics(oneshot::Sender<Statistics>),
     Status(oneshot::Sender<Status>),
+    Events(oneshot::Sender<Account>),
 }
 
 type Asks = mpsc::Sender<Ask>;
@@ -67,6 +73,8 @@ const LARGEST_BATCH: usize = 1 << 27;
 const ARRIVAL: Duration = Duration::from_secs(30);
 /// The most bytes of an answer that wait for the client.
 const BUFFER: usize = 1 << 16;
+/// Readers that follow the events at the same time.
+const FOLLOWERS: usize = 16;
 
 /// Serves the API for ever. Members of `group` may use it besides the network's administrators.
 pub async fn serve(listener: UnixListener, asks: Asks, group: Option<u32>) {
@@ -136,6 +144,9 @@ impl Connection {
 struct Desk {
     asks: Asks,
     places: Places,
+    /// Places for readers that follow the events. They stay for as long as they like, so they have
+    /// no place among the long answers.
+    followers: Arc<Semaphore>,
 }
 
 /// The API. Its questions go to `asks`.
@@ -152,8 +163,13 @@ fn router(asks: Asks, places: Places) -> Router {
         .route("/v1/locals", get(locals))
         .route("/v1/settings", get(settings))
         .route("/v1/statistics", get(statistics))
+        .route("/v1/events", get(events))
         .fallback(nothing)
-        .with_state(Desk { asks, places })
+        .with_state(Desk {
+            asks,
+            places,
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        })
 }
 
 /// The API without its socket, for tests and the fuzzer.
@@ -374,6 +390,48 @@ async fn connections(State(desk): State<Desk>) -> Response {
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (StatusCode::OK, kind, Body::from_stream(stream)).into_response()
+}
+
+/// What may follow the path of the events.
+#[derive(Debug, serde::Deserialize)]
+struct How {
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn events(State(desk): State<Desk>, Query(how): Query<How>) -> Response {
+    let follower = desk.followers.clone().try_acquire_owned();
+    let follower = match (how.follow, follower) {
+        (true, Err(_)) => {
+            let text = format!("{FOLLOWERS} readers follow the events already");
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::NoRoom, &text);
+        }
+        (true, Ok(follower)) => Some(follower),
+        (false, _) => None,
+    };
+    let Some((kept, following)) = desk.ask(Ask::Events).await else {
+        return stopping();
+    };
+    let following = how.follow.then_some(following);
+    let kept = futures_util::stream::iter(kept);
+    let lines = kept.chain(futures_util::stream::unfold(following, next_event));
+    let body = Body::from_stream(lines.map(Ok::<Bytes, std::convert::Infallible>));
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (StatusCode::OK, kind, Holding::body(body, follower)).into_response()
+}
+
+/// The next event for who follows. Events that a slow reader missed are left out.
+async fn next_event(
+    following: Option<broadcast::Receiver<Bytes>>,
+) -> Option<(Bytes, Option<broadcast::Receiver<Bytes>>)> {
+    let mut following = following?;
+    loop {
+        match following.recv().await {
+            Ok(line) => return Some((line, Some(following))),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 pub mod api;
 mod ephemeral;
+mod events;
 pub mod journal;
 pub mod kernel;
 mod log;

@@ -214,7 +214,7 @@ impl Loop {
             if self.shell.is_ready() && !told {
                 told = true;
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
-                info!("ready");
+                self.shell.announce_ready();
             }
             let wait = self
                 .shell

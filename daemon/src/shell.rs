@@ -21,10 +21,12 @@ use shunt_control::network;
 use shunt_control::table::{Limits, Table};
 use shunt_datapath::entry::Settings;
 use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
+use shunt_model::event::Fact;
 use shunt_model::{Counters, ServerAddress, ServiceKey};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error};
 
 use crate::api::Ask;
+use crate::events::Events;
 use crate::journal::{Record, Saved};
 use crate::kernel::attach::Attachments;
 use crate::kernel::callers;
@@ -66,6 +68,7 @@ pub struct Shell {
     keeper: Keeper,
     unclaimed: Unclaimed,
     waiting: Waiting,
+    events: Events,
     /// When half-open connections were last removed early, and how many were.
     dropping: Instant,
     dropped: u64,
@@ -167,6 +170,7 @@ impl Shell {
             keeper,
             unclaimed,
             waiting: Waiting::default(),
+            events: Events::default(),
             dropping: now,
             dropped: 0,
             callers: None,
@@ -217,6 +221,7 @@ impl Shell {
                 Output::Devices => look = true,
                 Output::Pool(service) => self.director.renew(&service, &self.tables),
                 Output::Remember(step) => self.remember(step),
+                Output::Event(fact) => self.events.add(fact),
             }
         }
         if look && self.known {
@@ -264,12 +269,17 @@ impl Shell {
         self.ports.settle(&wanted);
         let leaves = self.director.looks_at_what_leaves();
         for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
-            let device = changed.device;
-            let hook = device.hook_text();
-            match device.hook {
-                Some(_) => info!(device = device.name, hook, "device attached"),
-                None => warn!(device = device.name, why = hook, "device not attached"),
-            }
+            let (name, text) = (changed.device.name.clone(), changed.device.hook_text());
+            self.events.add(match changed.device.hook {
+                Some(_) => Fact::DeviceAttached {
+                    device: name,
+                    hook: text,
+                },
+                None => Fact::DeviceNotAttached {
+                    device: name,
+                    why: text,
+                },
+            });
         }
         if !self.settled {
             self.settled = true;
@@ -286,8 +296,14 @@ impl Shell {
         let error = callers::settle(&self.place, wanted).err();
         self.callers = error.map(|error| format!("{error:#}"));
         if let Some(why) = &self.callers {
-            warn!(why, "processes on this machine are given no servers");
+            self.events
+                .add(Fact::CallersWithoutServers { why: why.clone() });
         }
+    }
+
+    /// The service manager hears that the director is ready.
+    pub fn announce_ready(&mut self) {
+        self.events.add(Fact::DirectorReady);
     }
 
     /// Whether the first full account of the network has arrived and is carried out.
@@ -430,6 +446,9 @@ impl Shell {
             }
             Ask::Status(answer) => {
                 let _ = answer.send(self.status());
+            }
+            Ask::Events(answer) => {
+                let _ = answer.send(self.events.listen());
             }
         }
     }

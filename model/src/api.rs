@@ -14,6 +14,7 @@
 //! | `GET /v1/timeouts` | | [`Timeouts`](crate::Timeouts) |
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `GET /v1/statistics` | | [`Statistics`] |
+//! | `GET /v1/events` | | one [`Event`](crate::event::Event) a line; `?follow=true` goes on |
 //!
 //! A refused request gets a [`Refusal`] as its body and status 409, or 422 if the request itself
 //! makes no sense, 403 if the caller lacks the right, 503 if there are too many requests at once.

@@ -10,6 +10,7 @@ pub mod change;
 pub mod connection;
 pub mod counters;
 pub mod device;
+pub mod event;
 pub mod local;
 pub mod mark;
 pub mod nearest;

@@ -1,6 +1,7 @@
 //! The client of a real daemon: HTTP/1.1 over its Unix socket, one connection for all requests.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +15,11 @@ use serde::de::DeserializeOwned;
 use shunt_model::api::{ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
 use shunt_model::batch::{Answer, Batch, Refused};
 use shunt_model::change::Change;
-use shunt_model::{Connection, LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
+use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Client, Connections, Failure};
+use super::{Client, Connections, Events, Failure};
 
 /// The socket of this network namespace's daemon, unless `SHUNT_SOCKET` names another one.
 pub fn path() -> io::Result<PathBuf> {
@@ -109,6 +110,18 @@ impl Socket {
         self.answer(answer)
     }
 
+    fn lines<Line>(&mut self, target: &str) -> Result<Lines<'_, Line>, Failure> {
+        let answer = self.send(request(Method::GET, target, Bytes::new())?)?;
+        Ok(Lines {
+            runtime: &self.runtime,
+            body: answer.into_body(),
+            piece: Vec::new(),
+            next: 0,
+            ended: false,
+            of: PhantomData,
+        })
+    }
+
     fn answer<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T, Failure> {
         let body = self.runtime.block_on(answer.into_body().collect());
         serde_json::from_slice(&body.map_err(broken)?.to_bytes()).map_err(broken)
@@ -162,14 +175,14 @@ impl Client for Socket {
     }
 
     fn connections(&mut self) -> Result<Connections<'_>, Failure> {
-        let answer = self.send(request(Method::GET, "/v1/connections", Bytes::new())?)?;
-        Ok(Box::new(Lines {
-            runtime: &self.runtime,
-            body: answer.into_body(),
-            piece: Vec::new(),
-            next: 0,
-            ended: false,
-        }))
+        Ok(Box::new(self.lines("/v1/connections")?))
+    }
+
+    fn events(&mut self, follow: bool) -> Result<Events<'_>, Failure> {
+        Ok(Box::new(self.lines(match follow {
+            true => "/v1/events?follow=true",
+            false => "/v1/events",
+        })?))
     }
 
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure> {
@@ -211,18 +224,19 @@ fn request(method: Method, target: &str, body: Bytes) -> Result<Request<Full<Byt
         .map_err(broken)
 }
 
-/// Connections, read from the answer piece by piece.
-struct Lines<'a> {
+/// Values of one line each, read from the answer piece by piece.
+struct Lines<'a, Line> {
     runtime: &'a Runtime,
     body: Incoming,
     /// Received bytes. Those from `next` on were not returned yet.
     piece: Vec<u8>,
     next: usize,
     ended: bool,
+    of: PhantomData<Line>,
 }
 
-impl Iterator for Lines<'_> {
-    type Item = Result<Connection, Failure>;
+impl<Line: DeserializeOwned> Iterator for Lines<'_, Line> {
+    type Item = Result<Line, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -252,9 +266,9 @@ impl Iterator for Lines<'_> {
     }
 }
 
-impl Lines<'_> {
+impl<Line: DeserializeOwned> Lines<'_, Line> {
     /// Returns the next line that is not empty. The last line may lack its newline.
-    fn take_line(&mut self) -> Option<Result<Connection, Failure>> {
+    fn take_line(&mut self) -> Option<Result<Line, Failure>> {
         loop {
             let rest = self.piece.get(self.next..).unwrap_or_default();
             let (line, length) = match rest.iter().position(|&byte| byte == b'\n') {

@@ -18,6 +18,7 @@ use crate::ipvs::{self, Ipvs};
 
 mod change;
 mod connection;
+mod events;
 mod fwmark;
 mod import;
 mod iptables;
@@ -81,6 +82,8 @@ enum Noun {
     Setting(setting::Verb),
     /// Show what happened to packets, by verdict, drop reason, service and server
     Stats(stats::Options),
+    /// Show what happened to the director: changes, servers reached or not, devices, defences
+    Events(events::Options),
     /// Print the text of the kernel's /proc/net/ip_vs* files, for programs that read them
     Proc { file: proc::File },
     /// Import the configuration of another load balancer
@@ -202,6 +205,7 @@ impl Noun {
             Noun::Local(verb) => verb.run(outside),
             Noun::Setting(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
+            Noun::Events(options) => options.run(outside),
             Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),
             // The program handles these commands earlier: they need no client.

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use shunt_cli::client::{Client, Connections, Failure};
+use shunt_cli::client::{Client, Connections, Events, Failure};
 use shunt_control::table::{Limits, Table};
 use shunt_model::api::{ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status};
 use shunt_model::batch::{Batch, Mode, Refused};
 use shunt_model::change::Change;
+use shunt_model::event::Event;
 use shunt_model::{
     Connection, Counters, LocalAddress, MarkRule, Rates, ServerAddress, ServiceKey, Settings,
     Timeouts,
@@ -36,6 +37,7 @@ pub struct Memory {
     pub status: Status,
     /// How many batches the daemon takes before it ends; `None` if it does not end.
     pub batches: Option<usize>,
+    pub events: Vec<Event>,
 }
 
 /// A memory that outlives each run of the face.
@@ -51,6 +53,7 @@ impl Handle {
             statistics: Statistics::default(),
             status: Status::default(),
             batches: None,
+            events: Vec::new(),
         })))
     }
 }
@@ -147,5 +150,10 @@ impl Client for Handle {
 
     fn status(&mut self) -> Result<Status, Failure> {
         Ok(self.0.borrow().status.clone())
+    }
+
+    fn events(&mut self, _follow: bool) -> Result<Events<'_>, Failure> {
+        let events = self.0.borrow().events.clone();
+        Ok(Box::new(events.into_iter().map(Ok)))
     }
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use shunt_datapath::entry::{self, fate, service_switch, switch};
 use shunt_model::api::ActiveDefence;
+use shunt_model::event::Fact;
 use shunt_model::{Defence, OnDown, Protocol, Server, ServerAddress, ServiceKey, Settings};
 
 use super::ids::ServerSlot;
-use super::{Director, Write};
+use super::{Director, Output, Write};
 
 /// The switches of a service with these settings: [`service_switch`].
 #[must_use]
@@ -117,16 +118,22 @@ impl Defences {
         }
     }
 
+    /// Whether each defence is up.
+    fn up(self) -> [bool; 3] {
+        [self.drop_entry, self.drop_rate != 0, self.secure_tcp]
+    }
+
     /// The names of the defences that are up.
     #[must_use]
     pub fn active(&self) -> Vec<ActiveDefence> {
         let one_of = self.drop_rate;
         let all = [
-            (self.drop_entry, ActiveDefence::DropEntry),
-            (one_of != 0, ActiveDefence::DropPacket { one_of }),
-            (self.secure_tcp, ActiveDefence::SecureTcp),
+            ActiveDefence::DropEntry,
+            ActiveDefence::DropPacket { one_of },
+            ActiveDefence::SecureTcp,
         ];
-        let active = all.into_iter().filter(|(is_active, _)| *is_active);
+        let active = self.up().into_iter().zip(all);
+        let active = active.filter(|(is_active, _)| *is_active);
         active.map(|(_, defence)| defence).collect()
     }
 }
@@ -226,6 +233,18 @@ impl Director {
     pub fn filled(&mut self, fullness: Fullness) {
         self.fullness = fullness;
         self.settle();
+    }
+
+    /// Puts out an event if the list of the defences that are up changed. The rate of `drop_packet`
+    /// follows the fullness of the connection table, and alone makes no event.
+    pub(super) fn note_defences(&mut self) {
+        let defences = self.defences();
+        let before = std::mem::replace(&mut self.defences, defences);
+        if before.up() != defences.up() {
+            let up = defences.active();
+            self.outputs
+                .push_back(Output::Event(Fact::DefencesChanged { up }));
+        }
     }
 
     /// The defences that are up.

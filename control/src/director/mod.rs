@@ -24,6 +24,7 @@ mod peers;
 mod pools;
 mod reach;
 mod record;
+mod running;
 mod servers_by_address;
 mod sizes;
 mod slots;
@@ -39,6 +40,7 @@ use std::time::Instant;
 use shunt_datapath::entry::{self, Settings};
 use shunt_model::api::{Done, Refusal};
 use shunt_model::change::Change;
+use shunt_model::event::Fact;
 use shunt_model::next_hop::NextHop;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
@@ -53,6 +55,7 @@ pub use hops::Remembered;
 pub use ids::{NatKey, Sizes};
 pub use names::Names;
 pub use record::{Recollection, Record};
+pub use running::Running;
 pub use snapshot::{Nobodys, Snapshot, Step};
 pub use write::Write;
 
@@ -71,6 +74,8 @@ pub enum Output {
     Pool(ServiceKey),
     /// Write this to the journal. It comes before the writes that it belongs to.
     Remember(Step),
+    /// What happened, for people and programs.
+    Event(Fact),
 }
 
 /// The packet path's clock: the length of a tick in nanoseconds.
@@ -86,18 +91,6 @@ impl Clock {
         let ns = u64::from(seconds) * 1_000_000_000;
         u32::try_from(ns.div_ceil(self.tick_ns.max(1))).unwrap_or(u32::MAX)
     }
-}
-
-/// What the director reads from the packet path while it carries out a change.
-pub trait Running {
-    /// The word at this place of the pools, as the packet path left it.
-    fn pool_word(&self, at: u32) -> u64;
-    /// Whether the packet path treats a server with thresholds as overloaded.
-    fn is_overloaded(&self, server: u32) -> bool;
-    /// The live connection counts of a server, packed as [`entry::counts`].
-    fn counts(&self, server: u32) -> u64;
-    /// The entry of a server; `None` if there is none.
-    fn server(&self, id: u32) -> Option<entry::Server>;
 }
 
 /// The composed machine.
@@ -138,6 +131,8 @@ pub struct Director {
     crowded: BTreeSet<ServiceKey>,
     settings: Option<Settings>,
     fullness: effects::Fullness,
+    /// The defences of the last event about them.
+    defences: effects::Defences,
     /// The peers in the packet path, by service, and the services whose peers must be computed
     /// again.
     peers: BTreeMap<u32, BTreeMap<entry::PeerKey, [u64; 2]>>,
@@ -181,6 +176,7 @@ impl Director {
             crowded: BTreeSet::new(),
             settings: None,
             fullness: effects::Fullness::default(),
+            defences: effects::Defences::default(),
             peers: BTreeMap::new(),
             mixed: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -334,6 +330,7 @@ impl Director {
 
     /// Writes the settings if they differ from those in the packet path.
     fn settle(&mut self) {
+        self.note_defences();
         let settings = self.settings();
         if self.settings != Some(settings) {
             if self.looks_at_what_leaves() != entries::looks_at_what_leaves(&settings) {

@@ -8,11 +8,12 @@
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, method};
+use shunt_model::event::Fact;
 use shunt_model::next_hop::OutOfReach;
 use shunt_model::warning::Warning;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
-use super::{Director, Running};
+use super::{Director, Output, Running};
 use crate::eligibility::{self, Eligibility, Facts, Reach};
 use crate::network::Route;
 use crate::pool::Member;
@@ -63,6 +64,11 @@ impl Director {
         };
         if different {
             self.stale.insert(*key);
+            let (service, server) = (*key, at);
+            self.outputs.push_back(Output::Event(match has_way(entry) {
+                true => Fact::ServerReached { service, server },
+                false => Fact::ServerUnreached { service, server },
+            }));
         }
     }
 

@@ -6,6 +6,7 @@ use shunt_control::director::{Director, Running, Step, records};
 use shunt_model::api::{Done, Reason, Refusal};
 use shunt_model::batch::{Answer, Batch, Mode, Refused};
 use shunt_model::change::Change;
+use shunt_model::event::Fact;
 use shunt_model::{ServerAddress, ServiceKey};
 use tracing::{error, info};
 
@@ -33,10 +34,15 @@ impl Shell {
         if let (Ok(_), Some(refusal)) = (&result, unkept) {
             result = Err(refusal);
         }
-        match &result {
-            Ok(_) => info!(%change, "table changed"),
-            Err(refusal) => info!(why = refusal.text, "change refused"),
-        }
+        let told = change.clone();
+        self.events.add(match &result {
+            Ok(_) => Fact::TableChanged { change: told },
+            Err(refusal) => Fact::ChangeRefused {
+                change: told,
+                reason: refusal.reason,
+                why: refusal.text.clone(),
+            },
+        });
         result
     }
 
@@ -106,7 +112,9 @@ impl Shell {
             director.perform(change, running, Instant::now())
         };
         match self.follow(change, make) {
-            Ok(()) => info!(%change, "table changed"),
+            Ok(()) => self.events.add(Fact::TableChanged {
+                change: change.clone(),
+            }),
             Err(refusal) => error!(%change, why = refusal.text, "batch not whole: a bug"),
         }
         self.carry_out();

@@ -158,6 +158,7 @@ impl Desk {
             Ask::Statistics(answer) => drop(answer.send(Default::default())),
             // The API must answer a request even if the daemon's task drops the question.
             Ask::Status(answer) => drop(answer),
+            Ask::Events(answer) => drop(answer),
         }
     }
 

@@ -75,7 +75,7 @@ fn whole(random: &mut Random) -> Result<Vec<u8>> {
                     text.extend(journal::line(&records)?);
                 }
                 Output::Pool(service) => director.renew(&service, &api::Idle),
-                Output::Write(_) | Output::Probe { .. } | Output::Devices => {}
+                Output::Write(_) | Output::Probe { .. } | Output::Devices | Output::Event(_) => {}
             }
         }
     }

@@ -112,7 +112,11 @@ fn a_batch_writes_what_its_changes_write_one_by_one() {
     let writes = |outputs: Vec<Output>| -> Vec<Write> {
         let writes = outputs.into_iter().filter_map(|output| match output {
             Output::Write(write) => Some(write),
-            Output::Probe { .. } | Output::Devices | Output::Pool(_) | Output::Remember(_) => None,
+            Output::Probe { .. }
+            | Output::Devices
+            | Output::Pool(_)
+            | Output::Remember(_)
+            | Output::Event(_) => None,
         });
         writes.collect()
     };
@@ -125,7 +129,11 @@ fn a_batch_writes_what_its_changes_write_one_by_one() {
         let performed = outputs(&mut together);
         let kept = performed.iter().filter_map(|output| match output {
             Output::Remember(step) => Some(step.clone().records()),
-            Output::Write(_) | Output::Probe { .. } | Output::Devices | Output::Pool(_) => None,
+            Output::Write(_)
+            | Output::Probe { .. }
+            | Output::Devices
+            | Output::Pool(_)
+            | Output::Event(_) => None,
         });
         assert!(
             !kept
