@@ -124,13 +124,13 @@ impl<const SLOTS: usize> Side<SLOTS> {
         let buckets = 0..self.mapping.len();
         let slots = buckets.flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
         let there = slots.map(|(bucket, slot)| self.get(bucket, slot));
-        there.filter(|there| there.word != 0)
+        there.filter(Endpoint::is_some)
     }
 
     /// The entry for `away` of an endpoint that does not lie in its first bucket.
     fn stray(&self, bucket: usize, slot: usize, there: &Endpoint) -> Option<(usize, usize, usize)> {
         let [home, _] = endpoint::homes(self, self.seed, there);
-        (there.word != 0 && home != bucket).then_some((home, bucket, slot))
+        (there.is_some() && home != bucket).then_some((home, bucket, slot))
     }
 }
 
@@ -204,11 +204,9 @@ impl<const SLOTS: usize> Slots for Side<SLOTS> {
         store(slot * 4 + 2, word | id << 32);
     }
 
-    fn displaced(&self, _: u64, home: usize) -> Option<(usize, usize)> {
-        let mut of_home = self
-            .away
-            .range((home, 0, 0)..=(home, usize::MAX, usize::MAX));
-        of_home.next().map(|(_, bucket, slot)| (*bucket, *slot))
+    fn has_displaced(&self, _: u64, home: usize) -> bool {
+        let of_home = (home, 0, 0)..=(home, usize::MAX, usize::MAX);
+        self.away.range(of_home).next().is_some()
     }
 }
 

@@ -3,7 +3,10 @@
 //! A bucket is one cache line, and an endpoint has two buckets ([`super::family`] has the look-up).
 //! An endpoint is in its second bucket only while its first one is full, so that most look-ups read
 //! one cache line. Packets are looked up during a write. So an endpoint that moves is copied before
-//! its slot is reused, and a slot that is rewritten never looks free.
+//! its slot is reused, and a slot that is rewritten never looks free. An endpoint moves only from
+//! its first bucket to its second: a look-up that has read the first bucket would miss one that
+//! moves the other way. A slot that becomes free while its bucket has endpoints in their second
+//! bucket is therefore not filled with one of these, but marked [`HELD`].
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -20,6 +23,14 @@ pub struct Endpoint {
     pub word: u32,
     /// The endpoint's id in the keys of flows.
     pub id: u32,
+}
+
+impl Endpoint {
+    /// Whether this is an endpoint, and no free or held slot.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        self.word != 0 && self.word != HELD
+    }
 }
 
 /// A bucket of endpoints.
@@ -46,9 +57,8 @@ pub trait Slots {
     fn get(&self, bucket: usize, slot: usize) -> Endpoint;
     /// Writes an endpoint into a slot of a bucket.
     fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint);
-    /// The bucket and slot of an endpoint that is in its second bucket and whose first one is
-    /// `home`.
-    fn displaced(&self, seed: u64, home: usize) -> Option<(usize, usize)>;
+    /// Whether an endpoint whose first bucket is `home` is in its second one.
+    fn has_displaced(&self, seed: u64, home: usize) -> bool;
 }
 
 impl<B: Bucket> Slots for [B] {
@@ -73,12 +83,12 @@ impl<B: Bucket> Slots for [B] {
         }
     }
 
-    fn displaced(&self, seed: u64, home: usize) -> Option<(usize, usize)> {
+    fn has_displaced(&self, seed: u64, home: usize) -> bool {
         let mut places =
             (0..self.len()).flat_map(|bucket| (0..B::SLOTS).map(move |slot| (bucket, slot)));
-        places.find(|(bucket, slot)| {
-            let endpoint = Slots::get(self, *bucket, *slot);
-            *bucket != home && endpoint.word != 0 && homes(self, seed, &endpoint)[0] == home
+        places.any(|(bucket, slot)| {
+            let endpoint = Slots::get(self, bucket, slot);
+            bucket != home && endpoint.is_some() && homes(self, seed, &endpoint)[0] == home
         })
     }
 }
@@ -87,7 +97,8 @@ impl<B: Bucket> Slots for [B] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// The word of a slot that is being rewritten. It is not 0, and its kind is never looked up.
+/// The word of a slot that is being rewritten, or that is free in a bucket which look-ups must not
+/// take for the only one of its endpoints. It is not 0, and its kind is never looked up.
 pub const HELD: u32 = 0xff << 24;
 
 /// The limit of buckets that a search for room visits. While two fifths of all slots are free, a
@@ -201,22 +212,34 @@ fn carry<S: Slots + ?Sized>(
     table.put(to.0, to.1, endpoint);
 }
 
-/// Removes an endpoint and fills its slot with one that the bucket had displaced; false if the
-/// endpoint is not there.
+/// Removes an endpoint; false if it is not there. Its slot becomes [`HELD`] while an endpoint whose
+/// first bucket this is lies in its second one, else free. The last of these takes the held slots
+/// with it.
 pub fn remove<S: Slots + ?Sized>(table: &mut S, seed: u64, endpoint: Endpoint) -> bool {
-    let place = homes(table, seed, &endpoint)
+    let [home, away] = homes(table, seed, &endpoint);
+    let place = [home, away]
         .into_iter()
         .find_map(|bucket| Some((bucket, slot_of(table, bucket, &endpoint)?)));
-    let Some((mut bucket, mut slot)) = place else {
+    let Some((bucket, slot)) = place else {
         return false;
     };
-    // Each turn brings one endpoint to its first bucket, so there are no more turns than endpoints.
-    while let Some((from, at)) = table.displaced(seed, bucket) {
-        let endpoint = table.get(from, at);
-        table.put(bucket, slot, endpoint);
-        (bucket, slot) = (from, at);
+    let word = if table.has_displaced(seed, bucket) {
+        HELD
+    } else {
+        0
+    };
+    let nothing = Endpoint {
+        word,
+        ..Endpoint::default()
+    };
+    table.put(bucket, slot, nothing);
+    if bucket != home && !table.has_displaced(seed, home) {
+        for slot in 0..S::SLOTS {
+            if table.get(home, slot).word == HELD {
+                table.put(home, slot, Endpoint::default());
+            }
+        }
     }
-    table.put(bucket, slot, Endpoint::default());
     true
 }
 
@@ -235,7 +258,7 @@ fn slot_of<S: Slots + ?Sized>(table: &S, bucket: usize, endpoint: &Endpoint) -> 
 }
 
 fn free<S: Slots + ?Sized>(table: &S, bucket: usize) -> Option<usize> {
-    (0..S::SLOTS).find(|slot| table.get(bucket, *slot).word == 0)
+    (0..S::SLOTS).find(|slot| !table.get(bucket, *slot).is_some())
 }
 
 /// Writes a slot that packets read at the same time: the word is cleared first and written last.
@@ -326,26 +349,111 @@ mod tests {
         }
     }
 
-    /// Whether every endpoint in its second bucket has a first bucket without a free slot.
+    /// Whether every endpoint in its second bucket has a first bucket without a free slot, and
+    /// every held slot a bucket that needs it.
     fn keeps_the_rule<B: Bucket>(buckets: &[B]) -> bool {
+        let looks_full =
+            |bucket: usize| (0..B::SLOTS).all(|slot| Slots::get(buckets, bucket, slot).word != 0);
         (0..buckets.len()).all(|bucket| {
             (0..B::SLOTS).all(|slot| {
                 let there = Slots::get(buckets, bucket, slot);
                 let [home, away] = homes(buckets, SEED, &there);
-                let is_away = bucket != home;
-                there.word == 0 || !is_away || (bucket == away && free(buckets, home).is_none())
+                match there.word {
+                    0 => true,
+                    HELD => buckets.has_displaced(SEED, bucket),
+                    _ => bucket == home || (bucket == away && looks_full(home)),
+                }
             })
         })
     }
 
+    /// A look-up that reads the first bucket in one state of the table and the second in another.
+    fn found<B: Bucket>(first: &[B], second: &[B], wanted: &Endpoint) -> Option<u32> {
+        let [home, away] = homes(first, SEED, wanted);
+        if let Some(slot) = slot_of(first, home, wanted) {
+            return Some(Slots::get(first, home, slot).id);
+        }
+        if (0..B::SLOTS).any(|slot| Slots::get(first, home, slot).word == 0) {
+            return None;
+        }
+        slot_of(second, away, wanted).map(|slot| Slots::get(second, away, slot).id)
+    }
+
     fn find<B: Bucket>(buckets: &[B], wanted: &Endpoint) -> Option<u32> {
-        let [home, away] = homes(buckets, SEED, wanted);
-        let bucket = match slot_of(buckets, home, wanted) {
-            Some(_) => home,
-            None if free(buckets, home).is_some() => return None,
-            None => away,
+        found(buckets, buckets, wanted)
+    }
+
+    /// A table that keeps every state that packets can see.
+    struct Watched<B> {
+        states: Vec<Vec<B>>,
+    }
+
+    impl<B: Bucket + Clone> Watched<B> {
+        fn last(&self) -> &[B] {
+            &self.states[self.states.len() - 1]
+        }
+
+        /// Forgets all states but the last.
+        fn begin(&mut self) {
+            self.states.drain(..self.states.len() - 1);
+        }
+
+        /// Whether a look-up finds this endpoint, whichever two states it reads.
+        fn always_has(&self, wanted: &Endpoint) -> bool {
+            let later = |at: usize| self.states[at..].iter();
+            (0..self.states.len())
+                .all(|at| later(at).all(|second| found(&self.states[at], second, wanted).is_some()))
+        }
+    }
+
+    impl<B: Bucket + Clone> Slots for Watched<B> {
+        const SLOTS: usize = B::SLOTS;
+
+        fn buckets(&self) -> usize {
+            self.last().buckets()
+        }
+
+        fn hash(address: [u64; 2], word: u32, seed: u64) -> u64 {
+            B::hash(address, word, seed)
+        }
+
+        fn get(&self, bucket: usize, slot: usize) -> Endpoint {
+            Slots::get(self.last(), bucket, slot)
+        }
+
+        fn put(&mut self, bucket: usize, slot: usize, endpoint: Endpoint) {
+            let mut next = self.last().to_vec();
+            Slots::put(&mut next[..], bucket, slot, endpoint);
+            self.states.push(next);
+        }
+
+        fn has_displaced(&self, seed: u64, home: usize) -> bool {
+            self.last().has_displaced(seed, home)
+        }
+    }
+
+    fn misses_nothing<B: Bucket + Clone>(buckets: Vec<B>, steps: &[(u8, bool)]) {
+        let mut table = Watched {
+            states: std::vec![buckets],
         };
-        slot_of(buckets, bucket, wanted).map(|slot| Slots::get(buckets, bucket, slot).id)
+        let mut present = std::collections::BTreeSet::new();
+        for (number, placed) in steps {
+            let changed = endpoint(u32::from(*number), 1);
+            table.begin();
+            let stays: Vec<u8> = present.iter().copied().filter(|n| n != number).collect();
+            if *placed {
+                if place(&mut table, SEED, changed).is_ok() {
+                    present.insert(*number);
+                }
+            } else {
+                remove(&mut table, SEED, changed);
+                present.remove(number);
+            }
+            for number in stays {
+                let wanted = endpoint(u32::from(number), 1);
+                assert!(table.always_has(&wanted), "{number} was missed");
+            }
+        }
     }
 
     fn is_as_a_map<B: Bucket>(mut buckets: Vec<B>, steps: &[(u8, bool)]) {
@@ -411,6 +519,14 @@ mod tests {
         ) {
             is_as_a_map(std::vec![Bucket4 { slots: [Endpoint4::default(); 4] }; 16], &steps);
             is_as_a_map(std::vec![Bucket6 { slots: [Endpoint6::default(); 2] }; 32], &steps);
+        }
+
+        #[test]
+        fn a_look_up_during_a_change_misses_no_endpoint(
+            steps in prop::collection::vec((any::<u8>(), prop::bool::weighted(0.6)), 1..200)
+        ) {
+            misses_nothing(std::vec![Bucket4 { slots: [Endpoint4::default(); 4] }; 16], &steps);
+            misses_nothing(std::vec![Bucket6 { slots: [Endpoint6::default(); 2] }; 32], &steps);
         }
     }
 }
