@@ -117,7 +117,6 @@ fn a_change_in_json_has_the_change_that_was_asked_for() {
                 "change": "delete_service",
                 "key": {"kind": "address", "protocol": "tcp", "address": "192.0.2.1", "port": 80},
             },
-            "notes": [],
         })
     );
     let again = stage.json("service delete tcp/192.0.2.1:80 --json");
