@@ -340,7 +340,7 @@ impl Meta {
 
     /// The bits of [`Meta::PROVED`] after one more packet: an answer, or one of the client. Where
     /// no answer passes, the first two packets of the client of an established connection count at
-    /// once, and after them one that comes in another stretch of [`STRETCH_BITS`] than the packet
+    /// once, and after them one that comes in another stretch of `STRETCH_BITS` than the packet
     /// before it. So neither a burst of packets, however long, nor one that a server sends back
     /// proves a connection. `phase` is the flow's own, so that no moment proves all at once.
     #[inline(always)]

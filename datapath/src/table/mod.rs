@@ -48,7 +48,7 @@ pub struct Shape {
 /// What a scheduler may use of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// The address, folded ([`crate::table::family::Family::folded`]), in host order.
+    /// The address, folded ([`crate::wire::version::Version::folded`]), in host order.
     pub address: u32,
     /// The source port in host order.
     pub port: u16,
@@ -135,9 +135,9 @@ pub trait Tables {
 
     /// Runs [`crate::call::recall`]; in the kernel as a separate function.
     fn recall_call(&self, service: u32, server: u32) -> u32;
-    /// The words of this CPU's [`crate::call::Desk`], where it reads a datagram.
+    /// The words of this CPU's [`call::Desk`], where it reads a datagram.
     fn desk(&self) -> Option<Self::Words>;
-    /// The words of the [`crate::call::Call`] whose key is on the desk.
+    /// The words of the [`call::Call`] whose key is on the desk.
     fn call(&self) -> Option<Self::Words>;
     /// Enters the call whose key is on the desk, if there is room.
     fn enter_call(&self, value: u64);

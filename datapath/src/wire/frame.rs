@@ -247,7 +247,7 @@ pub trait Frame {
     /// Runs [`crate::wire::packet::extensions`] on this frame, and returns the word within.
     fn extensions(&self, l3: usize, first: u8) -> u64;
 
-    /// Runs [`crate::sctp::read`] on this frame.
+    /// Runs [`crate::wire::sctp::read`] on this frame.
     fn association(&self, l4: usize, end: usize) -> u64;
 
     /// The index of the interface that the frame came by.
