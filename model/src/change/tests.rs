@@ -47,11 +47,11 @@ fn written() -> Vec<(String, &'static str)> {
         ),
         (
             format!(r#""add_mark",{rule}"#),
-            "mark 7 on udp [2001:db8::1]:443 added",
+            "mark 7 for udp [2001:db8::1]:443 added",
         ),
         (
             format!(r#""delete_mark",{rule}"#),
-            "mark 7 on udp [2001:db8::1]:443 deleted",
+            "mark 7 for udp [2001:db8::1]:443 deleted",
         ),
         (
             format!(r#""set_local",{local}"#),
