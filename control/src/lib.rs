@@ -10,5 +10,6 @@ pub mod director;
 pub mod eligibility;
 pub mod network;
 pub mod pool;
+pub mod programs;
 pub mod rates;
 pub mod table;

@@ -3,9 +3,12 @@
 //! A damaged record costs only that record: it is reported, and the packet path stays as it is. The
 //! daemon must always start, because a service manager would only start it again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 
+use shunt_control::programs;
+use shunt_model::program::Program;
 use tracing::{error, warn};
 
 use crate::journal::{self, Duplicate, Saved, Told};
@@ -23,6 +26,15 @@ pub struct Recalled {
     pub losses: Vec<String>,
     /// Records are lost, so the packet path may hold services that the state lacks.
     pub is_lossy: bool,
+}
+
+impl Recalled {
+    /// The programs that the table of the daemon before needs.
+    pub fn needed(&self) -> BTreeSet<Program> {
+        let saved = self.saved.iter();
+        let changes = saved.flat_map(|saved| &saved.memory.changes);
+        programs::needed(changes)
+    }
 }
 
 /// Reads the state of the earlier daemon.

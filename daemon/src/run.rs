@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Gid;
 use sd_notify::NotifyState;
 use shunt_datapath::sweep::pause;
+use shunt_model::program::Program;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -93,7 +94,9 @@ async fn run(options: Options) -> Result<()> {
     let _only = socket::only_one(&place)?;
     let mut recalled = memory::recall(&place);
     let known = recalled.saved.as_ref().and_then(|saved| saved.path.clone());
-    let object = object::open(&place, options.capacity(), known, recalled.is_lossy)?;
+    let needed = recalled.needed();
+    let (capacity, is_lossy) = (options.capacity(), recalled.is_lossy);
+    let (object, behind) = object::open(&place, capacity, known, is_lossy, &needed)?;
     if object.is_foreign {
         recalled = Recalled::default();
     }
@@ -108,7 +111,13 @@ async fn run(options: Options) -> Result<()> {
     let stop = options.stop;
     heap::give_back();
     let group = socket::group(&options.group);
-    let shell = Shell::new(options, place.clone(), object, recalled, prober)?;
+    let missing = behind.missing();
+    let shell = Shell::new(options, place.clone(), object, missing, recalled, prober)?;
+    // As many messages as there are programs, so that nobody waits for the other.
+    let (tell, loaded) = mpsc::channel(Program::ALL.len());
+    let loader = behind.start(move |program, result| {
+        let _ = tell.blocking_send((program, result));
+    })?;
     let listener = socket::listen(&place, group)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen")?;
     bring_fragments(&place);
@@ -124,6 +133,7 @@ async fn run(options: Options) -> Result<()> {
         shell,
         inputs,
         asks: heard,
+        loaded,
     }
     .turn()
     .await;
@@ -132,6 +142,7 @@ async fn run(options: Options) -> Result<()> {
     match stop {
         Stop::Keep => info!("stopped; the packet path goes on forwarding"),
         Stop::Remove => {
+            loader.stop();
             place.clear().context("cannot take the packet path away")?;
             info!("stopped; the packet path is taken away");
         }
@@ -183,6 +194,7 @@ struct Loop {
     shell: Shell,
     inputs: mpsc::Receiver<shunt_control::network::Input>,
     asks: mpsc::Receiver<api::Ask>,
+    loaded: mpsc::Receiver<(Program, Result<(), String>)>,
 }
 
 /// Notifies the service manager's watchdog that the loop is alive, even when it is busy.
@@ -203,8 +215,7 @@ impl Loop {
         let mut farewells = beat(FAREWELL);
         let every = Duration::from_secs(shunt_control::rates::INTERVAL_S);
         let mut samples = tokio::time::interval(every);
-        let mut told = false;
-        let (mut sweep, mut sample) = (None, None);
+        let (mut told, mut sweep, mut sample) = (false, None, None);
         let mut begun = Instant::now();
         let mut word: Option<Instant> = None;
         loop {
@@ -225,6 +236,7 @@ impl Loop {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 Some(ask) = self.asks.recv(), if told => self.shell.answer(ask),
+                Some(loaded) = self.loaded.recv() => self.shell.loaded(loaded),
                 done = finished(&mut sweep) => {
                     sweep = None;
                     let (found, swept) = done?;

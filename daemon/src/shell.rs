@@ -18,10 +18,12 @@ use anyhow::{Context, Result};
 use shunt_control::director::effects::Fullness;
 use shunt_control::director::{Clock, Director, Output, Step, Write};
 use shunt_control::network;
+use shunt_control::programs::{Loading, needed};
 use shunt_control::table::{Limits, Table};
 use shunt_datapath::entry::Settings;
 use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
 use shunt_model::event::Fact;
+use shunt_model::program::Program;
 use shunt_model::{Counters, ServerAddress, ServiceKey};
 use tracing::{debug, error};
 
@@ -41,6 +43,7 @@ use crate::memory::Recalled;
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
 use crate::waiting::Waiting;
+use changes::Asked;
 use keeper::Keeper;
 use retired::Retired;
 use samples::Samples;
@@ -69,6 +72,8 @@ pub struct Shell {
     unclaimed: Unclaimed,
     waiting: Waiting,
     events: Events,
+    /// Programs that are not there yet, and the changes that wait for them.
+    loading: Loading<Asked>,
     /// When half-open connections were last removed early, and how many were.
     dropping: Instant,
     dropped: u64,
@@ -122,6 +127,7 @@ impl Shell {
         options: Options,
         place: Place,
         object: Object,
+        missing: BTreeSet<Program>,
         recalled: Recalled,
         prober: Prober,
     ) -> Result<Self> {
@@ -171,6 +177,7 @@ impl Shell {
             unclaimed,
             waiting: Waiting::default(),
             events: Events::default(),
+            loading: Loading::new(missing),
             dropping: now,
             dropped: 0,
             callers: None,
@@ -283,7 +290,9 @@ impl Shell {
         }
         if !self.settled {
             self.settled = true;
-            self.give_servers_to_callers();
+            if !self.loading.is_loading(Program::Callers) {
+                self.give_servers_to_callers();
+            }
             // All tables are written, and every device has our programs.
             if succession::finish(&self.place) {
                 self.tables.occupy_all();
@@ -413,16 +422,14 @@ impl Shell {
     pub fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Change(change, answer) => {
-                let result = self.change(&change);
-                let awaited = self.awaited(result.is_ok(), std::slice::from_ref(&change));
-                self.waiting
-                    .hold(awaited, Box::new(move || drop(answer.send(result))));
+                self.loading
+                    .ask(needed([&*change]), Asked::Change(change, answer));
+                self.make_changes();
             }
             Ask::Batch(batch, answer) => {
-                let result = self.batch(&batch);
-                let awaited = self.awaited(result.is_ok(), &batch.changes);
-                self.waiting
-                    .hold(awaited, Box::new(move || drop(answer.send(result))));
+                self.loading
+                    .ask(needed(&batch.changes), Asked::Batch(batch, answer));
+                self.make_changes();
             }
             Ask::Services(key, answer) => {
                 let _ = answer.send(self.services(key));

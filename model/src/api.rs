@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::next_hop::{NextHop, OutOfReach};
+use crate::program::Program;
 use crate::warning::Warning;
 use crate::{Counters, Family, Rates, Server, ServerAddress, Service, Settings};
 
@@ -189,6 +190,9 @@ pub struct Status {
     pub calls_capacity: u64,
     #[serde(default)]
     pub calls_used: u64,
+    /// What the programs are for that are still being loaded. Changes that need one wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loading: Vec<Program>,
     /// The problems that an operator should look at, the most urgent first.
     #[serde(default)]
     pub warnings: Vec<Warning>,

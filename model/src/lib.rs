@@ -17,6 +17,7 @@ pub mod nearest;
 pub mod next_hop;
 pub mod origin;
 pub mod outcome;
+pub mod program;
 pub mod scheduler;
 pub mod server;
 pub mod service;

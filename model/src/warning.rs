@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::next_hop::{NextHop, OutOfReach};
+use crate::program::Program;
 use crate::{Family, LocalAddress, ServerAddress, ServiceKey};
 
 /// A problem that an operator should look at.
@@ -65,6 +66,8 @@ pub enum Warning {
         range: (u16, u16),
         shared: (u16, u16),
     },
+    /// The kernel refused a program that only some tables need. Changes that need it are refused.
+    ProgramRefused { program: Program, why: String },
     /// A table is nearly full.
     TableNearlyFull { table: Table },
 }

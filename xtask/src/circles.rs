@@ -86,7 +86,7 @@ struct Known {
 }
 
 /// Circles that are not opened yet.
-const KNOWN: [Known; 3] = [
+const KNOWN: [Known; 2] = [
     Known {
         files: &[
             "control/src/director/effects.rs",
@@ -100,13 +100,6 @@ const KNOWN: [Known; 3] = [
             "control/src/director/snapshot.rs",
         ],
         reason: "ids, entries and records of them are written as one",
-    },
-    Known {
-        files: &[
-            "daemon/src/kernel/callers.rs",
-            "daemon/src/kernel/object.rs",
-        ],
-        reason: "the programs of callers are loaded with the others",
     },
     Known {
         files: &[

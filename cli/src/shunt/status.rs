@@ -4,6 +4,7 @@ use std::io::Write;
 
 use shunt_model::Family;
 use shunt_model::api::{LocalPool, Status};
+use shunt_model::program::Program;
 
 use super::table::{Side, Table, duration, number};
 use super::{Form, Halt, setting, warning, write_json};
@@ -59,6 +60,14 @@ pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<
             out,
             "defences     {}; {dropped} half-open connections removed so far",
             defences.join("; ")
+        )?;
+    }
+    if !status.loading.is_empty() {
+        let programs: Vec<String> = status.loading.iter().map(Program::to_string).collect();
+        writeln!(
+            out,
+            "loading      programs for {}; changes that need them wait",
+            programs.join(", ")
         )?;
     }
     for problem in &status.warnings {

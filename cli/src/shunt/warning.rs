@@ -53,6 +53,9 @@ pub fn text(warning: &Warning) -> String {
         | Warning::LocalAddressAbsent { .. }
         | Warning::LocalAddressServed { .. }
         | Warning::LocalPortsShared { .. } => local(warning),
+        Warning::ProgramRefused { program, why } => {
+            format!("the kernel refused the program for {program}: {why}")
+        }
         Warning::TableNearlyFull { table } => match table {
             Table::Connections => {
                 "the connection table is nearly full: start shuntd with more --flows"
@@ -117,6 +120,7 @@ fn local(warning: &Warning) -> String {
         | Warning::ServerOutOfReach { .. }
         | Warning::MoreServersOutOfReach { .. }
         | Warning::CallersNotServed { .. }
+        | Warning::ProgramRefused { .. }
         | Warning::TableNearlyFull { .. } => text(warning),
     }
 }

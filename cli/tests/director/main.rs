@@ -27,6 +27,7 @@ mod sctp;
 mod settings;
 mod size;
 mod spread;
+mod start;
 mod state;
 mod table;
 mod toa;

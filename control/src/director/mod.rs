@@ -56,6 +56,7 @@ pub use ids::{NatKey, Sizes};
 pub use names::Names;
 pub use record::{Recollection, Record};
 pub use running::Running;
+pub(crate) use slots::translates;
 pub use snapshot::{Nobodys, Snapshot, Step};
 pub use write::Write;
 

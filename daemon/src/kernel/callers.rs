@@ -9,16 +9,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use aya_obj::programs::CgroupSockAddrAttachType as Moment;
 
-use super::object;
 use super::place::Place;
+use super::refusal::Refusal;
 
 /// The programs, and the system call at which each runs.
-const PROGRAMS: [(&str, Moment); 6] = [
+pub(super) const PROGRAMS: [(&str, Moment); 6] = [
     ("caller_connect4", Moment::Connect4),
     ("caller_connect6", Moment::Connect6),
     ("caller_sendmsg4", Moment::UDPSendMsg4),
@@ -27,18 +26,12 @@ const PROGRAMS: [(&str, Moment); 6] = [
     ("caller_recvmsg6", Moment::UDPRecvMsg6),
 ];
 
-/// Loads and pins the programs. Until [`settle`], the group keeps the programs of an earlier build.
-pub fn load(ebpf: &mut Ebpf, place: &Place) -> Result<()> {
-    for (name, _) in PROGRAMS {
-        let program: &mut CgroupSockAddr = object::program(ebpf, name)?;
-        program.load().map_err(object::explain)?;
-        object::pin_over(&place.pins.join(name), |path| program.pin(path))?;
-        // `settle` finds no link and makes one. Until then the link in the kernel stays in force
-        // under its other pin.
-        let link = link(place, name);
-        if link.exists() {
-            fs::rename(&link, former(place, name)).context("cannot put a link aside")?;
-        }
+/// Puts the link of an earlier build's program aside: [`settle`] finds no link and makes one. Until
+/// then the link in the kernel stays in force under its other pin.
+pub fn put_link_aside(place: &Place, name: &str) -> Result<()> {
+    let link = link(place, name);
+    if link.exists() {
+        fs::rename(&link, former(place, name)).context("cannot put a link aside")?;
     }
     Ok(())
 }
@@ -71,7 +64,7 @@ fn hang(place: &Place, group: &Path, name: &str, moment: Moment) -> Result<()> {
         // Links allow other programs on the group in every mode.
         let id = program
             .attach(group, CgroupAttachMode::Single)
-            .map_err(object::explain)?;
+            .map_err(Refusal::of)?;
         let held = FdLink::try_from(program.take_link(id)?)?;
         held.pin(&path).context("cannot pin a link")?;
     }

@@ -29,7 +29,7 @@ use shunt_datapath::packet;
 use shunt_datapath::table::fragment::{FragmentKey, FragmentValue, told};
 use tracing::{debug, warn};
 
-use super::object::{self, map};
+use super::pinned::{self, map};
 use super::place::Place;
 
 /// How long a fragment waits for the first fragment.
@@ -101,8 +101,8 @@ impl Fragments {
             None::<SockProtocol>,
         )
         .context("cannot open a packet socket (CAP_NET_RAW)")?;
-        let program = object::xdp(place)?;
-        let pass = object::pass(place)?;
+        let program = pinned::xdp(place)?;
+        let pass = pinned::pass(place)?;
         Ok(Self {
             ring,
             known,

@@ -5,7 +5,7 @@
 //! programs over the same maps and replaces them in the pinned links, device by device, without a
 //! packet lost. The layout of the maps is part of the pin folder's name.
 
-use std::borrow::BorrowMut;
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -14,31 +14,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::maps::{Map, MapData, ProgramArray};
-use aya::programs::{ProgramFd, SchedClassifier, Xdp};
+use aya::maps::ProgramArray;
+use aya::programs::{SchedClassifier, Xdp};
 use serde::Serialize;
 use shunt_datapath::entry;
-use shunt_ebpf::{FIRST, LATER};
+use shunt_ebpf::LATER;
+use shunt_model::program::Program;
 use tracing::warn;
 
-use super::callers;
 use super::clock;
 pub use super::made::{Capacity, MAPS, Made};
-use super::made::{PROGRAMS_TC, PROGRAMS_XDP, sizes};
+use super::made::{PROGRAMS_XDP, sizes};
+use super::pinned::{self, CLOCK, XDP};
 use super::pins;
 use super::place::{self, Place};
 use super::presence;
+use super::programs::{self, BARE, Behind, HANDED, LEAVE, Refused, TC, behind};
+use super::refusal::Refusal;
 use super::succession;
 
-const XDP: &str = "director_xdp";
-const TC: &str = "director_tc";
-/// tc's program for devices without Ethernet headers, which goes on with [`TC`].
-const BARE: &str = "director_bare";
-/// tc's program beside XDP, for what XDP cannot send itself.
-const HANDED: &str = "director_handed";
-const CLOCK: &str = "director_clock";
-const LEAVE: &str = "director_leave";
-const PASS: &str = "director_pass";
 /// A loaded packet path.
 #[derive(Debug)]
 pub struct Object {
@@ -63,13 +57,15 @@ fn build() -> u64 {
 }
 
 /// Takes over what is pinned, or loads anew. `known` are the notes of the packet path that the
-/// journal has, `is_lossy` that some of the journal is lost.
+/// journal has, `is_lossy` that some of the journal is lost. What the table does not need is left
+/// to be loaded behind, where no packet path forwards already.
 pub fn open(
     place: &Place,
     wanted: Capacity,
     known: Option<Made>,
     is_lossy: bool,
-) -> Result<Object> {
+    needed: &BTreeSet<Program>,
+) -> Result<(Object, Behind)> {
     let notes = place.runtime.join("path.json");
     let cookie = place::cookie()?;
     let found = read(&notes).or(known);
@@ -84,12 +80,10 @@ pub fn open(
         succession::find_pins(place, made);
     }
     let complete = found.as_ref().is_some_and(|made| is_complete(place, made));
-    let object = match found {
-        Some(made) if complete && made.build == build() => adopt(place, made)?,
-        Some(made) if complete => Object {
-            adopted: true,
-            ..load(place, made)?
-        },
+    let all = BTreeSet::from(Program::ALL);
+    let (object, behind) = match found {
+        Some(made) if complete && made.build == build() => adopt(place, made, needed)?,
+        Some(made) if complete => load(place, made, true, &all, needed)?,
         found if place.has_pins() => {
             warn!(
                 action = "the one before forwards until then",
@@ -104,9 +98,9 @@ pub fn open(
                 None => make(wanted, cookie)?,
             };
             let made = succession::prepare(place, made, keeps)?;
-            load(place, made)?
+            load(place, made, false, &all, needed)?
         }
-        _ => load(place, make(wanted, cookie)?)?,
+        _ => load(place, make(wanted, cookie)?, false, needed, needed)?,
     };
     if read(&notes).as_ref() != Some(&object.made)
         && let Err(error) = write(&notes, &object.made)
@@ -118,10 +112,11 @@ pub fn open(
         );
     }
     presence::mark(place)?;
-    Ok(Object {
+    let object = Object {
         is_foreign,
         ..object
-    })
+    };
+    Ok((object, behind))
 }
 
 /// Whether the packet path is of our layout, and every map is pinned as the notes say.
@@ -172,7 +167,7 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
     let mut seed = [0u8; 8];
     let file = fs::File::open("/dev/urandom").context("cannot draw a seed")?;
     std::io::Read::read_exact(&mut &file, &mut seed).context("cannot draw a seed")?;
-    let rate = probe_clock()?;
+    let rate = clock::rate()?;
     Ok(Made {
         build: build(),
         namespace_cookie,
@@ -186,16 +181,7 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
     })
 }
 
-/// Jiffies a second, told by the clock program alone.
-fn probe_clock() -> Result<u64> {
-    let mut loader = EbpfLoader::new();
-    let mut ebpf = loader.load(shunt_ebpf::DIRECTOR).map_err(explain)?;
-    let clock: &mut Xdp = program(&mut ebpf, CLOCK)?;
-    clock.load().map_err(explain)?;
-    clock::rate(clock)
-}
-
-pub(super) fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
+fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
@@ -208,47 +194,22 @@ where
     Ok(program)
 }
 
-/// What the kernel said, and what to do about it.
-pub(super) fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    let hint = if text.contains("Operation not permitted") || text.contains("os error 1)") {
-        "the rights are missing; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    } else if text.contains("os error 38") || text.contains("Function not implemented") {
-        "this kernel has no BPF; Linux 6.1 or later with CONFIG_BPF_SYSCALL is needed"
-    } else {
-        "Linux 6.1 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF is needed"
-    };
-    let last: String = text
-        .chars()
-        .rev()
-        .take(600)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect();
-    anyhow::anyhow!("the kernel refuses the packet path: {last}; {hint}")
-}
-
 /// Loads a packet path that is pinned nowhere and ends with who holds it: for measuring.
 pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
     for name in [XDP, CLOCK] {
         let program: &mut Xdp = program(&mut ebpf, name)?;
-        program.load().map_err(explain)?;
+        program.load().map_err(Refusal::of)?;
     }
     for (name, place) in LATER {
         let later: &mut Xdp = program(&mut ebpf, &behind(XDP, name))?;
-        later.load().map_err(explain)?;
+        later.load().map_err(Refusal::of)?;
         let later = later.fd()?.try_clone()?;
         let map = ebpf.map_mut(PROGRAMS_XDP).context("no map of programs")?;
-        go_on(ProgramArray::try_from(map)?, place, &later)?;
+        ProgramArray::try_from(map)?
+            .set(place, &later, 0)
+            .context("cannot say which program goes on")?;
     }
     Ok((ebpf, made))
 }
@@ -263,6 +224,8 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
         ("TICK_SHIFT", made.tick_shift),
     ];
     let mut loader = EbpfLoader::new();
+    // Nothing here depends on the layout of the kernel's own types, which take long to read.
+    loader.btf(None);
     for (name, value) in &masks {
         loader.override_global(name, value, true);
     }
@@ -276,125 +239,77 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
             loader.map_pin_path(name, pins.join(name));
         }
     }
-    loader.load(shunt_ebpf::DIRECTOR).map_err(explain)
+    Ok(loader.load(shunt_ebpf::DIRECTOR).map_err(Refusal::of)?)
 }
 
-fn load(place: &Place, mut made: Made) -> Result<Object> {
+/// Makes the maps and loads the programs: those that every table needs, and these others. What was
+/// refused of them may be missing unless the table needs it.
+fn load(
+    place: &Place,
+    mut made: Made,
+    adopted: bool,
+    others: &BTreeSet<Program>,
+    needed: &BTreeSet<Program>,
+) -> Result<(Object, Behind)> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
-    let later = |first: &'static str| LATER.map(|(name, _)| behind(first, name));
-    for name in [XDP, CLOCK, PASS]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(later(XDP))
-    {
-        let name = name.as_str();
-        let program: &mut Xdp = program(&mut ebpf, name)?;
-        program.load().map_err(explain)?;
-        pin_over(&place.pins.join(name), |path| program.pin(path))?;
-    }
-    let of_tc = [TC, BARE, HANDED, LEAVE].map(str::to_owned);
-    for name in of_tc.into_iter().chain(later(TC)) {
-        let name = name.as_str();
-        let program: &mut SchedClassifier = program(&mut ebpf, name)?;
-        program.load().map_err(explain)?;
-        pin_over(&place.pins.join(name), |path| program.pin(path))?;
-    }
-    callers::load(&mut ebpf, place)?;
-    programs(place, made, false)
+    let refused = programs::load(&mut ebpf, place, true, others)?;
+    must_have(&refused, needed)?;
+    let object = opened(place, made, adopted)?;
+    let later = Program::ALL.into_iter();
+    let later: BTreeSet<Program> = later.filter(|program| !others.contains(program)).collect();
+    let ebpf = (!later.is_empty()).then_some(ebpf);
+    Ok((object, Behind::new(ebpf, place, later, refused)))
 }
 
-pub(super) fn pin_over<E>(path: &Path, pin: impl FnOnce(&Path) -> Result<(), E>) -> Result<()>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let _ = fs::remove_file(path);
-    pin(path).with_context(|| format!("cannot pin {}", path.display()))
-}
-
-fn adopt(place: &Place, made: Made) -> Result<Object> {
-    match programs(place, made.clone(), true) {
-        Ok(object) => Ok(object),
+/// Takes the programs of an earlier daemon of our build, and loads those that it had not loaded
+/// when it ended.
+fn adopt(place: &Place, made: Made, needed: &BTreeSet<Program>) -> Result<(Object, Behind)> {
+    let all = BTreeSet::from(Program::ALL);
+    if !programs::has_all_that_always_run(place) {
         // The maps are whole; only a program's pin is missing.
-        Err(_) => Ok(Object {
-            adopted: true,
-            ..load(place, made)?
-        }),
+        return load(place, made, true, &all, needed);
+    }
+    let missing = programs::missing(place);
+    if missing.is_empty() {
+        let object = opened(place, made, true)?;
+        return Ok((object, Behind::none(place)));
+    }
+    let mut ebpf = read_in(&made, Some(&place.pins))?;
+    let first = missing.intersection(needed).copied().collect();
+    let refused = programs::load(&mut ebpf, place, false, &first)?;
+    must_have(&refused, needed)?;
+    let object = opened(place, made, true)?;
+    let later = missing.difference(&first).copied().collect();
+    Ok((object, Behind::new(Some(ebpf), place, later, refused)))
+}
+
+/// Processes of this machine get on without a program; packets do not.
+fn must_have(refused: &Refused, needed: &BTreeSet<Program>) -> Result<()> {
+    let mut packets = refused
+        .iter()
+        .filter(|(program, _)| **program != Program::Callers && needed.contains(program));
+    match packets.next() {
+        Some((program, why)) => bail!("the table needs the program for {program}: {why}"),
+        None => Ok(()),
     }
 }
 
-fn programs(place: &Place, made: Made, adopted: bool) -> Result<Object> {
-    let path = |name: &str| place.pins.join(name);
-    let kind = aya_obj_xdp();
-    // Before anything is attached, and also where nothing changed: it costs nothing, and an array
-    // that was emptied from outside is whole again. What hangs on the devices meanwhile goes on
-    // with these: nothing is handed over but the frame, and the tables are of one layout.
-    for (name, at) in LATER {
-        let pinned = "cannot open a pinned program";
-        let later = Xdp::from_pin(path(&behind(XDP, name)), kind).context(pinned)?;
-        let programs = Map::ProgramArray(map(place, PROGRAMS_XDP)?);
-        go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
-        let later = SchedClassifier::from_pin(path(&behind(TC, name))).context(pinned)?;
-        let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
-        go_on(ProgramArray::try_from(programs)?, at, later.fd()?)?;
-    }
+/// Opens the pinned programs, after each has those that it goes on with.
+fn opened(place: &Place, made: Made, adopted: bool) -> Result<Object> {
+    programs::connect(place)?;
     let classifier = |name: &str| {
-        SchedClassifier::from_pin(path(name)).context("cannot open a pinned tc program")
+        SchedClassifier::from_pin(place.pins.join(name)).context("cannot open a pinned tc program")
     };
-    let tc = classifier(TC)?;
-    let programs = Map::ProgramArray(map(place, PROGRAMS_TC)?);
-    go_on(ProgramArray::try_from(programs)?, FIRST, tc.fd()?)?;
     Ok(Object {
         made,
         adopted,
         is_foreign: false,
-        xdp: Xdp::from_pin(path(XDP), kind).context("cannot open the pinned XDP program")?,
-        tc,
+        xdp: pinned::xdp(place)?,
+        tc: classifier(TC)?,
         leave: classifier(LEAVE)?,
         bare: classifier(BARE)?,
         handed: classifier(HANDED)?,
-        clock: clock(place)?,
+        clock: pinned::clock(place)?,
     })
-}
-
-/// The name of a program behind a hook's first one.
-fn behind(first: &str, name: &str) -> String {
-    format!("{first}_{name}")
-}
-
-/// Puts a later program in its place, in one step.
-fn go_on(
-    mut programs: ProgramArray<impl BorrowMut<MapData>>,
-    place: u32,
-    later: &ProgramFd,
-) -> Result<()> {
-    programs
-        .set(place, later, 0)
-        .context("cannot say which program goes on")
-}
-
-/// The attach type of plain XDP programs.
-fn aya_obj_xdp() -> aya_obj::programs::XdpAttachType {
-    aya_obj::programs::XdpAttachType::Interface
-}
-
-/// The pinned XDP program, once more.
-pub fn xdp(place: &Place) -> Result<Xdp> {
-    Xdp::from_pin(place.pins.join(XDP), aya_obj_xdp()).context("cannot open the pinned program")
-}
-
-/// The pinned clock, once more.
-pub fn clock(place: &Place) -> Result<Xdp> {
-    Xdp::from_pin(place.pins.join(CLOCK), aya_obj_xdp()).context("cannot open the pinned clock")
-}
-
-/// The pinned program that leaves frames to the kernel.
-pub fn pass(place: &Place) -> Result<Xdp> {
-    Xdp::from_pin(place.pins.join(PASS), aya_obj_xdp()).context("cannot open the pinned program")
-}
-
-/// A pinned map.
-pub fn map(place: &Place, name: &str) -> Result<MapData> {
-    let path = place.pins.join(name);
-    MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
 }

@@ -12,7 +12,7 @@ use shunt_datapath::table::device::Device;
 use tracing::{debug, warn};
 
 use super::features;
-use super::object::map;
+use super::pinned::map;
 use super::place::Place;
 
 #[repr(transparent)]

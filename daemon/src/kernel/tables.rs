@@ -17,9 +17,10 @@ use shunt_model::api::Statistics;
 
 use super::calls::Calls;
 use super::endpoints::Endpoints;
+use super::made::Made;
 use super::mapping::{Mapping, SettingsWords};
-use super::object::{Made, map};
 use super::peers::Peers;
+use super::pinned::map;
 use super::place::Place;
 use super::routes::{Origins, Routes};
 pub use super::shared::Shared;

@@ -174,6 +174,7 @@ impl Shell {
             translations_used: self.found.translations,
             calls_capacity: u64::from(capacity.calls),
             calls_used: self.found.calls,
+            loading: self.loading.loading().collect(),
             warnings: self.warnings(),
         }
     }
@@ -186,6 +187,7 @@ impl Shell {
         if lines > 0 {
             warnings.push(Warning::LogLost { lines });
         }
+        warnings.extend(self.loading.warnings());
         warnings.extend(self.attachments.warnings());
         warnings.extend(self.director.warnings());
         if let Some(why) = &self.callers {

@@ -3,19 +3,66 @@
 use std::time::Instant;
 
 use shunt_control::director::{Director, Running, Step, records};
+use shunt_control::programs::Ready;
 use shunt_model::api::{Done, Reason, Refusal};
 use shunt_model::batch::{Answer, Batch, Mode, Refused};
 use shunt_model::change::Change;
 use shunt_model::event::Fact;
+use shunt_model::program::Program;
 use shunt_model::{ServerAddress, ServiceKey};
-use tracing::{error, info};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
 
 use super::Shell;
 use crate::journal::Record;
 use crate::kernel::rcu;
 
+/// What a client asks for, and where it waits for the answer.
+pub enum Asked {
+    Change(Box<Change>, oneshot::Sender<Result<Done, Refusal>>),
+    Batch(Box<Batch>, oneshot::Sender<Result<Answer, Refusal>>),
+}
+
 impl Shell {
-    pub(super) fn change(&mut self, change: &Change) -> Result<Done, Refusal> {
+    /// A program was loaded behind, or the kernel refused it.
+    pub fn loaded(&mut self, (program, result): (Program, Result<(), String>)) {
+        match &result {
+            Ok(()) => info!(%program, "program loaded"),
+            Err(why) => warn!(%program, why, "program refused by the kernel"),
+        }
+        let is_there = result.is_ok();
+        self.loading.loaded(program, result);
+        if program == Program::Callers && is_there && self.settled {
+            self.give_servers_to_callers();
+        }
+        self.make_changes();
+    }
+
+    /// Makes the changes whose turn has come.
+    pub(super) fn make_changes(&mut self) {
+        while let Some(ready) = self.loading.poll() {
+            let (asked, refusal) = match ready {
+                Ready::Make(asked) => (asked, None),
+                Ready::Refuse(asked, refusal) => (asked, Some(refusal)),
+            };
+            match asked {
+                Asked::Change(change, answer) => {
+                    let result = refusal.map_or_else(|| self.change(&change), Err);
+                    let awaited = self.awaited(result.is_ok(), std::slice::from_ref(&change));
+                    let tell = Box::new(move || drop(answer.send(result)));
+                    self.waiting.hold(awaited, tell);
+                }
+                Asked::Batch(batch, answer) => {
+                    let result = refusal.map_or_else(|| self.batch(&batch), Err);
+                    let awaited = self.awaited(result.is_ok(), &batch.changes);
+                    let tell = Box::new(move || drop(answer.send(result)));
+                    self.waiting.hold(awaited, tell);
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Done, Refusal> {
         self.keep_room(std::slice::from_ref(change))?;
         let make = |director: &mut Director, running: &dyn Running| {
             director.change(change, running, Instant::now())
@@ -48,7 +95,7 @@ impl Shell {
 
     /// Makes the changes of a batch. An error means that none was made, or that they cannot be
     /// kept.
-    pub(super) fn batch(&mut self, batch: &Batch) -> Result<Answer, Refusal> {
+    fn batch(&mut self, batch: &Batch) -> Result<Answer, Refusal> {
         let Batch { mode, changes } = batch;
         let refused = match mode {
             Mode::Whole => self.whole(changes)?,
@@ -159,11 +206,7 @@ impl Shell {
     }
 
     /// The servers of changes that were made, to which a next hop may be known in a moment.
-    pub(super) fn awaited(
-        &self,
-        is_made: bool,
-        changes: &[Change],
-    ) -> Vec<(ServiceKey, ServerAddress)> {
+    fn awaited(&self, is_made: bool, changes: &[Change]) -> Vec<(ServiceKey, ServerAddress)> {
         let changes = changes.iter().filter(|_| is_made);
         let servers = changes.filter_map(Change::put_server);
         servers

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use shunt_daemon::kernel::clock;
 use shunt_daemon::kernel::mapping::BucketWords;
-use shunt_daemon::kernel::object;
+use shunt_daemon::kernel::pinned;
 use shunt_daemon::kernel::tables::Tables;
 use shunt_datapath::connection::{ESTABLISHED, Meta};
 use shunt_datapath::flows::{self, Key, Narrow, Words};
@@ -181,7 +181,7 @@ fn fill(shuntd: &Shuntd) -> Result<()> {
     let server = (1..64).find(|id| shared.server(*id).is_some_and(|entry| entry.port != 0));
     let server = server.context("no server is there")?;
     let (seed, mask) = (shared.made.seed, shared.made.flow4_mask());
-    let jiffies = clock::jiffies(&object::clock(&place)?)?;
+    let jiffies = clock::jiffies(&pinned::clock(&place)?)?;
     let now = clock::tick(jiffies, shared.made.tick_shift);
     let meta = Meta::new(now, ESTABLISHED, Meta::PROVED);
     let mut entered = 0;
