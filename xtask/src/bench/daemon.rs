@@ -1,10 +1,13 @@
-//! What the daemon itself costs: idle, with a million connections, and while it lists them.
+//! What the daemon itself costs: to start, idle, with a million connections, while it lists them,
+//! and while a large table is restored.
 //!
 //! It runs as users run it, in a network namespace without devices. Processor time is what the
 //! kernel says that its threads ran; memory is what is its own, so not the tables. The connections
 //! are entered into the tables from outside.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +15,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 use shunt_daemon::kernel::clock;
 use shunt_daemon::kernel::mapping::BucketWords;
 use shunt_daemon::kernel::pinned;
@@ -22,54 +24,41 @@ use shunt_datapath::flows::{self, Key, Narrow, Words};
 use shunt_datapath::region;
 use shunt_lab::Host;
 
+use super::consumed::{children, own_mb, ran, share};
+use super::goal::Row;
 use super::http::{build, shuntd::Shuntd};
+use super::starts;
 
 /// Flows of the tables: as they are by default, and as many as there may be.
 const TABLES: [&str; 2] = ["1048576", "67108864"];
 /// Flows of the table that a million connections are in.
 const ROOM: &str = "4194304";
 const MILLION: u32 = 1_000_000;
+/// Lines of a table that is restored, and services in it; each has as many servers.
+const LINES: u32 = 131_072;
+const SERVICES: u32 = 1024;
 /// From the start, or from the last connection on, until the daemon is measured.
 const SETTLED: Duration = Duration::from_secs(3);
-
-/// A figure with its goal, which is the most that it may be.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    what: String,
-    figure: f64,
-    unit: &'static str,
-    goal: f64,
-    met: bool,
-}
-
-impl Row {
-    fn new(what: &str, figure: f64, unit: &'static str, goal: f64) -> Self {
-        let met = figure <= goal;
-        let verdict = if met { "met" } else { "MISSED" };
-        println!("{what:<76} {figure:>8.2} {unit:<8} goal {goal:>5.1} {verdict}");
-        Self {
-            what: what.to_owned(),
-            figure,
-            unit,
-            goal,
-            met,
-        }
-    }
-}
 
 /// Measures and prints it all.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let program = build()?;
     let time = Duration::from_secs(if quick { 3 } else { 20 });
     let mut rows = Vec::new();
+    starts::measure(&program, &mut rows)?;
     for flows in TABLES {
         idle(&program, flows, time, &mut rows)?;
     }
     busy(&program, time, &mut rows)?;
+    restore(&program, &mut rows)?;
     Ok(rows)
 }
 
 fn idle(program: &Path, flows: &str, time: Duration, rows: &mut Vec<Row>) -> Result<()> {
+    eprintln!(
+        "an idle daemon with {flows} flows: {} s",
+        (SETTLED + time).as_secs()
+    );
     let host = Host::new("idle")?;
     let shuntd = Shuntd::start_with(&host, program, &["--flows", flows])?;
     thread::sleep(SETTLED);
@@ -86,6 +75,7 @@ fn busy(program: &Path, time: Duration, rows: &mut Vec<Row>) -> Result<()> {
     let shuntd = Shuntd::start_with(&host, program, &["--flows", ROOM])?;
     shuntd.ipvsadm("-A -t 192.0.2.1:80 -s rr")?;
     shuntd.ipvsadm("-a -t 192.0.2.1:80 -r 10.1.0.1:80 -g")?;
+    eprintln!("a daemon with a million connections, and two listings of them");
     fill(&shuntd)?;
     thread::sleep(SETTLED);
     let part = share(shuntd.id()?, time)?;
@@ -122,52 +112,35 @@ fn busy(program: &Path, time: Duration, rows: &mut Vec<Row>) -> Result<()> {
     shuntd.end()
 }
 
-/// The share of a processor that a process takes in this time, in percent.
-fn share(process: u32, time: Duration) -> Result<f64> {
-    let (begun, before) = (Instant::now(), ran(process)?);
-    thread::sleep(time);
-    let spent = ran(process)?.saturating_sub(before);
-    Ok(100.0 * spent.as_secs_f64() / begun.elapsed().as_secs_f64())
-}
-
-/// How long all threads of a process ran.
-fn ran(process: u32) -> Result<Duration> {
-    let mut sum = 0;
-    for thread in fs::read_dir(format!("/proc/{process}/task")).context("no such process")? {
-        // One that ended meanwhile is not counted, and the daemon's wait for ten seconds.
-        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
-            continue;
-        };
-        let first = text
-            .split_whitespace()
-            .next()
-            .context("an empty schedstat")?;
-        sum += first
-            .parse::<u64>()
-            .context("a schedstat without a number")?;
+/// Restores a table of many services and servers by one command.
+fn restore(program: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    eprintln!("ipvsadm -R of {LINES} lines");
+    let mut text = String::new();
+    for service in 0..SERVICES {
+        let web = format!("192.0.{}.{}:80", 2 + service / 256, service % 256);
+        writeln!(text, "-A -t {web} -s rr")?;
+        for server in 1..LINES / SERVICES {
+            writeln!(
+                text,
+                "-a -t {web} -r 10.1.{}.{server}:80 -g -w 1",
+                service % 256
+            )?;
+        }
     }
-    Ok(Duration::from_nanos(sum))
-}
-
-/// Processor time of the processes that were waited for.
-fn children() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // Fields 16 and 17 of proc(5), in hundredths of a second; the second is a name in brackets.
-    let (_, behind) = stat.rsplit_once(')').context("a stat without a name")?;
-    let times = behind.split_whitespace().skip(13).take(2);
-    let sum: u64 = times.filter_map(|time| time.parse::<u64>().ok()).sum();
-    Ok(Duration::from_millis(10 * sum))
-}
-
-/// Memory of a process's own.
-fn own_mb(process: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    let kib: f64 = number.context("no RssAnon")?.parse()?;
-    Ok(kib / 1024.0)
+    let host = Host::new("restore")?;
+    let shuntd = Shuntd::start_with(&host, program, &["--servers", "262144"])?;
+    let begun = Instant::now();
+    let mut command = shuntd.command("ipvsadm", "-R");
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
+    let mut lines = child.stdin.take().context("no way to its stdin")?;
+    // All of it is read before the first change is asked for, or line by line.
+    lines.write_all(text.as_bytes())?;
+    drop(lines);
+    ensure!(child.wait()?.success(), "ipvsadm -R failed");
+    let took = begun.elapsed();
+    let what = format!("ipvsadm -R of {LINES} lines");
+    rows.push(Row::new(&what, took.as_secs_f64(), "s", 5.0));
+    shuntd.end()
 }
 
 /// Enters a million established connections of the only service to its only server.

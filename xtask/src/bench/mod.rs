@@ -6,14 +6,17 @@
 //! run, never nanoseconds of two. Rates through devices are in `wire`, through servers in `http`;
 //! what the daemon costs is in `daemon`.
 
+mod consumed;
 mod daemon;
 mod director;
 mod driver;
 mod farm;
 mod figures;
+mod goal;
 mod http;
 mod instructions;
 mod scenario;
+mod starts;
 mod traffic;
 mod wire;
 
@@ -60,7 +63,8 @@ pub struct Options {
     /// What a new connection costs by each scheduler instead, in pools of 16 to 4,096 servers.
     #[arg(long, conflicts_with_all = ["veth", "http"])]
     schedulers: bool,
-    /// What the daemon itself costs instead: idle, with a million connections, and listing them.
+    /// What the daemon itself costs instead: starting, idle, with a million connections, listing
+    /// them, and restoring a table.
     #[arg(long, conflicts_with_all = ["veth", "http", "schedulers"])]
     daemon: bool,
     /// Machine instructions of the walk for a known flow instead, counted on the host.

@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +24,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 pub struct Shuntd {
     host: Host,
     program: PathBuf,
+    options: Vec<String>,
     process: Option<Process>,
 }
 
@@ -32,21 +35,33 @@ impl Shuntd {
     }
 
     pub fn start_with(host: &Host, program: &Path, options: &[&str]) -> Result<Shuntd> {
-        let mut command = called(host, program, "shuntd");
-        command.args(["--stop", "remove", "--log", "error"]);
-        command.args(options);
         let mut shuntd = Shuntd {
             host: host.clone(),
             program: program.to_owned(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             process: None,
         };
-        let socket = shuntd.place()?.socket();
-        let process = shuntd.process.insert(Process::start(command)?);
-        until("shuntd to listen", START_LIMIT, || {
-            ensure!(process.is_running()?, "shuntd ended at once");
-            Ok(socket.exists())
-        })?;
+        shuntd.restart()?;
         Ok(shuntd)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("shuntd does not run")?;
+        process.kill().map(drop)
+    }
+
+    /// Starts it again and waits until it answers.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut command = called(&self.host, &self.program, "shuntd");
+        command.args(["--stop", "remove", "--log", "error"]);
+        command.args(&self.options);
+        let socket = self.place()?.socket();
+        let process = self.process.insert(Process::start(command)?);
+        until("shuntd to answer", START_LIMIT, || {
+            ensure!(process.is_running()?, "shuntd ended at once");
+            Ok(answers(&socket).is_some())
+        })
     }
 
     /// Adds the service with its servers, in turn by rr.
@@ -132,6 +147,17 @@ impl Drop for Members {
             let _ = self.agent(host, &["leave"]);
         }
     }
+}
+
+/// The first byte of an answer, if a daemon listens.
+fn answers(socket: &Path) -> Option<u8> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream
+        .write_all(b"GET /v1/timeouts HTTP/1.1\r\nHost: shuntd\r\nConnection: close\r\n\r\n")
+        .ok()?;
+    let mut first = [0];
+    stream.read_exact(&mut first).ok()?;
+    Some(first[0])
 }
 
 /// The binary under one of its names: the name decides what it is.
