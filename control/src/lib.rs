@@ -6,10 +6,15 @@
 // A kind that is added to an enum must not be ignored in silence. Tests look for one kind.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
+pub mod answers;
 pub mod director;
+pub mod dropping;
 pub mod eligibility;
+pub mod fragments;
 pub mod network;
 pub mod pool;
 pub mod programs;
 pub mod rates;
+pub mod retired;
 pub mod table;
+pub mod unclaimed;

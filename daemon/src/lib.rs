@@ -18,4 +18,3 @@ pub mod options;
 pub mod run;
 mod shell;
 mod socket;
-mod waiting;

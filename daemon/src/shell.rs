@@ -6,7 +6,6 @@ mod changes;
 mod keeper;
 mod retired;
 mod samples;
-mod unclaimed;
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -15,11 +14,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use shunt_control::answers::Answers;
 use shunt_control::director::effects::Fullness;
 use shunt_control::director::{Clock, Director, Output, Step, Write};
+use shunt_control::dropping::Dropping;
 use shunt_control::network;
 use shunt_control::programs::{Loading, needed};
+use shunt_control::retired::Retired;
 use shunt_control::table::{Limits, Table};
+use shunt_control::unclaimed::Unclaimed;
 use shunt_datapath::entry::Settings;
 use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
 use shunt_model::event::Fact;
@@ -42,12 +45,12 @@ use crate::kernel::tables::{Shared, Tables};
 use crate::memory::Recalled;
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
-use crate::waiting::Waiting;
 use changes::Asked;
 use keeper::Keeper;
-use retired::Retired;
 use samples::Samples;
-use unclaimed::Unclaimed;
+
+/// Sends an answer to a client of the API.
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// The state of the daemon's task.
 pub struct Shell {
@@ -70,12 +73,12 @@ pub struct Shell {
     settled: bool,
     keeper: Keeper,
     unclaimed: Unclaimed,
-    waiting: Waiting,
+    answers: Answers<Answer>,
     events: Events,
     /// Programs that are not there yet, and the changes that wait for them.
     loading: Loading<Asked>,
     /// When half-open connections were last removed early, and how many were.
-    dropping: Instant,
+    dropping: Dropping,
     dropped: u64,
     /// Why processes on this machine get no servers, although the options ask for it.
     callers: Option<String>,
@@ -175,10 +178,10 @@ impl Shell {
             settled: false,
             keeper,
             unclaimed,
-            waiting: Waiting::default(),
+            answers: Answers::default(),
             events: Events::default(),
             loading: Loading::new(missing),
-            dropping: now,
+            dropping: Dropping::new(now),
             dropped: 0,
             callers: None,
             begun_anew: false,
@@ -194,7 +197,7 @@ impl Shell {
     /// The latest time at which the director must be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.director.deadline(), self.waiting.deadline()];
+        let deadlines = [self.director.deadline(), self.answers.deadline()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -235,12 +238,17 @@ impl Shell {
             self.attach();
         }
         let director = &self.director;
-        self.waiting.review(|key, at| director.is_awaited(key, at));
+        let is_awaited = |key: &ServiceKey, at| director.is_awaited(key, at);
+        for answer in self.answers.due(is_awaited, Instant::now()) {
+            answer();
+        }
     }
 
     fn remember(&mut self, step: Step) {
         let records = step.records().into_iter().map(Record::Director);
-        let records: Vec<Record> = records.chain(self.retired.records()).collect();
+        let retired = self.retired.take_news().into_iter();
+        let retired = retired.map(|(key, counters)| Record::Retired(key, counters));
+        let records: Vec<Record> = records.chain(retired).collect();
         if !self.keeper.add(&records) {
             self.remember_all();
         }
@@ -358,16 +366,11 @@ impl Shell {
         }
     }
 
-    /// The part of the table whose half-open connections shall be removed, if any.
+    /// The part of the table whose half-open connections the next sweep removes, if any.
     fn stretch(&mut self) -> Option<Stretch> {
-        let seconds = self.dropping.elapsed().as_secs();
-        if !self.director.defences().drop_entry || seconds == 0 {
-            return None;
-        }
-        self.dropping = Instant::now();
-        let anywhere = RandomState::new().build_hasher().finish();
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        Some(Stretch::new(anywhere as u32, seconds.min(32)))
+        let is_active = self.director.defences().drop_entry;
+        let random = RandomState::new().build_hasher().finish() as u32;
+        self.dropping.stretch(is_active, random, Instant::now())
     }
 
     /// Starts a sweep on another thread. The caller gives its result to [`Self::swept`].

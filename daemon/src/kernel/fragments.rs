@@ -1,15 +1,15 @@
 //! Later fragments that came before the first fragment of their datagram.
 //!
 //! The packet path cannot wait, so it copies such a frame to the daemon and drops it. The daemon
-//! holds a bounded number of frames, each until the first fragment came, for at most half a second.
-//! Then it runs the packet path's program on the frame, with the same tables and counters. It sends
-//! the frame that the program returns. If the program passes the frame to the kernel, the frame
-//! comes in again by the device by which it came. Without the daemon, these fragments are lost. If
-//! there is no room for a fragment, the packet path leaves it to the kernel at once.
+//! holds a bounded number of frames (`shunt_control::fragments`), each until the first fragment
+//! came, for at most half a second. Then it runs the packet path's program on the frame, with the
+//! same tables and counters. It sends the frame that the program returns. If the program passes the
+//! frame to the kernel, the frame comes in again by the device by which it came. Without the
+//! daemon, these fragments are lost. If there is no room for a fragment, the packet path leaves it
+//! to the kernel at once.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use aya::Pod;
@@ -21,6 +21,7 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto,
     socket,
 };
+use shunt_control::fragments::{self as control, Fate};
 use shunt_datapath::entry::NONE;
 use shunt_datapath::fragment;
 use shunt_datapath::host::{Hook, HostFrame};
@@ -32,12 +33,8 @@ use tracing::{debug, warn};
 use super::pinned::{self, map};
 use super::place::Place;
 
-/// How long a fragment waits for the first fragment.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the waiting fragments are checked.
 const TURN_MS: u16 = 2;
-/// The most fragments that wait here. Others stay in the packet path's ring.
-const MOST: usize = 1024;
 /// The most bytes that a tunnel adds.
 const GROWTH: usize = 64;
 
@@ -63,7 +60,6 @@ unsafe impl Pod for Value {}
 
 /// A fragment that waits.
 struct Waiting {
-    until: Instant,
     interface: u32,
     tick: u32,
     key: FragmentKey,
@@ -84,7 +80,7 @@ pub struct Fragments {
     program: Xdp,
     pass: Xdp,
     socket: OwnedFd,
-    waiting: VecDeque<Waiting>,
+    waiting: control::Fragments<Waiting>,
 }
 
 impl Fragments {
@@ -109,7 +105,7 @@ impl Fragments {
             program,
             pass,
             socket,
-            waiting: VecDeque::new(),
+            waiting: control::Fragments::default(),
         })
     }
 
@@ -132,8 +128,7 @@ impl Fragments {
     }
 
     fn take_in(&mut self) {
-        let until = Instant::now() + PATIENCE;
-        while self.waiting.len() < MOST {
+        while self.waiting.has_room() {
             let Some(record) = self.ring.next() else {
                 return;
             };
@@ -143,42 +138,36 @@ impl Fragments {
             let Some(key) = key(&held.frame) else {
                 continue;
             };
-            self.waiting.push_back(Waiting {
-                until,
+            let fragment = Waiting {
                 interface: held.interface,
                 tick: held.tick,
                 key,
                 frame: held.frame,
-            });
+            };
+            self.waiting.hold(fragment, Instant::now());
         }
     }
 
     fn bring(&mut self) {
-        let now = Instant::now();
-        for _ in 0..self.waiting.len() {
-            let Some(fragment) = self.waiting.pop_front() else {
-                return;
+        let known = &self.known;
+        let due = self
+            .waiting
+            .due(|fragment| is_known(known, fragment), Instant::now());
+        for fate in due {
+            let fragment = match fate {
+                Fate::Send(fragment) => fragment,
+                Fate::GiveUp(fragment) => match self.give_up(&fragment) {
+                    Ok(()) => fragment,
+                    Err(error) => {
+                        warn!(%error, "fragment lost: its first never came");
+                        continue;
+                    }
+                },
             };
-            if !self.is_known(&fragment) {
-                if now < fragment.until {
-                    self.waiting.push_back(fragment);
-                    continue;
-                }
-                if let Err(error) = self.give_up(&fragment) {
-                    warn!(%error, "fragment lost: its first never came");
-                    continue;
-                }
-            }
             if let Err(error) = self.send(&fragment) {
                 warn!(%error, "fragment not sent on");
             }
         }
-    }
-
-    /// Whether the packet path has the entry of a fragment's datagram.
-    fn is_known(&self, fragment: &Waiting) -> bool {
-        let value = self.known.get(&Key(fragment.key), 0);
-        value.is_ok_and(|value| fragment::holds(&value.0, fragment.tick))
     }
 
     /// Enters a datagram whose first fragment did not come. The kernel gets its fragments.
@@ -255,6 +244,12 @@ impl Fragments {
         done.context("cannot give it to the network stack")?;
         Ok(())
     }
+}
+
+/// Whether the packet path has the entry of a fragment's datagram.
+fn is_known(known: &HashMap<MapData, Key, Value>, fragment: &Waiting) -> bool {
+    let value = known.get(&Key(fragment.key), 0);
+    value.is_ok_and(|value| fragment::holds(&value.0, fragment.tick))
 }
 
 /// The `struct xdp_md` of a fragment: `data_end` is the frame's length, and `ingress_ifindex` the

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use shunt_control::director::{Director, Running, Step, records};
 use shunt_control::programs::Ready;
+use shunt_control::retired;
 use shunt_model::api::{Done, Reason, Refusal};
 use shunt_model::batch::{Answer, Batch, Mode, Refused};
 use shunt_model::change::Change;
@@ -49,16 +50,23 @@ impl Shell {
                 Asked::Change(change, answer) => {
                     let result = refusal.map_or_else(|| self.change(&change), Err);
                     let awaited = self.awaited(result.is_ok(), std::slice::from_ref(&change));
-                    let tell = Box::new(move || drop(answer.send(result)));
-                    self.waiting.hold(awaited, tell);
+                    self.answer_after(awaited, Box::new(move || drop(answer.send(result))));
                 }
                 Asked::Batch(batch, answer) => {
                     let result = refusal.map_or_else(|| self.batch(&batch), Err);
                     let awaited = self.awaited(result.is_ok(), &batch.changes);
-                    let tell = Box::new(move || drop(answer.send(result)));
-                    self.waiting.hold(awaited, tell);
+                    self.answer_after(awaited, Box::new(move || drop(answer.send(result))));
                 }
             }
+        }
+    }
+
+    /// Sends an answer as soon as the next hops of these servers are known, or when it has waited
+    /// for long enough.
+    fn answer_after(&mut self, servers: Vec<(ServiceKey, ServerAddress)>, answer: super::Answer) {
+        let at_once = self.answers.hold(servers, answer, Instant::now());
+        if let Some(answer) = at_once {
+            answer();
         }
     }
 
@@ -180,10 +188,11 @@ impl Shell {
         change: &Change,
         make: impl Fn(&mut Director, &dyn Running) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let retiring = self.retiring(change);
+        let turn = retired::turn(change, self.director.table());
+        let turn = turn.map(|turn| (turn, self.counted(&turn.key, turn.at)));
         let result = make(&mut self.director, &self.tables);
         if result.is_ok() {
-            self.retire(change, retiring);
+            self.retire(change, turn);
             self.samples.follow(change);
         }
         result

@@ -7,10 +7,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use shunt_control::director::Write;
 use shunt_datapath::entry::{self, kind};
+use shunt_model::change::{Change, service};
 use shunt_model::warning::Warning;
 use shunt_model::{Protocol, ServiceKey};
+
+use crate::director::Write;
 
 type At = (IpAddr, u32);
 
@@ -29,6 +31,7 @@ pub struct Unclaimed {
 
 impl Unclaimed {
     /// Begins with all endpoints of the packet path. Services that write theirs again claim them.
+    #[must_use]
     pub fn new(endpoints: Vec<At>, settings: &entry::Settings, stays: bool) -> Self {
         let (masquerades, wide) = match stays {
             true => (settings.masquerades, settings.wide),
@@ -43,6 +46,7 @@ impl Unclaimed {
     }
 
     /// A write, with the bits added that these endpoints need.
+    #[must_use]
     pub fn with_theirs(&self, mut write: Write) -> Write {
         if let (Write::Settings(settings), true) = (&mut write, self.stays) {
             settings.masquerades |= self.masquerades;
@@ -60,9 +64,12 @@ impl Unclaimed {
         }
     }
 
-    /// Marks all of them as leftovers.
-    pub fn let_go(&mut self) {
-        self.stays = false;
+    /// Follows a change that was made. Who deletes all services also deletes the lost ones, so that
+    /// their endpoints become leftovers.
+    pub fn changed(&mut self, change: &Change) {
+        if matches!(change, Change::Service(service::Change::Flush)) {
+            self.stays = false;
+        }
     }
 
     /// The endpoints that must be removed from the packet path.
@@ -74,6 +81,7 @@ impl Unclaimed {
     }
 
     /// The endpoints that the next daemon must keep too.
+    #[must_use]
     pub fn kept(&self) -> BTreeSet<At> {
         match self.stays {
             true => self.endpoints.clone(),
@@ -82,8 +90,9 @@ impl Unclaimed {
     }
 
     /// The warning about them for the operator.
+    #[must_use]
     pub fn warning(&self) -> Option<Warning> {
-        let services = self.kept().into_iter().filter_map(service);
+        let services = self.kept().into_iter().filter_map(owner);
         let mut services: Vec<ServiceKey> = services.collect();
         if services.is_empty() {
             return None;
@@ -95,7 +104,7 @@ impl Unclaimed {
 }
 
 /// The service to which an endpoint belonged, if it belonged to one.
-fn service((address, word): At) -> Option<ServiceKey> {
+fn owner((address, word): At) -> Option<ServiceKey> {
     if word >> 24 != u32::from(kind::SERVICE) {
         return None;
     }
@@ -108,10 +117,10 @@ fn service((address, word): At) -> Option<ServiceKey> {
 
 #[cfg(test)]
 mod tests {
+    use shunt_datapath::connection::STATES;
     use shunt_datapath::entry::endpoint_word;
 
     use super::*;
-    use crate::kernel::mapping::SettingsWords;
 
     fn at(port: u16) -> At {
         let address = "192.0.2.1".parse().unwrap();
@@ -127,7 +136,15 @@ mod tests {
     #[test]
     fn leftovers_go_and_what_was_forgotten_stays_until_all_is_deleted() {
         for stays in [false, true] {
-            let SettingsWords(none) = SettingsWords::default();
+            let none = entry::Settings {
+                timeouts: [0; STATES],
+                switches: 0,
+                masquerades: 0,
+                icmp_limit: 0,
+                wide: 0,
+                drop_rate: 0,
+                reserved: 0,
+            };
             let settings = entry::Settings {
                 masquerades: 1,
                 ..none
@@ -149,7 +166,10 @@ mod tests {
                 let services = vec!["tcp/192.0.2.1:81".parse().unwrap()];
                 let wanted = Warning::ServicesForgotten { services, more: 0 };
                 assert_eq!(unclaimed.warning(), Some(wanted));
-                unclaimed.let_go();
+                let zero = service::Change::Zero { key: None };
+                unclaimed.changed(&Change::Service(zero));
+                assert!(unclaimed.take_leftovers().is_empty());
+                unclaimed.changed(&Change::Service(service::Change::Flush));
             }
             assert_eq!(unclaimed.take_leftovers(), other);
             assert_eq!(unclaimed.warning(), None);
