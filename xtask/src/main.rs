@@ -29,6 +29,7 @@ mod sysroot;
 mod tally;
 mod test;
 mod tools;
+mod upgrade;
 mod verify;
 mod walls;
 
@@ -57,6 +58,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Run every check and every test. This is what CI runs.
     Test,
+    /// Play an upgrade from an earlier revision, with services and live connections.
+    Upgrade(upgrade::Options),
     /// Load every eBPF program and compare its size with the budget.
     Verify(verify::Options),
     /// Check the walls between the crates and the rules of style that a program can check.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Chore::Conform(options) => conform::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Test => return test::run(),
+        Chore::Upgrade(options) => upgrade::run(&options),
         Chore::Verify(options) => verify::run(&options),
         Chore::Walls => walls::run(),
     };

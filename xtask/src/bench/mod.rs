@@ -34,6 +34,7 @@ use shunt_model::Scheduler;
 use director::{Director, Farm, Method};
 use driver::{Driver, FLOORS, NOTHING, Outcome};
 use figures::{Figures, HEAD, Row, a_packet};
+pub use http::shuntd;
 use scenario::{Kind, Scenario};
 use traffic::{ACK, Fixed, SYN, opening, traffic};
 

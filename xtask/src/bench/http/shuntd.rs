@@ -51,6 +51,12 @@ impl Shuntd {
         process.kill().map(drop)
     }
 
+    /// Starts another program in place of the one that was killed, and waits until it answers.
+    pub fn upgrade(&mut self, program: &Path) -> Result<()> {
+        program.clone_into(&mut self.program);
+        self.restart()
+    }
+
     /// Starts it again and waits until it answers.
     pub fn restart(&mut self) -> Result<()> {
         let mut command = called(&self.host, &self.program, "shuntd");
