@@ -31,6 +31,7 @@ use shunt_control::table::{Limits, Table};
 use shunt_model::{Counters, ServiceKey};
 use tracing::warn;
 
+use crate::chain::chain;
 use crate::kernel::object::Made;
 
 pub use duplicate::Duplicate;
@@ -163,7 +164,7 @@ impl Journal {
             Duplicate::make(pin, &text)
                 .inspect_err(|error| {
                     warn!(
-                        error = format!("{error:#}"),
+                        error = chain(error),
                         action = "the file alone must do",
                         "no second copy of the journal"
                     );

@@ -7,8 +7,10 @@
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod api;
+mod chain;
 mod ephemeral;
 mod events;
+mod file;
 pub mod journal;
 pub mod kernel;
 mod log;

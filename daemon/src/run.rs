@@ -153,7 +153,8 @@ async fn run(options: Options) -> Result<()> {
 /// Starts the thread for fragments that come before their first one. Without it only these are
 /// lost.
 fn bring_fragments(place: &Place) {
-    let started = Fragments::open(place).and_then(|fragments| {
+    let opened = Fragments::open(place).map_err(anyhow::Error::from);
+    let started = opened.and_then(|fragments| {
         let thread = std::thread::Builder::new().name("fragments".to_owned());
         thread
             .spawn(move || fragments.run())

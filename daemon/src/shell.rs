@@ -13,7 +13,6 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
 use shunt_control::answers::Answers;
 use shunt_control::director::effects::Fullness;
 use shunt_control::director::{Clock, Director, Output, Step, Write};
@@ -25,12 +24,14 @@ use shunt_control::table::{Limits, Table};
 use shunt_control::unclaimed::Unclaimed;
 use shunt_datapath::entry::Settings;
 use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
+use shunt_model::api::Refusal;
 use shunt_model::event::Fact;
 use shunt_model::program::Program;
 use shunt_model::{Counters, ServerAddress, ServiceKey};
 use tracing::{debug, error};
 
 use crate::api::Ask;
+use crate::chain::chain;
 use crate::events::Events;
 use crate::journal::{Record, Saved};
 use crate::kernel::attach::Attachments;
@@ -38,16 +39,27 @@ use crate::kernel::callers;
 use crate::kernel::clock;
 use crate::kernel::object::{Capacity, Object};
 use crate::kernel::place::Place;
-use crate::kernel::ports::Ports;
+use crate::kernel::ports::{self, Ports};
 use crate::kernel::succession;
 use crate::kernel::sweep::{self, Look};
-use crate::kernel::tables::{Shared, Tables};
+use crate::kernel::tables::{self, Shared, Tables};
 use crate::memory::Recalled;
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
 use changes::Asked;
 use keeper::Keeper;
 use samples::Samples;
+
+/// Why the daemon's task cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Tables(#[from] tables::Error),
+    #[error(transparent)]
+    Ports(#[from] ports::Error),
+    #[error("cannot take up the table of the daemon before")]
+    Resume(#[source] Refusal),
+}
 
 /// Sends an answer to a client of the API.
 type Answer = Box<dyn FnOnce() + Send>;
@@ -133,7 +145,7 @@ impl Shell {
         missing: BTreeSet<Program>,
         recalled: Recalled,
         prober: Prober,
-    ) -> Result<Self> {
+    ) -> Result<Self, Error> {
         let tables = Tables::open(&place, object.made.clone())?;
         let now = Instant::now();
         let sizes = object.made.capacity.sizes;
@@ -152,7 +164,7 @@ impl Shell {
             true => {
                 let pool = |service| tables.pool_of(service);
                 Director::resume(memory, table, sizes, clock, &tables, pool, now)
-                    .context("cannot take up the table of the daemon before")?
+                    .map_err(Error::Resume)?
             }
             false => Director::new(table, sizes, clock, now),
         };
@@ -221,7 +233,7 @@ impl Shell {
                     let write = self.unclaimed.with_theirs(write);
                     debug!(?write, "table written");
                     if let Err(error) = self.tables.write(&write) {
-                        error!(%error, "packet path not as it should be");
+                        error!(error = chain(&error), "packet path not as it should be");
                     }
                 }
                 Output::Probe {
@@ -311,7 +323,7 @@ impl Shell {
     fn give_servers_to_callers(&mut self) {
         let wanted = self.options.callers == Callers::On;
         let error = callers::settle(&self.place, wanted).err();
-        self.callers = error.map(|error| format!("{error:#}"));
+        self.callers = error.map(|error| chain(&error));
         if let Some(why) = &self.callers {
             self.events
                 .add(Fact::CallersWithoutServers { why: why.clone() });
@@ -333,7 +345,7 @@ impl Shell {
         match clock::jiffies(&self.object.clock) {
             Ok(jiffies) => clock::tick(jiffies, self.object.made.tick_shift),
             Err(error) => {
-                error!(%error, "clock not read");
+                error!(error = chain(&error), "clock not read");
                 0
             }
         }
@@ -409,7 +421,7 @@ impl Shell {
         for (address, word) in self.unclaimed.take_leftovers() {
             let write = Write::EndpointRemove { address, word };
             if let Err(error) = self.tables.write(&write) {
-                error!(%error, "packet path not as it should be");
+                error!(error = chain(&error), "packet path not as it should be");
             }
         }
     }

@@ -18,6 +18,9 @@ const FOR_THE_HOST: &str = "#[cfg(any(test, feature = \"host\"))]";
 // Folders of development machines, without the leading slash.
 const FOLDERS_OF_A_MACHINE: [&str; 3] = ["farm", "root", "work"];
 
+/// Where an error of the daemon becomes a text.
+const OUTERMOST: &str = "daemon/src/run.rs";
+
 /// A broken rule, and its place.
 #[derive(Debug)]
 pub struct Fault {
@@ -63,6 +66,9 @@ pub fn faults(path: &str, text: &str) -> Vec<Fault> {
         let for_the_host = ["datapath/src/host/", "datapath/src/sweep/"];
         if path.starts_with("datapath/src/") && !for_the_host.iter().any(is_for_the_host) {
             found.extend(host(&code));
+        }
+        if path.starts_with("daemon/src/") && path != OUTERMOST {
+            found.extend(untyped(&code));
         }
     }
     let fault = |(line, rule)| Fault {
@@ -148,6 +154,16 @@ fn host(code: &[(usize, &str)]) -> Vec<(usize, String)> {
         }
     }
     found
+}
+
+/// Rule for the daemon, whose modules name each error.
+fn untyped(code: &[(usize, &str)]) -> Vec<(usize, String)> {
+    let used = code.iter().filter(|(_, line)| has_word(line, "anyhow::"));
+    used.map(|(number, _)| {
+        let rule = format!("a module has an enum of its errors; anyhow is for {OUTERMOST}");
+        (*number, rule)
+    })
+    .collect()
 }
 
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -276,6 +292,15 @@ mod tests {
             1
         );
         assert!(rules("control/src/a.rs", "//! A.\nuse std::fmt;\n").is_empty());
+    }
+
+    #[test]
+    fn a_module_of_the_daemon_has_errors_of_its_own() {
+        let text = "//! A.\nuse anyhow::Result;\n";
+
+        assert_eq!(rules("daemon/src/kernel/a.rs", text).len(), 1);
+        assert!(rules(OUTERMOST, text).is_empty());
+        assert!(rules("xtask/src/a.rs", text).is_empty());
     }
 
     #[test]

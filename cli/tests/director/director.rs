@@ -149,7 +149,7 @@ impl Director {
 
     /// The folders of this director.
     pub fn place(&self) -> Result<Place> {
-        self.host.run(Place::make)
+        self.host.run(|| Ok(Place::make()?))
     }
 }
 

@@ -109,7 +109,7 @@ fn a_full_disk_refuses_changes_and_names_the_file() -> Result<()> {
     }
     let bed = Topology::builder().servers(1).build()?;
     let host = bed.director();
-    let runtime = host.run(Place::make)?.runtime;
+    let runtime = host.run(|| Ok(Place::make()?))?.runtime;
     let mounted = |arguments: &[&str]| -> Result<()> {
         let status = std::process::Command::new(arguments[0])
             .args(&arguments[1..])

@@ -2,16 +2,35 @@
 //! packet path exists the copy exists, whatever happens to the file.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
 use aya::maps::MapData;
 use tracing::warn;
 
+use crate::chain::chain;
+use crate::file::{self, cannot};
 use crate::kernel::batch;
-use crate::kernel::mapping::Mapping;
+use crate::kernel::mapping::{self, Mapping};
+
+/// Why there is no second copy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the journal of {0} bytes is too long for a map")]
+    TooLong(usize),
+    #[error(transparent)]
+    Make(#[from] batch::Error),
+    #[error(transparent)]
+    Mapping(#[from] mapping::Error),
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[error("cannot read the journal")]
+    Read(#[source] io::Error),
+    #[error("no room for the journal")]
+    NoRoom,
+}
 
 /// A fresh copy has room for records of its own length and for this many bytes more.
 const ROOM: usize = 1 << 16;
@@ -26,9 +45,9 @@ pub struct Duplicate {
 
 impl Duplicate {
     /// Makes a copy in place of the one that is pinned.
-    pub fn make(pin: &Path, text: &[u8]) -> Result<Self> {
+    pub fn make(pin: &Path, text: &[u8]) -> Result<Self, Error> {
         let words = 1 + (2 * text.len() + ROOM).div_ceil(8);
-        let words = u32::try_from(words).context("the journal is too long")?;
+        let words = u32::try_from(words).map_err(|_| Error::TooLong(text.len()))?;
         let map = batch::make_array("journal", words)?;
         let mapping = Mapping::new(&map, 1)?;
         let mut duplicate = Self {
@@ -37,15 +56,14 @@ impl Duplicate {
             length: 0,
         };
         if !duplicate.add(text) {
-            bail!("no room for the journal");
+            return Err(Error::NoRoom);
         }
         // The BPF file system refuses names with a dot.
         let next = pin.with_file_name("journal-next");
         let _ = fs::remove_file(&next);
         let map: MapData = map;
-        map.pin(&next)
-            .with_context(|| format!("cannot pin {}", next.display()))?;
-        fs::rename(&next, pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        map.pin(&next).map_err(cannot("pin", &next))?;
+        fs::rename(&next, pin).map_err(cannot("pin", pin))?;
         Ok(duplicate)
     }
 
@@ -53,13 +71,13 @@ impl Duplicate {
     pub fn anew(&self, journal: &File, length: u64) -> Option<Self> {
         let mut text = vec![0; length as usize];
         let read = journal.read_exact_at(&mut text, 0);
-        let made = read.context("cannot read the journal");
+        let made = read.map_err(Error::Read);
         let made = made.and_then(|()| Self::make(&self.pin, &text));
         made.inspect_err(|error| {
             // A copy that lacks records is worse than no copy.
             let _ = fs::remove_file(&self.pin);
             warn!(
-                error = format!("{error:#}"),
+                error = chain(error),
                 action = "the file alone must do",
                 "no second copy of the journal"
             );
@@ -97,9 +115,8 @@ impl Duplicate {
     }
 
     /// The text of the copy that is pinned there.
-    pub fn read(pin: &Path) -> Result<Vec<u8>> {
-        let map = MapData::from_pin(pin);
-        let map = map.with_context(|| format!("cannot open {}", pin.display()))?;
+    pub fn read(pin: &Path) -> Result<Vec<u8>, Error> {
+        let map = MapData::from_pin(pin).map_err(cannot("open", pin))?;
         let mapping = Mapping::new(&map, 1)?;
         let word = |at: usize| match mapping.value(at) {
             Some([word, ..]) => word.load(Ordering::Acquire),

@@ -8,9 +8,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::pin::PinError;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use shunt_control::network::Link;
 use shunt_control::network::attach::Choice;
 use shunt_model::device::{Device, Hook, HookReason, RefusedHook};
@@ -20,6 +20,35 @@ use tracing::debug;
 use super::hanging;
 use super::object::Object;
 use super::place::Place;
+use super::refusal::code;
+use crate::chain::chain;
+
+/// Why a program does not hang on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("cannot pin the link")]
+    Pin(#[source] PinError),
+    #[error("cannot look at the link")]
+    Look(#[from] io::Error),
+    #[error("it hangs on nothing")]
+    Loose,
+}
+
+/// The kernel's reason, if the kernel refused the program.
+fn reason(error: &Error) -> Option<HookReason> {
+    match error {
+        Error::Program(error) => Some(match code(error) {
+            Some(libc::EBUSY) => HookReason::Taken,
+            Some(libc::EOPNOTSUPP) => HookReason::NotSupported,
+            Some(_) | None => HookReason::Other,
+        }),
+        Error::Link(_) | Error::Pin(_) | Error::Look(_) | Error::Loose => None,
+    }
+}
 
 /// A device, and how the packet path is attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +223,7 @@ impl Attachments {
             Ok(()) => drop(self.leaving.insert(link.index)),
             Err(error) => tracing::warn!(
                 device = link.name,
-                why = format!("{error:#}"),
+                why = chain(&error),
                 "answers of this machine's own servers not translated"
             ),
         }
@@ -216,8 +245,8 @@ impl Attachments {
                 }
                 Err(error) => device.refused.push(RefusedHook {
                     hook: *hook,
-                    reason: error.downcast_ref().map(|NotHung { reason, .. }| *reason),
-                    error: format!("{error:#}"),
+                    reason: reason(&error),
+                    error: chain(&error),
                 }),
             }
         }
@@ -229,7 +258,7 @@ impl Attachments {
 
     /// Hangs the packet path on a device. XDP is there only with what takes what it cannot send:
     /// else such frames would go to the machine's own stack, half done.
-    fn hang(&self, object: &mut Object, link: &Link, hook: Hook) -> Result<()> {
+    fn hang(&self, object: &mut Object, link: &Link, hook: Hook) -> Result<(), Error> {
         match hook {
             Hook::XdpNative | Hook::XdpGeneric => {
                 let handed = self.handed(link.index);
@@ -267,7 +296,7 @@ fn has_links() -> bool {
 /// The programs of tc that see whole devices, which must not see what XDP has seen.
 const WALKS: [&str; 2] = ["director_tc", "director_bare"];
 
-fn hang_xdp(program: &mut Xdp, link: &Link, hook: Hook, pin: &Path) -> Result<()> {
+fn hang_xdp(program: &mut Xdp, link: &Link, hook: Hook, pin: &Path) -> Result<(), Error> {
     if !has_links() {
         for name in WALKS {
             let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Ingress, name);
@@ -286,15 +315,18 @@ fn hang_xdp(program: &mut Xdp, link: &Link, hook: Hook, pin: &Path) -> Result<()
     } else {
         XdpMode::Skb
     };
-    let id = program
-        .attach_to_if_index(link.index, mode)
-        .map_err(|error| explain(&error))?;
+    let id = program.attach_to_if_index(link.index, mode)?;
     let held = FdLink::try_from(program.take_link(id)?)?;
-    held.pin(pin).context("cannot pin the link")?;
+    held.pin(pin).map_err(Error::Pin)?;
     Ok(())
 }
 
-fn hang_tc(program: &mut SchedClassifier, name: &str, link: &Link, pin: &Path) -> Result<()> {
+fn hang_tc(
+    program: &mut SchedClassifier,
+    name: &str,
+    link: &Link,
+    pin: &Path,
+) -> Result<(), Error> {
     if adopt(pin, link, |held| {
         let id = program.attach_to_link(held.try_into()?)?;
         drop(FdLink::try_from(program.take_link(id)?)?);
@@ -306,36 +338,34 @@ fn hang_tc(program: &mut SchedClassifier, name: &str, link: &Link, pin: &Path) -
     // one of an earlier daemon goes first.
     let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Ingress, name);
     let _ = tc::qdisc_add_clsact(&link.name);
-    let id = program
-        .attach(&link.name, TcAttachType::Ingress)
-        .map_err(|error| explain(&error))?;
+    let id = program.attach(&link.name, TcAttachType::Ingress)?;
     let taken = program.take_link(id)?;
     if <&FdLink>::try_from(&taken).is_err() {
         std::mem::forget(taken);
         return Ok(());
     }
     let held = FdLink::try_from(taken)?;
-    held.pin(pin).context("cannot pin the link")?;
+    held.pin(pin).map_err(Error::Pin)?;
     Ok(())
 }
 
 /// Takes over a link that an earlier daemon left: its program is replaced by ours in one step. One
 /// that hangs on nothing any more, or on an earlier device of this index, is removed.
-fn adopt(pin: &Path, link: &Link, renew: impl FnOnce(FdLink) -> Result<()>) -> bool {
+fn adopt(pin: &Path, link: &Link, renew: impl FnOnce(FdLink) -> Result<(), Error>) -> bool {
     if !pin.exists() {
         return false;
     }
     let result = match hanging::interface(pin) {
         Ok(interface) if interface == link.index => PinnedLink::from_pin(pin)
-            .map_err(anyhow::Error::from)
+            .map_err(Error::from)
             .and_then(|pinned| renew(FdLink::from(pinned))),
-        Ok(_) => Err(anyhow!("it hangs on nothing")),
+        Ok(_) => Err(Error::Loose),
         Err(error) => Err(error.into()),
     };
     if let Err(error) = &result {
         debug!(
             device = link.name,
-            error = format!("{error:#}"),
+            error = chain(error),
             "link of an earlier daemon not taken over"
         );
         let _ = fs::remove_file(pin);
@@ -344,53 +374,21 @@ fn adopt(pin: &Path, link: &Link, renew: impl FnOnce(FdLink) -> Result<()>) -> b
 }
 
 /// A link that an earlier daemon left: its program is replaced by ours in one step.
-fn adopt_leaving(object: &mut Object, path: &Path) -> Result<()> {
+fn adopt_leaving(object: &mut Object, path: &Path) -> Result<(), Error> {
     let held = FdLink::from(PinnedLink::from_pin(path)?);
     let id = object.leave.attach_to_link(held.try_into()?)?;
     drop(FdLink::try_from(object.leave.take_link(id)?)?);
     Ok(())
 }
 
-fn hang_leaving(object: &mut Object, link: &Link, path: &Path) -> Result<()> {
+fn hang_leaving(object: &mut Object, link: &Link, path: &Path) -> Result<(), Error> {
     let _ = tc::qdisc_add_clsact(&link.name);
-    let id = object
-        .leave
-        .attach(&link.name, TcAttachType::Egress)
-        .map_err(|error| explain(&error))?;
+    let id = object.leave.attach(&link.name, TcAttachType::Egress)?;
     let taken = object.leave.take_link(id)?;
     if <&FdLink>::try_from(&taken).is_err() {
         std::mem::forget(taken);
         return Ok(());
     }
-    FdLink::try_from(taken)?
-        .pin(path)
-        .context("cannot pin the link")?;
+    FdLink::try_from(taken)?.pin(path).map_err(Error::Pin)?;
     Ok(())
-}
-
-/// The kernel did not let a program hang on a device.
-#[derive(Debug, thiserror::Error)]
-#[error("{text}")]
-struct NotHung {
-    text: String,
-    reason: HookReason,
-}
-
-fn explain(error: &dyn std::error::Error) -> NotHung {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    let mut number = None;
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        let inner_number = inner.downcast_ref::<io::Error>();
-        number = number.or(inner_number.and_then(io::Error::raw_os_error));
-        source = inner.source();
-    }
-    let reason = match number {
-        Some(libc::EBUSY) => HookReason::Taken,
-        Some(libc::EOPNOTSUPP) => HookReason::NotSupported,
-        Some(_) | None => HookReason::Other,
-    };
-    NotHung { text, reason }
 }

@@ -8,8 +8,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 
 // `enum bpf_cmd` in `linux/bpf.h`.
 const CREATE: libc::c_long = 0;
@@ -21,6 +20,34 @@ const LOOKUP_BATCH: libc::c_long = 24;
 const NEW: u64 = 1;
 /// `BPF_EXIST`.
 const THERE: u64 = 2;
+
+/// Why a map cannot be made, held or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot make a map")]
+    Make(#[source] io::Error),
+    #[error("cannot hold a map")]
+    Adopt(#[source] MapError),
+    #[error("cannot hold a map")]
+    Hold(#[source] io::Error),
+    #[error("cannot ask for the sizes of a map")]
+    Sizes(#[source] MapError),
+    #[error(
+        "map {name:?} has keys of {} and values of {} bytes, not {} and {}; it is another's, or of \
+         another layout",
+        found.0, found.1, wanted.0, wanted.1
+    )]
+    Foreign {
+        name: Option<String>,
+        /// The bytes of a key and of a value.
+        found: (usize, usize),
+        wanted: (usize, usize),
+    },
+    #[error("cannot read a map")]
+    Read(#[source] io::Error),
+    #[error("the kernel gives no entries of a map and no end of them")]
+    Endless,
+}
 
 /// Plain data that the kernel may write.
 ///
@@ -85,7 +112,7 @@ struct Making {
 }
 
 /// Makes an array of 64-bit words that can be mapped.
-pub fn make_array(name: &str, words: u32) -> Result<MapData> {
+pub fn make_array(name: &str, words: u32) -> Result<MapData, Error> {
     // `BPF_MAP_TYPE_ARRAY` and `BPF_F_MMAPABLE`.
     let mut making = Making {
         kind: 2,
@@ -101,15 +128,13 @@ pub fn make_array(name: &str, words: u32) -> Result<MapData> {
     // SAFETY: the attributes are valid for the length passed, and contain no pointers.
     let made =
         unsafe { libc::syscall(libc::SYS_bpf, CREATE, &raw mut making, size_of::<Making>()) };
-    let Ok(descriptor) = i32::try_from(made) else {
-        bail!("the kernel made no descriptor: {made}");
+    let descriptor = match i32::try_from(made) {
+        Ok(descriptor) if descriptor >= 0 => descriptor,
+        _ => return Err(Error::Make(io::Error::last_os_error())),
     };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error()).context("cannot make a map");
-    }
     // SAFETY: the call succeeded, so this is an open descriptor that nothing else owns.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    MapData::from_fd(owned).context("cannot hold a map")
+    MapData::from_fd(owned).map_err(Error::Adopt)
 }
 
 /// A map whose keys have the size of `K`, and whose values have the size of `width` times `V`.
@@ -122,31 +147,29 @@ pub struct Held<K, V> {
 
 impl<K: Plain, V: Plain> Held<K, V> {
     /// Holds a map with one value a key.
-    pub fn new(map: &MapData) -> Result<Self> {
+    pub fn new(map: &MapData) -> Result<Self, Error> {
         Self::wide(map, 1, size_of::<V>())
     }
 
     /// Holds a map of counters, `words` on each CPU. The kernel copies the counters of all CPUs.
-    pub fn per_cpu(map: &MapData, words: usize, cpus: usize) -> Result<Self> {
+    pub fn per_cpu(map: &MapData, words: usize, cpus: usize) -> Result<Self, Error> {
         Self::wide(map, words * cpus, words * size_of::<V>())
     }
 
-    fn wide(map: &MapData, width: usize, value: usize) -> Result<Self> {
-        let info = map.info().context("cannot ask for the sizes of a map")?;
+    fn wide(map: &MapData, width: usize, value: usize) -> Result<Self, Error> {
+        let info = map.info().map_err(Error::Sizes)?;
         let found = (info.key_size() as usize, info.value_size() as usize);
-        if found != (size_of::<K>(), value) {
-            bail!(
-                "map {:?} has keys of {} and values of {} bytes, not {} and {value}; it is \
-                 another's, or of another layout",
-                info.name_as_str(),
-                found.0,
-                found.1,
-                size_of::<K>(),
-            );
+        let wanted = (size_of::<K>(), value);
+        if found != wanted {
+            return Err(Error::Foreign {
+                name: info.name_as_str().map(str::to_owned),
+                found,
+                wanted,
+            });
         }
         let map = map.fd().as_fd().try_clone_to_owned();
         Ok(Self {
-            map: map.context("cannot hold a map")?,
+            map: map.map_err(Error::Hold)?,
             width,
             types: PhantomData,
         })
@@ -243,7 +266,7 @@ impl<K: Plain, V: Plain> Batches<'_, K, V> {
 
     /// Reads the next entries, as many as fit into `keys` and `values`. Returns how many were read,
     /// 0 at the end.
-    pub fn read(&mut self, keys: &mut [K], values: &mut [V]) -> Result<usize> {
+    pub fn read(&mut self, keys: &mut [K], values: &mut [V]) -> Result<usize, Error> {
         let () = Self::KEY_FITS;
         if self.over {
             return Ok(0);
@@ -266,13 +289,11 @@ impl<K: Plain, V: Plain> Batches<'_, K, V> {
         let done = call(LOOKUP_BATCH, &mut question);
         (self.next, self.is_begun) = (to, true);
         match done {
-            Ok(()) if question.count == 0 => {
-                bail!("the kernel gives no entries of a map and no end of them")
-            }
+            Ok(()) if question.count == 0 => return Err(Error::Endless),
             Ok(()) => {}
             // The map ends here.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.over = true,
-            Err(error) => return Err(error).context("cannot read a map"),
+            Err(error) => return Err(Error::Read(error)),
         }
         Ok(question.count as usize)
     }

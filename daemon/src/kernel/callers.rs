@@ -8,13 +8,28 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+use aya::programs::links::{FdLink, LinkError};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya_obj::programs::CgroupSockAddrAttachType as Moment;
 
 use super::place::Place;
 use super::refusal::Refusal;
+use crate::file::{self, cannot};
+
+/// Why processes of the director itself get no servers.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no cgroup2 file system is mounted; try: mount -t cgroup2 cgroup2 /sys/fs/cgroup")]
+    NoGroup,
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("cannot hold the link of an attached program")]
+    Take(#[source] ProgramError),
+    #[error("cannot hold the link of an attached program")]
+    Hold(#[source] LinkError),
+}
 
 /// The programs, and the system call at which each runs.
 pub(super) const PROGRAMS: [(&str, Moment); 6] = [
@@ -28,16 +43,16 @@ pub(super) const PROGRAMS: [(&str, Moment); 6] = [
 
 /// Puts the link of an earlier build's program aside: [`settle`] finds no link and makes one. Until
 /// then the link in the kernel stays in force under its other pin.
-pub fn put_link_aside(place: &Place, name: &str) -> Result<()> {
+pub fn put_link_aside(place: &Place, name: &str) -> Result<(), file::Error> {
     let link = link(place, name);
     if link.exists() {
-        fs::rename(&link, former(place, name)).context("cannot put a link aside")?;
+        fs::rename(&link, former(place, name)).map_err(cannot("put aside", &link))?;
     }
     Ok(())
 }
 
 /// Attaches the programs to the group, or detaches them.
-pub fn settle(place: &Place, wanted: bool) -> Result<()> {
+pub fn settle(place: &Place, wanted: bool) -> Result<(), Error> {
     if !wanted {
         for (name, _) in PROGRAMS {
             let _ = fs::remove_file(former(place, name));
@@ -45,28 +60,27 @@ pub fn settle(place: &Place, wanted: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let group = group().context(
-        "no cgroup2 file system is mounted; try: mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-    )?;
+    let group = group().ok_or(Error::NoGroup)?;
     for (name, moment) in PROGRAMS {
         hang(place, &group, name, moment)?;
     }
     Ok(())
 }
 
-fn hang(place: &Place, group: &Path, name: &str, moment: Moment) -> Result<()> {
+fn hang(place: &Place, group: &Path, name: &str, moment: Moment) -> Result<(), Error> {
     let path = link(place, name);
     if !path.exists() {
-        let group =
-            File::open(group).with_context(|| format!("cannot open {}", group.display()))?;
-        let mut program = CgroupSockAddr::from_pin(place.pins.join(name), moment)
-            .context("cannot open a pinned program")?;
+        let group = File::open(group).map_err(cannot("open", group))?;
+        let pin = place.pins.join(name);
+        let mut program = CgroupSockAddr::from_pin(&pin, moment)
+            .map_err(cannot("open the pinned program", &pin))?;
         // Links allow other programs on the group in every mode.
         let id = program
             .attach(group, CgroupAttachMode::Single)
             .map_err(Refusal::of)?;
-        let held = FdLink::try_from(program.take_link(id)?)?;
-        held.pin(&path).context("cannot pin a link")?;
+        let taken = program.take_link(id).map_err(Error::Take)?;
+        let held = FdLink::try_from(taken).map_err(Error::Hold)?;
+        held.pin(&path).map_err(cannot("pin", &path))?;
     }
     // For a moment both programs were attached. Once one has rewritten an address, it is no virtual
     // address, and the other leaves it.

@@ -1,11 +1,10 @@
 //! The map of calls, walked in batches.
 
-use anyhow::Result;
 use aya::maps::MapData;
 use shunt_datapath::sweep::Entries;
 use shunt_datapath::table::call::{Call, CallKey};
 
-use super::batch::{Held, Plain};
+use super::batch::{self, Held, Plain};
 
 /// The most entries that one system call reads.
 const BATCH: usize = 1024;
@@ -30,12 +29,12 @@ pub struct Calls(Held<MapKey, Value>);
 
 impl Calls {
     /// Holds the map.
-    pub fn hold(map: &MapData) -> Result<Self> {
+    pub fn hold(map: &MapData) -> Result<Self, batch::Error> {
         Ok(Self(Held::new(map)?))
     }
 
     /// Calls `each` with every call, until it returns false.
-    pub fn each(&self, each: &mut dyn FnMut(&CallKey, &Call) -> bool) -> Result<()> {
+    pub fn each(&self, each: &mut dyn FnMut(&CallKey, &Call) -> bool) -> Result<(), batch::Error> {
         let mut keys = vec![MapKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
         let mut batches = self.0.batches();

@@ -2,10 +2,21 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result, bail};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use nix::errno::Errno;
 use nix::time::{ClockId, clock_getres};
 use shunt_datapath::connection::TICK_MASK;
+
+/// Why the kernel's clock cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot run the clock program")]
+    Run(#[source] ProgramError),
+    #[error("cannot read the resolution of the clock")]
+    Resolution(#[source] Errno),
+    #[error("cannot tell how many jiffies a second has: one has {jiffy_ns} ns")]
+    Rate { jiffy_ns: u64 },
+}
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -13,7 +24,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const RATES: Range<u64> = 12..12_288;
 
 /// The kernel's jiffies, read by the program `director_clock`.
-pub fn jiffies(clock: &Xdp) -> Result<u64> {
+pub fn jiffies(clock: &Xdp) -> Result<u64, Error> {
     let data_in = [0u8; 64];
     let mut data_out = [0u8; 64];
     let options = TestRunOptions {
@@ -22,21 +33,19 @@ pub fn jiffies(clock: &Xdp) -> Result<u64> {
         repeat: 1,
         ..TestRunOptions::default()
     };
-    clock
-        .test_run(options)
-        .context("cannot run the clock program")?;
+    clock.test_run(options).map_err(Error::Run)?;
     let (first, _) = data_out.split_at(8);
     Ok(u64::from_ne_bytes(first.try_into().unwrap_or_default()))
 }
 
 /// How many jiffies a second has. The coarse clock advances by one jiffy (`KTIME_LOW_RES`,
 /// kernel/time/posix-timers.c).
-pub fn rate() -> Result<u64> {
-    let jiffy = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).context("cannot read the clock")?;
+pub fn rate() -> Result<u64, Error> {
+    let jiffy = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(Error::Resolution)?;
     let jiffy_ns = jiffy.tv_sec() as u64 * SECOND_NS + jiffy.tv_nsec() as u64;
     match rate_of(jiffy_ns) {
         Some(rate) => Ok(rate),
-        None => bail!("cannot tell how many jiffies a second has: one has {jiffy_ns} ns"),
+        None => Err(Error::Rate { jiffy_ns }),
     }
 }
 

@@ -5,11 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Result, bail};
 use shunt_datapath::endpoint::{self, Endpoint, Slots};
 use shunt_datapath::family::{endpoint_hash4, endpoint_hash6};
 
 use super::mapping::Mapping;
+
+/// The table of endpoints has no place for another one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no room for the endpoint of {address}: the table of endpoints is full; start shuntd with \
+     larger tables (--services, --servers)"
+)]
+pub struct Full {
+    address: IpAddr,
+}
 
 /// Both tables.
 pub struct Endpoints {
@@ -53,7 +62,7 @@ impl Endpoints {
     }
 
     /// Adds an endpoint with this id.
-    pub fn add(&mut self, address: IpAddr, word: u32, id: u32) -> Result<()> {
+    pub fn add(&mut self, address: IpAddr, word: u32, id: u32) -> Result<(), Full> {
         if self.known.get(&(address, word)) == Some(&id) {
             return Ok(());
         }
@@ -68,10 +77,7 @@ impl Endpoints {
             IpAddr::V6(_) => endpoint::place(&mut self.wide, seed, endpoint),
         };
         if placed.is_err() {
-            bail!(
-                "no room for the endpoint of {address}: the table of endpoints is full; start \
-                 shuntd with larger tables (--services, --servers)"
-            );
+            return Err(Full { address });
         }
         self.known.insert((address, word), id);
         Ok(())

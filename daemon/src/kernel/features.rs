@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
     setsockopt, socket, sockopt,
@@ -27,24 +27,38 @@ const XDP_FEATURES: u16 = 3;
 /// The header of a message and of its family.
 const HEADER: usize = 20;
 
+/// Why the kernel's list of XDP features cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] Errno),
+    #[error("the kernel does not name the family netdev")]
+    NoFamily,
+    #[error("cannot ask")]
+    Ask(#[source] Errno),
+    #[error("the kernel does not answer")]
+    Silent(#[source] Errno),
+    #[error("the kernel refuses")]
+    Refused(#[source] io::Error),
+}
+
 /// The XDP features of every device of this thread's network namespace, by index.
-pub fn all() -> Result<BTreeMap<u32, u64>> {
+pub fn all() -> Result<BTreeMap<u32, u64>, Error> {
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkGeneric,
     )
-    .context("cannot open a netlink socket")?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(1))
-        .context("cannot limit the wait")?;
+    .map_err(Error::Socket)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(1)).map_err(Error::Socket)?;
     let mut family = None;
     let name = attribute(FAMILY_NAME, b"netdev\0");
     ask(&socket, CONTROL, GET_FAMILY, 0, &name, |attributes| {
         family = number(attributes, FAMILY_ID);
     })?;
     let Some(family) = family.and_then(|family| u16::try_from(family).ok()) else {
-        bail!("the kernel does not name the family netdev");
+        return Err(Error::NoFamily);
     };
     let mut all = BTreeMap::new();
     ask(&socket, family, DEVICE_GET, DUMP, &[], |attributes| {
@@ -64,8 +78,8 @@ fn ask(
     flags: u16,
     attributes: &[u8],
     mut each: impl FnMut(&[u8]),
-) -> Result<()> {
-    let length = u32::try_from(HEADER + attributes.len()).context("a question too long")?;
+) -> Result<(), Error> {
+    let length = (HEADER + attributes.len()) as u32;
     let mut question = Vec::new();
     question.extend(length.to_ne_bytes());
     question.extend(family.to_ne_bytes());
@@ -74,11 +88,11 @@ fn ask(
     question.extend([command, 1, 0, 0]);
     question.extend(attributes);
     let kernel = NetlinkAddr::new(0, 0);
-    sendto(socket.as_raw_fd(), &question, &kernel, MsgFlags::empty()).context("cannot ask")?;
+    sendto(socket.as_raw_fd(), &question, &kernel, MsgFlags::empty()).map_err(Error::Ask)?;
     let mut room = vec![0; 1 << 16];
     loop {
-        let length = recv(socket.as_raw_fd(), &mut room, MsgFlags::empty())
-            .context("the kernel does not answer")?;
+        let length =
+            recv(socket.as_raw_fd(), &mut room, MsgFlags::empty()).map_err(Error::Silent)?;
         let mut rest = room.get(..length).unwrap_or_default();
         while let Some((kind, message, behind)) = message(rest) {
             match kind {
@@ -86,7 +100,7 @@ fn ask(
                 ERROR => {
                     let code = message.get(16..20).and_then(|code| code.try_into().ok());
                     let code = i32::from_ne_bytes(code.unwrap_or_default());
-                    return Err(io::Error::from_raw_os_error(-code).into());
+                    return Err(Error::Refused(io::Error::from_raw_os_error(-code)));
                 }
                 _ => each(message.get(HEADER..).unwrap_or_default()),
             }

@@ -11,10 +11,10 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, RingBuf};
-use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use aya::maps::{HashMap, Map, MapData, MapError, RingBuf};
+use aya::programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -30,8 +30,39 @@ use shunt_datapath::packet;
 use shunt_datapath::table::fragment::{FragmentKey, FragmentValue, told};
 use tracing::{debug, warn};
 
-use super::pinned::{self, map};
+use super::pinned::{self, PASS, XDP, map};
 use super::place::Place;
+use crate::chain::chain;
+
+/// Why fragments are not held, or why one is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Pinned(#[from] pinned::Error),
+    #[error("the map {name}")]
+    Map {
+        name: &'static str,
+        source: MapError,
+    },
+    #[error("cannot open a packet socket (CAP_NET_RAW)")]
+    Socket(#[source] Errno),
+    #[error("cannot note it")]
+    Note(#[source] MapError),
+    #[error("cannot run the packet path")]
+    Run(#[source] ProgramError),
+    #[error("no device has the MAC address to send from")]
+    NoDevice,
+    #[error("cannot name the device")]
+    Unnamed,
+    #[error("cannot send")]
+    Send(#[source] Errno),
+    #[error("cannot give it to the network stack")]
+    Receive(#[source] ProgramError),
+}
+
+fn of(name: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}
 
 /// How often the waiting fragments are checked.
 const TURN_MS: u16 = 2;
@@ -86,19 +117,19 @@ pub struct Fragments {
 impl Fragments {
     /// Opens the pinned maps and programs. The socket belongs to the network namespace of the
     /// calling thread.
-    pub fn open(place: &Place) -> Result<Self> {
-        let ring = RingBuf::try_from(Map::RingBuf(map(place, "HELD")?)).context("the map HELD")?;
+    pub fn open(place: &Place) -> Result<Self, Error> {
+        let ring = RingBuf::try_from(Map::RingBuf(map(place, "HELD")?)).map_err(of("HELD"))?;
         let known = Map::LruHashMap(map(place, "FRAGMENTS")?);
-        let known = HashMap::try_from(known).context("the map FRAGMENTS")?;
+        let known = HashMap::try_from(known).map_err(of("FRAGMENTS"))?;
         let socket = socket(
             AddressFamily::Packet,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
             None::<SockProtocol>,
         )
-        .context("cannot open a packet socket (CAP_NET_RAW)")?;
-        let program = pinned::xdp(place)?;
-        let pass = pinned::pass(place)?;
+        .map_err(Error::Socket)?;
+        let program = pinned::xdp(place, XDP)?;
+        let pass = pinned::xdp(place, PASS)?;
         Ok(Self {
             ring,
             known,
@@ -159,19 +190,19 @@ impl Fragments {
                 Fate::GiveUp(fragment) => match self.give_up(&fragment) {
                     Ok(()) => fragment,
                     Err(error) => {
-                        warn!(%error, "fragment lost: its first never came");
+                        warn!(error = chain(&error), "fragment lost: its first never came");
                         continue;
                     }
                 },
             };
             if let Err(error) = self.send(&fragment) {
-                warn!(%error, "fragment not sent on");
+                warn!(error = chain(&error), "fragment not sent on");
             }
         }
     }
 
     /// Enters a datagram whose first fragment did not come. The kernel gets its fragments.
-    fn give_up(&mut self, fragment: &Waiting) -> Result<()> {
+    fn give_up(&mut self, fragment: &Waiting) -> Result<(), Error> {
         debug!(
             interface = fragment.interface,
             "fragment given up: its first never came"
@@ -183,11 +214,11 @@ impl Fragments {
             ..FragmentValue::default()
         };
         let done = self.known.insert(Key(fragment.key), Value(value), 0);
-        done.context("cannot note it")
+        done.map_err(Error::Note)
     }
 
     /// Runs the packet path on a fragment, and sends the result.
-    fn send(&self, fragment: &Waiting) -> Result<()> {
+    fn send(&self, fragment: &Waiting) -> Result<(), Error> {
         let mut out = vec![0; NOTE + fragment.frame.len() + GROWTH];
         let context = context(fragment);
         let mut after = [0u8; 24];
@@ -199,10 +230,7 @@ impl Fragments {
             repeat: 1,
             ..TestRunOptions::default()
         };
-        let result = self
-            .program
-            .test_run(options)
-            .context("cannot run the packet path")?;
+        let result = self.program.test_run(options).map_err(Error::Run)?;
         out.truncate(result.data_size_out as usize);
         let note = u32::from_ne_bytes([after[0], after[1], after[2], after[3]]) as usize == NOTE;
         let interface = match result.return_value {
@@ -214,7 +242,7 @@ impl Fragments {
             XDP_PASS => return self.receive(fragment),
             XDP_TX => fragment.interface,
             // The program does not return the interface, but the source MAC address identifies it.
-            XDP_REDIRECT => owner(&out).context("no device has the MAC address to send from")?,
+            XDP_REDIRECT => owner(&out).ok_or(Error::NoDevice)?,
             _ => return Ok(()),
         };
         // A frame without addresses is for a device without Ethernet headers.
@@ -225,13 +253,13 @@ impl Fragments {
         let is_bare = addresses.iter().all(|byte| *byte == 0);
         let frame = if is_bare { packet } else { &out };
         let ethertype = u16::from_ne_bytes([*a, *b]);
-        let to = target(interface, ethertype).context("cannot name the device")?;
-        sendto(self.socket.as_raw_fd(), frame, &to, MsgFlags::empty()).context("cannot send")?;
+        let to = target(interface, ethertype).ok_or(Error::Unnamed)?;
+        sendto(self.socket.as_raw_fd(), frame, &to, MsgFlags::empty()).map_err(Error::Send)?;
         Ok(())
     }
 
     /// Gives a fragment to the network stack, as a frame that comes in by the same device.
-    fn receive(&self, fragment: &Waiting) -> Result<()> {
+    fn receive(&self, fragment: &Waiting) -> Result<(), Error> {
         let context = context(fragment);
         let options = TestRunOptions {
             data_in: Some(&fragment.frame),
@@ -241,7 +269,7 @@ impl Fragments {
             ..TestRunOptions::default()
         };
         let done = self.pass.test_run(options);
-        done.context("cannot give it to the network stack")?;
+        done.map_err(Error::Receive)?;
         Ok(())
     }
 }

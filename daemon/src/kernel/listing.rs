@@ -13,6 +13,7 @@ use shunt_model::{Connection, EngineData, Family, Protocol, ServiceKey, State};
 use tracing::error;
 
 use super::sweep::Look;
+use crate::chain::chain;
 
 /// How many connections are in each state; changes nothing.
 #[must_use]
@@ -67,7 +68,7 @@ fn calls(look: Look<'_>, each: &mut dyn FnMut(&CallKey, &Call) -> bool) {
         !lives || each(key, call)
     });
     if let Err(error) = done {
-        error!(error = format!("{error:#}"), "calls not looked at");
+        error!(error = chain(&error), "calls not looked at");
     }
 }
 

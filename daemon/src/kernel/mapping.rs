@@ -4,12 +4,30 @@
 //! Values are 64-bit words that the packet path reads and writes at the same time, so every access
 //! is atomic. The entry types of `datapath` define the layout for both sides.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, bail};
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 use shunt_datapath::flows::{Layout, Words};
+
+/// Why a map cannot be mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot ask for the size of a map")]
+    Size(#[source] MapError),
+    #[error("map {name:?} has values of {value} bytes, not {stride} words")]
+    Foreign {
+        name: Option<String>,
+        value: usize,
+        stride: usize,
+    },
+    #[error("cannot map {name:?}")]
+    Map {
+        name: Option<String>,
+        source: io::Error,
+    },
+}
 
 /// A mapped array map.
 #[derive(Debug)]
@@ -27,15 +45,15 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps an array map whose values are `stride` words long.
-    pub fn new(map: &MapData, stride: usize) -> Result<Self> {
-        let info = map.info().context("cannot ask for the size of a map")?;
+    pub fn new(map: &MapData, stride: usize) -> Result<Self, Error> {
+        let info = map.info().map_err(Error::Size)?;
         let value = info.value_size() as usize;
         if value.div_ceil(8) != stride {
-            bail!(
-                "map {:?} has values of {value} bytes, not {} words",
-                info.name_as_str(),
-                stride
-            );
+            return Err(Error::Foreign {
+                name: info.name_as_str().map(str::to_owned),
+                value,
+                stride,
+            });
         }
         let words = stride * info.max_entries() as usize;
         let page = 4096;
@@ -52,8 +70,10 @@ impl Mapping {
             )
         };
         if start == libc::MAP_FAILED {
-            let error = std::io::Error::last_os_error();
-            bail!("cannot map {:?}: {error}", info.name_as_str());
+            return Err(Error::Map {
+                name: info.name_as_str().map(str::to_owned),
+                source: io::Error::last_os_error(),
+            });
         }
         Ok(Self {
             start: start.cast(),

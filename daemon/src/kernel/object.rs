@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::maps::ProgramArray;
-use aya::programs::{SchedClassifier, Xdp};
+use aya::maps::{MapError, ProgramArray};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use serde::Serialize;
 use shunt_datapath::entry;
 use shunt_ebpf::LATER;
@@ -32,6 +31,39 @@ use super::presence;
 use super::programs::{self, BARE, Behind, HANDED, LEAVE, Refused, TC, behind};
 use super::refusal::Refusal;
 use super::succession;
+use crate::chain::chain;
+use crate::file::{self, cannot};
+
+/// Why there is no packet path.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Place(#[from] place::Error),
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[error(transparent)]
+    Clock(#[from] clock::Error),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Programs(#[from] programs::Error),
+    #[error(transparent)]
+    Pinned(#[from] pinned::Error),
+    #[error(transparent)]
+    Presence(#[from] presence::Error),
+    #[error("cannot draw a seed")]
+    Seed(#[source] io::Error),
+    #[error("the table needs the program for {program}: {why}")]
+    Needed { program: Program, why: String },
+    #[error("the packet path's object has no program {0} of the right type")]
+    NoProgram(String),
+    #[error("the packet path's object has no map {0}")]
+    NoMap(&'static str),
+    #[error("cannot hold a loaded program")]
+    Hold(#[source] ProgramError),
+    #[error("cannot say which program goes on")]
+    Connect(#[source] MapError),
+}
 
 /// A loaded packet path.
 #[derive(Debug)]
@@ -65,7 +97,7 @@ pub fn open(
     known: Option<Made>,
     is_lossy: bool,
     needed: &BTreeSet<Program>,
-) -> Result<(Object, Behind)> {
+) -> Result<(Object, Behind), Error> {
     let notes = place.runtime.join("path.json");
     let cookie = place::cookie()?;
     let found = read(&notes).or(known);
@@ -107,7 +139,7 @@ pub fn open(
     {
         // The journal has the same, if it can be written.
         warn!(
-            error = format!("{error:#}"),
+            error = chain(&error),
             "notes of the packet path not written"
         );
     }
@@ -132,10 +164,7 @@ fn is_complete(place: &Place, made: &Made) -> bool {
             false
         }
         Err(error) => {
-            warn!(
-                error = format!("{error:#}"),
-                "pinned maps cannot be looked at"
-            );
+            warn!(error = chain(&error), "pinned maps cannot be looked at");
             false
         }
     }
@@ -146,27 +175,27 @@ fn read(notes: &Path) -> Option<Made> {
 }
 
 /// Writes a file so that it is either the old or the new one, whatever happens.
-pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), file::Error> {
     let next = path.with_extension("next");
-    let text = serde_json::to_vec(value).context("cannot put notes into words")?;
+    let text = serde_json::to_vec(value).map_err(cannot("find words for", path))?;
     let _ = fs::remove_file(&next);
     let mut file = fs::File::options();
     let file = file.write(true).create_new(true).mode(0o600).open(&next);
     file.and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_data()))
-        .with_context(|| format!("cannot write {}", next.display()))?;
-    fs::rename(&next, path).with_context(|| format!("cannot write {}", path.display()))
+        .map_err(cannot("write", &next))?;
+    fs::rename(&next, path).map_err(cannot("write", path))
 }
 
 /// Takes away all that another namespace pinned: nobody's devices have it any more.
-fn empty(place: &Place) -> Result<()> {
-    place.clear().context("cannot take the pins away")?;
-    fs::create_dir_all(&place.pins).with_context(|| format!("cannot make {}", place.pins.display()))
+fn empty(place: &Place) -> Result<(), file::Error> {
+    place.clear().map_err(cannot("empty", &place.pins))?;
+    fs::create_dir_all(&place.pins).map_err(cannot("make", &place.pins))
 }
 
-fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
+fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made, Error> {
     let mut seed = [0u8; 8];
-    let file = fs::File::open("/dev/urandom").context("cannot draw a seed")?;
-    std::io::Read::read_exact(&mut &file, &mut seed).context("cannot draw a seed")?;
+    let file = fs::File::open("/dev/urandom").map_err(Error::Seed)?;
+    io::Read::read_exact(&mut &file, &mut seed).map_err(Error::Seed)?;
     let rate = clock::rate()?;
     Ok(Made {
         build: build(),
@@ -181,21 +210,17 @@ fn make(capacity: Capacity, namespace_cookie: u64) -> Result<Made> {
     })
 }
 
-fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P>
+fn program<'a, P>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut P, Error>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("no program {name}"))?;
-    let Ok(program) = <&mut P>::try_from(program) else {
-        bail!("program {name} is of another kind");
-    };
-    Ok(program)
+    let program = ebpf.program_mut(name);
+    let program = program.and_then(|program| <&mut P>::try_from(program).ok());
+    program.ok_or_else(|| Error::NoProgram(name.to_owned()))
 }
 
 /// Loads a packet path that is pinned nowhere and ends with who holds it: for measuring.
-pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
+pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made), Error> {
     let made = make(wanted, 0)?;
     let mut ebpf = read_in(&made, None)?;
     for name in [XDP, CLOCK] {
@@ -205,17 +230,21 @@ pub fn unpinned(wanted: Capacity) -> Result<(aya::Ebpf, Made)> {
     for (name, place) in LATER {
         let later: &mut Xdp = program(&mut ebpf, &behind(XDP, name))?;
         later.load().map_err(Refusal::of)?;
-        let later = later.fd()?.try_clone()?;
-        let map = ebpf.map_mut(PROGRAMS_XDP).context("no map of programs")?;
-        ProgramArray::try_from(map)?
-            .set(place, &later, 0)
-            .context("cannot say which program goes on")?;
+        let later = later.fd().map_err(Error::Hold)?;
+        let later = later
+            .try_clone()
+            .map_err(|error| Error::Hold(error.into()))?;
+        let map = ebpf
+            .map_mut(PROGRAMS_XDP)
+            .ok_or(Error::NoMap(PROGRAMS_XDP))?;
+        let mut map = ProgramArray::try_from(map).map_err(Error::Connect)?;
+        map.set(place, &later, 0).map_err(Error::Connect)?;
     }
     Ok((ebpf, made))
 }
 
 /// Makes the maps, or finds them among the pins, and leaves the programs to be loaded.
-fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
+fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf, Refusal> {
     let masks = [
         ("ENDPOINT4_MASK", made.endpoint_mask()),
         ("ENDPOINT6_MASK", made.endpoint_mask()),
@@ -239,7 +268,7 @@ fn read_in(made: &Made, pins: Option<&Path>) -> Result<aya::Ebpf> {
             loader.map_pin_path(name, pins.join(name));
         }
     }
-    Ok(loader.load(shunt_ebpf::DIRECTOR).map_err(Refusal::of)?)
+    loader.load(shunt_ebpf::DIRECTOR).map_err(Refusal::of)
 }
 
 /// Makes the maps and loads the programs: those that every table needs, and these others. What was
@@ -250,7 +279,7 @@ fn load(
     adopted: bool,
     others: &BTreeSet<Program>,
     needed: &BTreeSet<Program>,
-) -> Result<(Object, Behind)> {
+) -> Result<(Object, Behind), Error> {
     made.build = build();
     let mut ebpf = read_in(&made, Some(&place.pins))?;
     let refused = programs::load(&mut ebpf, place, true, others)?;
@@ -264,7 +293,7 @@ fn load(
 
 /// Takes the programs of an earlier daemon of our build, and loads those that it had not loaded
 /// when it ended.
-fn adopt(place: &Place, made: Made, needed: &BTreeSet<Program>) -> Result<(Object, Behind)> {
+fn adopt(place: &Place, made: Made, needed: &BTreeSet<Program>) -> Result<(Object, Behind), Error> {
     let all = BTreeSet::from(Program::ALL);
     if !programs::has_all_that_always_run(place) {
         // The maps are whole; only a program's pin is missing.
@@ -285,31 +314,31 @@ fn adopt(place: &Place, made: Made, needed: &BTreeSet<Program>) -> Result<(Objec
 }
 
 /// Processes of this machine get on without a program; packets do not.
-fn must_have(refused: &Refused, needed: &BTreeSet<Program>) -> Result<()> {
+fn must_have(refused: &Refused, needed: &BTreeSet<Program>) -> Result<(), Error> {
     let mut packets = refused
         .iter()
         .filter(|(program, _)| **program != Program::Callers && needed.contains(program));
     match packets.next() {
-        Some((program, why)) => bail!("the table needs the program for {program}: {why}"),
+        Some((program, why)) => Err(Error::Needed {
+            program: *program,
+            why: why.clone(),
+        }),
         None => Ok(()),
     }
 }
 
 /// Opens the pinned programs, after each has those that it goes on with.
-fn opened(place: &Place, made: Made, adopted: bool) -> Result<Object> {
+fn opened(place: &Place, made: Made, adopted: bool) -> Result<Object, Error> {
     programs::connect(place)?;
-    let classifier = |name: &str| {
-        SchedClassifier::from_pin(place.pins.join(name)).context("cannot open a pinned tc program")
-    };
     Ok(Object {
         made,
         adopted,
         is_foreign: false,
-        xdp: pinned::xdp(place)?,
-        tc: classifier(TC)?,
-        leave: classifier(LEAVE)?,
-        bare: classifier(BARE)?,
-        handed: classifier(HANDED)?,
-        clock: pinned::clock(place)?,
+        xdp: pinned::xdp(place, XDP)?,
+        tc: pinned::tc(place, TC)?,
+        leave: pinned::tc(place, LEAVE)?,
+        bare: pinned::tc(place, BARE)?,
+        handed: pinned::tc(place, HANDED)?,
+        clock: pinned::xdp(place, CLOCK)?,
     })
 }

@@ -1,6 +1,5 @@
 //! The MAC addresses of servers that may be directors and forward frames to this one.
 
-use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use shunt_datapath::entry::PeerKey;
@@ -14,14 +13,23 @@ unsafe impl Pod for Key {}
 #[derive(Debug)]
 pub struct Peers(HashMap<MapData, Key, [u64; 2]>);
 
+/// Why the peers cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the map PEERS")]
+    Map(#[source] MapError),
+    #[error("cannot write a peer")]
+    Write(#[source] MapError),
+}
+
 impl Peers {
-    pub fn of(map: MapData) -> Result<Self> {
-        let map = HashMap::try_from(Map::HashMap(map)).context("the map PEERS")?;
+    pub fn of(map: MapData) -> Result<Self, Error> {
+        let map = HashMap::try_from(Map::HashMap(map)).map_err(Error::Map)?;
         Ok(Self(map))
     }
 
     /// Sets the address of a peer, or removes the peer.
-    pub fn set(&mut self, key: PeerKey, address: Option<[u64; 2]>) -> Result<()> {
+    pub fn set(&mut self, key: PeerKey, address: Option<[u64; 2]>) -> Result<(), Error> {
         let set = match address {
             Some(address) => self.0.insert(Key(key), address, 0),
             None => match self.0.remove(&Key(key)) {
@@ -30,6 +38,6 @@ impl Peers {
                 other => other,
             },
         };
-        set.context("cannot write a peer")
+        set.map_err(Error::Write)
     }
 }

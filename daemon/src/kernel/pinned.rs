@@ -1,8 +1,9 @@
 //! Opens pinned maps and programs.
 
-use anyhow::{Context, Result};
-use aya::maps::MapData;
-use aya::programs::Xdp;
+use std::path::PathBuf;
+
+use aya::maps::{MapData, MapError};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
 
 use super::place::Place;
@@ -14,23 +15,29 @@ pub const PASS: &str = "director_pass";
 /// The attach type of plain XDP programs.
 pub const INTERFACE: XdpAttachType = XdpAttachType::Interface;
 
-/// The first program of XDP.
-pub fn xdp(place: &Place) -> Result<Xdp> {
-    Xdp::from_pin(place.pins.join(XDP), INTERFACE).context("cannot open the pinned program")
+/// Why a pinned part of the packet path cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the pinned program {}", path.display())]
+    Program { path: PathBuf, source: ProgramError },
+    #[error("cannot open the pinned map {}", path.display())]
+    Map { path: PathBuf, source: MapError },
 }
 
-/// The program that reads jiffies.
-pub fn clock(place: &Place) -> Result<Xdp> {
-    Xdp::from_pin(place.pins.join(CLOCK), INTERFACE).context("cannot open the pinned clock")
+/// A program of XDP.
+pub fn xdp(place: &Place, name: &str) -> Result<Xdp, Error> {
+    let path = place.pins.join(name);
+    Xdp::from_pin(&path, INTERFACE).map_err(|source| Error::Program { path, source })
 }
 
-/// The program that passes every frame to the kernel.
-pub fn pass(place: &Place) -> Result<Xdp> {
-    Xdp::from_pin(place.pins.join(PASS), INTERFACE).context("cannot open the pinned program")
+/// A program of tc.
+pub fn tc(place: &Place, name: &str) -> Result<SchedClassifier, Error> {
+    let path = place.pins.join(name);
+    SchedClassifier::from_pin(&path).map_err(|source| Error::Program { path, source })
 }
 
 /// A map.
-pub fn map(place: &Place, name: &str) -> Result<MapData> {
+pub fn map(place: &Place, name: &str) -> Result<MapData, Error> {
     let path = place.pins.join(name);
-    MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
+    MapData::from_pin(&path).map_err(|source| Error::Map { path, source })
 }

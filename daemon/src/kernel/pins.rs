@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use aya::maps::MapInfo;
-use aya_obj::Object;
+use aya::maps::{MapError, MapInfo};
+use aya_obj::{Object, ParseError};
+
+use crate::chain::chain;
 
 /// The properties of a map that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,15 @@ struct Shape {
     mapped: bool,
 }
 
+/// Why the maps of an object are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the packet path's object")]
+    Object(#[source] ParseError),
+    #[error("no map {0} in the object")]
+    NoMap(String),
+}
+
 /// `BPF_F_MMAPABLE`.
 const MAPPED: u32 = 1 << 10;
 
@@ -30,14 +40,14 @@ pub fn unfit<'a>(
     object: &[u8],
     names: &[&'a str],
     entries: &[(&str, u32)],
-) -> Result<BTreeMap<&'a str, String>> {
-    let object = Object::parse(object).context("cannot read the packet path's object")?;
+) -> Result<BTreeMap<&'a str, String>, Error> {
+    let object = Object::parse(object).map_err(Error::Object)?;
     let mut unfit = BTreeMap::new();
     for name in names {
         let map = object
             .maps
             .get(*name)
-            .with_context(|| format!("no map {name} in the object"))?;
+            .ok_or_else(|| Error::NoMap((*name).to_owned()))?;
         let given = entries.iter().find(|(other, _)| other == name);
         let wanted = Shape {
             kind: map.map_type(),
@@ -52,14 +62,14 @@ pub fn unfit<'a>(
                 unfit.insert(*name, format!("{name} is {found:?}, not {wanted:?}"));
             }
             Err(error) => {
-                unfit.insert(*name, format!("{name}: {error:#}"));
+                unfit.insert(*name, format!("{name}: {}", chain(&error)));
             }
         }
     }
     Ok(unfit)
 }
 
-fn pinned(path: &Path) -> Result<Shape> {
+fn pinned(path: &Path) -> Result<Shape, MapError> {
     let info = MapInfo::from_pin(path)?;
     Ok(Shape {
         kind: info.map_type()? as u32,

@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -22,8 +22,30 @@ use nix::unistd::{AccessFlags, eaccess};
 use shunt_datapath::entry::LAYOUT;
 use tracing::warn;
 
+use crate::chain::chain;
+use crate::file::{self, cannot};
+
 /// The folder on which a BPF file system is mounted if there is none.
 const OWN: &str = "/run/shunt/bpf";
+
+/// Why a director has no folders.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[error("cannot ask for the cookie of the network namespace")]
+    Cookie(#[source] io::Error),
+    #[error(
+        "no BPF file system is mounted, and mounting one failed; try: mount -t bpf bpf /sys/fs/bpf"
+    )]
+    Unmounted(#[source] file::Error),
+    #[error("a BPF file system was mounted but cannot be seen")]
+    Unseen,
+    #[error("cannot enter the mount namespace of the first process")]
+    Enter(#[source] Errno),
+    #[error("the thread that mounts died")]
+    Died,
+}
 
 /// The folders of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +58,8 @@ pub struct Place {
 }
 
 /// The cookie of this thread's network namespace. The kernel reuses inodes, but never a cookie.
-pub fn cookie() -> Result<u64> {
-    let socket = UnixDatagram::unbound().context("cannot make a socket")?;
+pub fn cookie() -> Result<u64, Error> {
+    let socket = UnixDatagram::unbound().map_err(Error::Cookie)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes to `cookie`, and both outlive the call.
@@ -51,36 +73,34 @@ pub fn cookie() -> Result<u64> {
         )
     };
     if done != 0 {
-        return Err(io::Error::last_os_error()).context("cannot ask for the namespace's cookie");
+        return Err(Error::Cookie(io::Error::last_os_error()));
     }
     Ok(cookie)
 }
 
 /// The inode of the network namespace of this thread.
-pub fn namespace() -> Result<u64> {
-    let path = "/proc/thread-self/ns/net";
-    Ok(fs::metadata(path)
-        .with_context(|| format!("cannot look at {path}"))?
-        .ino())
+pub fn namespace() -> Result<u64, file::Error> {
+    let path = Path::new("/proc/thread-self/ns/net");
+    let found = fs::metadata(path).map_err(cannot("look at", path))?;
+    Ok(found.ino())
 }
 
 impl Place {
     /// The folders of this thread's network namespace, made if they are missing.
-    pub fn make() -> Result<Self> {
+    pub fn make() -> Result<Self, Error> {
         let namespace = namespace()?;
         let runtime = PathBuf::from(format!("/run/shunt/{namespace}"));
-        fs::create_dir_all(&runtime)
-            .with_context(|| format!("cannot make {}", runtime.display()))?;
+        fs::create_dir_all(&runtime).map_err(cannot("make", &runtime))?;
         close(&runtime)?;
         let root = bpf_folder()?;
         let pins = root
             .join(format!("shunt-{namespace}"))
             .join(format!("v{LAYOUT}"));
-        fs::create_dir_all(&pins).with_context(|| format!("cannot make {}", pins.display()))?;
+        fs::create_dir_all(&pins).map_err(cannot("make", &pins))?;
         let parent = pins.parent().unwrap_or(&pins);
         for folder in [parent, &pins] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-                .with_context(|| format!("cannot close {} to others", folder.display()))?;
+                .map_err(cannot("set the mode of", folder))?;
         }
         Ok(Self {
             runtime,
@@ -164,13 +184,13 @@ pub fn forget(inode: &str) {
 }
 
 /// Closes a folder to everybody but its owner, and a group that may reach the socket.
-fn close(folder: &Path) -> Result<()> {
+fn close(folder: &Path) -> Result<(), file::Error> {
     let found = fs::metadata(folder)
-        .with_context(|| format!("cannot look at {}", folder.display()))?
+        .map_err(cannot("look at", folder))?
         .permissions();
     let mode = found.mode() & 0o710 | 0o700;
     fs::set_permissions(folder, fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot close {} to others", folder.display()))
+        .map_err(cannot("set the mode of", folder))
 }
 
 /// Whether `path` is a BPF file system that the daemon may use.
@@ -181,7 +201,7 @@ fn is_bpf(path: &Path) -> bool {
 }
 
 /// The folder of a mounted BPF file system that later daemons see too.
-fn bpf_folder() -> Result<PathBuf> {
+fn bpf_folder() -> Result<PathBuf, Error> {
     const USUAL: [&str; 4] = [
         "/sys/fs/bpf",
         OWN,
@@ -192,43 +212,35 @@ fn bpf_folder() -> Result<PathBuf> {
         return Ok(found.to_owned());
     }
     if let Err(error) = mount_for_all() {
-        mount_here().context(
-            "no BPF file system is mounted, and mounting one failed; \
-             try: mount -t bpf bpf /sys/fs/bpf",
-        )?;
+        mount_here().map_err(Error::Unmounted)?;
         warn!(
-            error = format!("{error:#}"),
+            error = chain(&error),
             folder = OWN,
             action = "forwarding goes on without a daemon only while this mount namespace stays",
             "no BPF file system is mounted, and the first process's mounts are out of reach"
         );
     }
-    match USUAL.iter().map(Path::new).find(|path| is_bpf(path)) {
-        Some(found) => Ok(found.to_owned()),
-        None => bail!("a BPF file system was mounted but cannot be seen"),
-    }
+    let found = USUAL.iter().map(Path::new).find(|path| is_bpf(path));
+    found.map(Path::to_owned).ok_or(Error::Unseen)
 }
 
 /// Mounts a BPF file system in the mount namespace of the first process, from a thread that enters
 /// it.
-fn mount_for_all() -> Result<()> {
-    let worker = std::thread::spawn(|| -> Result<()> {
-        let path = "/proc/1/ns/mnt";
-        let first = fs::File::open(path).context(path)?;
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-        nix::sched::setns(first, nix::sched::CloneFlags::CLONE_NEWNS)?;
-        mount_here()
+fn mount_for_all() -> Result<(), Error> {
+    let worker = std::thread::spawn(|| -> Result<(), Error> {
+        let path = Path::new("/proc/1/ns/mnt");
+        let first = fs::File::open(path).map_err(cannot("open", path))?;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).map_err(Error::Enter)?;
+        nix::sched::setns(first, nix::sched::CloneFlags::CLONE_NEWNS).map_err(Error::Enter)?;
+        Ok(mount_here()?)
     });
-    match worker.join() {
-        Ok(result) => result,
-        Err(_) => bail!("the thread that mounts died"),
-    }
+    worker.join().unwrap_or(Err(Error::Died))
 }
 
 /// Mounts a BPF file system in the mount namespace of this thread.
-fn mount_here() -> Result<()> {
-    fs::create_dir_all(OWN).with_context(|| format!("cannot make {OWN}"))?;
+fn mount_here() -> Result<(), file::Error> {
+    let own = Path::new(OWN);
+    fs::create_dir_all(own).map_err(cannot("make", own))?;
     let mode = Some("mode=0700");
-    mount(Some("bpf"), OWN, Some("bpf"), MsFlags::empty(), mode)
-        .with_context(|| format!("cannot mount at {OWN}"))
+    mount(Some("bpf"), OWN, Some("bpf"), MsFlags::empty(), mode).map_err(cannot("mount at", own))
 }

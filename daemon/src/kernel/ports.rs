@@ -2,24 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::xdp::DevMapHash;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, MapError};
 use shunt_control::network::Link;
 use shunt_control::network::attach::{self, Choice};
 use shunt_datapath::table::device::Device;
 use tracing::{debug, warn};
 
 use super::features;
-use super::pinned::map;
+use super::pinned::{self, map};
 use super::place::Place;
+use crate::chain::chain;
 
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry(Device);
 // SAFETY: integers only, no padding.
 unsafe impl Pod for Entry {}
+
+/// Why the tables of devices cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Open(#[from] pinned::Error),
+    #[error("the map {name}")]
+    Map {
+        name: &'static str,
+        source: MapError,
+    },
+    #[error("cannot read the map DEVICES")]
+    Read(#[source] MapError),
+    #[error("cannot write the map DEVICES")]
+    Write(#[source] MapError),
+}
+
+fn of(name: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}
 
 /// Both tables, and the entries written to them.
 pub struct Ports {
@@ -31,14 +51,14 @@ pub struct Ports {
 
 impl Ports {
     /// Opens the tables of a pinned packet path, and reads the entries of an earlier daemon.
-    pub fn open(place: &Place) -> Result<Self> {
+    pub fn open(place: &Place) -> Result<Self, Error> {
         let devices = Array::<_, Entry>::try_from(Map::Array(map(place, "DEVICES")?))
-            .context("the map DEVICES")?;
+            .map_err(of("DEVICES"))?;
         let ports =
-            DevMapHash::try_from(Map::DevMapHash(map(place, "PORTS")?)).context("the map PORTS")?;
+            DevMapHash::try_from(Map::DevMapHash(map(place, "PORTS")?)).map_err(of("PORTS"))?;
         let mut known = BTreeMap::new();
         for at in 0..devices.len() {
-            let entry = devices.get(&at, 0).context("cannot read the map DEVICES")?;
+            let entry = devices.get(&at, 0).map_err(Error::Read)?;
             if entry != Entry::default() {
                 known.insert(at, entry);
             }
@@ -54,7 +74,7 @@ impl Ports {
     pub fn settle(&mut self, wanted: &[(Link, Choice)]) {
         if let Err(error) = self.name(wanted).and_then(|()| self.connect(wanted)) {
             warn!(
-                error = format!("{error:#}"),
+                error = chain(&error),
                 action = "trying again",
                 "the packet path's table of devices is not as it should be"
             );
@@ -63,7 +83,7 @@ impl Ports {
 
     /// Writes the MAC addresses of the devices that get a program. Devices without Ethernet headers
     /// and the loopback device are left out.
-    fn name(&mut self, wanted: &[(Link, Choice)]) -> Result<()> {
+    fn name(&mut self, wanted: &[(Link, Choice)]) -> Result<(), Error> {
         let mut entries = BTreeMap::new();
         for (link, choice) in wanted {
             if link.ethernet && !choice.hooks.is_empty() {
@@ -76,9 +96,7 @@ impl Ports {
         let gone: Vec<_> = gone.map(|at| (*at, Entry::default())).collect();
         for (at, entry) in entries.iter().map(|(at, entry)| (*at, *entry)).chain(gone) {
             if self.known.get(&at).copied().unwrap_or_default() != entry {
-                self.devices
-                    .set(at, entry, 0)
-                    .context("cannot write the map DEVICES")?;
+                self.devices.set(at, entry, 0).map_err(Error::Write)?;
             }
         }
         self.known = entries;
@@ -86,9 +104,9 @@ impl Ports {
     }
 
     /// Writes the devices by which XDP can send. The kernel itself removes a device that goes.
-    fn connect(&mut self, wanted: &[(Link, Choice)]) -> Result<()> {
+    fn connect(&mut self, wanted: &[(Link, Choice)]) -> Result<(), Error> {
         let features = features::all().unwrap_or_else(|error| {
-            debug!(error = format!("{error:#}"), "XDP features not known");
+            debug!(error = chain(&error), "XDP features not known");
             BTreeMap::new()
         });
         let is_port = |link: &Link| attach::is_port(link, features.get(&link.index).copied());
@@ -105,7 +123,7 @@ impl Ports {
         for index in ports.iter().filter(|index| !present.contains(index)) {
             if let Err(error) = self.ports.insert(*index, *index, None, 0) {
                 // The device may be gone. An event of the network reports that.
-                debug!(index, %error, "device not entered");
+                debug!(index, error = chain(&error), "device not entered");
             }
         }
         Ok(())

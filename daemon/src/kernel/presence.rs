@@ -11,15 +11,17 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use aya::maps::xdp::DevMap;
-use aya::maps::{Map, MapData};
+use aya::maps::xdp::{DevMap, XdpMapError};
+use aya::maps::{Map, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 use tracing::{debug, info, warn};
 
 use super::place::{self, Place};
+use crate::chain::chain;
+use crate::file::{self, cannot};
 
 /// The name of the map among the pins of a packet path.
 pub const NAME: &str = "NAMESPACE";
@@ -27,24 +29,34 @@ pub const NAME: &str = "NAMESPACE";
 const KEY: u32 = 4;
 const VALUE: u32 = 8;
 
+/// Why a packet path cannot be marked as one of a living namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot make the map NAMESPACE")]
+    Make(#[source] MapError),
+    #[error("there is no device lo")]
+    NoLoopback(#[source] Errno),
+    #[error("cannot enter lo in the map NAMESPACE")]
+    Enter(#[source] XdpMapError),
+    #[error(transparent)]
+    File(#[from] file::Error),
+}
+
 /// Pins the map for the network namespace of this thread.
-pub fn mark(place: &Place) -> Result<()> {
+pub fn mark(place: &Place) -> Result<(), Error> {
     let path = place.pins.join(NAME);
     if matches!(is_gone(&place.pins), Some(false)) {
         return Ok(());
     }
     let kind = bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32;
     let map = aya_obj::Map::new_from_params(kind, KEY, VALUE, 1, 0);
-    let map = MapData::create(map, NAME, None).context("cannot make the map NAMESPACE")?;
-    let mut devices = DevMap::try_from(Map::DevMap(map)).context("the map NAMESPACE")?;
-    let loopback = if_nametoindex("lo").context("there is no device lo")?;
-    devices
-        .set(0, loopback, None, 0)
-        .context("cannot enter lo in the map NAMESPACE")?;
+    let map = MapData::create(map, NAME, None).map_err(Error::Make)?;
+    let mut devices = DevMap::try_from(Map::DevMap(map)).map_err(Error::Make)?;
+    let loopback = if_nametoindex("lo").map_err(Error::NoLoopback)?;
+    devices.set(0, loopback, None, 0).map_err(Error::Enter)?;
     let _ = fs::remove_file(&path);
-    devices
-        .pin(&path)
-        .with_context(|| format!("cannot pin {}", path.display()))
+    devices.pin(&path).map_err(cannot("pin", &path))?;
+    Ok(())
 }
 
 /// Whether the namespace of these pins is gone; `None` if nothing proves either.
@@ -53,7 +65,7 @@ fn is_gone(pins: &Path) -> Option<bool> {
     let devices = DevMap::try_from(Map::DevMap(map)).ok()?;
     match devices.get(0, 0) {
         Ok(_) => Some(false),
-        Err(aya::maps::MapError::KeyNotFound) => Some(true),
+        Err(MapError::KeyNotFound) => Some(true),
         Err(_) => None,
     }
 }
@@ -82,7 +94,7 @@ pub fn sweep(place: &Place) {
             Ok(false) => debug!(namespace = inode, "inode belongs to another namespace"),
             Err(error) => warn!(
                 namespace = inode,
-                error = format!("{error:#}"),
+                error = chain(&error),
                 "cannot remove the packet path of a gone namespace"
             ),
         }
@@ -103,22 +115,22 @@ fn are_gone(folder: &Path) -> bool {
 
 /// Renames a folder, then empties it. False if another namespace has got the inode meanwhile and
 /// begun to fill the folder.
-fn take_away(folder: &Path, root: &Path, inode: &str) -> Result<bool> {
+fn take_away(folder: &Path, root: &Path, inode: &str) -> Result<bool, file::Error> {
     // A daemon holds a lock on the folder of its pins.
-    let held = File::open(folder).context("cannot open the pins")?;
+    let held = File::open(folder).map_err(cannot("open", folder))?;
     let Ok(_held) = Flock::lock(held, FlockArg::LockExclusiveNonblock) else {
         return Ok(false);
     };
     // The BPF file system refuses names with a dot.
     let aside = root.join(format!("shunt-{inode}-gone"));
     if folder != aside {
-        fs::rename(folder, &aside).context("cannot put the pins aside")?;
+        fs::rename(folder, &aside).map_err(cannot("put aside", folder))?;
     }
     if !are_gone(&aside) {
-        fs::rename(&aside, folder).context("cannot put the pins back")?;
+        fs::rename(&aside, folder).map_err(cannot("put back", folder))?;
         return Ok(false);
     }
-    fs::remove_dir_all(&aside).context("cannot remove the pins")?;
+    fs::remove_dir_all(&aside).map_err(cannot("remove", &aside))?;
     place::forget(inode);
     Ok(true)
 }

@@ -6,25 +6,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, bail};
 use aya::Ebpf;
-use aya::maps::{Map, ProgramArray};
-use aya::programs::{
-    Program as Loadable, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp,
-};
+use aya::maps::{Map, MapError, ProgramArray};
+use aya::programs::{Program as Loadable, ProgramError, ProgramFd, ProgramInfo};
 use shunt_ebpf::{FIRST, LATER};
 use shunt_model::program::Program;
 
 use super::callers;
 use super::heap;
 use super::made::{PROGRAMS_TC, PROGRAMS_XDP};
-use super::pinned::{CLOCK, INTERFACE, PASS, XDP, map};
+use super::pinned::{self, CLOCK, PASS, XDP, map};
 use super::place::Place;
 use super::refusal::Refusal;
+use crate::chain::chain;
+use crate::file::{self, cannot};
+
+/// Why programs cannot be loaded, or put in their places.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no program {0}")]
+    Missing(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[error(transparent)]
+    Pinned(#[from] pinned::Error),
+    #[error("cannot hold a loaded program")]
+    Hold(#[source] ProgramError),
+    #[error("cannot say which program goes on")]
+    Connect(#[source] MapError),
+    #[error("cannot start a thread that loads programs")]
+    Start(#[source] io::Error),
+    #[error("a thread that loads programs died")]
+    Died,
+}
 
 pub(super) const TC: &str = "director_tc";
 /// tc's program for devices without Ethernet headers, which goes on with [`TC`].
@@ -92,7 +113,7 @@ pub fn load(
     place: &Place,
     anew: bool,
     others: &BTreeSet<Program>,
-) -> Result<Refused> {
+) -> Result<Refused, Error> {
     let always = if anew { ALWAYS.as_slice() } else { &[] };
     let mut wanted = always.to_vec();
     wanted.extend(others.iter().flat_map(|program| names(*program)));
@@ -109,11 +130,11 @@ pub fn load(
 }
 
 /// Why one of a program's was refused.
-fn refusal(failed: &mut BTreeMap<&str, anyhow::Error>, program: Program) -> Option<String> {
+fn refusal(failed: &mut BTreeMap<&str, Error>, program: Program) -> Option<String> {
     let names = names(program).into_iter();
     let mut errors = names.filter_map(|name| Some((name, failed.remove(name)?)));
     let (name, error) = errors.next()?;
-    Some(format!("{name}: {error:#}"))
+    Some(format!("{name}: {}", chain(&error)))
 }
 
 /// Loads and pins programs in several threads, in this order, until it shall stop. Returns those
@@ -123,15 +144,13 @@ fn load_named<'a>(
     place: &Place,
     names: &[&'a str],
     stop: &AtomicBool,
-) -> Result<BTreeMap<&'a str, anyhow::Error>> {
+) -> Result<BTreeMap<&'a str, Error>, Error> {
     let mut found: BTreeMap<&str, &mut Loadable> = ebpf.programs_mut().collect();
     let mut queue = Vec::with_capacity(names.len());
     for name in names {
         let program = found.remove(name);
-        queue.push((
-            *name,
-            program.with_context(|| format!("no program {name}"))?,
-        ));
+        let program = program.ok_or_else(|| Error::Missing((*name).to_owned()))?;
+        queue.push((*name, program));
     }
     let queue = Mutex::new(queue.into_iter());
     let next = || {
@@ -152,7 +171,7 @@ fn load_named<'a>(
         for thread in threads {
             match thread.join() {
                 Ok(some) => failed.extend(some),
-                Err(_) => bail!("a thread that loads programs died"),
+                Err(_) => return Err(Error::Died),
             }
         }
         Ok(failed)
@@ -163,7 +182,7 @@ fn load_named<'a>(
     clippy::wildcard_enum_match_arm,
     reason = "the object has programs of these three types only"
 )]
-fn load_one(name: &str, program: &mut Loadable, place: &Place) -> Result<()> {
+fn load_one(name: &str, program: &mut Loadable, place: &Place) -> Result<(), Error> {
     match program {
         Loadable::Xdp(program) => program.load(),
         Loadable::SchedClassifier(program) => program.load(),
@@ -176,9 +195,8 @@ fn load_one(name: &str, program: &mut Loadable, place: &Place) -> Result<()> {
     .map_err(Refusal::of)?;
     let path = place.pins.join(name);
     let _ = fs::remove_file(&path);
-    program
-        .pin(&path)
-        .with_context(|| format!("cannot pin {}", path.display()))
+    program.pin(&path).map_err(cannot("pin", &path))?;
+    Ok(())
 }
 
 /// Puts every pinned program that follows a hook's first one in its place, each in one step.
@@ -186,21 +204,19 @@ fn load_one(name: &str, program: &mut Loadable, place: &Place) -> Result<()> {
 /// This comes before anything is attached, and also where nothing changed: it costs nothing, and an
 /// array that was emptied from outside is whole again. What hangs on the devices meanwhile goes on
 /// with these: nothing is handed over but the frame, and the tables are of one layout.
-pub fn connect(place: &Place) -> Result<()> {
+pub fn connect(place: &Place) -> Result<(), Error> {
     for (name, at) in LATER {
-        let pinned = "cannot open a pinned program";
         let (xdp, tc) = (behind(XDP, name), behind(TC, name));
         if !are_pinned(place, &[&xdp, &tc]) {
             continue;
         }
-        let later = Xdp::from_pin(place.pins.join(xdp), INTERFACE).context(pinned)?;
-        go_on(place, PROGRAMS_XDP, at, later.fd()?)?;
-        let later = SchedClassifier::from_pin(place.pins.join(tc)).context(pinned)?;
-        go_on(place, PROGRAMS_TC, at, later.fd()?)?;
+        let later = pinned::xdp(place, &xdp)?;
+        go_on(place, PROGRAMS_XDP, at, later.fd())?;
+        let later = pinned::tc(place, &tc)?;
+        go_on(place, PROGRAMS_TC, at, later.fd())?;
     }
-    let tc = SchedClassifier::from_pin(place.pins.join(TC));
-    let tc = tc.context("cannot open the pinned tc program")?;
-    go_on(place, PROGRAMS_TC, FIRST, tc.fd()?)
+    let tc = pinned::tc(place, TC)?;
+    go_on(place, PROGRAMS_TC, FIRST, tc.fd())
 }
 
 /// The name of a program behind a hook's first one.
@@ -208,11 +224,16 @@ pub(super) fn behind(first: &str, name: &str) -> String {
     format!("{first}_{name}")
 }
 
-fn go_on(place: &Place, programs: &str, at: u32, later: &ProgramFd) -> Result<()> {
+fn go_on(
+    place: &Place,
+    programs: &str,
+    at: u32,
+    later: Result<&ProgramFd, ProgramError>,
+) -> Result<(), Error> {
+    let later = later.map_err(Error::Hold)?;
     let programs = Map::ProgramArray(map(place, programs)?);
-    ProgramArray::try_from(programs)?
-        .set(at, later, 0)
-        .context("cannot say which program goes on")
+    let mut programs = ProgramArray::try_from(programs).map_err(Error::Connect)?;
+    programs.set(at, later, 0).map_err(Error::Connect)
 }
 
 /// Programs that are still to be loaded.
@@ -257,13 +278,13 @@ impl Behind {
     pub fn start(
         self,
         tell: impl Fn(Program, Result<(), String>) + Send + 'static,
-    ) -> Result<Loader> {
+    ) -> Result<Loader, Error> {
         let stop = Arc::new(AtomicBool::new(false));
         let until = stop.clone();
         let thread = thread::Builder::new().name("programs".to_owned());
         let thread = thread
             .spawn(move || self.run(&until, &tell))
-            .context("cannot start a thread that loads programs")?;
+            .map_err(Error::Start)?;
         Ok(Loader { thread, stop })
     }
 
@@ -279,19 +300,26 @@ impl Behind {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            tell(program, result.map_err(|error| format!("{error:#}")));
+            tell(program, result);
         }
         drop(ebpf);
         heap::give_back();
     }
 }
 
-fn load_behind(ebpf: &mut Ebpf, place: &Place, program: Program, stop: &AtomicBool) -> Result<()> {
-    let mut failed = load_named(ebpf, place, &names(program), stop)?;
-    if let Some(why) = refusal(&mut failed, program) {
-        bail!(why);
+/// Loads one of the programs that are loaded behind. An error is the reason, for the operator.
+fn load_behind(
+    ebpf: &mut Ebpf,
+    place: &Place,
+    program: Program,
+    stop: &AtomicBool,
+) -> Result<(), String> {
+    let loaded = load_named(ebpf, place, &names(program), stop);
+    let mut failed = loaded.map_err(|error| chain(&error))?;
+    match refusal(&mut failed, program) {
+        Some(why) => Err(why),
+        None => connect(place).map_err(|error| chain(&error)),
     }
-    connect(place)
 }
 
 /// The thread that loads what is behind.

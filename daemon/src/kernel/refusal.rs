@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::chain::chain;
+
 /// Characters of the end of a refusal that are shown: the verifier's log may have megabytes, and
 /// its reason stands last.
 const SHOWN: usize = 600;
@@ -53,13 +55,6 @@ pub fn code(error: &(dyn Error + 'static)) -> Option<i32> {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     let mut numbers = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     numbers.next()
-}
-
-/// An error with its causes.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 #[cfg(test)]

@@ -3,12 +3,33 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError};
 use shunt_control::network::routes::Prefix;
 use shunt_datapath::entry::OriginKey;
+
+/// Why a table of clients' networks cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the map {name}")]
+    Map {
+        name: &'static str,
+        source: MapError,
+    },
+    #[error("cannot write the routes to IPv4 clients")]
+    Routes4(#[source] MapError),
+    #[error("cannot write the routes to IPv6 clients")]
+    Routes6(#[source] MapError),
+    #[error("cannot write the route to the client {prefix}")]
+    Route { prefix: Prefix, source: MapError },
+    #[error("cannot write who may ask for marked packets")]
+    Origins(#[source] MapError),
+}
+
+fn of(name: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}
 
 /// The tries of prepared ways of both families.
 pub struct Routes {
@@ -17,15 +38,15 @@ pub struct Routes {
 }
 
 impl Routes {
-    pub fn of(v4: MapData, v6: MapData) -> Result<Self> {
+    pub fn of(v4: MapData, v6: MapData) -> Result<Self, Error> {
         Ok(Self {
-            v4: LpmTrie::try_from(Map::LpmTrie(v4)).context("the map ROUTES4")?,
-            v6: LpmTrie::try_from(Map::LpmTrie(v6)).context("the map ROUTES6")?,
+            v4: LpmTrie::try_from(Map::LpmTrie(v4)).map_err(of("ROUTES4"))?,
+            v6: LpmTrie::try_from(Map::LpmTrie(v6)).map_err(of("ROUTES6"))?,
         })
     }
 
     /// Replaces all networks of clients. An unchanged network is never missing meanwhile.
-    pub fn set_all(&mut self, routes: &[(Prefix, u32)]) -> Result<()> {
+    pub fn set_all(&mut self, routes: &[(Prefix, u32)]) -> Result<(), Error> {
         let mut wanted4 = BTreeMap::new();
         let mut wanted6 = BTreeMap::new();
         for (prefix, hop) in routes {
@@ -35,18 +56,18 @@ impl Routes {
                 IpAddr::V6(address) => wanted6.insert((length, address.octets()), *hop),
             };
         }
-        replace(&mut self.v4, &wanted4).context("cannot write the routes to IPv4 clients")?;
-        replace(&mut self.v6, &wanted6).context("cannot write the routes to IPv6 clients")
+        replace(&mut self.v4, &wanted4).map_err(Error::Routes4)?;
+        replace(&mut self.v6, &wanted6).map_err(Error::Routes6)
     }
 
     /// Sets the number of one network or client, or removes it.
-    pub fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<()> {
+    pub fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<(), Error> {
         let length = u32::from(prefix.length());
         let set = match prefix.address() {
             IpAddr::V4(address) => put(&mut self.v4, length, address.octets(), number),
             IpAddr::V6(address) => put(&mut self.v6, length, address.octets(), number),
         };
-        set.with_context(|| format!("cannot write the route to the client {prefix}"))
+        set.map_err(|source| Error::Route { prefix, source })
     }
 }
 
@@ -54,18 +75,18 @@ impl Routes {
 pub struct Origins(LpmTrie<MapData, [u8; OriginKey::BYTES], u32>);
 
 impl Origins {
-    pub fn of(map: MapData) -> Result<Self> {
-        let trie = LpmTrie::try_from(Map::LpmTrie(map)).context("the map ORIGINS")?;
+    pub fn of(map: MapData) -> Result<Self, Error> {
+        let trie = LpmTrie::try_from(Map::LpmTrie(map)).map_err(of("ORIGINS"))?;
         Ok(Self(trie))
     }
 
     /// Replaces all entries. An unchanged entry is never missing meanwhile.
-    pub fn set_all(&mut self, origins: &[(OriginKey, u32, u32)]) -> Result<()> {
+    pub fn set_all(&mut self, origins: &[(OriginKey, u32, u32)]) -> Result<(), Error> {
         let mut wanted = BTreeMap::new();
         for (key, length, id) in origins {
             wanted.insert((*length, key.bytes()), *id);
         }
-        replace(&mut self.0, &wanted).context("cannot write who may ask for marked packets")
+        replace(&mut self.0, &wanted).map_err(Error::Origins)
     }
 }
 
@@ -75,7 +96,7 @@ fn put<K: Pod>(
     length: u32,
     address: K,
     number: Option<u32>,
-) -> Result<()> {
+) -> Result<(), MapError> {
     let key = Key::new(length, address);
     match number {
         Some(number) => trie.insert(&key, number, 0)?,
@@ -94,7 +115,7 @@ fn put<K: Pod>(
 fn replace<K: Pod + Ord>(
     trie: &mut LpmTrie<MapData, K, u32>,
     wanted: &BTreeMap<(u32, K), u32>,
-) -> Result<()> {
+) -> Result<(), MapError> {
     let present = trie.iter().map(|entry| {
         let (key, hop) = entry?;
         Ok(((key.prefix_len(), key.data()), hop))

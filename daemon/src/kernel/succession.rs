@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use aya::maps::{MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use shunt_datapath::entry;
@@ -18,6 +17,8 @@ use tracing::{info, warn};
 use super::made::{MAPS, Made, sizes};
 use super::pins;
 use super::place::Place;
+use crate::chain::chain;
+use crate::file::{self, cannot};
 
 /// The maps of connections. The successor takes over all of them, or none.
 const CONNECTIONS: [&str; 6] = [
@@ -46,17 +47,20 @@ pub fn find_pins(place: &Place, made: &Made) {
         // The kernel stores fifteen bytes of a name.
         let short = name.get(..15).unwrap_or(name);
         let found = used.get(short).map(|id| MapData::from_id(*id));
-        let put_back = |map: MapData| -> Result<()> {
+        let put_back = |map: MapData| {
             if pin.exists() {
-                fs::remove_file(&pin)?;
+                fs::remove_file(&pin).map_err(cannot("remove", &pin))?;
             }
-            Ok(map.pin(&pin)?)
+            map.pin(&pin).map_err(cannot("pin", &pin))
         };
-        match found.map(|map| map.map_err(Into::into).and_then(put_back)) {
+        match found.map(|map| {
+            map.map_err(cannot("open the map of", &pin))
+                .and_then(put_back)
+        }) {
             Some(Ok(())) => info!(map = name, why, "missing pin of a map put back"),
             Some(Err(error)) => warn!(
                 map = name,
-                error = format!("{error:#}"),
+                error = chain(&error),
                 "pin of a map not put back"
             ),
             None => warn!(
@@ -100,24 +104,22 @@ fn is_link(name: &str) -> bool {
 
 /// Clears the folder of this layout, and brings over the maps and links that stay. `keeps` is true
 /// if the ids in connections are known.
-pub fn prepare(place: &Place, made: Made, keeps: bool) -> Result<Made> {
+pub fn prepare(place: &Place, made: Made, keeps: bool) -> Result<Made, file::Error> {
     let pins = &place.pins;
     let others = place.others();
     if others.is_empty() {
         let aside = pins.with_file_name(ASIDE);
-        fs::rename(pins, &aside).context("cannot put the packet path before aside")?;
+        fs::rename(pins, &aside).map_err(cannot("put aside", pins))?;
     } else {
         // An interrupted run left this. It may have brought links over already.
-        for file in fs::read_dir(pins)
-            .context("cannot read the pins")?
-            .flatten()
-        {
-            if !name(&file.path()).is_some_and(is_link) {
-                fs::remove_file(file.path()).context("cannot take half a packet path away")?;
+        for file in fs::read_dir(pins).map_err(cannot("read", pins))?.flatten() {
+            let path = file.path();
+            if !name(&path).is_some_and(is_link) {
+                fs::remove_file(&path).map_err(cannot("remove", &path))?;
             }
         }
     }
-    fs::create_dir_all(pins).with_context(|| format!("cannot make {}", pins.display()))?;
+    fs::create_dir_all(pins).map_err(cannot("make", pins))?;
     let before = place.others();
     for folder in &before {
         bring_links(folder, pins);

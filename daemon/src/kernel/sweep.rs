@@ -3,7 +3,6 @@
 
 use std::sync::atomic::Ordering;
 
-use anyhow::Result;
 use shunt_datapath::entry;
 use shunt_datapath::flows::Words;
 use shunt_datapath::region;
@@ -11,9 +10,11 @@ use shunt_datapath::sweep::{Found, Memory, Tables, View};
 use shunt_datapath::table::Shape;
 use tracing::error;
 
+use super::batch;
 use super::mapping::BucketWords;
 use super::rcu;
 use super::tables::Shared;
+use crate::chain::chain;
 
 /// A view of the kernel's maps.
 pub type Look<'a> = View<'a, &'a Shared>;
@@ -25,14 +26,14 @@ pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
         match translations(look, memory.turn()) {
             Ok(0) => memory.nothing_there(word),
             Ok(used) => found.translations = used,
-            Err(error) => error!(error = format!("{error:#}"), "translations not swept"),
+            Err(error) => error!(error = chain(&error), "translations not swept"),
         }
     }
     if let Some(word) = occupied(look, region::table::CALLS) {
         match calls(look, &mut found) {
             Ok(()) if found.calls == 0 => memory.nothing_there(word),
             Ok(()) => {}
-            Err(error) => error!(error = format!("{error:#}"), "calls not swept"),
+            Err(error) => error!(error = chain(&error), "calls not swept"),
         }
     }
     if memory.has_doubts() {
@@ -44,7 +45,7 @@ pub fn sweep(look: Look<'_>, memory: &mut Memory) -> Found {
 }
 
 /// Sweeps all translations once, as sweep number `turn`. Returns how many stay.
-fn translations(look: Look<'_>, turn: usize) -> Result<u64> {
+fn translations(look: Look<'_>, turn: usize) -> Result<u64, batch::Error> {
     let (map, mut used) = (&look.tables.translations, 0);
     map.each(&mut |index, tuple, translation| {
         let removed = look.translation(map, (tuple, translation), index, turn);
@@ -54,7 +55,7 @@ fn translations(look: Look<'_>, turn: usize) -> Result<u64> {
 }
 
 /// Sweeps all calls once.
-fn calls(look: Look<'_>, found: &mut Found) -> Result<()> {
+fn calls(look: Look<'_>, found: &mut Found) -> Result<(), batch::Error> {
     let (map, mut later) = (&look.tables.calls, Vec::new());
     map.each(&mut |key, call| {
         if !look.count_call(key, call, found) {

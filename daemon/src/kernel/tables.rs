@@ -1,12 +1,12 @@
 //! The packet path's tables: this module carries out the director's writes and reads counters.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
 use aya::Pod;
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use shunt_control::director::{Nobodys, Write};
 use shunt_datapath::entry::{self, PoolWord};
 use shunt_datapath::region;
@@ -15,14 +15,15 @@ use shunt_datapath::verdict::{Class, NAMES};
 use shunt_model::Counters;
 use shunt_model::api::Statistics;
 
+use super::batch;
 use super::calls::Calls;
-use super::endpoints::Endpoints;
+use super::endpoints::{self, Endpoints};
 use super::made::Made;
-use super::mapping::{Mapping, SettingsWords};
-use super::peers::Peers;
+use super::mapping::{self, Mapping, SettingsWords};
+use super::peers::{self, Peers};
 use super::pinned::map;
 use super::place::Place;
-use super::routes::{Origins, Routes};
+use super::routes::{self, Origins, Routes};
 pub use super::shared::Shared;
 use super::traffic;
 use super::translations::Translations;
@@ -33,6 +34,45 @@ use super::translations::Translations;
 struct TrafficValue(entry::Traffic);
 // SAFETY: integers only, no padding.
 unsafe impl Pod for TrafficValue {}
+
+/// What kept a caller from handing out a map.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the tables cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot get the map {name}")]
+    Open { name: String, source: Cause },
+    #[error("the map {name}")]
+    Map {
+        name: &'static str,
+        source: MapError,
+    },
+    #[error(transparent)]
+    Mapping(#[from] mapping::Error),
+    #[error(transparent)]
+    Held(#[from] batch::Error),
+    #[error(transparent)]
+    Traffic(#[from] traffic::Error),
+    #[error(transparent)]
+    Routes(#[from] routes::Error),
+    #[error(transparent)]
+    Peers(#[from] peers::Error),
+    #[error(transparent)]
+    Endpoints(#[from] endpoints::Full),
+    #[error("the packet path has no place for {0}")]
+    NoPlace(String),
+    #[error("cannot tell how many CPUs there are from {0}")]
+    Cpus(&'static str, #[source] io::Error),
+    #[error("cannot make zeros")]
+    Zeros(#[source] io::Error),
+    #[error("cannot zero counters")]
+    Zero(#[source] MapError),
+}
+
+fn of(name: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}
 
 /// All tables.
 pub struct Tables {
@@ -53,14 +93,25 @@ pub struct Tables {
 
 impl Tables {
     /// Opens the tables of a pinned packet path.
-    pub fn open(place: &Place, made: Made) -> Result<Self> {
+    pub fn open(place: &Place, made: Made) -> Result<Self, Error> {
         Self::of(made, |name| map(place, name))
     }
 
     /// Opens the tables of a loaded packet path. `map` returns each map once.
-    pub fn of(made: Made, map: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
-        let mapped = |name: &str, stride: usize| Mapping::new(&map(name)?, stride);
-        let per_cpu = |name: &str| -> Result<Map> { Ok(Map::PerCpuArray(map(name)?)) };
+    pub fn of<E: Into<Cause>>(
+        made: Made,
+        map: impl Fn(&str) -> Result<MapData, E>,
+    ) -> Result<Self, Error> {
+        let map = |name: &str| {
+            map(name).map_err(|cause| Error::Open {
+                name: name.to_owned(),
+                source: cause.into(),
+            })
+        };
+        let mapped = |name: &str, stride: usize| -> Result<Mapping, Error> {
+            Ok(Mapping::new(&map(name)?, stride)?)
+        };
+        let per_cpu = |name: &str| -> Result<Map, Error> { Ok(Map::PerCpuArray(map(name)?)) };
         let counted = map("TRAFFIC")?;
         let traffic = traffic::hold(&counted)?;
         let seed = made.seed;
@@ -90,9 +141,9 @@ impl Tables {
             routes: Routes::of(map("ROUTES4")?, map("ROUTES6")?)?,
             origins: Origins::of(map("ORIGINS")?)?,
             peers: Peers::of(map("PEERS")?)?,
-            traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).context("the map TRAFFIC")?,
+            traffic: PerCpuArray::try_from(Map::PerCpuArray(counted)).map_err(of("TRAFFIC"))?,
             outcomes: PerCpuArray::try_from(per_cpu("COUNTERS_OF_OUTCOMES")?)
-                .context("the map COUNTERS_OF_OUTCOMES")?,
+                .map_err(of("COUNTERS_OF_OUTCOMES"))?,
         })
     }
 
@@ -153,7 +204,7 @@ impl Tables {
     }
 
     /// Carries out one write.
-    pub fn write(&mut self, write: &Write) -> Result<()> {
+    pub fn write(&mut self, write: &Write) -> Result<(), Error> {
         let done = match write {
             Write::Server { id, entry } => self.shared.servers.write(*id as usize, *entry),
             Write::Standing {
@@ -219,20 +270,17 @@ impl Tables {
             }
         };
         if !done {
-            bail!("the packet path has no place for {write:?}");
+            return Err(Error::NoPlace(format!("{write:?}")));
         }
         Ok(())
     }
 
     /// Sets the counters of a server to zero.
-    pub fn forget(&mut self, server: u32) -> Result<()> {
-        let cpus =
-            aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+    pub fn forget(&mut self, server: u32) -> Result<(), Error> {
+        let cpus = aya::util::nr_cpus().map_err(|(what, error)| Error::Cpus(what, error))?;
         let zero = vec![TrafficValue(entry::Traffic::default()); cpus];
-        let values = PerCpuValues::try_from(zero).context("cannot make zeros")?;
-        self.traffic
-            .set(server, values, 0)
-            .context("cannot zero counters")
+        let values = PerCpuValues::try_from(zero).map_err(Error::Zeros)?;
+        self.traffic.set(server, values, 0).map_err(Error::Zero)
     }
 
     /// The counters of a server, over all CPUs.

@@ -1,28 +1,40 @@
 //! The counters of all servers, read in batches instead of one system call a server.
 
-use anyhow::{Context, Result};
+use std::io;
+
 use aya::maps::MapData;
 use shunt_datapath::entry::Traffic;
 use shunt_model::Counters;
 
-use super::batch::Held;
+use super::batch::{self, Held};
 
 /// The most servers that one system call reads, so that it stays short.
 const BATCH: usize = 4096;
 /// Words of a server's counters on one CPU.
 const WORDS: usize = size_of::<Traffic>() / 8;
 
+/// Why counters cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot tell how many CPUs there are from {0}")]
+    Cpus(&'static str, #[source] io::Error),
+    #[error(transparent)]
+    Hold(#[from] batch::Error),
+    #[error("cannot read the counters of servers")]
+    Read(#[source] batch::Error),
+}
+
 /// The map of counters.
 pub type Traffics = Held<u32, u64>;
 
 /// Holds the map of counters.
-pub fn hold(map: &MapData) -> Result<Traffics> {
-    let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
-    Held::per_cpu(map, WORDS, cpus)
+pub fn hold(map: &MapData) -> Result<Traffics, Error> {
+    let cpus = aya::util::nr_cpus().map_err(|(what, error)| Error::Cpus(what, error))?;
+    Ok(Held::per_cpu(map, WORDS, cpus)?)
 }
 
 /// The counters of the servers with ids below `end`, over all CPUs.
-pub fn read(map: &Traffics, end: u32) -> Result<Vec<Counters>> {
+pub fn read(map: &Traffics, end: u32) -> Result<Vec<Counters>, Error> {
     let width = map.width();
     let end = end as usize;
     let mut all = Vec::with_capacity(end);
@@ -33,7 +45,7 @@ pub fn read(map: &Traffics, end: u32) -> Result<Vec<Counters>> {
         let most = BATCH.min(end - all.len());
         let keys = keys.get_mut(..most).unwrap_or_default();
         let read = batches.read(keys, &mut values);
-        let count = read.context("cannot read the counters of servers")?;
+        let count = read.map_err(Error::Read)?;
         if count == 0 {
             break;
         }

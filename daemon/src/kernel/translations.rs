@@ -1,11 +1,10 @@
 //! The map of translations, walked in batches.
 
-use anyhow::Result;
 use aya::maps::MapData;
 use shunt_datapath::sweep::Entries;
 use shunt_datapath::translation::{Translation, Tuple};
 
-use super::batch::{Held, Plain};
+use super::batch::{self, Held, Plain};
 
 /// The most entries that one system call reads, so that it stays short.
 const BATCH: usize = 2048;
@@ -30,12 +29,15 @@ pub struct Translations(Held<TupleKey, Value>);
 
 impl Translations {
     /// Holds the map.
-    pub fn hold(map: &MapData) -> Result<Self> {
+    pub fn hold(map: &MapData) -> Result<Self, batch::Error> {
         Ok(Self(Held::new(map)?))
     }
 
     /// Calls `each` with every entry, and its number within its batch.
-    pub fn each(&self, each: &mut dyn FnMut(usize, &Tuple, &Translation)) -> Result<()> {
+    pub fn each(
+        &self,
+        each: &mut dyn FnMut(usize, &Tuple, &Translation),
+    ) -> Result<(), batch::Error> {
         let mut keys = vec![TupleKey::default(); BATCH];
         let mut values = vec![Value::default(); BATCH];
         let mut batches = self.0.batches();

@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::Shell;
 use crate::api::Place;
+use crate::chain::chain;
 use crate::ephemeral;
 use crate::kernel::{listing, traffic};
 use crate::log;
@@ -36,7 +37,7 @@ impl Shell {
         let end = self.director.server_ids_end();
         let all = traffic::read(&self.tables.shared.traffic, end);
         let all = all.unwrap_or_else(|error| {
-            error!(%error, "counters not read at once");
+            error!(error = chain(&error), "counters not read at once");
             Vec::new()
         });
         let counters = |id: u32| match all.get(id as usize) {

@@ -6,6 +6,7 @@ use shunt_model::change::Change;
 use tracing::error;
 
 use super::Shell;
+use crate::chain::chain;
 
 impl Shell {
     /// Follows a change that was made. `turn` is the server that it moved, with the server's
@@ -28,7 +29,7 @@ impl Shell {
         };
         for id in servers {
             if let Err(error) = self.tables.forget(id) {
-                error!(%error, "counters not zeroed");
+                error!(error = chain(&error), "counters not zeroed");
             }
         }
     }

@@ -9,6 +9,7 @@ use shunt_model::{Counters, Rates, ServerAddress, ServiceKey};
 use tracing::error;
 
 use super::Shell;
+use crate::chain::chain;
 use crate::kernel::traffic;
 
 /// The number of services in one piece, which takes about a millisecond.
@@ -96,7 +97,7 @@ impl Shell {
         let (shared, end) = (self.tables.shared.clone(), self.director.server_ids_end());
         tokio::task::spawn_blocking(move || {
             traffic::read(&shared.traffic, end).unwrap_or_else(|error| {
-                error!(%error, "rates not measured");
+                error!(error = chain(&error), "rates not measured");
                 Vec::new()
             })
         })

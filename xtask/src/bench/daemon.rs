@@ -154,7 +154,7 @@ fn fill(shuntd: &Shuntd) -> Result<()> {
     let server = (1..64).find(|id| shared.server(*id).is_some_and(|entry| entry.port != 0));
     let server = server.context("no server is there")?;
     let (seed, mask) = (shared.made.seed, shared.made.flow4_mask());
-    let jiffies = clock::jiffies(&pinned::clock(&place)?)?;
+    let jiffies = clock::jiffies(&pinned::xdp(&place, pinned::CLOCK)?)?;
     let now = clock::tick(jiffies, shared.made.tick_shift);
     let meta = Meta::new(now, ESTABLISHED, Meta::PROVED);
     let mut entered = 0;

@@ -283,7 +283,8 @@ fn prepare_hop(tables: &mut Tables, interface: u32) -> Result<()> {
     tables.write(&Write::Hop { number: 1, ways })?;
     let every = ["0.0.0.0".parse()?, "::".parse()?];
     let routes = every.map(|address| (Prefix::new(address, 0), 1));
-    tables.write(&Write::Routes(routes.to_vec()))
+    tables.write(&Write::Routes(routes.to_vec()))?;
+    Ok(())
 }
 
 /// One link with every server on it.

@@ -91,7 +91,7 @@ impl Drop for Director {
         if let Some(process) = self.process.take() {
             let _ = process.stop(STOP_LIMIT);
         }
-        if let Ok(place) = self.host.run(Place::make) {
+        if let Ok(place) = self.host.run(|| Ok(Place::make()?)) {
             let _ = place.clear();
             let _ = fs::remove_dir_all(&place.runtime);
         }

@@ -107,7 +107,7 @@ impl Shuntd {
     }
 
     pub fn place(&self) -> Result<Place> {
-        self.host.run(Place::make)
+        self.host.run(|| Ok(Place::make()?))
     }
 }
 
