@@ -3,7 +3,7 @@
 //!
 //! This code parses the frame again from the start: in the kernel it is a separate function, which
 //! the verifier checks on its own. Only a packet that opens a connection or changes how easily it
-//! may be evicted pays for it.
+//! may be displaced pays for it.
 
 use crate::connection::sctp;
 use crate::connection::{self, flag};
@@ -176,8 +176,8 @@ fn end<F: Family, T: Tables>(
     Some(policy::told(packet.protocol, request.ports.flags))
 }
 
-/// Repairs the reverse entry and the template of a live connection, so that neither is easier to
-/// evict than the connection.
+/// Repairs the way-back entry and the template of a live connection, so that neither is easier to
+/// displace than the connection.
 #[inline(always)]
 fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,
@@ -277,7 +277,7 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
     Ok(id)
 }
 
-/// Enters a connection, and its reverse entry if the answers pass the director. Returns a code of
+/// Enters a connection, and its way-back entry if the answers pass the director. Returns a code of
 /// [`entered`].
 #[inline(always)]
 fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
@@ -380,16 +380,16 @@ fn quoted<F: Family>(packet: &Packet<F>) -> connection::State {
     }
 }
 
-/// The key of the reverse entry. A server of every port answers from the port that the client asked
-/// for.
+/// The key of the way-back entry. A server of every port answers from the port that the client
+/// asked for.
 #[inline(always)]
 fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Packet<F>) -> Key {
     let endpoint = with_port(server.endpoint, request.ports.target);
     F::key(packet.source, request.ports.source, endpoint)
 }
 
-/// Enters the reverse entry: from the server's endpoint to the client, with the prepared hop to the
-/// client if there is one. Returns a code of [`entered`].
+/// Enters the way-back entry: from the server's endpoint to the client, with the prepared hop to
+/// the client if there is one. Returns a code of [`entered`].
 #[inline(always)]
 fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
     frame: &P,

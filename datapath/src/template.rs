@@ -105,7 +105,7 @@ fn stands(server: &Server) -> bool {
 }
 
 /// Marks the template of a client with an established connection as assured. If the connection is
-/// proved, the template may not be evicted.
+/// proved, the template may not be displaced.
 #[inline(always)]
 pub fn assure<F: Family, T: Tables>(
     tables: &T,

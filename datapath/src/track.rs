@@ -311,7 +311,8 @@ pub fn note<F: Family, T: Tables>(
     }
 }
 
-/// 1 if a connection with a reverse entry or a template changed whether it may be evicted, else 0.
+/// 1 if a connection with a way-back entry or a template changed whether it may be displaced, else
+/// 0.
 #[inline(always)]
 #[must_use]
 pub fn turns(before: Meta, after: Meta) -> u32 {
@@ -320,7 +321,7 @@ pub fn turns(before: Meta, after: Meta) -> u32 {
     (before.yields() ^ after.yields() | state) & u32::from(told)
 }
 
-/// The meta of a connection's reverse entry, which may be evicted when the connection may
+/// The meta of a connection's way-back entry, which may be displaced when the connection may
 /// ([`Meta::yields`]).
 #[inline(always)]
 #[must_use]

@@ -310,8 +310,8 @@ fn unsteady<'a, F: Family, P: Frame, T: Tables>(
     if (ports.flags & flag::SYN) as u32 | track::turns(before, entry.meta()) != 0
         || may_have_settled(packet, before, now)
     {
-        // The SYN was retransmitted, or the entry became (un)evictable: repair its reverse entry
-        // and template.
+        // The SYN was retransmitted, or the packet changes whether a new flow may displace the
+        // entry: repair the way-back entry and the template.
         frame.begin(tables, ports, entry.target(), service);
     }
     Ok((entry.target(), server))
@@ -430,7 +430,7 @@ fn from_server<F: Family, P: Frame, T: Tables>(
         let heard = Heard::of(packet, ports);
         let Some(told) = track::tell::<F, T>(tables, settings, &flow, id, heard) else {
             // The connection has ended, or is being replaced: the daemon's sweep removes the
-            // reverse entry.
+            // way-back entry.
             return policy::unasked(settings, packet, ports);
         };
         let meta = track::way_back(settings, entry.meta(), told.yields(), now);

@@ -103,7 +103,7 @@ fn survive(v6: bool, protocol: u8, method: u8) {
             assert_eq!(got, Verdict::Send(TO_CLIENT), "{client:?} is answered");
         }
     }
-    // New clients find room too, since the flood's entries may be evicted.
+    // New clients find room too, since the flood's entries may be displaced.
     let mut opened = 0;
     for number in 0..1000 {
         let from = stranger(v6, FLOOD + number);

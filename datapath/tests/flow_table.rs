@@ -143,7 +143,7 @@ impl<F: Family> Run<F> {
         );
     }
 
-    /// Asserts that no entry in either bucket may be evicted.
+    /// Asserts that no entry in either bucket may be displaced.
     fn may_be_full(&self, hash: u64) {
         let mask = F::flow_mask(&&self.tables);
         for bucket in [flows::first(hash, mask), flows::second(hash, mask)] {
@@ -157,7 +157,7 @@ impl<F: Family> Run<F> {
         }
     }
 
-    /// Asserts that each entry missing from the table was one that may be evicted.
+    /// Asserts that each entry missing from the table was one that may be displaced.
     fn forget_displaced(&mut self) {
         let missing: Vec<_> = self
             .model

@@ -40,7 +40,7 @@ const STATES: usize = 14;
 /// Seconds that an entry lives in each of [`INIT1`] to [`CLOSED`]: `sctp_timeouts` of the kernel.
 pub const TIMEOUTS_S: [u32; 13] = [4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61];
 
-/// The states in which an entry may be evicted, a bit each: the server has not accepted the
+/// The states in which an entry may be displaced, a bit each: the server has not accepted the
 /// association, or it has ended.
 pub const YIELDING: u32 = 1 << INIT1
     | 1 << INIT

@@ -1,4 +1,4 @@
-//! Sweeps flows: expiry, `drop_entry`, and reverse entries without a connection.
+//! Sweeps flows: expiry, `drop_entry`, and way-back entries without a connection.
 
 use std::vec;
 use std::vec::Vec;
@@ -10,7 +10,7 @@ use crate::table::flows::{self, Entry, Key, Layout, Record, Words};
 
 use super::{Memory, Tables, Tally, Templates, View, is_wide};
 
-/// Ticks after which an unused reverse entry without a connection is removed.
+/// Ticks after which an unused way-back entry without a connection is removed.
 const IDLE: u32 = 2;
 
 /// The slots of a bucket.
@@ -173,16 +173,16 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    /// Sweeps a reverse entry; true if removed.
+    /// Sweeps a way-back entry; true if removed.
     ///
-    /// A reverse entry is entered just before its connection, and both are replaced when the client
-    /// reuses its port. So only a reverse entry that was unused for a while can have lost its
-    /// connection. The reverse entry of a closed connection is made so old that it may be evicted,
-    /// as the connection's own entry may; an answer makes it young again.
+    /// A way-back entry is entered just before its connection, and both are replaced when the
+    /// client reuses its port. So only a way-back entry that was unused for a while can have lost
+    /// its connection. The way-back entry of a closed connection is made so old that it may be
+    /// displaced, as the connection's own entry may; an answer makes it young again.
     fn way_back<L: Layout>(self, record: &Record, entry: &Entry<T::Words>) -> bool {
         let lives = self.limit(connection::WAY_BACK);
         let age = record.meta.age(self.now);
-        // A reverse entry that may be evicted begins with an age of `lives + 1`.
+        // A way-back entry that may be displaced begins with an age of `lives + 1`.
         if age <= IDLE || age.checked_sub(lives + 1).is_some_and(|age| age <= IDLE) {
             return false;
         }
@@ -197,7 +197,7 @@ impl<T: Tables> View<'_, T> {
         }
     }
 
-    /// The state of the connection that a reverse entry belongs to, if there is one.
+    /// The state of the connection that a way-back entry belongs to, if there is one.
     fn connection_of<L: Layout>(self, record: &Record) -> Option<connection::State> {
         let server = self.tables.server(record.target)?;
         let port = record.key.port::<L>();

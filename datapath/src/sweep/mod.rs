@@ -88,7 +88,7 @@ pub struct View<'a, T> {
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Entries of both families, reverse entries included.
+    /// Entries of both families, way-back entries included.
     pub used: u64,
     /// Entries of IPv6.
     pub used6: u64,
@@ -100,7 +100,7 @@ pub struct Found {
     pub services: BTreeSet<u32>,
     /// Servers that entries name.
     pub servers: BTreeSet<u32>,
-    /// Hops to clients that reverse entries name, a bit each.
+    /// Hops to clients that way-back entries name, a bit each.
     pub hops: [u64; HOPS as usize / 64],
     /// Entries of the table of translations.
     pub translations: u64,

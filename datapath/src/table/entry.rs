@@ -262,7 +262,7 @@ impl Server {
         self.flags & server_flag::PRESENT != 0
     }
 
-    /// Whether its connections have an entry for the way back, which answers are looked up by.
+    /// Whether its connections have a way-back entry, by which answers are looked up.
     #[inline(always)]
     #[must_use]
     pub fn has_way_back(&self) -> bool {

@@ -378,7 +378,7 @@ fn established_stay(v6: bool) -> Case {
     .holds("none was displaced", noted(Note::Displaced, 0))
 }
 
-/// The last packet comes from the client, so no answer updates the reverse entry.
+/// The last packet comes from the client, so no answer updates the way-back entry.
 fn closed_by_the_client_gives_way(v6: bool, last: u8) -> Case {
     let kind = if last & RST == 0 { "FIN" } else { "RST" };
     let mut all = case(

@@ -292,12 +292,12 @@ fn assured(tables: &HostTables, v6: bool) -> (usize, usize) {
     (all, assured)
 }
 
-/// The number of templates that may not be evicted.
+/// The number of templates that may not be displaced.
 fn staying(tables: &HostTables, v6: bool) -> usize {
     templates(tables, v6).2
 }
 
-/// The numbers of all templates, of the assured ones, and of those that may not be evicted.
+/// The numbers of all templates, of the assured ones, and of those that may not be displaced.
 fn templates(tables: &HostTables, v6: bool) -> (usize, usize, usize) {
     fn count<L: Layout>(words: &[std::sync::atomic::AtomicU64]) -> (usize, usize, usize) {
         let mut found = (0, 0, 0);
