@@ -11,7 +11,7 @@ use shunt_model::{ServerAddress, ServiceKey};
 const LONGEST: Duration = Duration::from_millis(200);
 
 /// An answer to changes that are carried out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held<Answer> {
     until: Instant,
     servers: Vec<(ServiceKey, ServerAddress)>,
@@ -20,7 +20,7 @@ struct Held<Answer> {
 
 /// All answers that wait. Each client of the API waits for at most one, so the clients that the API
 /// admits are the limit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answers<Answer> {
     held: Vec<Held<Answer>>,
     /// The next wait. It is halved after each wait in vain, so that a thousand unreachable servers

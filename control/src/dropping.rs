@@ -8,7 +8,7 @@ use shunt_datapath::sweep::Stretch;
 const MOST: u32 = 32;
 
 /// When half-open connections were last taken out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Dropping {
     last: Instant,
 }

@@ -12,6 +12,7 @@ pub mod dropping;
 pub mod eligibility;
 pub mod fragments;
 pub mod network;
+pub mod node;
 pub mod pool;
 pub mod programs;
 pub mod rates;

@@ -78,7 +78,7 @@ pub enum Ready<Asked> {
 
 /// The programs that are missing, and the changes that wait for them. Each client of the API waits
 /// with at most one request, so the clients that the API admits are the limit of the queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loading<Asked> {
     missing: BTreeMap<Program, Missing>,
     waiting: VecDeque<(BTreeSet<Program>, Asked)>,

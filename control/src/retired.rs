@@ -9,7 +9,7 @@ use crate::table::Table;
 
 /// The counters of deleted servers by service, and the services whose entry is not in the journal
 /// yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Retired {
     counters: BTreeMap<ServiceKey, Counters>,
     news: BTreeSet<ServiceKey>,

@@ -20,7 +20,7 @@ type At = (IpAddr, u32);
 const NAMED: usize = 5;
 
 /// The unclaimed endpoints.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unclaimed {
     endpoints: BTreeSet<At>,
     stays: bool,

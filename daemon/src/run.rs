@@ -246,7 +246,7 @@ impl Loop {
                 }
                 _ = sweeps.tick(), if sweep.is_none() => {
                     begun = Instant::now();
-                    sweep = Some(self.shell.sweep());
+                    sweep = self.shell.sweep();
                 }
                 done = finished(&mut sample) => {
                     sample = None;

@@ -1,33 +1,29 @@
-//! The daemon's task: it carries out the director's writes in the kernel, and gives the kernel's
-//! events to the director.
+//! The daemon's task: it carries out the node's outputs in the kernel, and gives the kernel's
+//! events to the node.
 
 mod answers;
 mod changes;
 mod keeper;
-mod retired;
 mod samples;
 
-use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use shunt_control::answers::Answers;
-use shunt_control::director::effects::Fullness;
-use shunt_control::director::{Clock, Director, Output, Step, Write};
-use shunt_control::dropping::Dropping;
+use shunt_control::director::{Clock, Director, Step, Write};
 use shunt_control::network;
-use shunt_control::programs::{Loading, needed};
-use shunt_control::retired::Retired;
+use shunt_control::node::recording::Recording;
+use shunt_control::node::{Input, Node, Output, Start, Sweep, Swept};
 use shunt_control::table::{Limits, Table};
 use shunt_control::unclaimed::Unclaimed;
 use shunt_datapath::entry::Settings;
-use shunt_datapath::sweep::{Found, Memory as Swept, Stretch};
+use shunt_datapath::sweep::{Found, Memory, Stretch};
 use shunt_model::api::Refusal;
 use shunt_model::event::Fact;
 use shunt_model::program::Program;
-use shunt_model::{Counters, ServerAddress, ServiceKey};
+use shunt_model::{Counters, ServiceKey};
 use tracing::{debug, error};
 
 use crate::api::Ask;
@@ -37,16 +33,17 @@ use crate::journal::{Record, Saved};
 use crate::kernel::attach::Attachments;
 use crate::kernel::callers;
 use crate::kernel::clock;
-use crate::kernel::object::{Capacity, Object};
+use crate::kernel::object::Object;
 use crate::kernel::place::Place;
 use crate::kernel::ports::{self, Ports};
+use crate::kernel::rcu;
 use crate::kernel::succession;
 use crate::kernel::sweep::{self, Look};
 use crate::kernel::tables::{self, Shared, Tables};
 use crate::memory::Recalled;
 use crate::netlink::Prober;
 use crate::options::{Callers, Options};
-use changes::Asked;
+use changes::Waiting;
 use keeper::Keeper;
 use samples::Samples;
 
@@ -61,36 +58,33 @@ pub enum Error {
     Resume(#[source] Refusal),
 }
 
-/// Sends an answer to a client of the API.
-type Answer = Box<dyn FnOnce() + Send>;
-
 /// The state of the daemon's task.
 pub struct Shell {
     pub options: Options,
     pub place: Place,
     object: Object,
     tables: Tables,
-    director: Director,
+    node: Node,
+    recording: Recording,
     attachments: Attachments,
     ports: Ports,
     prober: Prober,
     begun: Instant,
-    /// The counters of deleted servers, which their services still include.
-    retired: Retired,
     samples: Samples,
     found: Found,
-    swept: Swept,
-    known: bool,
+    /// What a sweep remembers for the next one.
+    memory: Memory,
     /// The devices were checked at least once.
     settled: bool,
     keeper: Keeper,
-    unclaimed: Unclaimed,
-    answers: Answers<Answer>,
     events: Events,
-    /// Programs that are not there yet, and the changes that wait for them.
-    loading: Loading<Asked>,
-    /// When half-open connections were last removed early, and how many were.
-    dropping: Dropping,
+    /// Clients that wait for an answer, by ticket. Each waits for at most one, so the clients that
+    /// the API admits are the limit.
+    waiting: BTreeMap<u64, Waiting>,
+    next_ticket: u64,
+    /// The sweep that the node asked for.
+    due: Option<Sweep>,
+    /// The number of half-open connections that were removed early.
     dropped: u64,
     /// Why processes on this machine get no servers, although the options ask for it.
     callers: Option<String>,
@@ -118,21 +112,6 @@ impl Glance {
             ended: &self.ended,
             stretch: self.stretch,
         }
-    }
-}
-
-/// The fullness of the fuller flow table: IPv4 or IPv6.
-fn fullness(found: &Found, capacity: &Capacity) -> Fullness {
-    let of = |used, room: u32| Fullness {
-        used,
-        room: room.into(),
-    };
-    let narrow = of(found.used - found.used6, capacity.flows4);
-    let wide = of(found.used6, capacity.flows6);
-    if narrow.used * wide.room < wide.used * narrow.room {
-        wide
-    } else {
-        narrow
     }
 }
 
@@ -168,35 +147,36 @@ impl Shell {
             }
             false => Director::new(table, sizes, clock, now),
         };
-        let attachments = Attachments::new(place.clone());
-        let ports = Ports::open(&place)?;
-        let keeper = Keeper::new(&place, recalled.losses);
-        let unclaimed = Unclaimed::new(tables.endpoints(), &tables.settings(), has_orphans);
+        let capacity = object.made.capacity;
+        let start = Start {
+            retired: saved.retired,
+            unclaimed: Unclaimed::new(tables.endpoints(), &tables.settings(), has_orphans),
+            missing,
+            flows: [capacity.flows4, capacity.flows6],
+        };
         let mut shell = Self {
             options,
-            place,
             object,
             tables,
-            director,
-            attachments,
-            ports,
+            node: Node::new(director, start, now),
+            recording: Recording::new(now),
+            attachments: Attachments::new(place.clone()),
+            ports: Ports::open(&place)?,
             prober,
             begun: now,
-            retired: Retired::new(saved.retired),
             samples: Samples::default(),
             found: Found::default(),
-            swept: Swept::default(),
-            known: false,
+            memory: Memory::default(),
             settled: false,
-            keeper,
-            unclaimed,
-            answers: Answers::default(),
+            keeper: Keeper::new(&place, recalled.losses),
             events: Events::default(),
-            loading: Loading::new(missing),
-            dropping: Dropping::new(now),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            due: None,
             dropped: 0,
             callers: None,
             begun_anew: false,
+            place,
         };
         shell.remember_all();
         // The programs for callers can be detached without tables or devices.
@@ -206,59 +186,68 @@ impl Shell {
         Ok(shell)
     }
 
-    /// The latest time at which the director must be called.
+    /// The latest time at which [`Self::network`] must be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.director.deadline(), self.answers.deadline()];
-        deadlines.into_iter().flatten().min()
+        self.node.deadline()
     }
 
-    /// Gives an event of the network to the director.
+    /// Gives an event of the network to the node.
     pub fn network(&mut self, input: network::Input) {
-        let complete = input == network::Input::ResyncEnd;
-        self.director.network_event(input, Instant::now());
-        if complete && !self.known {
-            self.known = true;
-            self.director.network_known();
-        }
+        self.handle(Input::Network(input));
     }
 
-    /// Carries out the director's outputs. Endpoints without a service stay until a sweep.
+    fn handle(&mut self, input: Input) {
+        let (node, now) = (&mut self.node, Instant::now());
+        self.recording.handle(node, input, now, &self.tables);
+    }
+
+    /// Carries out the node's outputs. Endpoints without a service stay until a sweep.
     pub fn carry_out(&mut self) {
         let mut look = false;
-        while let Some(output) = self.director.poll() {
+        while let Some(output) = self.recording.poll(&mut self.node) {
             match output {
-                Output::Write(write) => {
-                    self.unclaimed.follow(&write);
-                    let write = self.unclaimed.with_theirs(write);
-                    debug!(?write, "table written");
-                    if let Err(error) = self.tables.write(&write) {
-                        error!(error = chain(&error), "packet path not as it should be");
-                    }
-                }
+                Output::Write(write) => self.write(&write),
                 Output::Probe {
                     interface,
                     neighbour,
                 } => self.prober.probe(interface, neighbour),
                 Output::Devices => look = true,
-                Output::Pool(service) => self.director.renew(&service, &self.tables),
-                Output::Remember(step) => self.remember(step),
+                Output::Compile(service) => self.handle(Input::Compile(service)),
+                Output::Remember { step, retired } => self.remember(step, retired),
+                Output::Reserve { changes } => {
+                    let result = self.keep_room(&changes);
+                    self.handle(Input::Reserved(result));
+                }
+                Output::WriteDown { changes } => {
+                    let result = self.write_down(&changes);
+                    self.handle(Input::Reserved(result));
+                }
+                Output::LetPacketsPass => self.handle(Input::PacketsPassed(rcu::wait())),
+                Output::Confirm(made) => {
+                    let result = self.confirm(&made);
+                    self.handle(Input::Confirmed(result));
+                }
                 Output::Event(fact) => self.events.add(fact),
+                Output::Answer { ticket, reply } => self.reply(ticket, reply),
+                Output::Sweep(sweep) => self.due = Some(sweep),
             }
         }
-        if look && self.known {
+        if look && self.node.is_known() {
             self.attach();
-        }
-        let director = &self.director;
-        let is_awaited = |key: &ServiceKey, at| director.is_awaited(key, at);
-        for answer in self.answers.due(is_awaited, Instant::now()) {
-            answer();
         }
     }
 
-    fn remember(&mut self, step: Step) {
+    fn write(&mut self, write: &Write) {
+        debug!(?write, "table written");
+        if let Err(error) = self.tables.write(write) {
+            error!(error = chain(&error), "packet path not as it should be");
+        }
+    }
+
+    fn remember(&mut self, step: Step, retired: Vec<(ServiceKey, Option<Counters>)>) {
         let records = step.records().into_iter().map(Record::Director);
-        let retired = self.retired.take_news().into_iter();
+        let retired = retired.into_iter();
         let retired = retired.map(|(key, counters)| Record::Retired(key, counters));
         let records: Vec<Record> = records.chain(retired).collect();
         if !self.keeper.add(&records) {
@@ -270,9 +259,9 @@ impl Shell {
     /// added.
     fn remember_all(&mut self) {
         let saved = Saved {
-            memory: self.director.snapshot(),
-            retired: self.retired.all().clone(),
-            unclaimed: self.unclaimed.kept(),
+            memory: self.node.forward().snapshot(),
+            retired: self.node.retired().all().clone(),
+            unclaimed: self.node.unclaimed().kept(),
             path: Some(self.object.made.clone()),
         };
         self.keeper.begin(&saved);
@@ -283,18 +272,19 @@ impl Shell {
     /// program, when a foreign program that was in the way goes, or when the peer of a veth stops
     /// polling.
     pub fn look_at_devices(&mut self) {
-        if self.known {
+        if self.node.is_known() {
             self.attach();
         }
     }
 
     fn attach(&mut self) {
         let options = &self.options;
-        let wanted = self.director.devices(|link| options.setting(&link.name));
+        let forward = self.node.forward();
+        let wanted = forward.devices(|link| options.setting(&link.name));
         // This comes before the programs: for an unknown device, the packet path takes every MAC
         // address as its own.
         self.ports.settle(&wanted);
-        let leaves = self.director.looks_at_what_leaves();
+        let leaves = self.node.forward().looks_at_what_leaves();
         for changed in self.attachments.settle(&mut self.object, &wanted, leaves) {
             let (name, text) = (changed.device.name.clone(), changed.device.hook_text());
             self.events.add(match changed.device.hook {
@@ -310,7 +300,8 @@ impl Shell {
         }
         if !self.settled {
             self.settled = true;
-            if !self.loading.is_loading(Program::Callers) {
+            self.handle(Input::DevicesAttached);
+            if !self.node.programs().is_loading(Program::Callers) {
                 self.give_servers_to_callers();
             }
             // All tables are written, and every device has our programs.
@@ -338,7 +329,7 @@ impl Shell {
     /// Whether the first full account of the network has arrived and is carried out.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.known
+        self.node.is_known()
     }
 
     fn tick(&self) -> u32 {
@@ -354,97 +345,72 @@ impl Shell {
     /// Whether there are large pools.
     #[must_use]
     pub fn has_short_lists(&self) -> bool {
-        self.director.has_short_lists()
+        self.node.forward().has_short_lists()
     }
 
     /// Moves the servers with the least load to the front of large pools.
     pub fn compile_short_lists(&mut self) {
         let tick = self.tick();
-        self.director.compile_short_lists(&self.tables, tick);
-    }
-
-    fn settings(&self) -> Settings {
-        self.director.settings()
+        for write in self.node.forward().short_lists(&self.tables, tick) {
+            self.write(&write);
+        }
     }
 
     fn glance(&self) -> Glance {
-        Glance {
-            shared: self.tables.shared.clone(),
-            settings: self.settings(),
-            now: self.tick(),
-            tick_ns: clock::tick_ns(self.object.made.jiffies_rate),
-            ended: self.director.ended(),
+        let forward = self.node.forward();
+        self.glance_for(Sweep {
+            settings: forward.settings(),
+            ended: forward.ended(),
             stretch: None,
-        }
+        })
     }
 
-    /// The part of the table whose half-open connections the next sweep removes, if any.
-    fn stretch(&mut self) -> Option<Stretch> {
-        let is_active = self.director.defences().drop_entry;
-        let random = RandomState::new().build_hasher().finish() as u32;
-        self.dropping.stretch(is_active, random, Instant::now())
+    fn glance_for(&self, sweep: Sweep) -> Glance {
+        Glance {
+            shared: self.tables.shared.clone(),
+            settings: sweep.settings,
+            now: self.tick(),
+            tick_ns: clock::tick_ns(self.object.made.jiffies_rate),
+            ended: sweep.ended,
+            stretch: sweep.stretch,
+        }
     }
 
     /// Starts a sweep on another thread. The caller gives its result to [`Self::swept`].
-    pub fn sweep(&mut self) -> tokio::task::JoinHandle<(Found, Swept)> {
-        let glance = Glance {
-            stretch: self.stretch(),
-            ..self.glance()
-        };
-        let mut swept = std::mem::take(&mut self.swept);
-        tokio::task::spawn_blocking(move || {
-            let found = sweep::sweep(glance.look(), &mut swept);
-            (found, swept)
-        })
+    pub fn sweep(&mut self) -> Option<tokio::task::JoinHandle<(Found, Memory)>> {
+        let random = RandomState::new().build_hasher().finish() as u32;
+        self.handle(Input::SweepDue { random });
+        self.carry_out();
+        let due = self.due.take()?;
+        let glance = self.glance_for(due);
+        let mut memory = std::mem::take(&mut self.memory);
+        Some(tokio::task::spawn_blocking(move || {
+            let found = sweep::sweep(glance.look(), &mut memory);
+            (found, memory)
+        }))
     }
 
-    pub fn swept(&mut self, found: Found, swept: Swept) {
-        self.swept = swept;
-        self.director.unused(&found.services, &found.servers);
-        self.director.unused_hops(&found.hops);
-        self.director.pools_settled();
-        self.director
-            .filled(fullness(&found, &self.object.made.capacity));
+    pub fn swept(&mut self, found: Found, memory: Memory) {
+        self.memory = memory;
+        self.handle(Input::Swept(Box::new(Swept::from(&found))));
         self.dropped += found.dropped;
         self.found = found;
-        if self.settled {
-            self.take_out_unclaimed();
-        }
         if !self.keeper.tend() {
             self.remember_all();
         }
-    }
-
-    /// Removes endpoints without a service from the packet path, unless the record of their service
-    /// may be lost.
-    fn take_out_unclaimed(&mut self) {
-        for (address, word) in self.unclaimed.take_leftovers() {
-            let write = Write::EndpointRemove { address, word };
-            if let Err(error) = self.tables.write(&write) {
-                error!(error = chain(&error), "packet path not as it should be");
-            }
-        }
-    }
-
-    fn counted(&self, key: &ServiceKey, at: ServerAddress) -> Counters {
-        let ids = self.director.server_ids(key, at);
-        ids.into_iter().fold(Counters::default(), |sum, id| {
-            sum + self.tables.counters(id)
-        })
     }
 
     /// Answers a question of the API.
     pub fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Change(change, answer) => {
-                self.loading
-                    .ask(needed([&*change]), Asked::Change(change, answer));
-                self.make_changes();
+                let ticket = self.wait(Waiting::Change(answer));
+                self.handle(Input::Change { ticket, change });
             }
             Ask::Batch(batch, answer) => {
-                self.loading
-                    .ask(needed(&batch.changes), Asked::Batch(batch, answer));
-                self.make_changes();
+                let ticket = self.wait(Waiting::Batch(answer));
+                let batch = *batch;
+                self.handle(Input::Batch { ticket, batch });
             }
             Ask::Services(key, answer) => {
                 let _ = answer.send(self.services(key));
@@ -452,16 +418,16 @@ impl Shell {
             Ask::Connections(lines, place) => self.connections(lines, place),
             Ask::Count(answer, place) => self.count(answer, place),
             Ask::Timeouts(answer) => {
-                let _ = answer.send(self.director.table().timeouts());
+                let _ = answer.send(self.node.forward().table().timeouts());
             }
             Ask::Settings(answer) => {
-                let _ = answer.send(self.director.table().settings());
+                let _ = answer.send(self.node.forward().table().settings());
             }
             Ask::Marks(answer) => {
-                let _ = answer.send(self.director.table().marks().copied().collect());
+                let _ = answer.send(self.node.forward().table().marks().copied().collect());
             }
             Ask::Locals(answer) => {
-                let _ = answer.send(self.director.table().locals().collect());
+                let _ = answer.send(self.node.forward().table().locals().collect());
             }
             Ask::Statistics(answer) => {
                 let _ = answer.send(self.statistics());

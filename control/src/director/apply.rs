@@ -346,6 +346,10 @@ mod tests {
     struct Loaded(u64);
 
     impl Running for Loaded {
+        fn counters(&self, _: u32) -> shunt_model::Counters {
+            shunt_model::Counters::default()
+        }
+
         fn server(&self, _: u32) -> Option<entry::Server> {
             None
         }
@@ -554,10 +558,10 @@ mod tests {
             );
         }
 
-        director.compile_short_lists(&Loaded(3), 77);
+        let lists = director.short_lists(&Loaded(3), 77);
 
         assert!(director.is_short(&KEY));
-        let [Write::Pool { words, .. }] = &writes(&mut director)[..] else {
+        let [Write::Pool { words, .. }] = &lists[..] else {
             panic!("one list");
         };
         assert_eq!(words[0], 77);

@@ -76,6 +76,22 @@ pub struct Fullness {
     pub room: u64,
 }
 
+impl Fullness {
+    /// The fullness of the fuller table of connections, IPv4 or IPv6.
+    #[must_use]
+    pub fn of_fuller([used4, used6]: [u64; 2], [room4, room6]: [u32; 2]) -> Self {
+        let of = |used, room: u32| Self {
+            used,
+            room: room.into(),
+        };
+        let (narrow, wide) = (of(used4, room4), of(used6, room6));
+        match narrow.used * wide.room < wide.used * narrow.room {
+            true => wide,
+            false => narrow,
+        }
+    }
+}
+
 /// The defences against a flood that are up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Defences {

@@ -416,7 +416,7 @@ impl Director {
         self.outputs.push_back(Output::Remember(step));
     }
 
-    /// Whether [`Director::compile_short_lists`] has anything to do.
+    /// Whether [`Director::short_lists`] has anything to do.
     #[must_use]
     pub fn has_short_lists(&self) -> bool {
         self.pools.have_short_lists()
@@ -429,12 +429,13 @@ impl Director {
         slot.is_some_and(|slot| self.pools.word(slot.ids.id).is_short())
     }
 
-    /// Recompiles the short lists of large pools, stamped with this tick. Call it every few
-    /// milliseconds.
-    pub fn compile_short_lists(&mut self, running: &dyn Running, tick: u32) {
-        for (base, words) in self.pools.short_lists(running, tick) {
-            self.write(Write::Pool { base, words });
-        }
+    /// The short lists of large pools, stamped with this tick. Call it every few milliseconds.
+    #[must_use]
+    pub fn short_lists(&self, running: &dyn Running, tick: u32) -> Vec<Write> {
+        let lists = self.pools.short_lists(running, tick).into_iter();
+        lists
+            .map(|(base, words)| Write::Pool { base, words })
+            .collect()
     }
 
     /// Frees the pool words that were abandoned before the last call. Pools without room are tried

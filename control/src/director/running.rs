@@ -1,6 +1,7 @@
 //! The questions that the director asks the live packet path.
 
 use shunt_datapath::entry;
+use shunt_model::Counters;
 
 /// What the director reads from the packet path while it carries out a change.
 pub trait Running {
@@ -12,4 +13,6 @@ pub trait Running {
     fn counts(&self, server: u32) -> u64;
     /// The entry of a server; `None` if there is none.
     fn server(&self, id: u32) -> Option<entry::Server>;
+    /// What a server's connections carried, over all CPUs.
+    fn counters(&self, server: u32) -> Counters;
 }

@@ -445,6 +445,10 @@ mod tests {
     struct Empty;
 
     impl Running for Empty {
+        fn counters(&self, _: u32) -> shunt_model::Counters {
+            shunt_model::Counters::default()
+        }
+
         fn counts(&self, _server: u32) -> u64 {
             0
         }

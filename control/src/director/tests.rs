@@ -20,6 +20,10 @@ use crate::table::Limits;
 pub struct Empty;
 
 impl Running for Empty {
+    fn counters(&self, _: u32) -> shunt_model::Counters {
+        shunt_model::Counters::default()
+    }
+
     fn is_overloaded(&self, _: u32) -> bool {
         false
     }

@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 pub use addresses::Address;
 pub use links::{Link, Mac};
 pub use neighbours::Neighbour;
@@ -35,7 +37,7 @@ use routes::{Gateway, Lead, Prefix};
 use view::{Different, View};
 
 /// The events that the machine takes in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// A link appeared or changed.
     LinkChanged(Link),

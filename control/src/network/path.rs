@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// One path of a route: a link, and the router on it. Without a router the target is on the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
     pub interface: u32,
     /// An IPv4 route may have an IPv6 gateway (RFC 5549).
@@ -11,9 +13,7 @@ pub struct Path {
 }
 
 /// A router on a link. The same address on another link is another router.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Gateway {
     pub interface: u32,
     pub address: IpAddr,

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use super::objects::{Objects, Resolved};
 pub use super::path::{Gateway, Path};
 
 /// An address and the number of its leading bits that count. The rest is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
@@ -80,7 +82,7 @@ impl fmt::Display for Prefix {
 }
 
 /// What a route does with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Unicast,
     Local,
@@ -104,7 +106,7 @@ pub struct Lead {
 }
 
 /// One route of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteEntry {
     pub prefix: Prefix,
     pub table: u32,

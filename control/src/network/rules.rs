@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::routes::{DEFAULT, LOCAL, MAIN, Prefix};
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     pub v4: bool,
     pub priority: u32,
@@ -32,7 +34,7 @@ pub struct Rule {
     pub suppressed: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     Table(u32),
     /// Go on with the first rule of this priority.

@@ -18,6 +18,10 @@ use super::*;
 struct Empty;
 
 impl Running for Empty {
+    fn counters(&self, _: u32) -> shunt_model::Counters {
+        shunt_model::Counters::default()
+    }
+
     fn is_overloaded(&self, _: u32) -> bool {
         false
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use shunt_control::director::Running;
 use shunt_datapath::entry;
+use shunt_model::Counters;
 
 use super::tables::Tables;
 
@@ -26,6 +27,10 @@ impl Running for Tables {
 
     fn server(&self, id: u32) -> Option<entry::Server> {
         self.shared.server(id)
+    }
+
+    fn counters(&self, server: u32) -> Counters {
+        Tables::counters(self, server)
     }
 
     fn pool_word(&self, at: u32) -> u64 {

@@ -25,7 +25,7 @@ const NEARLY_FULL: u64 = 90;
 impl Shell {
     /// All services, or the one with this key.
     pub(super) fn services(&self, key: Option<ServiceKey>) -> Vec<ServiceStatus> {
-        let table = self.director.table();
+        let table = self.node.forward().table();
         if let Some(key) = key {
             let counters = |id| self.tables.counters(id);
             let entry = table.service(&key).into_iter();
@@ -34,7 +34,7 @@ impl Shell {
             return entry.map(status).collect();
         }
         let templates = self.templates(table.services());
-        let end = self.director.server_ids_end();
+        let end = self.node.forward().server_ids_end();
         let all = traffic::read(&self.tables.shared.traffic, end);
         let all = all.unwrap_or_else(|error| {
             error!(error = chain(&error), "counters not read at once");
@@ -66,12 +66,12 @@ impl Shell {
         templates: &BTreeMap<u32, u32>,
     ) -> ServiceStatus {
         let key = entry.service.key;
-        let mut counters = self.retired.of(&key);
+        let mut counters = self.node.retired().of(&key);
         let mut servers = Vec::with_capacity(entry.servers.len());
         for server in &entry.servers {
             let (mut active, mut inactive, mut sum) = (0, 0, Counters::default());
             let mut persistent = 0;
-            for id in self.director.server_ids(&key, server.at) {
+            for id in self.node.forward().server_ids(&key, server.at) {
                 let live = self.tables.live(id);
                 active += live.0;
                 inactive += live.1;
@@ -86,16 +86,20 @@ impl Shell {
                 persistent_connections: persistent,
                 counters: sum,
                 rates: self.samples.of_server(&key, server.at),
-                next_hop: Some(self.director.next_hop(server)),
-                out_of_reach: self.director.out_of_reach(&key, server.at),
-                eligibility: self.director.eligibility(&key, server, &self.tables).into(),
+                next_hop: Some(self.node.forward().next_hop(server)),
+                out_of_reach: self.node.forward().out_of_reach(&key, server.at),
+                eligibility: self
+                    .node
+                    .forward()
+                    .eligibility(&key, server, &self.tables)
+                    .into(),
             });
         }
         ServiceStatus {
             service: entry.service.clone(),
             counters,
             rates: self.samples.of_service(&key),
-            short_list: self.director.is_short(&key).then_some(SHORT_LENGTH),
+            short_list: self.node.forward().is_short(&key).then_some(SHORT_LENGTH),
             servers,
         }
     }
@@ -104,7 +108,7 @@ impl Shell {
     /// reads.
     pub(super) fn connections(&self, lines: mpsc::Sender<Bytes>, place: Option<Place>) {
         let glance = self.glance();
-        let names: Names = self.director.names();
+        let names: Names = self.node.forward().names();
         tokio::task::spawn_blocking(move || {
             let mut text = Vec::with_capacity(1 << 17);
             listing::list(glance.look(), &names, &mut |connection| {
@@ -161,21 +165,21 @@ impl Shell {
                 .present()
                 .map(|attached| attached.device.clone())
                 .collect(),
-            settings: self.director.table().settings(),
-            defences: self.director.defences().active(),
+            settings: self.node.forward().table().settings(),
+            defences: self.node.forward().defences().active(),
             dropped_entries: self.dropped,
             flows_capacity: capacity.flows(),
             flows_used: self.found.used,
-            services: self.director.table().len() as u32,
-            servers: self.director.table().servers() as u32,
-            client_hops: self.director.prepared_hops(),
+            services: self.node.forward().table().len() as u32,
+            servers: self.node.forward().table().servers() as u32,
+            client_hops: self.node.forward().prepared_hops(),
             client_routes_asked: self.tables.note("route-asked"),
-            local_pools: self.director.local_pools(&self.tables),
+            local_pools: self.node.forward().local_pools(&self.tables),
             translations_capacity: u64::from(capacity.translations),
             translations_used: self.found.translations,
             calls_capacity: u64::from(capacity.calls),
             calls_used: self.found.calls,
-            loading: self.loading.loading().collect(),
+            loading: self.node.programs().loading().collect(),
             warnings: self.warnings(),
         }
     }
@@ -183,20 +187,20 @@ impl Shell {
     fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         warnings.extend(self.keeper.warnings());
-        warnings.extend(self.unclaimed.warning());
+        warnings.extend(self.node.unclaimed().warning());
         let lines = log::lost();
         if lines > 0 {
             warnings.push(Warning::LogLost { lines });
         }
-        warnings.extend(self.loading.warnings());
+        warnings.extend(self.node.programs().warnings());
         warnings.extend(self.attachments.warnings());
-        warnings.extend(self.director.warnings());
+        warnings.extend(self.node.forward().warnings());
         if let Some(why) = &self.callers {
             let why = why.clone();
             warnings.push(Warning::CallersNotServed { why });
         }
-        warnings.extend(self.director.local_warnings(&self.tables));
-        warnings.extend(ephemeral::warnings(self.director.table().locals()));
+        warnings.extend(self.node.forward().local_warnings(&self.tables));
+        warnings.extend(ephemeral::warnings(self.node.forward().table().locals()));
         let capacity = self.object.made.capacity;
         let (found, room) = (&self.found, u64::from);
         let tables = [

@@ -94,7 +94,10 @@ impl Samples {
 impl Shell {
     /// Starts reading all counters on another thread. The caller gives them to [`Self::sampled`].
     pub fn sample(&self) -> tokio::task::JoinHandle<Vec<Counters>> {
-        let (shared, end) = (self.tables.shared.clone(), self.director.server_ids_end());
+        let (shared, end) = (
+            self.tables.shared.clone(),
+            self.node.forward().server_ids_end(),
+        );
         tokio::task::spawn_blocking(move || {
             traffic::read(&shared.traffic, end).unwrap_or_else(|error| {
                 error!(error = chain(&error), "rates not measured");
@@ -120,7 +123,7 @@ impl Shell {
         let Some(mut taking) = self.samples.taking.take() else {
             return;
         };
-        let keys = self.director.table().keys_after(taking.last, PIECE);
+        let keys = self.node.forward().table().keys_after(taking.last, PIECE);
         for key in &keys {
             taking.total += self.take_service(key, &taking.counters);
         }
@@ -133,13 +136,13 @@ impl Shell {
     }
 
     fn take_service(&mut self, key: &ServiceKey, counters: &[Counters]) -> Counters {
-        let mut sum = self.retired.of(key);
-        let Some(entry) = self.director.table().service(key) else {
+        let mut sum = self.node.retired().of(key);
+        let Some(entry) = self.node.forward().table().service(key) else {
             return sum;
         };
         let service = self.samples.services.entry(*key).or_default();
         for server in &entry.servers {
-            let ids = self.director.server_ids(key, server.at).into_iter();
+            let ids = self.node.forward().server_ids(key, server.at).into_iter();
             let of = |id: u32| counters.get(id as usize).copied().unwrap_or_default();
             let counted = ids
                 .map(of)

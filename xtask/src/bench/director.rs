@@ -209,8 +209,10 @@ impl Director {
             .context("no program director_clock")?
             .try_into()?;
         let tick = clock::tick(clock::jiffies(program)?, self.tick_shift);
-        self.mind.compile_short_lists(&self.tables, tick);
-        carry_out(&mut self.mind, &mut self.tables)
+        for write in self.mind.short_lists(&self.tables, tick) {
+            self.tables.write(&write)?;
+        }
+        Ok(())
     }
 
     pub fn xdp(&self) -> Result<&Xdp> {

@@ -32,6 +32,10 @@ const LOOK: u64 = 250;
 pub struct Idle;
 
 impl Running for Idle {
+    fn counters(&self, _: u32) -> shunt_model::Counters {
+        shunt_model::Counters::default()
+    }
+
     fn pool_word(&self, _: u32) -> u64 {
         0
     }

@@ -1,0 +1,365 @@
+//! The node: all machines of control as one.
+//!
+//! An [`Input`] goes in and [`Output`]s come out, both plain data: reading these two enums is
+//! reading what control can hear and do. The node hands each input to the machines that it
+//! concerns, and orders their outputs. Each machine owns its fields. `forward` computes the tables
+//! of the packet path, `turn.rs` makes changes one after the other, and the small machines are
+//! beside them (`programs`, `answers`, `retired`, `unclaimed`, `dropping`). None of them reads a
+//! clock. What they read from the live packet path, they read by [`Running`], so that a
+//! [`recording::Recording`] can note it and replay it.
+
+mod reads;
+pub mod recording;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use shunt_datapath::entry::Settings;
+use shunt_datapath::sweep::{Found, Stretch};
+use shunt_model::api::{Done, Refusal};
+use shunt_model::batch::{self, Batch};
+use shunt_model::change::Change;
+use shunt_model::event::Fact;
+use shunt_model::program::Program;
+use shunt_model::{Counters, ServiceKey};
+
+use crate::answers::Answers;
+use crate::director::effects::Fullness;
+use crate::director::{self, Director, Remembered, Running, Step, Write};
+use crate::dropping::Dropping;
+use crate::network;
+use crate::programs::{Loading, needed};
+use crate::retired::Retired;
+use crate::unclaimed::Unclaimed;
+use turn::{Asked, Turn};
+
+/// What the node can hear.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    /// Somebody asks for a change. [`Output::Answer`] has the same ticket.
+    Change { ticket: u64, change: Box<Change> },
+    /// Somebody asks for several changes.
+    Batch { ticket: u64, batch: Batch },
+    /// Answers [`Output::Reserve`] and [`Output::WriteDown`]: whether the journal has the room.
+    Reserved(Result<(), Refusal>),
+    /// Answers [`Output::LetPacketsPass`]: whether every packet that was under way is through.
+    PacketsPassed(bool),
+    /// Answers [`Output::Confirm`]. The error is why a change that is in force cannot be kept.
+    Confirmed(Result<(), Refusal>),
+    /// Answers [`Output::Compile`].
+    Compile(ServiceKey),
+    /// The network changed, or time passed.
+    Network(network::Input),
+    /// A program of the packet path was loaded, or the kernel refused it.
+    Loaded {
+        program: Program,
+        result: Result<(), String>,
+    },
+    /// The devices have their programs for the first time, and all tables are written.
+    DevicesAttached,
+    /// A sweep can begin. `random` is a random number.
+    SweepDue { random: u32 },
+    /// A sweep ended.
+    Swept(Box<Swept>),
+}
+
+/// What the caller must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    Write(Write),
+    /// Make the kernel resolve this neighbour.
+    Probe {
+        interface: u32,
+        neighbour: IpAddr,
+    },
+    /// Attach programs to the devices again ([`Director::devices`]).
+    Devices,
+    /// Answer with [`Input::Compile`], after the outputs before this one.
+    Compile(ServiceKey),
+    /// Write this to the journal. It comes before the writes that it belongs to.
+    Remember {
+        step: Step,
+        /// Services whose counters of deleted servers changed.
+        retired: Vec<(ServiceKey, Option<Counters>)>,
+    },
+    /// Reserve room in the journal for these changes: [`Input::Reserved`].
+    Reserve {
+        changes: Vec<Change>,
+    },
+    /// Write a whole batch to the journal, before it is made: [`Input::Reserved`].
+    WriteDown {
+        changes: Vec<Change>,
+    },
+    /// Wait for the packets that are under way: [`Input::PacketsPassed`].
+    LetPacketsPass,
+    /// Everything that belongs to what is made is put out: [`Input::Confirmed`].
+    Confirm(Made),
+    Event(Fact),
+    /// Answer who asked with this ticket.
+    Answer {
+        ticket: u64,
+        reply: Reply,
+    },
+    /// Begin a sweep; [`Input::Swept`] has what it found.
+    Sweep(Sweep),
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// A change that stands alone.
+    Change(Change),
+    /// A change of a whole batch.
+    Part(Change),
+    /// All changes of a whole batch.
+    Whole(Vec<Change>),
+}
+
+/// The answer to who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Change(Result<Done, Refusal>),
+    Batch(Result<batch::Answer, Refusal>),
+}
+
+/// What a sweep must know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    pub settings: Settings,
+    /// Servers whose connections end.
+    pub ended: BTreeSet<u32>,
+    /// The part of the table whose half-open connections are removed before their time.
+    pub stretch: Option<Stretch>,
+}
+
+/// What a sweep found, as far as the node needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swept {
+    /// Entries of both families.
+    pub used: u64,
+    /// Entries of IPv6.
+    pub used6: u64,
+    pub services: BTreeSet<u32>,
+    pub servers: BTreeSet<u32>,
+    pub hops: Remembered,
+}
+
+impl From<&Found> for Swept {
+    fn from(found: &Found) -> Self {
+        Self {
+            used: found.used,
+            used6: found.used6,
+            services: found.services.clone(),
+            servers: found.servers.clone(),
+            hops: found.hops,
+        }
+    }
+}
+
+/// What a node starts from, besides the tables of `forward`.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The counters of servers that earlier daemons deleted.
+    pub retired: BTreeMap<ServiceKey, Counters>,
+    pub unclaimed: Unclaimed,
+    /// Programs that are not loaded yet.
+    pub missing: BTreeSet<Program>,
+    /// The places in the connection tables of IPv4 and IPv6.
+    pub flows: [u32; 2],
+}
+
+/// The composed machines.
+#[derive(Clone, Debug)]
+pub struct Node {
+    forward: Director,
+    retired: Retired,
+    unclaimed: Unclaimed,
+    dropping: Dropping,
+    /// Programs that are not there yet, and the changes that wait for them.
+    programs: Loading<(u64, Asked)>,
+    /// The changes in hand.
+    turn: Option<Turn>,
+    /// Answers that wait for a next hop.
+    answers: Answers<(u64, Reply)>,
+    /// The places in the connection tables of IPv4 and IPv6.
+    flows: [u32; 2],
+    /// The first full account of the network is in.
+    is_known: bool,
+    is_attached: bool,
+    /// Outputs that come before the outputs of `forward`, and after them.
+    first: VecDeque<Output>,
+    last: VecDeque<Output>,
+    /// When the last input came in.
+    now: Instant,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(forward: Director, start: Start, now: Instant) -> Self {
+        Self {
+            forward,
+            retired: Retired::new(start.retired),
+            unclaimed: start.unclaimed,
+            dropping: Dropping::new(now),
+            programs: Loading::new(start.missing),
+            turn: None,
+            answers: Answers::default(),
+            flows: start.flows,
+            is_known: false,
+            is_attached: false,
+            first: VecDeque::new(),
+            last: VecDeque::new(),
+            now,
+        }
+    }
+
+    /// Takes in one input.
+    pub fn handle(&mut self, input: Input, now: Instant, running: &dyn Running) {
+        self.now = now;
+        match input {
+            Input::Change { ticket, change } => {
+                let (needed, asked) = (needed([&*change]), (ticket, Asked::Change(change)));
+                self.programs.ask(needed, asked);
+            }
+            Input::Batch { ticket, batch } => {
+                let needed = needed(&batch.changes);
+                self.programs.ask(needed, (ticket, Asked::Batch(batch)));
+            }
+            Input::Reserved(result) => self.reserved(result, running),
+            Input::PacketsPassed(is_through) => self.packets_passed(is_through, running),
+            Input::Confirmed(result) => self.confirmed(result, running),
+            Input::Compile(service) => self.forward.renew(&service, running),
+            Input::Network(input) => self.network(input),
+            Input::Loaded { program, result } => self.programs.loaded(program, result),
+            Input::DevicesAttached => self.is_attached = true,
+            Input::SweepDue { random } => self.sweep(random),
+            Input::Swept(swept) => self.swept(&swept),
+        }
+        self.begin_turns(running);
+    }
+
+    /// What the caller must do; call it until it returns `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        if let Some(output) = self.first.pop_front() {
+            return Some(output);
+        }
+        if let Some(output) = self.forward.poll() {
+            return Some(self.pass_on(output));
+        }
+        if self.retired.has_news() {
+            let (step, retired) = (Step::default(), self.retired.take_news());
+            return Some(Output::Remember { step, retired });
+        }
+        if let Some(output) = self.last.pop_front() {
+            return Some(output);
+        }
+        if let Some(question) = self.question() {
+            return Some(question);
+        }
+        let forward = &self.forward;
+        let is_awaited = |key: &ServiceKey, at| forward.is_awaited(key, at);
+        let due = self.answers.due(is_awaited, self.now).into_iter();
+        self.last
+            .extend(due.map(|(ticket, reply)| Output::Answer { ticket, reply }));
+        self.last.pop_front()
+    }
+
+    /// When to call [`Node::handle`] at the latest, with [`network::Input::Tick`] if there is no
+    /// other input.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let deadlines = [self.forward.deadline(), self.answers.deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The machine that computes the tables of the packet path, for questions.
+    #[must_use]
+    pub fn forward(&self) -> &Director {
+        &self.forward
+    }
+
+    /// The counters of deleted servers, for questions.
+    #[must_use]
+    pub fn retired(&self) -> &Retired {
+        &self.retired
+    }
+
+    /// The endpoints without a service, for questions.
+    #[must_use]
+    pub fn unclaimed(&self) -> &Unclaimed {
+        &self.unclaimed
+    }
+
+    /// The programs that are missing, for questions.
+    #[must_use]
+    pub fn programs(&self) -> &Loading<(u64, Asked)> {
+        &self.programs
+    }
+
+    /// Whether the first full account of the network is in.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    fn network(&mut self, input: network::Input) {
+        let is_complete = input == network::Input::ResyncEnd;
+        self.forward.network_event(input, self.now);
+        if is_complete && !self.is_known {
+            self.is_known = true;
+            self.forward.network_known();
+        }
+    }
+
+    fn sweep(&mut self, random: u32) {
+        let is_active = self.forward.defences().drop_entry;
+        let sweep = Sweep {
+            settings: self.forward.settings(),
+            ended: self.forward.ended(),
+            stretch: self.dropping.stretch(is_active, random, self.now),
+        };
+        self.last.push_back(Output::Sweep(sweep));
+    }
+
+    fn swept(&mut self, swept: &Swept) {
+        self.forward.unused(&swept.services, &swept.servers);
+        self.forward.unused_hops(&swept.hops);
+        self.forward.pools_settled();
+        let used = [swept.used.saturating_sub(swept.used6), swept.used6];
+        self.forward.filled(Fullness::of_fuller(used, self.flows));
+        if self.is_attached {
+            let leftovers = self.unclaimed.take_leftovers().into_iter();
+            let remove = |(address, word)| Write::EndpointRemove { address, word };
+            self.first.extend(leftovers.map(remove).map(Output::Write));
+        }
+    }
+
+    /// An output of `forward`, with what the machines beside it add.
+    fn pass_on(&mut self, output: director::Output) -> Output {
+        match output {
+            director::Output::Write(write) => {
+                self.unclaimed.follow(&write);
+                Output::Write(self.unclaimed.with_theirs(write))
+            }
+            director::Output::Probe {
+                interface,
+                neighbour,
+            } => Output::Probe {
+                interface,
+                neighbour,
+            },
+            director::Output::Devices => Output::Devices,
+            director::Output::Pool(service) => Output::Compile(service),
+            director::Output::Remember(step) => Output::Remember {
+                step,
+                retired: self.retired.take_news(),
+            },
+            director::Output::Event(fact) => Output::Event(fact),
+        }
+    }
+}
