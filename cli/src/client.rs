@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde_json::Value;
 use shunt_model::api::{ConnectionCount, Done, Refusal, ServiceStatus, Statistics, Status};
 use shunt_model::batch::{Batch, Refused};
 use shunt_model::change::Change;
@@ -55,10 +56,13 @@ pub trait Client {
     /// Returns the events that the daemon keeps, the oldest first, and then, if `follow`, each one
     /// that happens.
     fn events(&mut self, follow: bool) -> Result<Events<'_>, Failure>;
+    /// Returns the last inputs of control, the oldest first, behind a line about their recording.
+    fn inputs(&mut self) -> Result<Inputs<'_>, Failure>;
 }
 
 pub type Connections<'a> = Box<dyn Iterator<Item = Result<Connection, Failure>> + 'a>;
 pub type Events<'a> = Box<dyn Iterator<Item = Result<Event, Failure>> + 'a>;
+pub type Inputs<'a> = Box<dyn Iterator<Item = Result<Value, Failure>> + 'a>;
 
 /// Why the daemon did not carry out a request.
 #[derive(Debug, thiserror::Error)]

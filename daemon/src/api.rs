@@ -60,6 +60,8 @@ pub enum Ask {
     Statistics(oneshot::Sender<Statistics>),
     Status(oneshot::Sender<Status>),
     Events(oneshot::Sender<Account>),
+    /// Lines of JSON: the last inputs of control. The thread that makes them holds the place.
+    Inputs(mpsc::Sender<Bytes>, Option<Place>),
 }
 
 type Asks = mpsc::Sender<Ask>;
@@ -164,6 +166,7 @@ fn router(asks: Asks, places: Places) -> Router {
         .route("/v1/settings", get(settings))
         .route("/v1/statistics", get(statistics))
         .route("/v1/events", get(events))
+        .route("/v1/inputs", get(inputs))
         .fallback(nothing)
         .with_state(Desk {
             asks,
@@ -375,12 +378,20 @@ fn unreadable(what: &str, why: &str) -> Response {
 }
 
 async fn connections(State(desk): State<Desk>) -> Response {
+    stream(desk, Ask::Connections).await
+}
+
+async fn inputs(State(desk): State<Desk>) -> Response {
+    stream(desk, Ask::Inputs).await
+}
+
+/// Lines that another thread makes, as fast as the client reads.
+async fn stream(desk: Desk, ask: fn(mpsc::Sender<Bytes>, Option<Place>) -> Ask) -> Response {
     let Some(place) = desk.places.take().await else {
         return too_many();
     };
     let (lines, mut heard) = mpsc::channel::<Bytes>(2);
-    let ask = Ask::Connections(lines, Some(place));
-    if desk.asks.send(ask).await.is_err() {
+    if desk.asks.send(ask(lines, Some(place))).await.is_err() {
         return stopping();
     }
     let stream = futures_util::stream::poll_fn(move |context| {

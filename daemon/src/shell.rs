@@ -416,6 +416,7 @@ impl Shell {
                 let _ = answer.send(self.services(key));
             }
             Ask::Connections(lines, place) => self.connections(lines, place),
+            Ask::Inputs(lines, place) => self.inputs(lines, place),
             Ask::Count(answer, place) => self.count(answer, place),
             Ask::Timeouts(answer) => {
                 let _ = answer.send(self.node.forward().table().timeouts());

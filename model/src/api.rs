@@ -7,6 +7,7 @@
 //! | `GET /v1/services?key=tcp/192.0.2.1:80` | | a list of that service, or an empty list |
 //! | `POST /v1/change` | [`Change`](crate::change::Change) | [`Done`] |
 //! | `POST /v1/batch` | [`Batch`](crate::batch::Batch) | [`Answer`](crate::batch::Answer) |
+//! | `GET /v1/inputs` | | the last inputs, one a line, in a form that may change |
 //! | `GET /v1/connections` | | one [`Connection`](crate::Connection) a line |
 //! | `GET /v1/connections/count` | | [`ConnectionCount`] |
 //! | `GET /v1/marks` | | `[`[`MarkRule`](crate::MarkRule)`]` |

@@ -19,7 +19,7 @@ use shunt_model::{LocalAddress, MarkRule, ServiceKey, Settings, Timeouts};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Client, Connections, Events, Failure};
+use super::{Client, Connections, Events, Failure, Inputs};
 
 /// The socket of this network namespace's daemon, unless `SHUNT_SOCKET` names another one.
 pub fn path() -> io::Result<PathBuf> {
@@ -183,6 +183,10 @@ impl Client for Socket {
             true => "/v1/events?follow=true",
             false => "/v1/events",
         })?))
+    }
+
+    fn inputs(&mut self) -> Result<Inputs<'_>, Failure> {
+        Ok(Box::new(self.lines("/v1/inputs")?))
     }
 
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure> {

@@ -21,6 +21,7 @@ mod connection;
 mod events;
 mod fwmark;
 mod import;
+mod inputs;
 mod iptables;
 mod local;
 mod mark;
@@ -84,6 +85,8 @@ enum Noun {
     Stats(stats::Options),
     /// Show what happened to the director: changes, servers reached or not, devices, defences
     Events(events::Options),
+    /// Print the last inputs of the daemon's control as lines of JSON, for a report of a fault
+    Inputs,
     /// Print the text of the kernel's /proc/net/ip_vs* files, for programs that read them
     Proc { file: proc::File },
     /// Import the configuration of another load balancer
@@ -206,6 +209,7 @@ impl Noun {
             Noun::Setting(verb) => verb.run(outside),
             Noun::Stats(options) => options.run(outside),
             Noun::Events(options) => options.run(outside),
+            Noun::Inputs => inputs::run(outside),
             Noun::Proc { file } => file.write(outside),
             Noun::Import(verb) => return verb.run(outside),
             // The program handles these commands earlier: they need no client.

@@ -1,6 +1,7 @@
 //! What the operator is told under traffic is what the load did.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use shunt_lab::{Family, HttpLoad, Topology, UdpEcho, UdpProbe, skipped, until};
 
 use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
@@ -66,6 +67,30 @@ fn a_service_that_is_made_again_counts_from_zero() -> Result<()> {
         ensure!(after[1] == 3, "{after:?}");
         director.ipvsadm(&delete)?;
     }
+    Ok(())
+}
+
+#[test]
+fn the_recorded_inputs_have_what_control_heard_and_how_much_is_lost() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(1).build()?;
+    let director = Director::start(bed.director())?;
+    director.ipvsadm("-A -t 192.0.2.7:80 -s wrr")?;
+    let refused = director.ask("ipvsadm", "-A -t 192.0.2.7:80")?;
+    ensure!(!refused.status.success(), "added twice");
+    let lines = director.shunt("inputs")?;
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    ensure!(lines[0]["lost"] == 0, "{}", lines[0]);
+    let asked = lines.iter().filter(|line| {
+        let change = &line["input"]["Change"]["change"];
+        change["change"] == "add_service" && change["service"]["key"]["address"] == "192.0.2.7"
+    });
+    ensure!(asked.count() == 2, "{lines:?}");
     Ok(())
 }
 

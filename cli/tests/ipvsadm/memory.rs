@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use shunt_cli::client::{Client, Connections, Events, Failure};
+use shunt_cli::client::{Client, Connections, Events, Failure, Inputs};
 use shunt_control::table::{Limits, Table};
 use shunt_model::api::{ConnectionCount, Done, ServerStatus, ServiceStatus, Statistics, Status};
 use shunt_model::batch::{Batch, Mode, Refused};
@@ -150,6 +150,10 @@ impl Client for Handle {
 
     fn status(&mut self) -> Result<Status, Failure> {
         Ok(self.0.borrow().status.clone())
+    }
+
+    fn inputs(&mut self) -> Result<Inputs<'_>, Failure> {
+        Ok(Box::new(std::iter::empty()))
     }
 
     fn events(&mut self, _follow: bool) -> Result<Events<'_>, Failure> {

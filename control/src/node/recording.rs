@@ -118,6 +118,12 @@ impl Recording {
         self.bytes = 0;
     }
 
+    /// When the recording began.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// The inputs that are kept, the oldest first.
     pub fn inputs(&self) -> impl Iterator<Item = &Recorded> {
         self.inputs.iter()

@@ -1,9 +1,12 @@
 //! The answers of the daemon's task: services, connections, statistics, and its own state.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
+use serde::Serialize;
 use shunt_control::director::Names;
+use shunt_control::node::recording::Recorded;
 use shunt_control::table::Entry;
 use shunt_datapath::entry::SHORT_LENGTH;
 use shunt_model::api::{ConnectionCount, ServerStatus, ServiceStatus, Statistics, Status};
@@ -21,6 +24,50 @@ use crate::log;
 
 /// The fullness of the connection table, in percent, from which on the operator is warned.
 const NEARLY_FULL: u64 = 90;
+/// Bytes of a piece of a list of lines.
+const PIECE: usize = 1 << 16;
+
+/// A line about the recorded inputs.
+#[derive(Debug, Serialize)]
+struct Inputs {
+    /// When the recording began, in milliseconds since 1970 (UTC).
+    begun_ms: u64,
+    /// The number of inputs before the first one that is kept.
+    lost: u64,
+}
+
+/// Lines of JSON on their way to a client, many in one piece.
+struct Lines {
+    text: Vec<u8>,
+    pieces: mpsc::Sender<Bytes>,
+}
+
+impl Lines {
+    fn new(pieces: mpsc::Sender<Bytes>) -> Self {
+        let text = Vec::with_capacity(2 * PIECE);
+        Self { text, pieces }
+    }
+
+    /// Adds a line. Returns false if nobody reads it.
+    fn add(&mut self, value: &impl Serialize) -> bool {
+        if serde_json::to_writer(&mut self.text, value).is_err() {
+            return false;
+        }
+        self.text.push(b'\n');
+        if self.text.len() < PIECE {
+            return true;
+        }
+        let full = std::mem::replace(&mut self.text, Vec::with_capacity(2 * PIECE));
+        self.pieces.blocking_send(Bytes::from(full)).is_ok()
+    }
+
+    /// Sends the last piece.
+    fn end(self) {
+        if !self.text.is_empty() {
+            let _ = self.pieces.blocking_send(Bytes::from(self.text));
+        }
+    }
+}
 
 impl Shell {
     /// All services, or the one with this key.
@@ -110,21 +157,30 @@ impl Shell {
         let glance = self.glance();
         let names: Names = self.node.forward().names();
         tokio::task::spawn_blocking(move || {
-            let mut text = Vec::with_capacity(1 << 17);
+            let mut lines = Lines::new(lines);
             listing::list(glance.look(), &names, &mut |connection| {
-                if serde_json::to_writer(&mut text, &connection).is_err() {
-                    return false;
-                }
-                text.push(b'\n');
-                if text.len() < 1 << 16 {
-                    return true;
-                }
-                let full = std::mem::replace(&mut text, Vec::with_capacity(1 << 17));
-                lines.blocking_send(Bytes::from(full)).is_ok()
+                lines.add(&connection)
             });
-            if !text.is_empty() {
-                let _ = lines.blocking_send(Bytes::from(text));
-            }
+            lines.end();
+            drop(place);
+        });
+    }
+
+    /// Lists the inputs that are kept on another thread, the oldest first, behind a line about the
+    /// recording.
+    pub(super) fn inputs(&self, lines: mpsc::Sender<Bytes>, place: Option<Place>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let age = self.recording.begun().elapsed();
+        let begun = now.unwrap_or_default().saturating_sub(age);
+        let head = Inputs {
+            begun_ms: u64::try_from(begun.as_millis()).unwrap_or(u64::MAX),
+            lost: self.recording.lost(),
+        };
+        let inputs: Vec<Recorded> = self.recording.inputs().cloned().collect();
+        tokio::task::spawn_blocking(move || {
+            let mut lines = Lines::new(lines);
+            let _ = lines.add(&head) && inputs.iter().all(|input| lines.add(input));
+            lines.end();
             drop(place);
         });
     }

@@ -153,7 +153,7 @@ impl Desk {
                 let _ = answer.send(Ok(Answer::new(mode, changes.len(), refused)));
             }
             Ask::Services(_, answer) => drop(answer.send(Vec::new())),
-            Ask::Connections(..) => {}
+            Ask::Connections(..) | Ask::Inputs(..) => {}
             Ask::Count(answer, _) => drop(answer.send(Default::default())),
             Ask::Timeouts(answer) => drop(answer.send(table.timeouts())),
             Ask::Marks(answer) => drop(answer.send(table.marks().copied().collect())),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::conform::random::Random;
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH"];
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 11] = [
     "/v1/status",
     "/v1/services",
     "/v1/connections",
@@ -15,6 +15,7 @@ const PATHS: [&str; 10] = [
     "/v1/locals",
     "/v1/settings",
     "/v1/statistics",
+    "/v1/inputs",
     "/v1/nothing",
 ];
 const KEYS: [&str; 8] = [
