@@ -90,6 +90,7 @@ fn place(verdict: Verdict) -> usize {
         // Steps on the way, which no frame ends in.
         Verdict::Tunnel(_) | Verdict::Rest => 3,
         Verdict::Translate(_) | Verdict::Enter(_) | Verdict::Announce => 3,
+        Verdict::Disown => 3,
         Verdict::Introduce | Verdict::Put(_) | Verdict::Cross(_) => 3,
         Verdict::Call(_) | Verdict::Quoted(_) => 3,
     }

@@ -20,8 +20,10 @@ mod tests;
 
 /// The number of TCP options that are searched for the MSS. TCP stacks put it first.
 const OPTIONS: u32 = 8;
-const END: u8 = 0;
-const NOTHING: u8 = 1;
+/// RFC 9293, 3.2: the end of the list.
+pub const END: u8 = 0;
+/// RFC 9293, 3.2: no operation.
+pub const NOTHING: u8 = 1;
 /// RFC 9293, 3.2: kind 2, length 4.
 const SEGMENT: u8 = 2;
 

@@ -8,6 +8,7 @@
 
 pub mod announce;
 pub mod cross;
+pub mod disown;
 pub mod enter;
 pub mod error;
 pub mod proxy;
@@ -33,6 +34,9 @@ use crate::wire::packet::{Packet, Part, Ports, TCP, UDP, checksum_at};
 
 /// Added to a server's id: the packet has been through [`announce`] or [`proxy`] already.
 pub const ANNOUNCED: u32 = 1 << 31;
+
+/// Added to a server's id: the packet has been through [`disown`].
+pub const DISOWNED: u32 = 1 << 30;
 
 impl Tuple {
     /// The tuple of a packet.
@@ -79,7 +83,7 @@ fn either<F: Family, P: Frame, T: Tables>(
         Err(verdict) => return verdict,
     };
     let tuple = Tuple::of(packet, &ports);
-    if server & !ANNOUNCED == NONE {
+    if server & !(ANNOUNCED | DISOWNED) == NONE {
         to_client(frame, tables, packet, ports, &tuple, server)
     } else {
         to_server(frame, tables, packet, ports, &tuple, server)
@@ -95,7 +99,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     tuple: &Tuple,
     id: u32,
 ) -> Word {
-    let (id, announced) = (id & !ANNOUNCED, id & ANNOUNCED);
+    let (id, announced, disowned) = (id & !(ANNOUNCED | DISOWNED), id & ANNOUNCED, id & DISOWNED);
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
@@ -121,8 +125,13 @@ fn to_server<F: Family, P: Frame, T: Tables>(
     let Some(words) = words.filter(|words| leads_to(*words, server, id)) else {
         return Word::enter(ports);
     };
-    let opening = ports.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let time = words.load(word::TIME);
+    let asks = ports.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    if asks && disowned == 0 && packet.protocol == TCP && server.flags & server_flag::FULL_NAT != 0
+    {
+        return Word::DISOWN;
+    }
+    let opening = asks && ports.flags & tcp::RST == 0;
     if opening && announced == 0 && time & flag::TOA != 0 {
         return Word::ANNOUNCE;
     }

@@ -37,6 +37,9 @@ pub enum Verdict {
     /// The first packet of a translated flow with these ports: [`crate::translate::enter::enter`]
     /// enters its translation, and [`Verdict::Translate`] follows.
     Enter(u32),
+    /// No client may name another one in its SYN ([`crate::translate::disown`]). Then
+    /// [`crate::translate::carry`] runs again.
+    Disown,
     /// A SYN of a translated flow shall name the client ([`crate::translate::announce`]);
     /// [`Verdict::Translate`] follows.
     Announce,
@@ -197,6 +200,8 @@ impl Word {
     pub const RELATED: Word = Word::new(5, 0);
     /// [`Verdict::Introduce`].
     pub const INTRODUCE: Word = Word::new(13, 0);
+    /// [`Verdict::Disown`].
+    pub const DISOWN: Word = Word::new(17, 0);
     /// [`Verdict::Announce`].
     pub const ANNOUNCE: Word = Word::new(12, 0);
     /// An IPsec packet, for a separate program: [`crate::secured`].
@@ -435,6 +440,7 @@ impl Word {
             13 => Verdict::Introduce,
             14 => Verdict::Put(detail),
             15 => Verdict::Cross(detail),
+            17 => Verdict::Disown,
             26 => Verdict::Call(detail),
             42 => Verdict::Quoted(detail),
             _ => Verdict::Drop(Drop::Internal),

@@ -84,6 +84,14 @@ fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Wo
             verdict = translate::carry(frame, tables, server);
         }
     }
+    let mut server = server;
+    if verdict == Word::DISOWN {
+        verdict = translate::disown::disown(frame, tables);
+        if verdict.open().is_ok() {
+            server |= translate::DISOWNED;
+            verdict = translate::carry(frame, tables, server);
+        }
+    }
     if verdict == Word::ANNOUNCE {
         verdict = translate::announce::announce(frame, tables);
         if verdict.open().is_ok() {

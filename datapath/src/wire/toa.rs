@@ -84,8 +84,9 @@ fn heard<P: Frame>(packet: &P) -> Option<Heard> {
     let (mut ends, l4) = network(packet)?;
     let tcp = packet.view::<20>(l4)?;
     const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
-    if tcp.u8::<13>() & (SYN | ACK) != SYN {
+    if tcp.u8::<13>() & (SYN | RST | ACK) != SYN {
         return None;
     }
     ends.ports = ports(tcp.u16::<0>(), tcp.u16::<2>());
@@ -229,7 +230,7 @@ mod tests {
             assert!(!matches!(heard, Heard::Told(..)), "{options:?}: {heard:?}");
         }
         assert!(silent(&syn(false, 2, &[2, 4, 5, 180])));
-        for flags in [0x12, 0x10, 0x04, 0x11] {
+        for flags in [0x12, 0x10, 0x04, 0x06, 0x11] {
             assert_eq!(hear(&syn(false, flags, &TOLD4)), Heard::Nothing);
         }
     }

@@ -42,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(strangers(v6));
         cases.push(announced(v6));
         cases.push(announced_over_a_lie(v6));
+        cases.push(names_nobody(v6));
         cases.push(no_room_to_announce(v6));
     }
     cases
@@ -438,11 +439,11 @@ fn announced(v6: bool) -> Case {
     all
 }
 
-/// The client's own option comes behind the director's. An Ethernet frame's padding gives no room.
+/// Only the director's own option names a client. An Ethernet frame's padding gives no room.
 fn announced_over_a_lie(v6: bool) -> Case {
     let lie = [254, 8, 0, 9, 1, 2, 3, 4];
     let packet = tcp(client(v6), virtual_end(v6), SYN).tcp_options(&lie);
-    let told = [&option(v6), &lie[..]].concat();
+    let told = [&option(v6), &[1; 8][..]].concat();
     let out = tcp(local_end(v6), server_end(v6), SYN).tcp_options(&told);
     let padding = 12;
     let more = option(v6).len();
@@ -452,6 +453,55 @@ fn announced_over_a_lie(v6: bool) -> Case {
         announcing(v6),
     )
     .turns(&packet.padding(padding), SENT, &out.macs(7, 3).ttl(63))
+}
+
+/// Without an announcement nobody is another client either. What each SYN's options become.
+fn names_nobody(v6: bool) -> Case {
+    let segment_size = [2, 4, 5, 180];
+    let lie = [254, 8, 0x9c, 0x41, 198, 51, 100, 77];
+    let other = [200, 8, 0x9c, 0x41, 198, 51, 100, 77];
+    let lie6 = [&[254, 20, 0, 9][..], &[0x2a; 16]].concat();
+    let blank = |bytes: usize| vec![1u8; bytes];
+    let mut all = case(
+        format!("full NAT {}: a SYN names no client", family_name(v6)),
+        pool(v6, TCP, 1),
+    );
+    let changes = [
+        (lie.to_vec(), blank(8)),
+        (other.to_vec(), blank(8)),
+        (lie6, blank(20)),
+        // At an odd place, between options that stay, and twice.
+        (
+            [&segment_size[..], &[1], &lie, &[3, 3, 7]].concat(),
+            [&segment_size[..], &blank(9), &[3, 3, 7]].concat(),
+        ),
+        (
+            [&lie[..], &segment_size, &other, &[1; 4]].concat(),
+            [&blank(8)[..], &segment_size, &blank(12)].concat(),
+        ),
+        // Behind more no-operations than a reader may look at.
+        ([&[1; 32][..], &lie].concat(), blank(40)),
+        // Longer than the header.
+        (vec![1, 1, 254, 8], blank(4)),
+        // Within another option, and behind the end of the list, it is none.
+        (
+            [&[9, 10][..], &lie, &[0, 0]].concat(),
+            [&[9, 10][..], &lie, &[0, 0]].concat(),
+        ),
+        ([&[0; 4][..], &lie].concat(), [&[0; 4][..], &lie].concat()),
+        (vec![], vec![]),
+    ];
+    for (given, left) in changes {
+        for flags in [SYN, SYN | RST] {
+            let packet = tcp(client(v6), virtual_end(v6), flags).tcp_options(&given);
+            let out = tcp(local_end(v6), server_end(v6), flags).tcp_options(&left);
+            all = all.turns(&packet, SENT, &out.macs(7, 3).ttl(63));
+        }
+    }
+    // Only a SYN is believed.
+    let packet = tcp(client(v6), virtual_end(v6), ACK).tcp_options(&lie);
+    let out = packet.clone().from(local_end(v6)).to(server_end(v6));
+    all.turns(&packet, SENT, &out.macs(7, 3).ttl(63))
 }
 
 fn no_room_to_announce(v6: bool) -> Case {

@@ -10,7 +10,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
 use shunt_datapath::link;
-use shunt_datapath::translate::ANNOUNCED;
+use shunt_datapath::translate::{ANNOUNCED, DISOWNED};
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
 use shunt_ebpf::{CALL, FIRST, QUOTED, RELATED, REST, SECURED, TRANSLATE};
@@ -76,7 +76,7 @@ pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
-    let server = handed();
+    let mut server = handed();
     let mut verdict = Word(translated::translate_xdp(context, server));
     if let Some(ports) = verdict.entering() {
         let service = translated::asked_xdp(context, ports.both());
@@ -87,6 +87,13 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
             service,
         ));
         if verdict.open().is_ok() {
+            verdict = Word(translated::translate_xdp(context, server));
+        }
+    }
+    if verdict == Word::DISOWN {
+        verdict = Word(translated::disown_xdp(context));
+        if verdict.open().is_ok() {
+            server |= DISOWNED;
             verdict = Word(translated::translate_xdp(context, server));
         }
     }
@@ -290,12 +297,19 @@ pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
-    let server = handed();
+    let mut server = handed();
     let mut verdict = Word(translated::translate_tc(context, server));
     if let Some(ports) = verdict.entering() {
         let service = translated::asked_tc(context, ports.both());
         verdict = Word(translated::enter_tc(context, ports.both(), server, service));
         if verdict.open().is_ok() {
+            verdict = Word(translated::translate_tc(context, server));
+        }
+    }
+    if verdict == Word::DISOWN {
+        verdict = Word(translated::disown_tc(context));
+        if verdict.open().is_ok() {
+            server |= DISOWNED;
             verdict = Word(translated::translate_tc(context, server));
         }
     }

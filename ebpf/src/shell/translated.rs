@@ -63,3 +63,17 @@ pub extern "C" fn asked_tc(context: *mut __sk_buff, ports: u32) -> u32 {
 pub extern "C" fn enter_tc(context: *mut __sk_buff, ports: u32, server: u32, service: u32) -> u64 {
     translate::enter::enter(&SkbFrame(context), &Maps, both(ports, 0), server, service).0
 }
+
+/// Blanks the options by which a client would name another one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn disown_xdp(context: *mut xdp_md) -> u64 {
+    translate::disown::disown(&mut XdpFrame(context), &Maps).0
+}
+
+/// Blanks the options by which a client would name another one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn disown_tc(context: *mut __sk_buff) -> u64 {
+    translate::disown::disown(&mut SkbFrame(context), &Maps).0
+}
