@@ -395,6 +395,7 @@ impl Shell {
         self.handle(Input::Swept(Box::new(Swept::from(&found))));
         self.dropped += found.dropped;
         self.found = found;
+        self.ports.review(Instant::now());
         if !self.keeper.tend() {
             self.remember_all();
         }

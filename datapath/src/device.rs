@@ -1,7 +1,8 @@
 //! Whether a frame is addressed to this machine.
 
 use crate::table::Tables;
-use crate::table::device::Device;
+use crate::table::device::{Device, STRICT};
+use crate::table::entry::Ways;
 use crate::table::family::Family;
 use crate::wire::frame::Frame;
 use crate::wire::link;
@@ -41,5 +42,19 @@ fn has<P: Frame, T: Tables>(frame: &P, tables: &T, mac: u64) -> bool {
     match tables.device(Device::place(interface)) {
         Some(device) => (mac ^ device.mac) << 16 == 0 || device.interface != interface,
         None => true,
+    }
+}
+
+/// Whether an answer of this server came by a device that does not lead to it, and that is strict.
+/// It may be anybody's.
+#[inline(always)]
+pub fn is_astray<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, ways: &Ways) -> bool {
+    let interface = frame.interface();
+    if F::V6 || interface == ways.interface || !ways.is_usable() {
+        return false;
+    }
+    match tables.device(Device::place(interface)) {
+        Some(device) => device.interface == interface && device.mac & STRICT != 0,
+        None => false,
     }
 }

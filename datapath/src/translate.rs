@@ -14,6 +14,7 @@ pub mod error;
 pub mod proxy;
 
 use crate::connection::flag as tcp;
+use crate::device;
 use crate::fragment;
 use crate::here;
 use crate::method as methods;
@@ -205,6 +206,9 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
+    if device::is_astray::<F, P, T>(frame, tables, &server.ways) {
+        return Word::pass(Pass::WrongDevice);
+    }
     if !server.is_present() && server.fate & entry::fate::RESET != 0 {
         return policy::told(packet.protocol, ports.flags);
     }

@@ -87,6 +87,8 @@ pub enum Pass {
     /// The frame has the tag of a VLAN. The VLAN's device, if there is one, gets it without the
     /// tag.
     Tagged = 10,
+    /// In the name of a masqueraded server, by a device that does not lead to it.
+    WrongDevice = 11,
 }
 
 /// The kind of answer that the director sends.
@@ -174,7 +176,7 @@ pub enum Note {
     CallerServed = 7,
 }
 
-const PASSES: u32 = 11;
+const PASSES: u32 = 12;
 const BOUNCES: u32 = 4;
 const DROPS: u32 = 20;
 const NOTES: u32 = 8;

@@ -3,7 +3,7 @@
 
 /// Verdicts, drop reasons and notes, in this order. A test compares the names with those of the
 /// packet path (`datapath/src/verdict.rs`).
-pub const MEANINGS: [(&str, &str); 45] = [
+pub const MEANINGS: [(&str, &str); 46] = [
     ("pass-not-ip", "neither IPv4 nor IPv6"),
     (
         "pass-not-ours",
@@ -33,6 +33,10 @@ pub const MEANINGS: [(&str, &str); 45] = [
     ),
     ("pass-other-host", "to another machine's MAC address"),
     ("pass-tagged", "of a VLAN, whose own device sees it"),
+    (
+        "pass-wrong-device",
+        "in a server's name, by a device that does not lead to it",
+    ),
     ("sent", "forwarded"),
     (
         "held",

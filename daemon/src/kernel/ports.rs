@@ -1,6 +1,8 @@
 //! The packet path's tables of devices: their MAC addresses, and the devices by which XDP can send.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use aya::Pod;
 use aya::maps::xdp::DevMapHash;
@@ -47,7 +49,13 @@ pub struct Ports {
     ports: DevMapHash<MapData>,
     /// The entries written, by place.
     known: BTreeMap<u32, Entry>,
+    /// The devices of the last call of [`Ports::settle`].
+    wanted: Vec<(Link, Choice)>,
+    reviewed: Instant,
 }
+
+/// Between two looks at `rp_filter`.
+const REVIEWED: Duration = Duration::from_secs(3);
 
 impl Ports {
     /// Opens the tables of a pinned packet path, and reads the entries of an earlier daemon.
@@ -67,11 +75,32 @@ impl Ports {
             devices,
             ports,
             known,
+            wanted: Vec::new(),
+            reviewed: Instant::now(),
         })
+    }
+
+    /// Notices devices whose `rp_filter` has changed, of which the kernel sends no event. Looks a
+    /// few seconds after the last time.
+    pub fn review(&mut self, now: Instant) {
+        if now.duration_since(self.reviewed) < REVIEWED {
+            return;
+        }
+        self.reviewed = now;
+        let wanted = std::mem::take(&mut self.wanted);
+        if let Err(error) = self.name(&wanted) {
+            warn!(
+                error = chain(&error),
+                action = "trying again",
+                "the packet path's table of devices is not as it should be"
+            );
+        }
+        self.wanted = wanted;
     }
 
     /// Writes the entries of these devices.
     pub fn settle(&mut self, wanted: &[(Link, Choice)]) {
+        self.wanted = wanted.to_vec();
         if let Err(error) = self.name(wanted).and_then(|()| self.connect(wanted)) {
             warn!(
                 error = chain(&error),
@@ -84,11 +113,13 @@ impl Ports {
     /// Writes the MAC addresses of the devices that get a program. Devices without Ethernet headers
     /// and the loopback device are left out.
     fn name(&mut self, wanted: &[(Link, Choice)]) -> Result<(), Error> {
+        let all = rp_filter("all");
         let mut entries = BTreeMap::new();
         for (link, choice) in wanted {
             if link.ethernet && !choice.hooks.is_empty() {
                 let redirects = attach::goes_back_by_redirect(link);
-                let entry = Entry(Device::new(link.index, link.mac, redirects));
+                let device = Device::new(link.index, link.mac, redirects);
+                let entry = Entry(device.strict(is_strict(link, all)));
                 entries.entry(Device::place(link.index)).or_insert(entry);
             }
         }
@@ -128,4 +159,18 @@ impl Ports {
         }
         Ok(())
     }
+}
+
+/// Whether the kernel takes packets on a device only from addresses that lead back by it. The
+/// packets of a bridge's or bond's port are those of the bridge or bond.
+fn is_strict(link: &Link, all: u32) -> bool {
+    link.master.is_none() && all.max(rp_filter(&link.name)) == 1
+}
+
+/// The setting of a device, or of `all`. The greater of the two is in force.
+fn rp_filter(name: &str) -> u32 {
+    let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }

@@ -20,7 +20,21 @@ const _: () = assert!(size_of::<Device>() == 16);
 /// veth device delivers what it transmits by `XDP_TX` only if both ends have an XDP program.
 pub const REDIRECTS: u64 = 1 << 48;
 
+/// The bit of [`Device::mac`] that says that the kernel takes packets on the device only from
+/// addresses that lead back by it (`rp_filter` 1, for IPv4 alone).
+pub const STRICT: u64 = 1 << 49;
+
 impl Device {
+    /// The same device with a strict `rp_filter`.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Self {
+        let flag = if strict { STRICT } else { 0 };
+        Self {
+            mac: self.mac & !STRICT | flag,
+            ..self
+        }
+    }
+
     /// The entry of a device; `redirects` sets [`REDIRECTS`].
     #[must_use]
     pub fn new(interface: u32, mac: [u8; 6], redirects: bool) -> Self {

@@ -15,7 +15,7 @@ pub use super::pool::{
 pub use super::switches::{fate, nat, service_switch, switch};
 
 /// The version of every layout in this file and in [`super::flows`]. Part of the pin folder's name.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// The version of the tables of connections (flows, translations, calls, counts of servers) and of
 /// the hashes of their keys. A packet path with another [`LAYOUT`] and the same version here takes

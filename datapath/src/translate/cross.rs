@@ -10,6 +10,7 @@ pub mod header;
 
 use crate::clamp;
 use crate::connection::flag as tcp;
+use crate::device;
 use crate::fragment;
 use crate::method as methods;
 use crate::policy;
@@ -21,7 +22,7 @@ use crate::table::hash;
 use crate::table::translation::{Tuple, flag, word};
 use crate::track::{self, Heard};
 use crate::traffic;
-use crate::verdict::{Bounce, Drop, Word};
+use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::way;
 use crate::wire::checksum;
 use crate::wire::frame::Frame;
@@ -120,6 +121,9 @@ fn answer<F: Family, P: Frame, T: Tables>(
     server: &entry::Server,
 ) -> Result<Ways, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
+    if device::is_astray::<F, P, T>(frame, tables, &server.ways) {
+        return Err(Word::pass(Pass::WrongDevice));
+    }
     if !server.is_present() && server.fate & entry::fate::RESET != 0 {
         return Err(policy::told(packet.protocol, ports.flags));
     }

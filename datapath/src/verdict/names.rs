@@ -26,6 +26,7 @@ pub const NAMES: [(Class, &str); COUNTERS as usize] = [
     (Class::Verdict, "pass-lost-fragment"),
     (Class::Verdict, "pass-other-host"),
     (Class::Verdict, "pass-tagged"),
+    (Class::Verdict, "pass-wrong-device"),
     (Class::Verdict, "sent"),
     (Class::Verdict, "held"),
     (Class::Verdict, "answered-unreachable"),

@@ -16,7 +16,8 @@ impl From<u32> for Pass {
             7 => Pass::Bypassed,
             8 => Pass::LostFragment,
             9 => Pass::OtherHost,
-            _ => Pass::Tagged,
+            10 => Pass::Tagged,
+            _ => Pass::WrongDevice,
         }
     }
 }

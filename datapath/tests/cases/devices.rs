@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(every_kind_of_packet(v6));
         cases.push(for_many(v6));
         cases.push(unknown_device(v6));
+        cases.push(from_the_wrong_side(v6));
         cases.push(address_of_the_device_changes(v6));
     }
     cases
@@ -111,6 +112,28 @@ fn for_many(v6: bool) -> Case {
         all = all.leaves_bytes(frame, OTHER);
     }
     all
+}
+
+/// A server's answers come by the device that leads to it. Where the kernel minds that, so does the
+/// director; over IPv6 it never does.
+fn from_the_wrong_side(v6: bool) -> Case {
+    let packet = opening(TCP, client(v6), virtual_end(v6));
+    let answer = tcp(server_end(v6), client(v6), SYN | ACK);
+    let out = answer.clone().from(virtual_end(v6)).macs(8, 4).ttl(63);
+    let all = case(
+        format!("{}: answers from the wrong side", family_name(v6)),
+        behind_nat(v6, TCP),
+    )
+    .turns(&packet, SENT, &at_server(v6, &packet))
+    .turns(&answer, BACK, &out)
+    .changes(|tables| tables.devices[1] = tables.devices[1].strict(true));
+    let all = if v6 {
+        all.turns(&answer, BACK, &out)
+    } else {
+        all.leaves(&answer, Verdict::Pass(Pass::WrongDevice))
+    };
+    all.changes(|tables| tables.servers[1].ways.interface = 1)
+        .turns(&answer, BACK, &out)
 }
 
 fn unknown_device(v6: bool) -> Case {
