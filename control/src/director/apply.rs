@@ -214,7 +214,7 @@ impl Director {
     /// Marks every entry of a server as gone.
     pub(super) fn absent(&mut self, key: &ServiceKey, at: ServerAddress, fate: u16) {
         self.ids.doubt(key);
-        self.unreached.remove(&(*key, at));
+        self.unreached.remove(key, at);
         let Some(slot) = self.ids.slot_mut(key, at) else {
             return;
         };

@@ -126,7 +126,7 @@ pub struct Director {
     /// The thresholds and the weight of each server in the packet path.
     standings: BTreeMap<u32, apply::Standing>,
     /// Servers without a known next hop.
-    unreached: BTreeSet<(ServiceKey, ServerAddress)>,
+    unreached: reach::Unreached,
     /// Services whose pools must be recompiled, and services for whose pools there was no room.
     stale: BTreeSet<ServiceKey>,
     crowded: BTreeSet<ServiceKey>,
@@ -172,7 +172,7 @@ impl Director {
             here: BTreeSet::new(),
             origins: origins::Origins::new(),
             standings: BTreeMap::new(),
-            unreached: BTreeSet::new(),
+            unreached: reach::Unreached::default(),
             stale: BTreeSet::new(),
             crowded: BTreeSet::new(),
             settings: None,

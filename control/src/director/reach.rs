@@ -5,6 +5,7 @@
 //! reached once stays in the pool when its neighbour falls silent: the network does not decide
 //! whether a server lives.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, method};
@@ -25,6 +26,48 @@ const NAMED: usize = 4;
 pub fn has_way(entry: &entry::Server) -> bool {
     let is_here = entry.method == method::LOCAL || entry.method == method::HERE;
     is_here || entry.ways.is_usable()
+}
+
+/// The servers without a next hop, by service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unreached(BTreeMap<ServiceKey, BTreeSet<ServerAddress>>);
+
+impl Unreached {
+    /// True if the server was reached before.
+    fn insert(&mut self, key: &ServiceKey, at: ServerAddress) -> bool {
+        self.0.entry(*key).or_default().insert(at)
+    }
+
+    /// True if the server was not reached before.
+    pub(super) fn remove(&mut self, key: &ServiceKey, at: ServerAddress) -> bool {
+        let Some(servers) = self.0.get_mut(key) else {
+            return false;
+        };
+        let was_there = servers.remove(&at);
+        if servers.is_empty() {
+            self.0.remove(key);
+        }
+        was_there
+    }
+
+    fn contains(&self, key: &ServiceKey, at: ServerAddress) -> bool {
+        let servers = self.0.get(key);
+        servers.is_some_and(|servers| servers.contains(&at))
+    }
+
+    /// The number of these servers of one service.
+    fn of(&self, key: &ServiceKey) -> usize {
+        self.0.get(key).map_or(0, BTreeSet::len)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&ServiceKey, &ServerAddress)> {
+        let each = |(key, servers)| std::iter::repeat(key).zip(servers);
+        self.0.iter().flat_map(each)
+    }
+
+    fn len(&self) -> usize {
+        self.0.values().map(BTreeSet::len).sum()
+    }
 }
 
 impl Director {
@@ -59,8 +102,8 @@ impl Director {
         entry: &entry::Server,
     ) {
         let different = match has_way(entry) {
-            true => self.unreached.remove(&(*key, at)),
-            false => self.unreached.insert((*key, at)),
+            true => self.unreached.remove(key, at),
+            false => self.unreached.insert(key, at),
         };
         if different {
             self.stale.insert(*key);
@@ -81,7 +124,7 @@ impl Director {
     #[must_use]
     pub fn is_awaited(&self, key: &ServiceKey, at: ServerAddress) -> bool {
         let unresolved = |to: IpAddr| matches!(self.network.next_hop(to), Route::Unresolved { .. });
-        self.unreached.contains(&(*key, at)) && unresolved(at.address)
+        self.unreached.contains(key, at) && unresolved(at.address)
     }
 
     /// What becomes of new connections for a server that cannot be reached; `None` for a reachable
@@ -96,11 +139,16 @@ impl Director {
     }
 
     fn reach(&self, key: &ServiceKey, at: ServerAddress) -> Reach {
-        let is_reached = |at: ServerAddress| !self.unreached.contains(&(*key, at));
+        let is_reached = |at: ServerAddress| !self.unreached.contains(key, at);
         if is_reached(at) {
             return Reach::Reached;
         }
         let servers = self.table.service(key).map(|entry| &entry.servers);
+        // While no server is reached, as before the network is known, this needs no look at each of
+        // them: otherwise adding or listing n servers would take n * n looks.
+        if servers.map(Vec::len) == Some(self.unreached.of(key)) {
+            return Reach::NobodyReached;
+        }
         let servers = servers.into_iter().flatten();
         let reached = servers.map(|server| (server.weight, is_reached(server.at)));
         Reach::new(false, eligibility::is_served(reached))
@@ -145,5 +193,32 @@ impl Director {
             warnings.push(Warning::MoreServersOutOfReach { count });
         }
         warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreached_servers_are_counted_by_service() {
+        let service = |port: u16| format!("tcp/192.0.2.1:{port}").parse().unwrap();
+        let server = |n: u8| format!("10.1.0.{n}:80").parse().unwrap();
+        let (web, other): (ServiceKey, ServiceKey) = (service(80), service(81));
+        let mut unreached = Unreached::default();
+        for (key, n, is_first) in [
+            (web, 1, true),
+            (web, 2, true),
+            (web, 1, false),
+            (other, 1, true),
+        ] {
+            assert_eq!(unreached.insert(&key, server(n)), is_first);
+        }
+        assert_eq!((unreached.of(&web), unreached.of(&other)), (2, 1));
+        assert_eq!((unreached.len(), unreached.iter().count()), (3, 3));
+        assert!(unreached.remove(&web, server(2)) && !unreached.remove(&web, server(2)));
+        assert!(unreached.contains(&web, server(1)) && !unreached.contains(&web, server(2)));
+        assert!(unreached.remove(&other, server(1)));
+        assert_eq!((unreached.of(&web), unreached.of(&other)), (1, 0));
     }
 }
