@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use shunt_datapath::entry::{endpoint_word, kind};
+use shunt_model::ServiceKey;
+
 /// The endpoints of services and masqueraded servers, by address and by the word of the address's
 /// own entry.
 #[derive(Clone, Debug, Default)]
@@ -32,5 +35,32 @@ impl Addresses {
             self.0.remove(&(address, word));
         }
         is_last
+    }
+}
+
+/// The endpoint of a service: its address and word. `None` for a mark's service.
+#[must_use]
+pub fn endpoint(key: &ServiceKey) -> Option<(IpAddr, u32)> {
+    let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = key
+    else {
+        return None;
+    };
+    Some((
+        *address,
+        endpoint_word(port.to_be(), protocol.number(), kind::SERVICE),
+    ))
+}
+
+/// The word of an address's own entry, which exists if the address has any endpoint of this
+/// protocol.
+#[must_use]
+pub fn address_word(key: &ServiceKey) -> u32 {
+    match key {
+        ServiceKey::Address { protocol, .. } => endpoint_word(0, protocol.number(), kind::ADDRESS),
+        ServiceKey::Mark { .. } => 0,
     }
 }

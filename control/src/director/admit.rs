@@ -14,8 +14,8 @@ use shunt_model::mark::MarkRule;
 use shunt_model::{Server, Service, ServiceKey};
 
 use super::ids::{self, NatKey};
-use super::marks::Place;
 use super::orphans::At;
+use super::slots::Place;
 use super::{Director, Write, entries};
 
 /// The numbers of IPv4 and of IPv6 endpoints.

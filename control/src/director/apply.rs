@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use shunt_datapath::entry::{self, PoolWord, counts};
 use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
-use super::{Director, Running, Write, effects, entries, pools};
+use super::{Director, Running, Write, addresses, effects, entries, pools};
 
 /// The thresholds and weight of a server in the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ impl Director {
         };
         self.write(Write::Service { id, entry });
         self.renew_pool(key, running);
-        if let Some((address, word)) = entries::endpoint(key) {
-            self.add_endpoint((address, word), endpoint, entries::address_word(key));
+        if let Some((address, word)) = addresses::endpoint(key) {
+            self.add_endpoint((address, word), endpoint, addresses::address_word(key));
         }
     }
 
@@ -118,7 +118,7 @@ impl Director {
         for key in hiding {
             let looks = before.get(&key).map_or(1, |looks| looks.saturating_add(1));
             self.hiding.insert(key, looks);
-            if let (2, Some((address, word))) = (looks, entries::endpoint(&key)) {
+            if let (2, Some((address, word))) = (looks, addresses::endpoint(&key)) {
                 self.write(Write::EndpointRemove { address, word });
             }
         }

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use shunt_datapath::checksum;
 use shunt_datapath::connection::{self, TIMEOUTS_S};
 use shunt_datapath::entry::{
-    self, PoolWord, Settings, Ways, endpoint_word, kind, method, server_flag, service_flag,
-    wide_flag,
+    self, PoolWord, Settings, Ways, method, server_flag, service_flag, wide_flag,
 };
 use shunt_model::next_hop::{Mac, NextHop};
 use shunt_model::service::Granularity;
@@ -42,33 +41,6 @@ pub fn words(address: IpAddr) -> [u64; 2] {
 fn sum(address: IpAddr) -> u32 {
     let [a, b] = words(address);
     checksum::add(checksum::of_u64(a), checksum::of_u64(b))
-}
-
-/// The endpoint of a service: its address and word. `None` for a mark's service.
-#[must_use]
-pub fn endpoint(key: &ServiceKey) -> Option<(IpAddr, u32)> {
-    let ServiceKey::Address {
-        protocol,
-        address,
-        port,
-    } = key
-    else {
-        return None;
-    };
-    Some((
-        *address,
-        endpoint_word(port.to_be(), protocol.number(), kind::SERVICE),
-    ))
-}
-
-/// The word of an address's own entry, which exists if the address has any endpoint of this
-/// protocol.
-#[must_use]
-pub fn address_word(key: &ServiceKey) -> u32 {
-    match key {
-        ServiceKey::Address { protocol, .. } => endpoint_word(0, protocol.number(), kind::ADDRESS),
-        ServiceKey::Mark { .. } => 0,
-    }
 }
 
 /// The flags of a service that exists.

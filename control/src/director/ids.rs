@@ -7,15 +7,13 @@ use shunt_datapath::entry::{self, BACK, ID_LIMIT, endpoint_word, kind};
 use shunt_model::service::Granularity;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
-use super::addresses::Addresses;
+use super::addresses::{self, Addresses};
 use super::allocator::Allocator;
-use super::entries;
-use super::marks::Place;
 pub use super::sizes::Sizes;
 pub use super::slots::{
-    Freed, NatKey, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port, translates,
+    Freed, NatKey, Nobodys, Place, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port,
+    translates,
 };
-use super::snapshot::Nobodys;
 
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -387,9 +385,9 @@ impl Ids {
         self.wide_services
             .retain(|_, service| *service != slot.ids.id);
         freed.services.push(*key);
-        if let Some((address, word)) = entries::endpoint(key) {
+        if let Some((address, word)) = addresses::endpoint(key) {
             freed.endpoints.push((address, word));
-            let of_address = entries::address_word(key);
+            let of_address = addresses::address_word(key);
             if self.addresses.let_go(address, of_address, word) {
                 freed.endpoints.push((address, of_address));
             }

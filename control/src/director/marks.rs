@@ -6,7 +6,6 @@
 //! knowledge of marks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use shunt_datapath::entry::{self, endpoint_word, kind};
 use shunt_model::mark::{MarkRule, Ports};
@@ -14,11 +13,9 @@ use shunt_model::{Origin, ServiceKey};
 
 use super::origins::{self, Origins, RulesByEndpoint};
 use super::orphans::{At, Endpoints};
+use super::slots::Place;
 use super::{Director, Write};
 use crate::table::Applied;
-
-/// A place: a protocol's number and an address.
-pub type Place = (u8, IpAddr);
 
 impl Director {
     /// Writes the mark endpoints that rules and services ask for, and removes the others.

@@ -52,12 +52,12 @@ use pools::Pools;
 
 pub use batch::records;
 pub use hops::Remembered;
-pub use ids::{NatKey, Sizes};
+pub use ids::{NatKey, Nobodys, Sizes};
 pub use names::Names;
 pub use record::{Recollection, Record};
 pub use running::Running;
 pub(crate) use slots::translates;
-pub use snapshot::{Nobodys, Snapshot, Step};
+pub use snapshot::{Snapshot, Step};
 pub use write::Write;
 
 /// What the caller must do.

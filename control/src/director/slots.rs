@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use shunt_model::service::Granularity;
 use shunt_model::{Method, Protocol, ServerAddress, ServiceKey};
 
-use super::marks::Place;
+/// A place of a mark's service: a protocol's number and an address.
+pub type Place = (u8, IpAddr);
 
 /// The ids that were freed.
 #[derive(Debug, Default)]
@@ -26,6 +27,15 @@ impl Freed {
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.services.is_empty() && self.nat.is_empty()
     }
+}
+
+/// Ids without a known owner that flows may use. They must not be given away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nobodys {
+    pub services: Vec<u32>,
+    pub servers: Vec<u32>,
+    /// Endpoint ids of services of every port, and of masqueraded servers.
+    pub endpoints: Vec<u32>,
 }
 
 /// The endpoint that a masqueraded server answers from.
