@@ -1,14 +1,18 @@
-//! The writes that follow from a change of the table.
+//! A change of the table, and the writes that follow from it.
 //!
 //! Their order keeps the packet path consistent after each one. Entries are written before pools,
 //! and pools before the endpoints that lead to them; removals go the other way round.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use shunt_datapath::entry::{self, PoolWord, counts};
+use shunt_model::api::{Done, Refusal};
+use shunt_model::change::Change;
 use shunt_model::{Server, ServerAddress, Service, ServiceKey};
 
-use super::{Director, Running, Write, addresses, effects, entries, pools};
+use super::{Director, Output, Running, Step, Write, addresses, effects, entries, marks, pools};
+use crate::table::Applied;
 
 /// The thresholds and weight of a server in the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,69 @@ pub(super) struct Standing {
 }
 
 impl Director {
+    /// Carries out a change, wholly or not at all. Refuses what the table does not allow, what the
+    /// packet path has no room for, and what it does not support.
+    pub fn change(
+        &mut self,
+        change: &Change,
+        running: &dyn Running,
+        now: Instant,
+    ) -> Result<Done, Refusal> {
+        self.table.check(change)?;
+        self.admit(change)?;
+        let place = self.outputs.len();
+        let (done, step) = self.make(change, running)?;
+        if let Some(step) = step {
+            self.outputs.insert(place, Output::Remember(step));
+        }
+        self.watch(now);
+        Ok(done)
+    }
+
+    /// Makes a change that the table and the packet path have room for. The step is what to
+    /// remember of it, before the writes.
+    pub(super) fn make(
+        &mut self,
+        change: &Change,
+        running: &dyn Running,
+    ) -> Result<(Done, Option<Step>), Refusal> {
+        let applied = self.table.take(change)?;
+        self.follow_servers(&applied);
+        self.follow_calls(&applied);
+        self.carry_out(&applied, running);
+        Ok((Done {}, self.step(change, &applied)))
+    }
+
+    fn carry_out(&mut self, applied: &Applied, running: &dyn Running) {
+        match applied {
+            Applied::ServiceAdded { key } => self.add_service(key, running),
+            Applied::ServiceEdited { before } => {
+                self.edit_service(before, running);
+                self.renew_fates(&before.key);
+            }
+            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service),
+            Applied::Flushed { entries } => {
+                for entry in entries {
+                    self.delete_service(&entry.service);
+                }
+            }
+            Applied::ServerAdded { key, at } => self.put_server(key, *at, running),
+            Applied::ServerEdited { key, before } => self.put_server(key, before.at, running),
+            Applied::ServerDeleted { key, server } => self.delete_server(key, server, running),
+            Applied::Zeroed { .. } => {}
+            Applied::TimeoutsSet { .. } => self.settle(),
+            Applied::SettingSet => self.renew_settings(),
+            Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
+            Applied::LocalsChanged { family } => self.renew_locals(*family),
+        }
+        let may_cover = matches!(applied, Applied::ServiceAdded { .. }) && !self.orphans.is_empty();
+        if may_cover || marks::are_touched(applied) {
+            self.renew_marks();
+        }
+        self.renew_answerers();
+        self.settle();
+    }
+
     pub(super) fn add_service(&mut self, key: &ServiceKey, running: &dyn Running) {
         let (id, fresh) = self.ids.service(key);
         if !fresh {

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use shunt_model::api::{Done, Refusal};
+use shunt_model::api::Refusal;
 use shunt_model::batch::{MOST_REFUSED, Refused};
 use shunt_model::change::{Change, service};
 
@@ -69,20 +69,6 @@ impl Director {
         }
         self.watch(now);
         Ok(())
-    }
-
-    /// Makes a change that the table and the packet path have room for. The step is what to
-    /// remember of it, before the writes.
-    pub(super) fn make(
-        &mut self,
-        change: &Change,
-        running: &dyn Running,
-    ) -> Result<(Done, Option<Step>), Refusal> {
-        let applied = self.table.take(change)?;
-        self.follow_servers(&applied);
-        self.follow_calls(&applied);
-        self.carry_out(&applied, running);
-        Ok((Done {}, self.step(change, &applied)))
     }
 
     /// Whether a pool waits for room that packets may still look at.

@@ -38,15 +38,13 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use shunt_datapath::entry::{self, Settings};
-use shunt_model::api::{Done, Refusal};
-use shunt_model::change::Change;
 use shunt_model::event::Fact;
 use shunt_model::next_hop::NextHop;
 use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use crate::network::routes::Gateway;
 use crate::network::{self, Network, attach};
-use crate::table::{Applied, Table};
+use crate::table::Table;
 use ids::{Ids, ServerSlot, ServiceSlot};
 use pools::Pools;
 
@@ -208,25 +206,6 @@ impl Director {
         self.network.links().map(choose).collect()
     }
 
-    /// Carries out a change, wholly or not at all. Refuses what the table does not allow, what the
-    /// packet path has no room for, and what it does not support.
-    pub fn change(
-        &mut self,
-        change: &Change,
-        running: &dyn Running,
-        now: Instant,
-    ) -> Result<Done, Refusal> {
-        self.table.check(change)?;
-        self.admit(change)?;
-        let place = self.outputs.len();
-        let (done, step) = self.make(change, running)?;
-        if let Some(step) = step {
-            self.outputs.insert(place, Output::Remember(step));
-        }
-        self.watch(now);
-        Ok(done)
-    }
-
     /// Takes in a network event.
     pub fn network_event(&mut self, input: network::Input, now: Instant) {
         self.seen = now;
@@ -292,36 +271,6 @@ impl Director {
         }
         // Pools come last, so that a pool is compiled once for many changed servers.
         self.stale.pop_first().map(Output::Pool)
-    }
-
-    fn carry_out(&mut self, applied: &Applied, running: &dyn Running) {
-        match applied {
-            Applied::ServiceAdded { key } => self.add_service(key, running),
-            Applied::ServiceEdited { before } => {
-                self.edit_service(before, running);
-                self.renew_fates(&before.key);
-            }
-            Applied::ServiceDeleted { entry } => self.delete_service(&entry.service),
-            Applied::Flushed { entries } => {
-                for entry in entries {
-                    self.delete_service(&entry.service);
-                }
-            }
-            Applied::ServerAdded { key, at } => self.put_server(key, *at, running),
-            Applied::ServerEdited { key, before } => self.put_server(key, before.at, running),
-            Applied::ServerDeleted { key, server } => self.delete_server(key, server, running),
-            Applied::Zeroed { .. } => {}
-            Applied::TimeoutsSet { .. } => self.settle(),
-            Applied::SettingSet => self.renew_settings(),
-            Applied::MarkAdded { .. } | Applied::MarkDeleted { .. } => {}
-            Applied::LocalsChanged { family } => self.renew_locals(*family),
-        }
-        let may_cover = matches!(applied, Applied::ServiceAdded { .. }) && !self.orphans.is_empty();
-        if may_cover || marks::are_touched(applied) {
-            self.renew_marks();
-        }
-        self.renew_answerers();
-        self.settle();
     }
 
     fn write(&mut self, write: Write) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use shunt_datapath::entry::{POOL_HEAD, PoolWord};
 use shunt_model::api::Reason;
-use shunt_model::change::{mark, server, service};
+use shunt_model::change::{Change, mark, server, service};
 use shunt_model::mark::{MarkRule, Targets};
 use shunt_model::next_hop::OutOfReach;
 use shunt_model::service::Granularity;
