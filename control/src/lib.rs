@@ -17,5 +17,6 @@ pub mod pool;
 pub mod programs;
 pub mod rates;
 pub mod retired;
+pub mod samples;
 pub mod table;
 pub mod unclaimed;

@@ -45,7 +45,6 @@ use crate::netlink::Prober;
 use crate::options::{Callers, Options};
 use changes::Waiting;
 use keeper::Keeper;
-use samples::Samples;
 
 /// Why the daemon's task cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +69,6 @@ pub struct Shell {
     ports: Ports,
     prober: Prober,
     begun: Instant,
-    samples: Samples,
     found: Found,
     /// What a sweep remembers for the next one.
     memory: Memory,
@@ -164,7 +162,6 @@ impl Shell {
             ports: Ports::open(&place)?,
             prober,
             begun: now,
-            samples: Samples::default(),
             found: Found::default(),
             memory: Memory::default(),
             settled: false,

@@ -4,8 +4,8 @@
 //! reading what control can hear and do. The node hands each input to the machines that it
 //! concerns, and orders their outputs. Each machine owns its fields. `forward` computes the tables
 //! of the packet path, `turn.rs` makes changes one after the other, and the small machines are
-//! beside them (`programs`, `answers`, `retired`, `unclaimed`, `dropping`). None of them reads a
-//! clock. What they read from the live packet path, they read by [`Running`], so that a
+//! beside them: `programs`, `answers`, `retired`, `unclaimed`, `dropping`, `samples`. None of them
+//! reads a clock. What they read from the live packet path, they read by [`Running`], so that a
 //! [`recording::Recording`] can note it and replay it.
 
 mod reads;
@@ -35,6 +35,7 @@ use crate::dropping::Dropping;
 use crate::network;
 use crate::programs::{Loading, needed};
 use crate::retired::Retired;
+use crate::samples::Samples;
 use crate::unclaimed::Unclaimed;
 use turn::{Asked, Turn};
 
@@ -66,6 +67,19 @@ pub enum Input {
     SweepDue { random: u32 },
     /// A sweep ended.
     Swept(Box<Swept>),
+    /// The counters of all server ids are read. Samples make rates, which no output depends on, so
+    /// a recording leaves them out.
+    Sampled(Vec<Counters>),
+    /// There is time for a piece of the sample.
+    TakeSample,
+}
+
+impl Input {
+    /// Whether the input only concerns rates.
+    #[must_use]
+    pub fn is_sample(&self) -> bool {
+        matches!(self, Input::Sampled(_) | Input::TakeSample)
+    }
 }
 
 /// What the caller must do.
@@ -114,8 +128,8 @@ pub enum Output {
 pub enum Made {
     /// A change that stands alone.
     Change(Change),
-    /// A change of a whole batch.
-    Part(Change),
+    /// A change of a whole batch, which is confirmed with the others.
+    Part,
     /// All changes of a whole batch.
     Whole(Vec<Change>),
 }
@@ -180,6 +194,7 @@ pub struct Node {
     retired: Retired,
     unclaimed: Unclaimed,
     dropping: Dropping,
+    samples: Samples,
     /// Programs that are not there yet, and the changes that wait for them.
     programs: Loading<(u64, Asked)>,
     /// The changes in hand.
@@ -206,6 +221,7 @@ impl Node {
             retired: Retired::new(start.retired),
             unclaimed: start.unclaimed,
             dropping: Dropping::new(now),
+            samples: Samples::default(),
             programs: Loading::new(start.missing),
             turn: None,
             answers: Answers::default(),
@@ -220,7 +236,9 @@ impl Node {
 
     /// Takes in one input.
     pub fn handle(&mut self, input: Input, now: Instant, running: &dyn Running) {
-        self.now = now;
+        if !input.is_sample() {
+            self.now = now;
+        }
         match input {
             Input::Change { ticket, change } => {
                 let (needed, asked) = (needed([&*change]), (ticket, Asked::Change(change)));
@@ -239,6 +257,8 @@ impl Node {
             Input::DevicesAttached => self.is_attached = true,
             Input::SweepDue { random } => self.sweep(random),
             Input::Swept(swept) => self.swept(&swept),
+            Input::Sampled(counters) => self.samples.begin(counters),
+            Input::TakeSample => self.samples.take(&self.forward, &self.retired),
         }
         self.begin_turns(running);
     }
@@ -293,6 +313,12 @@ impl Node {
     #[must_use]
     pub fn unclaimed(&self) -> &Unclaimed {
         &self.unclaimed
+    }
+
+    /// The rates, for questions.
+    #[must_use]
+    pub fn samples(&self) -> &Samples {
+        &self.samples
     }
 
     /// The programs that are missing, for questions.

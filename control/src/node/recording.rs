@@ -67,8 +67,11 @@ impl Recording {
         }
     }
 
-    /// Hands an input to the node, and records it.
+    /// Hands an input to the node, and records it unless it only concerns rates.
     pub fn handle(&mut self, node: &mut Node, input: Input, now: Instant, running: &dyn Running) {
+        if input.is_sample() {
+            return node.handle(input, now, running);
+        }
         self.is_drained = false;
         let bytes = bytes(&input);
         let Some(left) = MOST_BYTES.checked_sub(bytes) else {
@@ -189,7 +192,9 @@ fn bytes(input: &Input) -> usize {
         | Input::PacketsPassed(_)
         | Input::Compile(_)
         | Input::DevicesAttached
-        | Input::SweepDue { .. } => 0,
+        | Input::SweepDue { .. }
+        | Input::TakeSample => 0,
+        Input::Sampled(counters) => size_of_val(counters.as_slice()),
     };
     size_of::<Recorded>() + beside
 }

@@ -59,10 +59,14 @@ impl Running for Lively {
     }
 
     fn counters(&self, _: u32) -> Counters {
-        Counters {
-            connections: self.next() % 100,
-            ..Counters::default()
-        }
+        counted(self.next() % 100)
+    }
+}
+
+fn counted(connections: u64) -> Counters {
+    Counters {
+        connections,
+        ..Counters::default()
     }
 }
 
@@ -299,7 +303,7 @@ fn change(number: u32) -> Change {
 /// An input that this random number stands for. Some answer a question that nobody asked, and some
 /// are nonsense.
 fn input(number: u32) -> Input {
-    let (kind, number) = (number % 24, number / 24);
+    let (kind, number) = (number % 26, number / 26);
     let ticket = u64::from(number);
     let refusal = Refusal {
         reason: Reason::NotKept,
@@ -334,6 +338,8 @@ fn input(number: u32) -> Input {
         20 => Input::Reserved(Err(refusal)),
         21 => Input::Confirmed(Ok(())),
         22 => Input::PacketsPassed(number.is_multiple_of(2)),
+        23 => Input::Sampled(vec![counted(number.into()); number as usize % 9]),
+        24 => Input::TakeSample,
         _ => match number % 4 {
             0 => Input::Compile(key(number)),
             1 => Input::Network(network::Input::LinkRemoved { interface: number }),

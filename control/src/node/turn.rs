@@ -151,7 +151,7 @@ impl Node {
             }
             Stage::Refill | Stage::Performed => return Some(Output::LetPacketsPass),
             Stage::Confirm => Made::Change(change?),
-            Stage::ConfirmPart => Made::Part(change?),
+            Stage::ConfirmPart => Made::Part,
             Stage::ConfirmWhole => Made::Whole(turn.changes.clone()),
         };
         Some(Output::Confirm(made))
@@ -285,6 +285,7 @@ impl Node {
         self.first.extend(servers.into_iter().map(forget));
         self.retired.zero(zeroed);
         self.unclaimed.changed(change);
+        self.samples.follow(change);
         Ok(())
     }
 

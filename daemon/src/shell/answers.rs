@@ -132,7 +132,7 @@ impl Shell {
                 inactive_connections: inactive,
                 persistent_connections: persistent,
                 counters: sum,
-                rates: self.samples.of_server(&key, server.at),
+                rates: self.node.samples().of_server(&key, server.at),
                 next_hop: Some(self.node.forward().next_hop(server)),
                 out_of_reach: self.node.forward().out_of_reach(&key, server.at),
                 eligibility: self
@@ -145,7 +145,7 @@ impl Shell {
         ServiceStatus {
             service: entry.service.clone(),
             counters,
-            rates: self.samples.of_service(&key),
+            rates: self.node.samples().of_service(&key),
             short_list: self.node.forward().is_short(&key).then_some(SHORT_LENGTH),
             servers,
         }
@@ -205,7 +205,7 @@ impl Shell {
         for service in self.services(None) {
             statistics.counters += service.counters;
         }
-        statistics.rates = self.samples.total();
+        statistics.rates = self.node.samples().total();
         statistics
     }
 

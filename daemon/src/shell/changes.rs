@@ -1,5 +1,4 @@
-//! What a change needs from the daemon's task: the journal, the rates, and the way back to the
-//! client.
+//! What a change needs from the daemon's task: the journal, and the way back to the client.
 
 use shunt_control::director::records;
 use shunt_control::node::{Input, Made, Reply};
@@ -88,17 +87,11 @@ impl Shell {
         Ok(())
     }
 
-    /// Follows changes that are made and carried out. The error is why they cannot be kept.
+    /// Whether what is made and carried out is kept. The error is why it cannot be.
     pub(super) fn confirm(&mut self, made: &Made) -> Result<(), Refusal> {
         let changes = match made {
-            Made::Change(change) => {
-                self.samples.follow(change);
-                std::slice::from_ref(change)
-            }
-            Made::Part(change) => {
-                self.samples.follow(change);
-                return Ok(());
-            }
+            Made::Change(change) => std::slice::from_ref(change),
+            Made::Part => return Ok(()),
             Made::Whole(changes) => {
                 // A journal that was begun anew meanwhile has a part of the batch.
                 if self.begun_anew {
