@@ -20,3 +20,4 @@ pub mod retired;
 pub mod samples;
 pub mod table;
 pub mod unclaimed;
+pub mod unwritten;

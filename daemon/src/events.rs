@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::Bytes;
 use shunt_model::event::{Event, Fact};
 use tokio::sync::broadcast;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Events that are kept, and their bytes. The oldest go first.
 const MOST: usize = 1024;
@@ -90,6 +90,12 @@ fn log(fact: &Fact) {
         Fact::CallersWithoutServers { why } => {
             warn!(why, "processes on this machine are given no servers");
         }
+        Fact::WritesRefused { why } => error!(
+            why,
+            action = "trying again",
+            "packet path not as it should be"
+        ),
+        Fact::WritesDone => info!("packet path as it should be"),
     }
 }
 

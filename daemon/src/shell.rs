@@ -204,7 +204,11 @@ impl Shell {
         let mut look = false;
         while let Some(output) = self.recording.poll(&mut self.node) {
             match output {
-                Output::Write(write) => self.write(&write),
+                Output::Write(write) => {
+                    if let Err(why) = self.write(&write) {
+                        self.handle(Input::Refused { why });
+                    }
+                }
                 Output::Probe {
                     interface,
                     neighbour,
@@ -235,11 +239,11 @@ impl Shell {
         }
     }
 
-    fn write(&mut self, write: &Write) {
-        debug!(?write, "table written");
-        if let Err(error) = self.tables.write(write) {
-            error!(error = chain(&error), "packet path not as it should be");
-        }
+    /// Carries out a write. The error is why the table refuses it.
+    fn write(&mut self, write: &Write) -> Result<(), String> {
+        let done = self.tables.write(write).map_err(|error| chain(&error));
+        debug!(?write, ?done, "table written");
+        done
     }
 
     fn remember(&mut self, step: Step, retired: Vec<(ServiceKey, Option<Counters>)>) {
@@ -349,7 +353,9 @@ impl Shell {
     pub fn compile_short_lists(&mut self) {
         let tick = self.tick();
         for write in self.node.forward().short_lists(&self.tables, tick) {
-            self.write(&write);
+            if let Err(error) = self.write(&write) {
+                error!(error, "short list not written");
+            }
         }
     }
 

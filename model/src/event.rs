@@ -64,11 +64,17 @@ pub enum Fact {
     CallersWithoutServers {
         why: String,
     },
+    /// A table of the packet path refuses a write that follows from the network.
+    WritesRefused {
+        why: String,
+    },
+    /// The packet path has all writes that it refused before.
+    WritesDone,
 }
 
 impl Fact {
     /// The names of all facts.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 11] = [
         "director_ready",
         "table_changed",
         "change_refused",
@@ -78,6 +84,8 @@ impl Fact {
         "device_attached",
         "device_not_attached",
         "callers_without_servers",
+        "writes_refused",
+        "writes_done",
     ];
 
     #[must_use]
@@ -92,6 +100,8 @@ impl Fact {
             Fact::DeviceAttached { .. } => 6,
             Fact::DeviceNotAttached { .. } => 7,
             Fact::CallersWithoutServers { .. } => 8,
+            Fact::WritesRefused { .. } => 9,
+            Fact::WritesDone => 10,
         };
         Self::NAMES[index]
     }
@@ -102,7 +112,9 @@ impl Fact {
             Fact::TableChanged { .. } => "a command".to_owned(),
             Fact::ChangeRefused { why, .. }
             | Fact::DeviceNotAttached { why, .. }
-            | Fact::CallersWithoutServers { why } => why.clone(),
+            | Fact::CallersWithoutServers { why }
+            | Fact::WritesRefused { why } => why.clone(),
+            Fact::WritesDone => "the table has room, or needs the write no more".to_owned(),
             Fact::ServerReached { .. } => "the kernel has a next hop for it".to_owned(),
             Fact::ServerUnreached { .. } => "the kernel has no next hop for it".to_owned(),
             Fact::DefencesChanged { .. } => {
@@ -126,6 +138,10 @@ impl Fact {
             Fact::DeviceAttached { .. } => "packets of this device are forwarded",
             Fact::DeviceNotAttached { .. } => "packets of this device go to the kernel",
             Fact::CallersWithoutServers { .. } => "processes on the director do not reach services",
+            Fact::WritesRefused { .. } => {
+                "what was written before stays in force, and the write is tried again"
+            }
+            Fact::WritesDone => "the packet path is as it should be",
         };
         text.to_owned()
     }
@@ -178,7 +194,9 @@ mod tests {
                 device,
                 why: why.clone(),
             },
-            Fact::CallersWithoutServers { why },
+            Fact::CallersWithoutServers { why: why.clone() },
+            Fact::WritesRefused { why },
+            Fact::WritesDone,
         ]
     }
 

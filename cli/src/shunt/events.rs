@@ -33,7 +33,10 @@ impl Options {
 fn line(event: &Event) -> String {
     let (time, name) = (time(event.at_ms), event.fact.name());
     let what = match &event.fact {
-        Fact::DirectorReady | Fact::CallersWithoutServers { .. } => String::new(),
+        Fact::DirectorReady
+        | Fact::CallersWithoutServers { .. }
+        | Fact::WritesRefused { .. }
+        | Fact::WritesDone => String::new(),
         Fact::TableChanged { change } => format!("  {change}"),
         Fact::ChangeRefused { change, .. } => format!("  {change}"),
         Fact::ServerReached { service, server } | Fact::ServerUnreached { service, server } => {

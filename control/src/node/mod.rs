@@ -4,9 +4,9 @@
 //! reading what control can hear and do. The node hands each input to the machines that it
 //! concerns, and orders their outputs. Each machine owns its fields. `forward` computes the tables
 //! of the packet path, `turn.rs` makes changes one after the other, and the small machines are
-//! beside them: `programs`, `answers`, `retired`, `unclaimed`, `dropping`, `samples`. None of them
-//! reads a clock. What they read from the live packet path, they read by [`Running`], so that a
-//! [`recording::Recording`] can note it and replay it.
+//! beside them: `programs`, `answers`, `retired`, `unclaimed`, `unwritten`, `dropping`, `samples`.
+//! None of them reads a clock. What they read from the live packet path, they read by [`Running`],
+//! so that a [`recording::Recording`] can note it and replay it.
 
 mod reads;
 pub mod recording;
@@ -37,6 +37,7 @@ use crate::programs::{Loading, needed};
 use crate::retired::Retired;
 use crate::samples::Samples;
 use crate::unclaimed::Unclaimed;
+use crate::unwritten::Unwritten;
 use turn::{Asked, Turn};
 
 /// What the node can hear.
@@ -52,6 +53,8 @@ pub enum Input {
     PacketsPassed(bool),
     /// Answers [`Output::Confirm`]. The error is why a change that is in force cannot be kept.
     Confirmed(Result<(), Refusal>),
+    /// A table refused the write that was put out last.
+    Refused { why: String },
     /// Answers [`Output::Compile`].
     Compile(ServiceKey),
     /// The network changed, or time passed.
@@ -132,6 +135,8 @@ pub enum Made {
     Part,
     /// All changes of a whole batch.
     Whole(Vec<Change>),
+    /// A whole batch that the journal has was undone: write the whole state into a fresh journal.
+    Undone,
 }
 
 /// The answer to who asked.
@@ -193,6 +198,7 @@ pub struct Node {
     forward: Director,
     retired: Retired,
     unclaimed: Unclaimed,
+    unwritten: Unwritten,
     dropping: Dropping,
     samples: Samples,
     /// Programs that are not there yet, and the changes that wait for them.
@@ -220,6 +226,7 @@ impl Node {
             forward,
             retired: Retired::new(start.retired),
             unclaimed: start.unclaimed,
+            unwritten: Unwritten::default(),
             dropping: Dropping::new(now),
             samples: Samples::default(),
             programs: Loading::new(start.missing),
@@ -251,6 +258,7 @@ impl Node {
             Input::Reserved(result) => self.reserved(result, running),
             Input::PacketsPassed(is_through) => self.packets_passed(is_through, running),
             Input::Confirmed(result) => self.confirmed(result, running),
+            Input::Refused { why } => self.write_refused(why),
             Input::Compile(service) => self.forward.renew(&service, running),
             Input::Network(input) => self.network(input),
             Input::Loaded { program, result } => self.programs.loaded(program, result),
@@ -265,6 +273,14 @@ impl Node {
 
     /// What the caller must do; call it until it returns `None`.
     pub fn poll(&mut self) -> Option<Output> {
+        let output = self.next()?;
+        if let Output::Write(write) = &output {
+            self.unwritten.put_out(write);
+        }
+        Some(output)
+    }
+
+    fn next(&mut self) -> Option<Output> {
         if let Some(output) = self.first.pop_front() {
             return Some(output);
         }
@@ -363,6 +379,9 @@ impl Node {
             let remove = |(address, word)| Write::EndpointRemove { address, word };
             self.first.extend(leftovers.map(remove).map(Output::Write));
         }
+        let (writes, fact) = self.unwritten.due();
+        self.last.extend(writes.into_iter().map(Output::Write));
+        self.last.extend(fact.map(Output::Event));
     }
 
     /// An output of `forward`, with what the machines beside it add.

@@ -185,7 +185,8 @@ fn bytes(input: &Input) -> usize {
         Input::Reserved(Err(refusal)) | Input::Confirmed(Err(refusal)) => refusal.text.len(),
         Input::Loaded {
             result: Err(why), ..
-        } => why.len(),
+        }
+        | Input::Refused { why } => why.len(),
         Input::Reserved(Ok(()))
         | Input::Confirmed(Ok(()))
         | Input::Loaded { result: Ok(()), .. }

@@ -18,6 +18,8 @@ use crate::network::routes::{Kind, Path, Prefix, RouteEntry};
 use crate::network::{Link, Neighbour};
 use crate::table::{Limits, Table};
 
+mod refused;
+
 /// The sizes are small, so that changes also find no room.
 const SIZES: Sizes = Sizes {
     services: 6,
@@ -79,6 +81,7 @@ struct World {
     /// Why the journal takes nothing, if it does not.
     journal: Result<(), Refusal>,
     outputs: Vec<Output>,
+    path: refused::Path,
 }
 
 impl World {
@@ -96,6 +99,7 @@ impl World {
             now,
             journal: Ok(()),
             outputs: Vec::new(),
+            path: refused::Path::default(),
         }
     }
 
@@ -124,14 +128,25 @@ impl World {
     fn settle(&mut self) {
         while let Some(output) = self.recording.poll(&mut self.node) {
             match &output {
+                Output::Write(write) => {
+                    if let Err(why) = self.path.write(write) {
+                        self.hand(Input::Refused { why });
+                    }
+                }
                 Output::Compile(service) => self.hand(Input::Compile(*service)),
                 Output::Reserve { .. } | Output::WriteDown { .. } => {
                     self.hand(Input::Reserved(self.journal.clone()));
                 }
                 Output::LetPacketsPass => self.hand(Input::PacketsPassed(true)),
-                Output::Confirm(_) => self.hand(Input::Confirmed(self.journal.clone())),
+                Output::Confirm(made) => {
+                    if *made == Made::Undone {
+                        self.path.begin(&self.node.forward.snapshot());
+                    }
+                    self.hand(Input::Confirmed(self.journal.clone()));
+                }
                 _ => {}
             }
+            self.path.remember(&output);
             self.outputs.push(output);
         }
     }
@@ -303,7 +318,7 @@ fn change(number: u32) -> Change {
 /// An input that this random number stands for. Some answer a question that nobody asked, and some
 /// are nonsense.
 fn input(number: u32) -> Input {
-    let (kind, number) = (number % 26, number / 26);
+    let (kind, number) = (number % 27, number / 27);
     let ticket = u64::from(number);
     let refusal = Refusal {
         reason: Reason::NotKept,
@@ -340,6 +355,9 @@ fn input(number: u32) -> Input {
         22 => Input::PacketsPassed(number.is_multiple_of(2)),
         23 => Input::Sampled(vec![counted(number.into()); number as usize % 9]),
         24 => Input::TakeSample,
+        25 => Input::Refused {
+            why: "full".to_owned(),
+        },
         _ => match number % 4 {
             0 => Input::Compile(key(number)),
             1 => Input::Network(network::Input::LinkRemoved { interface: number }),

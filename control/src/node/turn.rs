@@ -5,6 +5,10 @@
 //! performed change by change, so that a batch that was begun is ended, if need be by the next
 //! daemon. What only the caller knows is a question ([`Output::Reserve`] and its neighbours). The
 //! turn waits for its answer, and puts it only when everything before is put out.
+//!
+//! If a table refuses a write of a change, the change is undone: the inverse changes are performed
+//! as a whole batch, and then the change is refused. Of a whole batch, all changes so far are
+//! undone.
 
 use shunt_model::Counters;
 use shunt_model::api::{Done, Reason, Refusal};
@@ -62,6 +66,12 @@ pub(super) struct Turn {
     stage: Stage,
     /// The question is put, and its answer is not in.
     is_asked: bool,
+    /// For each change that is made and must be undone with the others: what undoes it.
+    inverses: Vec<Vec<Change>>,
+    /// Why a table refused a write of the change in hand.
+    failed: Option<String>,
+    /// This turn undoes another one.
+    undoes: Option<Box<Turn>>,
 }
 
 impl Asked {
@@ -87,6 +97,9 @@ impl Turn {
             refused: Vec::new(),
             stage: Stage::Reserve,
             is_asked: false,
+            inverses: Vec::new(),
+            failed: None,
+            undoes: None,
         }
     }
 
@@ -100,6 +113,17 @@ impl Turn {
 
     fn change(&self) -> Option<&Change> {
         self.changes.get(self.index)
+    }
+
+    fn undoes_whole_batch(&self) -> bool {
+        let undone = self.undoes.as_deref();
+        undone.is_some_and(|undone| undone.kind == Kind::Batch(Mode::Whole))
+    }
+
+    /// Whether each change of a whole batch is an event. A change that stands alone is one when it
+    /// is confirmed; until then nobody knows of it.
+    fn is_aloud(&self) -> bool {
+        self.undoes.is_none() || self.undoes_whole_batch()
     }
 }
 
@@ -152,7 +176,10 @@ impl Node {
             Stage::Refill | Stage::Performed => return Some(Output::LetPacketsPass),
             Stage::Confirm => Made::Change(change?),
             Stage::ConfirmPart => Made::Part,
-            Stage::ConfirmWhole => Made::Whole(turn.changes.clone()),
+            Stage::ConfirmWhole => match turn.undoes_whole_batch() {
+                true => Made::Undone,
+                false => Made::Whole(turn.changes.clone()),
+            },
         };
         Some(Output::Confirm(made))
     }
@@ -170,6 +197,8 @@ impl Node {
         match (result, turn.stage == Stage::WriteDown) {
             (Ok(()), true) => self.perform(turn, running),
             (Ok(()), false) => self.make(turn, running),
+            // What is refused is undone even if that cannot be written down.
+            (Err(_), true) if turn.undoes.is_some() => self.perform(turn, running),
             (Err(refusal), true) => self.end(turn, Err(refusal)),
             (Err(refusal), false) => self.refuse(turn, refusal),
         }
@@ -202,7 +231,13 @@ impl Node {
             return;
         };
         match (turn.stage, result) {
-            (Stage::ConfirmWhole, result) => self.end(turn, result),
+            (Stage::ConfirmWhole, result) => match turn.undoes.take() {
+                Some(undone) => self.undone(*undone),
+                None => self.end(turn, result),
+            },
+            (Stage::Confirm | Stage::ConfirmPart, _) if turn.failed.is_some() => {
+                self.undo(turn, running);
+            }
             (Stage::ConfirmPart, _) => {
                 turn.index += 1;
                 self.perform(turn, running);
@@ -210,6 +245,7 @@ impl Node {
             (_, Err(refusal)) => self.refuse_aloud(turn, refusal),
             (_, Ok(())) => {
                 self.tell_changed(&turn);
+                turn.inverses.clear();
                 turn.index += 1;
                 self.go_on(turn);
             }
@@ -225,14 +261,18 @@ impl Node {
     }
 
     /// Makes a change that stands alone, once more if there was no room for it.
-    fn make(&mut self, turn: Turn, running: &dyn Running) {
+    fn make(&mut self, mut turn: Turn, running: &dyn Running) {
         let Some(change) = turn.change().cloned() else {
             return;
         };
         let is_first = turn.stage == Stage::Reserve;
+        let inverse = self.forward.table().inverse(&change);
         let make = |node: &mut Self| node.forward.change(&change, running, node.now).map(drop);
         match self.follow(&change, running, make) {
-            Ok(()) => self.turn = Some(turn.at(Stage::Confirm)),
+            Ok(()) => {
+                turn.inverses.push(inverse);
+                self.turn = Some(turn.at(Stage::Confirm));
+            }
             Err(refusal) if refusal.reason == Reason::NoRoom && is_first => {
                 self.turn = Some(turn.at(Stage::Refill));
             }
@@ -241,14 +281,20 @@ impl Node {
     }
 
     /// Makes the next change of a whole batch.
-    fn perform(&mut self, turn: Turn, running: &dyn Running) {
+    fn perform(&mut self, mut turn: Turn, running: &dyn Running) {
         let Some(change) = turn.change().cloned() else {
             self.turn = Some(turn.at(Stage::ConfirmWhole));
             return;
         };
+        let inverse = self.forward.table().inverse(&change);
         let make = |node: &mut Self| node.forward.perform(&change, running, node.now);
         match self.follow(&change, running, make) {
-            Ok(()) => self.tell_changed(&turn),
+            Ok(()) => {
+                turn.inverses.push(inverse);
+                if turn.is_aloud() {
+                    self.tell_changed(&turn);
+                }
+            }
             // A rehearsed change is never refused: this is a bug, and the event shows it.
             Err(refusal) => self.tell_refused(&turn, &refusal),
         }
@@ -286,7 +332,54 @@ impl Node {
         self.retired.zero(zeroed);
         self.unclaimed.changed(change);
         self.samples.follow(change);
+        let owed = self.unwritten.of(change).into_iter();
+        self.last.extend(owed.map(Output::Write));
         Ok(())
+    }
+
+    /// A table refused the write that was put out last.
+    pub(super) fn write_refused(&mut self, why: String) {
+        let turn = self.turn.as_mut().filter(|turn| turn.undoes.is_none());
+        self.unwritten.refused(why.clone(), turn.is_some());
+        if let Some(turn) = turn {
+            turn.failed.get_or_insert(why);
+        }
+    }
+
+    /// Undoes the change in hand, or all changes so far of a whole batch. The journal has all of
+    /// the batch, and is begun anew behind it.
+    fn undo(&mut self, mut turn: Turn, running: &dyn Running) {
+        let ticket = turn.ticket;
+        let inverses = std::mem::take(&mut turn.inverses).into_iter().rev();
+        let changes = inverses.flatten().collect();
+        let batch = Batch {
+            mode: Mode::Whole,
+            changes,
+        };
+        let undoing = Turn {
+            undoes: Some(Box::new(turn)),
+            ..Turn::new(ticket, Asked::Batch(batch))
+        };
+        match undoing.undoes_whole_batch() {
+            true => self.perform(undoing, running),
+            false => self.turn = Some(undoing.at(Stage::WriteDown)),
+        }
+    }
+
+    /// Refuses the change in hand after it was undone.
+    fn undone(&mut self, mut turn: Turn) {
+        let why = turn.failed.take().unwrap_or_default();
+        let refusal = Refusal {
+            reason: Reason::NoRoom,
+            text: format!("{why}; the packet path is as before"),
+        };
+        if turn.kind == Kind::Batch(Mode::Whole) {
+            self.tell_refused(&turn, &refusal);
+            let index = turn.index;
+            turn.refused = vec![Refused { index, refusal }];
+            return self.end(turn, Ok(()));
+        }
+        self.refuse_aloud(turn, refusal);
     }
 
     fn tell_changed(&mut self, turn: &Turn) {

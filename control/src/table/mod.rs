@@ -18,6 +18,7 @@ use shunt_model::{
 use order::Place;
 use rules::refuse;
 
+mod inverse;
 mod locals;
 mod marks;
 mod order;

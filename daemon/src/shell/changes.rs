@@ -99,6 +99,10 @@ impl Shell {
                 }
                 changes
             }
+            Made::Undone => {
+                self.remember_all();
+                return Ok(());
+            }
         };
         self.keeper.unkept(changes).map_or(Ok(()), Err)
     }
