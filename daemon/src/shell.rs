@@ -393,9 +393,9 @@ impl Shell {
         }))
     }
 
-    pub fn swept(&mut self, found: Found, memory: Memory) {
+    pub fn swept(&mut self, mut found: Found, memory: Memory) {
         self.memory = memory;
-        self.handle(Input::Swept(Box::new(Swept::from(&found))));
+        self.handle(Input::Swept(Box::new(Swept::take(&mut found))));
         self.dropped += found.dropped;
         self.found = found;
         self.ports.review(Instant::now());

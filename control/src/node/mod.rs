@@ -168,13 +168,15 @@ pub struct Swept {
     pub hops: Remembered,
 }
 
-impl From<&Found> for Swept {
-    fn from(found: &Found) -> Self {
+impl Swept {
+    /// Takes the ids out of what a sweep found, since there may be many.
+    #[must_use]
+    pub fn take(found: &mut Found) -> Self {
         Self {
             used: found.used,
             used6: found.used6,
-            services: found.services.clone(),
-            servers: found.servers.clone(),
+            services: std::mem::take(&mut found.services),
+            servers: std::mem::take(&mut found.servers),
             hops: found.hops,
         }
     }

@@ -1,4 +1,4 @@
-//! The tables as the director reads them, and the writing of a server's standing.
+//! The tables as the director reads them.
 
 use std::sync::atomic::Ordering;
 
@@ -38,20 +38,5 @@ impl Running for Tables {
             Some([word]) => word.load(Ordering::Acquire),
             _ => 0,
         }
-    }
-}
-
-impl Tables {
-    /// Writes a server's standing; false if the table has no such server.
-    pub(super) fn stand(&self, id: u32, bounds: u64, weight: u32, anew: bool) -> bool {
-        let Some([limits, overloaded, weights, _]) = self.standings.value(id as usize) else {
-            return false;
-        };
-        limits.store(bounds, Ordering::Release);
-        weights.store(u64::from(weight), Ordering::Release);
-        if anew {
-            overloaded.store(0, Ordering::Release);
-        }
-        true
     }
 }

@@ -275,6 +275,19 @@ impl Tables {
         Ok(())
     }
 
+    /// Writes a server's standing; false if the table has no such server.
+    fn stand(&self, id: u32, bounds: u64, weight: u32, anew: bool) -> bool {
+        let Some([limits, overloaded, weights, _]) = self.standings.value(id as usize) else {
+            return false;
+        };
+        limits.store(bounds, Ordering::Release);
+        weights.store(u64::from(weight), Ordering::Release);
+        if anew {
+            overloaded.store(0, Ordering::Release);
+        }
+        true
+    }
+
     /// Sets the counters of a server to zero.
     pub fn forget(&mut self, server: u32) -> Result<(), Error> {
         let cpus = aya::util::nr_cpus().map_err(|(what, error)| Error::Cpus(what, error))?;

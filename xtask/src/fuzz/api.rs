@@ -1,17 +1,19 @@
-//! Sends random requests to the API's routes, with a director behind them.
+//! Sends random requests to the API's routes, with a node behind them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use shunt_control::director::{Clock, Director, Output, Running, Sizes};
+use shunt_control::director::{self, Clock, Director, Running, Sizes};
+use shunt_control::node::{Input, Made, Node, Output, Reply, Start};
 use shunt_control::table::{Limits, Table};
 use shunt_daemon::api::{Ask, Inside};
 use shunt_daemon::journal::{self, Saved};
 use shunt_datapath::entry::{self, PoolWord};
-use shunt_model::batch::{Answer, Batch, Mode, Refused};
-use shunt_model::change::Change;
-use tokio::sync::mpsc;
+use shunt_model::api::{Done, Refusal};
+use shunt_model::batch::{Answer, Mode};
+use shunt_model::event::Fact;
+use tokio::sync::{mpsc, oneshot};
 
 use super::words;
 use crate::conform::random::Random;
@@ -74,7 +76,7 @@ pub fn resumed(saved: Saved) -> Result<Director> {
 /// Carries out the director's outputs, as far as they need no packet path.
 pub fn settle(director: &mut Director) {
     while let Some(output) = director.poll() {
-        if let Output::Pool(service) = output {
+        if let director::Output::Pool(service) = output {
             director.renew(&service, &Idle);
         }
     }
@@ -87,12 +89,7 @@ pub fn round(seed: u64, requests: u64) -> Result<u64> {
     runtime.block_on(async {
         let (asks, heard) = mpsc::channel(4);
         let api = Inside::new(asks);
-        let mut desk = Desk {
-            heard,
-            director: director(),
-            random: Random::new(!seed),
-            taken: 0,
-        };
+        let mut desk = Desk::new(heard, Random::new(!seed));
         let mut random = Random::new(seed);
         for number in 1..=requests {
             let request = words::request(&mut random);
@@ -118,12 +115,32 @@ pub fn round(seed: u64, requests: u64) -> Result<u64> {
 /// Answers the API in place of the daemon's task.
 struct Desk {
     heard: mpsc::Receiver<Ask>,
-    director: Director,
+    node: Node,
     random: Random,
+    /// The number of changes that were made.
     taken: u64,
+    /// Who waits for an answer, by ticket.
+    changes: BTreeMap<u64, oneshot::Sender<Result<Done, Refusal>>>,
+    batches: BTreeMap<u64, oneshot::Sender<Result<Answer, Refusal>>>,
+    ticket: u64,
+    /// A whole batch is written down and not confirmed.
+    in_batch: bool,
 }
 
 impl Desk {
+    fn new(heard: mpsc::Receiver<Ask>, random: Random) -> Self {
+        Self {
+            heard,
+            node: Node::new(director(), Start::default(), Instant::now()),
+            random,
+            taken: 0,
+            changes: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            ticket: 0,
+            in_batch: false,
+        }
+    }
+
     async fn answer_all(&mut self) {
         while let Some(ask) = self.heard.recv().await {
             self.answer(ask);
@@ -131,26 +148,27 @@ impl Desk {
     }
 
     fn answer(&mut self, ask: Ask) {
-        let table = self.director.table();
+        let ticket = self.ticket;
+        self.ticket += 1;
+        let table = self.node.forward().table();
         match ask {
             Ask::Change(change, answer) => {
-                let done = self.director.change(&change, &Idle, Instant::now());
-                self.taken += u64::from(done.is_ok());
-                settle(&mut self.director);
+                self.changes.insert(ticket, answer);
+                self.take(Input::Change { ticket, change });
                 if self.random.once_in(16) {
-                    self.director.unused(&BTreeSet::new(), &BTreeSet::new());
-                    self.director.pools_settled();
-                    settle(&mut self.director);
+                    self.take(Input::Swept(Box::default()));
                 }
-                let _ = answer.send(done);
             }
             Ask::Batch(batch, answer) => {
-                let Batch { mode, changes } = *batch;
-                let refused = match mode {
-                    Mode::Whole => self.whole(&changes),
-                    Mode::Each => self.each(&changes),
-                };
-                let _ = answer.send(Ok(Answer::new(mode, changes.len(), refused)));
+                self.batches.insert(ticket, answer);
+                let (before, batch) = (table.wanted(), *batch);
+                let mode = batch.mode;
+                let taken = self.taken;
+                self.take(Input::Batch { ticket, batch });
+                if mode == Mode::Whole && self.taken == taken {
+                    let after = self.node.forward().table().wanted();
+                    assert!(after == before, "not rehearsed only");
+                }
             }
             Ask::Services(_, answer) => drop(answer.send(Vec::new())),
             Ask::Connections(..) | Ask::Inputs(..) => {}
@@ -166,42 +184,64 @@ impl Desk {
         }
     }
 
-    /// A change that was rehearsed is never refused, which this panics about.
-    fn whole(&mut self, changes: &[Change]) -> Vec<Refused> {
-        let before = self.director.table().wanted();
-        let refused = self.director.rehearse(changes, &Idle, Instant::now());
-        assert!(
-            self.director.table().wanted() == before,
-            "not rehearsed only"
-        );
-        if !refused.is_empty() {
-            return refused;
+    /// Hands an input to the node, and carries out its outputs as far as they need no packet path.
+    fn take(&mut self, input: Input) {
+        self.hand(input);
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Compile(service) => self.hand(Input::Compile(service)),
+                Output::Reserve { .. } => self.hand(Input::Reserved(Ok(()))),
+                Output::WriteDown { .. } => {
+                    self.in_batch = true;
+                    self.hand(Input::Reserved(Ok(())));
+                }
+                Output::LetPacketsPass => self.hand(Input::PacketsPassed(true)),
+                Output::Confirm(made) => {
+                    self.in_batch &= !matches!(made, Made::Whole(_));
+                    self.hand(Input::Confirmed(Ok(())));
+                }
+                Output::Event(fact) => self.follow(&fact),
+                Output::Answer { ticket, reply } => self.reply(ticket, reply),
+                Output::Write(_)
+                | Output::Probe { .. }
+                | Output::Devices
+                | Output::Remember { .. }
+                | Output::Sweep(_) => {}
+            }
         }
-        for change in changes {
-            let done = self.director.perform(change, &Idle, Instant::now());
-            done.unwrap_or_else(|refusal| panic!("rehearsed, but refused: {change}: {refusal}"));
-            self.taken += 1;
-            settle(&mut self.director);
-        }
-        Vec::new()
     }
 
-    fn each(&mut self, changes: &[Change]) -> Vec<Refused> {
-        let changes = changes.iter().enumerate();
-        let refused = changes.filter_map(|(index, change)| {
-            let done = self.director.change(change, &Idle, Instant::now());
-            self.taken += u64::from(done.is_ok());
-            settle(&mut self.director);
-            let refusal = done.err()?;
-            Some(Refused { index, refusal })
-        });
-        refused.collect()
+    fn hand(&mut self, input: Input) {
+        self.node.handle(input, Instant::now(), &Idle);
+    }
+
+    /// A change that was rehearsed is never refused, which this panics about.
+    fn follow(&mut self, fact: &Fact) {
+        if let Fact::TableChanged { .. } = fact {
+            self.taken += 1;
+        }
+        if let (Fact::ChangeRefused { change, why, .. }, true) = (fact, self.in_batch) {
+            panic!("rehearsed, but refused: {change}: {why}");
+        }
+    }
+
+    fn reply(&mut self, ticket: u64, reply: Reply) {
+        match reply {
+            Reply::Change(result) => {
+                let answer = self.changes.remove(&ticket);
+                drop(answer.map(|answer| answer.send(result)));
+            }
+            Reply::Batch(result) => {
+                let answer = self.batches.remove(&ticket);
+                drop(answer.map(|answer| answer.send(result)));
+            }
+        }
     }
 
     /// Checks that the saved state can be read, is unchanged, and can be resumed.
     fn look(&self) -> Result<()> {
         let saved = Saved {
-            memory: self.director.snapshot(),
+            memory: self.node.forward().snapshot(),
             ..Saved::default()
         };
         let told = journal::read(&saved.text()?);
