@@ -1,13 +1,20 @@
 //! Masqueraded servers that are the director itself.
 
+use std::fs;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use shunt_lab::{Family, HttpLoad, HttpServer, Topology, UdpEcho, skipped, udp_ask};
+use shunt_lab::{Family, HttpLoad, HttpServer, Topology, UdpEcho, skipped, udp_ask, until};
 
 use crate::bed::{Held, LIMIT, at, flawless};
 use crate::director::Director;
 
+/// How long a datagram may take that is lost while nothing translates.
+const TRY: Duration = Duration::from_millis(100);
+
 /// A service on port 80 leads to port 8080 of the director's own address: for TCP, for datagrams
-/// that need several packets, and also after the daemon was killed.
+/// that need several packets, and also after the daemon was killed and after somebody took the
+/// program for answers off.
 #[test]
 fn a_server_on_the_director_itself_has_another_port() -> Result<()> {
     if skipped() {
@@ -37,10 +44,28 @@ fn a_server_on_the_director_itself_has_another_port() -> Result<()> {
         held.ask().context("without the daemon")?;
         director.restart()?;
         held.ask().context("with the next daemon")?;
+        take_off_what_leaves(&director)?;
+        until("answers to be translated again", LIMIT, || {
+            Ok(udp_ask(bed.client(), web, 100, TRY).is_ok())
+        })?;
         let listing = director.ipvsadm("-Lnc")?;
         ensure!(listing.contains("ESTABLISHED"), "{listing}");
         director.ipvsadm("-C")?;
     }
+    Ok(())
+}
+
+/// As somebody with `rm` or `bpftool link detach` does: the kernel ends a link that nobody holds.
+fn take_off_what_leaves(director: &Director) -> Result<()> {
+    let mut removed = 0;
+    for pin in fs::read_dir(director.place()?.pins)? {
+        let pin = pin?.path();
+        if pin.to_string_lossy().ends_with("-leave") {
+            fs::remove_file(pin)?;
+            removed += 1;
+        }
+    }
+    ensure!(removed > 0, "no device has the program for what leaves");
     Ok(())
 }
 

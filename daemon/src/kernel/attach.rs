@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::pin::PinError;
@@ -17,9 +17,11 @@ use shunt_model::device::{Device, Hook, HookReason, RefusedHook};
 use shunt_model::warning::Warning;
 use tracing::debug;
 
+use super::filters::{self, Side};
 use super::hanging;
 use super::object::Object;
 use super::place::Place;
+use super::programs::{BARE, HANDED, LEAVE, TC};
 use super::refusal::code;
 use crate::chain::chain;
 
@@ -132,16 +134,18 @@ impl Attachments {
         let Some(hook) = present.hook.filter(|hook| choice.hooks.contains(hook)) else {
             return false;
         };
-        !present.is_kept_off() && self.pins(link.index, hook).all(|pin| hangs(&pin, link))
-    }
-
-    /// The pins of a hook's links.
-    fn pins(&self, index: u32, hook: Hook) -> impl Iterator<Item = PathBuf> {
-        let beside = match hook {
-            Hook::XdpNative | Hook::XdpGeneric => Some(self.handed(index)),
-            Hook::Tc => None,
-        };
-        [self.pin(index, hook)].into_iter().chain(beside)
+        let pin = self.pin(link.index, hook);
+        !present.is_kept_off()
+            && match hook {
+                Hook::XdpNative | Hook::XdpGeneric => {
+                    let handed = self.handed(link.index);
+                    hangs(&pin, link) && stands(&handed, link, Side::Ingress, HANDED)
+                }
+                Hook::Tc => {
+                    let name = if link.bare { BARE } else { TC };
+                    stands(&pin, link, Side::Ingress, name)
+                }
+            }
     }
 
     /// The pin of what takes frames that XDP cannot send.
@@ -200,16 +204,17 @@ impl Attachments {
 
     /// Hangs the program for frames that leave on a device, or takes it off.
     fn look_at_what_leaves(&mut self, object: &mut Object, link: &Link, leaves: bool) {
-        let is_there = self.leaving.contains(&link.index);
-        if is_there == leaves {
+        let path = self.pin_of_leaving(link.index);
+        let is_there = stands(&path, link, Side::Egress, LEAVE);
+        let is_ours = is_there && self.leaving.contains(&link.index);
+        if leaves && is_ours || !leaves && !is_there {
             return;
         }
-        let path = self.pin_of_leaving(link.index);
         let adopted = leaves && path.exists() && adopt_leaving(object, &path).is_ok();
         if !adopted {
             // Before Linux 6.6 it is a filter of the device's own.
             let _ = fs::remove_file(&path);
-            let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Egress, "director_leave");
+            let _ = tc::qdisc_detach_program(&link.name, TcAttachType::Egress, LEAVE);
         }
         if !leaves {
             self.leaving.remove(&link.index);
@@ -262,29 +267,36 @@ impl Attachments {
         match hook {
             Hook::XdpNative | Hook::XdpGeneric => {
                 let handed = self.handed(link.index);
-                hang_tc(&mut object.handed, "director_handed", link, &handed)?;
+                hang_tc(&mut object.handed, HANDED, link, &handed)?;
                 let pin = self.pin(link.index, hook);
                 hang_xdp(&mut object.xdp, link, hook, &pin)
             }
             Hook::Tc => {
                 let pin = self.pin(link.index, hook);
                 if link.bare {
-                    hang_tc(&mut object.bare, "director_bare", link, &pin)
+                    hang_tc(&mut object.bare, BARE, link, &pin)
                 } else {
-                    hang_tc(&mut object.tc, "director_tc", link, &pin)
+                    hang_tc(&mut object.tc, TC, link, &pin)
                 }
             }
         }
     }
 }
 
-/// Whether a link still hangs on its device. Before Linux 6.6 tc has none, and its filter is taken
-/// to be where it was put.
+/// Whether a link still hangs on its device.
 fn hangs(pin: &Path, link: &Link) -> bool {
-    match hanging::interface(pin) {
-        Ok(interface) => interface == link.index,
-        Err(error) => error.kind() == ErrorKind::NotFound && !has_links(),
+    hanging::interface(pin).is_ok_and(|interface| interface == link.index)
+}
+
+/// Whether a program of tc is still on its device: by a link, or before Linux 6.6 as a filter.
+fn stands(pin: &Path, link: &Link, side: Side, name: &str) -> bool {
+    if has_links() {
+        return hangs(pin, link);
     }
+    filters::stands(link.index, side, name).unwrap_or_else(|error| {
+        debug!(device = link.name, %error, "filters not listed");
+        true
+    })
 }
 
 /// Whether programs of tc hang by links (tcx).
@@ -294,7 +306,7 @@ fn has_links() -> bool {
 }
 
 /// The programs of tc that see whole devices, which must not see what XDP has seen.
-const WALKS: [&str; 2] = ["director_tc", "director_bare"];
+const WALKS: [&str; 2] = [TC, BARE];
 
 fn hang_xdp(program: &mut Xdp, link: &Link, hook: Hook, pin: &Path) -> Result<(), Error> {
     if !has_links() {

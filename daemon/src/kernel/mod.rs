@@ -7,6 +7,7 @@ pub mod calls;
 pub mod clock;
 mod endpoints;
 pub mod features;
+pub mod filters;
 pub mod fragments;
 pub mod hanging;
 pub mod heap;

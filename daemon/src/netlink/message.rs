@@ -85,9 +85,9 @@ impl NetlinkSerializable for Message {
     }
 }
 
-/// The type and value of each attribute behind the header.
-fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = payload.get(HEADER..).unwrap_or_default();
+/// The type and value of each attribute.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
@@ -102,7 +102,7 @@ fn word(bytes: &[u8]) -> Option<u32> {
 }
 
 fn number(payload: &[u8]) -> Option<u32> {
-    let mut attributes = attributes(payload);
+    let mut attributes = attributes(payload.get(HEADER..)?);
     attributes.find_map(|(kind, value)| (kind == ID).then(|| word(value))?)
 }
 
@@ -115,7 +115,7 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
 fn object(payload: &[u8]) -> Option<Object> {
     let (mut interface, mut gateway) = (None, None);
     let (mut members, mut blackhole) = (None, false);
-    for (kind, value) in attributes(payload) {
+    for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
             GROUP => members = Some(value.chunks_exact(MEMBER).filter_map(word).collect()),
             BLACKHOLE => blackhole = true,

@@ -45,6 +45,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use message::Message;
+pub use message::attributes;
 
 /// Room for some ten thousand events in the socket.
 const SOCKET_BUFFER: usize = 8 << 20;
