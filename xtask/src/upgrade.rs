@@ -2,9 +2,9 @@
 //! connections, ends, and today's daemon takes its packet path over.
 //!
 //! No service may be lost, and requests must be answered before, between and after both daemons.
-//! Connections and the totals of services are kept if the version of their tables is the same
-//! (`shunt_datapath::entry::CONNECTIONS`). Otherwise connections are scheduled anew, and those that
-//! fail are counted.
+//! Connections are kept if the version of their tables is the same
+//! (`shunt_datapath::entry::CONNECTIONS`). Otherwise TCP connections end, and those that fail are
+//! counted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ fn play(old: &Path, new: &Path) -> Result<()> {
         ensure!(before <= after, "the totals of services went back");
         println!("the tables of connections are shared: nothing was lost");
     } else {
-        println!("connections have another layout: they were scheduled anew");
+        println!("connections have another layout: those of TCP ended");
     }
     println!("a further restart");
     shuntd.kill()?;

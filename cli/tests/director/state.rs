@@ -236,6 +236,54 @@ fn another_layout_keeps_services_connections_and_counters() -> Result<()> {
     Ok(())
 }
 
+/// The connections in the totals of the first service.
+fn total(director: &Director) -> Result<u64> {
+    let text = director.shunt("service list --json")?;
+    let services: serde_json::Value = serde_json::from_str(&text)?;
+    services[0]["counters"]["connections"]
+        .as_u64()
+        .context(text)
+}
+
+#[test]
+fn another_layout_of_connections_keeps_services_and_totals() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let bed = Topology::builder().servers(1).offloads().build()?;
+    let _members = Method::Masquerade.prepare(&bed)?;
+    let _http = web_servers(&bed)?;
+    let mut director = Director::start(bed.director())?;
+    let web = add_web(&bed, &director, Family::V4, Method::Masquerade, 1)?;
+    for _ in 0..8 {
+        get(bed.client(), web, "/")?;
+    }
+    let (rules, before) = (director.ipvsadm("-Sn")?, total(&director)?);
+    ensure!(before >= 8, "{before}");
+    let place = director.place()?;
+    director.kill()?;
+    let other = place.pins.with_file_name("v1");
+    fs::rename(&place.pins, &other)?;
+    let notes = place.runtime.join("path.json");
+    let mut made: serde_json::Value = serde_json::from_str(&fs::read_to_string(&notes)?)?;
+    for version in ["layout", "connections"] {
+        ensure!(made[version].is_u64(), "{made}");
+        made[version] = 1.into();
+    }
+    fs::write(&notes, made.to_string())?;
+    director.restart()?;
+    until("the folder before to go", LIMIT, || Ok(!other.exists()))?;
+    ensure!(director.ipvsadm("-Sn")? == rules, "another table");
+    ensure!(total(&director)? == before, "the totals are not kept");
+    let entries = director.ipvsadm("-Lnc")?;
+    ensure!(!entries.contains("TCP"), "{entries}");
+    for _ in 0..4 {
+        get(bed.client(), web, "/")?;
+    }
+    ensure!(total(&director)? == before + 4, "not counted on");
+    Ok(())
+}
+
 #[test]
 fn totals_of_deleted_servers_outlive_the_daemon() -> Result<()> {
     if skipped() {
@@ -249,14 +297,7 @@ fn totals_of_deleted_servers_outlive_the_daemon() -> Result<()> {
     for _ in 0..8 {
         get(bed.client(), web, "/")?;
     }
-    let connections = |director: &Director| -> Result<u64> {
-        let text = director.shunt("service list --json")?;
-        let services: serde_json::Value = serde_json::from_str(&text)?;
-        services[0]["counters"]["connections"]
-            .as_u64()
-            .context(text)
-    };
-    let before = connections(&director)?;
+    let before = total(&director)?;
     ensure!(before >= 8, "{before}");
     let server = director.ipvsadm("-Sn")?;
     let server = server
@@ -265,10 +306,10 @@ fn totals_of_deleted_servers_outlive_the_daemon() -> Result<()> {
         .nth(1);
     let server = server.context("no server")?;
     director.ipvsadm(&format!("-d -t {web} -r {server}"))?;
-    ensure!(connections(&director)? == before, "not counted on");
+    ensure!(total(&director)? == before, "not counted on");
     director.kill()?;
     director.restart()?;
-    ensure!(connections(&director)? == before, "not kept");
+    ensure!(total(&director)? == before, "not kept");
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The predecessor goes on forwarding while its successor is made beside it and its tables are
 //! filled. Then the successor takes over the predecessor's links, and each device changes to the
-//! successor's programs in one step. Both share the maps of connections if their layouts agree. At
-//! last the predecessor's pins are removed.
+//! successor's programs in one step. Both share the maps of connections if their layouts agree, and
+//! the totals in any case. At last the predecessor's pins are removed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,14 +21,11 @@ use crate::chain::chain;
 use crate::file::{self, cannot};
 
 /// The maps of connections. The successor takes over all of them, or none.
-const CONNECTIONS: [&str; 6] = [
-    "FLOWS4",
-    "FLOWS6",
-    "TRANSLATIONS",
-    "CALLS",
-    "COUNTS",
-    "TRAFFIC",
-];
+const CONNECTIONS: [&str; 5] = ["FLOWS4", "FLOWS6", "TRANSLATIONS", "CALLS", "COUNTS"];
+
+/// The map of the totals of servers. Its entries have an id of the journal and a size, and no other
+/// layout.
+const TOTALS: [&str; 1] = ["TRAFFIC"];
 
 /// The folder to which a predecessor of the same layout is moved.
 const ASIDE: &str = "before";
@@ -125,11 +122,17 @@ pub fn prepare(place: &Place, made: Made, keeps: bool) -> Result<Made, file::Err
         bring_links(folder, pins);
     }
     let same = made.connections == entry::CONNECTIONS;
-    let shared = keeps && same && before.iter().any(|folder| share(folder, pins, &made));
-    if !shared {
+    let shares = |maps: &[&str]| before.iter().any(|folder| share(folder, pins, &made, maps));
+    if !(keeps && same && shares(&CONNECTIONS)) {
         warn!(
-            action = "their packets are scheduled anew",
+            action = "TCP and SCTP connections end, datagrams are scheduled anew",
             "connections of the packet path before not taken over"
+        );
+    }
+    if !(keeps && shares(&TOTALS)) {
+        warn!(
+            action = "they begin at zero",
+            "totals of the packet path before not taken over"
         );
     }
     Ok(Made {
@@ -151,11 +154,11 @@ fn bring_links(from: &Path, to: &Path) {
     }
 }
 
-/// Pins the maps of connections a second time, if all are present and as this build makes them.
-fn share(from: &Path, to: &Path, made: &Made) -> bool {
-    let unfit = pins::unfit(from, shunt_ebpf::DIRECTOR, &CONNECTIONS, &sizes(made));
+/// Pins maps a second time, if all are present and as this build makes them.
+fn share(from: &Path, to: &Path, made: &Made, maps: &[&str]) -> bool {
+    let unfit = pins::unfit(from, shunt_ebpf::DIRECTOR, maps, &sizes(made));
     unfit.is_ok_and(|unfit| unfit.is_empty())
-        && CONNECTIONS.iter().all(|name| {
+        && maps.iter().all(|name| {
             let pinned = MapData::from_pin(from.join(name)).map(|map| map.pin(to.join(name)));
             matches!(pinned, Ok(Ok(())))
         })

@@ -354,7 +354,8 @@ pub struct Settings {
 }
 const _: () = assert!(size_of::<Settings>() == 152);
 
-/// The traffic of one server on one CPU.
+/// The traffic of one server on one CPU. A packet path of another [`LAYOUT`] takes the table over
+/// if the size of an entry is the same, so another meaning needs another size.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
