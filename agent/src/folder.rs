@@ -30,7 +30,7 @@ fn namespace() -> Result<u64> {
 }
 
 /// The calling thread's namespace, by a number that is never reused (since Linux 5.14).
-pub fn cookie() -> Result<u64> {
+pub(crate) fn cookie() -> Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot open a socket")?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
@@ -51,13 +51,13 @@ pub fn cookie() -> Result<u64> {
 }
 
 /// The folder of this namespace in `/run`. It may not exist.
-pub fn run() -> Result<PathBuf> {
+pub(crate) fn run() -> Result<PathBuf> {
     Ok(Path::new(RUN).join(namespace()?.to_string()))
 }
 
 /// Locks one file for the agents of all namespaces. They hold the lock for milliseconds, and a file
 /// for each namespace would never be removed.
-pub fn alone() -> Result<File> {
+pub(crate) fn alone() -> Result<File> {
     let path = Path::new(RUN).join("agent.lock");
     let file = fs::create_dir_all(RUN)
         .and_then(|()| File::create(&path))
@@ -68,7 +68,7 @@ pub fn alone() -> Result<File> {
 }
 
 /// Removes a folder and its parents, as long as they are empty.
-pub fn tidy(folder: &Path) {
+pub(crate) fn tidy(folder: &Path) {
     for folder in folder.ancestors().take(TIDY_DEPTH) {
         if fs::remove_dir(folder).is_err() {
             return;
@@ -77,7 +77,7 @@ pub fn tidy(folder: &Path) {
 }
 
 /// Makes a new folder for pins of this namespace.
-pub fn fresh_pins() -> Result<PathBuf> {
+pub(crate) fn fresh_pins() -> Result<PathBuf> {
     let all = bpffs()?
         .join("shunt")
         .join(namespace()?.to_string())

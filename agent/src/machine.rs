@@ -12,14 +12,14 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 #[derive(Clone, Debug, Default)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub devices: Vec<Device>,
     /// Indices of the devices of the best IPv4 default routes.
     pub default_by: Vec<u32>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Device {
+pub(crate) struct Device {
     pub index: u32,
     pub name: String,
     pub mtu: u32,
@@ -30,7 +30,7 @@ pub struct Device {
 }
 
 impl Machine {
-    pub fn look() -> Result<Machine> {
+    pub(crate) fn look() -> Result<Machine> {
         ask(async |netlink: Handle| {
             let links: Vec<LinkMessage> = netlink.link().get().execute().try_collect().await?;
             let addresses: Vec<AddressMessage> =
@@ -54,7 +54,7 @@ impl Machine {
         .context("cannot ask the kernel for its devices and addresses")
     }
 
-    pub fn loopback(&self) -> Result<&Device> {
+    pub(crate) fn loopback(&self) -> Result<&Device> {
         self.devices
             .iter()
             .find(|device| device.is_loopback)
@@ -62,7 +62,7 @@ impl Machine {
     }
 
     /// The devices on which the directors' packets arrive.
-    pub fn facing(&self, names: &[String]) -> Result<Vec<&Device>> {
+    pub(crate) fn facing(&self, names: &[String]) -> Result<Vec<&Device>> {
         if names.is_empty() {
             let numbered = |device: &&Device| {
                 let address = |address: &IpAddr| !is_link_local(*address);
@@ -81,7 +81,7 @@ impl Machine {
     }
 
     /// The addresses at which a tunnel can end: all except virtual and link-local ones.
-    pub fn own(&self, vips: &[IpAddr]) -> Vec<IpAddr> {
+    pub(crate) fn own(&self, vips: &[IpAddr]) -> Vec<IpAddr> {
         let devices = self.devices.iter().filter(|device| !device.is_loopback);
         let addresses = devices.flat_map(|device| device.addresses.iter().copied());
         addresses
@@ -91,7 +91,7 @@ impl Machine {
 }
 
 /// Puts a virtual address on the loopback device, as a single host.
-pub fn add_address(index: u32, address: IpAddr) -> Result<()> {
+pub(crate) fn add_address(index: u32, address: IpAddr) -> Result<()> {
     ask(async |netlink: Handle| {
         let mut request = netlink.address().add(index, address, host_length(address));
         let header = &mut request.message_mut().header;
@@ -105,7 +105,7 @@ pub fn add_address(index: u32, address: IpAddr) -> Result<()> {
     .with_context(|| format!("cannot add {address} to lo"))
 }
 
-pub fn remove_address(index: u32, address: IpAddr) -> Result<()> {
+pub(crate) fn remove_address(index: u32, address: IpAddr) -> Result<()> {
     ask(async |netlink: Handle| {
         let all: Vec<AddressMessage> = netlink.address().get().execute().try_collect().await?;
         let there = |message: &AddressMessage| {
@@ -121,7 +121,7 @@ pub fn remove_address(index: u32, address: IpAddr) -> Result<()> {
     .with_context(|| format!("cannot remove {address} from lo"))
 }
 
-pub fn host_length(address: IpAddr) -> u8 {
+pub(crate) fn host_length(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 

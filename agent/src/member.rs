@@ -119,7 +119,7 @@ pub fn leave() -> Result<Report> {
 }
 
 /// Waits for SIGTERM or SIGINT.
-pub fn until_asked_to_end() -> Result<()> {
+pub(crate) fn until_asked_to_end() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -18,7 +18,7 @@ use crate::options::Options;
 const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Memory {
+pub(crate) struct Memory {
     version: u32,
     /// The namespace of the memory. Its number may be reused after its end.
     namespace: u64,
@@ -34,13 +34,13 @@ pub struct Memory {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Change {
+pub(crate) struct Change {
     pub before: String,
     pub after: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Programs {
+pub(crate) struct Programs {
     pub pins: PathBuf,
     pub devices: Vec<String>,
     /// The programs are attached by filters, which the kernel keeps without a pin (before 6.6).
@@ -49,7 +49,7 @@ pub struct Programs {
 
 impl Memory {
     /// Reads the memory of a folder; `None` if there is no file.
-    pub fn read(folder: &Path) -> Result<Memory> {
+    pub(crate) fn read(folder: &Path) -> Result<Memory> {
         let path = folder.join("agent.json");
         let namespace = folder::cookie()?;
         let nothing = Memory {
@@ -88,7 +88,7 @@ impl Memory {
     }
 
     /// Writes the memory, whole or not at all.
-    pub fn write(&self) -> Result<()> {
+    pub(crate) fn write(&self) -> Result<()> {
         let beside = self.path.with_extension("json.new");
         let text = serde_json::to_vec_pretty(self)?;
         let folder = beside.parent().unwrap_or(Path::new("/"));
@@ -99,7 +99,7 @@ impl Memory {
     }
 
     /// Records a change of a setting. The value before the first change is kept.
-    pub fn note_setting(&mut self, key: &str, before: String, after: &str) -> Result<()> {
+    pub(crate) fn note_setting(&mut self, key: &str, before: String, after: &str) -> Result<()> {
         self.settings
             .entry(key.to_owned())
             .and_modify(|change| after.clone_into(&mut change.after))
@@ -110,7 +110,7 @@ impl Memory {
         self.write()
     }
 
-    pub fn forget(self) -> Result<()> {
+    pub(crate) fn forget(self) -> Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", self.path.display()))

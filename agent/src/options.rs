@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+/// What a real server is set up for. The agent keeps it as a file, for `leave` and `check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
@@ -24,11 +25,12 @@ pub struct Options {
     pub anyone: bool,
     /// Bytes that a tunnel adds. Without it, they follow from the directors' addresses.
     pub overhead: Option<u16>,
+    /// Where tunnels are decapsulated.
     pub hook: Hook,
 }
 
 /// The port that IANA registered for `gue`.
-pub const GUE_PORT: u16 = 6080;
+pub(crate) const GUE_PORT: u16 = 6080;
 
 impl Default for Options {
     fn default() -> Options {
@@ -78,6 +80,7 @@ pub enum Hook {
     /// 6.3, whose tc cannot remove an IPv6 header from an IPv4 packet or the reverse: generic XDP.
     #[default]
     Auto,
+    /// tc, on every kernel.
     Tc,
     /// XDP in the driver.
     Native,

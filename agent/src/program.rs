@@ -38,14 +38,14 @@ const SEGMENT_LEAST: u32 = 536;
 
 /// The configuration of the programs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lesson {
+pub(crate) struct Lesson {
     pub settings: Settings,
     /// The role of each address. IPv4 addresses are mapped into IPv6.
     pub roles: BTreeMap<[u8; 16], u32>,
 }
 
 impl Lesson {
-    pub fn new(options: &Options, machine: &Machine, facing: &[&Device]) -> Lesson {
+    pub(crate) fn new(options: &Options, machine: &Machine, facing: &[&Device]) -> Lesson {
         let mtu = facing.iter().map(|device| device.mtu).min().unwrap_or(1500);
         let room = mtu.saturating_sub(options.overhead().into());
         let segment = |headers: u32| {
@@ -91,7 +91,7 @@ unsafe impl Pod for Entry {}
 
 /// The hook for the decapsulation, as far as this kernel supports it.
 #[must_use]
-pub fn hook(asked: Hook) -> Hook {
+pub(crate) fn hook(asked: Hook) -> Hook {
     match asked {
         Hook::Auto if is_kernel(6, 3) => Hook::Tc,
         Hook::Auto => Hook::Generic,
@@ -101,7 +101,7 @@ pub fn hook(asked: Hook) -> Hook {
 
 /// Whether tc programs are attached by links, of which a device may have several, or by filters.
 #[must_use]
-pub fn has_links() -> bool {
+pub(crate) fn has_links() -> bool {
     is_kernel(6, 6)
 }
 
@@ -111,7 +111,7 @@ fn is_kernel(major: u8, minor: u8) -> bool {
 }
 
 /// Loads and configures the programs, and attaches them to all devices or to none.
-pub fn attach(devices: &[&str], hook: Hook, lesson: &Lesson, pins: &Path) -> Result<()> {
+pub(crate) fn attach(devices: &[&str], hook: Hook, lesson: &Lesson, pins: &Path) -> Result<()> {
     let mut ebpf = EbpfLoader::new()
         .load(shunt_ebpf::REALSERVER)
         .context("the kernel refuses the programs of a real server")?;
@@ -191,7 +191,7 @@ fn attach_xdp(ebpf: &mut Ebpf, device: &str, hook: Hook, pins: &Path) -> Result<
 }
 
 /// Removes the programs. A program that is already gone is not an error.
-pub fn detach(programs: &Programs) -> Result<()> {
+pub(crate) fn detach(programs: &Programs) -> Result<()> {
     if programs.filters {
         for device in &programs.devices {
             let _ = qdisc_detach_program(device, TcAttachType::Ingress, IN);
@@ -210,7 +210,7 @@ pub fn detach(programs: &Programs) -> Result<()> {
 }
 
 /// Gives the programs the changed settings and addresses.
-pub fn tell(pins: &Path, lesson: &Lesson) -> Result<()> {
+pub(crate) fn tell(pins: &Path, lesson: &Lesson) -> Result<()> {
     let mut settings: Array<_, Entry> = Map::Array(map(pins, SETTINGS)?).try_into()?;
     settings
         .set(0, Entry(lesson.settings), 0)
@@ -235,7 +235,7 @@ pub fn tell(pins: &Path, lesson: &Lesson) -> Result<()> {
 }
 
 /// What is wrong with the programs; `None` if everything is as wanted.
-pub fn missing(
+pub(crate) fn missing(
     programs: &Programs,
     hook: Hook,
     devices: &[&str],
@@ -280,7 +280,7 @@ fn is_attached(programs: &Programs, device: &str, direction: TcAttachType, name:
 }
 
 /// The programs' counters, summed over all CPUs.
-pub fn counters(pins: &Path) -> Result<BTreeMap<&'static str, u64>> {
+pub(crate) fn counters(pins: &Path) -> Result<BTreeMap<&'static str, u64>> {
     let counters: PerCpuArray<_, u64> = Map::PerCpuArray(map(pins, COUNTERS)?).try_into()?;
     let read = |note: Note| Ok((note.name(), counters.get(&(note as u32), 0)?.iter().sum()));
     Note::ALL.into_iter().map(read).collect()

@@ -6,9 +6,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+/// The state of a real server, or what a command did to it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
+    /// The virtual addresses that the server serves.
     pub vips: Vec<IpAddr>,
+    /// In the order in which they are set up.
     pub items: Vec<Item>,
     /// The counters of the programs, if they are loaded.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -18,7 +21,9 @@ pub struct Report {
 /// One thing that a real server needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
+    /// The thing as its command line names it, such as a sysctl or an address with its device.
     pub what: String,
+    /// Whether it is as wanted, and whether this command made it so.
     pub state: State,
     /// The present state, if it differs from what is wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +33,7 @@ pub struct Item {
     pub fix: Option<String>,
 }
 
+/// The state of a thing after the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {

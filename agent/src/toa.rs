@@ -24,7 +24,9 @@ const TOLD: &str = "TOLD";
 /// The local addresses of directors: one address, or a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Believed {
+    /// The address, or the first address of the network.
     pub address: IpAddr,
+    /// The number of leading bits that count: 32 or 128 for one address.
     pub length: u8,
 }
 

@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::program::{self, Lesson};
 use crate::setting;
 
-pub struct Wanted {
+pub(crate) struct Wanted {
     pub thing: Thing,
     pub what: String,
     /// The present state, if it differs from what is wanted.
@@ -20,7 +20,7 @@ pub struct Wanted {
     pub fix: String,
 }
 
-pub enum Thing {
+pub(crate) enum Thing {
     Setting {
         key: String,
         value: u32,
@@ -32,7 +32,7 @@ pub enum Thing {
     Elsewhere,
 }
 
-pub fn list(options: &Options, machine: &Machine, memory: &Memory) -> Result<Vec<Wanted>> {
+pub(crate) fn list(options: &Options, machine: &Machine, memory: &Memory) -> Result<Vec<Wanted>> {
     let facing = machine.facing(&options.devices)?;
     let mut wanted = Vec::new();
     if options.vips.iter().any(IpAddr::is_ipv4) {

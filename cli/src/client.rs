@@ -16,6 +16,7 @@ pub mod socket;
 
 /// A daemon: it makes changes and answers questions about the table.
 pub trait Client {
+    /// Makes one change. It is in force when the answer comes.
     fn change(&mut self, change: &Change) -> Result<Done, Failure>;
     /// Makes the changes of a batch. Returns the refused ones; if any change of a whole batch was
     /// refused, none was made.
@@ -29,10 +30,15 @@ pub trait Client {
     }
     /// Returns the connections one by one, because there may be millions.
     fn connections(&mut self) -> Result<Connections<'_>, Failure>;
+    /// Counts the entries of the connection table by state.
     fn connection_count(&mut self) -> Result<ConnectionCount, Failure>;
+    /// The timeouts of `ipvsadm --set`.
     fn timeouts(&mut self) -> Result<Timeouts, Failure>;
+    /// The director's settings.
     fn settings(&mut self) -> Result<Settings, Failure>;
+    /// The rules that mark packets.
     fn marks(&mut self) -> Result<Vec<MarkRule>, Failure>;
+    /// The local addresses of full NAT.
     fn locals(&mut self) -> Result<Vec<LocalAddress>, Failure>;
     /// All that the daemon has, as far as it can be wanted.
     fn present(&mut self) -> Result<Wanted, Failure> {
@@ -51,7 +57,9 @@ pub trait Client {
             services: self.services()?.into_iter().rev().map(pool).collect(),
         })
     }
+    /// What the packet path did since it was loaded, by verdict and drop reason.
     fn statistics(&mut self) -> Result<Statistics, Failure>;
+    /// The daemon, its devices and its warnings.
     fn status(&mut self) -> Result<Status, Failure>;
     /// Returns the events that the daemon keeps, the oldest first, and then, if `follow`, each one
     /// that happens.
@@ -60,8 +68,11 @@ pub trait Client {
     fn inputs(&mut self) -> Result<Inputs<'_>, Failure>;
 }
 
+/// Connections as the daemon sends them. After a failure nothing more comes.
 pub type Connections<'a> = Box<dyn Iterator<Item = Result<Connection, Failure>> + 'a>;
+/// Events as the daemon sends them. After a failure nothing more comes.
 pub type Events<'a> = Box<dyn Iterator<Item = Result<Event, Failure>> + 'a>;
+/// Inputs as the daemon sends them, behind the line about their recording.
 pub type Inputs<'a> = Box<dyn Iterator<Item = Result<Value, Failure>> + 'a>;
 
 /// Why the daemon did not carry out a request.
@@ -70,12 +81,22 @@ pub enum Failure {
     /// The daemon refused the request and gave the reason.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The socket is closed to this user.
     #[error(
         "permission denied for {path}; only root and the group of that socket may talk to shuntd"
     )]
-    NotPermitted { path: PathBuf },
+    NotPermitted {
+        /// The daemon's socket.
+        path: PathBuf,
+    },
+    /// No daemon listens, or it ended during the exchange.
     #[error("shuntd does not answer at {path}: {source}")]
-    NotReachable { path: PathBuf, source: io::Error },
+    NotReachable {
+        /// The daemon's socket.
+        path: PathBuf,
+        /// What the system said when the client connected, or when the connection broke.
+        source: io::Error,
+    },
     /// The daemon sent an answer that cannot be read.
     #[error("cannot understand the answer of shuntd: {0}")]
     Broken(String),

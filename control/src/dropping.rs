@@ -14,6 +14,7 @@ pub struct Dropping {
 }
 
 impl Dropping {
+    /// A defence that may take out connections a second from `now` at the earliest.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { last: now }

@@ -10,6 +10,7 @@ use shunt_model::api::{self, Factor};
 pub struct Facts {
     /// The configured weight; 0 quiesces.
     pub weight: u32,
+    /// Whether packets can get to the server.
     pub reach: Reach,
     /// The packet path sees more connections than the upper threshold allows. The packet path
     /// checks that itself for each new connection, so no pool is compiled from this fact.
@@ -19,6 +20,7 @@ pub struct Facts {
 /// Whether a server has a next hop, and whether that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
+    /// The server has a next hop.
     Reached,
     /// The server has no next hop, and another server that may be picked has one.
     Unreached,

@@ -33,11 +33,13 @@ impl<Fragment> Default for Fragments<Fragment> {
 }
 
 impl<Fragment> Fragments<Fragment> {
+    /// Whether no fragment waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
+    /// Whether another fragment may wait.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.waiting.len() < MOST

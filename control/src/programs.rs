@@ -71,6 +71,7 @@ enum Missing {
 /// What was asked for, when its turn has come.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ready<Asked> {
+    /// All programs that it needs are there.
     Make(Asked),
     /// It needs what the kernel refused.
     Refuse(Asked, Refusal),

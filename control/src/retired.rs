@@ -18,7 +18,9 @@ pub struct Retired {
 /// A server that a change deletes from its service, or adds to it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
+    /// The server's service.
     pub key: ServiceKey,
+    /// The server, which the table has before the change or after it.
     pub at: ServerAddress,
     leaves: bool,
 }
@@ -26,8 +28,11 @@ pub struct Turn {
 /// The counters that a change sets to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zeroed {
+    /// The change zeroes no counter.
     Nothing,
+    /// The counters of this service, of its servers and of its deleted servers.
     Service(ServiceKey),
+    /// All counters.
     All,
 }
 
@@ -63,6 +68,7 @@ pub fn zeroed(change: &Change) -> Zeroed {
 }
 
 impl Retired {
+    /// The counters that an earlier daemon saved.
     #[must_use]
     pub fn new(counters: BTreeMap<ServiceKey, Counters>) -> Self {
         Self {
@@ -71,11 +77,13 @@ impl Retired {
         }
     }
 
+    /// The counters of each service that has deleted servers.
     #[must_use]
     pub fn all(&self) -> &BTreeMap<ServiceKey, Counters> {
         &self.counters
     }
 
+    /// The counters of the deleted servers of this service.
     #[must_use]
     pub fn of(&self, key: &ServiceKey) -> Counters {
         self.counters.get(key).copied().unwrap_or_default()
@@ -113,6 +121,7 @@ impl Retired {
         }
     }
 
+    /// Whether some entry is not in the journal yet.
     #[must_use]
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()

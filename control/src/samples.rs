@@ -36,6 +36,7 @@ struct Taking {
 }
 
 impl Samples {
+    /// The rates of a server; zero until its second sample.
     #[must_use]
     pub fn of_server(&self, key: &ServiceKey, at: ServerAddress) -> Rates {
         let service = self.services.get(key);
@@ -43,6 +44,7 @@ impl Samples {
         estimator.map(Estimator::rates).unwrap_or_default()
     }
 
+    /// The rates of a service, its deleted servers included.
     #[must_use]
     pub fn of_service(&self, key: &ServiceKey) -> Rates {
         let service = self.services.get(key);
@@ -51,6 +53,7 @@ impl Samples {
             .unwrap_or_default()
     }
 
+    /// The rates of all services.
     #[must_use]
     pub fn total(&self) -> Rates {
         self.total.rates()

@@ -46,19 +46,29 @@ pub use places::Place;
 /// A question to the daemon's task, with the channel for its answer.
 #[derive(Debug)]
 pub enum Ask {
+    /// Make a change.
     Change(Box<Change>, oneshot::Sender<Result<Done, Refusal>>),
+    /// Make the changes of a batch.
     Batch(Box<Batch>, oneshot::Sender<Result<Answer, Refusal>>),
     /// All services, or the one with this key.
     Services(Option<ServiceKey>, oneshot::Sender<Vec<ServiceStatus>>),
     /// Lines of JSON, many in one piece. The thread that makes them holds the place.
     Connections(mpsc::Sender<Bytes>, Option<Place>),
+    /// How many entries each state has. The thread that counts holds the place.
     Count(oneshot::Sender<ConnectionCount>, Option<Place>),
+    /// The timeouts of `ipvsadm --set`.
     Timeouts(oneshot::Sender<Timeouts>),
+    /// The rules that mark packets.
     Marks(oneshot::Sender<Vec<MarkRule>>),
+    /// The local addresses of full NAT.
     Locals(oneshot::Sender<Vec<LocalAddress>>),
+    /// The director's settings.
     Settings(oneshot::Sender<Settings>),
+    /// The counters of the packet path.
     Statistics(oneshot::Sender<Statistics>),
+    /// The daemon, its devices and its warnings.
     Status(oneshot::Sender<Status>),
+    /// The events that are kept, and a channel for those that follow.
     Events(oneshot::Sender<Account>),
     /// Lines of JSON: the last inputs of control. The thread that makes them holds the place.
     Inputs(mpsc::Sender<Bytes>, Option<Place>),
@@ -179,6 +189,7 @@ fn router(asks: Asks, places: Places) -> Router {
 pub struct Inside(TowerToHyperService<Router>);
 
 impl Inside {
+    /// An API that passes its questions to `asks`.
     #[must_use]
     pub fn new(asks: mpsc::Sender<Ask>) -> Self {
         Self(TowerToHyperService::new(router(asks, Places::default())))

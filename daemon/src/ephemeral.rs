@@ -9,7 +9,7 @@ use shunt_model::warning::Warning;
 /// A warning for each local address of full NAT with such ports. The kernel uses the same ports for
 /// both families.
 #[must_use]
-pub fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<Warning> {
+pub(crate) fn warnings(locals: impl Iterator<Item = LocalAddress>) -> Vec<Warning> {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
     let (Ok(range), Ok(reserved)) = (read("ip_local_port_range"), read("ip_local_reserved_ports"))
     else {

@@ -16,11 +16,11 @@ const MOST_BYTES: usize = 1 << 20;
 const BACKLOG: usize = 256;
 
 /// The events that are kept, each as a line of JSON, and those that follow.
-pub type Account = (Vec<Bytes>, broadcast::Receiver<Bytes>);
+pub(crate) type Account = (Vec<Bytes>, broadcast::Receiver<Bytes>);
 
 /// The last events.
 #[derive(Debug)]
-pub struct Events {
+pub(crate) struct Events {
     lines: VecDeque<Bytes>,
     bytes: usize,
     next: u64,
@@ -40,7 +40,7 @@ impl Default for Events {
 
 impl Events {
     /// Takes in what happened.
-    pub fn add(&mut self, fact: Fact) {
+    pub(crate) fn add(&mut self, fact: Fact) {
         log(&fact);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let at_ms = since.map_or(0, |since| since.as_millis() as u64);
@@ -67,7 +67,7 @@ impl Events {
     }
 
     /// The events that are kept, and those that follow.
-    pub fn listen(&self) -> Account {
+    pub(crate) fn listen(&self) -> Account {
         let lines = self.lines.iter().cloned().collect();
         (lines, self.followers.subscribe())
     }

@@ -13,7 +13,7 @@ pub struct Error {
 }
 
 /// Adds the action and the path to an error of the system.
-pub fn cannot<E: Into<Box<dyn StdError + Send + Sync>>>(
+pub(crate) fn cannot<E: Into<Box<dyn StdError + Send + Sync>>>(
     action: &'static str,
     path: &Path,
 ) -> impl Fn(E) -> Error {

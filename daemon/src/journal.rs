@@ -44,6 +44,7 @@ pub const SLACK: u64 = 1 << 20;
 /// The state that survives the daemon.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
+    /// The director's part: the table and the ids.
     pub memory: Snapshot,
     /// The counters of deleted servers, which their services still include.
     pub retired: BTreeMap<ServiceKey, Counters>,
@@ -56,6 +57,7 @@ pub struct Saved {
 /// The content of a journal.
 #[derive(Debug, Default)]
 pub struct Told {
+    /// The state after the last record that was read.
     pub saved: Saved,
     /// The number of records that were read.
     pub records: usize,

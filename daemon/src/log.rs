@@ -22,13 +22,13 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// The number of lines lost since the start.
 #[must_use]
-pub fn lost() -> u64 {
+pub(crate) fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
 /// The queue of lines. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Shared>);
+pub(crate) struct Log(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -70,7 +70,7 @@ impl Queue {
 
 impl Log {
     /// A log to stderr.
-    pub fn to_stderr() -> Self {
+    pub(crate) fn to_stderr() -> Self {
         let log = Self(Arc::default());
         if let Ok(out) = io::stderr().as_fd().try_clone_to_owned() {
             log.begin(File::from(out));
@@ -86,7 +86,7 @@ impl Log {
     }
 
     /// Waits until all lines are written, at most for `limit`.
-    pub fn settle(&self, limit: Duration) {
+    pub(crate) fn settle(&self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut queue = self.0.lock();
         while queue.is_writing || !queue.lines.is_empty() {
@@ -167,7 +167,7 @@ fn wait(out: BorrowedFd<'_>) {
 
 /// One event of the log. Writing it never fails and never waits.
 #[derive(Debug)]
-pub struct Event<'a>(&'a Log);
+pub(crate) struct Event<'a>(&'a Log);
 
 impl Write for Event<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

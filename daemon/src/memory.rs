@@ -19,7 +19,7 @@ const TOLD: usize = 16;
 
 /// The recovered state of the earlier daemon.
 #[derive(Debug, Default)]
-pub struct Recalled {
+pub(crate) struct Recalled {
     /// `None` if there is no saved state, or none that can be read.
     pub saved: Option<Saved>,
     /// The losses and damages, each as a sentence.
@@ -30,7 +30,7 @@ pub struct Recalled {
 
 impl Recalled {
     /// The programs that the table of the daemon before needs.
-    pub fn needed(&self) -> BTreeSet<Program> {
+    pub(crate) fn needed(&self) -> BTreeSet<Program> {
         let saved = self.saved.iter();
         let changes = saved.flat_map(|saved| &saved.memory.changes);
         programs::needed(changes)
@@ -38,7 +38,7 @@ impl Recalled {
 }
 
 /// Reads the state of the earlier daemon.
-pub fn recall(place: &Place) -> Recalled {
+pub(crate) fn recall(place: &Place) -> Recalled {
     let path = place.memory();
     let file = match fs::read(&path) {
         Ok(text) => Some(text),

@@ -76,25 +76,36 @@ pub struct Options {
     pub log: String,
 }
 
+/// The hook of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Attach {
     /// tc for devices whose packets are socket buffers, XDP for network cards.
     Auto,
+    /// XDP in the driver.
     XdpNative,
+    /// XDP over socket buffers.
     XdpGeneric,
+    /// tc.
     Tc,
+    /// The device gets no program.
     Off,
 }
 
+/// Whether processes of the director itself get servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Callers {
+    /// Connections to virtual addresses get a server.
     On,
+    /// Only packets from other machines get a server.
     Off,
 }
 
+/// What becomes of the packet path when the daemon stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stop {
+    /// Forwarding goes on, and the next daemon takes it over.
     Keep,
+    /// Programs and tables are taken away.
     Remove,
 }
 
@@ -131,6 +142,7 @@ fn flows(text: &str) -> Result<u32, String> {
 }
 
 impl Options {
+    /// The sizes of the tables that these options ask for.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         Capacity {

@@ -48,7 +48,7 @@ use keeper::Keeper;
 
 /// Why the daemon's task cannot begin.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     Tables(#[from] tables::Error),
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub enum Error {
 }
 
 /// The state of the daemon's task.
-pub struct Shell {
+pub(crate) struct Shell {
     pub options: Options,
     pub place: Place,
     object: Object,
@@ -115,7 +115,7 @@ impl Glance {
 
 impl Shell {
     /// Takes over the packet path, with the state that an earlier daemon saved.
-    pub fn new(
+    pub(crate) fn new(
         options: Options,
         place: Place,
         object: Object,
@@ -185,12 +185,12 @@ impl Shell {
 
     /// The latest time at which [`Self::network`] must be called.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.node.deadline()
     }
 
     /// Gives an event of the network to the node.
-    pub fn network(&mut self, input: network::Input) {
+    pub(crate) fn network(&mut self, input: network::Input) {
         self.handle(Input::Network(input));
     }
 
@@ -200,7 +200,7 @@ impl Shell {
     }
 
     /// Carries out the node's outputs. Endpoints without a service stay until a sweep.
-    pub fn carry_out(&mut self) {
+    pub(crate) fn carry_out(&mut self) {
         let mut look = false;
         while let Some(output) = self.recording.poll(&mut self.node) {
             match output {
@@ -272,7 +272,7 @@ impl Shell {
     /// Checks the programs of all devices. The kernel sends no event when somebody detaches a
     /// program, when a foreign program that was in the way goes, or when the peer of a veth stops
     /// polling.
-    pub fn look_at_devices(&mut self) {
+    pub(crate) fn look_at_devices(&mut self) {
         if self.node.is_known() {
             self.attach();
         }
@@ -323,13 +323,13 @@ impl Shell {
     }
 
     /// The service manager hears that the director is ready.
-    pub fn announce_ready(&mut self) {
+    pub(crate) fn announce_ready(&mut self) {
         self.events.add(Fact::DirectorReady);
     }
 
     /// Whether the first full account of the network has arrived and is carried out.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.node.is_known()
     }
 
@@ -345,12 +345,12 @@ impl Shell {
 
     /// Whether there are large pools.
     #[must_use]
-    pub fn has_short_lists(&self) -> bool {
+    pub(crate) fn has_short_lists(&self) -> bool {
         self.node.forward().has_short_lists()
     }
 
     /// Moves the servers with the least load to the front of large pools.
-    pub fn compile_short_lists(&mut self) {
+    pub(crate) fn compile_short_lists(&mut self) {
         let tick = self.tick();
         for write in self.node.forward().short_lists(&self.tables, tick) {
             if let Err(error) = self.write(&write) {
@@ -380,7 +380,7 @@ impl Shell {
     }
 
     /// Starts a sweep on another thread. The caller gives its result to [`Self::swept`].
-    pub fn sweep(&mut self) -> Option<tokio::task::JoinHandle<(Found, Memory)>> {
+    pub(crate) fn sweep(&mut self) -> Option<tokio::task::JoinHandle<(Found, Memory)>> {
         let random = RandomState::new().build_hasher().finish() as u32;
         self.handle(Input::SweepDue { random });
         self.carry_out();
@@ -393,7 +393,7 @@ impl Shell {
         }))
     }
 
-    pub fn swept(&mut self, mut found: Found, memory: Memory) {
+    pub(crate) fn swept(&mut self, mut found: Found, memory: Memory) {
         self.memory = memory;
         self.handle(Input::Swept(Box::new(Swept::take(&mut found))));
         self.dropped += found.dropped;
@@ -405,7 +405,7 @@ impl Shell {
     }
 
     /// Answers a question of the API.
-    pub fn answer(&mut self, ask: Ask) {
+    pub(crate) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Change(change, answer) => {
                 let ticket = self.wait(Waiting::Change(answer));

@@ -22,7 +22,7 @@ const NAME: &str = "shunt-director";
 
 /// Why the daemon cannot be the only one, or cannot listen.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     File(#[from] file::Error),
     #[error(
@@ -42,7 +42,7 @@ pub enum Error {
 
 /// The locks of the only daemon. The kernel frees them when the daemon ends in any way.
 #[derive(Debug)]
-pub struct Only {
+pub(crate) struct Only {
     _notes: Flock<File>,
     _pins: Flock<File>,
     _name: Option<UnixListener>,
@@ -50,7 +50,7 @@ pub struct Only {
 
 /// Ensures that this is the only daemon of the namespace, of the notes and of the pins. Another
 /// daemon may have the same pins and other notes, or the reverse.
-pub fn only_one(place: &Place) -> Result<Only, Error> {
+pub(crate) fn only_one(place: &Place) -> Result<Only, Error> {
     let notes = place.runtime.join("lock");
     let mut options = File::options();
     let options = options.create(true).truncate(false).write(true).mode(0o600);
@@ -103,13 +103,13 @@ fn take_name() -> Result<Option<UnixListener>, Error> {
 }
 
 /// The group whose members may use the API, if it exists.
-pub fn group(name: &str) -> Option<Gid> {
+pub(crate) fn group(name: &str) -> Option<Gid> {
     Some(Group::from_name(name).ok()??.gid)
 }
 
 /// Listens, in place of the socket of an earlier daemon. The group may reach the socket, but cannot
 /// list or read the folder.
-pub fn listen(place: &Place, group: Option<Gid>) -> Result<UnixListener, Error> {
+pub(crate) fn listen(place: &Place, group: Option<Gid>) -> Result<UnixListener, Error> {
     let path = place.socket();
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path).map_err(cannot("listen at", &path))?;

@@ -3,7 +3,6 @@
 //! `cargo xtask bpf` builds them from the binaries of this package. They are checked in, so that
 //! the other packages build with stable Rust alone.
 #![cfg_attr(target_arch = "bpf", no_std)]
-#![warn(missing_docs)]
 
 pub mod traffic;
 

@@ -12,13 +12,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::prefix::Prefix;
 
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
 impl Family {
+    /// Both families, for tests that hold for each.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
     /// The length of a single host's prefix.
@@ -30,16 +34,23 @@ impl Family {
     }
 }
 
+/// A network of the bed, or the range of virtual addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
+    /// Virtual addresses, which no device has.
     Virtual,
+    /// Clients and the router.
     Clients,
+    /// The router and directors.
     Front,
+    /// Directors and servers.
     Back,
+    /// Servers behind a gateway.
     Far,
 }
 
 impl Segment {
+    /// The network's address and prefix length: 24 bits of IPv4, 64 of IPv6.
     pub fn prefix(self, family: Family) -> Prefix {
         let length = match family {
             Family::V4 => 24,

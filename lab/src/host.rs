@@ -94,6 +94,7 @@ impl Host {
         Ok(host)
     }
 
+    /// The name in error messages.
     pub fn name(&self) -> &str {
         &self.0.name
     }

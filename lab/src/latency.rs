@@ -7,6 +7,7 @@ const STEPS: u64 = 32;
 /// The histogram reaches 2^36 microseconds, about nineteen hours. Longer latencies count as that.
 const BUCKETS: usize = 32 * 32;
 
+/// Latencies, counted in buckets whose bounds differ by at most three percent.
 #[derive(Clone, Debug)]
 pub struct Latency {
     counts: Vec<u64>,
@@ -47,10 +48,12 @@ impl Latency {
         self.longest
     }
 
+    /// The longest latency; zero if there are none.
     pub fn longest(&self) -> Duration {
         self.longest
     }
 
+    /// The number of latencies.
     pub fn count(&self) -> u64 {
         self.total
     }

@@ -15,9 +15,13 @@ use crate::netlink::Mode;
 /// The kernel's description of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
+    /// The kernel's interface index.
     pub index: u32,
+    /// The name at present.
     pub name: String,
+    /// The hardware address; zeros if the device has none.
     pub mac: [u8; 6],
+    /// The longest packet in bytes.
     pub mtu: u32,
     /// Whether the device is set up.
     pub up: bool,
@@ -62,6 +66,7 @@ impl Host {
         })
     }
 
+    /// The device with this name.
     pub fn link(&self, device: &str) -> Result<Link> {
         let request = LinkUnspec::new_with_name(device).build();
         let answers = self
@@ -86,22 +91,27 @@ impl Host {
         Ok(links)
     }
 
+    /// Sets a device up.
     pub fn up(&self, device: &str) -> Result<()> {
         self.change(device, "set up", LinkMessageBuilder::up)
     }
 
+    /// Sets a device down, which also removes its routes.
     pub fn down(&self, device: &str) -> Result<()> {
         self.change(device, "set down", LinkMessageBuilder::down)
     }
 
+    /// Sets the longest packet of a device, in bytes.
     pub fn set_mtu(&self, device: &str, mtu: u32) -> Result<()> {
         self.change(device, "change the MTU", |link| link.mtu(mtu))
     }
 
+    /// Gives a device another hardware address.
     pub fn set_mac(&self, device: &str, mac: [u8; 6]) -> Result<()> {
         self.change(device, "change the MAC", |link| link.address(mac.to_vec()))
     }
 
+    /// Gives a device another name, as an operator does.
     pub fn rename(&self, device: &str, name: &str) -> Result<()> {
         self.change(device, "rename", |link| link.name(name))
     }

@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::host::Host;
 
+/// Work on packets that a device, or the kernel for it, does on whole batches of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
     /// Checksums of sent packets.
@@ -51,10 +52,12 @@ impl Host {
         self.offloads(device, &WIRE)
     }
 
+    /// Switches an offload of a device on or off.
     pub fn offload(&self, device: &str, offload: Offload, on: bool) -> Result<()> {
         self.offloads(device, &[(offload, on)])
     }
 
+    /// Whether an offload of a device is on.
     pub fn has_offload(&self, device: &str, offload: Offload) -> Result<bool> {
         self.run(|| {
             ethtool(device, offload.commands().0, 0)

@@ -60,6 +60,7 @@ impl PacketSocket {
             .with_context(|| format!("cannot mark frames on {}", self.device))
     }
 
+    /// Sends a frame with its headers as they are.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty())
             .map(drop)

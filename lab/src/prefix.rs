@@ -9,11 +9,14 @@ use anyhow::{Context, Result, bail};
 /// An address and its prefix length. Without a length, the prefix is the whole address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
+    /// The address, whose bits beyond the length may be set.
     pub address: IpAddr,
+    /// The prefix length in bits.
     pub length: u8,
 }
 
 impl Prefix {
+    /// Whether every address is in the prefix.
     pub fn is_default(&self) -> bool {
         self.length == 0
     }

@@ -32,6 +32,7 @@ impl Process {
         Ok(Process { program, child })
     }
 
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -41,11 +42,13 @@ impl Process {
         &mut self.child
     }
 
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.pid(), signal)
             .with_context(|| format!("cannot send {signal} to {}", self.program))
     }
 
+    /// Whether the process has not ended.
     pub fn is_running(&mut self) -> Result<bool> {
         let ended = self.child.try_wait();
         Ok(ended

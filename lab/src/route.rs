@@ -54,11 +54,13 @@ impl Route {
         }
     }
 
+    /// Leads by this gateway.
     pub fn via(mut self, gateway: IpAddr) -> Route {
         self.via = Some(gateway);
         self
     }
 
+    /// Leads by this device. Without one, the kernel takes the gateway's.
     pub fn device(mut self, device: &str) -> Route {
         self.device = Some(device.to_owned());
         self
@@ -71,11 +73,13 @@ impl Route {
         self
     }
 
+    /// Limits the packets of the route, in bytes.
     pub fn mtu(mut self, mtu: u32) -> Route {
         self.mtu = Some(mtu);
         self
     }
 
+    /// Sets the source address that packets of this host prefer.
     pub fn source(mut self, address: IpAddr) -> Route {
         self.source = Some(address);
         self
@@ -145,6 +149,7 @@ impl Host {
         Ok(())
     }
 
+    /// Removes an address from a device.
     pub fn remove_address(&self, device: &str, address: impl fmt::Display) -> Result<()> {
         let prefix: Prefix = address.to_string().parse()?;
         let message = self.address_message(device, prefix)?;
@@ -178,6 +183,7 @@ impl Host {
             .with_context(|| format!("host {self}: cannot add the route {route}"))
     }
 
+    /// Removes a route.
     pub fn remove_route(&self, route: &Route) -> Result<()> {
         let message = route.message(self)?;
         self.ask(RouteNetlinkMessage::DelRoute(message), Mode::Change)

@@ -60,16 +60,19 @@ pub struct TopologyBuilder {
 }
 
 impl TopologyBuilder {
+    /// Sets the number of clients.
     pub fn clients(mut self, clients: usize) -> TopologyBuilder {
         self.clients = clients;
         self
     }
 
+    /// Sets the number of directors.
     pub fn directors(mut self, directors: usize) -> TopologyBuilder {
         self.directors = directors;
         self
     }
 
+    /// Sets the number of servers.
     pub fn servers(mut self, servers: usize) -> TopologyBuilder {
         self.servers = servers;
         self
@@ -101,6 +104,7 @@ impl TopologyBuilder {
         self
     }
 
+    /// Makes the hosts, wires them and waits until their addresses are usable.
     pub fn build(self) -> Result<Topology> {
         ensure!(
             (1..=CLIENTS).contains(&self.clients),
@@ -149,11 +153,17 @@ fn hosts(kind: &str, count: usize) -> Result<Vec<Host>> {
 /// The bed ends with the last clone of its hosts.
 #[derive(Debug)]
 pub struct Topology {
+    /// The bridges of all segments.
     pub switch: Host,
+    /// The router between clients and directors.
     pub router: Host,
+    /// Hosts on the clients' segment, whose default route is the router.
     pub clients: Vec<Host>,
+    /// Hosts on the front and the back segment.
     pub directors: Vec<Host>,
+    /// Hosts on the back segment, or on the far one behind the gateway.
     pub servers: Vec<Host>,
+    /// The gateway between the back segment and the far one.
     pub gateway: Option<Host>,
 }
 
@@ -171,10 +181,12 @@ impl Topology {
         }
     }
 
+    /// The first client.
     pub fn client(&self) -> &Host {
         &self.clients[0]
     }
 
+    /// The first director.
     pub fn director(&self) -> &Host {
         &self.directors[0]
     }
@@ -189,23 +201,28 @@ impl Topology {
         SocketAddr::new(self.vip(family, number), port)
     }
 
+    /// The address of the client with this index.
     pub fn client_address(&self, family: Family, index: usize) -> IpAddr {
         Segment::Clients.host(family, CLIENTS_FROM + index as u8)
     }
 
+    /// The real address of the server with this index.
     pub fn server_address(&self, family: Family, index: usize) -> IpAddr {
         self.server_segment()
             .host(family, SERVERS_FROM + index as u8)
     }
 
+    /// The address on the front segment of the director with this index.
     pub fn director_front(&self, family: Family, index: usize) -> IpAddr {
         Segment::Front.host(family, DIRECTORS_FROM + index as u8)
     }
 
+    /// The address on the back segment of the director with this index.
     pub fn director_back(&self, family: Family, index: usize) -> IpAddr {
         Segment::Back.host(family, DIRECTORS_FROM + index as u8)
     }
 
+    /// The router's address on the front segment.
     pub fn router_front(&self, family: Family) -> IpAddr {
         Segment::Front.host(family, ROUTER)
     }

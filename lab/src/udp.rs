@@ -69,6 +69,7 @@ impl UdpEcho {
         })
     }
 
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -78,6 +79,7 @@ impl UdpEcho {
         self.datagrams.load(Ordering::Relaxed)
     }
 
+    /// Stops it, and fails if it failed meanwhile.
     pub fn stop(mut self) -> Result<()> {
         self.work.finish()
     }
@@ -248,6 +250,7 @@ impl UdpProbe {
         }
     }
 
+    /// Sends from this address of the client.
     pub fn from(mut self, address: IpAddr) -> UdpProbe {
         self.from = Some(address);
         self
@@ -283,6 +286,7 @@ impl UdpProbe {
         self
     }
 
+    /// Starts the probe from this host.
     pub fn start(self, host: &Host) -> Result<RunningProbe> {
         let page = Arc::new(Mutex::new(Page::new()));
         let seen = Arc::clone(&page);
@@ -307,6 +311,7 @@ pub struct RunningProbe {
 }
 
 impl RunningProbe {
+    /// The result up to this moment.
     pub fn so_far(&self) -> UdpReport {
         lock(&self.page).report.clone()
     }
@@ -321,18 +326,22 @@ impl RunningProbe {
 /// The result of a probe.
 #[derive(Clone, Debug, Default)]
 pub struct UdpReport {
+    /// Questions that were sent.
     pub sent: u64,
     /// Questions that could not be sent, for example after an ICMP error.
     pub refused: u64,
     /// Questions that were answered. A second answer to the same question does not count.
     pub received: u64,
+    /// The number of answers of each server.
     pub servers: BTreeMap<String, u64>,
+    /// From each question to its first answer.
     pub latency: Latency,
     /// The longest time between two answers.
     pub worst_gap: Duration,
 }
 
 impl UdpReport {
+    /// Questions that were sent and not answered.
     pub fn lost(&self) -> u64 {
         self.sent - self.received
     }

@@ -38,6 +38,7 @@ pub struct Done {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
+    /// The same for every refusal of this kind, so that a program can act on it.
     pub reason: Reason,
     /// The whole sentence, in the operator's words.
     pub text: String,
@@ -47,13 +48,19 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
+    /// A service has this key already (EEXIST in IPVS).
     ServiceExists,
+    /// No service has this key (ESRCH in IPVS).
     NoSuchService,
+    /// The service has a server with this address and port already (EEXIST in IPVS).
     ServerExists,
+    /// The service has no server with this address and port (ENOENT in IPVS).
     NoSuchServer,
     /// A rule of marks for some of these packets exists.
     MarkExists,
+    /// No such rule of marks exists.
     NoSuchMark,
+    /// The address is not one of the local addresses.
     NoSuchLocal,
     /// A service and a rule of marks cannot have the same packets.
     MarkedPackets,
@@ -62,6 +69,7 @@ pub enum Reason {
     /// The address cannot be a server's: it is not unicast, or it is of the other family and the
     /// method is neither tunnel nor full NAT.
     BadAddress,
+    /// No scheduler has this name.
     UnknownScheduler,
     /// No such persistence engine.
     UnknownEngine,
@@ -84,8 +92,11 @@ pub enum Reason {
 /// A service with its counters, rates and servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
+    /// The service as it is configured.
     pub service: Service,
+    /// The totals of all its servers, the deleted ones included.
     pub counters: Counters,
+    /// The rates of all its servers.
     pub rates: Rates,
     /// For a large pool: the number of servers that a scheduler compares for a new connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,12 +108,18 @@ pub struct ServiceStatus {
 /// A server with its connections, counters and rates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
+    /// The server as it is configured.
     pub server: Server,
+    /// Established and opening connections, as IPVS counts them (ActiveConn).
     pub active_connections: u32,
+    /// All other connections (InActConn).
     pub inactive_connections: u32,
+    /// Templates that name the server (PersistConn).
     #[serde(default)]
     pub persistent_connections: u32,
+    /// The totals since the server was added or zeroed.
     pub counters: Counters,
+    /// The rates of the last samples.
     pub rates: Rates,
     /// `None` if nobody asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +127,7 @@ pub struct ServerStatus {
     /// What becomes of new connections, if the server cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_reach: Option<OutOfReach>,
+    /// The weight with which a scheduler may pick the server at present, and why.
     #[serde(default)]
     pub eligibility: Eligibility,
 }
@@ -126,6 +144,7 @@ pub struct Eligibility {
 /// A factor of the effective weight: `configured`, `reach` or `overload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Factor {
+    /// The factor's stable name.
     pub name: String,
     /// The weight that this factor and those before it leave.
     pub weight: u32,
@@ -134,32 +153,43 @@ pub struct Factor {
 /// The number of entries in the connection table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionCount {
+    /// Entries that have not expired, templates and calls included, way-back entries excluded.
     pub total: u64,
+    /// The same by the state's name ([`State::name`](crate::State::name)). States without entries
+    /// are absent.
     pub by_state: BTreeMap<String, u64>,
 }
 
 /// What the packet path did since it was loaded, by verdict and by drop reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
+    /// Frames by the name of the verdict (`docs/reference/counters.md`).
     pub verdicts: BTreeMap<String, u64>,
+    /// Dropped frames by the name of the drop reason.
     pub drops: BTreeMap<String, u64>,
     /// Events that are not verdicts, such as the opening of a connection.
     #[serde(default)]
     pub notes: BTreeMap<String, u64>,
+    /// The totals of all services.
     pub counters: Counters,
+    /// The rates of all services.
     pub rates: Rates,
 }
 
 /// The daemon and its packet path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// The version of the daemon's package.
     pub version: String,
+    /// The daemon's process id.
     pub pid: u32,
     /// Seconds since this daemon started.
     pub uptime_s: u64,
     /// Whether this daemon adopted the packet path of an earlier daemon.
     pub adopted: bool,
+    /// The devices of the network namespace, with the hook of each.
     pub devices: Vec<Device>,
+    /// The director's settings, with which services without their own work.
     #[serde(default)]
     pub settings: Settings,
     /// The defences against floods that are active.
@@ -168,9 +198,13 @@ pub struct Status {
     /// Half-open connections that `drop_entry` removed since this daemon started.
     #[serde(default)]
     pub dropped_entries: u64,
+    /// Places for entries in the connection tables of both families.
     pub flows_capacity: u64,
+    /// Entries at the last sweep, way-back entries included.
     pub flows_used: u64,
+    /// The number of services.
     pub services: u32,
+    /// The number of servers, counted once for each service.
     pub servers: u32,
     /// Gateways and on-link clients for which a hop of the way back is prepared.
     #[serde(default)]
@@ -184,11 +218,13 @@ pub struct Status {
     /// Entries in the table of translations. A translated connection has two.
     #[serde(default)]
     pub translations_capacity: u64,
+    /// Entries at the last sweep.
     #[serde(default)]
     pub translations_used: u64,
     /// Calls: templates of services with a persistence engine.
     #[serde(default)]
     pub calls_capacity: u64,
+    /// Calls at the last sweep.
     #[serde(default)]
     pub calls_used: u64,
     /// What the programs are for that are still being loaded. Changes that need one wait.
@@ -203,18 +239,23 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActiveDefence {
+    /// Each second a part of the half-open connections is removed early.
     DropEntry,
     /// One new connection of this many is dropped.
     DropPacket {
+        /// At least 2: half of the new connections.
         one_of: u32,
     },
+    /// TCP connections follow the stricter states of `secure_tcp`.
     SecureTcp,
 }
 
 /// The local addresses of one family, and how much of them is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalPool {
+    /// The family of the addresses.
     pub family: Family,
+    /// The number of addresses.
     pub addresses: u32,
     /// The ports of all the addresses together, which is the most connections that one server can
     /// have.

@@ -8,8 +8,10 @@ use crate::change::Change;
 /// Changes that are made in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
+    /// What becomes of the batch if a change is refused; by default nothing of it is made.
     #[serde(default)]
     pub mode: Mode,
+    /// In the order in which they are made.
     pub changes: Vec<Change>,
 }
 
@@ -29,6 +31,7 @@ pub enum Mode {
 pub struct Refused {
     /// The place of the change in its batch, from 0.
     pub index: usize,
+    /// Why it was refused.
     #[serde(flatten)]
     pub refusal: Refusal,
 }
@@ -43,10 +46,13 @@ pub const MOST_REFUSED: usize = 100;
 /// has a reason and a text too, as each refusal has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
+    /// The reason of the first refused change, if the whole batch was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// The sentence for it, which names the place of that change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// At most [`MOST_REFUSED`] of a whole batch; all of a batch of single changes.
     #[serde(default)]
     pub refused: Vec<Refused>,
 }

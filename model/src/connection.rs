@@ -13,43 +13,67 @@ use crate::nearest::proposal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
+    /// No packet of the connection itself was seen, as of a persistence template.
     None,
+    /// Both sides have accepted the connection, or the association.
     Established,
+    /// The server has sent a SYN, and the client has not answered.
     SynSent,
+    /// The client has sent a SYN, and the server has not accepted.
     SynRecv,
+    /// One side has sent a FIN.
     FinWait,
+    /// Both sides have sent a FIN.
     TimeWait,
+    /// The connection was reset, or has ended.
     Close,
+    /// The client has sent a FIN, and the answers pass the director.
     CloseWait,
+    /// The last FIN waits for its acknowledgement.
     LastAck,
+    /// IPVS has this state for a server that waits for a client; nothing leads to it here.
     Listen,
+    /// The server has accepted, and the client has not confirmed (`secure_tcp`).
     Synack,
+    /// A UDP flow, which has no other state.
     Udp,
     /// This state and those below belong to SCTP, which also uses `Established`.
     Init1,
+    /// The server has sent an INIT chunk, and the client has not answered.
     Init,
+    /// The client has sent a COOKIE-ECHO chunk.
     #[serde(rename = "C-SENT")]
     CookieSent,
+    /// The server has sent a COOKIE-ECHO chunk.
     #[serde(rename = "C-REPLIED")]
     CookieReplied,
+    /// The client has answered an INIT chunk of the server.
     #[serde(rename = "C-WAIT")]
     CookieWait,
+    /// The server has answered the client's INIT chunk.
     Cookie,
+    /// The client has echoed the server's cookie.
     #[serde(rename = "C-ECHOED")]
     CookieEchoed,
+    /// The client has sent a SHUTDOWN chunk.
     #[serde(rename = "S-SENT")]
     ShutdownSent,
+    /// The server has sent a SHUTDOWN chunk.
     #[serde(rename = "S-RECEIVED")]
     ShutdownReceived,
+    /// A SHUTDOWN chunk was acknowledged.
     #[serde(rename = "S-ACK-SENT")]
     ShutdownAckSent,
+    /// The association was refused by an ERROR chunk.
     Rejected,
+    /// The association was aborted, or has ended.
     Closed,
     /// A persistence template whose client has proved that it exists.
     Assured,
 }
 
 impl State {
+    /// Every state, in the order of the packet path's numbers.
     pub const ALL: [State; 25] = [
         State::None,
         State::Established,
@@ -78,6 +102,7 @@ impl State {
         State::Assured,
     ];
 
+    /// The name in listings, as `ipvsadm -Lc` prints it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -134,16 +159,22 @@ impl FromStr for State {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown state \"{name}\"{}", proposal(name, &State::ALL.map(State::name)))]
 pub struct UnknownState {
+    /// The name as it was given.
     pub name: String,
 }
 
 /// One connection: its client, its service and its real server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
+    /// The transport protocol of the connection.
     pub protocol: Protocol,
+    /// The client's address and port. A template has port 0.
     pub client: SocketAddr,
+    /// The address and port that the client asked for.
     pub virtual_address: SocketAddr,
+    /// The real server, with its own address and port.
     pub server: SocketAddr,
+    /// The state, as the packets that pass the director show it.
     pub state: State,
     /// Seconds until the entry expires if no packet arrives.
     pub expires_s: u32,

@@ -7,10 +7,15 @@ use serde::{Deserialize, Serialize};
 /// Totals since the last zeroing. Bytes count whole IP packets, headers included, as in IPVS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
+    /// Connections that were opened.
     pub connections: u64,
+    /// Packets from clients.
     pub in_packets: u64,
+    /// Packets to clients that passed the director: masquerade and full NAT.
     pub out_packets: u64,
+    /// Bytes of the packets from clients.
     pub in_bytes: u64,
+    /// Bytes of the packets to clients.
     pub out_bytes: u64,
 }
 
@@ -52,9 +57,14 @@ impl Sub for Counters {
 /// Rates per second, rounded as the kernel's estimator rounds them (`ip_vs_est.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
+    /// Connections opened a second.
     pub connections: u64,
+    /// Packets from clients a second.
     pub in_packets: u64,
+    /// Packets to clients a second.
     pub out_packets: u64,
+    /// Bytes from clients a second.
     pub in_bytes: u64,
+    /// Bytes to clients a second.
     pub out_bytes: u64,
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
+    /// The name in the director's network namespace.
     pub name: String,
+    /// The kernel's interface index.
     pub index: u32,
     /// The hook by which the packet path is attached; `None` if it is not.
     pub hook: Option<Hook>,
@@ -65,7 +67,9 @@ impl fmt::Display for Hook {
 /// A hook that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedHook {
+    /// The hook that was tried.
     pub hook: Hook,
+    /// The kind of the error. `None` if the program was accepted, but could not be kept attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<HookReason>,
     /// The errors of the kernel and of the library that asked it.
@@ -98,6 +102,7 @@ pub enum HookReason {
     Taken,
     /// The driver does not support the hook (EOPNOTSUPP).
     NotSupported,
+    /// The kernel gave another error number.
     Other,
 }
 

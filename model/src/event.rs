@@ -16,6 +16,7 @@ pub struct Event {
     pub number: u64,
     /// Milliseconds since the beginning of 1970 (UTC).
     pub at_ms: u64,
+    /// What happened.
     #[serde(flatten)]
     pub fact: Fact,
     /// Why it happened, in the operator's words.
@@ -30,42 +31,61 @@ pub struct Event {
 pub enum Fact {
     /// The first full account of the network is in, and carried out.
     DirectorReady,
+    /// A change is in force.
     TableChanged {
+        /// The change as it was asked for.
         change: Change,
     },
+    /// A change was refused, and nothing has changed.
     ChangeRefused {
+        /// The change as it was asked for.
         change: Change,
+        /// The stable name of the reason.
         reason: Reason,
+        /// The sentence that the client got.
         why: String,
     },
     /// A server has a next hop.
     ServerReached {
+        /// The server's service.
         service: ServiceKey,
+        /// The server that can be reached.
         server: ServerAddress,
     },
     /// A server has no next hop.
     ServerUnreached {
+        /// The server's service.
         service: ServiceKey,
+        /// The server that cannot be reached.
         server: ServerAddress,
     },
     /// The list of the defences that are up changed.
     DefencesChanged {
+        /// All defences that are up since then; none if the list is empty.
         up: Vec<ActiveDefence>,
     },
+    /// The packet path was attached to a device, or to another hook of it.
     DeviceAttached {
+        /// The device's name.
         device: String,
+        /// The hook, and why no better one.
         hook: String,
     },
+    /// No hook of a device accepted the packet path: its packets are not balanced.
     DeviceNotAttached {
+        /// The device's name.
         device: String,
+        /// The refusal of each hook.
         why: String,
     },
     /// Processes on the director itself are given no servers.
     CallersWithoutServers {
+        /// What is missing, with the remedy.
         why: String,
     },
     /// A table of the packet path refuses a write that follows from the network.
     WritesRefused {
+        /// The error of the table that refused the first write.
         why: String,
     },
     /// The packet path has all writes that it refused before.
@@ -88,6 +108,7 @@ impl Fact {
         "writes_done",
     ];
 
+    /// The stable name, as JSON and the log have it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         let index = match self {
@@ -148,6 +169,7 @@ impl Fact {
 }
 
 impl Event {
+    /// The event with the cause and the consequence that belong to the fact.
     #[must_use]
     pub fn new(number: u64, at_ms: u64, fact: Fact) -> Self {
         let (cause, consequence) = (fact.cause(), fact.consequence());

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 /// A range of ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LocalPorts {
+    /// The lowest port, at least 1.
     pub first: u16,
+    /// The highest port.
     pub last: u16,
 }
 
@@ -59,13 +61,16 @@ impl FromStr for LocalPorts {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{text}\" is not a range of ports from 1 to 65535; write it as 1024-32767")]
 pub struct UnreadablePorts {
+    /// The text as it was given.
     pub text: String,
 }
 
 /// A local address of the director and the ports of it that full NAT may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalAddress {
+    /// An address that the servers route to the director.
     pub address: IpAddr,
+    /// The ports of this address that full NAT may use.
     pub ports: LocalPorts,
 }
 

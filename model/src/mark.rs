@@ -19,13 +19,17 @@ pub const MOST_PORTS: u16 = 1024;
 /// A range of ports, both ends included; 0 to 0 means every port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ports {
+    /// The lowest port.
     pub first: u16,
+    /// The highest port.
     pub last: u16,
 }
 
 impl Ports {
+    /// Every port of an address.
     pub const EVERY: Ports = Ports { first: 0, last: 0 };
 
+    /// Whether the range stands for every port.
     #[must_use]
     pub fn is_every(self) -> bool {
         self == Self::EVERY
@@ -42,16 +46,22 @@ impl Ports {
 /// The target whose packets get a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
+    /// The transport protocol of the packets.
     pub protocol: Protocol,
+    /// The destination address of the packets.
     pub address: IpAddr,
+    /// The destination ports of the packets.
     pub ports: Ports,
 }
 
 /// A rule: packets to the target have the mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MarkRule {
+    /// The firewall mark, by which a service is found.
     pub mark: NonZeroU32,
+    /// The destination of the packets that get the mark.
     pub target: Target,
+    /// From which clients, or by which device, the packets come.
     #[serde(default, skip_serializing_if = "Origin::is_anywhere")]
     pub origin: Origin,
 }
@@ -155,6 +165,7 @@ fn read_ports(piece: &str, text: &str) -> Result<Ports, UnreadableTarget> {
 
 /// The text is not a target of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum UnreadableTarget {
     #[error("unknown protocol \"{name}\"{}", proposal(name, &["tcp", "udp", "sctp"]))]
     Protocol { name: String },

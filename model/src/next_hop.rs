@@ -13,16 +13,25 @@ pub enum NextHop {
     Local,
     /// A neighbour on a link.
     Neighbour {
+        /// The device that leads to the neighbour.
         device: String,
+        /// The neighbour's MAC address.
         mac: Mac,
+        /// The server itself, or the gateway of the route.
         neighbour: IpAddr,
         /// The largest packet in bytes.
         mtu: u32,
     },
     /// The kernel has no MAC address of the neighbour yet.
-    Unresolved { neighbour: IpAddr },
+    Unresolved {
+        /// The server itself, or the gateway of the route.
+        neighbour: IpAddr,
+    },
     /// No route leads to the server, or one that refuses.
-    Unreachable { why: String },
+    Unreachable {
+        /// The reason as a clause.
+        why: String,
+    },
 }
 
 /// A MAC address, as text in JSON.
@@ -61,6 +70,7 @@ impl TryFrom<String> for Mac {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{text}\" is not a MAC address; write it as 02:00:00:00:00:01")]
 pub struct UnreadableMac {
+    /// The text as it was given.
     pub text: String,
 }
 

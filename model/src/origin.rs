@@ -17,11 +17,13 @@ pub struct Network {
 }
 
 impl Network {
+    /// The address, whose bits beyond the length are zero.
     #[must_use]
     pub fn address(self) -> IpAddr {
         self.address
     }
 
+    /// The prefix length in bits: at most 32 for IPv4, 128 for IPv6.
     #[must_use]
     pub fn length(self) -> u8 {
         self.length
@@ -103,6 +105,7 @@ pub struct Device {
 }
 
 impl Device {
+    /// The name, as the kernel writes it.
     #[must_use]
     pub fn name(&self) -> &str {
         let bytes = self.bytes.get(..self.length.into()).unwrap_or_default();
@@ -172,6 +175,7 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Whether the rule asks for no network and no device.
     #[must_use]
     pub fn is_anywhere(&self) -> bool {
         *self == Self::default()
@@ -197,6 +201,7 @@ impl fmt::Display for Origin {
 
 /// The text is not an origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum UnreadableOrigin {
     #[error(
         "\"{text}\" is not a network; write an address and a prefix length, such as 10.0.0.0/8"

@@ -20,6 +20,7 @@ pub enum Program {
 }
 
 impl Program {
+    /// Every program, in the order in which they are loaded.
     pub const ALL: [Program; 4] = [
         Program::Callers,
         Program::Translate,

@@ -44,6 +44,7 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
+    /// Every scheduler: those of IPVS, then the ones that IPVS does not have.
     pub const ALL: [Scheduler; 15] = [
         Scheduler::Rr,
         Scheduler::Wrr,
@@ -62,6 +63,7 @@ impl Scheduler {
         Scheduler::P2c,
     ];
 
+    /// The name, as `ipvsadm -s` takes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -107,6 +109,7 @@ impl FromStr for Scheduler {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown scheduler \"{name}\"{}", proposal(name, &Scheduler::ALL.map(Scheduler::name)))]
 pub struct UnknownScheduler {
+    /// The name as it was given.
     pub name: String,
 }
 
@@ -114,10 +117,13 @@ pub struct UnknownScheduler {
 /// `sh-fallback` for sh and `mh-fallback` for mh, `flag-2` is `sh-port` and `mh-port`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SchedulerFlags {
+    /// `flag-1`: another server is taken if the hash leads to one that is quiesced or overloaded.
     #[serde(default)]
     pub fallback: bool,
+    /// `flag-2`: the client's port is part of the hash.
     #[serde(default)]
     pub port: bool,
+    /// `flag-3`, which no scheduler of IPVS gives a meaning.
     #[serde(default)]
     pub third: bool,
     /// For mh: a table of 65,537 places. IPVS does not have this flag.

@@ -11,7 +11,9 @@ use crate::nearest::proposal;
 /// The address and port of a real server. They identify it within its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerAddress {
+    /// The real address, which may be of another family than the virtual address.
     pub address: IpAddr,
+    /// The real port; 0 for a server of a service of every port, or of a mark.
     pub port: u16,
 }
 
@@ -48,6 +50,7 @@ impl FromStr for ServerAddress {
      such as 10.1.0.11:8080 or [2001:db8:1::11]:8080"
 )]
 pub struct UnreadableServer {
+    /// The text as it was given.
     pub text: String,
 }
 
@@ -170,6 +173,7 @@ impl FromStr for Encapsulation {
     proposal(name, &Method::NAMED.map(|(name, _)| name))
 )]
 pub struct UnknownMethod {
+    /// The name as it was given.
     pub name: String,
 }
 
@@ -180,17 +184,27 @@ pub enum Encapsulation {
     /// IP in IP (RFC 2003, RFC 2473, RFC 4213).
     Ipip,
     /// Generic UDP encapsulation to a UDP port.
-    Gue { port: u16, checksum: TunnelChecksum },
+    Gue {
+        /// The destination port of the outer UDP header; IANA registered 6080.
+        port: u16,
+        /// The checksum of the outer UDP header.
+        checksum: TunnelChecksum,
+    },
     /// Generic routing encapsulation (RFC 2784).
-    Gre { checksum: TunnelChecksum },
+    Gre {
+        /// The checksum of the GRE header.
+        checksum: TunnelChecksum,
+    },
 }
 
 /// The checksum of the tunnel's own header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TunnelChecksum {
+    /// No checksum.
     #[default]
     Off,
+    /// A checksum over the encapsulated packet.
     On,
     /// The other end computes the inner checksum (GUE only).
     Remote,
@@ -199,7 +213,9 @@ pub enum TunnelChecksum {
 /// A real server, as an operator configures it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
+    /// The address and port, by which the server is named within its service.
     pub at: ServerAddress,
+    /// How packets get to the server.
     pub method: Method,
     /// The weight, at most 2,147,483,647. A server of weight 0 is quiesced: it gets no new
     /// connection and keeps its established ones.

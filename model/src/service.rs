@@ -14,8 +14,11 @@ use crate::{Scheduler, SchedulerFlags, ServiceSettings};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    /// TCP (RFC 9293).
     Tcp,
+    /// UDP (RFC 768).
     Udp,
+    /// SCTP (RFC 9260).
     Sctp,
 }
 
@@ -56,7 +59,9 @@ impl fmt::Display for Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
+    /// The virtual address is IPv4.
     Ipv4,
+    /// The virtual address is IPv6.
     Ipv6,
 }
 
@@ -73,19 +78,26 @@ impl From<IpAddr> for Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ServiceKey {
+    /// A virtual address with protocol and port.
     Address {
+        /// The transport protocol of the packets.
         protocol: Protocol,
+        /// The virtual address.
         address: IpAddr,
         /// Port 0 means every port of the address.
         port: u16,
     },
+    /// A firewall mark.
     Mark {
+        /// The mark that the director's own rules give to packets.
         mark: NonZeroU32,
+        /// A mark has one service for each family.
         family: Family,
     },
 }
 
 impl ServiceKey {
+    /// The family of the packets that the service takes.
     #[must_use]
     pub fn family(&self) -> Family {
         match *self {
@@ -174,6 +186,7 @@ fn key_of_mark(mark: &str, family: Family) -> Result<ServiceKey, UnreadableServi
 
 /// The text is not the key of a service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum UnreadableService {
     #[error("unknown protocol \"{name}\"{}", proposal(name, &["tcp", "udp", "sctp"]))]
     Protocol { name: String },
@@ -215,10 +228,14 @@ pub enum Granularity {
 /// A virtual service, as an operator configures it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
+    /// By what the service's packets are known.
     pub key: ServiceKey,
+    /// How a server is picked for a new connection.
     pub scheduler: Scheduler,
+    /// The flags of the scheduler.
     #[serde(default)]
     pub flags: SchedulerFlags,
+    /// Whether a client keeps its server, and for how long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
     /// The persistence engine of a service without persistence. It has no effect, but is kept.

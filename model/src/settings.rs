@@ -70,6 +70,7 @@ pub struct Settings {
     /// Which closing connections a SYN begins anew. 0: none. 1: those in TIME_WAIT and CLOSE. 2:
     /// also those in FIN_WAIT whose answers do not pass the director.
     pub conn_reuse_mode: u8,
+    /// What becomes of connections whose server was removed.
     pub on_down: OnDown,
     /// New connections of a persistent client leave a server of weight 0.
     pub expire_quiescent_template: bool,
@@ -83,8 +84,11 @@ pub struct Settings {
     pub sloppy_sctp: bool,
     /// A masqueraded server whose packets belong to no connection gets "port unreachable".
     pub nat_icmp_send: bool,
+    /// Removes half-open connections early.
     pub drop_entry: Defence,
+    /// Drops a part of the new connections.
     pub drop_packet: Defence,
+    /// Follows stricter TCP states, whose timeouts are shorter.
     pub secure_tcp: Defence,
     /// `drop_packet` drops one new connection of this many while it is `always`.
     pub am_droprate: u32,
@@ -117,18 +121,25 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceSettings {
+    /// See [`Settings::conn_reuse_mode`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conn_reuse_mode: Option<u8>,
+    /// See [`Settings::on_down`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_down: Option<OnDown>,
+    /// See [`Settings::expire_quiescent_template`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expire_quiescent_template: Option<bool>,
+    /// See [`Settings::cache_bypass`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_bypass: Option<bool>,
+    /// See [`Settings::schedule_icmp`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_icmp: Option<bool>,
+    /// See [`Settings::sloppy_tcp`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sloppy_tcp: Option<bool>,
+    /// See [`Settings::sloppy_sctp`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sloppy_sctp: Option<bool>,
 }
@@ -179,6 +190,7 @@ impl Settings {
         ]
     }
 
+    /// Gives one setting another value.
     pub fn set(&mut self, setting: Setting) {
         match setting {
             Setting::ConnReuseMode(value) => self.conn_reuse_mode = value,
@@ -261,18 +273,31 @@ impl ServiceSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", content = "value", rename_all = "snake_case")]
 pub enum Setting {
+    /// See [`Settings::conn_reuse_mode`].
     ConnReuseMode(u8),
+    /// See [`Settings::on_down`].
     OnDown(OnDown),
+    /// See [`Settings::expire_quiescent_template`].
     ExpireQuiescentTemplate(bool),
+    /// See [`Settings::cache_bypass`].
     CacheBypass(bool),
+    /// See [`Settings::schedule_icmp`].
     ScheduleIcmp(bool),
+    /// See [`Settings::sloppy_tcp`].
     SloppyTcp(bool),
+    /// See [`Settings::sloppy_sctp`].
     SloppySctp(bool),
+    /// See [`Settings::nat_icmp_send`].
     NatIcmpSend(bool),
+    /// See [`Settings::drop_entry`].
     DropEntry(Defence),
+    /// See [`Settings::drop_packet`].
     DropPacket(Defence),
+    /// See [`Settings::secure_tcp`].
     SecureTcp(Defence),
+    /// See [`Settings::am_droprate`].
     AmDroprate(u32),
+    /// See [`Settings::defence_threshold`].
     DefenceThreshold(u8),
 }
 
@@ -295,6 +320,7 @@ const NAMES: [&str; 14] = [
 ];
 
 impl Setting {
+    /// The name, as the manual and `shunt setting` have it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -314,6 +340,7 @@ impl Setting {
         }
     }
 
+    /// The value in the words of `shunt setting`.
     #[must_use]
     pub fn value(&self) -> String {
         match self {
@@ -415,6 +442,7 @@ fn on_down(text: &str) -> Option<OnDown> {
 
 /// The text is not a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum UnreadableSetting {
     #[error("there is no setting \"{name}\"{}", proposal(name, &NAMES))]
     Name { name: String },

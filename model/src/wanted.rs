@@ -12,9 +12,13 @@ mod diff;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wanted {
+    /// The director's settings.
     pub settings: Settings,
+    /// The timeouts of `ipvsadm --set`.
     pub timeouts: Timeouts,
+    /// The rules that mark packets.
     pub marks: Vec<MarkRule>,
+    /// The local addresses of full NAT.
     pub locals: Vec<LocalAddress>,
     /// In the order in which they are added. IPVS lists the last one first.
     pub services: Vec<Pool>,
@@ -23,6 +27,7 @@ pub struct Wanted {
 /// A service and its servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
+    /// The service without its servers.
     pub service: Service,
     /// In the order in which they are added. IPVS lists the last one first.
     pub servers: Vec<Server>,

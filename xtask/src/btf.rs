@@ -19,7 +19,7 @@ const PROTOTYPE: u32 = 13;
 const WITHOUT_TYPE: [u32; 8] = [1, ARRAY, STRUCT, UNION, 6, FORWARD, 15, 16];
 
 /// Returns the section `.BTF` with its forward declarations, and their names, sorted.
-pub fn sort(section: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn sort(section: &[u8]) -> Result<Vec<u8>> {
     let mut btf = Btf::read(section)?;
     btf.sort_names()?;
     btf.sort_types()?;

@@ -19,7 +19,7 @@ const HEAD: &str = "\
 ";
 
 #[derive(Debug, Default, PartialEq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// The sizes by kernel and program.
     lines: BTreeMap<(String, String), Cost>,
 }
@@ -31,7 +31,7 @@ struct Cost {
 }
 
 impl Budget {
-    pub fn read(text: &str) -> Result<Budget> {
+    pub(crate) fn read(text: &str) -> Result<Budget> {
         let mut lines = BTreeMap::new();
         for line in text
             .lines()
@@ -54,7 +54,7 @@ impl Budget {
         Ok(Budget { lines })
     }
 
-    pub fn write(&self) -> String {
+    pub(crate) fn write(&self) -> String {
         let mut text = HEAD.to_owned();
         for ((kernel, program), cost) in &self.lines {
             let Cost {
@@ -70,7 +70,7 @@ impl Budget {
     }
 
     /// Makes the measured sizes the budget of their kernel.
-    pub fn bless(&mut self, measurement: &Measurement) {
+    pub(crate) fn bless(&mut self, measurement: &Measurement) {
         let kernel = measurement.kernel();
         self.lines.retain(|(of, _), _| *of != kernel);
         for sizes in &measurement.programs {
@@ -84,12 +84,12 @@ impl Budget {
     }
 
     /// Whether there is a budget for the kernel.
-    pub fn has(&self, kernel: &str) -> bool {
+    pub(crate) fn has(&self, kernel: &str) -> bool {
         self.lines.keys().any(|(of, _)| of == kernel)
     }
 
     /// The programs that exceed the budget or are missing on one side, one sentence each.
-    pub fn compare(&self, measurement: &Measurement) -> Vec<String> {
+    pub(crate) fn compare(&self, measurement: &Measurement) -> Vec<String> {
         let kernel = measurement.kernel();
         let mut faults = Vec::new();
         for sizes in &measurement.programs {

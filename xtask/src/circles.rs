@@ -29,7 +29,7 @@ struct File {
 }
 
 /// The faults of every crate: circles that [`KNOWN`] does not list, and lines of it that are stale.
-pub fn faults(files: &[String]) -> Result<Vec<Fault>> {
+pub(crate) fn faults(files: &[String]) -> Result<Vec<Fault>> {
     let mut crates: BTreeMap<&str, Vec<File>> = BTreeMap::new();
     for path in files.iter().filter(|path| is_source(path)) {
         let (name, rest) = path.split_once("/src/").context("a source has a crate")?;

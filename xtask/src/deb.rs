@@ -9,7 +9,7 @@ use crate::process;
 
 /// Downloads the newest version of a package from the machine's apt sources and unpacks it into a
 /// folder. Returns the names of the packages that it depends on.
-pub fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
     ensure!(
         process::is_installed("apt-get"),
         "{package} is a Debian package, and this machine has no apt-get"
@@ -37,7 +37,7 @@ pub fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The first file or folder in a folder whose name matches.
-pub fn first(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
+pub(crate) fn first(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();

@@ -13,7 +13,7 @@ use crate::{place, process};
 const RELEASE: &str = "0.20.2";
 
 /// Fails if a dependency breaks a rule.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let program = program()?;
     process::run(process::command(program).args([
         "--locked",

@@ -15,12 +15,12 @@ use crate::measure::{self, Measurement, Sizes};
 const MARK: &str = "verify:";
 
 /// Whether this process is the first one of a machine that `kernels` started.
-pub fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     process::id() == 1 && std::env::args().next().as_deref() == Some("/init")
 }
 
 /// Measures and switches the machine off.
-pub fn run() -> ! {
+pub(crate) fn run() -> ! {
     match start() {
         Ok(measurement) => print!("{}", write(&measurement)),
         Err(error) => println!("the measurement failed: {error:#}"),
@@ -73,7 +73,7 @@ fn write(measurement: &Measurement) -> String {
 }
 
 /// Reads the result lines of `run` from a whole console log.
-pub fn read(console: &str) -> Result<Measurement> {
+pub(crate) fn read(console: &str) -> Result<Measurement> {
     let mut measurement = Measurement::default();
     let mut is_done = false;
     for line in console.lines() {

@@ -11,7 +11,7 @@ const PROGRAM: u32 = 0o100_755;
 const DEVICE: u32 = 0o020_600;
 
 /// Returns an archive with these files, executable, and `/dev/console`.
-pub fn pack(files: &[(&Path, &[u8])]) -> Vec<u8> {
+pub(crate) fn pack(files: &[(&Path, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     // A folder must come before its content. The order of the names ensures that.
     let mut folders = BTreeSet::from([Path::new("/dev")]);

@@ -21,7 +21,7 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 const PATIENCE_SECONDS: &str = "900";
 
 /// Boots each kernel and measures in it.
-pub fn measure() -> Result<Vec<Measurement>> {
+pub(crate) fn measure() -> Result<Vec<Measurement>> {
     tools::install(&tools::FOR_KERNELS)?;
     let folder = place::target().join("kernels");
     fs::create_dir_all(&folder)?;
@@ -124,7 +124,7 @@ fn initramfs() -> Result<Vec<u8>> {
 }
 
 /// The libraries of a program, the loader included, by their absolute paths.
-pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = process::output(Command::new("ldd").arg(program))?;
     let words = listed
         .split_whitespace()

@@ -23,7 +23,7 @@ const LOG_LINES: usize = 40;
 
 /// The sizes of one program in one kernel.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sizes {
+pub(crate) struct Sizes {
     pub name: String,
     /// Instructions after the verifier's rewriting.
     pub translated: u32,
@@ -35,7 +35,7 @@ pub struct Sizes {
 
 /// The sizes of all programs in one kernel.
 #[derive(Debug, Default)]
-pub struct Measurement {
+pub(crate) struct Measurement {
     /// The kernel's whole release, as in `uname -r`.
     pub release: String,
     pub programs: Vec<Sizes>,
@@ -45,7 +45,7 @@ pub struct Measurement {
 
 impl Measurement {
     /// The part of the kernel's version that matters to the verifier: `6.12`.
-    pub fn kernel(&self) -> String {
+    pub(crate) fn kernel(&self) -> String {
         let number = |text: &str| {
             text.chars()
                 .take_while(char::is_ascii_digit)
@@ -59,7 +59,7 @@ impl Measurement {
 }
 
 /// Measures with the running kernel. Needs root.
-pub fn this_kernel() -> Result<Measurement> {
+pub(crate) fn this_kernel() -> Result<Measurement> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
         .trim()
         .to_owned();

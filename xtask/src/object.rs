@@ -19,7 +19,7 @@ use crate::{place, process, strip, sysroot};
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds the objects and writes them into the repository.
-pub fn build() -> Result<()> {
+pub(crate) fn build() -> Result<()> {
     let compiler = Compiler::find()?;
     for (name, object) in compile(&compiler)? {
         let path = place::object(name);
@@ -39,7 +39,7 @@ pub fn build() -> Result<()> {
 }
 
 /// Builds the objects and compares them with those in the repository.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let compiler = Compiler::find()?;
     if let Some(difference) = compiler.difference() {
         println!("NOT COMPARED: {difference}.");
@@ -68,7 +68,7 @@ pub fn check() -> Result<()> {
 }
 
 /// Runs clippy on the eBPF programs. For the host, most of their files are not compiled.
-pub fn clippy() -> Result<()> {
+pub(crate) fn clippy() -> Result<()> {
     let sysroot = sysroot::prepare(&Compiler::find()?)?;
     let mut cargo = cargo(&sysroot, "clippy")?;
     cargo

@@ -4,10 +4,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The eBPF objects, by the name of their folder in `ebpf/src`.
-pub const OBJECTS: [&str; 3] = ["director", "realserver", "bench"];
+pub(crate) const OBJECTS: [&str; 3] = ["director", "realserver", "bench"];
 
 /// The folder of the workspace.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     // Cargo sets the variable for `cargo run`. A program that is started by hand uses its own
     // folder.
     match env::var_os("CARGO_MANIFEST_DIR") {
@@ -20,16 +20,16 @@ pub fn root() -> PathBuf {
 }
 
 /// The folder of everything that the chores build and cache themselves.
-pub fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
 /// The checked-in object with this name.
-pub fn object(name: &str) -> PathBuf {
+pub(crate) fn object(name: &str) -> PathBuf {
     root().join("ebpf/object").join(name).with_extension("o")
 }
 
 /// The file with the budget of every program's size.
-pub fn budget() -> PathBuf {
+pub(crate) fn budget() -> PathBuf {
     root().join("ebpf/object/budget.txt")
 }

@@ -23,7 +23,7 @@ const OUTERMOST: &str = "daemon/src/run.rs";
 
 /// A broken rule, and its place.
 #[derive(Debug)]
-pub struct Fault {
+pub(crate) struct Fault {
     pub path: String,
     pub line: usize,
     pub rule: String,
@@ -36,7 +36,7 @@ impl fmt::Display for Fault {
 }
 
 /// Checks the name of a file and of its folders.
-pub fn name_faults(path: &str) -> Option<Fault> {
+pub(crate) fn name_faults(path: &str) -> Option<Fault> {
     let without_extension = Path::new(path).with_extension("");
     let word = without_extension
         .iter()
@@ -51,7 +51,7 @@ pub fn name_faults(path: &str) -> Option<Fault> {
 }
 
 /// Checks the text of a file.
-pub fn faults(path: &str, text: &str) -> Vec<Fault> {
+pub(crate) fn faults(path: &str, text: &str) -> Vec<Fault> {
     let mut found = Vec::new();
     for (line, text) in numbered(text) {
         if let Some(folder) = folder_of_a_machine(text) {

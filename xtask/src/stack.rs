@@ -44,14 +44,14 @@ struct Function {
 
 /// A chain of calls from a program, deepest of all.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// The functions with their own frames.
     pub frames: Vec<(String, u32)>,
     pub bytes: u32,
 }
 
 /// The deepest chain of each program of an object, by the program's name.
-pub fn deepest(object: &[u8]) -> Result<Vec<Chain>> {
+pub(crate) fn deepest(object: &[u8]) -> Result<Vec<Chain>> {
     let (functions, programs) = read(object)?;
     programs
         .iter()
@@ -60,7 +60,7 @@ pub fn deepest(object: &[u8]) -> Result<Vec<Chain>> {
 }
 
 /// The chains that Linux 6.1 refuses, one sentence each.
-pub fn faults(chains: &[Chain]) -> Vec<String> {
+pub(crate) fn faults(chains: &[Chain]) -> Vec<String> {
     let too_deep = chains.iter().filter(|chain| chain.bytes > LIMIT);
     too_deep
         .map(|chain| {

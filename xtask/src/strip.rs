@@ -14,7 +14,7 @@ use object::elf::{EM_BPF, SHT_STRTAB};
 use crate::btf;
 
 /// The same object without `.debug_*` and the relocations of those sections, and with sorted BTF.
-pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(object).context("this is no ELF file")?;
     anyhow::ensure!(elf.header.e_machine == EM_BPF, "this is no eBPF object");
     let mut has_section_names = false;

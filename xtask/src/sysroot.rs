@@ -21,7 +21,7 @@ const LINKER: &str = "0.13.0";
 const LINKER_LLVM: [&str; 3] = ["21", "22", "23"];
 
 /// The installed compiler.
-pub struct Compiler {
+pub(crate) struct Compiler {
     release: String,
     llvm: String,
     host: String,
@@ -29,7 +29,7 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    pub fn find() -> Result<Compiler> {
+    pub(crate) fn find() -> Result<Compiler> {
         let about = process::output(process::command("rustc").arg("-vV"))?;
         let sysroot = process::output(process::command("rustc").args(["--print", "sysroot"]))?;
         let word = |key: &str| {
@@ -45,7 +45,7 @@ impl Compiler {
     }
 
     /// Why objects of this compiler may differ from the checked-in ones.
-    pub fn difference(&self) -> Option<String> {
+    pub(crate) fn difference(&self) -> Option<String> {
         let is_pinned = self.release == RELEASE && self.llvm == LLVM && self.host == HOST;
         (!is_pinned).then(|| {
             format!(
@@ -58,7 +58,7 @@ impl Compiler {
 }
 
 /// The tools of a build for eBPF.
-pub struct Sysroot {
+pub(crate) struct Sysroot {
     /// The folder of this compiler's files, including those of the build.
     pub folder: PathBuf,
     /// A rustc that uses this folder's `core`.
@@ -70,7 +70,7 @@ pub struct Sysroot {
 }
 
 /// Builds what is missing. The first time takes a minute or two, for the linker.
-pub fn prepare(compiler: &Compiler) -> Result<Sysroot> {
+pub(crate) fn prepare(compiler: &Compiler) -> Result<Sysroot> {
     let folder = place::target().join("bpf").join(&compiler.release);
     let sysroot = folder.join("sysroot");
     let rustlib = sysroot.join("lib/rustlib");

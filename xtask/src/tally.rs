@@ -4,14 +4,14 @@ use std::fmt;
 
 /// The number of tests that ran.
 #[derive(Debug, Default, PartialEq)]
-pub struct Tally {
+pub(crate) struct Tally {
     pub passed: u64,
     pub failed: u64,
 }
 
 impl Tally {
     /// Reads one line of output. Lines that are not a result are ignored.
-    pub fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };

@@ -66,7 +66,7 @@ const STEPS: [Step; 11] = [
 ];
 
 /// Runs all steps.
-pub fn run() -> ExitCode {
+pub(crate) fn run() -> ExitCode {
     let mut failed = Vec::new();
     for step in STEPS {
         heading(step.name);

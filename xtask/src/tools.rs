@@ -6,13 +6,13 @@ use nix::unistd::geteuid;
 use crate::process;
 
 /// A Debian package, recognised by a program that it contains.
-pub struct Package {
+pub(crate) struct Package {
     name: &'static str,
     program: &'static str,
 }
 
 /// The packages for the checks and tests.
-pub const FOR_TESTS: [Package; 7] = [
+pub(crate) const FOR_TESTS: [Package; 7] = [
     // Unpacks the sources of core.
     Package {
         name: "xz-utils",
@@ -42,35 +42,35 @@ pub const FOR_TESTS: [Package; 7] = [
 ];
 
 /// The packages for loading programs into other kernels.
-pub const FOR_KERNELS: [Package; 1] = [Package {
+pub(crate) const FOR_KERNELS: [Package; 1] = [Package {
     name: "qemu-system-x86",
     program: "qemu-system-x86_64",
 }];
 
 /// The packages for counting instructions.
-pub const FOR_COUNTING: [Package; 1] = [Package {
+pub(crate) const FOR_COUNTING: [Package; 1] = [Package {
     name: "valgrind",
     program: "valgrind",
 }];
 
 /// The packages of the programs that `bench --http` compares Shunt with.
-pub const HAPROXY: Package = Package {
+pub(crate) const HAPROXY: Package = Package {
     name: "haproxy",
     program: "haproxy",
 };
-pub const NFTABLES: Package = Package {
+pub(crate) const NFTABLES: Package = Package {
     name: "nftables",
     program: "nft",
 };
 
 impl Package {
-    pub fn is_installed(&self) -> bool {
+    pub(crate) fn is_installed(&self) -> bool {
         process::is_installed(self.program)
     }
 }
 
 /// Installs the missing packages if the process has the rights. Otherwise it names them.
-pub fn install(packages: &[Package]) -> Result<()> {
+pub(crate) fn install(packages: &[Package]) -> Result<()> {
     let missing: Vec<_> = packages
         .iter()
         .filter(|p| !process::is_installed(p.program))
@@ -101,7 +101,7 @@ pub fn install(packages: &[Package]) -> Result<()> {
 }
 
 /// Adds a component of the toolchain, such as rustfmt, if it is missing.
-pub fn component(name: &str, subcommand: &str) -> Result<()> {
+pub(crate) fn component(name: &str, subcommand: &str) -> Result<()> {
     if process::output(process::cargo().args([subcommand, "--version"])).is_ok() {
         return Ok(());
     }

@@ -26,14 +26,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 const MORE: u64 = 200;
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The revision to upgrade from, as git names it.
     #[arg(long, default_value = "2ad0fbd")]
     from: String,
 }
 
 /// Builds both revisions and plays the upgrade.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let old = earlier(&options.from)?;
     println!("building this revision");
     let target = place::target();

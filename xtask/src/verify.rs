@@ -12,7 +12,7 @@ use crate::measure::{self, Measurement};
 use crate::{kernels, place, stack};
 
 #[derive(Args, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Use the oldest supported kernels, in emulated machines, instead of this one.
     #[arg(long)]
     kernels: bool,
@@ -21,7 +21,7 @@ pub struct Options {
     bless: bool,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let measurements = if options.kernels {
         kernels::measure()?
     } else {

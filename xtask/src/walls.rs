@@ -47,7 +47,7 @@ struct Dependency {
 }
 
 /// Prints each fault with its place, and fails if there is one.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let metadata = process::output(process::cargo().args([
         "metadata",
         "--no-deps",

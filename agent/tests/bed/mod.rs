@@ -13,24 +13,24 @@ use anyhow::Result;
 use shunt_agent::{Options, Report};
 use shunt_lab::{Host, Offload, PacketSocket, Route, veth};
 
-pub const LIMIT: Duration = Duration::from_secs(5);
-pub const VIRTUAL4: &str = "192.0.2.10";
-pub const VIRTUAL6: &str = "2001:db8:2::10";
-pub const SERVER4: &str = "10.1.0.7";
-pub const SERVER6: &str = "2001:db8:1::7";
-pub const DIRECTOR4: &str = "10.1.0.1";
-pub const DIRECTOR6: &str = "2001:db8:1::1";
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const VIRTUAL4: &str = "192.0.2.10";
+pub(crate) const VIRTUAL6: &str = "2001:db8:2::10";
+pub(crate) const SERVER4: &str = "10.1.0.7";
+pub(crate) const SERVER6: &str = "2001:db8:1::7";
+pub(crate) const DIRECTOR4: &str = "10.1.0.1";
+pub(crate) const DIRECTOR6: &str = "2001:db8:1::1";
 /// The client's next hop. No device has it, so that no kernel receives the packets.
 const NOWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
-pub struct Bed {
+pub(crate) struct Bed {
     pub client: Host,
     pub director: Host,
     pub server: Host,
 }
 
 impl Bed {
-    pub fn new() -> Result<Bed> {
+    pub(crate) fn new() -> Result<Bed> {
         let bed = Bed {
             client: Host::new("client")?,
             director: Host::new("director")?,
@@ -81,7 +81,7 @@ impl Bed {
     }
 
     /// Begins to encapsulate what the client sends, in IPv4 or IPv6.
-    pub fn tunnel(&self, outer_v6: bool) -> Result<Tunnel> {
+    pub(crate) fn tunnel(&self, outer_v6: bool) -> Result<Tunnel> {
         let mut from = PacketSocket::open(&self.director, "front")?;
         let to = PacketSocket::open(&self.director, "back")?;
         let mut ethernet = self.server.link("eth0")?.mac.to_vec();
@@ -107,7 +107,7 @@ impl Bed {
     }
 
     /// Makes the server a member. Dropping the guard undoes it.
-    pub fn join(&self, options: &Options) -> Result<Joined> {
+    pub(crate) fn join(&self, options: &Options) -> Result<Joined> {
         let report = self.server.run(|| shunt_agent::join(options))?;
         Ok(Joined {
             server: self.server.clone(),
@@ -117,7 +117,7 @@ impl Bed {
 }
 
 /// Encapsulates until it is dropped.
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     go_on: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -131,7 +131,7 @@ impl Drop for Tunnel {
     }
 }
 
-pub struct Joined {
+pub(crate) struct Joined {
     server: Host,
     pub report: Report,
 }
@@ -142,7 +142,7 @@ impl Drop for Joined {
     }
 }
 
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         vips: vec![VIRTUAL4.parse().unwrap(), VIRTUAL6.parse().unwrap()],
         tunnel: true,
@@ -151,12 +151,12 @@ pub fn options() -> Options {
     }
 }
 
-pub fn service(address: &str, port: u16) -> SocketAddr {
+pub(crate) fn service(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
 /// An Ethernet frame with the packet in a tunnel from the director to the server.
-pub fn wrap(ethernet: &[u8], packet: &[u8], outer_v6: bool) -> Vec<u8> {
+pub(crate) fn wrap(ethernet: &[u8], packet: &[u8], outer_v6: bool) -> Vec<u8> {
     let protocol = if packet[0] >> 4 == 6 { 41 } else { 4 };
     let mut frame = ethernet.to_vec();
     if outer_v6 {
@@ -182,7 +182,7 @@ pub fn wrap(ethernet: &[u8], packet: &[u8], outer_v6: bool) -> Vec<u8> {
     frame
 }
 
-pub fn octets(address: &str) -> Vec<u8> {
+pub(crate) fn octets(address: &str) -> Vec<u8> {
     match address.parse().unwrap() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

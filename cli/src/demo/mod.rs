@@ -36,12 +36,17 @@ pub struct Arguments {
 /// The result of a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
+    /// The step's name, as the command prints it.
     pub step: &'static str,
     /// Whether the figures prove the step's claim.
     pub ok: bool,
+    /// What the step showed, as a sentence for people.
     pub said: String,
+    /// Requests that were answered in this step.
     pub requests: u64,
+    /// Requests of this step without a good answer.
     pub failed: u64,
+    /// Answered requests a second.
     pub requests_per_second: u64,
     /// The longest time without a good answer, in milliseconds.
     pub longest_gap_ms: u64,

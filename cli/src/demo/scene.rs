@@ -21,11 +21,11 @@ use crate::client::Client;
 use crate::client::socket::Socket;
 
 /// The real servers of the lab. The last one joins later.
-pub const SERVERS: usize = 4;
+pub(super) const SERVERS: usize = 4;
 const PORT: u16 = 80;
 const LIMIT: Duration = Duration::from_secs(20);
 
-pub struct Scene {
+pub(super) struct Scene {
     bed: Topology,
     servers: Vec<HttpServer>,
     agents: Vec<Host>,
@@ -45,7 +45,7 @@ fn program(host: &Host, name: &str) -> Result<std::process::Command> {
 }
 
 impl Scene {
-    pub fn build() -> Result<Self> {
+    pub(super) fn build() -> Result<Self> {
         let bed = Topology::builder()
             .clients(1)
             .servers(SERVERS)
@@ -101,7 +101,7 @@ impl Scene {
         ))
     }
 
-    pub fn start_daemon(&mut self) -> Result<()> {
+    pub(super) fn start_daemon(&mut self) -> Result<()> {
         let mut command = program(self.bed.director(), "shuntd")?;
         // Small tables are enough: the lab has few flows.
         command.args(["--flows", "262144", "--stop", "remove"]);
@@ -119,7 +119,7 @@ impl Scene {
     }
 
     /// Kills the daemon, as `kill -9` does.
-    pub fn kill_daemon(&mut self) -> Result<()> {
+    pub(super) fn kill_daemon(&mut self) -> Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill()?;
         }
@@ -130,7 +130,7 @@ impl Scene {
         Ok(Socket::open(&self.socket())?)
     }
 
-    pub fn service(&self) -> ServiceKey {
+    pub(super) fn service(&self) -> ServiceKey {
         let at: SocketAddr = self.bed.service(Family::V4, 1, PORT);
         ServiceKey::Address {
             protocol: Protocol::Tcp,
@@ -139,12 +139,12 @@ impl Scene {
         }
     }
 
-    pub fn change(&self, change: &Change) -> Result<()> {
+    pub(super) fn change(&self, change: &Change) -> Result<()> {
         self.client()?.change(change).map_err(anyhow::Error::from)?;
         Ok(())
     }
 
-    pub fn add_service(&self) -> Result<()> {
+    pub(super) fn add_service(&self) -> Result<()> {
         let service = Service {
             key: self.service(),
             scheduler: Scheduler::Wrr,
@@ -172,7 +172,7 @@ impl Scene {
         }
     }
 
-    pub fn add_server(&self, index: usize) -> Result<()> {
+    pub(super) fn add_server(&self, index: usize) -> Result<()> {
         let server = self.server(index, Method::Masquerade, 1);
         self.change(&Change::Server(server::Change::Add {
             key: self.service(),
@@ -180,7 +180,7 @@ impl Scene {
         }))
     }
 
-    pub fn edit_server(&self, index: usize, method: Method, weight: u32) -> Result<()> {
+    pub(super) fn edit_server(&self, index: usize, method: Method, weight: u32) -> Result<()> {
         let server = self.server(index, method, weight);
         self.change(&Change::Server(server::Change::Edit {
             key: self.service(),
@@ -189,14 +189,14 @@ impl Scene {
     }
 
     /// The name that a server puts into its answers.
-    pub fn name(&self, index: usize) -> String {
+    pub(super) fn name(&self, index: usize) -> String {
         self.servers
             .get(index)
             .map(|server| server.name().to_owned())
             .unwrap_or_default()
     }
 
-    pub fn status(&self) -> Result<ServiceStatus> {
+    pub(super) fn status(&self) -> Result<ServiceStatus> {
         let services = self.client()?.services().map_err(anyhow::Error::from)?;
         let key = self.service();
         let found = services
@@ -206,13 +206,13 @@ impl Scene {
     }
 
     /// What the packet path dropped so far, by reason, and its other counters.
-    pub fn counted(&self) -> Result<(String, String)> {
+    pub(super) fn counted(&self) -> Result<(String, String)> {
         let counted = self.client()?.statistics().map_err(anyhow::Error::from)?;
         let others = counted.verdicts.into_iter().chain(counted.notes);
         Ok((said(counted.drops), said(others)))
     }
 
-    pub fn adopted(&self) -> Result<bool> {
+    pub(super) fn adopted(&self) -> Result<bool> {
         Ok(self
             .client()?
             .status()
@@ -221,7 +221,7 @@ impl Scene {
     }
 
     /// One load for the whole demo, with a connection for each request.
-    pub fn start_load(&mut self) -> Result<()> {
+    pub(super) fn start_load(&mut self) -> Result<()> {
         let at = self.bed.service(Family::V4, 1, PORT);
         let load = HttpLoad::to(at).workers(8).connection_per_request();
         self.load = Some(load.start(self.bed.client())?);
@@ -229,7 +229,7 @@ impl Scene {
     }
 
     /// The commands that enter each host.
-    pub fn doors(&self) -> Vec<String> {
+    pub(super) fn doors(&self) -> Vec<String> {
         let mut doors = Vec::new();
         let mut door = |host: &Host| {
             doors.push(format!(
@@ -251,7 +251,7 @@ impl Scene {
     }
 
     /// Ends everything in order. What remains ends with the process.
-    pub fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         self.load.take();
         if let Some(daemon) = self.daemon.take() {
             daemon.stop(LIMIT).context("shuntd did not stop")?;
@@ -267,7 +267,7 @@ impl Scene {
 }
 
 /// The forwarding methods that the demo uses.
-pub const METHODS: [(&str, Method); 3] = [
+pub(super) const METHODS: [(&str, Method); 3] = [
     ("NAT", Method::Masquerade),
     ("DR", Method::Route),
     ("TUN", Method::Tunnel(Encapsulation::Ipip)),

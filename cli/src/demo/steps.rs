@@ -103,7 +103,7 @@ struct Play<'a> {
 }
 
 /// All steps, in order.
-pub fn play(scene: &mut Scene, stage: &mut Stage) -> Result<()> {
+pub(super) fn play(scene: &mut Scene, stage: &mut Stage) -> Result<()> {
     let names = (0..SERVERS).map(|index| scene.name(index)).collect();
     let mut play = Play {
         scene,

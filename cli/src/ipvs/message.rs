@@ -74,7 +74,7 @@ const THIRD_FLAG: u32 = 0x20;
 const METHOD_MASK: u32 = 0x7;
 
 /// The request for the id of the IPVS family. The kernel loads the module for it if it can.
-pub fn find_family() -> Vec<u8> {
+pub(super) fn find_family() -> Vec<u8> {
     let mut body = Vec::new();
     put(&mut body, CONTROL_FAMILY_NAME, NAME);
     request(
@@ -87,17 +87,17 @@ pub fn find_family() -> Vec<u8> {
 
 /// The id of the IPVS family in this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family(u16);
+pub(super) struct Family(u16);
 
 /// A service's key, which must be readable, and the service, or why Shunt cannot express it.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     pub key: ServiceKey,
     pub service: Result<Service, String>,
 }
 
 impl Family {
-    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+    pub(super) fn read(answer: &[u8]) -> Result<Self, Failure> {
         let bodies = bodies(answer, CONTROL).map_err(|failure| match failure {
             Failure::Netlink(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 Failure::NoIpvs
@@ -109,15 +109,15 @@ impl Family {
         Ok(Self(attributes.must(CONTROL_FAMILY_ID, u16_of)?))
     }
 
-    pub fn ask_timeouts(self) -> Vec<u8> {
+    pub(super) fn ask_timeouts(self) -> Vec<u8> {
         request(self.0, REQUEST | ACK, [GET_CONFIG, VERSION], &[])
     }
 
-    pub fn ask_services(self) -> Vec<u8> {
+    pub(super) fn ask_services(self) -> Vec<u8> {
         request(self.0, REQUEST | DUMP, [GET_SERVICE, VERSION], &[])
     }
 
-    pub fn ask_servers(self, key: &ServiceKey) -> Vec<u8> {
+    pub(super) fn ask_servers(self, key: &ServiceKey) -> Vec<u8> {
         let mut service = Vec::new();
         let family = match key.family() {
             shunt_model::Family::Ipv4 => AF_INET,
@@ -144,7 +144,7 @@ impl Family {
         request(self.0, REQUEST | DUMP, [GET_DEST, VERSION], &body)
     }
 
-    pub fn timeouts(self, answer: &[u8]) -> Result<Timeouts, Failure> {
+    pub(super) fn timeouts(self, answer: &[u8]) -> Result<Timeouts, Failure> {
         let bodies = bodies(answer, self.0)?;
         let body = bodies.first().ok_or_else(|| broken("no timeouts"))?;
         let attributes = Attributes::read(body)?;
@@ -158,7 +158,7 @@ impl Family {
         })
     }
 
-    pub fn services(self, answer: &[u8]) -> Result<Vec<Found>, Failure> {
+    pub(super) fn services(self, answer: &[u8]) -> Result<Vec<Found>, Failure> {
         let bodies = bodies(answer, self.0)?;
         let read = |body: &&[u8]| service(&Attributes::read(body)?.nested(SERVICE)?);
         bodies.iter().map(read).collect()
@@ -167,7 +167,7 @@ impl Family {
     /// The servers of a service of this family: the address of each, and the server, or why Shunt
     /// cannot express it.
     #[expect(clippy::type_complexity, reason = "the caller destructures it")]
-    pub fn servers(
+    pub(super) fn servers(
         self,
         answer: &[u8],
         family: shunt_model::Family,

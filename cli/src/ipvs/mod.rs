@@ -18,7 +18,9 @@ mod wire;
 /// The whole table in the kernel's order: of each kind, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ipvs {
+    /// The timeouts of `ipvsadm --set`.
     pub timeouts: Timeouts,
+    /// The services with all that Shunt can express.
     pub services: Vec<Entry>,
     /// What Shunt cannot express.
     pub not_taken: Vec<NotTaken>,
@@ -27,19 +29,24 @@ pub struct Ipvs {
 /// A service with its servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
+    /// The service, as Shunt would have it.
     pub service: Service,
+    /// The newest first.
     pub servers: Vec<Server>,
 }
 
 /// An object of the kernel's table that is left out, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotTaken {
+    /// The object as ipvsadm names it.
     pub what: String,
+    /// The reason as a clause.
     pub why: String,
 }
 
 /// Why the table cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Failure {
     #[error(
         "this kernel has no IPVS; load it with \"modprobe ip_vs\", \

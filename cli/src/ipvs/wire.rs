@@ -13,19 +13,19 @@ use super::Failure;
 // `linux/netlink.h`.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-pub const REQUEST: u16 = 0x1;
-pub const ACK: u16 = 0x4;
-pub const DUMP: u16 = 0x300;
-pub const NESTED: u16 = 0x8000;
+pub(super) const REQUEST: u16 = 0x1;
+pub(super) const ACK: u16 = 0x4;
+pub(super) const DUMP: u16 = 0x300;
+pub(super) const NESTED: u16 = 0x8000;
 const HEADER: usize = 16;
 /// The command and the version of a generic message, and two reserved bytes.
 const GENERIC_HEADER: usize = 4;
 
-pub const AF_INET: u16 = libc::AF_INET as u16;
-pub const AF_INET6: u16 = libc::AF_INET6 as u16;
+pub(super) const AF_INET: u16 = libc::AF_INET as u16;
+pub(super) const AF_INET6: u16 = libc::AF_INET6 as u16;
 
 /// Whether the answer ends with this datagram. A message never spans two datagrams.
-pub fn is_end(datagram: &[u8]) -> Result<bool, Failure> {
+pub(super) fn is_end(datagram: &[u8]) -> Result<bool, Failure> {
     for message in Messages(datagram) {
         if matches!(message?.message_type(), ERROR | DONE) {
             return Ok(true);
@@ -36,7 +36,7 @@ pub fn is_end(datagram: &[u8]) -> Result<bool, Failure> {
 
 /// Returns the body that follows the generic header of each message of this kind, up to the end of
 /// the answer. An error from the kernel is returned as an error.
-pub fn bodies(answer: &[u8], kind: u16) -> Result<Vec<&[u8]>, Failure> {
+pub(super) fn bodies(answer: &[u8], kind: u16) -> Result<Vec<&[u8]>, Failure> {
     let mut bodies = Vec::new();
     for message in Messages(answer) {
         let message = message?;
@@ -83,10 +83,10 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// The attributes of one level. Of two with the same kind the last one counts, as in the kernel.
-pub struct Attributes<'a>(Vec<(u16, &'a [u8])>);
+pub(super) struct Attributes<'a>(Vec<(u16, &'a [u8])>);
 
 impl<'a> Attributes<'a> {
-    pub fn read(body: &'a [u8]) -> Result<Self, Failure> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, Failure> {
         let mut found = Vec::new();
         for attribute in NlasIterator::new(body) {
             let attribute = attribute.map_err(|error| broken(&error.to_string()))?;
@@ -97,18 +97,22 @@ impl<'a> Attributes<'a> {
         Ok(Self(found))
     }
 
-    pub fn get(&self, kind: u16) -> Option<&'a [u8]> {
+    pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
         let mut backwards = self.0.iter().rev();
         let found = backwards.find(|(known, _)| *known == kind);
         found.map(|(_, value)| *value)
     }
 
-    pub fn nested(&self, kind: u16) -> Result<Attributes<'a>, Failure> {
+    pub(super) fn nested(&self, kind: u16) -> Result<Attributes<'a>, Failure> {
         Attributes::read(self.get(kind).ok_or_else(|| missing(kind))?)
     }
 
     /// The value of an optional attribute.
-    pub fn may<T>(&self, kind: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+    pub(super) fn may<T>(
+        &self,
+        kind: u16,
+        of: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
         let unreadable = || broken(&format!("attribute {kind} has a wrong length"));
         let value = self.get(kind);
         value
@@ -116,41 +120,41 @@ impl<'a> Attributes<'a> {
             .transpose()
     }
 
-    pub fn must<T>(&self, kind: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<T, Failure> {
+    pub(super) fn must<T>(&self, kind: u16, of: impl Fn(&[u8]) -> Option<T>) -> Result<T, Failure> {
         self.may(kind, of)?.ok_or_else(|| missing(kind))
     }
 }
 
-pub fn u8_of(bytes: &[u8]) -> Option<u8> {
+pub(super) fn u8_of(bytes: &[u8]) -> Option<u8> {
     Some(u8::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-pub fn u16_of(bytes: &[u8]) -> Option<u16> {
+pub(super) fn u16_of(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-pub fn u32_of(bytes: &[u8]) -> Option<u32> {
+pub(super) fn u32_of(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
 /// A number in network order.
-pub fn port_of(bytes: &[u8]) -> Option<u16> {
+pub(super) fn port_of(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
 /// A number in network order.
-pub fn ipv4_of(bytes: &[u8]) -> Option<Ipv4Addr> {
+pub(super) fn ipv4_of(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(<[u8; 4]>::try_from(bytes).ok()?.into())
 }
 
 /// A text that ends with a zero byte.
-pub fn text_of(bytes: &[u8]) -> Option<String> {
+pub(super) fn text_of(bytes: &[u8]) -> Option<String> {
     let text = bytes.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// `union nf_inet_addr`: sixteen bytes. An IPv4 address uses the first four.
-pub fn address(family: u16, bytes: Option<&[u8]>) -> Result<IpAddr, Failure> {
+pub(super) fn address(family: u16, bytes: Option<&[u8]>) -> Result<IpAddr, Failure> {
     let bytes = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     let bytes = bytes.ok_or_else(|| broken("an address of other than sixteen bytes"))?;
     match family {
@@ -163,7 +167,7 @@ pub fn address(family: u16, bytes: Option<&[u8]>) -> Result<IpAddr, Failure> {
     }
 }
 
-pub fn union_of(address: IpAddr) -> [u8; 16] {
+pub(super) fn union_of(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => {
             let mut bytes = [0; 16];
@@ -176,7 +180,12 @@ pub fn union_of(address: IpAddr) -> [u8; 16] {
 
 /// Builds a whole message: the netlink header, the generic header, and attributes. The socket has
 /// one request at a time, so the sequence number need not tell answers apart.
-pub fn request(kind: u16, flags: u16, [command, version]: [u8; 2], attributes: &[u8]) -> Vec<u8> {
+pub(super) fn request(
+    kind: u16,
+    flags: u16,
+    [command, version]: [u8; 2],
+    attributes: &[u8],
+) -> Vec<u8> {
     let length = HEADER + GENERIC_HEADER + attributes.len();
     // No request is longer than a hundred bytes.
     let length = u32::try_from(length).unwrap_or(u32::MAX);
@@ -192,7 +201,7 @@ pub fn request(kind: u16, flags: u16, [command, version]: [u8; 2], attributes: &
 }
 
 /// Appends an attribute and the padding after it.
-pub fn put(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn put(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     body.extend(length.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
@@ -204,6 +213,6 @@ fn missing(kind: u16) -> Failure {
     broken(&format!("attribute {kind} is missing"))
 }
 
-pub fn broken(text: &str) -> Failure {
+pub(super) fn broken(text: &str) -> Failure {
     Failure::Broken(text.to_owned())
 }

@@ -10,7 +10,9 @@ use super::names::Names;
 /// What `host[:port]` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPort {
+    /// The address, or the first one that the name stands for.
     pub address: IpAddr,
+    /// `None` if the text has no port.
     pub port: Option<u16>,
 }
 

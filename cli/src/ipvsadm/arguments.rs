@@ -26,28 +26,28 @@ const LARGEST: i64 = 0x7fff_ffff;
 
 /// What a line asks for.
 #[derive(Debug)]
-pub enum Request {
+pub(super) enum Request {
     About(About),
     Do(Box<Arguments>),
 }
 
 /// What a line asks about the program itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum About {
+pub(super) enum About {
     Help,
     Version,
 }
 
 /// The granularity as it was last set, which is right for a service only if the families agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Netmask {
+pub(super) enum Netmask {
     Mask(Ipv4Addr),
     Prefix(u8),
 }
 
 /// The service of a line, word by word.
 #[derive(Debug)]
-pub struct ServiceWords {
+pub(super) struct ServiceWords {
     pub family: Option<Family>,
     pub protocol: Option<Protocol>,
     pub address: IpAddr,
@@ -64,7 +64,7 @@ pub struct ServiceWords {
 impl ServiceWords {
     /// The service meant, if one is.
     #[must_use]
-    pub fn key(&self) -> Option<ServiceKey> {
+    pub(super) fn key(&self) -> Option<ServiceKey> {
         if let Some(mark) = self.mark {
             let family = self.family.unwrap_or(Family::Ipv4);
             return Some(ServiceKey::Mark { mark, family });
@@ -79,7 +79,7 @@ impl ServiceWords {
 
 /// The server of a line, word by word.
 #[derive(Debug)]
-pub struct ServerWords {
+pub(super) struct ServerWords {
     pub address: IpAddr,
     pub port: u16,
     pub forwarding: Forwarding,
@@ -93,7 +93,7 @@ pub struct ServerWords {
 
 /// `-g`, `-m` or `-i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarding {
+pub(super) enum Forwarding {
     Route,
     Masquerade,
     Tunnel,
@@ -101,7 +101,7 @@ pub enum Forwarding {
 
 impl ServerWords {
     #[must_use]
-    pub fn at(&self) -> ServerAddress {
+    pub(super) fn at(&self) -> ServerAddress {
         ServerAddress {
             address: self.address,
             port: self.port,
@@ -109,7 +109,7 @@ impl ServerWords {
     }
 
     #[must_use]
-    pub fn server(&self) -> Server {
+    pub(super) fn server(&self) -> Server {
         let checksum = self.tunnel_checksum;
         let encapsulation = match self.tunnel {
             TunnelType::Ipip => Encapsulation::Ipip,
@@ -135,7 +135,7 @@ impl ServerWords {
 
 /// A line that could be read.
 #[derive(Debug)]
-pub struct Arguments {
+pub(super) struct Arguments {
     pub command: Command,
     given: BTreeSet<Kind>,
     pub service: ServiceWords,
@@ -183,18 +183,18 @@ impl Arguments {
 
     /// Whether an option of this kind was given.
     #[must_use]
-    pub fn has(&self, kind: Kind) -> bool {
+    pub(super) fn has(&self, kind: Kind) -> bool {
         self.given.contains(&kind)
     }
 
     #[must_use]
-    pub fn has_any(&self, kinds: &[Kind]) -> bool {
+    pub(super) fn has_any(&self, kinds: &[Kind]) -> bool {
         kinds.iter().any(|&kind| self.has(kind))
     }
 }
 
 /// Reads a line. The first option is the command; the others may stand in any order.
-pub fn read(program: &str, line: &[String], names: &dyn Names) -> Result<Request, Halt> {
+pub(super) fn read(program: &str, line: &[String], names: &dyn Names) -> Result<Request, Halt> {
     let mut reader = Reader::new(line);
     let Some(Ok((first, value))) = reader.next() else {
         return Err(try_help(program));
@@ -241,7 +241,7 @@ pub fn read(program: &str, line: &[String], names: &dyn Names) -> Result<Request
 
 /// What a line asks that needs no daemon to be answered.
 #[must_use]
-pub fn about(line: &[String]) -> Option<About> {
+pub(super) fn about(line: &[String]) -> Option<About> {
     match Reader::new(line).next()?.ok()?.0 {
         Token::Help => Some(About::Help),
         Token::Version => Some(About::Version),
@@ -249,7 +249,7 @@ pub fn about(line: &[String]) -> Option<About> {
     }
 }
 
-pub const DEFAULT_SCHEDULER: &str = "wlc";
+pub(super) const DEFAULT_SCHEDULER: &str = "wlc";
 
 impl Arguments {
     fn once(&mut self, kind: Kind) -> Result<(), Halt> {

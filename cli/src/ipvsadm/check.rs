@@ -11,7 +11,7 @@ use super::halt::{Halt, usage};
 use super::words::{Command, Kind, Rule, TunnelType};
 
 /// Looks for the first mistake. A server's port becomes the service's where it must.
-pub fn check(arguments: &mut Arguments) -> Result<(), Halt> {
+pub(super) fn check(arguments: &mut Arguments) -> Result<(), Halt> {
     let command = arguments.command;
     let phrase = format!("the '{command}' command");
     check_kinds(arguments, Kind::all(), |kind| command.rule(kind), &phrase)?;

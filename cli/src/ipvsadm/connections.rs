@@ -7,7 +7,7 @@ use shunt_model::Connection;
 use super::addresses;
 use super::names::Names;
 
-pub fn write_title(out: &mut dyn Write, with_engines: bool) -> io::Result<()> {
+pub(super) fn write_title(out: &mut dyn Write, with_engines: bool) -> io::Result<()> {
     writeln!(out, "IPVS connection entries")?;
     write!(
         out,
@@ -21,7 +21,7 @@ pub fn write_title(out: &mut dyn Write, with_engines: bool) -> io::Result<()> {
 }
 
 /// One entry; with engines also what its engine knows it by, if it has one.
-pub fn write(
+pub(super) fn write(
     out: &mut dyn Write,
     connection: &Connection,
     names: Option<&dyn Names>,

@@ -8,14 +8,14 @@ use crate::client::Failure;
 
 /// What a refusal is about: the words differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub(super) enum Subject {
     Service,
     Server,
 }
 
 /// How a line ends that was not done.
 #[derive(Debug)]
-pub enum Halt {
+pub(super) enum Halt {
     /// This line ends with status 255; `-R` goes on with the next one.
     Line { text: String },
     /// The program ends, also in the middle of `-R`. Without text it ends in silence.
@@ -23,17 +23,17 @@ pub enum Halt {
 }
 
 /// A mistake on the command line.
-pub fn usage<T>(text: String) -> Result<T, Halt> {
+pub(super) fn usage<T>(text: String) -> Result<T, Halt> {
     Err(Halt::Program { status: 2, text })
 }
 
 /// A listing that cannot be made.
-pub fn listing<T>(text: String) -> Result<T, Halt> {
+pub(super) fn listing<T>(text: String) -> Result<T, Halt> {
     Err(Halt::Program { status: 1, text })
 }
 
 /// ipvsadm's hint when there is nothing to go by.
-pub fn try_help(program: &str) -> Halt {
+pub(super) fn try_help(program: &str) -> Halt {
     Halt::Program {
         status: 255,
         text: format!("Try `{program} -h' or '{program} --help' for more information."),
@@ -41,7 +41,7 @@ pub fn try_help(program: &str) -> Halt {
 }
 
 /// The daemon did not do it.
-pub fn failed(failure: Failure, subject: Subject) -> Halt {
+pub(super) fn failed(failure: Failure, subject: Subject) -> Halt {
     match failure {
         Failure::Refused(refusal) => Halt::Line {
             text: refused(refusal, subject),
@@ -65,7 +65,7 @@ impl From<io::Error> for Halt {
 }
 
 /// The daemon could not be reached: the form that ipvsadm has for a kernel without IPVS.
-pub fn not_initialized(failure: &Failure) -> Halt {
+pub(super) fn not_initialized(failure: &Failure) -> Halt {
     let hint = match failure {
         Failure::NotPermitted { .. } => {
             "Are you sure that IP Virtual Server is built in the kernel or as module?"
@@ -83,7 +83,7 @@ pub fn not_initialized(failure: &Failure) -> Halt {
 }
 
 /// ipvsadm's own words for a refusal, where it has some; else the refusal's sentence.
-pub fn refused(refusal: Refusal, subject: Subject) -> String {
+pub(super) fn refused(refusal: Refusal, subject: Subject) -> String {
     let known = match (refusal.reason, subject) {
         (Reason::ServiceExists | Reason::MarkedPackets, _) => SERVICE_EXISTS,
         (Reason::NoSuchService, Subject::Service) => NO_SUCH_SERVICE,
@@ -112,6 +112,6 @@ pub fn refused(refusal: Refusal, subject: Subject) -> String {
     known.to_owned()
 }
 
-pub const SERVICE_EXISTS: &str = "Service already exists";
-pub const NO_SUCH_SERVICE: &str = "No such service";
-pub const UNKNOWN_SCHEDULER: &str = "Scheduler or persistence engine not found";
+pub(super) const SERVICE_EXISTS: &str = "Service already exists";
+pub(super) const NO_SUCH_SERVICE: &str = "No such service";
+pub(super) const UNKNOWN_SCHEDULER: &str = "Scheduler or persistence engine not found";

@@ -21,7 +21,7 @@ const SERVER_COLUMN: usize = 28;
 
 /// What the columns show. Where several are asked for, the first here wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     Stats,
     Rate,
     Thresholds,
@@ -32,7 +32,7 @@ pub enum Form {
 
 /// How a listing is written.
 #[derive(Clone, Copy)]
-pub struct Listing<'a> {
+pub(super) struct Listing<'a> {
     pub form: Form,
     /// Without, addresses and ports are numbers.
     pub names: Option<&'a dyn Names>,
@@ -41,7 +41,7 @@ pub struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    pub fn new(arguments: &Arguments, names: &'a dyn Names) -> Self {
+    pub(super) fn new(arguments: &Arguments, names: &'a dyn Names) -> Self {
         let form = [
             (Kind::Stats, Form::Stats),
             (Kind::Rate, Form::Rate),
@@ -60,7 +60,7 @@ impl<'a> Listing<'a> {
     }
 
     /// All that is listed when no word is given.
-    pub fn plain(names: &'a dyn Names) -> Self {
+    pub(super) fn plain(names: &'a dyn Names) -> Self {
         Self {
             form: Form::Plain,
             names: Some(names),
@@ -69,7 +69,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    pub fn write_title(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn write_title(&self, out: &mut dyn Write) -> io::Result<()> {
         let local = "Prot LocalAddress:Port";
         let remote = "  -> RemoteAddress:Port";
         match self.form {
@@ -104,7 +104,11 @@ impl<'a> Listing<'a> {
     }
 
     /// One service and its servers.
-    pub fn write_service(&self, out: &mut dyn Write, status: ServiceStatus) -> io::Result<()> {
+    pub(super) fn write_service(
+        &self,
+        out: &mut dyn Write,
+        status: ServiceStatus,
+    ) -> io::Result<()> {
         let service = &status.service;
         let name = self.service_name(&service.key);
         match self.form {
@@ -248,7 +252,7 @@ fn numbers_of_rates(rates: &Rates) -> [u64; 5] {
 }
 
 /// The protocol whose names a service's ports have; a mark says nothing about protocols.
-pub fn protocol(key: &ServiceKey) -> Option<Protocol> {
+pub(super) fn protocol(key: &ServiceKey) -> Option<Protocol> {
     match *key {
         ServiceKey::Address { protocol, .. } => Some(protocol),
         ServiceKey::Mark { .. } => None,
@@ -277,7 +281,7 @@ fn flags(service: &Service) -> String {
 }
 
 /// The scheduler's own names of its flags. A flag that sh or mh does not know has none.
-pub fn scheduler_flags(service: &Service) -> String {
+pub(super) fn scheduler_flags(service: &Service) -> String {
     let names = match service.scheduler {
         Scheduler::Sh => ["sh-fallback", "sh-port", ""],
         Scheduler::Mh => ["mh-fallback", "mh-port", ""],
@@ -295,7 +299,7 @@ pub fn scheduler_flags(service: &Service) -> String {
 }
 
 /// The granularity, unless it is a whole address.
-pub fn granularity(granularity: Granularity) -> Option<String> {
+pub(super) fn granularity(granularity: Granularity) -> Option<String> {
     match granularity {
         Granularity::Mask(mask) if mask.is_broadcast() => None,
         Granularity::Mask(mask) => Some(mask.to_string()),

@@ -44,12 +44,16 @@ const ENGINES: [&str; 1] = ["sip"];
 /// Which of the three programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
+    /// `ipvsadm`: one command, or the lines of `-R`.
     Ipvsadm,
+    /// `ipvsadm-save`: the table as lines for `-R`.
     Save,
+    /// `ipvsadm-restore`: clears the table, then does the lines.
     Restore,
 }
 
 impl Program {
+    /// The program that is called by this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -63,8 +67,11 @@ impl Program {
 
 /// Standard input, output and error.
 pub struct Streams<'a> {
+    /// Lines for `-R` and `ipvsadm-restore`.
     pub input: &'a mut dyn BufRead,
+    /// What ipvsadm prints on standard output.
     pub out: &'a mut dyn Write,
+    /// Complaints and the usage.
     pub error: &'a mut dyn Write,
 }
 

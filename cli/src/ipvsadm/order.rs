@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use shunt_model::api::{ServerStatus, ServiceStatus};
 use shunt_model::{Family, ServerAddress, ServiceKey};
 
-pub fn sort_services(services: Vec<ServiceStatus>) -> Vec<ServiceStatus> {
+pub(super) fn sort_services(services: Vec<ServiceStatus>) -> Vec<ServiceStatus> {
     merge_sort(services, &|a, b| {
         difference(
             &service_words(&a.service.key),
@@ -18,7 +18,7 @@ pub fn sort_services(services: Vec<ServiceStatus>) -> Vec<ServiceStatus> {
     })
 }
 
-pub fn sort_servers(servers: Vec<ServerStatus>) -> Vec<ServerStatus> {
+pub(super) fn sort_servers(servers: Vec<ServerStatus>) -> Vec<ServerStatus> {
     merge_sort(servers, &|a, b| server_difference(a.server.at, b.server.at))
 }
 

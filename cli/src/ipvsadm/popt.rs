@@ -9,7 +9,7 @@ use super::words::{Token, Value, WORDS, Word};
 
 /// Goes through the words of a command line.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     arguments: &'a [String],
     next: usize,
     /// The rest of a cluster of short words.
@@ -21,7 +21,7 @@ pub struct Reader<'a> {
 
 /// Why a word could not be read, in popt's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bad {
+pub(super) enum Bad {
     Unknown,
     NoValue,
     UnwantedValue,
@@ -42,7 +42,7 @@ type Read<'a> = Result<(Token, Option<&'a str>), Bad>;
 impl<'a> Reader<'a> {
     /// The program's own name is not among the arguments.
     #[must_use]
-    pub fn new(arguments: &'a [String]) -> Self {
+    pub(super) fn new(arguments: &'a [String]) -> Self {
         Self {
             arguments,
             next: 0,
@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next option with its value.
-    pub fn next(&mut self) -> Option<Read<'a>> {
+    pub(super) fn next(&mut self) -> Option<Read<'a>> {
         if let Some(cluster) = self.cluster.take() {
             return Some(self.short(cluster));
         }
@@ -76,14 +76,14 @@ impl<'a> Reader<'a> {
 
     /// The argument that the last option stood in.
     #[must_use]
-    pub fn current(&self) -> &'a str {
+    pub(super) fn current(&self) -> &'a str {
         let index = self.next.saturating_sub(1);
         self.arguments.get(index).map_or("", String::as_str)
     }
 
     /// What was no option, in order.
     #[must_use]
-    pub fn leftovers(self) -> Vec<&'a str> {
+    pub(super) fn leftovers(self) -> Vec<&'a str> {
         self.leftovers
     }
 

@@ -11,26 +11,26 @@ const MOST: usize = 4096;
 
 /// Changes of lines that were read and wait to be sent together.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(super) struct Queue {
     pub changes: Vec<Change>,
     /// What each change is about, for the words of a refusal.
     pub subjects: Vec<Subject>,
 }
 
 impl Queue {
-    pub fn add(&mut self, change: Change, subject: Subject) {
+    pub(super) fn add(&mut self, change: Change, subject: Subject) {
         self.changes.push(change);
         self.subjects.push(subject);
     }
 
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.changes.len() >= MOST
     }
 }
 
 /// What the input has next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// The words of a line that has some, without the word `ipvsadm`.
     Line(Vec<String>),
     /// Every line that came was read. The next call waits for more.
@@ -39,7 +39,7 @@ pub enum Next {
 }
 
 /// The lines of an input.
-pub struct Lines<'a> {
+pub(super) struct Lines<'a> {
     input: &'a mut dyn BufRead,
     /// What was read. The bytes from `at` on are not a line yet.
     text: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(input: &'a mut dyn BufRead) -> Self {
+    pub(super) fn new(input: &'a mut dyn BufRead) -> Self {
         Self {
             input,
             text: Vec::new(),
@@ -57,7 +57,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    pub fn next_line(&mut self) -> io::Result<Next> {
+    pub(super) fn next_line(&mut self) -> io::Result<Next> {
         loop {
             let rest = self.text.get(self.at..).unwrap_or_default();
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
@@ -105,7 +105,7 @@ fn words(line: &[u8]) -> Vec<String> {
 }
 
 /// What `ipvsadm-restore` feeds to `-R`: everything but the lines that begin with `#`.
-pub fn without_comments(input: &mut dyn BufRead) -> io::Result<Vec<u8>> {
+pub(super) fn without_comments(input: &mut dyn BufRead) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? != 0 {

@@ -15,7 +15,7 @@ use super::names::Names;
 use super::order::sort_servers;
 
 /// One service and its servers.
-pub fn write_service(
+pub(super) fn write_service(
     out: &mut dyn Write,
     status: ServiceStatus,
     names: Option<&dyn Names>,
@@ -37,7 +37,7 @@ pub fn write_service(
 }
 
 /// What of a service its lines do not say, a sentence for each server.
-pub fn unsaid(status: &ServiceStatus) -> Vec<String> {
+pub(super) fn unsaid(status: &ServiceStatus) -> Vec<String> {
     let key = status.service.key;
     // As one word of a command.
     let word = key.to_string().replace(' ', "/");

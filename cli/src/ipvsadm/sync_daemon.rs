@@ -9,7 +9,7 @@ use super::halt::{Halt, usage};
 use super::words::{Command, Kind};
 
 /// Checks the role that `--start-daemon` and `--stop-daemon` name; other commands have none.
-pub fn check_role(command: Command, role: Option<&str>) -> Result<(), Halt> {
+pub(super) fn check_role(command: Command, role: Option<&str>) -> Result<(), Halt> {
     match (command, role) {
         (Command::StartDaemon | Command::StopDaemon, Some("master" | "backup")) => Ok(()),
         (Command::StartDaemon, _) => usage("illegal start-daemon parameter specified".into()),
@@ -19,7 +19,7 @@ pub fn check_role(command: Command, role: Option<&str>) -> Result<(), Halt> {
 }
 
 /// Checks the value of an option; options about other things pass.
-pub fn check(kind: Kind, text: &str) -> Result<(), Halt> {
+pub(super) fn check(kind: Kind, text: &str) -> Result<(), Halt> {
     let (range, name) = match kind {
         Kind::Syncid => (0..=255, "syncid"),
         Kind::McastPort => (1..=65_535, "mcast-port"),

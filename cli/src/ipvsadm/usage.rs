@@ -8,11 +8,11 @@ const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.
 /// `PROGRAM` stands for the name the program was called by.
 const USAGE: &str = include_str!("usage.txt");
 
-pub fn write_version(out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_version(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{VERSION}")
 }
 
-pub fn write_usage(out: &mut dyn Write, program: &str) -> io::Result<()> {
+pub(super) fn write_usage(out: &mut dyn Write, program: &str) -> io::Result<()> {
     write_version(out)?;
     out.write_all(USAGE.replace("PROGRAM", program).as_bytes())
 }

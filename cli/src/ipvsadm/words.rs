@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a command line asks for. The names are those of ipvsadm's own messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(super) enum Command {
     AddService,
     EditService,
     DeleteService,
@@ -46,7 +46,7 @@ impl fmt::Display for Command {
 ///
 /// The order is that in which ipvsadm looks for mistakes: of two, it reports the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(super) enum Kind {
     Numeric,
     Connection,
     ServiceAddress,
@@ -122,7 +122,7 @@ impl Kind {
         (Kind::TunRemcsum, "tun-remcsum"),
     ];
 
-    pub fn all() -> impl Iterator<Item = Kind> {
+    pub(super) fn all() -> impl Iterator<Item = Kind> {
         Kind::NAMES.into_iter().map(|(kind, _)| kind)
     }
 }
@@ -136,7 +136,7 @@ impl fmt::Display for Kind {
 
 /// An option, as distinct from what it is about: `-t` and `-u` are one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub(super) enum Choice {
     Tcp,
     Udp,
     Sctp,
@@ -153,7 +153,7 @@ pub enum Choice {
 impl Choice {
     /// The kind that may be given once; `-6` and `--sort` may be repeated.
     #[must_use]
-    pub fn kind(self) -> Option<Kind> {
+    pub(super) fn kind(self) -> Option<Kind> {
         match self {
             Choice::Tcp | Choice::Udp | Choice::Sctp | Choice::Mark => Some(Kind::ServiceAddress),
             Choice::Masquerade | Choice::Tunnel | Choice::Route => Some(Kind::ForwardingMethod),
@@ -165,7 +165,7 @@ impl Choice {
 
 /// What a word of the command line means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token {
+pub(super) enum Token {
     Command(Command),
     Option(Choice),
     Help,
@@ -174,7 +174,7 @@ pub enum Token {
 
 /// Whether a word has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
+pub(super) enum Value {
     None,
     /// Left out when the next word begins with a dash, or there is none.
     Optional,
@@ -183,7 +183,7 @@ pub enum Value {
 
 /// A word of the command line.
 #[derive(Clone, Copy, Debug)]
-pub struct Word {
+pub(super) struct Word {
     pub long: &'static str,
     pub short: Option<char>,
     pub value: Value,
@@ -234,7 +234,7 @@ const fn word(long: &'static str, short: char, token: Token) -> Word {
 }
 
 /// Every word there is.
-pub const WORDS: &[Word] = &[
+pub(super) const WORDS: &[Word] = &[
     command("add-service", 'A', Command::AddService),
     command("edit-service", 'E', Command::EditService),
     command("delete-service", 'D', Command::DeleteService),
@@ -300,7 +300,7 @@ pub const WORDS: &[Word] = &[
 
 /// Whether a kind of option goes with a command, or with a type of tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub(super) enum Rule {
     Needed,
     Free,
     /// At most one of the exclusive kinds.
@@ -310,7 +310,7 @@ pub enum Rule {
 
 impl Command {
     #[must_use]
-    pub fn rule(self, kind: Kind) -> Rule {
+    pub(super) fn rule(self, kind: Kind) -> Rule {
         match self {
             Command::AddService | Command::EditService => match kind {
                 Kind::ServiceAddress => Rule::Needed,
@@ -366,7 +366,7 @@ impl Command {
 
 /// The type of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TunnelType {
+pub(super) enum TunnelType {
     #[default]
     Ipip,
     Gue,
@@ -375,7 +375,7 @@ pub enum TunnelType {
 
 impl TunnelType {
     /// The kinds that only a tunnel has, in the order in which they are looked at.
-    pub const KINDS: [Kind; 4] = [
+    pub(super) const KINDS: [Kind; 4] = [
         Kind::TunPort,
         Kind::TunNocsum,
         Kind::TunCsum,
@@ -383,7 +383,7 @@ impl TunnelType {
     ];
 
     #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         match name {
             "ipip" => Some(TunnelType::Ipip),
             "gue" => Some(TunnelType::Gue),
@@ -393,7 +393,7 @@ impl TunnelType {
     }
 
     #[must_use]
-    pub fn rule(self, kind: Kind) -> Rule {
+    pub(super) fn rule(self, kind: Kind) -> Rule {
         match (self, kind) {
             (TunnelType::Gue, Kind::TunPort) => Rule::Needed,
             (TunnelType::Gue, Kind::TunNocsum | Kind::TunCsum | Kind::TunRemcsum) => {

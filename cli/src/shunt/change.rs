@@ -20,20 +20,20 @@ struct Outcome<'a> {
 
 /// A change to make, or none, and the sentence that describes it.
 #[derive(Debug)]
-pub struct Wanted {
+pub(super) struct Wanted {
     change: Option<Change>,
     text: String,
 }
 
 impl Wanted {
-    pub fn change(change: Change, text: String) -> Self {
+    pub(super) fn change(change: Change, text: String) -> Self {
         Self {
             change: Some(change),
             text,
         }
     }
 
-    pub fn nothing(text: &str) -> Self {
+    pub(super) fn nothing(text: &str) -> Self {
         Self {
             change: None,
             text: format!("nothing to do: {text}"),
@@ -42,7 +42,7 @@ impl Wanted {
 }
 
 /// Reads the present state, makes the change that follows from it, and prints the result.
-pub fn make(
+pub(super) fn make(
     outside: &mut Outside<'_>,
     want: impl FnOnce(&mut dyn Client) -> Result<Wanted, Halt>,
 ) -> Result<(), Halt> {
@@ -56,7 +56,7 @@ pub fn make(
 
 /// Reads the present state, makes the changes that follow from it, all or none, and prints the
 /// result of each.
-pub fn make_all(
+pub(super) fn make_all(
     outside: &mut Outside<'_>,
     want: impl FnOnce(&mut dyn Client) -> Result<Vec<Wanted>, Halt>,
 ) -> Result<(), Halt> {
@@ -92,21 +92,21 @@ fn print(outside: &mut Outside<'_>, wanted: &Wanted) -> Result<(), Halt> {
 
 /// One text such as `weight 1 -> 0` for each value that differs.
 #[derive(Debug, Default)]
-pub struct Differences(Vec<String>);
+pub(super) struct Differences(Vec<String>);
 
 impl Differences {
-    pub fn add<T: PartialEq + ToString>(&mut self, name: &str, before: &T, after: &T) {
+    pub(super) fn add<T: PartialEq + ToString>(&mut self, name: &str, before: &T, after: &T) {
         if before != after {
             let (before, after) = (before.to_string(), after.to_string());
             self.0.push(format!("{name} {before} -> {after}"));
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         self.0.join(", ")
     }
 }

@@ -15,7 +15,7 @@ use super::{Form, Halt, Outside, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// List connections; with --json, one object a line
     List {
         #[command(flatten)]
@@ -37,7 +37,7 @@ pub enum Verb {
 
 /// The conditions that a connection must meet to be shown.
 #[derive(Debug, Args)]
-pub struct Filter {
+pub(super) struct Filter {
     /// Only connections to this service
     #[arg(long)]
     service: Option<ServiceKey>,
@@ -80,7 +80,7 @@ impl Filter {
 }
 
 impl Verb {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List {
                 filter,

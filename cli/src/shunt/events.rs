@@ -6,14 +6,14 @@ use shunt_model::event::{Event, Fact};
 use super::{Form, Halt, Outside, warning, write_json};
 
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Go on with the events that follow, until Ctrl-C
     #[arg(long)]
     follow: bool,
 }
 
 impl Options {
-    pub fn run(self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         let mut client = (outside.open)()?;
         for event in client.events(self.follow)? {
             let event = event?;

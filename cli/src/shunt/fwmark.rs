@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 /// Parses a mark in decimal or hexadecimal.
-pub fn read_mark(text: &str) -> Result<NonZeroU32, String> {
+pub(super) fn read_mark(text: &str) -> Result<NonZeroU32, String> {
     let mark = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),

@@ -20,7 +20,7 @@ use crate::ipvs::{Entry, Ipvs, NotTaken};
 use crate::ipvsadm;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Read the kernel's IPVS table of this network namespace and print it as "ipvsadm-save -n"
     /// does
     ///
@@ -46,7 +46,7 @@ pub enum Verb {
 
 impl Verb {
     /// The exit status shows whether everything was imported.
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<u8, Halt> {
         let apply = match self {
             Verb::Ipvs { apply } => apply,
             Verb::Sysctl { files, apply } => return sysctl(files, *apply, outside),

@@ -2,7 +2,7 @@
 
 use super::{Form, Halt, Outside, write_json};
 
-pub fn run(outside: &mut Outside<'_>) -> Result<(), Halt> {
+pub(super) fn run(outside: &mut Outside<'_>) -> Result<(), Halt> {
     let mut client = (outside.open)()?;
     for input in client.inputs()? {
         write_json(outside.out, &input?, Form::JsonLine)?;

@@ -15,21 +15,21 @@ use super::fwmark::read_mark;
 
 /// The rules of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     pub rules: Vec<MarkRule>,
     pub left: Vec<Left>,
 }
 
 /// A MARK rule that is left out.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Left {
+pub(super) struct Left {
     /// The line number, from 1.
     pub line: usize,
     pub why: String,
 }
 
 /// Reads the rules that set a mark.
-pub fn marks(text: &str) -> Found {
+pub(super) fn marks(text: &str) -> Found {
     let mut found = Found::default();
     for (line, rule) in (1..).zip(text.lines()) {
         let words: Vec<&str> = rule.split_whitespace().collect();

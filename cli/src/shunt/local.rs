@@ -15,7 +15,7 @@ use super::{Form, Halt, Outside, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// List the local addresses
     List(Watch),
     /// Let full NAT use these addresses of the director, or change their ports
@@ -35,7 +35,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List(watch) => watch::show(outside, *watch, &draw),
             Verb::Add { addresses, ports } => {

@@ -20,7 +20,7 @@ use super::{Form, Halt, Outside, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// List the rules and the service of each
     List(Watch),
     /// Mark packets to these addresses and ports
@@ -53,7 +53,7 @@ pub enum Verb {
 
 /// Restricts a rule to an origin. If several rules match, the narrowest wins.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct FromWhere {
+pub(super) struct FromWhere {
     /// Match only clients in this network, such as 10.0.0.0/8
     #[arg(long, value_name = "NETWORK")]
     from: Option<Network>,
@@ -72,7 +72,7 @@ impl FromWhere {
 }
 
 impl Verb {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List(watch) => watch::show(outside, *watch, &draw),
             Verb::Add {

@@ -119,10 +119,13 @@ enum Noun {
 
 /// The world outside of a command: the daemon to ask, the streams to write to, and the clock.
 pub struct Outside<'a> {
+    /// Connects to the daemon.
     pub open: &'a dyn Fn() -> Result<Box<dyn Client>, Failure>,
     /// Reads the table of the kernel's own IPVS.
     pub kernel: &'a dyn Fn() -> Result<Ipvs, ipvs::Failure>,
+    /// Answers.
     pub out: &'a mut dyn Write,
+    /// Refusals and hints.
     pub error: &'a mut dyn Write,
     /// Whether `out` is a terminal.
     pub is_terminal: bool,
@@ -134,6 +137,7 @@ pub struct Outside<'a> {
 
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Halt {
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -161,7 +165,9 @@ impl Halt {
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
+    /// Columns and sentences for people.
     Text,
+    /// One document, over several lines.
     Json,
     /// One line an answer, for a program that reads one answer after another.
     JsonLine,

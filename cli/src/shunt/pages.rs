@@ -18,12 +18,12 @@ const BY_HAND: [(&str, &str); 3] = [
     ("ipvsadm-restore.8", ".so man8/ipvsadm.8\n"),
 ];
 
-pub fn completions(shell: Shell, out: &mut dyn Write) -> Result<(), Halt> {
+pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> Result<(), Halt> {
     Ok(out.write_all(&completion(shell, "shunt", Shunt::command()))?)
 }
 
 /// Writes one page. Its name may have or lack the prefix "shunt-" and the section.
-pub fn man(page: &str, out: &mut dyn Write) -> Result<(), Halt> {
+pub(super) fn man(page: &str, out: &mut dyn Write) -> Result<(), Halt> {
     let pages = all()?;
     let is_it = |name: &str| {
         let plain = name.rsplit_once('.').map_or(name, |(plain, _)| plain);
@@ -42,7 +42,7 @@ pub fn man(page: &str, out: &mut dyn Write) -> Result<(), Halt> {
 }
 
 /// Writes `man/*` and `completions/*` into a directory.
-pub fn write_all(folder: &Path, out: &mut dyn Write) -> Result<(), Halt> {
+pub(super) fn write_all(folder: &Path, out: &mut dyn Write) -> Result<(), Halt> {
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;

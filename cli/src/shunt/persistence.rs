@@ -9,7 +9,7 @@ use shunt_model::service::{Granularity, Persistence};
 use shunt_model::{Announce, Family, Service};
 
 #[derive(Clone, Debug, Default, Args)]
-pub struct Words {
+pub(super) struct Words {
     /// Seconds that a client keeps its server after its last connection; off disables persistence
     #[arg(long, value_name = "SECONDS|off")]
     persistence: Option<Time>,
@@ -89,7 +89,7 @@ impl FromStr for Network {
 
 impl Words {
     /// Puts the options into a service, or fails with the reason.
-    pub fn put(&self, service: &mut Service) -> Result<(), String> {
+    pub(super) fn put(&self, service: &mut Service) -> Result<(), String> {
         if let Some(answer) = self.one_packet {
             service.one_packet = answer == Answer::Yes;
         }
@@ -166,7 +166,7 @@ fn granularity(network: Network, family: Family) -> Result<Granularity, String> 
 }
 
 /// `300 s`, `300 s by 255.255.255.0`, `300 s by sip`, `300 s by sip and 64 bits`, `off`.
-pub fn text(service: &Service) -> String {
+pub(super) fn text(service: &Service) -> String {
     let Some(persistence) = &service.persistence else {
         return "off".to_owned();
     };

@@ -23,7 +23,7 @@ const TICKS: u64 = 250;
 
 /// A file of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum File {
+pub(super) enum File {
     /// Services and their servers
     #[value(name = "ip_vs")]
     Table,
@@ -45,7 +45,7 @@ pub enum File {
 }
 
 impl File {
-    pub fn write(self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn write(self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         if outside.json {
             return Err(Halt::Usage(
                 "\"proc\" has only the kernel's format; for JSON use \"service list\", \"stats\" \

@@ -15,7 +15,7 @@ use super::{Form, Halt, Outside, find_service, refused, services, warning, write
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// List the servers of a service, or of all services
     List {
         /// Protocol, address and port, such as tcp/192.0.2.1:80
@@ -70,7 +70,7 @@ pub enum Verb {
 }
 
 #[derive(Clone, Copy, Debug, Default, Args)]
-pub struct Thresholds {
+pub(super) struct Thresholds {
     /// The number of connections, active and inactive, at which the server gets no new ones; 0
     /// disables the threshold
     #[arg(long)]
@@ -90,7 +90,7 @@ struct Wishes {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Place {
+pub(super) struct Place {
     /// Protocol, address and port, such as tcp/192.0.2.1:80
     service: ServiceKey,
     /// Address and port, such as 10.1.0.11:8080
@@ -106,7 +106,7 @@ struct Row {
 }
 
 impl Verb {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List { service, watch } => watch::show(outside, *watch, &|client, out, form| {
                 let rows = rows(client, service.as_ref())?;
@@ -266,7 +266,7 @@ fn draw_list(rows: &[Row], out: &mut dyn Write, form: Form) -> Result<(), Halt> 
 }
 
 /// The head of a table of servers.
-pub fn table(with_service: bool) -> Table {
+pub(super) fn table(with_service: bool) -> Table {
     let columns = [
         ("SERVICE", Side::Left),
         ("SERVER", Side::Left),
@@ -284,7 +284,7 @@ pub fn table(with_service: bool) -> Table {
     })
 }
 
-pub fn row(table: &mut Table, key: Option<&ServiceKey>, status: &ServerStatus) {
+pub(super) fn row(table: &mut Table, key: Option<&ServiceKey>, status: &ServerStatus) {
     let server = &status.server;
     let cells = [
         server.at.to_string(),

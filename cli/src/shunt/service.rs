@@ -16,7 +16,7 @@ use super::{
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// List all services, one a line
     List(Watch),
     /// Show one service and its servers
@@ -75,7 +75,7 @@ pub enum Verb {
 }
 
 #[derive(Debug, Args)]
-pub struct Flags {
+pub(super) struct Flags {
     /// For sh and mh: fallback uses another server if the hashed one is unavailable, port includes
     /// the client's port in the hash. For mh: large uses a table of 65,537 places instead of the
     /// 4,093 of IPVS
@@ -104,7 +104,7 @@ impl Flags {
 }
 
 impl Verb {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List(watch) => watch::show(outside, *watch, &draw_list),
             Verb::Show { service, watch } => watch::show(outside, *watch, &|client, out, form| {

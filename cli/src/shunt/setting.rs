@@ -14,7 +14,7 @@ use super::{Form, Halt, Outside, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// List the settings with their values, defaults and meanings
     #[command(visible_alias = "show")]
     List(Watch),
@@ -28,7 +28,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         match self {
             Verb::List(watch) => watch::show(outside, *watch, &draw),
             Verb::Set { name, value } => {
@@ -81,7 +81,7 @@ fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), 
 }
 
 /// The settings that differ from their defaults, in one line.
-pub fn different(settings: &Settings) -> Option<String> {
+pub(super) fn different(settings: &Settings) -> Option<String> {
     let both = settings.all().into_iter().zip(Settings::default().all());
     let different = both.filter(|(setting, default)| setting != default);
     let texts: Vec<String> = different.map(|(setting, _)| setting.to_string()).collect();
@@ -126,7 +126,7 @@ fn meaning(setting: &Setting) -> &'static str {
 
 /// The settings that a service overrides.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Own {
+pub(super) struct Own {
     /// What becomes of the connections of a deleted server: keep (packets are dropped until the
     /// server is back), reschedule, reset (senders get a reset or an ICMP error), by_protocol
     /// (reschedule for UDP and for a SYN, keep for all else), or default for the director's value
@@ -162,7 +162,7 @@ impl FromStr for Pair {
 
 impl Own {
     /// Puts the options into a service, or fails with the reason.
-    pub fn put(&self, service: &mut Service) -> Result<(), String> {
+    pub(super) fn put(&self, service: &mut Service) -> Result<(), String> {
         let on_down = self.on_down.iter().map(|value| Pair {
             name: "on_down".to_owned(),
             value: value.clone(),
@@ -182,7 +182,7 @@ impl Own {
 }
 
 /// `on_down reset, sloppy_tcp 1`, or `the director's`.
-pub fn text(service: &Service) -> String {
+pub(super) fn text(service: &Service) -> String {
     let own = service.settings.all();
     if own.is_empty() {
         return "the director's".to_owned();

@@ -15,7 +15,7 @@ use super::{Form, Halt, Outside, services, write_json};
 use crate::client::Client;
 
 #[derive(Debug, Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Show only the drop reasons, including those that never occurred
     #[arg(long)]
     drops: bool,
@@ -32,7 +32,7 @@ struct Report {
 }
 
 impl Options {
-    pub fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
+    pub(super) fn run(&self, outside: &mut Outside<'_>) -> Result<(), Halt> {
         if self.drops {
             watch::show(outside, self.watch, &draw_drops)
         } else {
@@ -112,7 +112,7 @@ fn write_counters(
 }
 
 /// The head of a traffic table: totals since the last zeroing, then rates per second.
-pub fn traffic_table() -> Table {
+pub(super) fn traffic_table() -> Table {
     Table::new(&[
         ("SERVICE, SERVER", Side::Left),
         ("CONNECTIONS", Side::Right),
@@ -129,7 +129,7 @@ pub fn traffic_table() -> Table {
 }
 
 /// A service, and below it its servers.
-pub fn traffic_rows(table: &mut Table, status: &ServiceStatus) {
+pub(super) fn traffic_rows(table: &mut Table, status: &ServiceStatus) {
     let key = status.service.key.to_string();
     traffic_row(table, key, status.counters, status.rates);
     for server in &status.servers {

@@ -10,7 +10,7 @@ use super::table::{Side, Table, duration, number};
 use super::{Form, Halt, setting, warning, write_json};
 use crate::client::Client;
 
-pub fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
+pub(super) fn draw(client: &mut dyn Client, out: &mut dyn Write, form: Form) -> Result<(), Halt> {
     let status = client.status()?;
     if form != Form::Text {
         return write_json(out, &status, form);

@@ -10,11 +10,11 @@ use shunt_model::{OnDown, Setting};
 use super::Halt;
 
 /// The folder of the running kernel's values.
-pub const KERNEL: &str = "/proc/sys/net/ipv4/vs";
+pub(super) const KERNEL: &str = "/proc/sys/net/ipv4/vs";
 
 /// One line, and its meaning for Shunt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub(super) struct Line {
     /// The file and line, or the file of a single value.
     pub at: String,
     pub name: String,
@@ -25,7 +25,7 @@ pub struct Line {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "meaning", content = "what", rename_all = "snake_case")]
-pub enum Meaning {
+pub(super) enum Meaning {
     Setting(Setting),
     /// A sysctl of IPVS that has no effect in Shunt.
     Nothing(&'static str),
@@ -95,7 +95,7 @@ const NOTHING: [(&str, &str); 22] = [
 const NO_SYNC: &str = "connections are not synchronised yet";
 
 /// Reads a file, a folder of `*.conf` files, or a folder with one file a value.
-pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
+pub(super) fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
     let failed = |error: io::Error| Halt::Usage(format!("cannot read {}: {error}", path.display()));
     if !path.is_dir() {
         let text = std::fs::read_to_string(path).map_err(failed)?;
@@ -126,7 +126,7 @@ pub fn read_path(path: &Path) -> Result<Vec<Line>, Halt> {
 }
 
 /// Reads a text. Names that are not of IPVS are skipped.
-pub fn read(file: &str, text: &str) -> Vec<Line> {
+pub(super) fn read(file: &str, text: &str) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();

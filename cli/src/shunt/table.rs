@@ -5,7 +5,9 @@ use std::io::{self, Write};
 /// The alignment of a cell within its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
+    /// The cell begins where the column begins, as words do.
     Left,
+    /// The cell ends where the column ends, as numbers do.
     Right,
 }
 
@@ -17,6 +19,7 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table with these heads and no rows.
     #[must_use]
     pub fn new(columns: &[(&'static str, Side)]) -> Self {
         Self {
@@ -30,11 +33,13 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// Whether the table has no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
+    /// Writes the heads and all rows.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut widths: Vec<usize> = self.columns.iter().map(|(name, _)| name.len()).collect();
         for row in &self.rows {

@@ -6,7 +6,7 @@ use shunt_model::next_hop::{NextHop, OutOfReach};
 use shunt_model::warning::{Table, Warning};
 
 /// One sentence: the problem, and what to do about it.
-pub fn text(warning: &Warning) -> String {
+pub(super) fn text(warning: &Warning) -> String {
     match warning {
         Warning::JournalNotWritten { file, why } => {
             format!("changes are refused: {file} cannot be written: {why}; make room there")
@@ -126,7 +126,7 @@ fn local(warning: &Warning) -> String {
 }
 
 /// A defence as `shunt status` prints it.
-pub fn defence(defence: &ActiveDefence) -> String {
+pub(super) fn defence(defence: &ActiveDefence) -> String {
     match defence {
         ActiveDefence::DropEntry => "drop_entry".to_owned(),
         ActiveDefence::DropPacket { one_of } => format!("drop_packet, one of {one_of}"),
@@ -135,7 +135,7 @@ pub fn defence(defence: &ActiveDefence) -> String {
 }
 
 /// How packets get to a server, and what becomes of them if they do not.
-pub fn next_hop(status: &ServerStatus) -> String {
+pub(super) fn next_hop(status: &ServerStatus) -> String {
     let way = status.next_hop.as_ref().map(way).unwrap_or_default();
     match status.out_of_reach {
         Some(fate) => format!("{way}; {}", out_of_reach(fate)),

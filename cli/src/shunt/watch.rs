@@ -10,6 +10,10 @@ use super::{Form, Halt, Outside};
 use crate::client::Client;
 
 #[derive(Clone, Copy, Debug, Default, Args)]
+#[expect(
+    missing_docs,
+    reason = "clap would print the comment as the description of each command with --watch"
+)]
 pub struct Watch {
     /// Show it again every SECONDS seconds, until Ctrl-C
     #[arg(long = "watch", value_name = "SECONDS", num_args = 0..=1,

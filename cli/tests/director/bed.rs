@@ -10,15 +10,15 @@ use shunt_lab::{Family, Host, HttpServer, LoadReport, ReplyVia, Topology};
 
 use crate::director::Director;
 
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// An address and a port as `ipvsadm` reads and prints them.
-pub fn at(address: IpAddr, port: u16) -> String {
+pub(crate) fn at(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     Masquerade,
     Route,
     Tunnel,
@@ -28,9 +28,9 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Method; 3] = [Method::Masquerade, Method::Route, Method::Tunnel];
+    pub(crate) const ALL: [Method; 3] = [Method::Masquerade, Method::Route, Method::Tunnel];
 
-    pub fn option(self) -> &'static str {
+    pub(crate) fn option(self) -> &'static str {
         match self {
             Method::Masquerade => "-m",
             Method::Route => "-g",
@@ -40,7 +40,7 @@ impl Method {
         }
     }
 
-    pub fn is_tunnel(self) -> bool {
+    pub(crate) fn is_tunnel(self) -> bool {
         matches!(self, Method::Tunnel | Method::Gue | Method::Gre)
     }
 
@@ -53,7 +53,7 @@ impl Method {
     }
 
     /// Sets up servers and routes as the method needs them.
-    pub fn prepare(self, bed: &Topology) -> Result<Vec<Member>> {
+    pub(crate) fn prepare(self, bed: &Topology) -> Result<Vec<Member>> {
         bed.director_holds(0, "lo", 1)?;
         match self {
             Method::Masquerade => return Ok(Vec::new()),
@@ -73,7 +73,7 @@ impl Method {
 }
 
 /// A server that the agent has set up for tunnels; undone when dropped.
-pub struct Member(Host);
+pub(crate) struct Member(Host);
 
 impl Member {
     fn join(bed: &Topology, server: &Host, kind: Kind) -> Result<Member> {
@@ -96,7 +96,7 @@ impl Drop for Member {
     }
 }
 
-pub fn web_servers(bed: &Topology) -> Result<Vec<HttpServer>> {
+pub(crate) fn web_servers(bed: &Topology) -> Result<Vec<HttpServer>> {
     bed.servers
         .iter()
         .map(|server| HttpServer::start(server, 80))
@@ -104,7 +104,7 @@ pub fn web_servers(bed: &Topology) -> Result<Vec<HttpServer>> {
 }
 
 /// Adds the service on port 80 with the first servers of the bed; gives its address.
-pub fn add_web(
+pub(crate) fn add_web(
     bed: &Topology,
     director: &Director,
     family: Family,
@@ -121,7 +121,7 @@ pub fn add_web(
 }
 
 /// No request of this load failed, and there were some.
-pub fn flawless(report: &LoadReport) -> Result<()> {
+pub(crate) fn flawless(report: &LoadReport) -> Result<()> {
     ensure!(report.ok > 0, "no request was answered");
     ensure!(
         report.failed() == 0,
@@ -133,12 +133,12 @@ pub fn flawless(report: &LoadReport) -> Result<()> {
 }
 
 /// A connection that a client holds open.
-pub struct Held {
+pub(crate) struct Held {
     stream: TcpStream,
 }
 
 impl Held {
-    pub fn open(client: &Host, to: SocketAddr) -> Result<Held> {
+    pub(crate) fn open(client: &Host, to: SocketAddr) -> Result<Held> {
         let stream = client.run(|| {
             let stream = TcpStream::connect_timeout(&to, LIMIT)?;
             stream.set_read_timeout(Some(LIMIT))?;
@@ -149,7 +149,11 @@ impl Held {
     }
 
     /// Several, each with the server that answers it.
-    pub fn open_all(client: &Host, to: SocketAddr, count: usize) -> Result<Vec<(Held, String)>> {
+    pub(crate) fn open_all(
+        client: &Host,
+        to: SocketAddr,
+        count: usize,
+    ) -> Result<Vec<(Held, String)>> {
         let open = |_| {
             let mut held = Held::open(client, to)?;
             let server = held.ask()?;
@@ -159,12 +163,12 @@ impl Held {
     }
 
     /// Asks on this connection who is there.
-    pub fn ask(&mut self) -> Result<String> {
+    pub(crate) fn ask(&mut self) -> Result<String> {
         Ok(self.ask_client()?.0)
     }
 
     /// The same, and what client the server sees.
-    pub fn ask_client(&mut self) -> Result<(String, SocketAddr)> {
+    pub(crate) fn ask_client(&mut self) -> Result<(String, SocketAddr)> {
         self.stream
             .write_all(b"GET / HTTP/1.1\r\nHost: held\r\n\r\n")
             .context("send")?;

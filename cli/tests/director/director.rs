@@ -18,14 +18,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const SIZES: [&str; 6] = ["--flows", "65536", "--services", "256", "--servers", "512"];
 
 /// The binary under another name: the name decides what it is.
-pub fn called(host: &Host, name: &str, arguments: &[&str]) -> Command {
+pub(crate) fn called(host: &Host, name: &str, arguments: &[&str]) -> Command {
     let mut command = host.command(env!("CARGO_BIN_EXE_shunt"));
     command.arg0(name).args(arguments).stdin(Stdio::null());
     command
 }
 
 /// Dropping it stops the daemon and takes the packet path away, whatever happened before.
-pub struct Director {
+pub(crate) struct Director {
     host: Host,
     options: Vec<String>,
     process: Option<Process>,
@@ -34,11 +34,11 @@ pub struct Director {
 }
 
 impl Director {
-    pub fn start(host: &Host) -> Result<Director> {
+    pub(crate) fn start(host: &Host) -> Result<Director> {
         Director::start_with(host, &[])
     }
 
-    pub fn start_with(host: &Host, options: &[&str]) -> Result<Director> {
+    pub(crate) fn start_with(host: &Host, options: &[&str]) -> Result<Director> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = format!("shuntd-{}-{number}.log", std::process::id());
@@ -57,7 +57,7 @@ impl Director {
     }
 
     /// Starts the daemon that was killed or stopped, and waits until it answers.
-    pub fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         let before = self.log()?.len();
         self.launch()?;
         until("shuntd to be ready", START_LIMIT, || {
@@ -69,13 +69,13 @@ impl Director {
     }
 
     /// More options for the daemon's next life.
-    pub fn options(&mut self, options: &[&str]) {
+    pub(crate) fn options(&mut self, options: &[&str]) {
         self.options
             .extend(options.iter().map(|&option| option.to_owned()));
     }
 
     /// Starts the daemon without waiting for it.
-    pub fn launch(&mut self) -> Result<()> {
+    pub(crate) fn launch(&mut self) -> Result<()> {
         let mut command = called(&self.host, "shuntd", &[]);
         let log = File::options()
             .append(true)
@@ -89,7 +89,7 @@ impl Director {
         Ok(())
     }
 
-    pub fn is_running(&mut self) -> Result<bool> {
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
         match &mut self.process {
             Some(process) => process.is_running(),
             None => Ok(false),
@@ -97,13 +97,13 @@ impl Director {
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         let mut process = self.process.take().context("the daemon does not run")?;
         process.kill().map(drop)
     }
 
     /// SIGTERM, and an end with status 0.
-    pub fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let process = self.process.take().context("the daemon does not run")?;
         let status = process.stop(STOP_LIMIT)?;
         ensure!(
@@ -114,16 +114,16 @@ impl Director {
         Ok(())
     }
 
-    pub fn log(&self) -> Result<String> {
+    pub(crate) fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).context("cannot read the daemon's log")
     }
 
     /// What the command prints, if it was done.
-    pub fn ipvsadm(&self, line: &str) -> Result<String> {
+    pub(crate) fn ipvsadm(&self, line: &str) -> Result<String> {
         self.done("ipvsadm", line)
     }
 
-    pub fn shunt(&self, line: &str) -> Result<String> {
+    pub(crate) fn shunt(&self, line: &str) -> Result<String> {
         self.done("shunt", line)
     }
 
@@ -140,7 +140,7 @@ impl Director {
         Ok(out)
     }
 
-    pub fn ask(&self, name: &str, line: &str) -> Result<Output> {
+    pub(crate) fn ask(&self, name: &str, line: &str) -> Result<Output> {
         let words: Vec<&str> = line.split_whitespace().collect();
         called(&self.host, name, &words)
             .output()
@@ -148,7 +148,7 @@ impl Director {
     }
 
     /// The folders of this director.
-    pub fn place(&self) -> Result<Place> {
+    pub(crate) fn place(&self) -> Result<Place> {
         self.host.run(|| Ok(Place::make()?))
     }
 }

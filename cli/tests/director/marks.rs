@@ -10,7 +10,7 @@ use crate::bed::{Held, Method, at, web_servers};
 use crate::director::Director;
 
 /// The servers that answer ten requests, each by a connection of its own.
-pub fn servers(bed: &Topology, client: usize, web: SocketAddr) -> Result<Vec<String>> {
+pub(crate) fn servers(bed: &Topology, client: usize, web: SocketAddr) -> Result<Vec<String>> {
     let report = HttpLoad::to(web)
         .workers(1)
         .connection_per_request()

@@ -17,13 +17,13 @@ const SERVICE: u16 = 3868;
 const SERVER: u16 = 3869;
 
 /// Chunk types (RFC 9260, 3.2).
-pub const DATA: u8 = 0;
-pub const INIT: u8 = 1;
-pub const INIT_ACK: u8 = 2;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const INIT: u8 = 1;
+pub(crate) const INIT_ACK: u8 = 2;
 const SHUTDOWN: u8 = 7;
 const SHUTDOWN_ACK: u8 = 8;
-pub const COOKIE_ECHO: u8 = 10;
-pub const COOKIE_ACK: u8 = 11;
+pub(crate) const COOKIE_ECHO: u8 = 10;
+pub(crate) const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
 
 #[test]
@@ -119,13 +119,13 @@ impl Talk {
 }
 
 /// A socket for the packets of SCTP of a host.
-pub struct End {
+pub(crate) struct End {
     socket: UdpSocket,
     own: SocketAddr,
 }
 
 impl End {
-    pub fn open(host: &Host, own: SocketAddr) -> Result<End> {
+    pub(crate) fn open(host: &Host, own: SocketAddr) -> Result<End> {
         let domain = if own.is_ipv4() {
             libc::AF_INET
         } else {
@@ -145,7 +145,7 @@ impl End {
         Ok(End { socket, own })
     }
 
-    pub fn says(&self, to: SocketAddr, kind: u8) -> Result<()> {
+    pub(crate) fn says(&self, to: SocketAddr, kind: u8) -> Result<()> {
         let mut packet = Vec::new();
         packet.extend(self.own.port().to_be_bytes());
         packet.extend(to.port().to_be_bytes());
@@ -159,7 +159,7 @@ impl End {
     }
 
     /// The next packet: from there, between these ports, with that chunk and a right checksum.
-    pub fn hears(&self, from: IpAddr, ports: [u16; 2], kind: u8) -> Result<()> {
+    pub(crate) fn hears(&self, from: IpAddr, ports: [u16; 2], kind: u8) -> Result<()> {
         let mut buffer = [0; 2048];
         let (length, source) = self.socket.recv_from(&mut buffer).context("nothing came")?;
         // A raw socket of IPv4 gives the IP header too.

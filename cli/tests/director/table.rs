@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 /// The columns after a server's address in a listing: forward, weight, active, inactive; or the
 /// numbers of `--stats` and `--rate`.
-pub fn row(listing: &str, server: &str) -> Result<Vec<String>> {
+pub(crate) fn row(listing: &str, server: &str) -> Result<Vec<String>> {
     let begin = format!("-> {server} ");
     let line = listing
         .lines()
@@ -14,7 +14,7 @@ pub fn row(listing: &str, server: &str) -> Result<Vec<String>> {
 }
 
 /// Numbers of a server's row.
-pub fn numbers(listing: &str, server: &str) -> Result<Vec<u64>> {
+pub(crate) fn numbers(listing: &str, server: &str) -> Result<Vec<u64>> {
     let words = row(listing, server)?;
     let number = |word: &String| {
         word.parse()
@@ -24,7 +24,7 @@ pub fn numbers(listing: &str, server: &str) -> Result<Vec<u64>> {
 }
 
 /// ActiveConn and InActConn of a server.
-pub fn live(listing: &str, server: &str) -> Result<(u64, u64)> {
+pub(crate) fn live(listing: &str, server: &str) -> Result<(u64, u64)> {
     let words = row(listing, server)?;
     let [.., active, inactive] = words.as_slice() else {
         anyhow::bail!("a short row for {server} in:\n{listing}");

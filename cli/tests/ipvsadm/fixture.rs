@@ -25,12 +25,12 @@ const SERVICES: [(&str, u16, Protocol); 9] = [
 
 /// Hosts as `/etc/hosts` has them, and [`SERVICES`].
 #[derive(Debug)]
-pub struct Fixture {
+pub(crate) struct Fixture {
     hosts: Vec<(IpAddr, String)>,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let localhost = (Ipv4Addr::LOCALHOST.into(), "localhost".to_owned());
         Self {
             hosts: vec![localhost],
@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     /// Takes a line of `/etc/hosts`; other lines are none of its business.
-    pub fn learn(&mut self, line: &str) {
+    pub(crate) fn learn(&mut self, line: &str) {
         let mut words = line.split_whitespace();
         let address = words.next().and_then(|word| word.parse().ok());
         if let (Some(address), Some(name)) = (address, words.next()) {
@@ -72,7 +72,7 @@ impl Names for Fixture {
 }
 
 /// The numbers in a listing of services, whichever form it has.
-pub fn traffic(listing: &str) -> Traffic {
+pub(crate) fn traffic(listing: &str) -> Traffic {
     let mut traffic = HashMap::new();
     let mut form = "";
     let mut service = None;
@@ -107,7 +107,7 @@ pub fn traffic(listing: &str) -> Traffic {
 }
 
 /// The numbers of connections in `/proc/net/ip_vs`.
-pub fn traffic_of_proc(text: &str) -> Traffic {
+pub(crate) fn traffic_of_proc(text: &str) -> Traffic {
     let mut traffic = HashMap::new();
     let mut service = None;
     for line in text.lines() {
@@ -152,7 +152,7 @@ fn address_of_proc(word: &str) -> ServerAddress {
 }
 
 /// The numbers in `/proc/net/ip_vs_stats`.
-pub fn statistics(text: &str) -> (Counters, Rates) {
+pub(crate) fn statistics(text: &str) -> (Counters, Rates) {
     let row = |number: usize| {
         let line = text.lines().nth(number).unwrap();
         let numbers = line.split_whitespace();
@@ -221,7 +221,7 @@ fn number(word: &str) -> u64 {
 }
 
 /// The entries of a connection listing, or the first line that no entry of ours can say.
-pub fn connections(listing: &str, names: &Fixture) -> Result<Vec<Connection>, String> {
+pub(crate) fn connections(listing: &str, names: &Fixture) -> Result<Vec<Connection>, String> {
     let entries = listing
         .lines()
         .filter(|line| !line.starts_with("IPVS") && !line.starts_with("pro "));

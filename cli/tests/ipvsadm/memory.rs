@@ -17,7 +17,7 @@ use shunt_model::{
 
 /// What traffic made of a service or a server.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     pub counters: Counters,
     pub rates: Rates,
     pub active: u32,
@@ -26,10 +26,10 @@ pub struct Numbers {
 }
 
 /// The numbers of a service, and of each of its servers.
-pub type Traffic = HashMap<(ServiceKey, Option<ServerAddress>), Numbers>;
+pub(crate) type Traffic = HashMap<(ServiceKey, Option<ServerAddress>), Numbers>;
 
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     pub table: Table,
     pub traffic: Traffic,
     pub connections: Vec<Connection>,
@@ -42,10 +42,10 @@ pub struct Memory {
 
 /// A memory that outlives each run of the face.
 #[derive(Clone, Debug)]
-pub struct Handle(pub Rc<RefCell<Memory>>);
+pub(crate) struct Handle(pub Rc<RefCell<Memory>>);
 
 impl Handle {
-    pub fn new(namespace: u8) -> Self {
+    pub(crate) fn new(namespace: u8) -> Self {
         Self(Rc::new(RefCell::new(Memory {
             table: Table::new(Limits::default()).in_namespace(namespace),
             traffic: Traffic::new(),

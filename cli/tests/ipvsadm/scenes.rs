@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Commands that were not recorded, run where a heading stands.
-pub struct Scene {
+pub(crate) struct Scene {
     pub file: &'static str,
     /// What the heading begins with; empty is the beginning of the file.
     pub heading: &'static str,
@@ -13,7 +13,7 @@ pub struct Scene {
 const CLEAR: &str = "-C";
 
 #[rustfmt::skip]
-pub const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[Scene] = &[
     Scene { file: "services", heading: "protocols and addresses", lines: &[CLEAR] },
     Scene { file: "services", heading: "long forms", lines: &[CLEAR] },
     Scene { file: "services", heading: "scheduler flags", lines: &[CLEAR] },
@@ -37,7 +37,7 @@ pub const SCENES: &[Scene] = &[
 ];
 
 /// Before each row of the matrix.
-pub const MATRIX: &[&str] = &[
+pub(crate) const MATRIX: &[&str] = &[
     "-A -t 10.0.1.100:80 -s rr",
     "-a -t 10.0.1.100:80 -r 10.0.2.11:80 -m",
     "-a -t 10.0.1.100:80 -r 10.0.2.12:80 -m",
@@ -45,7 +45,7 @@ pub const MATRIX: &[&str] = &[
 
 /// How an answer of ours is not the original's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub(crate) enum How {
     /// All that we print is this.
     Says(&'static str),
     /// The same, but for a piece of text.
@@ -58,7 +58,7 @@ pub enum How {
 }
 
 /// Commands that we answer differently, how often, and why.
-pub struct Difference {
+pub(crate) struct Difference {
     pub file: &'static str,
     /// What the command begins with.
     pub command: &'static str,
@@ -93,7 +93,7 @@ const SAVED: How = How::Instead {
 
 /// Of several that fit, the first counts.
 #[rustfmt::skip]
-pub const DIFFERENCES: &[Difference] = &[
+pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference { file: "errors", command: "ipvsadm --start-daemon", times: 2,
         how: NOT_CARRIED, why: NO_SYNC },
     Difference { file: "timeout-daemon", command: "ipvsadm --start-daemon", times: 13,

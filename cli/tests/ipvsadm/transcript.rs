@@ -2,14 +2,14 @@
 
 /// A line of a transcript's own, or a command with its answer.
 #[derive(Debug)]
-pub enum Item {
+pub(crate) enum Item {
     Heading(String),
     Cell(Cell),
 }
 
 /// One command and its answer.
 #[derive(Clone, Debug, Default)]
-pub struct Cell {
+pub(crate) struct Cell {
     pub command: String,
     pub input: String,
     pub out: String,
@@ -17,7 +17,7 @@ pub struct Cell {
     pub status: u8,
 }
 
-pub fn read(text: &str) -> Vec<Item> {
+pub(crate) fn read(text: &str) -> Vec<Item> {
     let mut items = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -59,7 +59,7 @@ fn read_cell<'a>(command: &str, lines: &mut impl Iterator<Item = &'a str>) -> Ce
 }
 
 /// The cells of the matrix, which has a form of its own and only the first line of an error.
-pub fn read_matrix(text: &str) -> Vec<Cell> {
+pub(crate) fn read_matrix(text: &str) -> Vec<Cell> {
     let rows = text.lines().filter(|line| !line.starts_with('#'));
     rows.filter_map(|line| {
         let mut columns = line.split(" | ");
@@ -77,7 +77,7 @@ pub fn read_matrix(text: &str) -> Vec<Cell> {
 }
 
 /// The words of a command as a shell reads them: quotes, and nothing else that is special.
-pub fn words(command: &str) -> Vec<String> {
+pub(crate) fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

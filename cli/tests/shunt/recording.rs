@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use shunt_cli::ipvs::{Failure, Ipvs, read};
 
 /// A kernel that has no IPVS: `ENOENT` to the question for the family.
-pub const WITHOUT_IPVS: &str = include_str!("recordings/without-ipvs.txt");
+pub(crate) const WITHOUT_IPVS: &str = include_str!("recordings/without-ipvs.txt");
 /// The table of `recordings/table.sh`, asked of Linux 6.1.
-pub const TABLE: &str = include_str!("recordings/table.txt");
+pub(crate) const TABLE: &str = include_str!("recordings/table.txt");
 
-pub fn table(recording: &str) -> Result<Ipvs, Failure> {
+pub(crate) fn table(recording: &str) -> Result<Ipvs, Failure> {
     let answers = pairs(recording);
     read(&mut |question| {
         let answer = answers.get(question);
@@ -23,7 +23,7 @@ pub fn table(recording: &str) -> Result<Ipvs, Failure> {
 }
 
 /// Questions, and what was answered.
-pub fn pairs(recording: &str) -> HashMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn pairs(recording: &str) -> HashMap<Vec<u8>, Vec<u8>> {
     let mut pairs = HashMap::new();
     let mut question = Vec::new();
     for line in recording.lines().filter(|line| !line.starts_with('#')) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// Knows which ids are taken, not who has them. It never gives id 0 away.
 #[derive(Clone, Debug)]
-pub struct Allocator {
+pub(super) struct Allocator {
     /// Free ids below `end`.
     free: BTreeSet<u32>,
     /// This id and all above are free.
@@ -22,11 +22,11 @@ impl Default for Allocator {
 
 impl Allocator {
     /// The lowest free id.
-    pub fn lowest(&self) -> u32 {
+    pub(super) fn lowest(&self) -> u32 {
         self.free.first().copied().unwrap_or(self.end)
     }
 
-    pub fn take(&mut self, number: u32) {
+    pub(super) fn take(&mut self, number: u32) {
         if number >= self.end {
             self.free.extend(self.end..number);
             self.end = number.saturating_add(1);
@@ -35,7 +35,7 @@ impl Allocator {
         }
     }
 
-    pub fn give_back(&mut self, number: u32) {
+    pub(super) fn give_back(&mut self, number: u32) {
         if number != 0 && number < self.end {
             self.free.insert(number);
         }
@@ -45,12 +45,12 @@ impl Allocator {
     }
 
     /// This id and all above are free.
-    pub fn end(&self) -> u32 {
+    pub(super) fn end(&self) -> u32 {
         self.end
     }
 
     /// The number of ids that are taken.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.end as usize - 1 - self.free.len()
     }
 }

@@ -11,7 +11,7 @@ use crate::table::Applied;
 
 /// The services with an engine, and what was written for them.
 #[derive(Clone, Debug, Default)]
-pub struct Calls {
+pub(super) struct Calls {
     services: BTreeSet<ServiceKey>,
     /// Server ids by the endpoint that they answer from.
     written: BTreeMap<u32, u32>,
@@ -19,7 +19,7 @@ pub struct Calls {
 
 impl Calls {
     /// Whether any server may open a call.
-    pub fn are_begun(&self) -> bool {
+    pub(super) fn are_begun(&self) -> bool {
         !self.written.is_empty()
     }
 

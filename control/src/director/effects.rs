@@ -72,7 +72,9 @@ fn is_udp(key: &ServiceKey) -> bool {
 /// How full the connection table is. Automatic defences depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fullness {
+    /// Entries, expired ones included until a sweep removes them.
     pub used: u64,
+    /// Places for entries.
     pub room: u64,
 }
 

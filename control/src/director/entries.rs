@@ -26,7 +26,7 @@ const ICMP_LIMIT: u32 = 1000;
 
 /// An address as two words in wire order.
 #[must_use]
-pub fn words(address: IpAddr) -> [u64; 2] {
+pub(super) fn words(address: IpAddr) -> [u64; 2] {
     match address {
         IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
         IpAddr::V6(address) => {
@@ -69,7 +69,7 @@ fn service_flags(service: &Service) -> u8 {
 
 /// The entry of a service. Without `asked` it is the entry of a deleted service.
 #[must_use]
-pub fn service(
+pub(super) fn service(
     key: &ServiceKey,
     asked: Option<&Service>,
     (pool, ids): (PoolWord, &ServiceIds),
@@ -125,7 +125,7 @@ fn mask(granularity: Granularity) -> [u64; 2] {
 
 /// The inputs of a server's entry besides the server itself.
 #[derive(Debug)]
-pub struct Surroundings<'a> {
+pub(super) struct Surroundings<'a> {
     pub network: &'a Network,
     pub local: &'a BTreeSet<IpAddr>,
     pub service: u32,
@@ -138,7 +138,11 @@ pub struct Surroundings<'a> {
 
 /// The entry of a server.
 #[must_use]
-pub fn server(key: &ServiceKey, server: &Server, to: &Surroundings<'_>) -> Option<entry::Server> {
+pub(super) fn server(
+    key: &ServiceKey,
+    server: &Server,
+    to: &Surroundings<'_>,
+) -> Option<entry::Server> {
     let at = server.at.address;
     // A mark has no address. Its flows are translated one by one and do not use this one.
     let (address, port) = match key {
@@ -241,7 +245,7 @@ fn number(key: &ServiceKey, server: &Server, local: &BTreeSet<IpAddr>) -> u8 {
 /// address at the service's own port stay as they are: a program that listens on every address
 /// receives them, and a loopback address cannot be reached from the network.
 #[must_use]
-pub fn is_exchanged(key: &ServiceKey, server: &Server) -> bool {
+pub(super) fn is_exchanged(key: &ServiceKey, server: &Server) -> bool {
     let ServiceKey::Address { address, port, .. } = *key else {
         return false;
     };
@@ -260,7 +264,7 @@ fn is_local(server: &Server, local: &BTreeSet<IpAddr>) -> bool {
 
 /// Whether the packet path looks for answers among frames that leave.
 #[must_use]
-pub fn looks_at_what_leaves(settings: &Settings) -> bool {
+pub(super) fn looks_at_what_leaves(settings: &Settings) -> bool {
     settings.masquerades & entry::nat::HERE != 0
 }
 
@@ -285,7 +289,7 @@ fn outer(encapsulation: Encapsulation) -> (u16, u8) {
 
 /// How a server is reached, as text for an operator.
 #[must_use]
-pub fn next_hop(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> NextHop {
+pub(super) fn next_hop(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) -> NextHop {
     if is_local(server, local) {
         return NextHop::Local;
     }
@@ -307,7 +311,7 @@ pub fn next_hop(network: &Network, local: &BTreeSet<IpAddr>, server: &Server) ->
 
 /// The packet path's settings.
 #[must_use]
-pub fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> Settings {
+pub(super) fn settings(table: &Table, clock: Clock, ids: &Ids, defences: Defences) -> Settings {
     let asked = table.timeouts();
     let mut timeouts = TIMEOUTS_S;
     let set = [

@@ -37,19 +37,19 @@ const MOST: usize = 3072;
 /// A family that had more networks is prepared again at this number.
 const FEWER: usize = 2560;
 /// The most clients on links that are prepared.
-pub const CLIENTS: usize = 896;
+pub(super) const CLIENTS: usize = 896;
 /// Consecutive scans without a connection after which a number is free. The first may have begun
 /// too early.
 const SCANS: u8 = 2;
 /// The least interval between numberings of gateways. While routes keep changing the packet path
 /// asks the kernel.
-pub const REST: Duration = Duration::from_secs(1);
+pub(super) const REST: Duration = Duration::from_secs(1);
 /// The most gateways that are kept alive, and the most neighbours without a number.
 const KEPT: usize = 1024;
 
 /// The gateways, networks and clients with their hop numbers.
 #[derive(Clone, Debug, Default)]
-pub struct Hops {
+pub(super) struct Hops {
     /// The first full account of the routes is in.
     begun: bool,
     /// The numbers of an earlier daemon's gateways, until then.
@@ -117,7 +117,7 @@ fn is_remembered(remembered: &Remembered, number: u32) -> bool {
 impl Hops {
     /// Restores the numbers from a snapshot. All other numbers may be in connections, so they are
     /// released, not free.
-    pub fn restore(
+    pub(super) fn restore(
         &mut self,
         gateways: BTreeMap<Gateway, Numbered>,
         clients: BTreeMap<IpAddr, u32>,
@@ -133,7 +133,7 @@ impl Hops {
     }
 
     /// The numbers of gateways for the snapshot.
-    pub fn numbered(&self) -> BTreeMap<Gateway, Numbered> {
+    pub(super) fn numbered(&self) -> BTreeMap<Gateway, Numbered> {
         if !self.begun {
             return self.known.clone();
         }
@@ -142,7 +142,7 @@ impl Hops {
         known.collect()
     }
 
-    pub fn clients(&self) -> &BTreeMap<IpAddr, u32> {
+    pub(super) fn clients(&self) -> &BTreeMap<IpAddr, u32> {
         &self.clients
     }
 

@@ -9,22 +9,22 @@ use shunt_model::{Server, ServerAddress, ServiceKey};
 
 use super::addresses::{self, Addresses};
 use super::allocator::Allocator;
-pub use super::sizes::Sizes;
-pub use super::slots::{
+pub(super) use super::sizes::Sizes;
+pub(super) use super::slots::{
     Freed, NatKey, Nobodys, Place, ServerSlot, ServiceIds, ServiceSlot, is_wide, pairs, port,
     translates,
 };
 
 /// A NAT endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NatEndpoint {
+pub(super) struct NatEndpoint {
     pub key: NatKey,
     pub id: u32,
 }
 
 /// The result of adding or editing a server.
 #[derive(Clone, Debug)]
-pub struct Put {
+pub(super) struct Put {
     pub id: u32,
     /// The id was free before.
     pub fresh: bool,
@@ -41,7 +41,7 @@ struct Idle {
 
 /// All ids that are taken.
 #[derive(Clone, Debug)]
-pub struct Ids {
+pub(super) struct Ids {
     idle: Idle,
     sizes: Sizes,
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
@@ -64,7 +64,7 @@ pub struct Ids {
 }
 
 impl Ids {
-    pub fn new(sizes: Sizes) -> Self {
+    pub(super) fn new(sizes: Sizes) -> Self {
         Self {
             idle: Idle::default(),
             sizes,
@@ -83,20 +83,20 @@ impl Ids {
     }
 
     /// The number of free ids for services and templates. Id 0 is never used.
-    pub fn services_left(&self) -> usize {
+    pub(super) fn services_left(&self) -> usize {
         (self.sizes.services.min(ID_LIMIT) as usize - 1).saturating_sub(self.used_services.len())
     }
 
-    pub fn servers_left(&self) -> usize {
+    pub(super) fn servers_left(&self) -> usize {
         (self.sizes.servers.min(ID_LIMIT) as usize - 1).saturating_sub(self.used_servers.len())
     }
 
-    pub fn servers_end(&self) -> u32 {
+    pub(super) fn servers_end(&self) -> u32 {
         self.used_servers.end()
     }
 
     /// The id of a service, and whether it was allocated by this call.
-    pub fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
+    pub(super) fn service(&mut self, key: &ServiceKey) -> (u32, bool) {
         if let Some(slot) = self.services.get(key) {
             // The service is present again, so a single idle scan must not free its id.
             self.idle.services.remove(&slot.ids.id);
@@ -120,7 +120,7 @@ impl Ids {
 
     /// The first id of a place of a mark's service, allocated if it has none. `None` if there is no
     /// room.
-    pub fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
+    pub(super) fn place(&mut self, key: &ServiceKey, place: Place) -> Option<u32> {
         let slot = self.services.get_mut(key)?;
         if let Some(base) = slot.places.get(&place) {
             return Some(*base);
@@ -133,7 +133,7 @@ impl Ids {
     }
 
     /// Allocates an id for a service's templates if they have none, and notes their granularity.
-    pub fn template(&mut self, key: &ServiceKey, granularity: Granularity) {
+    pub(super) fn template(&mut self, key: &ServiceKey, granularity: Granularity) {
         let Some(slot) = self.services.get_mut(key) else {
             return;
         };
@@ -145,19 +145,23 @@ impl Ids {
     }
 
     /// Invalidates the targets that the scheduler of a service has cached (`done_svc` of lblc).
-    pub fn forget_targets(&mut self, key: &ServiceKey) {
+    pub(super) fn forget_targets(&mut self, key: &ServiceKey) {
         if let Some(slot) = self.services.get_mut(key) {
             slot.ids.epoch = slot.ids.epoch.wrapping_add(1);
         }
     }
 
-    pub fn slot_mut(&mut self, key: &ServiceKey, at: ServerAddress) -> Option<&mut ServerSlot> {
+    pub(super) fn slot_mut(
+        &mut self,
+        key: &ServiceKey,
+        at: ServerAddress,
+    ) -> Option<&mut ServerSlot> {
         self.services.get_mut(key)?.servers.get_mut(&at)
     }
 
     /// The id of a server. A server with another method than before gets another id, so that its
     /// connections keep the method they began with.
-    pub fn server(&mut self, key: &ServiceKey, server: &Server) -> Put {
+    pub(super) fn server(&mut self, key: &ServiceKey, server: &Server) -> Put {
         let fresh_id = self.used_servers.lowest();
         let Some(service) = self.services.get_mut(key) else {
             return Put {
@@ -248,28 +252,28 @@ impl Ids {
     }
 
     /// Free stretches of ids for services of every port and places of marks.
-    pub fn stretches_left(&self) -> usize {
+    pub(super) fn stretches_left(&self) -> usize {
         (entry::WIDES as usize).saturating_sub(self.wide_services.len())
     }
 
     /// Free stretches of ids for masqueraded servers of every port.
-    pub fn answering_left(&self) -> usize {
+    pub(super) fn answering_left(&self) -> usize {
         (entry::WIDES as usize).saturating_sub(self.wide_endpoints.len())
     }
 
     /// Free ids for endpoints that masqueraded servers answer from.
-    pub fn answers_left(&self) -> usize {
+    pub(super) fn answers_left(&self) -> usize {
         let room = self.sizes.answers().min(ID_LIMIT) as usize - 1;
         room.saturating_sub(self.used_endpoints.len())
     }
 
     /// The most endpoints of IPv4 and of IPv6.
-    pub fn endpoints(&self) -> [usize; 2] {
+    pub(super) fn endpoints(&self) -> [usize; 2] {
         self.sizes.endpoints()
     }
 
     /// Whether the packet path must also look endpoints up by address alone.
-    pub fn has_wide(&self) -> bool {
+    pub(super) fn has_wide(&self) -> bool {
         let translating = self.translating.first();
         !self.wide_services.is_empty()
             || !self.wide_endpoints.is_empty()
@@ -277,14 +281,14 @@ impl Ids {
     }
 
     /// The endpoint id of a masqueraded server; 0 if it has none.
-    pub fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
+    pub(super) fn endpoint_of(&self, key: &ServiceKey, server: &Server) -> u32 {
         let keys = NatKey::of(key, server.at);
         let endpoint = keys.first().and_then(|key| self.endpoints.get(key));
         endpoint.copied().unwrap_or(0)
     }
 
     /// Whether and how the packet path looks for answers of servers: [`entry::nat`].
-    pub fn masquerades(&self) -> u32 {
+    pub(super) fn masquerades(&self) -> u32 {
         let mut nat = 0;
         if !self.endpoints.is_empty() {
             nat |= entry::nat::MASQUERADES;
@@ -296,17 +300,17 @@ impl Ids {
     }
 
     /// Whether the stretch that this id belongs to is taken.
-    pub fn has_place(&self, id: u32) -> bool {
+    pub(super) fn has_place(&self, id: u32) -> bool {
         id & entry::WIDE != 0 && self.wide_services.contains_key(&entry::wide_number(id))
     }
 
     /// Part of this service was deleted or got another method: [`Ids::release`] looks at it.
-    pub fn doubt(&mut self, key: &ServiceKey) {
+    pub(super) fn doubt(&mut self, key: &ServiceKey) {
         self.doubtful.insert(*key);
     }
 
     /// Services with deleted parts that flows may still use.
-    pub fn doubtful(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceSlot)> {
+    pub(super) fn doubtful(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceSlot)> {
         let keys = self.doubtful.iter();
         keys.filter_map(|key| Some((key, self.services.get(key)?)))
     }
@@ -315,7 +319,7 @@ impl Ids {
     ///
     /// A scan of the flows takes time. A scan that began before a deletion may have missed the
     /// youngest flows, so an id is freed only when two consecutive scans found it idle.
-    pub fn release(
+    pub(super) fn release(
         &mut self,
         used_services: &BTreeSet<u32>,
         used_servers: &BTreeSet<u32>,
@@ -424,7 +428,7 @@ impl Ids {
     }
 
     /// Reserves ids without a known owner for the life of this director.
-    pub fn reserve(&mut self, nobodys: &Nobodys) {
+    pub(super) fn reserve(&mut self, nobodys: &Nobodys) {
         let services = nobodys.services.iter();
         services.for_each(|id| self.used_services.take(*id));
         let servers = nobodys.servers.iter();
@@ -441,7 +445,7 @@ impl Ids {
     }
 
     /// Restores ids from a snapshot.
-    pub fn restore(
+    pub(super) fn restore(
         &mut self,
         services: BTreeMap<ServiceKey, ServiceSlot>,
         endpoints: BTreeMap<NatKey, u32>,

@@ -50,21 +50,25 @@ use pools::Pools;
 
 pub use batch::records;
 pub use hops::Remembered;
-pub use ids::{NatKey, Nobodys, Sizes};
 pub use names::Names;
 pub use record::{Recollection, Record};
 pub use running::Running;
+pub use sizes::Sizes;
 pub(crate) use slots::translates;
+pub use slots::{NatKey, Nobodys};
 pub use snapshot::{Snapshot, Step};
 pub use write::Write;
 
 /// What the caller must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// Make this write, after all earlier ones.
     Write(Write),
     /// Make the kernel resolve this neighbour.
     Probe {
+        /// The kernel's index of the link.
         interface: u32,
+        /// The neighbour's address on that link.
         neighbour: IpAddr,
     },
     /// Attach programs to the devices again ([`Director::devices`]).
@@ -80,6 +84,7 @@ pub enum Output {
 /// The packet path's clock: the length of a tick in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
+    /// The least power of two of jiffies that lasts a second or more.
     pub tick_ns: u64,
 }
 
@@ -143,6 +148,7 @@ pub struct Director {
 }
 
 impl Director {
+    /// A director that begins with this table and writes its settings first.
     #[must_use]
     pub fn new(table: Table, sizes: Sizes, clock: Clock, now: Instant) -> Self {
         let mut director = Self::silent(table, sizes, clock, now);
@@ -184,11 +190,13 @@ impl Director {
         }
     }
 
+    /// The operator's table, as all changes so far have made it.
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.table
     }
 
+    /// The network, as the events so far describe it.
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network

@@ -10,7 +10,9 @@ use super::Director;
 /// Services and servers by their ids.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
+    /// By endpoint id, and by the id of the service's templates.
     pub services: BTreeMap<u32, ServiceKey>,
+    /// By server id. A server has one for each protocol that it needs.
     pub servers: BTreeMap<u32, (ServiceKey, ServerAddress)>,
 }
 

@@ -22,14 +22,14 @@ struct Present {
 
 /// A compiled pool, ready to be written and switched to.
 #[derive(Clone, Debug)]
-pub struct Switched {
+pub(super) struct Switched {
     pub base: u32,
     pub words: Vec<u64>,
 }
 
 /// The places of all pools.
 #[derive(Clone, Debug)]
-pub struct Pools {
+pub(super) struct Pools {
     present: BTreeMap<u32, Present>,
     /// Lengths of free stretches, by their first word.
     free: BTreeMap<u32, u32>,
@@ -41,7 +41,7 @@ pub struct Pools {
 const EMPTY: PoolWord = PoolWord(0);
 
 impl Pools {
-    pub fn new(size: u32) -> Self {
+    pub(super) fn new(size: u32) -> Self {
         Self {
             present: BTreeMap::new(),
             free: BTreeMap::from([(0, size)]),
@@ -51,27 +51,27 @@ impl Pools {
     }
 
     /// Whether there is room for a pool of servers with these weights.
-    pub fn has_room_for(&self, rule: Rule, weights: impl Iterator<Item = u32>) -> bool {
+    pub(super) fn has_room_for(&self, rule: Rule, weights: impl Iterator<Item = u32>) -> bool {
         let length = rule.room(weights);
         self.free.values().any(|room| u64::from(*room) >= length)
     }
 
     /// The pool word of a service.
-    pub fn word(&self, service: u32) -> PoolWord {
+    pub(super) fn word(&self, service: u32) -> PoolWord {
         self.present
             .get(&service)
             .map_or(EMPTY, |present| word(present.base, &present.compiled))
     }
 
     /// Whether the pool in force was compiled from these servers.
-    pub fn is_of(&self, service: u32, rule: Rule, members: &[Member]) -> bool {
+    pub(super) fn is_of(&self, service: u32, rule: Rule, members: &[Member]) -> bool {
         let present = self.present.get(&service);
         present.is_some_and(|present| present.rule == rule && present.members == members)
     }
 
     /// Compiles a pool and finds a place for it. `None` if there is no room, or if the pool in
     /// force is the same, unless an edit moves the scheduler's cursor.
-    pub fn renew(
+    pub(super) fn renew(
         &mut self,
         service: u32,
         rule: Rule,
@@ -119,7 +119,7 @@ impl Pools {
     }
 
     /// Reserves the words of a pool in force whose owner is unknown.
-    pub fn reserve(&mut self, at: PoolWord) {
+    pub(super) fn reserve(&mut self, at: PoolWord) {
         if at != EMPTY {
             let head = at.first_listed().wrapping_sub(at.base());
             self.take_at(at.base(), head + at.length());
@@ -128,7 +128,7 @@ impl Pools {
 
     /// Takes over the pool of an earlier daemon. False if the pool in force is not that of these
     /// members.
-    pub fn adopt(
+    pub(super) fn adopt(
         &mut self,
         service: u32,
         at: PoolWord,
@@ -162,7 +162,7 @@ impl Pools {
     }
 
     /// Whether any pool has a short list.
-    pub fn have_short_lists(&self) -> bool {
+    pub(super) fn have_short_lists(&self) -> bool {
         self.present
             .values()
             .any(|present| present.compiled.is_short())
@@ -170,7 +170,7 @@ impl Pools {
 
     /// The short list of every large pool, compiled from the live counts: the first word to write,
     /// and the words. The stamp `tick` stands first; the packet path trusts the list by it.
-    pub fn short_lists(&self, running: &dyn Running, tick: u32) -> Vec<(u32, Vec<u64>)> {
+    pub(super) fn short_lists(&self, running: &dyn Running, tick: u32) -> Vec<(u32, Vec<u64>)> {
         let large = self
             .present
             .values()
@@ -195,14 +195,14 @@ impl Pools {
     }
 
     /// Drops the pool of a service. Returns the empty pool's word to switch to.
-    pub fn drop_service(&mut self, service: u32) -> Option<u64> {
+    pub(super) fn drop_service(&mut self, service: u32) -> Option<u64> {
         let before = self.present.remove(&service)?;
         self.leave(&before);
         Some(PoolWord::new(0, 0, scheduler::EMPTY).0)
     }
 
     /// Frees the stretches that were replaced before the last call.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for (base, length) in std::mem::take(&mut self.leaving) {
             self.give(base, length);
         }

@@ -23,7 +23,7 @@ use crate::pool::Member;
 const NAMED: usize = 4;
 
 /// Whether packets can reach a server by this entry.
-pub fn has_way(entry: &entry::Server) -> bool {
+pub(super) fn has_way(entry: &entry::Server) -> bool {
     let is_here = entry.method == method::LOCAL || entry.method == method::HERE;
     is_here || entry.ways.is_usable()
 }

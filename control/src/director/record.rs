@@ -30,6 +30,7 @@ pub enum Record {
     /// All places of a mark's service.
     #[serde(rename = "places/1")]
     Places(ServiceKey, Vec<(Place, u32)>),
+    /// The ids of a server; `None` if they were freed.
     #[serde(rename = "server/1")]
     Server(ServiceKey, ServerAddress, Option<ServerSlot>),
     /// The id of an endpoint that masqueraded servers answer from.

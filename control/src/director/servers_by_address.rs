@@ -11,7 +11,7 @@ use crate::table::Applied;
 
 /// The servers of all services, by address.
 #[derive(Clone, Debug, Default)]
-pub struct ServersByAddress {
+pub(super) struct ServersByAddress {
     servers: BTreeMap<IpAddr, BTreeSet<(ServiceKey, ServerAddress)>>,
     /// Addresses that gained their first server or lost their last one: [`Director::watch`] has not
     /// seen them yet.
@@ -19,7 +19,7 @@ pub struct ServersByAddress {
 }
 
 impl ServersByAddress {
-    pub fn add(&mut self, key: &ServiceKey, at: ServerAddress) {
+    pub(super) fn add(&mut self, key: &ServiceKey, at: ServerAddress) {
         let there = self.servers.entry(at.address).or_default();
         if there.is_empty() {
             self.different.insert(at.address);
@@ -27,7 +27,7 @@ impl ServersByAddress {
         there.insert((*key, at));
     }
 
-    pub fn remove(&mut self, key: &ServiceKey, at: ServerAddress) {
+    pub(super) fn remove(&mut self, key: &ServiceKey, at: ServerAddress) {
         let Some(there) = self.servers.get_mut(&at.address) else {
             return;
         };
@@ -38,12 +38,12 @@ impl ServersByAddress {
         }
     }
 
-    pub fn has(&self, address: IpAddr) -> bool {
+    pub(super) fn has(&self, address: IpAddr) -> bool {
         self.servers.contains_key(&address)
     }
 
     /// The servers at an address.
-    pub fn at(&self, address: IpAddr) -> Vec<(ServiceKey, ServerAddress)> {
+    pub(super) fn at(&self, address: IpAddr) -> Vec<(ServiceKey, ServerAddress)> {
         let there = self.servers.get(&address).into_iter().flatten();
         there.copied().collect()
     }

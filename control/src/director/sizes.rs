@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 /// The sizes of the packet path's tables, in entries and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
+    /// Ids of services, those of marks' places included.
     pub services: u32,
+    /// Ids of servers.
     pub servers: u32,
+    /// Words of 64 bits for the pools of all services together.
     pub pool_words: u32,
 }
 

@@ -9,11 +9,11 @@ use shunt_model::service::Granularity;
 use shunt_model::{Method, Protocol, ServerAddress, ServiceKey};
 
 /// A place of a mark's service: a protocol's number and an address.
-pub type Place = (u8, IpAddr);
+pub(super) type Place = (u8, IpAddr);
 
 /// The ids that were freed.
 #[derive(Debug, Default)]
-pub struct Freed {
+pub(super) struct Freed {
     /// Ids of servers, including ids of earlier methods.
     pub servers: Vec<u32>,
     /// Servers whose ids changed or that have none left.
@@ -24,7 +24,7 @@ pub struct Freed {
 }
 
 impl Freed {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.services.is_empty() && self.nat.is_empty()
     }
 }
@@ -32,7 +32,9 @@ impl Freed {
 /// Ids without a known owner that flows may use. They must not be given away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nobodys {
+    /// Ids of services.
     pub services: Vec<u32>,
+    /// Ids of servers.
     pub servers: Vec<u32>,
     /// Endpoint ids of services of every port, and of masqueraded servers.
     pub endpoints: Vec<u32>,
@@ -41,19 +43,22 @@ pub struct Nobodys {
 /// The endpoint that a masqueraded server answers from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NatKey {
+    /// The source address of the answers.
     pub address: IpAddr,
+    /// The source port of the answers; 0 for a server of every port.
     pub port: u16,
+    /// The protocol number (IANA).
     pub protocol: u8,
 }
 
 /// Whether a service has every port of its address.
-pub fn is_wide(key: &ServiceKey) -> bool {
+pub(super) fn is_wide(key: &ServiceKey) -> bool {
     matches!(key, ServiceKey::Address { port: 0, .. })
 }
 
 /// The port of a server in the packet path. A server without a port has the service's port; 0 keeps
 /// the port that the client asked for.
-pub fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
+pub(super) fn port(service: &ServiceKey, server: ServerAddress) -> u16 {
     match *service {
         ServiceKey::Address { port, .. } if server.port == 0 => port,
         ServiceKey::Address { .. } | ServiceKey::Mark { .. } => server.port,
@@ -78,7 +83,7 @@ impl NatKey {
 
 /// Whether the flows of a server are translated one by one. Then the rewrite of an answer does not
 /// follow from its endpoint.
-pub fn translates(service: &ServiceKey, at: ServerAddress, method: Method) -> bool {
+pub(crate) fn translates(service: &ServiceKey, at: ServerAddress, method: Method) -> bool {
     match (method, service) {
         (Method::FullNat, _) => true,
         (Method::Masquerade, ServiceKey::Mark { .. }) => true,
@@ -204,20 +209,20 @@ impl ServiceSlot {
 }
 
 /// Serializes maps whose keys are not strings as lists of pairs.
-pub mod pairs {
+pub(super) mod pairs {
     use std::collections::BTreeMap;
 
     use serde::de::{Deserialize, Deserializer};
     use serde::ser::{Serialize, Serializer};
 
-    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+    pub(crate) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
         map: &BTreeMap<K, V>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
     }
 
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    pub(crate) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
     where
         K: Deserialize<'de> + Ord,
         V: Deserialize<'de>,

@@ -26,8 +26,10 @@ use crate::table::{Applied, Table};
 pub struct Snapshot {
     /// The changes that build the table from an empty one, in order.
     pub changes: Vec<Change>,
+    /// The ids of each service and of its servers.
     #[serde(with = "ids::pairs")]
     pub services: BTreeMap<ServiceKey, ServiceSlot>,
+    /// The id of each endpoint that masqueraded servers answer from.
     #[serde(with = "ids::pairs")]
     pub endpoints: BTreeMap<NatKey, u32>,
     /// The hop numbers of gateways that connections may hold.

@@ -17,7 +17,7 @@ use crate::network::{Input, Link, Neighbour};
 use crate::table::Limits;
 
 /// A packet path without entries.
-pub struct Empty;
+pub(super) struct Empty;
 
 impl Running for Empty {
     fn counters(&self, _: u32) -> shunt_model::Counters {
@@ -60,7 +60,7 @@ fn now() -> Instant {
     *NOW.get_or_init(Instant::now)
 }
 
-pub fn director(sizes: Sizes) -> Director {
+pub(super) fn director(sizes: Sizes) -> Director {
     let table = Table::new(Limits::default());
     let tick_ns = 1_000_000_000;
     let mut director = Director::new(table, sizes, Clock { tick_ns }, now());
@@ -72,7 +72,7 @@ pub fn director(sizes: Sizes) -> Director {
     director
 }
 
-pub const SMALL: Sizes = Sizes {
+pub(super) const SMALL: Sizes = Sizes {
     services: 16,
     servers: 16,
     pool_words: 1024,
@@ -171,7 +171,7 @@ fn change(director: &mut Director, change: &Change) -> Vec<Output> {
 }
 
 /// All outputs, with pools recompiled where the director asks for it.
-pub fn outputs(director: &mut Director) -> Vec<Output> {
+pub(super) fn outputs(director: &mut Director) -> Vec<Output> {
     let mut all = Vec::new();
     while let Some(output) = director.poll() {
         match output {

@@ -10,7 +10,9 @@ use super::routes::Prefix;
 /// An address on a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
+    /// The kernel's index of the link.
     pub interface: u32,
+    /// The address itself, not that of its network.
     pub address: IpAddr,
     /// The prefix length of its network.
     pub length: u8,
@@ -26,16 +28,16 @@ pub struct Address {
 pub(super) struct Addresses(Vec<Address>);
 
 impl Addresses {
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|known| known.address == address)
     }
 
-    pub fn all(&self) -> BTreeSet<IpAddr> {
+    pub(super) fn all(&self) -> BTreeSet<IpAddr> {
         self.0.iter().map(|known| known.address).collect()
     }
 
     /// Adds or replaces an address; true if anything changed.
-    pub fn insert(&mut self, address: Address) -> bool {
+    pub(super) fn insert(&mut self, address: Address) -> bool {
         let place = self.0.iter().position(|known| {
             known.interface == address.interface && known.address == address.address
         });
@@ -52,14 +54,14 @@ impl Addresses {
         }
     }
 
-    pub fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
+    pub(super) fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
         let before = self.0.len();
         self.0
             .retain(|known| known.interface != interface || known.address != address);
         self.0.len() != before
     }
 
-    pub fn remove_link(&mut self, interface: u32) {
+    pub(super) fn remove_link(&mut self, interface: u32) {
         self.0.retain(|known| known.interface != interface);
     }
 
@@ -71,7 +73,12 @@ impl Addresses {
     /// addresses in the network of the gateway or target before the rest. Then come addresses with
     /// a network of their own, because a virtual address has none and may move away. Among equals
     /// the oldest is chosen.
-    pub fn source(&self, to: IpAddr, interface: u32, gateway: Option<IpAddr>) -> Option<IpAddr> {
+    pub(super) fn source(
+        &self,
+        to: IpAddr,
+        interface: u32,
+        gateway: Option<IpAddr>,
+    ) -> Option<IpAddr> {
         let neighbour = gateway.unwrap_or(to);
         let to_narrow = is_link_local(to);
         self.0

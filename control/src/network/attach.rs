@@ -9,11 +9,16 @@ use super::links::Link;
 /// The operator's setting for a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Setting {
+    /// The best hook that the kind of device allows.
     #[default]
     Auto,
+    /// XDP in the driver or nothing.
     XdpNative,
+    /// XDP over socket buffers or nothing.
     XdpGeneric,
+    /// tc or nothing.
     Tc,
+    /// No program, although packets for services may arrive there.
     Off,
 }
 
@@ -22,6 +27,7 @@ pub enum Setting {
 pub struct Choice {
     /// Try these in order until one is accepted. Empty: the device gets no program.
     pub hooks: &'static [Hook],
+    /// The reason as a clause, such as "set by configuration".
     pub why: String,
 }
 

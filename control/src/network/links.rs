@@ -10,9 +10,13 @@ pub type Mac = [u8; 6];
 /// A device and its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
+    /// The kernel's interface index. A later link may get the index of one that went.
     pub index: u32,
+    /// The name at present.
     pub name: String,
+    /// The link's own hardware address.
     pub mac: Mac,
+    /// The longest packet in bytes.
     pub mtu: u32,
     /// Switched on by the operator.
     pub up: bool,
@@ -22,6 +26,7 @@ pub struct Link {
     pub kind: Option<String>,
     /// The bridge, bond or team that takes this device's frames.
     pub master: Option<u32>,
+    /// It is the loopback device, or one like it.
     pub loopback: bool,
     /// Its frames begin with an Ethernet header.
     pub ethernet: bool,
@@ -57,23 +62,23 @@ impl Link {
 pub(super) struct Links(BTreeMap<u32, Link>);
 
 impl Links {
-    pub fn get(&self, index: u32) -> Option<&Link> {
+    pub(super) fn get(&self, index: u32) -> Option<&Link> {
         self.0.get(&index)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
         self.0.values()
     }
 
     /// Adds or replaces a link; true if anything changed.
-    pub fn insert(&mut self, link: Link) -> bool {
+    pub(super) fn insert(&mut self, link: Link) -> bool {
         self.0.get(&link.index) != Some(&link) && {
             self.0.insert(link.index, link);
             true
         }
     }
 
-    pub fn remove(&mut self, index: u32) -> bool {
+    pub(super) fn remove(&mut self, index: u32) -> bool {
         self.0.remove(&index).is_some()
     }
 }

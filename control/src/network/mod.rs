@@ -41,30 +41,47 @@ use view::{Different, View};
 pub enum Input {
     /// A link appeared or changed.
     LinkChanged(Link),
+    /// A link went, with its addresses, routes and neighbours.
     LinkRemoved {
+        /// The kernel's index of the link.
         interface: u32,
     },
+    /// An address was added to a link, or its properties changed.
     AddressAdded(Address),
+    /// An address was removed from a link.
     AddressRemoved {
+        /// The kernel's index of the link.
         interface: u32,
+        /// The removed address.
         address: IpAddr,
     },
     /// `replace`: it replaces another route, as after `ip route replace`.
     RouteAdded {
+        /// The route as it is from here on.
         route: routes::RouteEntry,
+        /// Whether another route of the same place goes.
         replace: bool,
     },
+    /// A route was removed from its table.
     RouteRemoved(routes::RouteEntry),
+    /// A policy rule was added.
     RuleAdded(rules::Rule),
+    /// A policy rule was removed.
     RuleRemoved(rules::Rule),
     /// A next-hop object appeared or changed.
     ObjectChanged(objects::Object),
+    /// A next-hop object was removed, with the routes that name it.
     ObjectRemoved {
+        /// The object's number.
         id: u32,
     },
+    /// An entry of the kernel's neighbour tables appeared or changed.
     NeighbourChanged(Neighbour),
+    /// An entry of the kernel's neighbour tables went.
     NeighbourRemoved {
+        /// The kernel's index of the link.
         interface: u32,
+        /// The neighbour's address.
         address: IpAddr,
     },
     /// A full account of the network begins. Answers stay as they are until its end.
@@ -79,9 +96,17 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Make the kernel resolve or confirm this neighbour.
-    Probe { interface: u32, neighbour: IpAddr },
+    Probe {
+        /// The kernel's index of the link.
+        interface: u32,
+        /// The neighbour's address on that link.
+        neighbour: IpAddr,
+    },
     /// The answer about this watched target changed: ask again.
-    Changed { target: IpAddr },
+    Changed {
+        /// The address that is watched.
+        target: IpAddr,
+    },
     /// The machine's own addresses changed: ask [`Network::addresses`] again.
     AddressesChanged,
     /// A link appeared, went or changed: ask [`Network::links`] again.
@@ -90,11 +115,19 @@ pub enum Output {
     RulesChanged,
     /// The routes to these networks changed: ask [`Network::lead`] again. Answers about targets in
     /// them may have changed too.
-    RoutesChanged { networks: Vec<Prefix> },
+    RoutesChanged {
+        /// The networks, which may overlap.
+        networks: Vec<Prefix>,
+    },
     /// The answer about any target that is not watched may have changed.
     WaysChanged,
     /// A neighbour's MAC address changed, became known or was lost.
-    NeighbourChanged { interface: u32, neighbour: IpAddr },
+    NeighbourChanged {
+        /// The kernel's index of the link.
+        interface: u32,
+        /// The neighbour's address on that link.
+        neighbour: IpAddr,
+    },
 }
 
 /// A watched target: the last answer, and the neighbours that it may be reached by.
@@ -126,6 +159,7 @@ pub struct Network {
 }
 
 impl Network {
+    /// A network without links, until the first account.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {

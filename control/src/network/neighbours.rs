@@ -11,12 +11,19 @@ use super::links::Mac;
 /// The state of an entry: the five of RFC 4861, 7.3.2, and four of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum State {
+    /// The kernel has just made the entry (`NUD_NONE`).
     None,
+    /// The kernel has asked and has no answer.
     Incomplete,
+    /// The neighbour has answered within the last seconds.
     Reachable,
+    /// The answer is old, and nothing is wrong.
     Stale,
+    /// The kernel waits for a sign of the neighbour before it asks again.
     Delay,
+    /// The kernel asks the neighbour again.
     Probe,
+    /// The neighbour has not answered.
     Failed,
     /// The link needs no resolution.
     NoArp,
@@ -39,10 +46,13 @@ impl State {
 /// One entry of a neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbour {
+    /// The kernel's index of the link.
     pub interface: u32,
+    /// The neighbour's address.
     pub address: IpAddr,
     /// `None` while it is not known.
     pub mac: Option<Mac>,
+    /// Whether the kernel trusts the hardware address.
     pub state: State,
 }
 
@@ -52,7 +62,7 @@ pub(super) struct Neighbours(BTreeMap<(u32, IpAddr), (State, Option<Mac>)>);
 
 impl Neighbours {
     /// Adds or replaces an entry; true if the answer of [`Neighbours::mac`] changed.
-    pub fn insert(&mut self, neighbour: Neighbour) -> bool {
+    pub(super) fn insert(&mut self, neighbour: Neighbour) -> bool {
         let Neighbour {
             interface,
             address,
@@ -65,21 +75,21 @@ impl Neighbours {
     }
 
     /// Removes an entry; true if there was one.
-    pub fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
+    pub(super) fn remove(&mut self, interface: u32, address: IpAddr) -> bool {
         self.0.remove(&(interface, address)).is_some()
     }
 
-    pub fn has(&self, interface: u32, address: IpAddr) -> bool {
+    pub(super) fn has(&self, interface: u32, address: IpAddr) -> bool {
         self.0.contains_key(&(interface, address))
     }
 
     /// The links and addresses of all neighbours.
-    pub fn all(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.0.keys().copied()
     }
 
     /// The neighbours on a link within a range of addresses.
-    pub fn within(
+    pub(super) fn within(
         &self,
         interface: u32,
         range: &std::ops::RangeInclusive<IpAddr>,
@@ -89,7 +99,7 @@ impl Neighbours {
     }
 
     /// Removes the neighbours on a link and returns them.
-    pub fn remove_link(&mut self, interface: u32) -> BTreeSet<(u32, IpAddr)> {
+    pub(super) fn remove_link(&mut self, interface: u32) -> BTreeSet<(u32, IpAddr)> {
         let mut gone = BTreeSet::new();
         self.0.retain(|&(link, address), _| {
             if link == interface {
@@ -101,21 +111,21 @@ impl Neighbours {
     }
 
     /// The neighbours whose entries differ between two accounts.
-    pub fn different(&self, other: &Self) -> BTreeSet<(u32, IpAddr)> {
+    pub(super) fn different(&self, other: &Self) -> BTreeSet<(u32, IpAddr)> {
         let names = self.0.keys().chain(other.0.keys()).copied();
         names
             .filter(|name| self.0.get(name) != other.0.get(name))
             .collect()
     }
 
-    pub fn state(&self, interface: u32, address: IpAddr) -> State {
+    pub(super) fn state(&self, interface: u32, address: IpAddr) -> State {
         self.0
             .get(&(interface, address))
             .map_or(State::None, |&(state, _)| state)
     }
 
     /// The hardware address, if frames may be sent to it.
-    pub fn mac(&self, interface: u32, address: IpAddr) -> Option<Mac> {
+    pub(super) fn mac(&self, interface: u32, address: IpAddr) -> Option<Mac> {
         let &(state, mac) = self.0.get(&(interface, address))?;
         mac.filter(|_| state.is_usable())
     }

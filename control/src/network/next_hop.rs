@@ -13,13 +13,18 @@ use super::view::View;
 pub enum Route {
     /// It is on this machine.
     Local,
+    /// A frame can leave at once.
     Via(NextHop),
     /// The neighbour is known, but not its MAC address.
     Unresolved {
+        /// The kernel's index of the link.
         interface: u32,
+        /// The router, or the target itself.
         neighbour: IpAddr,
     },
+    /// No route leads there, or one that refuses.
     Unreachable {
+        /// The reason as a clause.
         why: String,
     },
 }
@@ -27,11 +32,13 @@ pub enum Route {
 /// Everything that a frame needs to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
+    /// The kernel's index of the link.
     pub interface: u32,
     /// The router, or the target itself.
     pub neighbour: IpAddr,
     /// Both hardware addresses are zero on a link that needs no neighbour.
     pub target_mac: Mac,
+    /// The link's own hardware address.
     pub source_mac: Mac,
     /// The lesser MTU of the link and the route, in bytes.
     pub mtu: u32,

@@ -12,12 +12,16 @@ use super::path::{Gateway, Path};
 /// One object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {
+    /// The number by which routes and groups name it.
     pub id: u32,
+    /// Where it leads.
     pub kind: Kind,
 }
 
+/// Where an object leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
+    /// One path.
     Path(Path),
     /// Packets are dropped.
     Blackhole,
@@ -38,7 +42,7 @@ pub(super) struct Objects(BTreeMap<u32, Kind>);
 
 impl Objects {
     /// Adds or replaces an object; true if anything changed.
-    pub fn insert(&mut self, object: Object) -> bool {
+    pub(super) fn insert(&mut self, object: Object) -> bool {
         let Object { id, kind } = object;
         self.0.get(&id) != Some(&kind) && {
             self.0.insert(id, kind);
@@ -47,7 +51,7 @@ impl Objects {
     }
 
     /// Removes an object and the groups it leaves empty. Returns the removed ones.
-    pub fn remove(&mut self, id: u32) -> BTreeSet<u32> {
+    pub(super) fn remove(&mut self, id: u32) -> BTreeSet<u32> {
         let mut gone = BTreeSet::new();
         if self.0.remove(&id).is_some() {
             gone.insert(id);
@@ -66,7 +70,7 @@ impl Objects {
     }
 
     /// Removes the objects that lead over a link. Returns the removed ones.
-    pub fn remove_link(&mut self, interface: u32) -> BTreeSet<u32> {
+    pub(super) fn remove_link(&mut self, interface: u32) -> BTreeSet<u32> {
         let over = |kind: &Kind| matches!(kind, Kind::Path(path) if path.interface == interface);
         let over = self.0.iter().filter(|(_, kind)| over(kind));
         let over: Vec<u32> = over.map(|(id, _)| *id).collect();
@@ -74,13 +78,13 @@ impl Objects {
     }
 
     /// The objects that differ between two accounts.
-    pub fn different(&self, other: &Self) -> BTreeSet<u32> {
+    pub(super) fn different(&self, other: &Self) -> BTreeSet<u32> {
         let ids = self.0.keys().chain(other.0.keys()).copied();
         ids.filter(|id| self.0.get(id) != other.0.get(id)).collect()
     }
 
     /// These objects, and the groups that contain one of them.
-    pub fn with_groups(&self, ids: BTreeSet<u32>) -> BTreeSet<u32> {
+    pub(super) fn with_groups(&self, ids: BTreeSet<u32>) -> BTreeSet<u32> {
         let groups = self.0.iter().filter(|(_, kind)| match kind {
             Kind::Group(members) => members.iter().any(|member| ids.contains(member)),
             Kind::Path(_) | Kind::Blackhole => false,
@@ -90,7 +94,7 @@ impl Objects {
     }
 
     /// Every router that some object names.
-    pub fn routers(&self) -> impl Iterator<Item = Gateway> {
+    pub(super) fn routers(&self) -> impl Iterator<Item = Gateway> {
         self.0.values().filter_map(|kind| match kind {
             Kind::Path(path) => path.router(),
             Kind::Blackhole | Kind::Group(_) => None,
@@ -98,7 +102,7 @@ impl Objects {
     }
 
     /// What an object stands for; `None` if it is not known.
-    pub fn resolve(&self, id: u32) -> Option<Resolved> {
+    pub(super) fn resolve(&self, id: u32) -> Option<Resolved> {
         Some(match self.0.get(&id)? {
             Kind::Path(path) => Resolved::Paths(vec![*path]),
             Kind::Blackhole => Resolved::Blackhole,

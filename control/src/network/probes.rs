@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::neighbours::State;
 
 /// The wait after the first unanswered probe: RFC 4861, 10, `RETRANS_TIMER`.
-pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Waits double up to this limit, so a server that comes back is found within it.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// A reachable neighbour is probed this often, so that the kernel does not forget it: RFC 4861, 10,
 /// `REACHABLE_TIME`.
-pub const REFRESH: Duration = Duration::from_secs(30);
+pub(super) const REFRESH: Duration = Duration::from_secs(30);
 
 /// How certain the kernel's entry of a neighbour is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) struct Probes {
 
 impl Probes {
     /// Keeps a neighbour alive, which is in this state.
-    pub fn see(&mut self, neighbour: (u32, IpAddr), state: State, now: Instant) {
+    pub(super) fn see(&mut self, neighbour: (u32, IpAddr), state: State, now: Instant) {
         let trust = Trust::from(state);
         let before = self.probing.get(&neighbour);
         if before.is_some_and(|probing| probing.trust == trust) {
@@ -82,7 +82,7 @@ impl Probes {
     }
 
     /// Stops probing a neighbour.
-    pub fn forget(&mut self, neighbour: (u32, IpAddr)) {
+    pub(super) fn forget(&mut self, neighbour: (u32, IpAddr)) {
         if let Some(probing) = self.probing.remove(&neighbour)
             && let Some(next) = probing.next
         {
@@ -91,7 +91,7 @@ impl Probes {
     }
 
     /// The next due probe, if any. Schedules the one after it.
-    pub fn poll(&mut self, now: Instant) -> Option<(u32, IpAddr)> {
+    pub(super) fn poll(&mut self, now: Instant) -> Option<(u32, IpAddr)> {
         let &(turn, neighbour) = self.turns.first().filter(|(turn, _)| *turn <= now)?;
         self.turns.remove(&(turn, neighbour));
         let probing = self.probing.get_mut(&neighbour)?;
@@ -105,7 +105,7 @@ impl Probes {
         Some(neighbour)
     }
 
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.turns.first().map(|(turn, _)| *turn)
     }
 }

@@ -35,16 +35,19 @@ impl Prefix {
         Self::new(address, width(address))
     }
 
+    /// The address, whose bits beyond the length are zero.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
+    /// The number of leading bits that count.
     #[must_use]
     pub fn length(&self) -> u8 {
         self.length
     }
 
+    /// Whether an address of the same family has these leading bits.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4()
@@ -84,16 +87,25 @@ impl fmt::Display for Prefix {
 /// What a route does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
+    /// It leads to the route's paths.
     Unicast,
+    /// It is for this machine.
     Local,
+    /// It is for this machine, one of several with the address.
     Anycast,
+    /// It is for all machines on the link.
     Broadcast,
+    /// It is for a group of machines.
     Multicast,
+    /// The packet is dropped in silence.
     Blackhole,
+    /// The packet is refused by "host unreachable".
     Unreachable,
+    /// The packet is refused by "administratively prohibited".
     Prohibit,
     /// Go on with the next table.
     Throw,
+    /// A type that the kernel may add; it is not followed.
     Other,
 }
 
@@ -102,21 +114,28 @@ pub enum Kind {
 pub struct Lead {
     /// `None` if clients are on the link itself or there are several paths.
     pub gateway: Option<Gateway>,
+    /// The MTU that the route sets, in bytes.
     pub mtu: Option<u32>,
 }
 
 /// One route of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteEntry {
+    /// The targets of the route.
     pub prefix: Prefix,
+    /// The number of the table that has the route.
     pub table: u32,
+    /// Of two routes for one prefix, the one with the lower metric is taken.
     pub metric: u32,
+    /// 0 for a route for every packet; routes for others are ignored.
     pub type_of_service: u8,
+    /// What it does with a packet.
     pub kind: Kind,
     /// Empty if only the next-hop object has them.
     pub paths: Vec<Path>,
     /// The number of its next-hop object (`ip nexthop`).
     pub object: Option<u32>,
+    /// The MTU that the route sets, in bytes.
     pub mtu: Option<u32>,
     /// The preferred source address.
     pub source: Option<IpAddr>,
@@ -148,7 +167,9 @@ impl RouteEntry {
 
 /// `rt_class_t` in `linux/rtnetlink.h`.
 pub const LOCAL: u32 = 255;
+/// The table of routes that name no table.
 pub const MAIN: u32 = 254;
+/// The table that the last rule names, as a rule empty.
 pub const DEFAULT: u32 = 253;
 
 /// All routes.
@@ -166,7 +187,7 @@ type Lengths = BTreeMap<u8, BTreeMap<u128, Vec<RouteEntry>>>;
 
 impl Routes {
     /// The gateway and MTU of a network of the main table; `None` if the table has no such network.
-    pub fn lead(&self, prefix: Prefix, objects: &Objects) -> Option<Lead> {
+    pub(super) fn lead(&self, prefix: Prefix, objects: &Objects) -> Option<Lead> {
         let best = self.entries(MAIN, prefix)?.first()?;
         let gateway = match best.resolved(objects) {
             (Kind::Unicast, paths) if paths.len() == 1 => paths[0].router(),
@@ -182,7 +203,7 @@ impl Routes {
     }
 
     /// Every network of a family in the main table.
-    pub fn networks(&self, v4: bool) -> impl Iterator<Item = Prefix> {
+    pub(super) fn networks(&self, v4: bool) -> impl Iterator<Item = Prefix> {
         let lengths = self.tables.get(&(MAIN, v4)).into_iter().flatten();
         lengths.flat_map(move |(&length, networks)| {
             let prefix = move |bits: &u128| Prefix::new(of_bits(*bits, v4), length);
@@ -191,18 +212,18 @@ impl Routes {
     }
 
     /// The number of networks of a family in the main table.
-    pub fn count(&self, v4: bool) -> usize {
+    pub(super) fn count(&self, v4: bool) -> usize {
         let lengths = self.tables.get(&(MAIN, v4)).into_iter().flatten();
         lengths.map(|(_, networks)| networks.len()).sum()
     }
 
     /// Every router that some route names.
-    pub fn routers(&self) -> impl Iterator<Item = Gateway> {
+    pub(super) fn routers(&self) -> impl Iterator<Item = Gateway> {
         self.routers.keys().copied()
     }
 
     /// Whether any route depends on the source of a packet.
-    pub fn mind_sources(&self) -> bool {
+    pub(super) fn mind_sources(&self) -> bool {
         !self.sourced.is_empty()
     }
 
@@ -213,13 +234,13 @@ impl Routes {
     }
 
     /// The networks whose routes use one of these next-hop objects.
-    pub fn users(&self, is_one: impl Fn(u32) -> bool) -> BTreeSet<Prefix> {
+    pub(super) fn users(&self, is_one: impl Fn(u32) -> bool) -> BTreeSet<Prefix> {
         let users = self.all().filter(|entry| entry.object.is_some_and(&is_one));
         users.map(|entry| entry.prefix).collect()
     }
 
     /// The networks whose routes differ between two accounts.
-    pub fn different(&self, other: &Self) -> BTreeSet<Prefix> {
+    pub(super) fn different(&self, other: &Self) -> BTreeSet<Prefix> {
         let mut different = BTreeSet::new();
         for (one, another) in [(self, other), (other, self)] {
             for (table, lengths) in &one.tables {
@@ -242,7 +263,7 @@ impl Routes {
     }
 
     /// The routes for `to` in a table, best first.
-    pub fn matching(&self, table: u32, to: IpAddr) -> impl Iterator<Item = &[RouteEntry]> {
+    pub(super) fn matching(&self, table: u32, to: IpAddr) -> impl Iterator<Item = &[RouteEntry]> {
         let lengths = self
             .tables
             .get(&(table, to.is_ipv4()))
@@ -260,7 +281,7 @@ impl Routes {
     ///
     /// When a router joins an IPv6 route the kernel reports the route again with all routers, so
     /// routes that the added one covers are removed.
-    pub fn insert(&mut self, entry: RouteEntry, replace: bool) -> bool {
+    pub(super) fn insert(&mut self, entry: RouteEntry, replace: bool) -> bool {
         if entry.type_of_service != 0 {
             return false;
         }
@@ -296,7 +317,7 @@ impl Routes {
     }
 
     /// Removes a route, or the named paths of one; true if anything changed.
-    pub fn remove(&mut self, entry: &RouteEntry) -> bool {
+    pub(super) fn remove(&mut self, entry: &RouteEntry) -> bool {
         let routers = &mut self.routers;
         if entry.from.is_some() {
             let same = |old: &RouteEntry| old.from == entry.from && old.prefix == entry.prefix;
@@ -350,7 +371,7 @@ impl Routes {
     }
 
     /// Removes all paths over a link, and routes without a path. Returns their networks.
-    pub fn remove_link(&mut self, interface: u32) -> BTreeSet<Prefix> {
+    pub(super) fn remove_link(&mut self, interface: u32) -> BTreeSet<Prefix> {
         self.thin(|entry| {
             let before = entry.paths.len();
             entry.paths.retain(|path| path.interface != interface);
@@ -359,7 +380,7 @@ impl Routes {
     }
 
     /// Removes the routes of a next-hop object. Returns their networks.
-    pub fn remove_object(&mut self, id: u32) -> BTreeSet<Prefix> {
+    pub(super) fn remove_object(&mut self, id: u32) -> BTreeSet<Prefix> {
         self.thin(|entry| entry.object != Some(id))
     }
 

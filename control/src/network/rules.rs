@@ -14,34 +14,46 @@ use super::routes::{DEFAULT, LOCAL, MAIN, Prefix};
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
+    /// It is for IPv4; otherwise it is for IPv6.
     pub v4: bool,
+    /// Rules are tried in ascending order.
     pub priority: u32,
     /// `not`: it matches what it would otherwise not match.
     pub inverted: bool,
     /// Length 0 matches every source.
     pub source: Prefix,
+    /// Length 0 matches every target.
     pub target: Prefix,
     /// The device that packets arrive by. Packets of this machine arrive by `lo`.
     pub input: Option<String>,
     /// The device that a socket is bound to.
     pub output: Option<String>,
+    /// The firewall mark that it asks for, under the mask.
     pub mark: u32,
+    /// The bits of the mark that count; 0 asks for no mark.
     pub mask: u32,
     /// It matches on what no look-up has: a type of service, ports, a protocol, a user, a VRF.
     pub narrow: bool,
+    /// What becomes of a packet that matches.
     pub action: Action,
     /// A route with this prefix length or a shorter one is ignored (`suppress_prefixlength`).
     pub suppressed: Option<u32>,
 }
 
+/// What becomes of a packet that matches a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
+    /// Its route is looked up in this table. If there is none, the next rule is tried.
     Table(u32),
     /// Go on with the first rule of this priority.
     Goto(u32),
+    /// The next rule is tried.
     Nop,
+    /// It is dropped in silence.
     Blackhole,
+    /// It is refused by "host unreachable".
     Unreachable,
+    /// It is refused by "administratively prohibited".
     Prohibit,
 }
 
@@ -92,7 +104,7 @@ pub(super) struct Rules(BTreeMap<(bool, u32), Vec<Rule>>);
 
 impl Rules {
     /// Adds a rule; true if it was not there.
-    pub fn insert(&mut self, rule: Rule) -> bool {
+    pub(super) fn insert(&mut self, rule: Rule) -> bool {
         let same = self.0.entry((rule.v4, rule.priority)).or_default();
         let is_new = !same.contains(&rule);
         if is_new {
@@ -101,7 +113,7 @@ impl Rules {
         is_new
     }
 
-    pub fn remove(&mut self, rule: &Rule) -> bool {
+    pub(super) fn remove(&mut self, rule: &Rule) -> bool {
         let key = (rule.v4, rule.priority);
         let Some(same) = self.0.get_mut(&key) else {
             return false;
@@ -125,7 +137,7 @@ impl Rules {
     /// length that each suppresses.
     ///
     /// Without rules the kernel's defaults hold: a kernel without policy routing has none.
-    pub fn met(&self, to: IpAddr) -> Vec<(Action, Option<u32>)> {
+    pub(super) fn met(&self, to: IpAddr) -> Vec<(Action, Option<u32>)> {
         if self.of(to.is_ipv4()).next().is_none() {
             let table = |table| (Action::Table(table), None);
             return [LOCAL, MAIN, DEFAULT].map(table).to_vec();
@@ -154,7 +166,7 @@ impl Rules {
 
     /// Whether every answer visits the table `local`, then `main`. Only packets that match no route
     /// there meet later rules.
-    pub fn is_plain(&self, v4: bool) -> bool {
+    pub(super) fn is_plain(&self, v4: bool) -> bool {
         let mut ours = self.of(v4).filter(|rule| !rule.is_for_others()).peekable();
         if ours.peek().is_none() {
             return self.of(v4).next().is_none();

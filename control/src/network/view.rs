@@ -64,7 +64,7 @@ impl Different {
     }
 
     /// The differences between two accounts.
-    pub fn between(view: &View, account: &View) -> Self {
+    pub(super) fn between(view: &View, account: &View) -> Self {
         let neighbours = view.neighbours.different(&account.neighbours);
         let (links, addresses) = (
             view.links != account.links,
@@ -84,11 +84,11 @@ impl Different {
         }
     }
 
-    pub fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         *self != Self::default()
     }
 
-    pub fn add(&mut self, other: Different) {
+    pub(super) fn add(&mut self, other: Different) {
         let mut other = other;
         self.ways |= other.ways;
         self.networks.append(&mut other.networks);
@@ -103,13 +103,13 @@ impl Different {
 
 impl View {
     /// Whether any link has this neighbour.
-    pub fn has_neighbour(&self, address: IpAddr) -> bool {
+    pub(super) fn has_neighbour(&self, address: IpAddr) -> bool {
         let mut links = self.links.iter();
         links.any(|link| self.neighbours.has(link.index, address))
     }
 
     /// Takes in one event. The begin and end of an account and ticks change nothing here.
-    pub fn apply(&mut self, input: Input) -> Different {
+    pub(super) fn apply(&mut self, input: Input) -> Different {
         match input {
             Input::LinkChanged(link) => {
                 let changed = self.links.insert(link);

@@ -44,9 +44,19 @@ use turn::{Asked, Turn};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// Somebody asks for a change. [`Output::Answer`] has the same ticket.
-    Change { ticket: u64, change: Box<Change> },
+    Change {
+        /// A number that no other change or batch in hand has.
+        ticket: u64,
+        /// The change.
+        change: Box<Change>,
+    },
     /// Somebody asks for several changes.
-    Batch { ticket: u64, batch: Batch },
+    Batch {
+        /// A number that no other change or batch in hand has.
+        ticket: u64,
+        /// The changes and their mode.
+        batch: Batch,
+    },
     /// Answers [`Output::Reserve`] and [`Output::WriteDown`]: whether the journal has the room.
     Reserved(Result<(), Refusal>),
     /// Answers [`Output::LetPacketsPass`]: whether every packet that was under way is through.
@@ -54,20 +64,28 @@ pub enum Input {
     /// Answers [`Output::Confirm`]. The error is why a change that is in force cannot be kept.
     Confirmed(Result<(), Refusal>),
     /// A table refused the write that was put out last.
-    Refused { why: String },
+    Refused {
+        /// The error of the table, for the operator.
+        why: String,
+    },
     /// Answers [`Output::Compile`].
     Compile(ServiceKey),
     /// The network changed, or time passed.
     Network(network::Input),
     /// A program of the packet path was loaded, or the kernel refused it.
     Loaded {
+        /// What the program is for.
         program: Program,
+        /// The kernel's reason if it was refused.
         result: Result<(), String>,
     },
     /// The devices have their programs for the first time, and all tables are written.
     DevicesAttached,
     /// A sweep can begin. `random` is a random number.
-    SweepDue { random: u32 },
+    SweepDue {
+        /// Where the part of the table begins that `drop_entry` looks at.
+        random: u32,
+    },
     /// A sweep ended.
     Swept(Box<Swept>),
     /// The counters of all server ids are read. Samples make rates, which no output depends on, so
@@ -88,10 +106,13 @@ impl Input {
 /// What the caller must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// Make this write, after all earlier ones.
     Write(Write),
     /// Make the kernel resolve this neighbour.
     Probe {
+        /// The kernel's index of the link.
         interface: u32,
+        /// The neighbour's address on that link.
         neighbour: IpAddr,
     },
     /// Attach programs to the devices again ([`Director::devices`]).
@@ -100,26 +121,32 @@ pub enum Output {
     Compile(ServiceKey),
     /// Write this to the journal. It comes before the writes that it belongs to.
     Remember {
+        /// The changes, and the ids that they altered.
         step: Step,
         /// Services whose counters of deleted servers changed.
         retired: Vec<(ServiceKey, Option<Counters>)>,
     },
     /// Reserve room in the journal for these changes: [`Input::Reserved`].
     Reserve {
+        /// The changes that are about to be made.
         changes: Vec<Change>,
     },
     /// Write a whole batch to the journal, before it is made: [`Input::Reserved`].
     WriteDown {
+        /// All changes of the batch.
         changes: Vec<Change>,
     },
     /// Wait for the packets that are under way: [`Input::PacketsPassed`].
     LetPacketsPass,
     /// Everything that belongs to what is made is put out: [`Input::Confirmed`].
     Confirm(Made),
+    /// What happened, for people and programs.
     Event(Fact),
     /// Answer who asked with this ticket.
     Answer {
+        /// The ticket of the change or batch.
         ticket: u64,
+        /// What became of it.
         reply: Reply,
     },
     /// Begin a sweep; [`Input::Swept`] has what it found.
@@ -142,13 +169,16 @@ pub enum Made {
 /// The answer to who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
+    /// To one change.
     Change(Result<Done, Refusal>),
+    /// To a batch. The error is a reason that is not that of one change.
     Batch(Result<batch::Answer, Refusal>),
 }
 
 /// What a sweep must know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sweep {
+    /// The settings of the packet path, with the timeouts of the states.
     pub settings: Settings,
     /// Servers whose connections end.
     pub ended: BTreeSet<u32>,
@@ -163,8 +193,11 @@ pub struct Swept {
     pub used: u64,
     /// Entries of IPv6.
     pub used6: u64,
+    /// Services that entries name, by their ids or endpoints.
     pub services: BTreeSet<u32>,
+    /// Servers that entries name, by their ids.
     pub servers: BTreeSet<u32>,
+    /// Hops to clients that way-back entries name, a bit each.
     pub hops: Remembered,
 }
 
@@ -187,6 +220,7 @@ impl Swept {
 pub struct Start {
     /// The counters of servers that earlier daemons deleted.
     pub retired: BTreeMap<ServiceKey, Counters>,
+    /// Endpoints of the packet path that belong to no service yet.
     pub unclaimed: Unclaimed,
     /// Programs that are not loaded yet.
     pub missing: BTreeSet<Program>,
@@ -222,6 +256,7 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node without a network, until the first account of it is in.
     #[must_use]
     pub fn new(forward: Director, start: Start, now: Instant) -> Self {
         Self {

@@ -12,20 +12,32 @@ use crate::director::Running;
 /// A question to the live packet path and its answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Read {
+    /// A word of a pool, such as the cursor of rr.
     PoolWord {
+        /// The index of the word.
         at: u32,
+        /// The word.
         word: u64,
     },
+    /// Whether the packet path has marked a server as overloaded.
     IsOverloaded {
+        /// The server's id.
         server: u32,
+        /// The answer.
         is: bool,
     },
+    /// The live connections of a server.
     Counts {
+        /// The server's id.
         server: u32,
+        /// Active and inactive connections in one word ([`entry::counts`]).
         word: u64,
     },
+    /// The totals of a server.
     Counters {
+        /// The server's id.
         server: u32,
+        /// The totals.
         counters: Box<Counters>,
     },
 }

@@ -19,6 +19,7 @@ pub use super::reads::Read;
 /// The most inputs that are kept, and the most bytes that they take. The oldest go first. An input
 /// that alone takes more is not kept, and with it go all before it.
 pub const MOST: usize = 4096;
+/// See [`MOST`]. The bytes are estimated from what each input has.
 pub const MOST_BYTES: usize = 1 << 20;
 
 /// One input.
@@ -26,6 +27,7 @@ pub const MOST_BYTES: usize = 1 << 20;
 pub struct Recorded {
     /// The time since the recording began.
     pub after: Duration,
+    /// What the node heard.
     pub input: Input,
     /// What the node read from the live packet path, in order.
     pub reads: Vec<Read>,
@@ -47,6 +49,7 @@ pub struct Recording {
 
 /// Why a recording does not replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Unfaithful {
     #[error("the first {0} inputs are lost")]
     Incomplete(u64),

@@ -20,6 +20,7 @@ mod tests;
 pub struct Member {
     /// Its id in the packet path.
     pub id: u32,
+    /// Its real address and port, which the hashing schedulers use.
     pub at: ServerAddress,
     /// 0 quiesces.
     pub weight: u32,
@@ -38,6 +39,7 @@ pub struct Compiled {
     pub head: [u64; 2],
     /// The short list of a large pool.
     pub short: Vec<u64>,
+    /// One word a slot: a server's id, and whether it has thresholds.
     pub slots: Vec<u64>,
     /// The lots of twos and p2c. They follow the slots.
     pub lots: Vec<u64>,
@@ -64,7 +66,9 @@ const NEVER: u64 = u32::MAX as u64;
 /// The properties of a service that its pool depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// The scheduler, which decides the order of the slots.
     pub scheduler: Scheduler,
+    /// The family of the clients.
     pub family: Family,
     /// mh uses the large table.
     pub large: bool,

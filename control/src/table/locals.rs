@@ -10,7 +10,7 @@ use super::rules::{of_local_address, refuse};
 use super::{Applied, Table};
 
 /// The most local addresses of a family.
-pub const MOST: usize = shunt_datapath::translation::LOCALS as usize;
+pub(super) const MOST: usize = shunt_datapath::translation::LOCALS as usize;
 
 impl Table {
     /// The local addresses, IPv4 before IPv6.

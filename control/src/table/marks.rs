@@ -11,7 +11,7 @@ use super::rules::{self, refuse};
 use super::{Applied, Table};
 
 /// The most rules of a table.
-pub const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 
 impl Table {
     /// The rules, by mark.

@@ -34,6 +34,7 @@ pub use rules::{HEAVIEST, LONGEST_TIMEOUT_S};
 /// How much a table takes; beyond that, adding is refused with [`Reason::NoRoom`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Services, those of marks included.
     pub services: usize,
     /// Servers of all services together.
     pub servers: usize,
@@ -52,12 +53,15 @@ impl Default for Limits {
 /// A service and its servers, the newest server first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The service, as it was added or last edited.
     pub service: Service,
+    /// The newest first, as IPVS lists them.
     pub servers: Vec<Server>,
     place: Place,
 }
 
 impl Entry {
+    /// The server with this address and port.
     #[must_use]
     pub fn server(&self, at: ServerAddress) -> Option<&Server> {
         self.servers.iter().find(|server| server.at == at)
@@ -78,49 +82,72 @@ impl Entry {
 /// What a change changed: all that is needed to make the packet path agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
+    /// A service was added, without servers.
     ServiceAdded {
+        /// The service's key.
         key: ServiceKey,
     },
+    /// A service has other properties.
     ServiceEdited {
+        /// The service before the change. It has the same key.
         before: Service,
     },
+    /// A service was deleted with its servers.
     ServiceDeleted {
+        /// The service and the servers that it had.
         entry: Entry,
     },
     /// Every service that there was, in the kernel's order.
     Flushed {
+        /// The services and the servers that they had.
         entries: Vec<Entry>,
     },
+    /// A server was added to a service.
     ServerAdded {
+        /// The service's key.
         key: ServiceKey,
+        /// The server's address and port.
         at: ServerAddress,
     },
+    /// A server has another method, weight or thresholds.
     ServerEdited {
+        /// The service's key.
         key: ServiceKey,
+        /// The server before the change. It has the same address and port.
         before: Server,
     },
+    /// A server was deleted from a service.
     ServerDeleted {
+        /// The service's key.
         key: ServiceKey,
+        /// The server as it was.
         server: Server,
     },
     /// The counters of one service and its servers are to be zeroed, or all.
     Zeroed {
+        /// The service's key; `None` for all services.
         key: Option<ServiceKey>,
     },
     /// The timeouts that are in force from here on.
     TimeoutsSet {
+        /// In seconds.
         timeouts: Timeouts,
     },
     /// A setting of the director is another.
     SettingSet,
+    /// A rule of marks was added.
     MarkAdded {
+        /// The rule.
         rule: MarkRule,
     },
+    /// A rule of marks was deleted.
     MarkDeleted {
+        /// The rule.
         rule: MarkRule,
     },
     /// The local addresses of this family are others.
     LocalsChanged {
+        /// The family of the addresses.
         family: Family,
     },
 }
@@ -147,6 +174,7 @@ impl Default for Table {
 }
 
 impl Table {
+    /// An empty table with the default settings and timeouts.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -258,6 +286,7 @@ impl Table {
         keys.map(|(key, _)| *key).take(count).collect()
     }
 
+    /// The service with this key, and its servers.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&Entry> {
         self.entries.get(key)
@@ -269,6 +298,7 @@ impl Table {
         self.entries.len()
     }
 
+    /// Whether it has no service.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -280,11 +310,13 @@ impl Table {
         self.servers
     }
 
+    /// The timeouts of `ipvsadm --set`.
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
 
+    /// The director's settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.settings

@@ -19,7 +19,7 @@ const TURNS: u32 = 60;
 
 /// A stream with a limit on its reader's pauses.
 #[derive(Debug)]
-pub struct Patient<S> {
+pub(super) struct Patient<S> {
     stream: S,
     places: Places,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -28,7 +28,7 @@ pub struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    pub fn new(stream: S, places: Places) -> Self {
+    pub(super) fn new(stream: S, places: Places) -> Self {
         Self {
             stream,
             places,

@@ -16,7 +16,7 @@ const VERSION_3: u32 = 0x2008_0522;
 const GROUPS: usize = 65_536;
 
 /// Whether the process at the other end of a socket may use the API. Members of `group` may.
-pub fn may_ask(socket: &impl AsFd, group: Option<u32>) -> bool {
+pub(super) fn may_ask(socket: &impl AsFd, group: Option<u32>) -> bool {
     let socket = socket.as_fd();
     let Ok(peer) = getsockopt(&socket, PeerCredentials) else {
         return false;

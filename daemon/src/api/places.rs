@@ -16,9 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// The most long answers at the same time.
-pub const PLACES: usize = 8;
+pub(super) const PLACES: usize = 8;
 /// The most requests that wait for a place.
-pub const WAITING: usize = 16;
+pub(super) const WAITING: usize = 16;
 /// The longest wait for a place.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Bytes of one piece of a long answer.
@@ -29,7 +29,7 @@ pub type Place = OwnedSemaphorePermit;
 
 /// All places.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub(super) struct Places {
     free: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
 }
@@ -45,12 +45,12 @@ impl Default for Places {
 
 impl Places {
     /// Whether a request waits for a place.
-    pub fn are_wanted(&self) -> bool {
+    pub(super) fn are_wanted(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Takes a place, and waits if all are taken; `None` if none becomes free.
-    pub async fn take(&self) -> Option<Place> {
+    pub(super) async fn take(&self) -> Option<Place> {
         if let Ok(place) = self.free.clone().try_acquire_owned() {
             return Some(place);
         }
@@ -75,13 +75,13 @@ impl Drop for Waiter<'_> {
 
 /// A body that holds a value until it is sent or dropped.
 #[derive(Debug)]
-pub struct Holding<T> {
+pub(super) struct Holding<T> {
     body: Body,
     _held: T,
 }
 
 impl<T: Send + Unpin + 'static> Holding<T> {
-    pub fn body(body: Body, held: T) -> Body {
+    pub(super) fn body(body: Body, held: T) -> Body {
         Body::new(Self { body, _held: held })
     }
 }
@@ -107,7 +107,7 @@ impl<T: Unpin> HttpBody for Holding<T> {
 }
 
 /// A body that sends a long text piece by piece.
-pub fn in_pieces(text: Bytes) -> Body {
+pub(super) fn in_pieces(text: Bytes) -> Body {
     let mut left = text;
     let pieces = futures_util::stream::poll_fn(move |_| {
         if left.is_empty() {

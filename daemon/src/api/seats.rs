@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 /// The most connections at the same time.
-pub const SEATS: usize = 256;
+pub(super) const SEATS: usize = 256;
 /// How long a connection must be idle before it may be ended: the last bytes of its answer may
 /// still be on their way.
 const GRACE: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// All seats.
 #[derive(Clone, Debug)]
-pub struct Seats(Arc<Shared>);
+pub(super) struct Seats(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -42,7 +42,7 @@ struct Taken {
 
 /// A seat. Its drop frees it.
 #[derive(Debug)]
-pub struct Seat {
+pub(super) struct Seat {
     seats: Seats,
     number: u64,
     _permit: OwnedSemaphorePermit,
@@ -50,13 +50,13 @@ pub struct Seat {
 
 /// A request is under way.
 #[derive(Debug)]
-pub struct Busy {
+pub(super) struct Busy {
     seats: Seats,
     number: u64,
 }
 
 impl Seats {
-    pub fn new(seats: usize) -> Self {
+    pub(super) fn new(seats: usize) -> Self {
         Self(Arc::new(Shared {
             free: Arc::new(Semaphore::new(seats)),
             taken: Mutex::default(),
@@ -70,7 +70,7 @@ impl Seats {
 
     /// Takes a seat for the next connection. If none is free, the connection that is idle for the
     /// longest ends.
-    pub async fn take(&self, number: u64) -> Seat {
+    pub(super) async fn take(&self, number: u64) -> Seat {
         let permit = loop {
             if let Ok(permit) = self.0.free.clone().try_acquire_owned() {
                 break permit;
@@ -106,14 +106,14 @@ impl Seats {
     }
 
     /// Notes the task that serves a seat.
-    pub fn serve_by(&self, number: u64, task: AbortHandle) {
+    pub(super) fn serve_by(&self, number: u64, task: AbortHandle) {
         if let Some(taken) = self.taken().get_mut(&number) {
             taken.task = Some(task);
         }
     }
 
     /// Begins a request; `None` if the seat was just given away.
-    pub fn begin(&self, number: u64) -> Option<Busy> {
+    pub(super) fn begin(&self, number: u64) -> Option<Busy> {
         self.taken().get_mut(&number)?.idle = None;
         Some(Busy {
             seats: self.clone(),

@@ -12,6 +12,7 @@ pub struct Fault {
     pub number: usize,
     /// The offset of the line in bytes.
     pub at: usize,
+    /// The reason as a clause, with the name of the record if that is known.
     pub why: String,
 }
 
@@ -24,13 +25,13 @@ impl fmt::Display for Fault {
 
 /// The place of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     number: usize,
     at: usize,
 }
 
 impl Place {
-    pub fn fault(self, why: String) -> Fault {
+    pub(super) fn fault(self, why: String) -> Fault {
         let Self { number, at } = self;
         Fault { number, at, why }
     }
@@ -38,14 +39,14 @@ impl Place {
 
 /// A reader of the lines of a journal.
 #[derive(Debug)]
-pub struct Lines<'a> {
+pub(super) struct Lines<'a> {
     text: &'a [u8],
     at: usize,
     number: usize,
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(text: &'a [u8]) -> Self {
+    pub(super) fn new(text: &'a [u8]) -> Self {
         Self {
             text,
             at: 0,
@@ -54,7 +55,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The place and text of the next line, or its fault; `None` if no whole line is left.
-    pub fn next_line(&mut self) -> Option<Result<(Place, &'a [u8]), Fault>> {
+    pub(super) fn next_line(&mut self) -> Option<Result<(Place, &'a [u8]), Fault>> {
         let left = self.text.get(self.at..).unwrap_or_default();
         let place = Place {
             number: self.number + 1,
@@ -76,7 +77,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Bytes that are left when there is no next line.
-    pub fn torn(&self) -> usize {
+    pub(super) fn torn(&self) -> usize {
         self.text.len() - self.at
     }
 }

@@ -22,12 +22,13 @@ pub enum Record {
     /// All endpoints of services whose records were lost.
     #[serde(rename = "unclaimed/1")]
     Unclaimed(BTreeSet<(IpAddr, u32)>),
+    /// A record of the director, which names itself.
     #[serde(untagged)]
     Director(director::Record),
 }
 
 /// The records of a line. A record that cannot be read does not affect the others.
-pub fn of_line(body: &[u8]) -> Vec<Result<Record, String>> {
+pub(super) fn of_line(body: &[u8]) -> Vec<Result<Record, String>> {
     match serde_json::from_slice(body) {
         Ok(Value::Array(records)) => records.into_iter().map(of_value).collect(),
         Ok(older) => of_older(older),

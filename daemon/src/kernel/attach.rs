@@ -27,6 +27,7 @@ use crate::chain::chain;
 
 /// Why a program does not hang on a device.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -55,6 +56,7 @@ fn reason(error: &Error) -> Option<HookReason> {
 /// A device, and how the packet path is attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
+    /// The device with its hook, and the hooks that were refused.
     pub device: Device,
     /// On the loopback device, nobody misses a hook that cannot be.
     loopback: bool,
@@ -70,6 +72,7 @@ pub struct Attachments {
 }
 
 impl Attachments {
+    /// Nothing is known of any device.
     #[must_use]
     pub fn new(place: Place) -> Self {
         Self {
@@ -79,6 +82,7 @@ impl Attachments {
         }
     }
 
+    /// All devices that the packet path shall be attached to, by index.
     pub fn present(&self) -> impl Iterator<Item = &Attached> {
         self.present.values()
     }

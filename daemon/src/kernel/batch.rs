@@ -23,6 +23,7 @@ const THERE: u64 = 2;
 
 /// Why a map cannot be made, held or read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot make a map")]
     Make(#[source] io::Error),

@@ -18,6 +18,7 @@ use crate::file::{self, cannot};
 
 /// Why processes of the director itself get no servers.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("no cgroup2 file system is mounted; try: mount -t cgroup2 cgroup2 /sys/fs/cgroup")]
     NoGroup,

@@ -9,6 +9,7 @@ use shunt_datapath::connection::TICK_MASK;
 
 /// Why the kernel's clock cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot run the clock program")]
     Run(#[source] ProgramError),
@@ -61,6 +62,7 @@ pub fn tick_shift(rate: u64) -> u32 {
     rate.next_power_of_two().trailing_zeros()
 }
 
+/// The length of a tick in nanoseconds, for so many jiffies a second.
 #[must_use]
 pub fn tick_ns(rate: u64) -> u64 {
     (SECOND_NS << tick_shift(rate)) / rate

@@ -21,7 +21,7 @@ pub struct Full {
 }
 
 /// Both tables.
-pub struct Endpoints {
+pub(super) struct Endpoints {
     narrow: Side<4>,
     wide: Side<2>,
     /// Every endpoint with its id.
@@ -30,7 +30,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     /// Takes over the tables of an earlier daemon.
-    pub fn of(narrow: Mapping, wide: Mapping, seed: u64) -> Self {
+    pub(super) fn of(narrow: Mapping, wide: Mapping, seed: u64) -> Self {
         let (narrow, wide) = (Side::of(narrow, seed), Side::of(wide, seed));
         let mut known = BTreeMap::new();
         for there in narrow.all() {
@@ -51,18 +51,18 @@ impl Endpoints {
 
     /// The address and word of each endpoint.
     #[must_use]
-    pub fn all(&self) -> Vec<(IpAddr, u32)> {
+    pub(super) fn all(&self) -> Vec<(IpAddr, u32)> {
         self.known.keys().copied().collect()
     }
 
     /// The ids of all endpoints.
     #[must_use]
-    pub fn ids(&self) -> Vec<u32> {
+    pub(super) fn ids(&self) -> Vec<u32> {
         self.known.values().copied().collect()
     }
 
     /// Adds an endpoint with this id.
-    pub fn add(&mut self, address: IpAddr, word: u32, id: u32) -> Result<(), Full> {
+    pub(super) fn add(&mut self, address: IpAddr, word: u32, id: u32) -> Result<(), Full> {
         if self.known.get(&(address, word)) == Some(&id) {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl Endpoints {
     }
 
     /// Removes an endpoint.
-    pub fn remove(&mut self, address: IpAddr, word: u32) {
+    pub(super) fn remove(&mut self, address: IpAddr, word: u32) {
         if self.known.remove(&(address, word)).is_none() {
             return;
         }
@@ -218,7 +218,7 @@ impl<const SLOTS: usize> Slots for Side<SLOTS> {
 
 /// An address in the form of the tables.
 #[must_use]
-pub fn words(address: IpAddr) -> [u64; 2] {
+pub(super) fn words(address: IpAddr) -> [u64; 2] {
     match address {
         IpAddr::V4(address) => [u64::from(u32::from_ne_bytes(address.octets())), 0],
         IpAddr::V6(address) => {

@@ -29,6 +29,7 @@ const HEADER: usize = 20;
 
 /// Why the kernel's list of XDP features cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot open a netlink socket")]
     Socket(#[source] Errno),

@@ -17,7 +17,9 @@ use crate::netlink::attributes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Side {
+    /// Frames that come in by the device.
     Ingress = 0xffff_fff2,
+    /// Frames that leave by the device.
     Egress = 0xffff_fff3,
 }
 

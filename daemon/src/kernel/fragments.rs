@@ -36,6 +36,7 @@ use crate::chain::chain;
 
 /// Why fragments are not held, or why one is lost.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error(transparent)]
     Pinned(#[from] pinned::Error),

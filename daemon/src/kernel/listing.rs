@@ -147,7 +147,7 @@ struct Told {
 
 impl Told {
     /// In the operator's words, as if it were a client's template.
-    pub fn tell(self, names: &Names, tick_ns: u64) -> Option<Connection> {
+    pub(crate) fn tell(self, names: &Names, tick_ns: u64) -> Option<Connection> {
         let (key, asked) = names.service(self.service)?;
         let (protocol, at, mark) = match key {
             ServiceKey::Address {

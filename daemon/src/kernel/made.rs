@@ -55,6 +55,7 @@ pub const MAPS: [&str; 37] = [
 pub struct Capacity {
     /// The number of IPv4 flows. A masqueraded connection takes two.
     pub flows4: u32,
+    /// The number of IPv6 flows.
     pub flows6: u32,
     /// The size of the table of translations. A translated connection takes two entries.
     #[serde(default)]
@@ -62,6 +63,7 @@ pub struct Capacity {
     /// The number of calls of services with a persistence engine.
     #[serde(default)]
     pub calls: u32,
+    /// The sizes of the tables that the director fills.
     pub sizes: Sizes,
 }
 
@@ -80,15 +82,21 @@ pub struct Made {
     pub build: u64,
     /// The cookie of the network namespace (`place::cookie`).
     pub namespace_cookie: u64,
+    /// The sizes that the operator chose when the tables were made.
     pub capacity: Capacity,
+    /// The random number that all hashes of keys begin with.
     pub seed: u64,
+    /// A tick has two to this power of jiffies.
     pub tick_shift: u32,
+    /// Jiffies a second (`CONFIG_HZ`).
     pub jiffies_rate: u64,
+    /// Buckets of each endpoint table, a power of two.
     pub endpoint_buckets: u32,
     /// The layout of the tables, and the layout of the maps of connections. A description without
     /// them has the first layouts.
     #[serde(default = "first_layout")]
     pub layout: u32,
+    /// The layout of the maps of connections (`shunt_datapath::entry::CONNECTIONS`).
     #[serde(default = "first_connections")]
     pub connections: u32,
 }
@@ -102,16 +110,19 @@ fn first_connections() -> u32 {
 }
 
 impl Made {
+    /// The number of IPv4 buckets less one.
     #[must_use]
     pub fn flow4_mask(&self) -> u32 {
         buckets(self.capacity.flows4, 4) - 1
     }
 
+    /// The number of IPv6 buckets less one.
     #[must_use]
     pub fn flow6_mask(&self) -> u32 {
         buckets(self.capacity.flows6, 2) - 1
     }
 
+    /// The number of buckets of each endpoint table less one.
     #[must_use]
     pub fn endpoint_mask(&self) -> u32 {
         self.endpoint_buckets - 1

@@ -13,6 +13,7 @@ use shunt_datapath::flows::{Layout, Words};
 
 /// Why a map cannot be mapped.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot ask for the size of a map")]
     Size(#[source] MapError),
@@ -89,6 +90,7 @@ impl Mapping {
         self.words / self.stride
     }
 
+    /// Whether there is no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.words == 0
@@ -152,6 +154,7 @@ impl Drop for Mapping {
 /// # Safety
 /// Every bit pattern must be a value of the type. Its size must be a multiple of eight.
 pub unsafe trait Plain: Copy + Default {
+    /// The words of which the entry consists.
     fn words_mut(&mut self) -> std::slice::IterMut<'_, u64> {
         let words = size_of::<Self>() / 8;
         let start = std::ptr::from_mut(self).cast::<u64>();

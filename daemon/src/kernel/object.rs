@@ -36,6 +36,7 @@ use crate::file::{self, cannot};
 
 /// Why there is no packet path.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error(transparent)]
     Place(#[from] place::Error),
@@ -68,17 +69,23 @@ pub enum Error {
 /// A loaded packet path.
 #[derive(Debug)]
 pub struct Object {
+    /// What is known of its maps.
     pub made: Made,
     /// Whether an earlier daemon's tables were found and kept.
     pub adopted: bool,
     /// Whether what was found is of a namespace that is gone, whose inode is ours.
     pub is_foreign: bool,
+    /// The first program of XDP.
     pub xdp: Xdp,
+    /// The first program of tc, for devices with Ethernet headers.
     pub tc: SchedClassifier,
     /// For frames that leave a device.
     pub leave: SchedClassifier,
+    /// For devices without Ethernet headers.
     pub bare: SchedClassifier,
+    /// Sends what XDP cannot send itself, beside it.
     pub handed: SchedClassifier,
+    /// Reads the kernel's jiffies. It is attached to nothing.
     pub clock: Xdp,
 }
 

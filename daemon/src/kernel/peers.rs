@@ -11,7 +11,7 @@ struct Key(PeerKey);
 unsafe impl Pod for Key {}
 
 #[derive(Debug)]
-pub struct Peers(HashMap<MapData, Key, [u64; 2]>);
+pub(super) struct Peers(HashMap<MapData, Key, [u64; 2]>);
 
 /// Why the peers cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -23,13 +23,13 @@ pub enum Error {
 }
 
 impl Peers {
-    pub fn of(map: MapData) -> Result<Self, Error> {
+    pub(super) fn of(map: MapData) -> Result<Self, Error> {
         let map = HashMap::try_from(Map::HashMap(map)).map_err(Error::Map)?;
         Ok(Self(map))
     }
 
     /// Sets the address of a peer, or removes the peer.
-    pub fn set(&mut self, key: PeerKey, address: Option<[u64; 2]>) -> Result<(), Error> {
+    pub(super) fn set(&mut self, key: PeerKey, address: Option<[u64; 2]>) -> Result<(), Error> {
         let set = match address {
             Some(address) => self.0.insert(Key(key), address, 0),
             None => match self.0.remove(&Key(key)) {

@@ -8,8 +8,11 @@ use aya_obj::programs::XdpAttachType;
 
 use super::place::Place;
 
+/// The pin of XDP's first program.
 pub const XDP: &str = "director_xdp";
+/// The pin of the program that reads the kernel's jiffies.
 pub const CLOCK: &str = "director_clock";
+/// The pin of the program that passes every frame to the kernel.
 pub const PASS: &str = "director_pass";
 
 /// The attach type of plain XDP programs.
@@ -17,6 +20,7 @@ pub const INTERFACE: XdpAttachType = XdpAttachType::Interface;
 
 /// Why a pinned part of the packet path cannot be opened.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot open the pinned program {}", path.display())]
     Program { path: PathBuf, source: ProgramError },

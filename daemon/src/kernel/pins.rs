@@ -23,6 +23,7 @@ struct Shape {
 
 /// Why the maps of an object are not known.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot read the packet path's object")]
     Object(#[source] ParseError),

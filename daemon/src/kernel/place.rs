@@ -30,6 +30,7 @@ const OWN: &str = "/run/shunt/bpf";
 
 /// Why a director has no folders.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error(transparent)]
     File(#[from] file::Error),
@@ -54,6 +55,7 @@ pub struct Place {
     pub runtime: PathBuf,
     /// The folder of pinned maps, programs and links.
     pub pins: PathBuf,
+    /// The inode of the network namespace.
     pub namespace: u64,
 }
 
@@ -109,6 +111,7 @@ impl Place {
         })
     }
 
+    /// The socket of the API.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("api.sock")

@@ -25,6 +25,7 @@ unsafe impl Pod for Entry {}
 
 /// Why the tables of devices cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error(transparent)]
     Open(#[from] pinned::Error),

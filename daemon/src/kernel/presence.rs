@@ -31,6 +31,7 @@ const VALUE: u32 = 8;
 
 /// Why a packet path cannot be marked as one of a living namespace.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot make the map NAMESPACE")]
     Make(#[source] MapError),

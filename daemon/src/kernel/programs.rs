@@ -28,6 +28,7 @@ use crate::file::{self, cannot};
 
 /// Why programs cannot be loaded, or put in their places.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("no program {0}")]
     Missing(String),

@@ -51,7 +51,7 @@ impl fmt::Display for Refusal {
 impl Error for Refusal {}
 
 /// The kernel's error number in an error, if it has one.
-pub fn code(error: &(dyn Error + 'static)) -> Option<i32> {
+pub(super) fn code(error: &(dyn Error + 'static)) -> Option<i32> {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     let mut numbers = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     numbers.next()

@@ -32,13 +32,13 @@ fn of(name: &'static str) -> impl Fn(MapError) -> Error {
 }
 
 /// The tries of prepared ways of both families.
-pub struct Routes {
+pub(super) struct Routes {
     v4: LpmTrie<MapData, [u8; 4], u32>,
     v6: LpmTrie<MapData, [u8; 16], u32>,
 }
 
 impl Routes {
-    pub fn of(v4: MapData, v6: MapData) -> Result<Self, Error> {
+    pub(super) fn of(v4: MapData, v6: MapData) -> Result<Self, Error> {
         Ok(Self {
             v4: LpmTrie::try_from(Map::LpmTrie(v4)).map_err(of("ROUTES4"))?,
             v6: LpmTrie::try_from(Map::LpmTrie(v6)).map_err(of("ROUTES6"))?,
@@ -46,7 +46,7 @@ impl Routes {
     }
 
     /// Replaces all networks of clients. An unchanged network is never missing meanwhile.
-    pub fn set_all(&mut self, routes: &[(Prefix, u32)]) -> Result<(), Error> {
+    pub(super) fn set_all(&mut self, routes: &[(Prefix, u32)]) -> Result<(), Error> {
         let mut wanted4 = BTreeMap::new();
         let mut wanted6 = BTreeMap::new();
         for (prefix, hop) in routes {
@@ -61,7 +61,7 @@ impl Routes {
     }
 
     /// Sets the number of one network or client, or removes it.
-    pub fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<(), Error> {
+    pub(super) fn set(&mut self, prefix: Prefix, number: Option<u32>) -> Result<(), Error> {
         let length = u32::from(prefix.length());
         let set = match prefix.address() {
             IpAddr::V4(address) => put(&mut self.v4, length, address.octets(), number),
@@ -72,16 +72,16 @@ impl Routes {
 }
 
 /// Mark endpoints that also match the source.
-pub struct Origins(LpmTrie<MapData, [u8; OriginKey::BYTES], u32>);
+pub(super) struct Origins(LpmTrie<MapData, [u8; OriginKey::BYTES], u32>);
 
 impl Origins {
-    pub fn of(map: MapData) -> Result<Self, Error> {
+    pub(super) fn of(map: MapData) -> Result<Self, Error> {
         let trie = LpmTrie::try_from(Map::LpmTrie(map)).map_err(of("ORIGINS"))?;
         Ok(Self(trie))
     }
 
     /// Replaces all entries. An unchanged entry is never missing meanwhile.
-    pub fn set_all(&mut self, origins: &[(OriginKey, u32, u32)]) -> Result<(), Error> {
+    pub(super) fn set_all(&mut self, origins: &[(OriginKey, u32, u32)]) -> Result<(), Error> {
         let mut wanted = BTreeMap::new();
         for (key, length, id) in origins {
             wanted.insert((*length, key.bytes()), *id);

@@ -40,6 +40,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the tables cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot get the map {name}")]
     Open { name: String, source: Cause },
@@ -76,6 +77,7 @@ fn of(name: &'static str) -> impl Fn(MapError) -> Error {
 
 /// All tables.
 pub struct Tables {
+    /// The tables that other threads read too.
     pub shared: Arc<Shared>,
     endpoints: Endpoints,
     pub(super) pools: Mapping,
@@ -147,6 +149,7 @@ impl Tables {
         })
     }
 
+    /// What is known of the maps.
     #[must_use]
     pub fn made(&self) -> &Made {
         &self.shared.made
@@ -193,6 +196,7 @@ impl Tables {
         settings
     }
 
+    /// The pool that a service uses at present.
     #[must_use]
     pub fn pool_of(&self, service: u32) -> PoolWord {
         let entry: entry::Service = self

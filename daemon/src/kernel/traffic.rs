@@ -15,6 +15,7 @@ const WORDS: usize = size_of::<Traffic>() / 8;
 
 /// Why counters cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot tell how many CPUs there are from {0}")]
     Cpus(&'static str, #[source] io::Error),

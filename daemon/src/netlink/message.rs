@@ -31,7 +31,7 @@ const NUMBER: u16 = 0x3fff;
 
 /// One message.
 #[derive(Clone, Debug)]
-pub enum Message {
+pub(super) enum Message {
     Route(RouteNetlinkMessage),
     /// A next-hop object; `None` if routes do not use it.
     Object(Option<Object>),

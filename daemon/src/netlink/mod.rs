@@ -76,7 +76,9 @@ const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Neigh,
 ];
 
+/// Why the daemon cannot follow the network.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the text of each variant describes it")]
 pub enum Error {
     #[error("cannot listen to the kernel's network events: {0}")]
     Open(#[source] io::Error),
@@ -86,7 +88,9 @@ pub enum Error {
 /// `inputs` ends when the socket failed.
 #[derive(Debug)]
 pub struct Netlink {
+    /// The kernel's events, and whole accounts of the network.
     pub inputs: mpsc::Receiver<Input>,
+    /// The way to ask for neighbours.
     pub prober: Prober,
 }
 

@@ -23,7 +23,7 @@ use super::message::Message;
 use super::rule::rule;
 
 /// The input that a message stands for, given the flags of its netlink header.
-pub fn input(message: Message, flags: u16) -> Option<Input> {
+pub(super) fn input(message: Message, flags: u16) -> Option<Input> {
     match message {
         Message::Route(message) => of_route(message, flags),
         Message::Object(object) => object.map(Input::ObjectChanged),
@@ -66,7 +66,7 @@ fn of_route(message: RouteNetlinkMessage, flags: u16) -> Option<Input> {
 /// Whether the kernel drops IPv4 routes with this event without notification. It does so when a
 /// device goes down or away, and when an address goes (`fib_flush`). When a device loses its
 /// carrier, the kernel drops next-hop objects and their routes (`nexthop_flush_dev`).
-pub fn hides_lost_routes(input: &Input) -> bool {
+pub(super) fn hides_lost_routes(input: &Input) -> bool {
     match input {
         Input::LinkChanged(link) => !link.is_usable(),
         Input::LinkRemoved { .. } => true,

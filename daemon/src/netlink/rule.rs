@@ -13,7 +13,7 @@ const DSCP: u16 = 25;
 /// The length that means "not set".
 const NO_LENGTH: u32 = u32::MAX;
 
-pub fn rule(message: RuleMessage) -> Option<Rule> {
+pub(super) fn rule(message: RuleMessage) -> Option<Rule> {
     let header = message.header;
     let any = match header.family {
         AddressFamily::Inet => IpAddr::from([0; 4]),

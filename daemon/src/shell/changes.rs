@@ -13,14 +13,14 @@ use super::Shell;
 use crate::journal::Record;
 
 /// Where a client waits for its answer.
-pub enum Waiting {
+pub(super) enum Waiting {
     Change(oneshot::Sender<Result<Done, Refusal>>),
     Batch(oneshot::Sender<Result<batch::Answer, Refusal>>),
 }
 
 impl Shell {
     /// A program was loaded behind, or the kernel refused it.
-    pub fn loaded(&mut self, (program, result): (Program, Result<(), String>)) {
+    pub(crate) fn loaded(&mut self, (program, result): (Program, Result<(), String>)) {
         match &result {
             Ok(()) => info!(%program, "program loaded"),
             Err(why) => warn!(%program, why, "program refused by the kernel"),

@@ -18,7 +18,7 @@ const IDS: u64 = 512;
 
 /// The journal, or the reason why there is none.
 #[derive(Debug)]
-pub struct Keeper {
+pub(super) struct Keeper {
     place: Place,
     /// `None` from a failed write until a journal can be written again.
     journal: Option<Journal>,
@@ -28,7 +28,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(place: &Place, losses: Vec<String>) -> Self {
+    pub(super) fn new(place: &Place, losses: Vec<String>) -> Self {
         Self {
             place: place.clone(),
             journal: None,
@@ -38,7 +38,7 @@ impl Keeper {
     }
 
     /// Begins a fresh journal with this state.
-    pub fn begin(&mut self, saved: &Saved) {
+    pub(super) fn begin(&mut self, saved: &Saved) {
         if let Some(journal) = &mut self.journal {
             journal.settle();
         }
@@ -70,7 +70,7 @@ impl Keeper {
     }
 
     /// Adds the records of one step; false if the whole state must be written instead.
-    pub fn add(&mut self, records: &[Record]) -> bool {
+    pub(super) fn add(&mut self, records: &[Record]) -> bool {
         let Some(journal) = &mut self.journal else {
             return false;
         };
@@ -85,7 +85,7 @@ impl Keeper {
     }
 
     /// Keeps the journal short; false if there is no journal.
-    pub fn tend(&mut self) -> bool {
+    pub(super) fn tend(&mut self) -> bool {
         let journal = self.journal.as_mut();
         journal.map(Journal::tend).is_some()
     }
@@ -105,12 +105,12 @@ impl Keeper {
     }
 
     /// Whether changes can be written down.
-    pub fn has_room(&self, changes: &[Change], left: usize) -> bool {
+    pub(super) fn has_room(&self, changes: &[Change], left: usize) -> bool {
         self.set_aside(changes, left).is_ok()
     }
 
     /// Why changes must be refused, if they must.
-    pub fn refusal(&self, changes: &[Change], left: usize) -> Option<Refusal> {
+    pub(super) fn refusal(&self, changes: &[Change], left: usize) -> Option<Refusal> {
         let why = self.set_aside(changes, left).err()?;
         let path = self.place.memory();
         let what = text(changes);
@@ -124,7 +124,7 @@ impl Keeper {
     }
 
     /// The answer to changes that are in force but could not be written to the journal.
-    pub fn unkept(&self, changes: &[Change]) -> Option<Refusal> {
+    pub(super) fn unkept(&self, changes: &[Change]) -> Option<Refusal> {
         let lost = self.journal.is_none();
         let path = self.place.memory();
         let what = text(changes);
@@ -140,7 +140,7 @@ impl Keeper {
     }
 
     /// The warnings for the operator.
-    pub fn warnings(&self) -> Vec<Warning> {
+    pub(super) fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let file = self.place.memory().display().to_string();
         if self.journal.is_none() {

@@ -10,7 +10,7 @@ use crate::kernel::traffic;
 
 impl Shell {
     /// Starts reading all counters on another thread. The caller gives them to [`Self::sampled`].
-    pub fn sample(&self) -> tokio::task::JoinHandle<Vec<Counters>> {
+    pub(crate) fn sample(&self) -> tokio::task::JoinHandle<Vec<Counters>> {
         let (shared, end) = (
             self.tables.shared.clone(),
             self.node.forward().server_ids_end(),
@@ -23,16 +23,16 @@ impl Shell {
         })
     }
 
-    pub fn sampled(&mut self, counters: Vec<Counters>) {
+    pub(crate) fn sampled(&mut self, counters: Vec<Counters>) {
         self.handle(Input::Sampled(counters));
     }
 
-    pub fn is_taking_samples(&self) -> bool {
+    pub(crate) fn is_taking_samples(&self) -> bool {
         self.node.samples().is_taking()
     }
 
     /// Processes a piece of the sample.
-    pub fn take_samples(&mut self) {
+    pub(crate) fn take_samples(&mut self) {
         self.handle(Input::TakeSample);
     }
 }

@@ -52,12 +52,12 @@ unsafe impl Pod for Plain<Call> {}
 unsafe impl Pod for Plain<Device> {}
 
 /// Why there can be no kernel test here, if there cannot.
-pub fn missing() -> Option<&'static str> {
+pub(crate) fn missing() -> Option<&'static str> {
     (!geteuid().is_root()).then_some("loading eBPF programs needs root")
 }
 
 /// Brings this thread to one CPU and into a network of its own, without routes or neighbours.
-pub fn alone() -> Fallible<()> {
+pub(crate) fn alone() -> Fallible<()> {
     let mut cpus = CpuSet::new();
     cpus.set(0)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
@@ -161,14 +161,14 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Fallible<ProgramFd> {
     Ok(program.fd()?.try_clone()?)
 }
 
-pub struct Kernel {
+pub(crate) struct Kernel {
     ebpf: Ebpf,
     mappings: Vec<(&'static str, Mapping)>,
 }
 
 impl Kernel {
     /// Loads the director with tables of these sizes and this seed.
-    pub fn load(sizes: Sizes, seed: u64) -> Fallible<Self> {
+    pub(crate) fn load(sizes: Sizes, seed: u64) -> Fallible<Self> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/director.o");
         let object = fs::read(path)?;
         let mask = |count: usize| count as u32 - 1;
@@ -209,7 +209,7 @@ impl Kernel {
     }
 
     /// Takes away the programs for the rest of the frames.
-    pub fn forget_rest(&mut self) -> Fallible<()> {
+    pub(crate) fn forget_rest(&mut self) -> Fallible<()> {
         for (_, programs) in HOOKS {
             ProgramArray::try_from(self.map(programs)?)?.clear_index(&REST)?;
         }
@@ -217,7 +217,7 @@ impl Kernel {
     }
 
     /// How often an outcome was had.
-    pub fn count(&mut self, name: &str) -> Fallible<u64> {
+    pub(crate) fn count(&mut self, name: &str) -> Fallible<u64> {
         let at = NAMES.iter().position(|(_, known)| *known == name);
         let at = at.ok_or_else(|| format!("no counter {name}"))? as u32;
         let counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
@@ -237,7 +237,7 @@ impl Kernel {
     }
 
     /// Puts the same into the kernel's tables, and counts from 0.
-    pub fn reset(&mut self, tables: &HostTables) -> Fallible<()> {
+    pub(crate) fn reset(&mut self, tables: &HostTables) -> Fallible<()> {
         self.upload(tables)?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let mut counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
@@ -252,7 +252,7 @@ impl Kernel {
     }
 
     /// Puts the same into the kernel's tables; what was counted stays.
-    pub fn upload(&mut self, tables: &HostTables) -> Fallible<()> {
+    pub(crate) fn upload(&mut self, tables: &HostTables) -> Fallible<()> {
         self.mapping("ENDPOINTS4").write(&tables.endpoints4);
         self.mapping("ENDPOINTS6").write(&tables.endpoints6);
         self.mapping("SERVICES").write(&tables.services);
@@ -403,7 +403,7 @@ impl Kernel {
 
     /// Runs a program over a frame: the hook's action, and the frame as it is then. `None` if the
     /// kernel has no such frame.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         hook: Hook,
         frame: &[u8],
@@ -451,7 +451,7 @@ impl Kernel {
     }
 
     /// The frame that was set aside last: interface, bytes.
-    pub fn held(&mut self) -> Fallible<Option<(u32, Vec<u8>)>> {
+    pub(crate) fn held(&mut self) -> Fallible<Option<(u32, Vec<u8>)>> {
         let mut ring = RingBuf::try_from(self.map("HELD")?)?;
         let Some(record) = ring.next() else {
             return Ok(None);
@@ -462,7 +462,7 @@ impl Kernel {
     }
 
     /// Where the tables that packets write differ: those that are memory.
-    pub fn difference(&mut self, tables: &HostTables) -> Option<String> {
+    pub(crate) fn difference(&mut self, tables: &HostTables) -> Option<String> {
         for (name, words) in [
             ("FLOWS4", &tables.flows4),
             ("FLOWS6", &tables.flows6),
@@ -486,7 +486,7 @@ impl Kernel {
     }
 
     /// Where anything else differs: counters, traffic, what is learned and remembered.
-    pub fn deep_difference(&mut self, tables: &HostTables) -> Fallible<Option<String>> {
+    pub(crate) fn deep_difference(&mut self, tables: &HostTables) -> Fallible<Option<String>> {
         let counters = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_OF_OUTCOMES")?)?;
         for at in 0..COUNTERS {
             let kernel: u64 = counters.get(&at, 0)?.iter().sum();
@@ -562,7 +562,7 @@ impl Kernel {
 }
 
 /// The hook's action for a verdict, for a frame of interface 1.
-pub fn action(hook: Hook, verdict: Verdict) -> u32 {
+pub(crate) fn action(hook: Hook, verdict: Verdict) -> u32 {
     match (hook, verdict) {
         (Hook::Xdp, Verdict::Pass(_)) => 2,
         (Hook::Xdp, Verdict::Bounce(_) | Verdict::Send(1)) => 3,
@@ -574,6 +574,6 @@ pub fn action(hook: Hook, verdict: Verdict) -> u32 {
     }
 }
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

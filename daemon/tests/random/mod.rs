@@ -13,10 +13,10 @@ use crate::cases::farm::*;
 use crate::cases::packet::{SCTP, TCP, UDP, mend};
 use crate::cases::translated;
 
-pub const SEED: u64 = 0x5eed;
+pub(crate) const SEED: u64 = 0x5eed;
 
 /// Few buckets of flows, so that they are full before long.
-pub fn sizes() -> Sizes {
+pub(crate) fn sizes() -> Sizes {
     Sizes {
         flows: 4,
         ..Sizes::default()
@@ -24,14 +24,14 @@ pub fn sizes() -> Sizes {
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,7 +39,7 @@ impl Random {
         word ^ word >> 31
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 
@@ -54,7 +54,7 @@ impl Random {
 }
 
 /// Both families, TCP, UDP and SCTP, each with up to three servers of any method.
-pub fn tables(random: &mut Random) -> HostTables {
+pub(crate) fn tables(random: &mut Random) -> HostTables {
     let mut tables = HostTables::new(sizes());
     tables.settings.switches = random.below(4) as u32;
     tables.settings.icmp_limit = random.one_of(&[0, 3, 1000]);
@@ -222,7 +222,7 @@ fn any_routes(random: &mut Random, tables: &mut HostTables) {
 }
 
 /// One of the frames, a little changed.
-pub fn mutated(random: &mut Random, frames: &[Vec<Vec<u8>>; 2]) -> Vec<u8> {
+pub(crate) fn mutated(random: &mut Random, frames: &[Vec<Vec<u8>>; 2]) -> Vec<u8> {
     let frames = &frames[usize::from(random.once_in(12))];
     let mut frame = frames[random.below(frames.len())].clone();
     for _ in 0..random.one_of(&[0, 0, 0, 1, 1, 2, 4]) {

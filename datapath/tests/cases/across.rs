@@ -16,7 +16,7 @@ const SENT: Verdict = Verdict::Send(TO_SERVER);
 const BACK: Verdict = Verdict::Send(TO_CLIENT);
 const UNTRANSLATABLE: Verdict = Verdict::Drop(Drop::Untranslatable);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // `v6` is the client's family; the server has the other one.
     for v6 in FAMILIES {

@@ -10,7 +10,7 @@ use super::farm::*;
 use super::packet::*;
 use super::{Case, case};
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP] {
@@ -32,7 +32,7 @@ pub fn cases() -> Vec<Case> {
 
 /// The error about a packet: type and code by family, and the quote cut to the greatest length
 /// allowed.
-pub fn error(about: &Packet, kinds: [(u8, u8); 2], rest: u32) -> Packet {
+pub(super) fn error(about: &Packet, kinds: [(u8, u8); 2], rest: u32) -> Packet {
     let v6 = about.ends().0.is_ipv6();
     let mut quote = about.network();
     quote.truncate(if v6 { 1280 - 48 } else { 576 - 28 });
@@ -48,7 +48,7 @@ fn error_with(about: &Packet, kinds: [(u8, u8); 2], rest: u32, quote: &[u8]) -> 
     if v6 { error } else { error.service(0xc0) }
 }
 
-pub const UNREACHABLE: [(u8, u8); 2] = [(3, 3), (1, 4)];
+pub(super) const UNREACHABLE: [(u8, u8); 2] = [(3, 3), (1, 4)];
 const TOO_BIG: [(u8, u8); 2] = [(3, 4), (2, 0)];
 const EXCEEDED: [(u8, u8); 2] = [(11, 0), (3, 0)];
 

@@ -16,7 +16,7 @@ const LIVES: u32 = 300;
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 const NO_CALL: Verdict = Verdict::Drop(Drop::NoCallId);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         cases.push(by_call(v6));

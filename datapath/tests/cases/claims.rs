@@ -15,7 +15,7 @@ const SENT: Verdict = Verdict::Send(TO_SERVER);
 const BACK: Verdict = Verdict::Send(TO_CLIENT);
 const TAKEN: Verdict = Verdict::Drop(Drop::NoLocalPort);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {

@@ -12,7 +12,7 @@ use super::{Case, case};
 
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         cases.push(whole_life_behind_nat(v6));
@@ -94,7 +94,7 @@ fn connections(number: u64) -> impl Fn(&HostTables) -> bool {
     move |tables| tables.traffic.of(1).connections == number
 }
 
-pub fn noted(note: Note, number: u64) -> impl Fn(&HostTables) -> bool {
+pub(super) fn noted(note: Note, number: u64) -> impl Fn(&HostTables) -> bool {
     move |tables| tables.counters[note.counter() as usize].load(Ordering::SeqCst) == number
 }
 
@@ -307,7 +307,7 @@ fn service_gone(v6: bool) -> Case {
 }
 
 /// Tables with a single bucket of flows: four of IPv4 or two of IPv6.
-pub fn narrow(v6: bool, method: u8) -> HostTables {
+pub(super) fn narrow(v6: bool, method: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes {
         flows: 1,
         ..Sizes::default()

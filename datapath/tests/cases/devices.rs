@@ -18,7 +18,7 @@ const TAGGED: Verdict = Verdict::Pass(Pass::Tagged);
 /// Frames come to the MAC address 2; this is another machine's.
 const FOREIGN: u16 = 0x77;
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {

@@ -8,45 +8,45 @@ use shunt_datapath::host::{HostTables, NewServer, Sizes, mac};
 
 use super::packet::{End, SCTP, UDP};
 
-pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 9));
-pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9));
-pub const VIRTUAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
-pub const VIRTUAL6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10));
-pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 7));
-pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7));
-pub const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
-pub const DIRECTOR6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 9));
+pub(crate) const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9));
+pub(crate) const VIRTUAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+pub(crate) const VIRTUAL6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10));
+pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 7));
+pub(crate) const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7));
+pub(crate) const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
+pub(crate) const DIRECTOR6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
 
 /// Interfaces: frames come in by 1; 2 leads to servers, 3 to clients.
-pub const TO_SERVER: u32 = 2;
-pub const TO_CLIENT: u32 = 3;
+pub(crate) const TO_SERVER: u32 = 2;
+pub(crate) const TO_CLIENT: u32 = 3;
 
 /// The two families.
-pub const FAMILIES: [bool; 2] = [false, true];
+pub(crate) const FAMILIES: [bool; 2] = [false, true];
 
-pub fn client(v6: bool) -> End {
+pub(crate) fn client(v6: bool) -> End {
     (if v6 { CLIENT6 } else { CLIENT }, 40_000)
 }
 
-pub fn virtual_end(v6: bool) -> End {
+pub(crate) fn virtual_end(v6: bool) -> End {
     (if v6 { VIRTUAL6 } else { VIRTUAL }, 80)
 }
 
 /// A masqueraded server has another port.
-pub fn server_end(v6: bool) -> End {
+pub(crate) fn server_end(v6: bool) -> End {
     (if v6 { SERVER6 } else { SERVER }, 8080)
 }
 
-pub fn to_server() -> Ways {
+pub(crate) fn to_server() -> Ways {
     Ways::new(mac(7), mac(3), TO_SERVER, 1500)
 }
 
-pub fn to_client() -> Ways {
+pub(crate) fn to_client() -> Ways {
     Ways::new(mac(8), mac(4), TO_CLIENT, 1500)
 }
 
 /// A server of this method; `v6` is its own family.
-pub fn server(method: u8, v6: bool) -> NewServer {
+pub(crate) fn server(method: u8, v6: bool) -> NewServer {
     NewServer {
         method,
         address: server_end(v6).0,
@@ -62,7 +62,7 @@ pub fn server(method: u8, v6: bool) -> NewServer {
 }
 
 /// Service 1 with server 1 by rr; hop 5 leads to clients.
-pub fn one(v6: bool, protocol: u8, server: &NewServer) -> HostTables {
+pub(crate) fn one(v6: bool, protocol: u8, server: &NewServer) -> HostTables {
     let mut tables = none(v6, protocol);
     let id = tables.add_server(1, server);
     tables.set_pool(1, scheduler::RING, &[(id, 1)]);
@@ -70,7 +70,7 @@ pub fn one(v6: bool, protocol: u8, server: &NewServer) -> HostTables {
 }
 
 /// Service 1 without a server.
-pub fn none(v6: bool, protocol: u8) -> HostTables {
+pub(crate) fn none(v6: bool, protocol: u8) -> HostTables {
     let mut tables = HostTables::new(Sizes::default());
     let (address, port) = virtual_end(v6);
     tables.add_service(address, port, protocol, 0);
@@ -80,12 +80,12 @@ pub fn none(v6: bool, protocol: u8) -> HostTables {
 }
 
 /// ActiveConn and InActConn of a server.
-pub fn live(tables: &HostTables, server: usize) -> (u32, u32) {
+pub(crate) fn live(tables: &HostTables, server: usize) -> (u32, u32) {
     let word = tables.counts[server].load(Ordering::SeqCst);
     (counts::active(word), counts::inactive(word))
 }
 
-pub fn protocol_name(protocol: u8) -> &'static str {
+pub(crate) fn protocol_name(protocol: u8) -> &'static str {
     match protocol {
         UDP => "UDP",
         SCTP => "SCTP",
@@ -93,6 +93,6 @@ pub fn protocol_name(protocol: u8) -> &'static str {
     }
 }
 
-pub fn family_name(v6: bool) -> &'static str {
+pub(crate) fn family_name(v6: bool) -> &'static str {
     if v6 { "IPv6" } else { "IPv4" }
 }

@@ -15,7 +15,7 @@ use super::{Case, case};
 
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {

@@ -15,7 +15,7 @@ use super::{Case, case};
 
 const NOT_UNDERSTOOD: Verdict = Verdict::Pass(Pass::NotUnderstood);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![lying_header(), wrong_checksum(), lying_header6()];
     for v6 in FAMILIES {
         for protocol in [TCP, UDP] {

@@ -14,7 +14,7 @@ use super::{Case, case};
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 const PASSES: Verdict = Verdict::Pass(Pass::Icmp);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         cases.push(echo(v6));
@@ -102,11 +102,11 @@ fn answer(v6: bool, protocol: u8) -> Packet {
 
 /// `packet` with another source and the transport checksum of `packet`, which a translated quote
 /// keeps.
-pub fn quoted_from(packet: &Packet, source: End) -> Vec<u8> {
+pub(super) fn quoted_from(packet: &Packet, source: End) -> Vec<u8> {
     keep_sum(packet, &packet.clone().from(source))
 }
 
-pub fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
+pub(super) fn quoted_to(packet: &Packet, target: End) -> Vec<u8> {
     keep_sum(packet, &packet.clone().to(target))
 }
 

@@ -14,7 +14,7 @@ use super::{Case, case};
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 const BACK: Verdict = Verdict::Send(TO_CLIENT);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         cases.push(with_the_first_acknowledgement(v6));
@@ -39,7 +39,7 @@ fn local_end(v6: bool) -> End {
 }
 
 /// PROXY protocol, 2.2.
-pub fn header(v6: bool) -> Vec<u8> {
+pub(super) fn header(v6: bool) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend(if v6 {
         [0x21, 0x21, 0, 36]

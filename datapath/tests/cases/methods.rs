@@ -10,7 +10,7 @@ use super::{Case, case};
 
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Shapes of packets by name: tags, options, extension headers.
-pub fn shapes(v6: bool, protocol: u8) -> Vec<(String, Packet)> {
+pub(crate) fn shapes(v6: bool, protocol: u8) -> Vec<(String, Packet)> {
     let plain = opening(protocol, client(v6), virtual_end(v6));
     let mut shapes = vec![
         ("plain".to_string(), plain.clone()),
@@ -111,7 +111,7 @@ fn all_methods(v6: bool, protocol: u8, shape: &(String, Packet)) -> Vec<Case> {
     ]
 }
 
-pub fn forwarded(packet: &Packet) -> Packet {
+pub(crate) fn forwarded(packet: &Packet) -> Packet {
     packet.clone().macs(7, 3).ttl(packet.hops() - 1)
 }
 
@@ -329,7 +329,7 @@ fn the_kernel_is_asked_for_the_way_from_the_virtual_address_and_its_refusal_hold
 }
 
 /// Cases of frames beyond 64 kB, which no test run of the kernel takes.
-pub fn beyond() -> Vec<Case> {
+pub(crate) fn beyond() -> Vec<Case> {
     FAMILIES.into_iter().map(beyond_64_kb).collect()
 }
 

@@ -12,35 +12,35 @@ mod claims;
 mod connections;
 mod devices;
 mod every_port;
-pub mod farm;
+pub(crate) mod farm;
 mod fragments;
 mod here;
 mod hostile;
 mod icmp;
 mod introduced;
-pub mod methods;
+pub(crate) mod methods;
 mod origins;
-pub mod packet;
+pub(crate) mod packet;
 mod persistence;
 mod schedulers;
 mod sctp;
 mod secured;
 mod settings;
-pub mod translated;
-pub mod tunnels;
+pub(crate) mod translated;
+pub(crate) mod tunnels;
 
 use shunt_datapath::host::{Hook, HostFrame, HostTables};
 use shunt_datapath::verdict::Verdict;
 
 use packet::Packet;
 
-pub struct Case {
+pub(crate) struct Case {
     pub sentence: String,
     pub tables: HostTables,
     pub steps: Vec<Step>,
 }
 
-pub enum Step {
+pub(crate) enum Step {
     Frame(Box<Given>),
     /// Time passes.
     Wait(u32),
@@ -51,7 +51,7 @@ pub enum Step {
 }
 
 /// A frame, and its outcome.
-pub struct Given {
+pub(crate) struct Given {
     pub frame: Vec<u8>,
     pub verdict: Verdict,
     /// The frame as it leaves.
@@ -63,7 +63,7 @@ pub struct Given {
 }
 
 /// All cases.
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     let mut cases = methods::cases();
     cases.extend(across::cases());
     cases.extend(answers::cases());
@@ -88,7 +88,7 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-pub fn case(sentence: impl Into<String>, tables: HostTables) -> Case {
+pub(crate) fn case(sentence: impl Into<String>, tables: HostTables) -> Case {
     Case {
         sentence: sentence.into(),
         tables,
@@ -98,21 +98,21 @@ pub fn case(sentence: impl Into<String>, tables: HostTables) -> Case {
 
 impl Case {
     /// A packet comes, and leaves as `out`, without the tags that it came with.
-    pub fn turns(self, packet: &Packet, verdict: Verdict, out: &Packet) -> Self {
+    pub(crate) fn turns(self, packet: &Packet, verdict: Verdict, out: &Packet) -> Self {
         let out = out.clone().tags(&[]);
         self.given(packet.bytes(), verdict, out.bytes(), None, 0)
     }
 
     /// A packet comes, and is left unchanged.
-    pub fn leaves(self, packet: &Packet, verdict: Verdict) -> Self {
+    pub(crate) fn leaves(self, packet: &Packet, verdict: Verdict) -> Self {
         self.leaves_bytes(packet.bytes(), verdict)
     }
 
-    pub fn leaves_bytes(self, frame: Vec<u8>, verdict: Verdict) -> Self {
+    pub(crate) fn leaves_bytes(self, frame: Vec<u8>, verdict: Verdict) -> Self {
         self.given(frame.clone(), verdict, frame, None, 0)
     }
 
-    pub fn given(
+    pub(crate) fn given(
         mut self,
         frame: Vec<u8>,
         verdict: Verdict,
@@ -130,17 +130,17 @@ impl Case {
         self
     }
 
-    pub fn waits(mut self, ticks: u32) -> Self {
+    pub(crate) fn waits(mut self, ticks: u32) -> Self {
         self.steps.push(Step::Wait(ticks));
         self
     }
 
-    pub fn changes(mut self, change: fn(&mut HostTables)) -> Self {
+    pub(crate) fn changes(mut self, change: fn(&mut HostTables)) -> Self {
         self.steps.push(Step::Change(change));
         self
     }
 
-    pub fn holds(
+    pub(crate) fn holds(
         mut self,
         what: impl Into<String>,
         test: impl Fn(&HostTables) -> bool + 'static,
@@ -152,7 +152,7 @@ impl Case {
 
 impl Given {
     /// The frame as this hook gets it; `None` if the step is for the other hook.
-    pub fn on(&self, hook: Hook) -> Option<HostFrame> {
+    pub(crate) fn on(&self, hook: Hook) -> Option<HostFrame> {
         if self.hook.is_some_and(|only| only != hook) {
             return None;
         }

@@ -14,7 +14,7 @@ use super::{Case, case};
 const HERE: u32 = 1;
 const ELSEWHERE: u32 = 9;
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP] {

@@ -3,27 +3,27 @@
 
 use std::net::IpAddr;
 
-pub const FIN: u8 = 0x01;
-pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
-pub const ACK: u8 = 0x10;
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 
 const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const SCTP: u8 = 132;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 
 /// Chunk types (RFC 9260, 3.2).
-pub mod chunk {
-    pub const DATA: u8 = 0;
-    pub const INIT: u8 = 1;
-    pub const INIT_ACK: u8 = 2;
-    pub const ABORT: u8 = 6;
-    pub const SHUTDOWN: u8 = 7;
-    pub const SHUTDOWN_ACK: u8 = 8;
-    pub const COOKIE_ECHO: u8 = 10;
-    pub const COOKIE_ACK: u8 = 11;
-    pub const SHUTDOWN_COMPLETE: u8 = 14;
+pub(crate) mod chunk {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const INIT: u8 = 1;
+    pub(crate) const INIT_ACK: u8 = 2;
+    pub(crate) const ABORT: u8 = 6;
+    pub(crate) const SHUTDOWN: u8 = 7;
+    pub(crate) const SHUTDOWN_ACK: u8 = 8;
+    pub(crate) const COOKIE_ECHO: u8 = 10;
+    pub(crate) const COOKIE_ACK: u8 = 11;
+    pub(crate) const SHUTDOWN_COMPLETE: u8 = 14;
 }
 const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
@@ -60,7 +60,7 @@ enum Head {
 }
 
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub(crate) struct Packet {
     macs: [u16; 2],
     tags: Vec<u16>,
     /// The VLAN of the outermost tag.
@@ -103,9 +103,9 @@ fn packet(source: IpAddr, target: IpAddr, head: Head) -> Packet {
 }
 
 /// An end of a flow.
-pub type End = (IpAddr, u16);
+pub(crate) type End = (IpAddr, u16);
 
-pub fn tcp(source: End, target: End, flags: u8) -> Packet {
+pub(crate) fn tcp(source: End, target: End, flags: u8) -> Packet {
     let ports = [source.1, target.1];
     let head = Head::Tcp {
         ports,
@@ -116,13 +116,13 @@ pub fn tcp(source: End, target: End, flags: u8) -> Packet {
     packet(source.0, target.0, head)
 }
 
-pub fn udp(source: End, target: End) -> Packet {
+pub(crate) fn udp(source: End, target: End) -> Packet {
     let (ports, summed) = ([source.1, target.1], true);
     packet(source.0, target.0, Head::Udp { ports, summed })
 }
 
 /// A packet of SCTP with one chunk.
-pub fn sctp(source: End, target: End, kind: u8) -> Packet {
+pub(crate) fn sctp(source: End, target: End, kind: u8) -> Packet {
     let head = Head::Sctp {
         ports: [source.1, target.1],
         kind,
@@ -132,7 +132,7 @@ pub fn sctp(source: End, target: End, kind: u8) -> Packet {
 }
 
 /// A TCP SYN, an INIT of SCTP, or a UDP datagram.
-pub fn opening(protocol: u8, source: End, target: End) -> Packet {
+pub(crate) fn opening(protocol: u8, source: End, target: End) -> Packet {
     match protocol {
         TCP => tcp(source, target, SYN),
         SCTP => sctp(source, target, chunk::INIT).payload(&[7; 16]),
@@ -140,34 +140,34 @@ pub fn opening(protocol: u8, source: End, target: End) -> Packet {
     }
 }
 
-pub fn icmp(source: IpAddr, target: IpAddr, kind: u8, code: u8, rest: u32) -> Packet {
+pub(crate) fn icmp(source: IpAddr, target: IpAddr, kind: u8, code: u8, rest: u32) -> Packet {
     packet(source, target, Head::Icmp { kind, code, rest })
 }
 
-pub fn bare(source: IpAddr, target: IpAddr, protocol: u8) -> Packet {
+pub(crate) fn bare(source: IpAddr, target: IpAddr, protocol: u8) -> Packet {
     packet(source, target, Head::None { protocol })
 }
 
 impl Packet {
     /// To this MAC address, from that one.
-    pub fn macs(mut self, to: u16, from: u16) -> Self {
+    pub(crate) fn macs(mut self, to: u16, from: u16) -> Self {
         self.macs = [to, from];
         self
     }
 
     /// Sets the VLAN of the outermost tag. Without it the tag gives only a priority.
-    pub fn vlan(mut self, number: u16) -> Self {
+    pub(crate) fn vlan(mut self, number: u16) -> Self {
         self.vlan = number;
         self
     }
 
     /// VLAN tags, outermost first: their types.
-    pub fn tags(mut self, tags: &[u16]) -> Self {
+    pub(crate) fn tags(mut self, tags: &[u16]) -> Self {
         self.tags = tags.to_vec();
         self
     }
 
-    pub fn from(mut self, source: End) -> Self {
+    pub(crate) fn from(mut self, source: End) -> Self {
         self.source = source.0;
         if let Some(ports) = self.ports_mut() {
             ports[0] = source.1;
@@ -175,7 +175,7 @@ impl Packet {
         self
     }
 
-    pub fn to(mut self, target: End) -> Self {
+    pub(crate) fn to(mut self, target: End) -> Self {
         self.target = target.0;
         if let Some(ports) = self.ports_mut() {
             ports[1] = target.1;
@@ -193,7 +193,7 @@ impl Packet {
     }
 
     /// Sets the type of the first chunk.
-    pub fn kind(mut self, wanted: u8) -> Self {
+    pub(crate) fn kind(mut self, wanted: u8) -> Self {
         if let Head::Sctp { kind, .. } = &mut self.head {
             *kind = wanted;
         }
@@ -201,26 +201,26 @@ impl Packet {
     }
 
     /// Sets the bytes of the first chunk's value; the rest of the payload is another chunk.
-    pub fn value(mut self, bytes: u16) -> Self {
+    pub(crate) fn value(mut self, bytes: u16) -> Self {
         if let Head::Sctp { value, .. } = &mut self.head {
             *value = Some(bytes);
         }
         self
     }
 
-    pub fn ttl(mut self, ttl: u8) -> Self {
+    pub(crate) fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
         self
     }
 
     /// Type of service, or traffic class.
-    pub fn service(mut self, service: u8) -> Self {
+    pub(crate) fn service(mut self, service: u8) -> Self {
         self.service = service;
         self
     }
 
     /// Clears the "don't fragment" bit and sets the identification.
-    pub fn may_be_cut(mut self, id: u16) -> Self {
+    pub(crate) fn may_be_cut(mut self, id: u16) -> Self {
         self.dont_fragment = false;
         self.id = id.into();
         self
@@ -228,7 +228,7 @@ impl Packet {
 
     /// An IPv4 packet that a director makes of a small one of IPv6: it may be fragmented, and its
     /// identification is hashed from its content.
-    pub fn named(self) -> Self {
+    pub(crate) fn named(self) -> Self {
         let body = self.transport();
         let word = |at: usize| {
             let word = body.get(at..at + 8).unwrap_or(&[0; 8]);
@@ -238,49 +238,49 @@ impl Packet {
         self.may_be_cut((hash as u16).swap_bytes())
     }
 
-    pub fn fragment(mut self, id: u32, offset: u16, more: bool) -> Self {
+    pub(crate) fn fragment(mut self, id: u32, offset: u16, more: bool) -> Self {
         self.dont_fragment = false;
         self.id = id;
         self.fragment = Some((offset, more));
         self
     }
 
-    pub fn options(mut self, options: &[u8]) -> Self {
+    pub(crate) fn options(mut self, options: &[u8]) -> Self {
         self.options = options.to_vec();
         self
     }
 
     /// Sets the sequence number and the acknowledgement number of a segment.
-    pub fn numbers(mut self, own: u32, acknowledged: u32) -> Self {
+    pub(crate) fn numbers(mut self, own: u32, acknowledged: u32) -> Self {
         if let Head::Tcp { numbers, .. } = &mut self.head {
             *numbers = [own, acknowledged];
         }
         self
     }
 
-    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+    pub(crate) fn tcp_options(mut self, options: &[u8]) -> Self {
         self.tcp_options = options.to_vec();
         self
     }
 
     /// Adds an extension header of this type; `body` is what follows its first two bytes.
-    pub fn extension(mut self, kind: u8, body: &[u8]) -> Self {
+    pub(crate) fn extension(mut self, kind: u8, body: &[u8]) -> Self {
         self.extensions.push((kind, body.to_vec()));
         self
     }
 
-    pub fn payload(mut self, payload: &[u8]) -> Self {
+    pub(crate) fn payload(mut self, payload: &[u8]) -> Self {
         self.payload = payload.to_vec();
         self
     }
 
     /// Adds bytes behind the packet, as in short Ethernet frames.
-    pub fn padding(mut self, bytes: usize) -> Self {
+    pub(crate) fn padding(mut self, bytes: usize) -> Self {
         self.padding = bytes;
         self
     }
 
-    pub fn without_checksum(mut self) -> Self {
+    pub(crate) fn without_checksum(mut self) -> Self {
         if let Head::Udp { summed, .. } = &mut self.head {
             *summed = false;
         }
@@ -289,7 +289,7 @@ impl Packet {
 
     /// The frame with only the pseudo-header's sum in its transport checksum, as a sender leaves it
     /// to a device (CHECKSUM_PARTIAL).
-    pub fn half_made(&self) -> Vec<u8> {
+    pub(crate) fn half_made(&self) -> Vec<u8> {
         let mut frame = self.bytes();
         let l4 = frame.len() - self.padding - self.transport().len();
         let at = l4 + if self.is_tcp() { 16 } else { 6 };
@@ -299,7 +299,7 @@ impl Packet {
     }
 
     /// This packet in a tunnel: IP in IP.
-    pub fn inside(&self, source: IpAddr, target: IpAddr) -> Packet {
+    pub(crate) fn inside(&self, source: IpAddr, target: IpAddr) -> Packet {
         let protocol = if self.source.is_ipv6() { 41 } else { 4 };
         let mut outer = packet(source, target, Head::None { protocol });
         outer.tags.clone_from(&self.tags);
@@ -314,7 +314,7 @@ impl Packet {
     }
 
     /// This packet in a tunnel: GUE in UDP, from and to these ports.
-    pub fn in_gue(&self, source: End, target: End, summed: bool) -> Packet {
+    pub(crate) fn in_gue(&self, source: End, target: End, summed: bool) -> Packet {
         let mut outer = self.inside(source.0, target.0);
         let carried = outer.protocol();
         let ports = [source.1, target.1];
@@ -325,7 +325,7 @@ impl Packet {
     }
 
     /// This packet in a tunnel: GRE.
-    pub fn in_gre(&self, source: IpAddr, target: IpAddr, summed: bool) -> Packet {
+    pub(crate) fn in_gre(&self, source: IpAddr, target: IpAddr, summed: bool) -> Packet {
         let mut outer = self.inside(source, target);
         outer.head = Head::None { protocol: 47 };
         let carried = if self.source.is_ipv6() {
@@ -348,7 +348,7 @@ impl Packet {
     }
 
     /// The ports, as they lie in the header.
-    pub fn ports(&self) -> u32 {
+    pub(crate) fn ports(&self) -> u32 {
         match self.head {
             Head::Tcp { ports, .. } | Head::Udp { ports, .. } | Head::Sctp { ports, .. } => {
                 u32::from(ports[0].to_be()) | u32::from(ports[1].to_be()) << 16
@@ -358,11 +358,11 @@ impl Packet {
     }
 
     /// Whether this is a fragment.
-    pub fn is_fragment(&self) -> bool {
+    pub(crate) fn is_fragment(&self) -> bool {
         self.fragment.is_some()
     }
 
-    pub fn flags(mut self, wanted: u8) -> Self {
+    pub(crate) fn flags(mut self, wanted: u8) -> Self {
         if let Head::Tcp { flags, .. } = &mut self.head {
             *flags = wanted;
         }
@@ -370,7 +370,7 @@ impl Packet {
     }
 
     /// The reset that answers this segment (RFC 9293, 3.10.7.1).
-    pub fn reset(&self) -> Packet {
+    pub(crate) fn reset(&self) -> Packet {
         let Head::Tcp {
             ports,
             flags,
@@ -396,36 +396,36 @@ impl Packet {
     }
 
     /// The TTL or hop limit.
-    pub fn hops(&self) -> u8 {
+    pub(crate) fn hops(&self) -> u8 {
         self.ttl
     }
 
     /// Source and target address.
-    pub fn ends(&self) -> (IpAddr, IpAddr) {
+    pub(crate) fn ends(&self) -> (IpAddr, IpAddr) {
         (self.source, self.target)
     }
 
-    pub fn is_tcp(&self) -> bool {
+    pub(crate) fn is_tcp(&self) -> bool {
         matches!(self.head, Head::Tcp { .. })
     }
 
     /// `other` with the VLAN tags of this packet.
-    pub fn copy_link(&self, mut other: Packet) -> Packet {
+    pub(crate) fn copy_link(&self, mut other: Packet) -> Packet {
         other.tags.clone_from(&self.tags);
         other
     }
 
-    pub fn is_tagged(&self) -> bool {
+    pub(crate) fn is_tagged(&self) -> bool {
         !self.tags.is_empty()
     }
 
     /// The number of bytes behind the packet.
-    pub fn behind(&self) -> usize {
+    pub(crate) fn behind(&self) -> usize {
         self.padding
     }
 
     /// The whole frame.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut frame = Vec::new();
         for mac in self.macs {
             frame.extend_from_slice(&shunt_datapath::host::mac(mac));
@@ -447,7 +447,7 @@ impl Packet {
     }
 
     /// The packet from its network header on.
-    pub fn network(&self) -> Vec<u8> {
+    pub(crate) fn network(&self) -> Vec<u8> {
         if self.source.is_ipv6() {
             self.network6()
         } else {
@@ -506,7 +506,7 @@ impl Packet {
         ip
     }
 
-    pub fn protocol(&self) -> u8 {
+    pub(crate) fn protocol(&self) -> u8 {
         match self.head {
             Head::Tcp { .. } => TCP,
             Head::Udp { .. } => UDP,
@@ -585,7 +585,7 @@ impl Packet {
 }
 
 /// The packet with the header that says how long a packet beyond 64 kB is (RFC 2675, 2).
-pub fn jumbo(packet: &Packet) -> Packet {
+pub(crate) fn jumbo(packet: &Packet) -> Packet {
     let length = packet.clone().extension(0, &[0; 6]).network().len() as u32 - 40;
     let mut body = vec![0xc2, 4];
     body.extend_from_slice(&length.to_be_bytes());
@@ -599,7 +599,7 @@ fn length_field(bytes: usize) -> [u8; 2] {
 
 /// The checksum that a device computes over a transport header and its payload, truncated or not:
 /// the complement of their sum.
-pub fn finished(transport: &[u8]) -> [u8; 2] {
+pub(crate) fn finished(transport: &[u8]) -> [u8; 2] {
     checksum(transport).to_be_bytes()
 }
 
@@ -611,7 +611,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// Makes an IPv4 header's checksum right.
-pub fn mend(header: &mut [u8]) {
+pub(crate) fn mend(header: &mut [u8]) {
     header[10..12].fill(0);
     let sum = checksum(header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());

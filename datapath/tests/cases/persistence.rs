@@ -16,7 +16,7 @@ use super::{Case, case};
 const TEMPLATES: u32 = 40;
 const LIVES: u32 = 300;
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP, SCTP] {

@@ -10,7 +10,7 @@ use super::farm::*;
 use super::packet::*;
 use super::{Case, case};
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     vec![
         takes(
             "rr takes servers in turn",

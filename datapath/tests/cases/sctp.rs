@@ -21,7 +21,7 @@ use super::{Case, case};
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 const BACK: Verdict = Verdict::Send(TO_CLIENT);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         cases.push(whole_life_behind_nat(v6));

@@ -15,7 +15,7 @@ const IKE: u16 = 500;
 const SENT: Verdict = Verdict::Send(TO_SERVER);
 const NOT_OURS: Verdict = Verdict::Pass(Pass::NotOurs);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [ESP, AH] {

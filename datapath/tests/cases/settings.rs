@@ -21,7 +21,7 @@ const TOLD: Verdict = Verdict::Bounce(Bounce::Unreachable);
 const GONE: Verdict = Verdict::Drop(Drop::ServerGone);
 const NOT_OPENING: Verdict = Verdict::Pass(Pass::NotOpening);
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for method in [method::ROUTE, method::MASQUERADE] {

@@ -16,7 +16,7 @@ const SENT: Verdict = Verdict::Send(TO_SERVER);
 const BACK: Verdict = Verdict::Send(TO_CLIENT);
 const NO_PORT: Verdict = Verdict::Drop(Drop::NoLocalPort);
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in FAMILIES {
         for protocol in [TCP, UDP] {
@@ -57,7 +57,7 @@ fn errors(v6: bool) -> [(u8, u8, u32); 2] {
 }
 
 /// The local address, which servers see in place of the client's.
-pub fn local(v6: bool) -> IpAddr {
+pub(crate) fn local(v6: bool) -> IpAddr {
     let text = if v6 { "2001:db8:1::99" } else { "10.1.0.99" };
     text.parse().unwrap()
 }
@@ -69,7 +69,7 @@ fn local_end(v6: bool) -> End {
     (local(v6), PORT)
 }
 
-pub fn full(v6: bool) -> NewServer {
+pub(crate) fn full(v6: bool) -> NewServer {
     NewServer {
         full_nat: true,
         port: 8080,

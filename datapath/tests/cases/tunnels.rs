@@ -89,7 +89,7 @@ impl Form {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for form in Form::all() {
         for v6 in FAMILIES {
@@ -109,7 +109,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Cases of GSO frames. A test run of the kernel makes no GSO frame whose header would move.
-pub fn of_many() -> Vec<Case> {
+pub(crate) fn of_many() -> Vec<Case> {
     let both = |form| FAMILIES.map(|v6| [many_in_one(form, v6), beyond(form, v6)]);
     Form::all().into_iter().flat_map(both).flatten().collect()
 }

@@ -8,6 +8,8 @@
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![warn(clippy::undocumented_unsafe_blocks)]
 #![allow(internal_features)]
+// A program has no users: rustc finds what is unused in it, whether it is public or not.
+#![allow(unreachable_pub)]
 // A map reads its key and value where they lie. By value, the compiler could copy them once more.
 #![allow(clippy::needless_borrows_for_generic_args)]
 

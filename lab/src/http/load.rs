@@ -67,11 +67,13 @@ impl HttpLoad {
         self
     }
 
+    /// Asks for this path instead of `/`.
     pub fn path(mut self, path: &str) -> HttpLoad {
         path.clone_into(&mut self.path);
         self
     }
 
+    /// Sets the number of workers, each of which sends one request after another; at least 1.
     pub fn workers(mut self, workers: usize) -> HttpLoad {
         self.workers = workers.max(1);
         self
@@ -101,6 +103,7 @@ impl HttpLoad {
         self
     }
 
+    /// Starts the load from this host.
     pub fn start(self, host: &Host) -> Result<RunningLoad> {
         let record = Arc::new(Record::new());
         let seen = Arc::clone(&record);
@@ -154,20 +157,24 @@ impl RunningLoad {
 /// The result of a load, as users would see it.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReport {
+    /// Good answers.
     pub ok: u64,
     /// The number of failures of each kind.
     pub failures: BTreeMap<String, u64>,
     /// The number of good answers of each server.
     pub servers: BTreeMap<String, u64>,
+    /// Connections that were opened.
     pub connections: u64,
     /// Latencies of good answers; with a connection per request, the time to connect is included.
     pub latency: Latency,
     /// The longest time during which no worker received a good answer.
     pub worst_gap: Duration,
+    /// From the start to the end, or to the question.
     pub elapsed: Duration,
 }
 
 impl LoadReport {
+    /// Requests without a good answer.
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
     }

@@ -67,10 +67,12 @@ impl HttpServer {
         })
     }
 
+    /// The name in its answers: that of its host.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// The address and port on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -18,9 +18,11 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// The status code.
     pub status: u16,
     /// The server's name.
     pub server: String,
+    /// The text after the headers.
     pub body: String,
 }
 
@@ -46,12 +48,16 @@ impl Answer {
 /// The bytes that arrived complete and in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
+    /// The number of bytes.
     pub bytes: u64,
+    /// From the request to the last byte.
     pub elapsed: Duration,
+    /// The name of the server that sent them.
     pub server: String,
 }
 
 impl Transfer {
+    /// The rate of the bytes, without headers.
     pub fn bits_per_second(&self) -> f64 {
         self.bytes as f64 * 8.0 / self.elapsed.as_secs_f64().max(1e-9)
     }

@@ -13,10 +13,16 @@ use crate::LocalAddress;
 pub enum Change {
     /// Sets the ports of a local address that full NAT may use. They replace the earlier ones.
     #[serde(rename = "set_local")]
-    Set { local: LocalAddress },
+    Set {
+        /// The address with its ports.
+        local: LocalAddress,
+    },
     /// Removes a local address. No new connection gets it.
     #[serde(rename = "delete_local")]
-    Delete { address: IpAddr },
+    Delete {
+        /// The address, with whatever ports it has.
+        address: IpAddr,
+    },
 }
 
 impl fmt::Display for Change {

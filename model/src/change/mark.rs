@@ -12,9 +12,17 @@ use crate::MarkRule;
 pub enum Change {
     /// Adds a rule that gives packets to a target a mark.
     #[serde(rename = "add_mark")]
-    Add { rule: MarkRule },
+    /// Adds a rule. Rules for the same packets are refused.
+    Add {
+        /// The whole rule.
+        rule: MarkRule,
+    },
     #[serde(rename = "delete_mark")]
-    Delete { rule: MarkRule },
+    /// Deletes a rule.
+    Delete {
+        /// The whole rule, as it was added.
+        rule: MarkRule,
+    },
 }
 
 impl fmt::Display for Change {

@@ -20,10 +20,15 @@ pub mod setting;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, from = "flat::Change")]
 pub enum Change {
+    /// A change of a service, or of all of them.
     Service(service::Change),
+    /// A change of a server of one service.
     Server(server::Change),
+    /// A change of the rules that mark packets.
     Mark(mark::Change),
+    /// A change of the local addresses of full NAT.
     Local(local::Change),
+    /// A change of the director's settings and timeouts.
     Setting(setting::Change),
 }
 

@@ -11,11 +11,29 @@ use crate::{Server, ServerAddress, ServiceKey};
 #[serde(tag = "change")]
 pub enum Change {
     #[serde(rename = "add_server")]
-    Add { key: ServiceKey, server: Server },
+    /// Adds a server to a service.
+    Add {
+        /// The service.
+        key: ServiceKey,
+        /// The server with all its properties.
+        server: Server,
+    },
     #[serde(rename = "edit_server")]
-    Edit { key: ServiceKey, server: Server },
+    /// Gives a server of a service other properties.
+    Edit {
+        /// The service.
+        key: ServiceKey,
+        /// The server with all its properties. Its address and port say which server it is.
+        server: Server,
+    },
     #[serde(rename = "delete_server")]
-    Delete { key: ServiceKey, at: ServerAddress },
+    /// Deletes a server from a service.
+    Delete {
+        /// The service.
+        key: ServiceKey,
+        /// The server's address and port.
+        at: ServerAddress,
+    },
 }
 
 impl Change {

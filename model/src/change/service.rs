@@ -11,17 +11,32 @@ use crate::{Service, ServiceKey};
 #[serde(tag = "change")]
 pub enum Change {
     #[serde(rename = "add_service")]
-    Add { service: Service },
+    /// Adds a service without servers.
+    Add {
+        /// The service with all its properties.
+        service: Service,
+    },
     #[serde(rename = "edit_service")]
-    Edit { service: Service },
+    /// Gives a service other properties. Its servers stay.
+    Edit {
+        /// The service with all its properties. Its key says which service it is.
+        service: Service,
+    },
     #[serde(rename = "delete_service")]
-    Delete { key: ServiceKey },
+    /// Deletes a service with its servers.
+    Delete {
+        /// The service.
+        key: ServiceKey,
+    },
     /// Deletes every service.
     #[serde(rename = "flush")]
     Flush,
     /// Zeroes the counters of one service, or of all services.
     #[serde(rename = "zero")]
-    Zero { key: Option<ServiceKey> },
+    Zero {
+        /// The service; `None` for all services.
+        key: Option<ServiceKey>,
+    },
 }
 
 impl fmt::Display for Change {

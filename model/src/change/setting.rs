@@ -12,10 +12,17 @@ use crate::{Setting, Timeouts};
 pub enum Change {
     /// Sets a value for the director and for each service without a value of its own.
     #[serde(rename = "set")]
-    Set { setting: Setting },
+    /// Gives a setting of the director another value.
+    Set {
+        /// The setting with its value.
+        setting: Setting,
+    },
     /// Sets the timeouts. A zero leaves that timeout as it is.
     #[serde(rename = "set_timeouts")]
-    Timeouts { timeouts: Timeouts },
+    Timeouts {
+        /// All three timeouts.
+        timeouts: Timeouts,
+    },
 }
 
 impl fmt::Display for Change {

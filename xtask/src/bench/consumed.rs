@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 /// The share of a processor that a process takes in this time, in percent.
-pub fn share(process: u32, time: Duration) -> Result<f64> {
+pub(super) fn share(process: u32, time: Duration) -> Result<f64> {
     let (begun, before) = (Instant::now(), ran(process)?);
     thread::sleep(time);
     let spent = ran(process)?.saturating_sub(before);
@@ -15,7 +15,7 @@ pub fn share(process: u32, time: Duration) -> Result<f64> {
 }
 
 /// How long all threads of a process ran.
-pub fn ran(process: u32) -> Result<Duration> {
+pub(super) fn ran(process: u32) -> Result<Duration> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{process}/task")).context("no such process")? {
         // One that ended meanwhile is not counted, and the daemon's wait for ten seconds.
@@ -34,7 +34,7 @@ pub fn ran(process: u32) -> Result<Duration> {
 }
 
 /// Processor time of the processes that were waited for.
-pub fn children() -> Result<Duration> {
+pub(super) fn children() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     // Fields 16 and 17 of proc(5), in hundredths of a second; the second is a name in brackets.
     let (_, behind) = stat.rsplit_once(')').context("a stat without a name")?;
@@ -44,7 +44,7 @@ pub fn children() -> Result<Duration> {
 }
 
 /// Memory of a process's own.
-pub fn own_mb(process: u32) -> Result<f64> {
+pub(super) fn own_mb(process: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
         .lines()

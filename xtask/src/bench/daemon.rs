@@ -41,7 +41,7 @@ const SERVICES: u32 = 1024;
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Measures and prints it all.
-pub fn measure(quick: bool) -> Result<Vec<Row>> {
+pub(super) fn measure(quick: bool) -> Result<Vec<Row>> {
     let program = build()?;
     let time = Duration::from_secs(if quick { 3 } else { 20 });
     let mut rows = Vec::new();

@@ -28,7 +28,7 @@ use shunt_model::{
 };
 
 /// The port of services and servers.
-pub const PORT: u16 = 80;
+pub(super) const PORT: u16 = 80;
 /// Servers of a service.
 const SERVERS: u16 = 100;
 /// The only server of the service whose answers are measured.
@@ -39,7 +39,7 @@ const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// How a director forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(super) enum Method {
     Route,
     /// The way back to clients found by routes or learned, as each client comes.
     Masquerade,
@@ -49,14 +49,14 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Method; 4] = [
+    pub(super) const ALL: [Method; 4] = [
         Method::Route,
         Method::Masquerade,
         Method::MasqueradeByHop,
         Method::Tunnel,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Method::Route => "route",
             Method::Masquerade => "masquerade",
@@ -65,7 +65,7 @@ impl Method {
         }
     }
 
-    pub fn masquerades(self) -> bool {
+    pub(super) fn masquerades(self) -> bool {
         matches!(self, Method::Masquerade | Method::MasqueradeByHop)
     }
 
@@ -80,7 +80,7 @@ impl Method {
 
 /// The services of a director.
 #[derive(Clone, Copy, Debug)]
-pub struct Farm {
+pub(super) struct Farm {
     pub scheduler: Scheduler,
     pub flags: SchedulerFlags,
     pub servers: u16,
@@ -91,7 +91,7 @@ pub struct Farm {
 
 impl Farm {
     /// As most measurements have them.
-    pub fn usual(scheduler: Scheduler) -> Self {
+    pub(super) fn usual(scheduler: Scheduler) -> Self {
         Self {
             scheduler,
             flags: SchedulerFlags::default(),
@@ -103,22 +103,22 @@ impl Farm {
 }
 
 /// The virtual address of all servers.
-pub fn service(v6: bool) -> IpAddr {
+pub(super) fn service(v6: bool) -> IpAddr {
     address(v6, [192, 0, 2, 1], [0, 1])
 }
 
 /// That of the service with one server.
-pub fn lone_service(v6: bool) -> IpAddr {
+pub(super) fn lone_service(v6: bool) -> IpAddr {
     address(v6, [192, 0, 2, 2], [0, 2])
 }
 
 /// That server.
-pub fn lone_server(v6: bool) -> IpAddr {
+pub(super) fn lone_server(v6: bool) -> IpAddr {
     server(v6, ALONE)
 }
 
 /// An address that has no service.
-pub fn foreign(v6: bool) -> IpAddr {
+pub(super) fn foreign(v6: bool) -> IpAddr {
     address(v6, [192, 0, 2, 77], [0, 77])
 }
 
@@ -136,7 +136,7 @@ fn address(v6: bool, v4: [u8; 4], [net, host]: [u16; 2]) -> IpAddr {
 }
 
 /// A loaded packet path with its tables.
-pub struct Director {
+pub(super) struct Director {
     pub method: Method,
     ebpf: Ebpf,
     tables: Tables,
@@ -146,7 +146,7 @@ pub struct Director {
 
 impl Director {
     /// Loads one for `flows` flows of each family whose servers are reached by `interface`.
-    pub fn new(method: Method, farm: Farm, flows: u32, interface: u32) -> Result<Self> {
+    pub(super) fn new(method: Method, farm: Farm, flows: u32, interface: u32) -> Result<Self> {
         let sizes = Sizes {
             services: 64,
             servers: 1 << 15,
@@ -202,7 +202,7 @@ impl Director {
     }
 
     /// What the daemon does every few milliseconds.
-    pub fn compile_short_lists(&mut self) -> Result<()> {
+    pub(super) fn compile_short_lists(&mut self) -> Result<()> {
         let program: &Xdp = self
             .ebpf
             .program("director_clock")
@@ -215,7 +215,7 @@ impl Director {
         Ok(())
     }
 
-    pub fn xdp(&self) -> Result<&Xdp> {
+    pub(super) fn xdp(&self) -> Result<&Xdp> {
         let program = self
             .ebpf
             .program("director_xdp")
@@ -223,7 +223,7 @@ impl Director {
         Ok(program.try_into()?)
     }
 
-    pub fn xdp_mut(&mut self) -> Result<&mut Xdp> {
+    pub(super) fn xdp_mut(&mut self) -> Result<&mut Xdp> {
         let program = self
             .ebpf
             .program_mut("director_xdp")
@@ -231,12 +231,12 @@ impl Director {
         Ok(program.try_into()?)
     }
 
-    pub fn program(&self) -> Result<&ProgramFd> {
+    pub(super) fn program(&self) -> Result<&ProgramFd> {
         Ok(self.xdp()?.fd()?)
     }
 
     /// How often each outcome was had, by name.
-    pub fn outcomes(&self) -> Vec<(String, u64)> {
+    pub(super) fn outcomes(&self) -> Vec<(String, u64)> {
         let statistics = self.tables.statistics();
         statistics
             .verdicts
@@ -246,7 +246,7 @@ impl Director {
     }
 
     /// Forgets every flow of a family.
-    pub fn forget(&self, v6: bool) {
+    pub(super) fn forget(&self, v6: bool) {
         let shared = &self.tables.shared;
         let flows = if v6 { &shared.flows6 } else { &shared.flows4 };
         for bucket in (0..flows.len()).filter_map(|at| flows.value(at)) {

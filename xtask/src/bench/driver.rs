@@ -19,27 +19,27 @@ unsafe impl Pod for Value {}
 
 /// What one packet came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(super) struct Outcome {
     pub verdict: u32,
     /// Bytes of the frame afterwards.
     pub length: usize,
 }
 
 /// The loaded bench object.
-pub struct Driver {
+pub(super) struct Driver {
     ebpf: Ebpf,
     traffic: Array<MapData, Value>,
     target: ProgramArray<MapData>,
 }
 
 /// What the driver's own time is measured with.
-pub const NOTHING: &str = "nothing";
+pub(super) const NOTHING: &str = "nothing";
 /// The floors.
-pub const FLOORS: [&str; 2] = ["macswap", "lru_array"];
+pub(super) const FLOORS: [&str; 2] = ["macswap", "lru_array"];
 
 impl Driver {
     /// Loads it. The reference remembers `flows` flows of each family.
-    pub fn new(flows: u32) -> Result<Self> {
+    pub(super) fn new(flows: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("SEEN4", flows)
@@ -70,7 +70,7 @@ impl Driver {
         })
     }
 
-    pub fn program(&self, name: &str) -> Result<&Xdp> {
+    pub(super) fn program(&self, name: &str) -> Result<&Xdp> {
         let program = self
             .ebpf
             .program(name)
@@ -78,7 +78,7 @@ impl Driver {
         Ok(program.try_into()?)
     }
 
-    pub fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
+    pub(super) fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self
             .ebpf
             .program_mut(name)
@@ -86,21 +86,21 @@ impl Driver {
         Ok(program.try_into()?)
     }
 
-    pub fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+    pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
         self.ebpf
             .map_mut(name)
             .with_context(|| format!("no map {name}"))
     }
 
     /// What the driver calls from here on.
-    pub fn aim(&mut self, program: &ProgramFd) -> Result<()> {
+    pub(super) fn aim(&mut self, program: &ProgramFd) -> Result<()> {
         self.target
             .set(0, program, 0)
             .context("the driver cannot call this program")
     }
 
     /// As `aim`, for a program of the bench's own.
-    pub fn aim_at(&mut self, name: &str) -> Result<()> {
+    pub(super) fn aim_at(&mut self, name: &str) -> Result<()> {
         let program = self
             .ebpf
             .program(name)
@@ -113,19 +113,19 @@ impl Driver {
         self.aim(&fd)
     }
 
-    pub fn set(&mut self, traffic: &Traffic) -> Result<()> {
+    pub(super) fn set(&mut self, traffic: &Traffic) -> Result<()> {
         self.traffic
             .set(0, Value(*traffic), 0)
             .context("cannot say what traffic is wanted")
     }
 
     /// Where the traffic has come to.
-    pub fn sequence(&self) -> Result<u64> {
+    pub(super) fn sequence(&self) -> Result<u64> {
         Ok(self.traffic.get(&0, 0)?.0.sequence)
     }
 
     /// So many packets; the thread's own time for all of them.
-    pub fn run(&self, traffic: &Traffic, packets: u32) -> Result<(Duration, Outcome)> {
+    pub(super) fn run(&self, traffic: &Traffic, packets: u32) -> Result<(Duration, Outcome)> {
         let program = self.program("drive")?;
         let frame = bytes(traffic);
         let mut after = [0u8; 2048];
@@ -147,7 +147,7 @@ impl Driver {
 }
 
 /// A frame for the first run to begin with.
-pub fn bytes(traffic: &Traffic) -> Vec<u8> {
+pub(super) fn bytes(traffic: &Traffic) -> Vec<u8> {
     let all = traffic.template.iter().flat_map(|word| word.to_ne_bytes());
     all.take(traffic.length as usize).collect()
 }

@@ -23,7 +23,7 @@ const STRETCH: u32 = 50_000;
 
 /// A scheduler at one size.
 #[derive(Debug, Serialize)]
-pub struct FarmRow {
+pub(super) struct FarmRow {
     scheduler: String,
     servers: u16,
     /// Nanoseconds a new connection.
@@ -31,7 +31,7 @@ pub struct FarmRow {
 }
 
 /// Measures every scheduler at every size, and prints a line for each scheduler.
-pub fn measure(rounds: usize, packets: u32) -> Result<Vec<FarmRow>> {
+pub(super) fn measure(rounds: usize, packets: u32) -> Result<Vec<FarmRow>> {
     let mut driver = Driver::new(FLOWS)?;
     let mut rows = Vec::new();
     print!("{:<10}", "scheduler");

@@ -6,14 +6,14 @@ use serde::Serialize;
 
 /// Nanoseconds a packet, over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figures {
+pub(super) struct Figures {
     pub median: f64,
     pub quarter: f64,
     pub three_quarters: f64,
 }
 
 impl Figures {
-    pub fn of(values: &[f64]) -> Self {
+    pub(super) fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let [quarter, median, three_quarters] = [0.25, 0.5, 0.75].map(|at| quantile(&sorted, at));
@@ -36,13 +36,13 @@ fn quantile(sorted: &[f64], at: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 
-pub fn a_packet(time: Duration, packets: u32) -> f64 {
+pub(super) fn a_packet(time: Duration, packets: u32) -> f64 {
     time.as_secs_f64() * 1e9 / f64::from(packets)
 }
 
 /// What one target came to in one scenario.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(super) struct Row {
     pub scenario: String,
     pub target: String,
     pub ns: Figures,
@@ -57,11 +57,11 @@ pub struct Row {
     pub as_expected: f64,
 }
 
-pub const HEAD: &str = "  target                       ns a packet  quartiles      \
+pub(super) const HEAD: &str = "  target                       ns a packet  quartiles      \
                         / lru_array  / macswap   goal";
 
 impl Row {
-    pub fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let verdict = match (self.goal, self.met) {
             (Some(goal), Some(true)) => format!("{goal:>6.2} met"),
             (Some(goal), _) => format!("{goal:>6.2} MISSED"),

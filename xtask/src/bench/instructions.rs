@@ -18,14 +18,14 @@ const METHODS: [&str; 3] = ["route", "masquerade", "tunnel"];
 
 /// What a packet takes.
 #[derive(Serialize)]
-pub struct Row {
+pub(super) struct Row {
     family: &'static str,
     method: &'static str,
     instructions: u64,
 }
 
 /// Counts and prints.
-pub fn count() -> Result<Vec<Row>> {
+pub(super) fn count() -> Result<Vec<Row>> {
     tools::install(&tools::FOR_COUNTING)?;
     process::run(process::cargo().args([
         "build",

@@ -34,7 +34,7 @@ use shunt_model::Scheduler;
 use director::{Director, Farm, Method};
 use driver::{Driver, FLOORS, NOTHING, Outcome};
 use figures::{Figures, HEAD, Row, a_packet};
-pub use http::shuntd;
+pub(crate) use http::shuntd;
 use scenario::{Kind, Scenario};
 use traffic::{ACK, Fixed, SYN, opening, traffic};
 
@@ -42,7 +42,7 @@ use traffic::{ACK, Fixed, SYN, opening, traffic};
 const LOOPBACK: u32 = 1;
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// How often each target has its turn.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -90,7 +90,7 @@ enum Target<'a> {
 }
 
 /// Measures and prints it all.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     if options.instructions {
         return write(options, &instructions::count()?);
     }

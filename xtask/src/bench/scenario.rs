@@ -3,7 +3,7 @@
 use super::director::Method;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Packets of flows that have an entry.
     Established,
     /// A SYN each, from another client each time.
@@ -19,14 +19,14 @@ pub enum Kind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub(super) enum Transport {
     Tcp,
     Udp,
 }
 
 /// One kind of traffic.
 #[derive(Clone, Copy, Debug)]
-pub struct Scenario {
+pub(super) struct Scenario {
     pub name: &'static str,
     pub kind: Kind,
     /// A power of two.
@@ -66,7 +66,7 @@ const EACH: [Scenario; 10] = [
 ];
 
 /// All that is to be measured; without the largest if it has to be quick.
-pub fn all(quick: bool) -> Vec<Scenario> {
+pub(super) fn all(quick: bool) -> Vec<Scenario> {
     let both = [false, true].into_iter().flat_map(|v6| {
         EACH.into_iter()
             .map(move |scenario| Scenario { v6, ..scenario })
@@ -77,12 +77,12 @@ pub fn all(quick: bool) -> Vec<Scenario> {
 
 impl Scenario {
     /// The name with its family.
-    pub fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         format!("{}, {}", if self.v6 { "IPv6" } else { "IPv4" }, self.name)
     }
 
     /// What a packet by this method may cost, in units of `lru_array`.
-    pub fn goal(&self, method: Method) -> Option<f64> {
+    pub(super) fn goal(&self, method: Method) -> Option<f64> {
         match (self.kind, method) {
             (Kind::Established, _) if self.flows == MANY => Some(0.6),
             (Kind::Established | Kind::Back, Method::Tunnel) => Some(0.9),
@@ -94,7 +94,7 @@ impl Scenario {
     }
 
     /// The outcome that every packet must have, by its counter's name, and the hook's verdict.
-    pub fn expected(&self) -> (&'static str, u32) {
+    pub(super) fn expected(&self) -> (&'static str, u32) {
         const PASS: u32 = 2;
         const TX: u32 = 3;
         match self.kind {

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const RESTARTS: usize = 5;
 
 /// Measures and prints them.
-pub fn measure(program: &Path, rows: &mut Vec<Row>) -> Result<()> {
+pub(super) fn measure(program: &Path, rows: &mut Vec<Row>) -> Result<()> {
     eprintln!("a first start, and {RESTARTS} restarts");
     let bed = Topology::builder().servers(1).build()?;
     bed.director_holds(0, "lo", 1)?;

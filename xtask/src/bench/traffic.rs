@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-pub use shunt_ebpf::traffic::{Traffic, order};
+pub(super) use shunt_ebpf::traffic::{Traffic, order};
 
 use super::scenario::{Kind, Scenario, Transport};
 
@@ -13,19 +13,19 @@ const STRANGERS: u32 = 0xc613_0000;
 const MANY: u32 = 1 << 28;
 /// Before the frame: who it is for, and whom it comes from.
 const MACS: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-pub const SYN: u32 = 0x02;
-pub const ACK: u32 = 0x10;
+pub(super) const SYN: u32 = 0x02;
+pub(super) const ACK: u32 = 0x10;
 
 /// Where packets go: a virtual service, or from a server on the way back.
 #[derive(Clone, Copy, Debug)]
-pub struct Fixed {
+pub(super) struct Fixed {
     pub address: IpAddr,
     pub port: u16,
     pub back: bool,
 }
 
 /// The traffic of a scenario towards (or from) a fixed end. `sequence` is where new flows go on.
-pub fn traffic(scenario: &Scenario, fixed: Fixed, sequence: u64) -> Traffic {
+pub(super) fn traffic(scenario: &Scenario, fixed: Fixed, sequence: u64) -> Traffic {
     let mut traffic = frame(fixed, scenario.transport);
     traffic.mask = scenario.flows - 1;
     traffic.flags = ACK;
@@ -46,7 +46,7 @@ pub fn traffic(scenario: &Scenario, fixed: Fixed, sequence: u64) -> Traffic {
 }
 
 /// Every flow once, in turn: to make them known.
-pub fn opening(scenario: &Scenario, fixed: Fixed, flags: u32) -> Traffic {
+pub(super) fn opening(scenario: &Scenario, fixed: Fixed, flags: u32) -> Traffic {
     Traffic {
         mask: scenario.flows - 1,
         flags,

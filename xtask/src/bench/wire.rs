@@ -27,7 +27,7 @@ const BATCH: u32 = 64;
 
 /// One target in one scenario.
 #[derive(Debug, Serialize)]
-pub struct WireRow {
+pub(super) struct WireRow {
     pub scenario: String,
     pub target: String,
     /// Millions of packets a second.
@@ -37,7 +37,7 @@ pub struct WireRow {
 }
 
 /// Measures every method in turn, and a MAC swap for what the wire itself costs.
-pub fn measure(scheduler: Scheduler, rounds: usize, turn: Duration) -> Result<Vec<WireRow>> {
+pub(super) fn measure(scheduler: Scheduler, rounds: usize, turn: Duration) -> Result<Vec<WireRow>> {
     let (near, far) = (Host::new("bench-near")?, Host::new("bench-far")?);
     veth(&near, NEAR, &far, FAR)?;
     near.up(NEAR)?;

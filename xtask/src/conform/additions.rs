@@ -15,7 +15,7 @@ use super::vocabulary::{LAST, OF_CALLS, SETTINGS};
 const IKE: u16 = 500;
 
 /// Returns a scenario's steps with all additions.
-pub fn all(seed: u64, slot: Slot, flows: &mut Vec<Flow>, steps: Vec<Step>) -> Vec<Step> {
+pub(super) fn all(seed: u64, slot: Slot, flows: &mut Vec<Flow>, steps: Vec<Step>) -> Vec<Step> {
     let steps = with_calls(seed, flows, steps);
     let steps = with_secured(seed, slot, flows, with_settings(seed, steps));
     with_errors(seed, flows, steps)

@@ -25,7 +25,7 @@ const NEIGHBOUR: u8 = 3;
 const CHATTER: [u8; 6] = [130, 131, 132, 133, 135, 143];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Side {
+pub(super) enum Side {
     /// The side of the clients.
     Front,
     /// The side of the servers.
@@ -33,7 +33,7 @@ pub enum Side {
 }
 
 impl Side {
-    pub const BOTH: [Side; 2] = [Side::Front, Side::Back];
+    pub(super) const BOTH: [Side; 2] = [Side::Front, Side::Back];
 
     fn device(self) -> &'static str {
         match self {
@@ -58,19 +58,19 @@ impl Side {
     }
 
     /// The director's MAC address on this side.
-    pub fn director(self) -> [u8; 6] {
+    pub(super) fn director(self) -> [u8; 6] {
         [2, 0, 0, 0, 2, self as u8]
     }
 }
 
 /// A frame that came out of the director.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Out {
+pub(super) struct Out {
     pub side: Side,
     pub frame: Vec<u8>,
 }
 
-pub struct Bed {
+pub(super) struct Bed {
     pub director: Host,
     _outside: Host,
     ends: [PacketSocket; 2],
@@ -78,10 +78,10 @@ pub struct Bed {
 }
 
 /// The router's MAC address, by which all clients are reached.
-pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, ROUTER];
+pub(super) const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, ROUTER];
 
 /// The MAC address of the machine on the back segment with this address.
-pub fn mac_of(address: IpAddr) -> [u8; 6] {
+pub(super) fn mac_of(address: IpAddr) -> [u8; 6] {
     let last = match address {
         IpAddr::V4(v4) => v4.octets()[3],
         IpAddr::V6(v6) => v6.octets()[15],
@@ -90,14 +90,14 @@ pub fn mac_of(address: IpAddr) -> [u8; 6] {
 }
 
 /// An address of the director itself.
-pub fn director_address(family: Family) -> IpAddr {
+pub(super) fn director_address(family: Family) -> IpAddr {
     Segment::Front.host(family, DIRECTOR)
 }
 
 impl Bed {
     /// Marks of packets survive a device pair only if both of its ends are in one namespace
     /// (`skb_scrub_packet`).
-    pub fn new(keeps_marks: bool) -> Result<Bed> {
+    pub(super) fn new(keeps_marks: bool) -> Result<Bed> {
         let (director, outside) = (Host::new("director")?, Host::new("outside")?);
         outside.sysctls(&[
             ("net.ipv6.conf.all.disable_ipv6", "1"),
@@ -144,14 +144,14 @@ impl Bed {
     }
 
     /// Lets native XDP send frames to the other ends.
-    pub fn pass_xdp(&self) -> Result<()> {
+    pub(super) fn pass_xdp(&self) -> Result<()> {
         for side in Side::BOTH {
             self._outside.pass_xdp(side.device())?;
         }
         Ok(())
     }
 
-    pub fn send(&self, side: Side, frame: &[u8], mark: u32) -> Result<()> {
+    pub(super) fn send(&self, side: Side, frame: &[u8], mark: u32) -> Result<()> {
         let end = &self.ends[side as usize];
         end.mark(mark)?;
         end.send(frame)
@@ -161,7 +161,7 @@ impl Bed {
     ///
     /// An echo request on each side follows the frames before it, so its answer comes after theirs.
     /// A second echo follows, because GRO may hold TCP segments until the first echo has passed.
-    pub fn settle(&mut self) -> Result<Vec<Out>> {
+    pub(super) fn settle(&mut self) -> Result<Vec<Out>> {
         let mut outs = Vec::new();
         for side in [Side::BOTH, Side::BOTH].concat() {
             self.fences = self.fences.wrapping_add(1);

@@ -10,7 +10,7 @@ use super::scenario::Scenario;
 use super::view::View;
 
 /// Two texts that should be equal and are not.
-pub struct Difference {
+pub(super) struct Difference {
     pub step: usize,
     pub kernel: String,
     pub shunt: String,
@@ -20,7 +20,7 @@ pub struct Difference {
 }
 
 /// Finds the first difference that has no name. Differences with a name are counted.
-pub fn first_difference(
+pub(super) fn first_difference(
     scenario: &Scenario,
     kernel: &[Record],
     shunt: &[Record],

@@ -28,7 +28,7 @@ struct Director {
 }
 
 /// Builds the binary that contains the daemon and the faces.
-pub fn build() -> Result<PathBuf> {
+pub(super) fn build() -> Result<PathBuf> {
     process::run(process::cargo().args([
         "build",
         "--locked",
@@ -43,7 +43,11 @@ pub fn build() -> Result<PathBuf> {
 }
 
 /// Plays scenarios one after the other, each with its own bed and daemon.
-pub fn play_all(program: &Path, hook: &str, scenarios: &[Scenario]) -> Result<Vec<Vec<Record>>> {
+pub(super) fn play_all(
+    program: &Path,
+    hook: &str,
+    scenarios: &[Scenario],
+) -> Result<Vec<Vec<Record>>> {
     let ipvsadm = || -> Command {
         let mut command = Command::new(program);
         command.arg0("ipvsadm");

@@ -25,7 +25,7 @@ const EVERY_PORT: &str = " -p 300";
 const SERVER_PORTS: [u16; 3] = [80, 8080, 8081];
 
 /// The scenario of a seed, with the addresses of a slot.
-pub fn scenario(seed: u64, slot: Slot) -> Scenario {
+pub(super) fn scenario(seed: u64, slot: Slot) -> Scenario {
     let mut writer = Writer {
         random: Random::new(seed),
         slot,
@@ -57,7 +57,7 @@ pub fn scenario(seed: u64, slot: Slot) -> Scenario {
 
 /// A service as it was requested, whether or not the director accepted it.
 #[derive(Clone)]
-pub struct Service {
+pub(super) struct Service {
     pub transport: Transport,
     pub family: Family,
     pub at: SocketAddr,
@@ -74,14 +74,14 @@ pub struct Service {
 
 /// The state of a flow, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     Opening,
     Open,
     Closing,
 }
 
 /// A scenario under construction.
-pub struct Writer {
+pub(super) struct Writer {
     pub random: Random,
     pub slot: Slot,
     pub services: Vec<Service>,
@@ -270,7 +270,7 @@ impl Writer {
         words
     }
 
-    pub fn any_service(&mut self) -> Service {
+    pub(super) fn any_service(&mut self) -> Service {
         let index = self.random.below(self.services.len());
         self.services[index].clone()
     }
@@ -390,7 +390,7 @@ impl Writer {
 
 impl Service {
     /// Whether packets to this address belong to the service.
-    pub fn has(&self, flow: &Flow) -> bool {
+    pub(super) fn has(&self, flow: &Flow) -> bool {
         if self.mark.is_some() {
             return self.rules.iter().any(|rule| rule.has(flow));
         }
@@ -399,7 +399,7 @@ impl Service {
     }
 
     /// The port that clients use.
-    pub fn ends(&self) -> Vec<SocketAddr> {
+    pub(super) fn ends(&self) -> Vec<SocketAddr> {
         match self.mark {
             Some(_) => self.rules.iter().map(|rule| rule.at).collect(),
             None => vec![self.at],

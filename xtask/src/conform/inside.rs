@@ -24,29 +24,29 @@ use super::record::Record;
 use super::scenario::{Scenario, groups};
 
 /// The kernel turns an unknown word of its command line into an environment variable.
-pub const VARIABLE: &str = "SHUNT_CONFORM";
+pub(super) const VARIABLE: &str = "SHUNT_CONFORM";
 /// The mount point of the host's folder.
-pub const SHARED: &str = "/shared";
-pub const SCENARIOS: &str = "scenarios.json";
-pub const PLAYED: &str = "played.json";
+pub(super) const SHARED: &str = "/shared";
+pub(super) const SCENARIOS: &str = "scenarios.json";
+pub(super) const PLAYED: &str = "played.json";
 /// The folder of `ipvsadm` and its libraries.
-pub const IPVS: &str = "/ipvs";
+pub(super) const IPVS: &str = "/ipvs";
 const MODULES: &str = "/modules";
 /// The number of beds in parallel. With more, a scenario takes so long that connections expire.
 const LANES: usize = 4;
 
 /// Whether this process is the first one of a machine that `machine` started.
-pub fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     process::id() == 1 && env::var_os(VARIABLE).is_some()
 }
 
 /// The path of a module, by its place in the loading order.
-pub fn module(number: usize) -> PathBuf {
+pub(super) fn module(number: usize) -> PathBuf {
     Path::new(MODULES).join(format!("{number:03}.ko"))
 }
 
 /// Plays the scenarios and switches the machine off.
-pub fn run() -> ! {
+pub(crate) fn run() -> ! {
     if let Err(error) = start() {
         println!("playing failed: {error:#}");
     }

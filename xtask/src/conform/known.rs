@@ -61,7 +61,7 @@ const IN: [usize; 2] = [1, 3];
 const OUT: [usize; 2] = [2, 4];
 
 /// The events of a scenario so far that cause a later difference.
-pub struct Known<'a> {
+pub(super) struct Known<'a> {
     scenario: &'a Scenario,
     names: BTreeSet<&'static str>,
     services: BTreeSet<String>,
@@ -79,7 +79,7 @@ pub struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    pub fn new(scenario: &'a Scenario) -> Self {
+    pub(super) fn new(scenario: &'a Scenario) -> Self {
         Self {
             scenario,
             names: BTreeSet::new(),
@@ -98,12 +98,12 @@ impl<'a> Known<'a> {
     }
 
     /// The differences that were found.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().copied()
     }
 
     /// Makes both views equal in the known differences.
-    pub fn settle(&mut self, step: &Step, kernel: &mut View, shunt: &mut View) {
+    pub(super) fn settle(&mut self, step: &Step, kernel: &mut View, shunt: &mut View) {
         match step {
             Step::Command { line, input } => {
                 self.hear(line, input, kernel);

@@ -32,14 +32,14 @@ const NOT_LOADED: [&str; 1] = ["ip_vs_ftp.ko"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The parts of a machine, downloaded once.
-pub struct Machine {
+pub(super) struct Machine {
     kernel: PathBuf,
     archive: PathBuf,
     folder: PathBuf,
 }
 
 impl Machine {
-    pub fn prepare() -> Result<Machine> {
+    pub(super) fn prepare() -> Result<Machine> {
         let folder = place::target().join("conform");
         let unpacked = folder.join("packages");
         if !unpacked.is_dir() {
@@ -59,7 +59,7 @@ impl Machine {
     }
 
     /// Plays all scenarios in one machine. With `again`, the results of the last run may be used.
-    pub fn play(&self, scenarios: &[Scenario], again: bool) -> Result<Vec<Vec<Record>>> {
+    pub(super) fn play(&self, scenarios: &[Scenario], again: bool) -> Result<Vec<Vec<Record>>> {
         let shared = self.folder.join("shared");
         let wanted = serde_json::to_vec(scenarios)?;
         let played = shared.join(PLAYED);

@@ -14,7 +14,7 @@ mod known;
 mod machine;
 mod packet;
 mod play;
-pub mod random;
+pub(crate) mod random;
 mod record;
 mod scenario;
 mod traffic;
@@ -34,11 +34,11 @@ use compare::{Difference, first_difference};
 use machine::Machine;
 use scenario::{SLOTS, Scenario, Slot};
 
-pub use inside::{is_here, run as run_inside};
+pub(crate) use inside::{is_here, run as run_inside};
 
 /// The options of the comparison.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The seed of the first scenario. Each later one has the next seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,7 +66,7 @@ const CHECKED: u64 = 60;
 const UNSTEADY: usize = 25;
 
 /// Plays and compares. Fails if there is an unknown difference.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(capability) = missing_capability() {
         bail!("network namespaces need {capability}; run as root");
     }
@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Plays and compares for the tests, as far as this machine can.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     if let Some(capability) = missing_capability() {
         println!("SKIPPED: network namespaces need {capability}");
         return Ok(());

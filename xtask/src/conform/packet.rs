@@ -4,26 +4,26 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::scenario::{Datagram, Error, Flow, SYN, Secured, Transport};
 
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const SCTP: u8 = 132;
-pub const IPIP: u8 = 4;
-pub const GRE: u8 = 47;
-pub const ESP: u8 = 50;
-pub const AH: u8 = 51;
+pub(super) const ICMP: u8 = 1;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
+pub(super) const IPIP: u8 = 4;
+pub(super) const GRE: u8 = 47;
+pub(super) const ESP: u8 = 50;
+pub(super) const AH: u8 = 51;
 /// The port at which the servers of scenarios accept GUE.
-pub const GUE_PORT: u16 = 6080;
-pub const IPV6: u8 = 41;
-pub const FRAGMENT: u8 = 44;
-pub const ICMP6: u8 = 58;
-pub const ETHERNET: usize = 14;
+pub(super) const GUE_PORT: u16 = 6080;
+pub(super) const IPV6: u8 = 41;
+pub(super) const FRAGMENT: u8 = 44;
+pub(super) const ICMP6: u8 = 58;
+pub(super) const ETHERNET: usize = 14;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const DONT_FRAGMENT: u16 = 0x4000;
 
 /// The fields of an IP header that a sender chooses.
 #[derive(Clone, Copy, Debug)]
-pub struct Header {
+pub(super) struct Header {
     pub source: IpAddr,
     pub target: IpAddr,
     pub protocol: u8,
@@ -34,10 +34,10 @@ pub struct Header {
 }
 
 /// A payload with room for a Call-ID, and for what a scan of it reads beyond it.
-pub const CALL_BYTES: u16 = 40;
+pub(super) const CALL_BYTES: u16 = 40;
 
 /// The IP packets of a datagram from one end of a flow: one packet, or its fragments in order.
-pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<u8>> {
+pub(super) fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<u8>> {
     let body = (0..datagram.payload).map(|at| at as u8 ^ 0x5a);
     // A UDP datagram with enough room contains one of eight Call-IDs, chosen by the flags field.
     let call = match header.protocol == UDP && datagram.payload >= CALL_BYTES {
@@ -78,7 +78,7 @@ pub fn datagram(header: Header, ports: [u16; 2], datagram: Datagram) -> Vec<Vec<
 }
 
 /// An IPsec packet: SPI, sequence number, and encrypted data.
-pub fn secured(header: Header, secured: Secured) -> Vec<u8> {
+pub(super) fn secured(header: Header, secured: Secured) -> Vec<u8> {
     let mut payload = Vec::new();
     if secured.authenticated {
         // The length of the whole header in words, less two. Twelve bytes of it are the integrity
@@ -92,7 +92,7 @@ pub fn secured(header: Header, secured: Secured) -> Vec<u8> {
 }
 
 /// An ICMP error that quotes a packet.
-pub fn error(header: Header, error: Error, quoted: &[u8]) -> Vec<u8> {
+pub(super) fn error(header: Header, error: Error, quoted: &[u8]) -> Vec<u8> {
     let (kind, code, rest) = match (header.source.is_ipv4(), error) {
         (true, Error::PortUnreachable) => (3, 3, 0),
         (true, Error::HostUnreachable) => (3, 1, 0),
@@ -111,7 +111,7 @@ pub fn error(header: Header, error: Error, quoted: &[u8]) -> Vec<u8> {
 }
 
 /// An ICMP echo request.
-pub fn echo(header: Header, number: u16) -> Vec<u8> {
+pub(super) fn echo(header: Header, number: u16) -> Vec<u8> {
     let kind = if header.source.is_ipv4() { 8 } else { 128 };
     let [high, low] = number.to_be_bytes();
     let mut payload = vec![kind, 0, 0, 0, high, low, 0, 0];
@@ -120,7 +120,7 @@ pub fn echo(header: Header, number: u16) -> Vec<u8> {
 }
 
 /// Whether a frame is the answer to this echo request.
-pub fn is_echo_reply(frame: &[u8], number: u16) -> bool {
+pub(super) fn is_echo_reply(frame: &[u8], number: u16) -> bool {
     let Some(packet) = Packet::read(frame.get(ETHERNET..).unwrap_or_default()) else {
         return false;
     };
@@ -130,7 +130,7 @@ pub fn is_echo_reply(frame: &[u8], number: u16) -> bool {
 }
 
 /// Adds an Ethernet header.
-pub fn frame(target: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8> {
+pub(super) fn frame(target: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8> {
     let kind: [u8; 2] = match packet.first().map(|byte| byte >> 4) {
         Some(6) => [0x86, 0xdd],
         _ => [0x08, 0x00],
@@ -139,7 +139,7 @@ pub fn frame(target: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8> {
 }
 
 impl Flow {
-    pub fn protocol(&self) -> u8 {
+    pub(super) fn protocol(&self) -> u8 {
         match self.transport {
             Transport::Tcp => TCP,
             Transport::Udp => UDP,
@@ -150,7 +150,7 @@ impl Flow {
 
 /// A parsed packet. The parser only handles packets that a scenario or a director made.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
+pub(super) struct Packet<'a> {
     pub source: IpAddr,
     pub target: IpAddr,
     pub protocol: u8,
@@ -161,14 +161,14 @@ pub struct Packet<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
+pub(super) struct Fragment {
     pub identification: u32,
     pub offset: usize,
     pub more: bool,
 }
 
 impl<'a> Packet<'a> {
-    pub fn read(packet: &'a [u8]) -> Option<Packet<'a>> {
+    pub(super) fn read(packet: &'a [u8]) -> Option<Packet<'a>> {
         match packet.first()? >> 4 {
             4 => Self::read4(packet),
             6 => Self::read6(packet),
@@ -219,7 +219,7 @@ impl<'a> Packet<'a> {
     }
 
     /// The two ports, if the packet has ports.
-    pub fn ports(&self) -> Option<[u16; 2]> {
+    pub(super) fn ports(&self) -> Option<[u16; 2]> {
         let has_ports = matches!(self.protocol, TCP | UDP | SCTP);
         if !has_ports || self.fragment.is_some_and(|fragment| fragment.offset != 0) {
             return None;
@@ -228,7 +228,7 @@ impl<'a> Packet<'a> {
     }
 
     /// The two ends, if the packet has ports.
-    pub fn ends(&self) -> Option<[SocketAddr; 2]> {
+    pub(super) fn ends(&self) -> Option<[SocketAddr; 2]> {
         let [source, target] = self.ports()?;
         Some([
             SocketAddr::new(self.source, source),
@@ -306,7 +306,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// Writes the checksum of an IPv4 header without options.
-pub fn sum_up_header(packet: &mut [u8]) {
+pub(super) fn sum_up_header(packet: &mut [u8]) {
     if packet[0] >> 4 == 4 {
         packet[10..12].fill(0);
         let sum = !folded(&[&packet[..20]]);
@@ -347,7 +347,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// RFC 1071. All pieces but the last must have an even length.
-pub fn folded(pieces: &[&[u8]]) -> u16 {
+pub(super) fn folded(pieces: &[&[u8]]) -> u16 {
     let mut sum: u32 = 0;
     for pair in pieces.iter().flat_map(|piece| piece.chunks(2)) {
         let low = pair.get(1).copied().unwrap_or(0);

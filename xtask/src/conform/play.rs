@@ -23,7 +23,7 @@ use crate::process;
 const CLEAN: [&str; 2] = ["-C", "--set 900 120 300"];
 
 /// Builds the command `ipvsadm`.
-pub type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
+pub(super) type Ipvsadm<'a> = &'a (dyn Fn() -> Command + Sync);
 
 /// The kernel's IPVS sums up its counters every two seconds. Commands that show or clear them wait
 /// this long.
@@ -47,7 +47,7 @@ struct Player<'a> {
 
 /// Plays the scenarios of one bed, and returns one record for each step. If the director `waits`,
 /// its counters are delayed.
-pub fn play_group(
+pub(super) fn play_group(
     bed: &mut Bed,
     ipvsadm: Ipvsadm,
     waits: bool,

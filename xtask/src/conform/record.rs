@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::bed::Out;
 
 /// The IP identification of a scenario's first packet. Each later packet has the next number.
-pub const FIRST: u16 = 0x4000;
+pub(super) const FIRST: u16 = 0x4000;
 
 /// The result of one step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Record {
+pub(super) struct Record {
     pub status: Option<i32>,
     pub output: String,
     pub error: String,

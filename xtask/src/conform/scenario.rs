@@ -13,17 +13,17 @@ use shunt_lab::{Family, Segment};
 /// Each scenario of a bed has its own addresses in each segment, this many of them.
 const SPAN: u8 = 16;
 /// The number of scenarios that share a bed. The first slot has the bed's own addresses.
-pub const SLOTS: u8 = 5;
+pub(super) const SLOTS: u8 = 5;
 /// The number of addresses of each kind that a scenario uses.
-pub const VIRTUALS: u8 = 4;
+pub(super) const VIRTUALS: u8 = 4;
 /// The virtual address for the services of firewall marks. An address is never used for both kinds.
-pub const MARKED: u8 = 3;
-pub const SERVERS: u8 = 5;
-pub const CLIENTS: u8 = 6;
+pub(super) const MARKED: u8 = 3;
+pub(super) const SERVERS: u8 = 5;
+pub(super) const CLIENTS: u8 = 6;
 
 /// One scenario, with all that is needed to play it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Scenario {
+pub(super) struct Scenario {
     pub seed: u64,
     pub slot: Slot,
     pub flows: Vec<Flow>,
@@ -32,26 +32,26 @@ pub struct Scenario {
 
 /// The addresses of one scenario among those that share a bed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slot(pub u8);
+pub(super) struct Slot(pub u8);
 
 impl Slot {
     fn host(self, segment: Segment, family: Family, number: u8) -> IpAddr {
         segment.host(family, (self.0 + 1) * SPAN + number)
     }
 
-    pub fn virtual_address(self, family: Family, number: u8) -> IpAddr {
+    pub(super) fn virtual_address(self, family: Family, number: u8) -> IpAddr {
         self.host(Segment::Virtual, family, number)
     }
 
-    pub fn server(self, family: Family, number: u8) -> IpAddr {
+    pub(super) fn server(self, family: Family, number: u8) -> IpAddr {
         self.host(Segment::Back, family, number)
     }
 
-    pub fn client(self, family: Family, number: u8) -> IpAddr {
+    pub(super) fn client(self, family: Family, number: u8) -> IpAddr {
         self.host(Segment::Clients, family, number)
     }
 
-    pub fn has_client(self, address: IpAddr) -> bool {
+    pub(super) fn has_client(self, address: IpAddr) -> bool {
         let family = match address {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
@@ -61,12 +61,12 @@ impl Slot {
 }
 
 /// The slots of a bed.
-pub fn groups(scenarios: &[Scenario]) -> impl Iterator<Item = &[Scenario]> {
+pub(super) fn groups(scenarios: &[Scenario]) -> impl Iterator<Item = &[Scenario]> {
     scenarios.chunk_by(|one, next| one.slot.0 < next.slot.0)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Transport {
+pub(super) enum Transport {
     Tcp,
     Udp,
     Sctp,
@@ -74,13 +74,13 @@ pub enum Transport {
 
 /// The packets of a firewall mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
+pub(super) struct Rule {
     pub transport: Transport,
     pub at: SocketAddr,
 }
 
 impl Rule {
-    pub fn has(&self, flow: &Flow) -> bool {
+    pub(super) fn has(&self, flow: &Flow) -> bool {
         self.transport == flow.transport && self.at == flow.service
     }
 }
@@ -94,14 +94,14 @@ impl fmt::Display for Rule {
 
 /// A client's port, and the service to which it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flow {
+pub(super) struct Flow {
     pub transport: Transport,
     pub client: SocketAddr,
     pub service: SocketAddr,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Step {
+pub(super) enum Step {
     /// Runs `ipvsadm` with these arguments and this input.
     Command { line: String, input: String },
     /// Sets a sysctl of IPVS (`net.ipv4.vs.*`) and the same setting of Shunt.
@@ -124,7 +124,7 @@ pub enum Step {
 
 /// The properties of a packet besides addresses and ports.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Datagram {
+pub(super) struct Datagram {
     /// The flags of TCP, or the chunk type of SCTP. UDP has neither.
     pub flags: u8,
     pub payload: u16,
@@ -137,7 +137,7 @@ pub struct Datagram {
 
 /// A packet that has no ports (RFC 4302, RFC 4303).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secured {
+pub(super) struct Secured {
     /// AH around ESP, or ESP alone.
     pub authenticated: bool,
     pub payload: u16,
@@ -151,25 +151,25 @@ impl fmt::Display for Secured {
     }
 }
 
-pub const FIN: u8 = 1;
-pub const SYN: u8 = 2;
-pub const RST: u8 = 4;
-pub const PUSH: u8 = 8;
-pub const ACK: u8 = 16;
+pub(super) const FIN: u8 = 1;
+pub(super) const SYN: u8 = 2;
+pub(super) const RST: u8 = 4;
+pub(super) const PUSH: u8 = 8;
+pub(super) const ACK: u8 = 16;
 
 /// Chunk types of SCTP (RFC 9260, 3.2).
-pub mod chunk {
-    pub const DATA: u8 = 0;
-    pub const INIT: u8 = 1;
-    pub const INIT_ACK: u8 = 2;
-    pub const ABORT: u8 = 6;
-    pub const SHUTDOWN: u8 = 7;
-    pub const SHUTDOWN_ACK: u8 = 8;
-    pub const ERROR: u8 = 9;
-    pub const COOKIE_ECHO: u8 = 10;
-    pub const COOKIE_ACK: u8 = 11;
-    pub const SHUTDOWN_COMPLETE: u8 = 14;
-    pub const ALL: [u8; 10] = [
+pub(super) mod chunk {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const INIT: u8 = 1;
+    pub(crate) const INIT_ACK: u8 = 2;
+    pub(crate) const ABORT: u8 = 6;
+    pub(crate) const SHUTDOWN: u8 = 7;
+    pub(crate) const SHUTDOWN_ACK: u8 = 8;
+    pub(crate) const ERROR: u8 = 9;
+    pub(crate) const COOKIE_ECHO: u8 = 10;
+    pub(crate) const COOKIE_ACK: u8 = 11;
+    pub(crate) const SHUTDOWN_COMPLETE: u8 = 14;
+    pub(crate) const ALL: [u8; 10] = [
         DATA,
         INIT,
         INIT_ACK,
@@ -184,7 +184,7 @@ pub mod chunk {
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum Error {
+pub(super) enum Error {
     PortUnreachable,
     HostUnreachable,
     TimeExceeded,
@@ -248,7 +248,7 @@ impl fmt::Display for Datagram {
 
 impl Scenario {
     /// Describes the step in one line.
-    pub fn describe(&self, step: &Step) -> String {
+    pub(super) fn describe(&self, step: &Step) -> String {
         let flow = |index: &usize| self.flows[*index];
         match step {
             Step::Command { line, input } if input.is_empty() => format!("ipvsadm {line}"),

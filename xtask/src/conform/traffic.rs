@@ -16,7 +16,7 @@ const ASKED: [u16; 4] = [21, 80, 443, 50000];
 impl Writer {
     /// Opens new flows to one service, from different clients or from different ports of one
     /// client.
-    pub fn clients_come(&mut self) {
+    pub(super) fn clients_come(&mut self) {
         let service = self.any_service();
         let count = 1 + self.random.below(7);
         let one = self.random.once_in(2);
@@ -72,7 +72,7 @@ impl Writer {
     }
 
     /// The next packet of a flow: usually one that fits its state, sometimes any.
-    pub fn talk(&mut self) {
+    pub(super) fn talk(&mut self) {
         if self.flows.is_empty() {
             return self.clients_come();
         }
@@ -274,7 +274,7 @@ impl Writer {
         }
     }
 
-    pub fn refuse(&mut self) {
+    pub(super) fn refuse(&mut self) {
         if self.flows.is_empty() {
             return;
         }
@@ -292,7 +292,7 @@ impl Writer {
     }
 
     /// A packet to a port without a service, or in the middle of a connection that nobody opened.
-    pub fn odd_packet(&mut self) {
+    pub(super) fn odd_packet(&mut self) {
         let service = self.any_service();
         let client = self.random.below(usize::from(CLIENTS)) as u8;
         let port = 1024 + self.random.below(64000) as u16;

@@ -12,11 +12,11 @@ use super::record::{FIRST, Record};
 use super::scenario::{Slot, Step};
 
 /// The hop limit of packets that a director makes itself.
-pub const OWN_TTL: u8 = 64;
+pub(super) const OWN_TTL: u8 = 64;
 
 /// One step, in a form that is equal if both sides did the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub(super) struct View {
     pub said: Vec<String>,
     pub frames: BTreeMap<Side, Vec<Seen>>,
     /// The time since the beginning of the scenario.
@@ -25,12 +25,12 @@ pub struct View {
 
 /// A frame without the numbers that a kernel draws at random.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(super) struct Seen {
     pub frame: Vec<u8>,
 }
 
 impl View {
-    pub fn of(step: &Step, record: &Record, slot: Slot) -> View {
+    pub(super) fn of(step: &Step, record: &Record, slot: Slot) -> View {
         let mut said = Vec::new();
         if let Step::Command { line, .. } = step {
             said.push(format!("exit {}", record.status.unwrap_or(-1)));
@@ -55,7 +55,7 @@ impl View {
     }
 
     /// The lines that only one side has.
-    pub fn without(&self, other: &View) -> View {
+    pub(super) fn without(&self, other: &View) -> View {
         let said = self.said.iter().filter(|line| !other.said.contains(line));
         let mut frames = self.frames.clone();
         for (side, seen) in &mut frames {
@@ -68,7 +68,7 @@ impl View {
         }
     }
 
-    pub fn show(&self) -> String {
+    pub(super) fn show(&self) -> String {
         let mut text = String::new();
         for line in &self.said {
             let _ = writeln!(text, "    {line}");
@@ -105,14 +105,14 @@ fn connections(lines: impl Iterator<Item = String>, slot: Slot) -> Vec<String> {
 }
 
 /// The connections of a scenario in a listing, without their times.
-pub fn of_slot(listing: &str, slot: Slot) -> Vec<String> {
+pub(super) fn of_slot(listing: &str, slot: Slot) -> Vec<String> {
     let lines = connections(listing.lines().map(str::to_owned), slot);
     let text = |line: &String| connection(line).map_or(line.clone(), |(text, _)| text);
     lines.iter().map(text).collect()
 }
 
 /// The line of a connection without its time, or nothing for any other line.
-pub fn connection(line: &str) -> Option<(String, u64)> {
+pub(super) fn connection(line: &str) -> Option<(String, u64)> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let (minutes, seconds) = words.get(1)?.split_once(':')?;
     let left = minutes.parse::<u64>().ok()? * 60 + seconds.parse::<u64>().ok()?;
@@ -148,7 +148,7 @@ fn whole<'a>(outs: impl Iterator<Item = &'a Out>) -> Vec<Seen> {
 }
 
 /// The offset of the innermost IP header, after those of tunnels.
-pub fn innermost(frame: &[u8]) -> usize {
+pub(super) fn innermost(frame: &[u8]) -> usize {
     let outer = frame.get(ETHERNET..).unwrap_or_default();
     match Packet::read(outer) {
         Some(packet) if packet.fragment.is_none() => {
@@ -246,7 +246,7 @@ impl Seen {
         Seen { frame }
     }
 
-    pub fn packet(&self) -> Option<Packet<'_>> {
+    pub(super) fn packet(&self) -> Option<Packet<'_>> {
         Packet::read(self.frame.get(ETHERNET..)?)
     }
 

@@ -5,7 +5,7 @@ use shunt_lab::Family;
 use super::scenario::Transport;
 
 /// SCTP is rarer than the other protocols.
-pub const TRANSPORTS: [Transport; 5] = [
+pub(super) const TRANSPORTS: [Transport; 5] = [
     Transport::Tcp,
     Transport::Udp,
     Transport::Tcp,
@@ -13,12 +13,12 @@ pub const TRANSPORTS: [Transport; 5] = [
     Transport::Sctp,
 ];
 
-pub const SCHEDULERS: [&str; 13] = [
+pub(super) const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq", "dh", "fo", "ovf", "lblc", "lblcr",
 ];
 
 /// Sysctls of IPVS with their values. A scenario begins with the first value.
-pub const SETTINGS: [(&str, &[u8]); 6] = [
+pub(super) const SETTINGS: [(&str, &[u8]); 6] = [
     ("conn_reuse_mode", &[1, 0, 2]),
     ("expire_nodest_conn", &[0, 1]),
     ("expire_quiescent_template", &[0, 1]),
@@ -29,11 +29,11 @@ pub const SETTINGS: [(&str, &[u8]); 6] = [
 
 /// The last commands of some scenarios. The connections that they open last three seconds, so
 /// nothing is listed afterwards.
-pub const LAST: &str = "schedule_icmp";
+pub(super) const LAST: &str = "schedule_icmp";
 
 /// The options of a forwarding method.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Method {
+pub(super) struct Method {
     pub option: &'static str,
     /// The server may have another port than the service.
     pub any_port: bool,
@@ -41,7 +41,7 @@ pub struct Method {
     pub any_family: bool,
 }
 
-pub const METHODS: [Method; 10] = [
+pub(super) const METHODS: [Method; 10] = [
     masqueraded(),
     masqueraded(),
     routed(),
@@ -79,7 +79,7 @@ const fn tunnel(option: &'static str) -> Method {
 }
 
 /// Additional options of a service or a server.
-pub struct Extra {
+pub(super) struct Extra {
     pub words: [&'static str; 2],
     /// Only with this scheduler, if one is named.
     pub scheduler: &'static str,
@@ -90,17 +90,17 @@ pub struct Extra {
 }
 
 impl Extra {
-    pub fn words(&self, family: Family) -> &'static str {
+    pub(super) fn words(&self, family: Family) -> &'static str {
         self.words[family as usize]
     }
 
-    pub fn fits(&self, scheduler: &str, transport: Transport) -> bool {
+    pub(super) fn fits(&self, scheduler: &str, transport: Transport) -> bool {
         (self.scheduler.is_empty() || self.scheduler == scheduler)
             && self.transport.is_none_or(|only| only == transport)
     }
 }
 
-pub const OF_SERVICES: [Extra; 7] = [
+pub(super) const OF_SERVICES: [Extra; 7] = [
     any("-p 300", "-p 300"),
     any("-p 100 -M 255.255.255.0", "-p 100 -M 64"),
     one_packet(),
@@ -111,13 +111,13 @@ pub const OF_SERVICES: [Extra; 7] = [
 ];
 
 /// The options that turn the templates of a UDP service into calls.
-pub const OF_CALLS: [&str; 3] = [
+pub(super) const OF_CALLS: [&str; 3] = [
     " -p 100 --pe sip",
     " -p 300 --pe sip",
     " -p 300 --pe sip -o",
 ];
 
-pub const OF_SERVERS: [Extra; 1] = [any("-x 4 -y 2", "-x 4 -y 2")];
+pub(super) const OF_SERVERS: [Extra; 1] = [any("-x 4 -y 2", "-x 4 -y 2")];
 
 const fn any(v4: &'static str, v6: &'static str) -> Extra {
     Extra {
@@ -147,7 +147,7 @@ const fn flags(scheduler: &'static str, words: &'static str) -> Extra {
 }
 
 /// Listings that do not wait until the kernel has summed up its counters.
-pub const LISTINGS: [&str; 7] = [
+pub(super) const LISTINGS: [&str; 7] = [
     "-Ln",
     "-Ln",
     "-Lnc",
@@ -159,7 +159,7 @@ pub const LISTINGS: [&str; 7] = [
 
 /// Commands that are refused, or should be. Each line has room for a service and for a server of
 /// the service's family.
-pub const ODD: [&str; 24] = [
+pub(super) const ODD: [&str; 24] = [
     "-A -t {service} -s nosuch",
     "-A -t {service} -s rr",
     "-E -t {service} -s wlc",
@@ -186,17 +186,17 @@ pub const ODD: [&str; 24] = [
     "--set 1 2",
 ];
 
-pub const WEIGHTS: [u16; 10] = [0, 1, 1, 1, 2, 3, 4, 10, 100, 65535];
+pub(super) const WEIGHTS: [u16; 10] = [0, 1, 1, 1, 2, 3, 4, 10, 100, 65535];
 
-pub const TIMEOUTS: [&str; 4] = [
+pub(super) const TIMEOUTS: [&str; 4] = [
     "--set 600 60 90",
     "--set 0 0 0",
     "--set 900 0 200",
     "--set 3600 100 600",
 ];
 
-pub const PAYLOADS: [u16; 9] = [0, 0, 1, 7, 100, 500, 1000, 1432, 1460];
+pub(super) const PAYLOADS: [u16; 9] = [0, 0, 1, 7, 100, 500, 1000, 1432, 1460];
 
-pub const TTLS: [u8; 8] = [64, 64, 64, 60, 128, 255, 2, 1];
+pub(super) const TTLS: [u8; 8] = [64, 64, 64, 60, 128, 255, 2, 1];
 
-pub const TRAFFIC_CLASSES: [u8; 6] = [0, 0, 0, 0x10, 0xb8, 0x02];
+pub(super) const TRAFFIC_CLASSES: [u8; 6] = [0, 0, 0, 0x10, 0xb8, 0x02];

@@ -31,7 +31,7 @@ const CLOCK: Clock = Clock {
 const LOOK: u64 = 250;
 
 /// A packet path that forwards nothing.
-pub struct Idle;
+pub(super) struct Idle;
 
 impl Running for Idle {
     fn counters(&self, _: u32) -> shunt_model::Counters {
@@ -55,18 +55,18 @@ impl Running for Idle {
     }
 }
 
-pub fn table() -> Table {
+pub(super) fn table() -> Table {
     Table::new(Limits {
         services: 20,
         servers: 40,
     })
 }
 
-pub fn director() -> Director {
+pub(super) fn director() -> Director {
     Director::new(table(), SIZES, CLOCK, Instant::now())
 }
 
-pub fn resumed(saved: Saved) -> Result<Director> {
+pub(super) fn resumed(saved: Saved) -> Result<Director> {
     let pool = |_| PoolWord(0);
     let now = Instant::now();
     let resumed = Director::resume(saved.memory, table(), SIZES, CLOCK, &Idle, pool, now);
@@ -74,7 +74,7 @@ pub fn resumed(saved: Saved) -> Result<Director> {
 }
 
 /// Carries out the director's outputs, as far as they need no packet path.
-pub fn settle(director: &mut Director) {
+pub(super) fn settle(director: &mut Director) {
     while let Some(output) = director.poll() {
         if let director::Output::Pool(service) = output {
             director.renew(&service, &Idle);
@@ -83,7 +83,7 @@ pub fn settle(director: &mut Director) {
 }
 
 /// Sends so many requests. Returns the number of changes that were carried out.
-pub fn round(seed: u64, requests: u64) -> Result<u64> {
+pub(super) fn round(seed: u64, requests: u64) -> Result<u64> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("no runtime")?;
     runtime.block_on(async {

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 /// The targets, the number of runs, and the first seed.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The targets; all if none is named.
     targets: Vec<Target>,
     /// The number of runs of each target.
@@ -38,7 +38,7 @@ enum Target {
 const ROUND: u64 = 1000;
 
 /// Runs the targets.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let targets = match options.targets.as_slice() {
         [] => &[Target::Api, Target::State][..],
         named => named,

@@ -14,7 +14,7 @@ use crate::conform::random::Random;
 const CHANGES: usize = 120;
 
 /// Reads so many damaged journals. Returns the number of records that were read.
-pub fn round(seed: u64, runs: u64) -> Result<u64> {
+pub(super) fn round(seed: u64, runs: u64) -> Result<u64> {
     let mut random = Random::new(seed);
     let whole = whole(&mut random)?;
     let told = journal::read(&whole);

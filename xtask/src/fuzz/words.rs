@@ -99,14 +99,14 @@ const VALUES: [&str; 14] = [
 
 /// One request.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     pub method: &'static str,
     pub target: String,
     pub body: Vec<u8>,
 }
 
 /// A random request: usually one that a client could send, sometimes one that no client would.
-pub fn request(random: &mut Random) -> Request {
+pub(super) fn request(random: &mut Random) -> Request {
     if random.once_in(8) {
         let mut target = random.one_of(&PATHS).to_owned();
         if random.once_in(3) {
@@ -139,7 +139,7 @@ pub fn request(random: &mut Random) -> Request {
 }
 
 /// Changes a few bytes anywhere, removes some, or cuts off the end.
-pub fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+pub(super) fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
         if bytes.is_empty() {
             return;
@@ -163,7 +163,7 @@ fn batch(random: &mut Random) -> String {
 }
 
 /// A change as text.
-pub fn change(random: &mut Random) -> String {
+pub(super) fn change(random: &mut Random) -> String {
     let key = key(random);
     match random.below(20) {
         0..4 => format!(

@@ -22,7 +22,7 @@ pub(super) struct Path {
 }
 
 impl Path {
-    pub fn write(&mut self, write: &Write) -> Result<(), String> {
+    pub(super) fn write(&mut self, write: &Write) -> Result<(), String> {
         match write {
             Write::EndpointAdd { address, word, id } => {
                 let at = (*address, *word);
@@ -49,11 +49,11 @@ impl Path {
     }
 
     /// Begins a fresh journal.
-    pub fn begin(&mut self, snapshot: &Snapshot) {
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) {
         self.records = snapshot.records();
     }
 
-    pub fn remember(&mut self, output: &Output) {
+    pub(super) fn remember(&mut self, output: &Output) {
         match output {
             Output::Remember { step, .. } => self.records.extend(step.clone().records()),
             Output::WriteDown { changes } => self.records.extend(records(changes)),

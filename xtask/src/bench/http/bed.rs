@@ -10,20 +10,20 @@ use super::peer::{HaProxy, Nftables};
 use super::shuntd::{Members, Shuntd};
 use super::target::{Method, Target};
 
-pub const SERVERS: usize = 3;
+pub(super) const SERVERS: usize = 3;
 /// Connections that are open, or being opened, at any time.
-pub const WORKERS: usize = 32;
+pub(super) const WORKERS: usize = 32;
 const PORT: u16 = 80;
 
 /// One client, three servers, devices as the kernel makes them.
-pub struct Bed {
+pub(super) struct Bed {
     topology: Topology,
     program: PathBuf,
     _servers: Vec<HttpServer>,
 }
 
 /// What is up during a turn; dropping it takes it down.
-pub enum Balancer {
+pub(super) enum Balancer {
     /// The kernel routes.
     Nothing,
     Shunt(Shuntd, Option<Members>),
@@ -33,7 +33,7 @@ pub enum Balancer {
 
 impl Balancer {
     /// Takes it down and says how that went.
-    pub fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         match self {
             Balancer::Nothing => Ok(()),
             Balancer::Shunt(shuntd, members) => {
@@ -51,7 +51,7 @@ impl Balancer {
 
 impl Bed {
     /// `program` is what Shunt is run as.
-    pub fn build(program: PathBuf) -> Result<Bed> {
+    pub(super) fn build(program: PathBuf) -> Result<Bed> {
         let topology = Topology::builder().servers(SERVERS).offloads().build()?;
         // Held all the time, so that only what balances differs from turn to turn.
         topology.director_holds(0, "lo", 1)?;
@@ -65,13 +65,13 @@ impl Bed {
         })
     }
 
-    pub fn client(&self) -> &Host {
+    pub(super) fn client(&self) -> &Host {
         self.topology.client()
     }
 
     /// What the client asks. The direct path has all servers too, so that no target has more of
     /// them to run at the same time.
-    pub fn load(&self, target: Target) -> HttpLoad {
+    pub(super) fn load(&self, target: Target) -> HttpLoad {
         let load = match (target, self.servers().as_slice()) {
             (Target::Direct, [first, others @ ..]) => {
                 let load = HttpLoad::to(*first);
@@ -83,7 +83,7 @@ impl Bed {
     }
 
     /// Starts what balances and sets the servers' way back.
-    pub fn up(&self, target: Target) -> Result<Balancer> {
+    pub(super) fn up(&self, target: Target) -> Result<Balancer> {
         self.topology
             .servers_reply_via(if target.answers_directly() {
                 ReplyVia::Router

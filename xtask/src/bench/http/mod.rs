@@ -9,7 +9,7 @@ mod bed;
 mod peer;
 mod processors;
 mod rates;
-pub mod shuntd;
+pub(crate) mod shuntd;
 mod target;
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// All that was measured, and with what.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     rounds: usize,
     seconds_a_turn: f64,
     connections: usize,
@@ -56,7 +56,7 @@ struct Plan {
 }
 
 /// Builds and installs what is needed, measures and prints it all.
-pub fn run(rounds: usize, quick: bool) -> Result<Report> {
+pub(super) fn run(rounds: usize, quick: bool) -> Result<Report> {
     // SAFETY: the handler stores to an atomic and does nothing else.
     unsafe {
         for stop in [Signal::SIGINT, Signal::SIGTERM] {
@@ -87,7 +87,7 @@ extern "C" fn interrupt(_: libc::c_int) {
 }
 
 /// The product as users run it.
-pub fn build() -> Result<PathBuf> {
+pub(super) fn build() -> Result<PathBuf> {
     let target = place::target();
     let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--locked", "--package", "shunt-cli"]);

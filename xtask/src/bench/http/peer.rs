@@ -14,22 +14,22 @@ use crate::tools::{HAPROXY, NFTABLES, Package};
 
 /// Whose program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Peer {
+pub(super) enum Peer {
     HaProxy,
     Nftables,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 2] = [Peer::HaProxy, Peer::Nftables];
+    pub(super) const ALL: [Peer; 2] = [Peer::HaProxy, Peer::Nftables];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Peer::HaProxy => "HAProxy",
             Peer::Nftables => "nftables",
         }
     }
 
-    pub fn package(self) -> Package {
+    pub(super) fn package(self) -> Package {
         match self {
             Peer::HaProxy => HAPROXY,
             Peer::Nftables => NFTABLES,
@@ -37,7 +37,7 @@ impl Peer {
     }
 
     /// The first line of what it says.
-    pub fn version(self) -> String {
+    pub(super) fn version(self) -> String {
         let mut command = match self {
             Peer::HaProxy => process::command("haproxy"),
             Peer::Nftables => process::command("nft"),
@@ -49,7 +49,7 @@ impl Peer {
 
 /// How nftables picks a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pick {
+pub(super) enum Pick {
     /// In turn.
     Numgen,
     /// By the client's address and port.
@@ -57,13 +57,17 @@ pub enum Pick {
 }
 
 /// HAProxy between two TCP connections; killed when dropped.
-pub struct HaProxy {
+pub(super) struct HaProxy {
     _process: Process,
     configuration: PathBuf,
 }
 
 impl HaProxy {
-    pub fn start(host: &Host, service: SocketAddr, servers: &[SocketAddr]) -> Result<HaProxy> {
+    pub(super) fn start(
+        host: &Host,
+        service: SocketAddr,
+        servers: &[SocketAddr],
+    ) -> Result<HaProxy> {
         let name = format!("shunt-bench-{}-haproxy.cfg", std::process::id());
         let configuration = std::env::temp_dir().join(name);
         fs::write(&configuration, haproxy(service, servers))
@@ -102,7 +106,7 @@ fn haproxy(service: SocketAddr, servers: &[SocketAddr]) -> String {
 }
 
 /// A table of nftables; deleted when dropped.
-pub struct Nftables {
+pub(super) struct Nftables {
     host: Host,
     is_there: bool,
 }
@@ -110,7 +114,7 @@ pub struct Nftables {
 const TABLE: &str = "ip shunt_bench";
 
 impl Nftables {
-    pub fn start(
+    pub(super) fn start(
         host: &Host,
         service: SocketAddr,
         servers: &[SocketAddr],
@@ -123,7 +127,7 @@ impl Nftables {
         })
     }
 
-    pub fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         self.is_there = false;
         nft(&self.host, &format!("delete table {TABLE}\n"))
     }

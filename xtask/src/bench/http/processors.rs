@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
 /// Time of all processors together, for whatever ran, since the machine started.
-pub fn spent() -> Result<Duration> {
+pub(super) fn spent() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let ticks = busy(&text).context("/proc/stat has no line of all processors")?;
     let a_second = sysconf(SysconfVar::CLK_TCK)?.context("the clock's tick is unknown")?;

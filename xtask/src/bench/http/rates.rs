@@ -12,7 +12,7 @@ use super::target::Target;
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub(super) enum Kind {
     /// On connections that are kept.
     Requests,
     /// A connection for each request, closed by the server.
@@ -20,7 +20,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 2] = [Kind::Requests, Kind::Connections];
+    pub(super) const ALL: [Kind; 2] = [Kind::Requests, Kind::Connections];
 
     fn title(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Kind {
 
 /// What one target did in one round.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn {
+pub(super) struct Turn {
     answered: u64,
     failed: u64,
     /// Good answers a second.
@@ -44,7 +44,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    pub fn of(report: &LoadReport, spent: Duration) -> Turn {
+    pub(super) fn of(report: &LoadReport, spent: Duration) -> Turn {
         Turn {
             answered: report.ok,
             failed: report.failed(),
@@ -62,7 +62,7 @@ impl Turn {
 
 /// What one target came to over all rounds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(super) struct Row {
     pub target: &'static str,
     pub kind: Kind,
     /// Good answers a second.
@@ -78,7 +78,7 @@ pub struct Row {
 }
 
 /// A row for each target and kind, kinds together.
-pub fn rows(targets: &[Target], turns: &BTreeMap<(Target, Kind), Vec<Turn>>) -> Vec<Row> {
+pub(super) fn rows(targets: &[Target], turns: &BTreeMap<(Target, Kind), Vec<Turn>>) -> Vec<Row> {
     let of = |target, kind| turns.get(&(target, kind)).map_or(&[][..], Vec::as_slice);
     let mut rows = Vec::new();
     for kind in Kind::ALL {
@@ -117,7 +117,7 @@ fn median(turns: &[Turn], value: fn(&Turn) -> Duration) -> Duration {
 }
 
 /// The rows of a kind as text.
-pub fn table(kind: Kind, rows: &[Row]) -> String {
+pub(super) fn table(kind: Kind, rows: &[Row]) -> String {
     let mut text = format!(
         "{}\n  {:<26} {:>8}  {:<16} {:>8} {:>9} {:>9} {:>14}",
         kind.title(),

@@ -21,7 +21,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Dropping it kills the daemon and takes the packet path away.
-pub struct Shuntd {
+pub(crate) struct Shuntd {
     host: Host,
     program: PathBuf,
     options: Vec<String>,
@@ -30,11 +30,11 @@ pub struct Shuntd {
 
 impl Shuntd {
     /// Starts it and waits until it listens.
-    pub fn start(host: &Host, program: &Path) -> Result<Shuntd> {
+    pub(crate) fn start(host: &Host, program: &Path) -> Result<Shuntd> {
         Shuntd::start_with(host, program, &[])
     }
 
-    pub fn start_with(host: &Host, program: &Path, options: &[&str]) -> Result<Shuntd> {
+    pub(crate) fn start_with(host: &Host, program: &Path, options: &[&str]) -> Result<Shuntd> {
         let mut shuntd = Shuntd {
             host: host.clone(),
             program: program.to_owned(),
@@ -46,19 +46,19 @@ impl Shuntd {
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         let mut process = self.process.take().context("shuntd does not run")?;
         process.kill().map(drop)
     }
 
     /// Starts another program in place of the one that was killed, and waits until it answers.
-    pub fn upgrade(&mut self, program: &Path) -> Result<()> {
+    pub(crate) fn upgrade(&mut self, program: &Path) -> Result<()> {
         program.clone_into(&mut self.program);
         self.restart()
     }
 
     /// Starts it again and waits until it answers.
-    pub fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         let mut command = called(&self.host, &self.program, "shuntd");
         command.args(["--stop", "remove", "--log", "error"]);
         command.args(&self.options);
@@ -71,7 +71,12 @@ impl Shuntd {
     }
 
     /// Adds the service with its servers, in turn by rr.
-    pub fn serve(&self, service: SocketAddr, servers: &[SocketAddr], method: Method) -> Result<()> {
+    pub(crate) fn serve(
+        &self,
+        service: SocketAddr,
+        servers: &[SocketAddr],
+        method: Method,
+    ) -> Result<()> {
         self.ipvsadm(&format!("-A -t {service} -s rr"))?;
         for server in servers {
             let option = method.option();
@@ -81,7 +86,7 @@ impl Shuntd {
     }
 
     /// Stops it as a service manager does.
-    pub fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         let process = self.process.take().context("shuntd does not run")?;
         let status = process.stop(STOP_LIMIT)?;
         ensure!(status.success(), "shuntd ended with {status}");
@@ -89,24 +94,24 @@ impl Shuntd {
     }
 
     /// The process.
-    pub fn id(&self) -> Result<u32> {
+    pub(crate) fn id(&self) -> Result<u32> {
         let process = self.process.as_ref().context("shuntd does not run")?;
         Ok(process.id())
     }
 
     /// The program under one of its names, with its arguments.
-    pub fn command(&self, name: &str, line: &str) -> Command {
+    pub(crate) fn command(&self, name: &str, line: &str) -> Command {
         let mut command = called(&self.host, &self.program, name);
         command.args(line.split(' '));
         command
     }
 
-    pub fn ipvsadm(&self, line: &str) -> Result<()> {
+    pub(crate) fn ipvsadm(&self, line: &str) -> Result<()> {
         let mut command = self.command("ipvsadm", line);
         done(&mut command).with_context(|| format!("ipvsadm {line}"))
     }
 
-    pub fn place(&self) -> Result<Place> {
+    pub(crate) fn place(&self) -> Result<Place> {
         self.host.run(|| Ok(Place::make()?))
     }
 }
@@ -122,13 +127,13 @@ impl Drop for Shuntd {
 }
 
 /// Servers that take tunnels off; dropping it undoes that.
-pub struct Members {
+pub(crate) struct Members {
     hosts: Vec<Host>,
     program: PathBuf,
 }
 
 impl Members {
-    pub fn join(hosts: &[Host], service: IpAddr, program: &Path) -> Result<Members> {
+    pub(crate) fn join(hosts: &[Host], service: IpAddr, program: &Path) -> Result<Members> {
         let members = Members {
             hosts: hosts.to_vec(),
             program: program.to_owned(),

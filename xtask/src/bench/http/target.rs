@@ -3,7 +3,7 @@
 use super::peer::{Peer, Pick};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
+pub(super) enum Target {
     /// To the servers' own addresses: the director's host only routes.
     Direct,
     Shunt(Method),
@@ -13,7 +13,7 @@ pub enum Target {
 
 /// How Shunt forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Method {
+pub(crate) enum Method {
     Masquerade,
     Route,
     Tunnel,
@@ -21,7 +21,7 @@ pub enum Method {
 
 impl Target {
     /// In the order of their turns.
-    pub const ALL: [Target; 7] = [
+    pub(super) const ALL: [Target; 7] = [
         Target::Direct,
         Target::Shunt(Method::Masquerade),
         Target::Shunt(Method::Route),
@@ -31,7 +31,7 @@ impl Target {
         Target::Nftables(Pick::Jhash),
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Target::Direct => "direct, routed",
             Target::Shunt(Method::Masquerade) => "Shunt, masquerade (NAT)",
@@ -44,7 +44,7 @@ impl Target {
     }
 
     /// Whose program it is, if it is not ours.
-    pub fn peer(self) -> Option<Peer> {
+    pub(super) fn peer(self) -> Option<Peer> {
         match self {
             Target::Direct | Target::Shunt(_) => None,
             Target::HaProxy => Some(Peer::HaProxy),
@@ -53,14 +53,14 @@ impl Target {
     }
 
     /// Whether answers go to the client without the director.
-    pub fn answers_directly(self) -> bool {
+    pub(super) fn answers_directly(self) -> bool {
         matches!(self, Target::Shunt(Method::Route | Method::Tunnel))
     }
 }
 
 impl Method {
     /// The option of `ipvsadm`.
-    pub fn option(self) -> &'static str {
+    pub(crate) fn option(self) -> &'static str {
         match self {
             Method::Masquerade => "-m",
             Method::Route => "-g",
