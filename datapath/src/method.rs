@@ -8,7 +8,7 @@ use crate::table::entry::{Server, Ways, method, server_flag};
 use crate::table::family::Family;
 use crate::verdict::{Bounce, Drop, Pass, Word};
 use crate::wire::checksum;
-use crate::wire::frame::{Frame, Over, Room, Transport};
+use crate::wire::frame::{Edit, Frame, Over, Room, Transport};
 use crate::wire::length;
 use crate::wire::link;
 use crate::wire::packet::{Packet, Part, TCP, checksum_at};
@@ -37,7 +37,11 @@ pub fn forward<F: Family, P: Frame>(
     if packet.ttl <= 1 {
         return Word::answer(Bounce::TimeExceeded, 0);
     }
-    let overhead = overhead(server);
+    let overhead = if server.method == method::TUNNEL {
+        overhead(server)
+    } else {
+        0
+    };
     if does_not_fit(frame, packet, server.ways.mtu(), overhead) {
         let mtu = server.ways.mtu().saturating_sub(overhead);
         return Word::answer(Bounce::TooBig, mtu);
@@ -123,13 +127,11 @@ pub fn finish<P: Frame>(frame: &mut P, done: Option<()>, ways: &Ways) -> Word {
     }
 }
 
-/// Bytes that the method puts in front of the packet.
+/// Bytes of the header that a tunnel puts in front of the packet.
 #[inline(always)]
 #[must_use]
 fn overhead(server: &Server) -> u32 {
-    if server.method != method::TUNNEL {
-        0
-    } else if server.flags & server_flag::IPV6 != 0 {
+    if server.flags & server_flag::IPV6 != 0 {
         40
     } else {
         20
@@ -186,12 +188,10 @@ pub fn count_down<F: Family, P: Frame>(frame: &mut P, l3: usize) -> Option<()> {
         ip.set_u8::<7>(limit.wrapping_sub(1));
     } else {
         let mut ip = frame.edit::<20>(l3)?;
-        let old = ip.view().u16::<8>();
-        // The TTL is the first of the two bytes on the wire.
-        let new = (old & 0xff00) | (old & 0xff).wrapping_sub(1);
-        let sum = checksum::update(ip.view().u16::<10>(), checksum::change_u16(old, new));
-        ip.set_u16::<8>(new);
-        ip.set_u16::<10>(sum);
+        let ttl = ip.view().u8::<8>();
+        let sum = ip.view().u16::<10>();
+        ip.set_u8::<8>(ttl.wrapping_sub(1));
+        ip.set_u16::<10>(plain::one_less(sum));
     }
     Some(())
 }
@@ -316,34 +316,52 @@ pub struct Inner {
     pub protocol: u8,
 }
 
-/// Reads the fields that the outer header takes over. The inner TTL is decremented already (RFC
-/// 2003, 3.1; `ip_vs_tunnel_xmit`).
+/// Reads the fields of a header of family `$of` at byte `$at` that the outer header takes over, and
+/// decrements its TTL before (RFC 2003, 3.1; `ip_vs_tunnel_xmit`). A macro, since the places of
+/// fields are constants.
+macro_rules! descend {
+    ($of:ident, $headers:ident, $at:literal) => {{
+        const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
+        if $of::V6 {
+            let first = u16::from_be($headers.view().u16::<$at>());
+            let ttl = $headers.view().u8::<{ $at + 7 }>().wrapping_sub(1);
+            $headers.set_u8::<{ $at + 7 }>(ttl);
+            Inner {
+                service: (first >> 4) as u8,
+                ttl,
+                // A packet that does not fit was answered already, so the outer packet is never
+                // fragmented.
+                fragmentation: DONT_FRAGMENT,
+                identification: 0,
+                protocol: IPV6_IN,
+            }
+        } else {
+            let fragmentation = $headers.view().u16::<{ $at + 6 }>() & DONT_FRAGMENT;
+            let ttl = $headers.view().u8::<{ $at + 8 }>().wrapping_sub(1);
+            let sum = $headers.view().u16::<{ $at + 10 }>();
+            $headers.set_u8::<{ $at + 8 }>(ttl);
+            $headers.set_u16::<{ $at + 10 }>(plain::one_less(sum));
+            Inner {
+                service: $headers.view().u8::<{ $at + 1 }>(),
+                ttl,
+                fragmentation,
+                // RFC 6864: an atomic packet needs no identification.
+                identification: if fragmentation == 0 {
+                    $headers.view().u16::<{ $at + 4 }>()
+                } else {
+                    0
+                },
+                protocol: IPIP,
+            }
+        }
+    }};
+}
+
+/// Reads the fields that the outer header takes over, and decrements the TTL before.
 #[inline(always)]
-pub fn inner<F: Family, P: Frame>(frame: &P, l3: usize) -> Option<Inner> {
-    const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
-    if F::V6 {
-        let ip = frame.view::<8>(l3)?;
-        let first = u16::from_be(ip.u16::<0>());
-        return Some(Inner {
-            service: (first >> 4) as u8,
-            ttl: ip.u8::<7>(),
-            // A packet that does not fit was answered already, so the outer packet is never
-            // fragmented.
-            fragmentation: DONT_FRAGMENT,
-            identification: 0,
-            protocol: IPV6_IN,
-        });
-    }
-    let ip = frame.view::<20>(l3)?;
-    let fragmentation = ip.u16::<6>() & DONT_FRAGMENT;
-    Some(Inner {
-        service: ip.u8::<1>(),
-        ttl: ip.u8::<8>(),
-        fragmentation,
-        // RFC 6864: an atomic packet needs no identification.
-        identification: if fragmentation == 0 { ip.u16::<4>() } else { 0 },
-        protocol: IPIP,
-    })
+pub fn descend<F: Family, P: Frame>(frame: &mut P, l3: usize) -> Option<Inner> {
+    let mut headers = frame.edit::<20>(l3)?;
+    Some(descend!(F, headers, 0))
 }
 
 /// IP in IPv4: 4 in 4 (RFC 2003), 6 in 4 (RFC 4213).
@@ -361,10 +379,10 @@ fn tunnel4<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
     if !frame.open(l3, 20, room) {
         return None;
     }
-    let behind = l3.wrapping_add(20);
-    count_down::<F, P>(frame, behind)?;
-    let inner = inner::<F, P>(frame, behind)?;
-    outer4(frame, l3, server, &inner, packet.length)
+    let mut headers = frame.edit::<42>(l3.wrapping_sub(2))?;
+    let inner = descend!(F, headers, 22);
+    write_outer4(&mut headers, server, &inner, packet.length);
+    Some(())
 }
 
 /// Writes the outer header of an IPv4 tunnel in front of `length` bytes.
@@ -376,6 +394,19 @@ pub fn outer4<P: Frame>(
     inner: &Inner,
     length: u32,
 ) -> Option<()> {
+    let mut headers = frame.edit::<22>(l3.wrapping_sub(2))?;
+    write_outer4(&mut headers, server, inner, length);
+    Some(())
+}
+
+/// Writes an ethertype and the outer header of an IPv4 tunnel behind it.
+#[inline(always)]
+fn write_outer4<const N: usize>(
+    headers: &mut Edit<'_, N>,
+    server: &Server,
+    inner: &Inner,
+    length: u32,
+) {
     let total = length::field(length.wrapping_add(20));
     let service = 0x45u16 | (inner.service as u16) << 8;
     let life = inner.ttl as u16 | (inner.protocol as u16) << 8;
@@ -385,16 +416,15 @@ pub fn outer4<P: Frame>(
         .wrapping_add(life as u32)
         .wrapping_add(inner.fragmentation as u32);
     sum = sum.wrapping_add(inner.identification as u32);
-    let mut ip = frame.edit::<20>(l3)?;
-    ip.set_u16::<0>(service);
-    ip.set_u16::<2>(total);
-    ip.set_u16::<4>(inner.identification);
-    ip.set_u16::<6>(inner.fragmentation);
-    ip.set_u16::<8>(life);
-    ip.set_u16::<10>(!checksum::fold(sum));
-    ip.set_u32::<12>(server.outer_source[0] as u32);
-    ip.set_u32::<16>(server.address[0] as u32);
-    set_ethertype(frame, l3, link::IPV4)
+    headers.set_u16::<0>(link::IPV4);
+    headers.set_u16::<2>(service);
+    headers.set_u16::<4>(total);
+    headers.set_u16::<6>(inner.identification);
+    headers.set_u16::<8>(inner.fragmentation);
+    headers.set_u16::<10>(life);
+    headers.set_u16::<12>(!checksum::fold(sum));
+    headers.set_u32::<14>(server.outer_source[0] as u32);
+    headers.set_u32::<18>(server.address[0] as u32);
 }
 
 /// IP in IPv6 (RFC 2473): 6 in 6, 4 in 6.
@@ -411,10 +441,10 @@ fn tunnel6<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &Serv
     if !frame.open(l3, 40, room) {
         return None;
     }
-    let behind = l3.wrapping_add(40);
-    count_down::<F, P>(frame, behind)?;
-    let inner = inner::<F, P>(frame, behind)?;
-    outer6(frame, l3, server, &inner, packet.length)
+    let mut headers = frame.edit::<62>(l3.wrapping_sub(2))?;
+    let inner = descend!(F, headers, 42);
+    write_outer6(&mut headers, server, &inner, packet.length);
+    Some(())
 }
 
 /// Writes the outer header of an IPv6 tunnel in front of `length` bytes.
@@ -426,17 +456,29 @@ pub fn outer6<P: Frame>(
     inner: &Inner,
     length: u32,
 ) -> Option<()> {
+    let mut headers = frame.edit::<42>(l3.wrapping_sub(2))?;
+    write_outer6(&mut headers, server, inner, length);
+    Some(())
+}
+
+/// Writes an ethertype and the outer header of an IPv6 tunnel behind it.
+#[inline(always)]
+fn write_outer6<const N: usize>(
+    headers: &mut Edit<'_, N>,
+    server: &Server,
+    inner: &Inner,
+    length: u32,
+) {
     let first = (0x6000_0000u32 | (inner.service as u32) << 20).to_be();
-    let mut ip = frame.edit::<40>(l3)?;
-    ip.set_u32::<0>(first);
-    ip.set_u16::<4>(length::field(length));
-    ip.set_u8::<6>(inner.protocol);
-    ip.set_u8::<7>(inner.ttl);
-    ip.set_u64::<8>(server.outer_source[0]);
-    ip.set_u64::<16>(server.outer_source[1]);
-    ip.set_u64::<24>(server.address[0]);
-    ip.set_u64::<32>(server.address[1]);
-    set_ethertype(frame, l3, link::IPV6)
+    headers.set_u16::<0>(link::IPV6);
+    headers.set_u32::<2>(first);
+    headers.set_u16::<6>(length::field(length));
+    headers.set_u8::<8>(inner.protocol);
+    headers.set_u8::<9>(inner.ttl);
+    headers.set_u64::<10>(server.outer_source[0]);
+    headers.set_u64::<18>(server.outer_source[1]);
+    headers.set_u64::<26>(server.address[0]);
+    headers.set_u64::<34>(server.address[1]);
 }
 
 /// Writes the ethertype (wire order), which lies just before the network header, with or without

@@ -254,7 +254,8 @@ fn address<const N: usize>(headers: &mut Edit<'_, N>, ways: &Ways) {
 /// The checksum of an IPv4 header whose TTL, the first byte of its word on the wire, became one
 /// less: RFC 1624, equation 3, for this one change.
 #[inline(always)]
-fn one_less(sum: u16) -> u16 {
+#[must_use]
+pub fn one_less(sum: u16) -> u16 {
     let sum = (sum as u32).wrapping_add(1);
     sum.wrapping_add((sum >= 0xffff) as u32) as u16
 }

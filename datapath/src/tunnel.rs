@@ -125,8 +125,7 @@ fn outer<F: Family, P: Frame, T: Tables>(
         return None;
     }
     let behind = l3.wrapping_add(bytes);
-    methods::count_down::<F, P>(frame, behind)?;
-    let mut inner = methods::inner::<F, P>(frame, behind)?;
+    let mut inner = methods::descend::<F, P>(frame, behind)?;
     let carried = inner.protocol;
     inner.protocol = if gue { UDP } else { GRE };
     let length = packet.length.wrapping_add(own);
