@@ -24,6 +24,7 @@ use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING,
 use crate::table::entry::BACK;
 use crate::table::hash;
 pub use crate::table::hash::{first, second};
+pub use crate::table::layout::{Layout, Narrow, Wide};
 
 /// Word 0 of a free slot; a look-up need not go on in the second bucket.
 pub const FREE: u64 = 0;
@@ -51,35 +52,6 @@ pub trait Words: Copy {
     fn swap(self, at: usize, from: u64, to: u64) -> bool;
     /// Adds to word `at`, wrapping around, and returns the previous value.
     fn add(self, at: usize, value: u64) -> u64;
-}
-
-/// The layout of one family's entries in a bucket of eight words.
-pub trait Layout {
-    /// Entries per bucket.
-    const SLOTS: usize;
-    /// Words per entry.
-    const STRIDE: usize;
-    /// The mask of the endpoint's bits in the last word.
-    const TAG: u64;
-}
-
-/// IPv4 entries.
-#[derive(Clone, Copy, Debug)]
-pub struct Narrow;
-/// IPv6 entries.
-#[derive(Clone, Copy, Debug)]
-pub struct Wide;
-
-impl Layout for Narrow {
-    const SLOTS: usize = 4;
-    const STRIDE: usize = 2;
-    const TAG: u64 = 0xff << 24;
-}
-
-impl Layout for Wide {
-    const SLOTS: usize = 2;
-    const STRIDE: usize = 4;
-    const TAG: u64 = 0;
 }
 
 /// The exact key of a flow.

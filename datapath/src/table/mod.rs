@@ -11,6 +11,7 @@ pub mod flows;
 pub mod fragment;
 pub mod hash;
 pub mod id;
+pub mod layout;
 pub mod lookup;
 pub mod origin;
 pub mod peer;
