@@ -407,7 +407,9 @@ impl Meta {
     #[inline(always)]
     #[must_use]
     pub fn yields(self) -> u32 {
-        gives_way(self.state()) | !self.is_proved() as u32
+        // All bits of `PROVED` are set if one more overflows them.
+        let proved = (self.0 & Self::PROVED).wrapping_add(Self::HEARD) >> 10;
+        gives_way(self.state()) | proved ^ 1
     }
 
     /// The meta after a packet at this tick that changes nothing else.

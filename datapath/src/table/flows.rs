@@ -20,7 +20,7 @@
 //! - A flow is in its second bucket only while its first has no [`FREE`] slot. A reader does not
 //!   take `GONE` for free; the daemon turns it into `FREE` when no flow needs it.
 
-use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING, may_give_way};
+use crate::connection::{Meta, TICK_BITS, TICK_MASK, WAY_BACK, WAY_BACK_YIELDING, gives_way};
 use crate::table::entry::BACK;
 use crate::table::hash;
 pub use crate::table::hash::{first, second};
@@ -52,6 +52,14 @@ pub trait Words: Copy {
     fn swap(self, at: usize, from: u64, to: u64) -> bool;
     /// Adds to word `at`, wrapping around, and returns the previous value.
     fn add(self, at: usize, value: u64) -> u64;
+    /// Returns the same number, 0 or 1. In the kernel the compiler does not know that it is one of
+    /// these, and so makes no branch of a calculation with it: the processor cannot predict what
+    /// the next slot's entry is.
+    #[inline(always)]
+    #[must_use]
+    fn bit(bit: u64) -> u64 {
+        bit
+    }
 }
 
 /// The exact key of a flow.
@@ -347,18 +355,22 @@ pub fn cheapest<L: Layout, W: Words>(
     now: u32,
     timeout: impl Fn(u32) -> u32,
 ) -> (Price, usize) {
+    // Price and number in one word, so that the lower one of two is calculated without a branch.
     let at = |index: usize| {
         if index >= L::SLOTS {
-            return Price::NEVER;
+            return u64::MAX >> 1;
         }
         let slot = bucket.skip(L::STRIDE.wrapping_mul(index));
         let value = slot.load(L::STRIDE.wrapping_sub(1));
-        price::<L>(slot.load(0), value, now, &timeout)
+        let price = price::<L, W>(slot.load(0), value, now, &timeout);
+        (price.0 as u64) << 2 | index as u64
     };
-    let better = |a: (Price, usize), b: (Price, usize)| if b.0 < a.0 { b } else { a };
-    let low = better((at(0), 0), (at(1), 1));
-    let high = better((at(2), 2), (at(3), 3));
-    better(low, high)
+    let lower = |a: u64, b: u64| {
+        let apart = b.wrapping_sub(a);
+        a.wrapping_add(apart & 0u64.wrapping_sub(W::bit(apart >> 63)))
+    };
+    let best = lower(lower(lower(at(0), at(1)), at(2)), at(3));
+    (Price((best >> 2) as u32), (best & 3) as usize)
 }
 
 /// The offer of one slot.
@@ -367,14 +379,22 @@ pub fn offer_of<L: Layout, W: Words>(slot: W, now: u32, timeout: impl Fn(u32) ->
     let (first, value) = (slot.load(0), slot.load(L::STRIDE.wrapping_sub(1)));
     Offer {
         slot,
-        price: price::<L>(first, value, now, &timeout),
+        price: price::<L, W>(first, value, now, &timeout),
         first,
         value,
     }
 }
 
+/// The price of a slot with these words. Apart from the marks of slots, which most slots do not
+/// have, nothing here is a branch before the price is known: in a full table, connections and
+/// entries of the way back are mixed at random.
 #[inline(always)]
-fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> u32) -> Price {
+fn price<L: Layout, W: Words>(
+    first: u64,
+    value: u64,
+    now: u32,
+    timeout: &impl Fn(u32) -> u32,
+) -> Price {
     if first == FREE || first == GONE {
         return Price::NOTHING;
     }
@@ -382,29 +402,24 @@ fn price<L: Layout>(first: u64, value: u64, now: u32, timeout: &impl Fn(u32) -> 
         return Price::NEVER;
     }
     let meta = Meta((value >> 32) as u32);
-    let age = meta.age(now);
+    let (age, state) = (meta.age(now), meta.state());
     let key = Key {
         first,
         address: [0, 0],
         tag: value & L::TAG,
     };
-    // A way-back entry has no state; its age shows whether its connection gives way. An entry that
-    // gives way began with an age above `young`, so its price counts from there.
-    let (limit, yields, since) = if key.is_back::<L>() {
-        let young = timeout(WAY_BACK);
-        (
-            timeout(WAY_BACK_YIELDING),
-            age > young,
-            young.wrapping_add(1),
-        )
-    } else {
-        (timeout(meta.state()), meta.yields() != 0, 0)
-    };
+    let back = key.endpoint::<L>() >> BACK.trailing_zeros() & 1;
+    // All bits are set for an entry of the way back, which has no state. Its age shows whether its
+    // connection gives way: it then began with an age of `since`, and its price counts from there.
+    let back = 0u32.wrapping_sub(W::bit(back as u64) as u32);
+    let limit = timeout(state & !back | WAY_BACK_YIELDING & back);
+    let since = timeout(WAY_BACK).wrapping_add(1) & back;
+    let is_older = since.wrapping_sub(age).wrapping_sub(1) >> 31;
+    let yields = is_older & back | meta.yields() & !back;
     if age > limit {
         Price::EXPIRED
-    } else if yields {
-        // One expression: with another branch here, the kernel's verifier exceeds its limit.
-        let dear = (!may_give_way(meta.state()) & !key.is_back::<L>()) as u32;
+    } else if yields != 0 {
+        let dear = (gives_way(state) ^ 1) & !back;
         let dear = dear.wrapping_add(dear & meta.has_talked());
         let class = Price::YIELDS.wrapping_add(dear << TICK_BITS);
         Price(class.wrapping_add(TICK_MASK.wrapping_sub(age.wrapping_sub(since))))

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use shunt_datapath::flows::{Layout, Words};
 
-use super::context::{blur, jiffies};
+use super::context::{blur, jiffies, opaque};
 
 /// A pointer to words in a map's value.
 #[derive(Clone, Copy)]
@@ -71,5 +71,10 @@ impl Words for MapWords {
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.add(at).as_ptr(), value)
         }
+    }
+
+    #[inline(always)]
+    fn bit(bit: u64) -> u64 {
+        opaque(bit as usize) as u64
     }
 }
