@@ -110,8 +110,13 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
 /// Runs [`leave`], and [`icmp::follow`] for an ICMP error of the machine's own stack about a
 /// client's packet. In the kernel the two steps are separate functions.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    match leave(frame, tables) {
+    let word = match leave(frame, tables) {
         Word::RELATED => icmp::follow(frame, tables),
-        verdict => verdict,
+        word => word,
+    };
+    // A step is for packets that arrive: the frame is no answer of such a server.
+    if word.step().is_some() {
+        return Word::pass(Pass::NotOurs);
     }
+    word
 }

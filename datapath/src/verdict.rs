@@ -1,14 +1,16 @@
-//! The outcome of a packet. Each outcome has a counter, and each counter a name.
+//! The outcome of a packet. Each outcome has a counter, and each counter a name. [`Step`] has what
+//! comes before the outcome.
 
 mod names;
 mod numbers;
-
-use crate::wire::ports::Ports;
+mod step;
+mod word;
 
 pub use names::{Class, NAMES};
+pub use step::Step;
+pub use word::Word;
 
-/// The outcome of the walk, or the step that is due. The shell turns an outcome into the hook's own
-/// action.
+/// The final outcome of a packet, which the shell turns into the hook's own action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The kernel gets the packet, unchanged.
@@ -17,41 +19,6 @@ pub enum Verdict {
     Send(u32),
     /// The frame holds an answer of the director, and leaves by the interface that it came by.
     Bounce(Bounce),
-    /// An answer is due: [`crate::reply::answer`] makes it. The number is the MTU to tell in bytes,
-    /// or 0.
-    Answer(Bounce, u32),
-    /// An ICMP message is due at [`crate::icmp::follow`].
-    Related,
-    /// The frame is no plain one of TCP or UDP: [`crate::walk::rest`] decides.
-    Rest,
-    /// GUE or GRE leads to this server: [`crate::tunnel::wrap`] writes the headers.
-    Tunnel(u32),
-    /// A packet of a translated flow: [`crate::translate::carry`] forwards it to this server or,
-    /// with [`crate::table::entry::NONE`], to a client.
-    Translate(u32),
-    /// A packet that may open a connection of a service with calls, by the service's endpoint, or
-    /// with which a masqueraded server may begin a call: [`crate::call::carry`] forwards it.
-    Call(u32),
-    /// An ICMP error about an unknown connection of this endpoint, for [`crate::quoted::schedule`].
-    Quoted(u32),
-    /// The first packet of a translated flow with these ports: [`crate::translate::enter::enter`]
-    /// enters its translation, and [`Verdict::Translate`] follows.
-    Enter(u32),
-    /// No client may name another one in its SYN ([`crate::translate::disown`]). Then
-    /// [`crate::translate::carry`] runs again.
-    Disown,
-    /// A SYN of a translated flow shall name the client ([`crate::translate::announce`]);
-    /// [`Verdict::Translate`] follows.
-    Announce,
-    /// A PROXY header shall name the client ([`crate::translate::proxy`]); [`Verdict::Translate`]
-    /// follows.
-    Introduce,
-    /// A PROXY header is due before the payload (1) or in place of it (0):
-    /// [`crate::translate::proxy::put`] writes it.
-    Put(u32),
-    /// A packet of a translated flow, or an ICMP error about it, whose other end is of the other
-    /// family: [`crate::translate::cross`] translates it. 1 for a packet of IPv6.
-    Cross(u32),
     /// A later fragment that came before its first one: it is set aside for the daemon to send
     /// again.
     Hold,
@@ -75,7 +42,7 @@ pub enum Pass {
     Local = 4,
     /// An ICMP message that is no error about a flow of ours.
     Icmp = 5,
-    /// The program for [`Verdict::Rest`] was missing: an internal error.
+    /// The program for [`Step::Rest`] was missing: an internal error.
     NoRest = 6,
     /// No server of a firewall mark's service can take the packet, so it goes by the kernel's
     /// routes (`cache_bypass`).
@@ -188,283 +155,6 @@ const NOTE_BASE: u32 = DROP_BASE.saturating_add(DROPS);
 
 /// The number of counters.
 pub const COUNTERS: u32 = NOTE_BASE.saturating_add(NOTES);
-
-/// A verdict, or a server's id, in one word, since a separate function of the kernel can return a
-/// word. The walk uses words throughout: the compiler may leave the unused part of an enum
-/// unwritten, which the kernel's verifier refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Word(pub u64);
-
-impl Word {
-    /// Set aside: [`Verdict::Hold`].
-    pub const HOLD: Word = Word::new(6, 0);
-    /// [`Verdict::Related`].
-    pub const RELATED: Word = Word::new(5, 0);
-    /// [`Verdict::Introduce`].
-    pub const INTRODUCE: Word = Word::new(13, 0);
-    /// [`Verdict::Disown`].
-    pub const DISOWN: Word = Word::new(17, 0);
-    /// [`Verdict::Announce`].
-    pub const ANNOUNCE: Word = Word::new(12, 0);
-    /// An IPsec packet, for a separate program: [`crate::secured`].
-    pub const SECURED: Word = Word::new(16, 0);
-    /// [`Verdict::Rest`].
-    pub const REST: Word = Word::new(9, 0);
-
-    #[inline(always)]
-    const fn new(tag: u64, detail: u32) -> Self {
-        Self(tag << 32 | detail as u64)
-    }
-
-    /// A server was found.
-    #[inline(always)]
-    #[must_use]
-    pub const fn server(id: u32) -> Self {
-        Self::new(0, id)
-    }
-
-    /// [`Verdict::Pass`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn pass(why: Pass) -> Self {
-        Self::new(1, why as u32)
-    }
-
-    /// [`Verdict::Send`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn send(interface: u32) -> Self {
-        Self::new(2, interface)
-    }
-
-    /// [`Verdict::Bounce`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn bounce(what: Bounce) -> Self {
-        Self::new(3, what as u32)
-    }
-
-    /// [`Verdict::Answer`]; `mtu` in bytes.
-    #[inline(always)]
-    #[must_use]
-    pub const fn answer(what: Bounce, mtu: u32) -> Self {
-        Self::new(4, what as u32 | mtu << 8)
-    }
-
-    /// [`Verdict::Tunnel`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn tunnel(server: u32) -> Self {
-        Self::new(8, server)
-    }
-
-    /// [`Verdict::Translate`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn translate(server: u32) -> Self {
-        Self::new(10, server)
-    }
-
-    /// [`Verdict::Call`]. Its tag ends as that of a translated flow does: see [`Word::onward`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn call(endpoint: u32) -> Self {
-        Self::new(26, endpoint)
-    }
-
-    /// [`Verdict::Quoted`]. Its tag ends as that of a translated flow does: see [`Word::onward`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn quoted(endpoint: u32) -> Self {
-        Self::new(42, endpoint)
-    }
-
-    /// [`Verdict::Drop`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn drop(why: Drop) -> Self {
-        Self::new(7, why as u32)
-    }
-
-    /// The server's id, or the verdict's word.
-    #[inline(always)]
-    pub fn open(self) -> Result<u32, Word> {
-        if self.0 >> 32 == 0 {
-            Ok(self.0 as u32)
-        } else {
-            Err(self)
-        }
-    }
-
-    /// The interface that the packet leaves by.
-    #[inline(always)]
-    #[must_use]
-    pub fn sent(self) -> Option<u32> {
-        if self.0 >> 32 != 2 {
-            return None;
-        }
-        Some(self.0 as u32)
-    }
-
-    /// The server of a [`Verdict::Tunnel`].
-    #[inline(always)]
-    #[must_use]
-    pub fn tunnelled(self) -> Option<u32> {
-        if self.0 >> 32 != 8 {
-            return None;
-        }
-        Some(self.0 as u32)
-    }
-
-    /// The server of a [`Verdict::Translate`]; [`crate::table::entry::NONE`] is a client.
-    #[inline(always)]
-    #[must_use]
-    pub fn translated(self) -> Option<u32> {
-        if self.0 >> 32 != 10 {
-            return None;
-        }
-        Some(self.0 as u32)
-    }
-
-    /// The endpoint of a [`Verdict::Call`].
-    #[inline(always)]
-    #[must_use]
-    pub fn calling(self) -> Option<u32> {
-        if self.0 >> 32 != 26 {
-            return None;
-        }
-        Some(self.0 as u32)
-    }
-
-    /// The endpoint of a [`Verdict::Quoted`].
-    #[inline(always)]
-    #[must_use]
-    pub fn quoting(self) -> Option<u32> {
-        if self.0 >> 32 != 42 {
-            return None;
-        }
-        Some(self.0 as u32)
-    }
-
-    /// The detail that the next program gets, if a separate program goes on with the packet.
-    #[inline(always)]
-    #[must_use]
-    pub fn onward(self) -> Option<u32> {
-        if self.0 >> 32 & 15 != 10 {
-            return None;
-        }
-        Some(self.0 as u32)
-    }
-
-    /// [`Verdict::Put`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn put(keeps: bool) -> Self {
-        Self::new(14, keeps as u32)
-    }
-
-    /// The detail of a [`Verdict::Put`]: 1 if the payload stays behind the header, else 0.
-    #[inline(always)]
-    #[must_use]
-    pub fn putting(self) -> Option<u32> {
-        if self.0 >> 32 != 14 {
-            return None;
-        }
-        Some(self.0 as u32 & 1)
-    }
-
-    /// [`Verdict::Cross`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn cross(from_v6: bool) -> Self {
-        Self::new(15, from_v6 as u32)
-    }
-
-    /// For a [`Verdict::Cross`]: whether the packet is of IPv6.
-    #[inline(always)]
-    #[must_use]
-    pub fn crossing(self) -> Option<bool> {
-        if self.0 >> 32 != 15 {
-            return None;
-        }
-        Some(self.0 as u32 != 0)
-    }
-
-    /// [`Verdict::Enter`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn enter(ports: Ports) -> Self {
-        Self::new(11, (ports.target as u32) << 16 | ports.source as u32)
-    }
-
-    /// The ports of a [`Verdict::Enter`].
-    #[inline(always)]
-    #[must_use]
-    pub fn entering(self) -> Option<Ports> {
-        if self.0 >> 32 != 11 {
-            return None;
-        }
-        Some(Ports {
-            source: self.0 as u16,
-            target: (self.0 >> 16) as u16,
-            flags: 0,
-        })
-    }
-
-    /// The number of the [`Bounce`] of a [`Verdict::Answer`], and the MTU to tell in bytes.
-    #[inline(always)]
-    #[must_use]
-    pub fn due(self) -> Option<(u32, u32)> {
-        if self.0 >> 32 != 4 {
-            return None;
-        }
-        Some((self.0 as u32 & 0xff, self.0 as u32 >> 8))
-    }
-
-    /// The verdict that the word stands for.
-    #[inline(always)]
-    #[must_use]
-    pub fn verdict(self) -> Verdict {
-        let detail = self.0 as u32;
-        match self.0 >> 32 {
-            1 => Verdict::Pass(Pass::from(detail)),
-            2 => Verdict::Send(detail),
-            3 => Verdict::Bounce(Bounce::from(detail)),
-            4 => Verdict::Answer(Bounce::from(detail & 0xff), detail >> 8),
-            5 => Verdict::Related,
-            6 => Verdict::Hold,
-            7 => Verdict::Drop(Drop::from(detail)),
-            8 => Verdict::Tunnel(detail),
-            9 => Verdict::Rest,
-            10 => Verdict::Translate(detail),
-            11 => Verdict::Enter(detail),
-            12 => Verdict::Announce,
-            13 => Verdict::Introduce,
-            14 => Verdict::Put(detail),
-            15 => Verdict::Cross(detail),
-            17 => Verdict::Disown,
-            26 => Verdict::Call(detail),
-            42 => Verdict::Quoted(detail),
-            _ => Verdict::Drop(Drop::Internal),
-        }
-    }
-
-    /// The place of this outcome's counter.
-    #[inline(always)]
-    #[must_use]
-    pub fn counter(self) -> u32 {
-        let detail = self.0 as u32;
-        match self.0 >> 32 {
-            1 => detail,
-            2 => SENT,
-            3 => BOUNCE_BASE.wrapping_add(detail),
-            6 => HELD,
-            7 => DROP_BASE.wrapping_add(detail),
-            // Steps have no counter: counting one is an internal error.
-            _ => DROP_BASE.wrapping_add(Drop::Internal as u32),
-        }
-    }
-}
 
 impl Note {
     /// The place of this note's counter.

@@ -27,51 +27,46 @@ use crate::track::{self, Heard};
 use crate::traffic::{count_connection, count_in, count_out};
 use crate::translate;
 use crate::tunnel;
-use crate::verdict::{Bounce, Drop, Note, Pass, Word};
+use crate::verdict::{Bounce, Drop, Note, Pass, Step, Word};
 use crate::way::way_back;
 use crate::wire::frame::Frame;
 use crate::wire::link;
 use crate::wire::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 
-/// Walks a frame to its final verdict. In the kernel the steps behind [`walk`] are separate
-/// functions or programs, which the verifier checks one by one.
+/// Walks a frame to its verdict. In the kernel the steps behind [`walk`] are separate functions or
+/// programs, which the verifier checks one by one.
 pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
-    let mut verdict = walk(frame, tables);
+    let mut word = walk(frame, tables);
     // Nearly every packet: no step is due.
-    if verdict.sent().is_some() {
-        return verdict;
+    if word.sent().is_some() {
+        return word;
     }
-    if verdict == Word::REST {
-        verdict = rest(frame, tables);
+    while let Some(step) = word.step() {
+        word = match step {
+            Step::Rest => rest(frame, tables),
+            Step::Related => icmp::follow(frame, tables),
+            Step::Secured => secured::carry(frame, tables),
+            Step::Quoted(endpoint) => match quoted::schedule(frame, tables, endpoint).open() {
+                Ok(server) => icmp::bring_to(frame, tables, server),
+                Err(word) => word,
+            },
+            Step::Call(endpoint) => match call::choose(frame, tables, endpoint).open() {
+                Ok(server) => call::carry(frame, tables, endpoint, server),
+                Err(word) => word,
+            },
+            Step::Tunnel(server) => tunnel::wrap(frame, tables, server),
+            Step::Translate(server) => translated(frame, tables, server),
+            Step::Answer(bounce, mtu) => reply::answer(frame, tables, bounce, mtu),
+            // Only `translated` takes these steps.
+            Step::Enter(_)
+            | Step::Disown
+            | Step::Announce
+            | Step::Introduce
+            | Step::Put(_)
+            | Step::Cross(_) => Word::drop(Drop::Internal),
+        };
     }
-    if verdict == Word::RELATED {
-        verdict = icmp::follow(frame, tables);
-    }
-    if verdict == Word::SECURED {
-        verdict = secured::carry(frame, tables);
-    }
-    if let Some(endpoint) = verdict.quoting() {
-        verdict = quoted::schedule(frame, tables, endpoint);
-        if let Ok(server) = verdict.open() {
-            verdict = icmp::bring_to(frame, tables, server);
-        }
-    }
-    if let Some(endpoint) = verdict.calling() {
-        verdict = call::choose(frame, tables, endpoint);
-        if let Ok(server) = verdict.open() {
-            verdict = call::carry(frame, tables, endpoint, server);
-        }
-    }
-    if let Some(server) = verdict.tunnelled() {
-        verdict = tunnel::wrap(frame, tables, server);
-    }
-    if let Some(server) = verdict.translated() {
-        verdict = translated(frame, tables, server);
-    }
-    if let Some((bounce, mtu)) = verdict.due() {
-        verdict = reply::answer(frame, tables, Bounce::from(bounce), mtu);
-    }
-    verdict
+    word
 }
 
 /// The steps for a packet of a translated flow: [`translate`].

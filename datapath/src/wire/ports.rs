@@ -12,6 +12,17 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// The ports in a word that [`Ports::both`] made, without flags.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(both: u32) -> Self {
+        Self {
+            source: both as u16,
+            target: (both >> 16) as u16,
+            flags: 0,
+        }
+    }
+
     /// Both ports in a word, the source in the low half.
     #[inline(always)]
     #[must_use]

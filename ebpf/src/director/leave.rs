@@ -25,6 +25,10 @@ pub extern "C" fn director_leave(context: *mut __sk_buff) -> i32 {
     if verdict == Word::RELATED {
         verdict = Word(subprograms::related_tc(context));
     }
+    // A step is for packets that arrive: the frame is no answer of such a server.
+    if verdict.step().is_some() {
+        return NEXT;
+    }
     match verdict.verdict() {
         Verdict::Pass(Pass::Local) => {
             count(verdict.counter());
@@ -34,7 +38,7 @@ pub extern "C" fn director_leave(context: *mut __sk_buff) -> i32 {
             count(verdict.counter());
             TC_ACT_SHOT
         }
-        _ => NEXT,
+        Verdict::Pass(_) | Verdict::Send(_) | Verdict::Bounce(_) | Verdict::Hold => NEXT,
     }
 }
 

@@ -215,7 +215,7 @@ fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
         Verdict::Bounce(_) => ports::send(context, XdpFrame(context).interface()),
         Verdict::Send(to) => ports::send(context, to),
-        _ => xdp_action::XDP_DROP,
+        Verdict::Hold | Verdict::Drop(_) => xdp_action::XDP_DROP,
     };
     if action == xdp_action::XDP_ABORTED {
         verdict = Word::drop(Drop::NotCarried);
@@ -422,7 +422,7 @@ fn act_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
         // which is full on Linux 6.1.
         Verdict::Bounce(_) => redirect(SkbFrame(context).interface()),
         Verdict::Send(to) => redirect(to),
-        _ => TC_ACT_SHOT,
+        Verdict::Hold | Verdict::Drop(_) => TC_ACT_SHOT,
     }
 }
 
