@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use shunt_control::director::{Clock, Director, Step, Write};
 use shunt_control::network;
-use shunt_control::node::recording::Recording;
+use shunt_control::node::recording::{Fresh, Recording};
 use shunt_control::node::{Input, Node, Output, Start, Sweep, Swept};
 use shunt_control::table::{Limits, Table};
 use shunt_control::unclaimed::Unclaimed;
@@ -90,6 +90,17 @@ pub(crate) struct Shell {
     begun_anew: bool,
 }
 
+/// What the node begins with if there is no state of an earlier daemon.
+fn fresh(object: &Object, missing: BTreeSet<Program>) -> Fresh {
+    let capacity = object.made.capacity;
+    Fresh {
+        sizes: capacity.sizes,
+        tick_ns: clock::tick_ns(object.made.jiffies_rate),
+        missing,
+        flows: [capacity.flows4, capacity.flows6],
+    }
+}
+
 /// The data with which another thread reads the flows.
 struct Glance {
     shared: Arc<Shared>,
@@ -146,6 +157,8 @@ impl Shell {
             false => Director::new(table, sizes, clock, now),
         };
         let capacity = object.made.capacity;
+        let is_fresh = !is_known && tables.endpoints().is_empty();
+        let fresh = is_fresh.then(|| fresh(&object, missing.clone()));
         let start = Start {
             retired: saved.retired,
             unclaimed: Unclaimed::new(tables.endpoints(), &tables.settings(), has_orphans),
@@ -157,7 +170,7 @@ impl Shell {
             object,
             tables,
             node: Node::new(director, start, now),
-            recording: Recording::new(now),
+            recording: Recording::new(fresh, now),
             attachments: Attachments::new(place.clone()),
             ports: Ports::open(&place)?,
             prober,

@@ -22,6 +22,7 @@ mod measure;
 mod object;
 mod place;
 mod process;
+mod replay;
 mod source;
 mod stack;
 mod strip;
@@ -56,6 +57,8 @@ enum Chore {
     Conform(conform::Options),
     /// Pass random requests to the API, and random journals to the code that reads them.
     Fuzz(fuzz::Options),
+    /// Replay what `shunt inputs` printed, and show each input with its outputs.
+    Replay(replay::Options),
     /// Run every check and every test. This is what CI runs.
     Test,
     /// Play an upgrade from an earlier revision, with services and live connections.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Chore::Bpf { check: true } => object::check(),
         Chore::Conform(options) => conform::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Replay(options) => replay::run(&options),
         Chore::Test => return test::run(),
         Chore::Upgrade(options) => upgrade::run(&options),
         Chore::Verify(options) => verify::run(&options),

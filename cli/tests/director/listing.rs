@@ -1,7 +1,11 @@
 //! What the operator is told under traffic is what the load did.
 
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use shunt_control::director::Write;
+use shunt_control::node::Output;
+use shunt_control::node::recording::{Head, Recorded};
 use shunt_lab::{Family, HttpLoad, Topology, UdpEcho, UdpProbe, skipped, until};
 
 use crate::bed::{Held, LIMIT, Method, add_web, at, flawless, web_servers};
@@ -71,26 +75,32 @@ fn a_service_that_is_made_again_counts_from_zero() -> Result<()> {
 }
 
 #[test]
-fn the_recorded_inputs_have_what_control_heard_and_how_much_is_lost() -> Result<()> {
+fn the_recorded_inputs_of_a_fresh_daemon_replay_to_what_it_did() -> Result<()> {
     if skipped() {
         return Ok(());
     }
     let bed = Topology::builder().servers(1).build()?;
     let director = Director::start(bed.director())?;
     director.ipvsadm("-A -t 192.0.2.7:80 -s wrr")?;
+    director.ipvsadm("-a -t 192.0.2.7:80 -r 10.1.0.9 -m -w 7")?;
     let refused = director.ask("ipvsadm", "-A -t 192.0.2.7:80")?;
     ensure!(!refused.status.success(), "added twice");
-    let lines = director.shunt("inputs")?;
-    let lines: Vec<Value> = lines
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?;
-    ensure!(lines[0]["lost"] == 0, "{}", lines[0]);
-    let asked = lines.iter().filter(|line| {
-        let change = &line["input"]["Change"]["change"];
-        change["change"] == "add_service" && change["service"]["key"]["address"] == "192.0.2.7"
-    });
-    ensure!(asked.count() == 2, "{lines:?}");
+
+    let text = director.shunt("inputs")?;
+    let mut lines = text.lines();
+    let head: Head = serde_json::from_str(lines.next().context("no line")?)?;
+    let begun = Instant::now();
+    let (mut node, mut outputs) = head.node(begun)?;
+    for (number, line) in lines.enumerate() {
+        let recorded: Recorded = serde_json::from_str(line)?;
+        outputs.extend(recorded.replay(number, &mut node, begun)?);
+    }
+
+    let is_answer = |output: &&Output| matches!(output, Output::Answer { .. });
+    ensure!(outputs.iter().filter(is_answer).count() == 3, "{outputs:?}");
+    let weighs =
+        |output: &Output| matches!(output, Output::Write(Write::Standing { weight: 7, .. }));
+    ensure!(outputs.iter().any(weighs), "{outputs:?}");
     Ok(())
 }
 

@@ -2,17 +2,19 @@
 //! path. The same inputs and answers make the same outputs, so a recording shows how the node came
 //! to what it did: [`Recording::replay`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem::size_of;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use shunt_model::change::Change;
+use shunt_model::program::Program;
 
 use super::reads::{Noted, Noting};
-use super::{Input, Node, Output};
-use crate::director::Running;
+use super::{Input, Node, Output, Start};
+use crate::director::{Clock, Director, Running, Sizes};
 use crate::network::{self, objects::Kind};
+use crate::table::{Limits, Table};
 
 pub use super::reads::Read;
 
@@ -35,10 +37,39 @@ pub struct Recorded {
     pub polls: u32,
 }
 
+/// What a node without the state of an earlier daemon begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// The sizes of the packet path's tables.
+    pub sizes: Sizes,
+    /// The length of a tick of the packet path's clock.
+    pub tick_ns: u64,
+    /// Programs that are not loaded yet.
+    pub missing: BTreeSet<Program>,
+    /// The places in the connection tables of IPv4 and IPv6.
+    pub flows: [u32; 2],
+}
+
+/// What a recording as text begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// When the recording began, in milliseconds since 1970 (UTC).
+    pub begun_ms: u64,
+    /// The number of inputs before the first one that is kept.
+    pub lost: u64,
+    /// How often the node was polled before the first input.
+    pub polls: u32,
+    /// What the node began with; `None` if it took up the state of an earlier daemon.
+    pub fresh: Option<Fresh>,
+}
+
 /// The last inputs.
 #[derive(Clone, Debug)]
 pub struct Recording {
     begun: Instant,
+    fresh: Option<Fresh>,
+    /// How often the node was polled before the first input.
+    polls: u32,
     inputs: VecDeque<Recorded>,
     bytes: usize,
     /// The number of inputs that went.
@@ -53,16 +84,23 @@ pub struct Recording {
 pub enum Unfaithful {
     #[error("the first {0} inputs are lost")]
     Incomplete(u64),
+    #[error(
+        "the node began with the state of an earlier daemon, which the recording does not have"
+    )]
+    NotFresh,
     #[error("at input {0}, the node reads other things from the packet path")]
     Diverged(usize),
 }
 
 impl Recording {
-    /// Begins to record a node. A replay needs the node as it is at this moment.
+    /// Begins to record a node. A replay needs the node as it is at this moment, or what a fresh
+    /// one began with.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub fn new(fresh: Option<Fresh>, now: Instant) -> Self {
         Self {
             begun: now,
+            fresh,
+            polls: 0,
             inputs: VecDeque::new(),
             bytes: 0,
             lost: 0,
@@ -98,8 +136,10 @@ impl Recording {
     /// Polls the node, and records that.
     pub fn poll(&mut self, node: &mut Node) -> Option<Output> {
         let output = node.poll();
-        if let Some(last) = self.inputs.back_mut().filter(|_| !self.is_drained) {
-            last.polls = last.polls.saturating_add(1);
+        if !self.is_drained {
+            let last = self.inputs.back_mut();
+            let polls = last.map_or(&mut self.polls, |last| &mut last.polls);
+            *polls = polls.saturating_add(1);
         }
         self.is_drained = output.is_none();
         output
@@ -130,6 +170,17 @@ impl Recording {
         self.begun
     }
 
+    /// The first line of the recording as text.
+    #[must_use]
+    pub fn head(&self, begun_ms: u64) -> Head {
+        Head {
+            begun_ms,
+            lost: self.lost,
+            polls: self.polls,
+            fresh: self.fresh.clone(),
+        }
+    }
+
     /// The inputs that are kept, the oldest first.
     pub fn inputs(&self) -> impl Iterator<Item = &Recorded> {
         self.inputs.iter()
@@ -144,31 +195,68 @@ impl Recording {
     /// Hands all inputs to a node that is as the recorded one was when the recording began, at
     /// `begun`. Returns its outputs.
     pub fn replay(&self, node: &mut Node, begun: Instant) -> Result<Vec<Output>, Unfaithful> {
-        match self.lost {
-            0 => replay(&self.inputs, node, begun),
-            lost => Err(Unfaithful::Incomplete(lost)),
+        if self.lost > 0 {
+            return Err(Unfaithful::Incomplete(self.lost));
+        }
+        let mut outputs = polled(node, self.polls);
+        for (number, recorded) in self.inputs.iter().enumerate() {
+            outputs.extend(recorded.replay(number, node, begun)?);
+        }
+        Ok(outputs)
+    }
+}
+
+impl Fresh {
+    /// The node, before its first input.
+    #[must_use]
+    pub fn node(&self, now: Instant) -> Node {
+        let clock = Clock {
+            tick_ns: self.tick_ns,
+        };
+        let table = Table::new(Limits::default());
+        let start = Start {
+            missing: self.missing.clone(),
+            flows: self.flows,
+            ..Start::default()
+        };
+        Node::new(Director::new(table, self.sizes, clock, now), start, now)
+    }
+}
+
+impl Head {
+    /// The node before the first input, if the recording has all that it depends on, and the
+    /// outputs that were polled before that input.
+    pub fn node(&self, now: Instant) -> Result<(Node, Vec<Output>), Unfaithful> {
+        if self.lost > 0 {
+            return Err(Unfaithful::Incomplete(self.lost));
+        }
+        let fresh = self.fresh.as_ref().ok_or(Unfaithful::NotFresh)?;
+        let mut node = fresh.node(now);
+        let outputs = polled(&mut node, self.polls);
+        Ok((node, outputs))
+    }
+}
+
+impl Recorded {
+    /// Hands this input, which has this number in its recording, to a node. Returns the outputs
+    /// that the recorded node made before the next input.
+    pub fn replay(
+        &self,
+        number: usize,
+        node: &mut Node,
+        begun: Instant,
+    ) -> Result<Vec<Output>, Unfaithful> {
+        let noted = Noted::new(&self.reads);
+        node.handle(self.input.clone(), begun + self.after, &noted);
+        match noted.is_faithful() {
+            true => Ok(polled(node, self.polls)),
+            false => Err(Unfaithful::Diverged(number)),
         }
     }
 }
 
-/// Hands recorded inputs to a node. Returns its outputs.
-pub fn replay<'a>(
-    inputs: impl IntoIterator<Item = &'a Recorded>,
-    node: &mut Node,
-    begun: Instant,
-) -> Result<Vec<Output>, Unfaithful> {
-    let mut outputs = Vec::new();
-    for (number, recorded) in inputs.into_iter().enumerate() {
-        let noted = Noted::new(&recorded.reads);
-        node.handle(recorded.input.clone(), begun + recorded.after, &noted);
-        if !noted.is_faithful() {
-            return Err(Unfaithful::Diverged(number));
-        }
-        for _ in 0..recorded.polls {
-            outputs.extend(node.poll());
-        }
-    }
-    Ok(outputs)
+fn polled(node: &mut Node, polls: u32) -> Vec<Output> {
+    (0..polls).filter_map(|_| node.poll()).collect()
 }
 
 fn all_bytes(recorded: &Recorded) -> usize {

@@ -27,15 +27,6 @@ const NEARLY_FULL: u64 = 90;
 /// Bytes of a piece of a list of lines.
 const PIECE: usize = 1 << 16;
 
-/// A line about the recorded inputs.
-#[derive(Debug, Serialize)]
-struct Inputs {
-    /// When the recording began, in milliseconds since 1970 (UTC).
-    begun_ms: u64,
-    /// The number of inputs before the first one that is kept.
-    lost: u64,
-}
-
 /// Lines of JSON on their way to a client, many in one piece.
 struct Lines {
     text: Vec<u8>,
@@ -172,10 +163,8 @@ impl Shell {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let age = self.recording.begun().elapsed();
         let begun = now.unwrap_or_default().saturating_sub(age);
-        let head = Inputs {
-            begun_ms: u64::try_from(begun.as_millis()).unwrap_or(u64::MAX),
-            lost: self.recording.lost(),
-        };
+        let begun_ms = u64::try_from(begun.as_millis()).unwrap_or(u64::MAX);
+        let head = self.recording.head(begun_ms);
         let inputs: Vec<Recorded> = self.recording.inputs().cloned().collect();
         tokio::task::spawn_blocking(move || {
             let mut lines = Lines::new(lines);
