@@ -106,6 +106,22 @@ impl Host {
         self.change(device, "change the MTU", |link| link.mtu(mtu))
     }
 
+    /// Lets a device send and join frames of up to so many bytes, above 64 kB too (BIG TCP).
+    pub fn set_largest_frame(&self, device: &str, bytes: u32) -> Result<()> {
+        let sizes = [
+            LinkAttribute::GsoMaxSize(bytes),
+            LinkAttribute::GroMaxSize(bytes),
+            LinkAttribute::GsoIpv4MaxSize(bytes),
+            LinkAttribute::GroIpv4MaxSize(bytes),
+        ];
+        for size in sizes {
+            self.change(device, "change the largest frame", |link| {
+                link.append_extra_attribute(size)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Gives a device another hardware address.
     pub fn set_mac(&self, device: &str, mac: [u8; 6]) -> Result<()> {
         self.change(device, "change the MAC", |link| link.address(mac.to_vec()))

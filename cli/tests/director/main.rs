@@ -5,6 +5,7 @@
 
 mod across;
 mod bed;
+mod big;
 mod callers;
 mod calls;
 mod cells;
