@@ -14,7 +14,7 @@ use shunt_model::{ServerAddress, ServiceKey};
 
 use super::hops::Numbered;
 use super::ids::{NatKey, Place, ServerSlot, ServiceIds, ServiceSlot, Sizes};
-use super::snapshot::{Snapshot, changes};
+use super::snapshot::{Snapshot, Step, changes};
 use crate::network::routes::Gateway;
 use crate::table::Table;
 
@@ -48,6 +48,12 @@ pub enum Record {
 }
 
 impl Snapshot {
+    /// The records that rebuild this snapshot, in order. A journal begins with them.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.lines().into_iter().flatten().collect()
+    }
+
     /// The records of the snapshot, in lines. Records of one line depend on each other.
     #[must_use]
     pub fn lines(&self) -> Vec<Vec<Record>> {
@@ -144,6 +150,28 @@ impl Snapshot {
         let mut fits = |number: u32| number < HOPS && numbers.insert(number);
         self.hops.retain(|_, numbered| fits(numbered.number));
         self.clients.retain(|_, number| fits(*number));
+    }
+}
+
+impl Step {
+    /// The journal's records of this step.
+    #[must_use]
+    pub fn records(self) -> Vec<Record> {
+        let mut records: Vec<Record> = self.change.map(Record::Change).into_iter().collect();
+        let services = self.services.into_iter();
+        records.extend(services.map(|(key, ids)| Record::Service(key, ids)));
+        let places = self.places.into_iter();
+        records.extend(places.map(|(key, places)| Record::Places(key, places)));
+        let servers = self.servers.into_iter();
+        records.extend(servers.map(|(key, at, slot)| Record::Server(key, at, slot)));
+        let endpoints = self.endpoints.into_iter();
+        records.extend(endpoints.map(|(key, id)| Record::Endpoint(key, id)));
+        let hops = self.hops.into_iter();
+        records.extend(hops.map(|(gateway, numbered)| Record::Hop(gateway, numbered)));
+        let clients = self.clients.into_iter();
+        records.extend(clients.map(|(client, number)| Record::Client(client, number)));
+        records.extend(self.orphans.map(Record::Orphans));
+        records
     }
 }
 

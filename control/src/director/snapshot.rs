@@ -16,7 +16,6 @@ use shunt_model::{Family, Server, ServerAddress, ServiceKey, Wanted};
 
 use super::hops::Numbered;
 use super::ids::{self, Freed, NatKey, Nobodys, Place, ServerSlot, ServiceIds, ServiceSlot, Sizes};
-use super::record::Record;
 use super::{Clock, Director, Output, Running, Write, addresses};
 use crate::network::routes::Gateway;
 use crate::table::{Applied, Table};
@@ -52,23 +51,23 @@ pub struct Snapshot {
 #[serde(default)]
 pub struct Step {
     #[serde(skip_serializing_if = "Option::is_none")]
-    change: Option<Change>,
+    pub(super) change: Option<Change>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    services: Vec<(ServiceKey, Option<ServiceIds>)>,
+    pub(super) services: Vec<(ServiceKey, Option<ServiceIds>)>,
     /// All places of a mark's service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    places: Vec<(ServiceKey, Vec<(Place, u32)>)>,
+    pub(super) places: Vec<(ServiceKey, Vec<(Place, u32)>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
+    pub(super) servers: Vec<(ServiceKey, ServerAddress, Option<ServerSlot>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    endpoints: Vec<(NatKey, Option<u32>)>,
+    pub(super) endpoints: Vec<(NatKey, Option<u32>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    hops: Vec<(Gateway, Option<Numbered>)>,
+    pub(super) hops: Vec<(Gateway, Option<Numbered>)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    clients: Vec<(IpAddr, Option<u32>)>,
+    pub(super) clients: Vec<(IpAddr, Option<u32>)>,
     /// All orphans, once there was one.
     #[serde(rename = "left", skip_serializing_if = "Option::is_none")]
-    orphans: Option<Vec<(IpAddr, u32, u32)>>,
+    pub(super) orphans: Option<Vec<(IpAddr, u32, u32)>>,
 }
 
 impl Step {
@@ -102,36 +101,6 @@ impl Step {
             clients: vec![(client, number)],
             ..Self::default()
         }
-    }
-}
-
-impl Snapshot {
-    /// The records that rebuild this snapshot, in order. A journal begins with them.
-    #[must_use]
-    pub fn records(&self) -> Vec<Record> {
-        self.lines().into_iter().flatten().collect()
-    }
-}
-
-impl Step {
-    /// The journal's records of this step.
-    #[must_use]
-    pub fn records(self) -> Vec<Record> {
-        let mut records: Vec<Record> = self.change.map(Record::Change).into_iter().collect();
-        let services = self.services.into_iter();
-        records.extend(services.map(|(key, ids)| Record::Service(key, ids)));
-        let places = self.places.into_iter();
-        records.extend(places.map(|(key, places)| Record::Places(key, places)));
-        let servers = self.servers.into_iter();
-        records.extend(servers.map(|(key, at, slot)| Record::Server(key, at, slot)));
-        let endpoints = self.endpoints.into_iter();
-        records.extend(endpoints.map(|(key, id)| Record::Endpoint(key, id)));
-        let hops = self.hops.into_iter();
-        records.extend(hops.map(|(gateway, numbered)| Record::Hop(gateway, numbered)));
-        let clients = self.clients.into_iter();
-        records.extend(clients.map(|(client, number)| Record::Client(client, number)));
-        records.extend(self.orphans.map(Record::Orphans));
-        records
     }
 }
 
