@@ -69,7 +69,10 @@ pub(super) fn director() -> Director {
 pub(super) fn resumed(saved: Saved) -> Result<Director> {
     let pool = |_| PoolWord(0);
     let now = Instant::now();
-    let resumed = Director::resume(saved.memory, table(), SIZES, CLOCK, &Idle, pool, now);
+    // A damaged key is another service. The daemon's limits, with which journals are read, have
+    // room for it.
+    let table = Table::new(Limits::default());
+    let resumed = Director::resume(saved.memory, table, SIZES, CLOCK, &Idle, pool, now);
     resumed.map_err(|refusal| anyhow::anyhow!("not resumed: {refusal}"))
 }
 
