@@ -52,13 +52,13 @@ pub trait Words: Copy {
     fn swap(self, at: usize, from: u64, to: u64) -> bool;
     /// Adds to word `at`, wrapping around, and returns the previous value.
     fn add(self, at: usize, value: u64) -> u64;
-    /// Returns the same number, 0 or 1. In the kernel the compiler does not know that it is one of
-    /// these, and so makes no branch of a calculation with it: the processor cannot predict what
-    /// the next slot's entry is.
+    /// Returns the same number. In the kernel the compiler knows nothing of it. So it makes no
+    /// branch of a calculation with a bit: the processor cannot predict what the next slot's entry
+    /// is. And it keeps the check of a calculated index, which the verifier of Linux 6.1 needs.
     #[inline(always)]
     #[must_use]
-    fn bit(bit: u64) -> u64 {
-        bit
+    fn hide(value: u64) -> u64 {
+        value
     }
 }
 
@@ -367,7 +367,7 @@ pub fn cheapest<L: Layout, W: Words>(
     };
     let lower = |a: u64, b: u64| {
         let apart = b.wrapping_sub(a);
-        a.wrapping_add(apart & 0u64.wrapping_sub(W::bit(apart >> 63)))
+        a.wrapping_add(apart & 0u64.wrapping_sub(W::hide(apart >> 63)))
     };
     let best = lower(lower(lower(at(0), at(1)), at(2)), at(3));
     (Price((best >> 2) as u32), (best & 3) as usize)
@@ -411,8 +411,9 @@ fn price<L: Layout, W: Words>(
     let back = key.endpoint::<L>() >> BACK.trailing_zeros() & 1;
     // All bits are set for an entry of the way back, which has no state. Its age shows whether its
     // connection gives way: it then began with an age of `since`, and its price counts from there.
-    let back = 0u32.wrapping_sub(W::bit(back as u64) as u32);
-    let limit = timeout(state & !back | WAY_BACK_YIELDING & back);
+    let back = 0u32.wrapping_sub(W::hide(back as u64) as u32);
+    let kind = W::hide((state & !back | WAY_BACK_YIELDING & back) as u64);
+    let limit = timeout(kind as u32);
     let since = timeout(WAY_BACK).wrapping_add(1) & back;
     let is_older = since.wrapping_sub(age).wrapping_sub(1) >> 31;
     let yields = is_older & back | meta.yields() & !back;

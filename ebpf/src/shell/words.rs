@@ -74,7 +74,7 @@ impl Words for MapWords {
     }
 
     #[inline(always)]
-    fn bit(bit: u64) -> u64 {
-        opaque(bit as usize) as u64
+    fn hide(value: u64) -> u64 {
+        opaque(value as usize) as u64
     }
 }
