@@ -2,7 +2,7 @@
 
 use crate::table::Tables;
 use crate::table::device::{Device, STRICT};
-use crate::table::entry::Ways;
+use crate::table::entry::{Server, server_flag};
 use crate::table::family::Family;
 use crate::wire::frame::Frame;
 use crate::wire::link;
@@ -48,9 +48,13 @@ fn has<P: Frame, T: Tables>(frame: &P, tables: &T, mac: u64) -> bool {
 /// Whether an answer of this server came by a device that does not lead to it, and that is strict.
 /// It may be anybody's.
 #[inline(always)]
-pub fn is_astray<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, ways: &Ways) -> bool {
+pub fn is_astray<F: Family, P: Frame, T: Tables>(frame: &P, tables: &T, server: &Server) -> bool {
     let interface = frame.interface();
+    let ways = &server.ways;
     if F::V6 || interface == ways.interface || !ways.is_usable() {
+        return false;
+    }
+    if server.flags & server_flag::SEVERAL_WAYS != 0 {
         return false;
     }
     match tables.device(Device::place(interface)) {

@@ -206,7 +206,7 @@ fn to_client<F: Family, P: Frame, T: Tables>(
     let Some(server) = tables.server(id) else {
         return Word::drop(Drop::Internal);
     };
-    if device::is_astray::<F, P, T>(frame, tables, &server.ways) {
+    if device::is_astray::<F, P, T>(frame, tables, server) {
         return Word::pass(Pass::WrongDevice);
     }
     if !server.is_present() && server.fate & entry::fate::RESET != 0 {

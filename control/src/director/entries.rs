@@ -174,6 +174,9 @@ pub(super) fn server(
     if entry.method == method::LOCAL || entry.method == method::HERE {
         return Some(entry);
     }
+    if to.network.has_several_ways(at) {
+        entry.flags |= server_flag::SEVERAL_WAYS;
+    }
     let route = to.network.next_hop(at);
     if let Route::Unresolved { interface, .. } = route {
         // The kernel is resolving the neighbour again. Until it answers, or the route leads

@@ -252,6 +252,12 @@ impl Network {
         routes.swap_remove(place as usize)
     }
 
+    /// Whether several next hops of equal cost lead to an address.
+    #[must_use]
+    pub fn has_several_ways(&self, to: IpAddr) -> bool {
+        matches!(decide(&self.view, to), Decision::Ways(ways) if ways.len() > 1)
+    }
+
     /// Whether an address is broadcast or multicast by the kernel's table of local routes
     /// (`inet_addr_type`).
     #[must_use]

@@ -552,6 +552,8 @@ fn of_several_ways_the_first_with_a_known_neighbour_is_taken_and_a_hash_spreads(
         other => panic!("{other:?}"),
     };
     assert_eq!([0, 1, 2, 3].map(spread), [2, 3, 2, 3]);
+    assert!(net.network.has_several_ways(ip(FAR)));
+    assert!(!net.network.has_several_ways(ip(SERVER)));
 }
 
 #[test]

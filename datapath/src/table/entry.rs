@@ -181,6 +181,8 @@ pub mod server_flag {
     pub const CHECKSUM: u8 = 4;
     /// Translated flows: the server sees a local address in place of the client's.
     pub const FULL_NAT: u8 = 8;
+    /// Several devices lead to the server by routes of equal cost, and its answers come by any.
+    pub const SEVERAL_WAYS: u8 = 16;
     /// The server has thresholds ([`super::standing`]).
     pub const LIMITED: u8 = 128;
 }

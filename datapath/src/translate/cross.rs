@@ -121,7 +121,7 @@ fn answer<F: Family, P: Frame, T: Tables>(
     server: &entry::Server,
 ) -> Result<Ways, Word> {
     let settings = tables.settings().ok_or(Word::drop(Drop::Internal))?;
-    if device::is_astray::<F, P, T>(frame, tables, &server.ways) {
+    if device::is_astray::<F, P, T>(frame, tables, server) {
         return Err(Word::pass(Pass::WrongDevice));
     }
     if !server.is_present() && server.fate & entry::fate::RESET != 0 {

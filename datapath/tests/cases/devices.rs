@@ -1,6 +1,6 @@
 //! The input device of a frame: MAC addresses and VLANs.
 
-use shunt_datapath::entry::method;
+use shunt_datapath::entry::{method, server_flag};
 use shunt_datapath::host::{HostTables, mac};
 use shunt_datapath::table::device::{DEVICES, Device};
 use shunt_datapath::verdict::{Note, Pass, Verdict};
@@ -132,6 +132,11 @@ fn from_the_wrong_side(v6: bool) -> Case {
     } else {
         all.leaves(&answer, Verdict::Pass(Pass::WrongDevice))
     };
+    // `fib_info_nh_uses_dev`: any way of equal cost will do.
+    let all = all
+        .changes(|tables| tables.servers[1].flags |= server_flag::SEVERAL_WAYS)
+        .turns(&answer, BACK, &out)
+        .changes(|tables| tables.servers[1].flags &= !server_flag::SEVERAL_WAYS);
     all.changes(|tables| tables.servers[1].ways.interface = 1)
         .turns(&answer, BACK, &out)
 }
