@@ -14,6 +14,7 @@ use crate::method as methods;
 use crate::policy;
 use crate::reread::reread;
 use crate::schedule::Client;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::call::{desk, word};
 use crate::table::entry::{BACK, NONE, Server, Service, Settings, method, nat, service_flag};
@@ -24,14 +25,13 @@ use crate::template;
 use crate::traffic;
 use crate::verdict::{Bounce, Drop, Word};
 use crate::way;
-use crate::wire::frame::Frame;
 use crate::wire::packet::{self, Packet, Part, Ports, UDP};
 
 /// Opens a connection to the server that [`choose`] returned for a packet, and forwards the packet.
 /// If `endpoint` has [`BACK`], the server sent the packet. In the kernel, `choose` and `carry` are
 /// two functions, called one after the other: nested, they exceed the stack of Linux 6.1.
 #[inline(always)]
-pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32, id: u32) -> Word {
+pub fn carry<P: Steps, T: Choices>(frame: &mut P, tables: &T, endpoint: u32, id: u32) -> Word {
     reread!(
         frame,
         tables,
@@ -41,7 +41,7 @@ pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, endpoint: u32, id: 
 }
 
 #[inline(always)]
-fn go_on<F: Family, P: Frame, T: Tables>(
+fn go_on<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
@@ -86,7 +86,7 @@ fn go_on<F: Family, P: Frame, T: Tables>(
 
 /// Forwards the first packet of a call that a server began.
 #[inline(always)]
-fn to_client<F: Family, P: Frame, T: Tables>(
+fn to_client<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
@@ -135,7 +135,7 @@ fn remember<T: Tables>(tables: &T, key: Key) {
 /// the packet is for. With [`BACK`] it is the endpoint of the masqueraded server that sent the
 /// packet outside any known connection.
 #[inline(always)]
-pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
+pub fn choose<P: Steps, T: Choices>(frame: &P, tables: &T, endpoint: u32) -> Word {
     let chosen = reread!(
         frame,
         tables,
@@ -149,7 +149,7 @@ pub fn choose<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word
 }
 
 #[inline(always)]
-fn of_packet<F: Family, P: Frame, T: Tables>(
+fn of_packet<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -189,7 +189,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
 /// The server that sent a packet outside any known connection, if its service has calls and the
 /// packet has a Call-ID; or [`NONE`].
 #[inline(always)]
-fn started<F: Family, P: Frame, T: Tables>(
+fn started<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -232,7 +232,7 @@ fn not_started<F: Family>(settings: &Settings, packet: &Packet<F>, ports: Ports)
 
 /// Puts the key of a packet's call on the desk; false if the packet has no Call-ID.
 #[inline(always)]
-fn is_read<F: Family, P: Frame, T: Tables>(
+fn is_read<F: Family, P: Steps, T: Tables>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,

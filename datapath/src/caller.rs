@@ -6,7 +6,7 @@
 //! loopback address.
 
 use crate::schedule::Client;
-use crate::table::Tables;
+use crate::steps::Choices;
 use crate::table::entry::{NONE, Server, endpoint_word, kind, method, server_flag, service_flag};
 use crate::table::family::Family;
 use crate::table::lookup;
@@ -15,7 +15,7 @@ use crate::verdict::Note;
 /// The address and port (wire order) of the server that a process reaches in place of this target.
 /// `None` if the target stays as it is.
 #[inline(always)]
-pub fn server<F: Family, T: Tables>(
+pub fn server<F: Family, T: Choices>(
     tables: &T,
     protocol: u8,
     target: F::Address,
@@ -35,7 +35,7 @@ pub fn server<F: Family, T: Tables>(
 }
 
 #[inline(always)]
-fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) -> u32 {
+fn choose<F: Family, T: Choices>(tables: &T, service: u32, target: F::Address) -> u32 {
     let Some(entry) = tables.service(service) else {
         return NONE;
     };
@@ -44,7 +44,7 @@ fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) ->
     }
     let loopback = F::loopback();
     if entry.persistence != 0 {
-        let known = F::recall(tables, service, loopback, NONE);
+        let known = tables.recall::<F>(service, loopback, NONE);
         if known != NONE {
             return known;
         }
@@ -56,7 +56,7 @@ fn choose<F: Family, T: Tables>(tables: &T, service: u32, target: F::Address) ->
     };
     let id = tables.schedule(service, client);
     if id != NONE && entry.persistence != 0 {
-        return F::recall(tables, service, loopback, id);
+        return tables.recall::<F>(service, loopback, id);
     }
     id
 }

@@ -10,6 +10,7 @@ use crate::connection;
 use crate::connection::sctp;
 use crate::policy;
 use crate::reread::reread;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::entry::{
     NONE, Settings, endpoint_word, kind, method, nat, server_flag, with_port,
@@ -26,7 +27,7 @@ use crate::wire::packet::{Packet, Ports};
 /// Runs [`crate::open::begin`] for a packet and server `id`. Drops the packet if another connection
 /// has the server's answers.
 #[inline(always)]
-pub fn begin<F: Family, P: Frame, T: Tables>(
+pub fn begin<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -56,7 +57,7 @@ pub fn begin<F: Family, P: Frame, T: Tables>(
 /// if its connection is expired or closed. Reads the frame again: in the kernel this is a separate
 /// function.
 #[inline(always)]
-pub fn taken<P: Frame, T: Tables>(frame: &P, tables: &T, ports: u32, id: u32) -> bool {
+pub fn taken<P: Frame, T: Choices>(frame: &P, tables: &T, ports: u32, id: u32) -> bool {
     reread!(
         frame,
         tables,
@@ -66,7 +67,7 @@ pub fn taken<P: Frame, T: Tables>(frame: &P, tables: &T, ports: u32, id: u32) ->
 }
 
 #[inline(always)]
-fn by<F: Family, T: Tables>(
+fn by<F: Family, T: Choices>(
     tables: &T,
     protocol: u8,
     client: F::Address,

@@ -2,6 +2,7 @@
 
 use crate::connection::age;
 use crate::reread::reread;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::entry::{NONE, endpoint_word, kind};
 use crate::table::family::Family;
@@ -89,7 +90,7 @@ fn overlaps<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, port: u16) -> 
 
 /// The ports of a packet, from its own header or from its first fragment.
 #[inline(always)]
-pub fn ports<F: Family, P: Frame, T: Tables>(
+pub fn ports<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,

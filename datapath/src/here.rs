@@ -9,7 +9,7 @@ use crate::fragment;
 use crate::icmp;
 use crate::method as methods;
 use crate::reread::reread;
-use crate::table::Tables;
+use crate::steps::{Choices, Steps};
 use crate::table::entry::{NONE, Server, endpoint_word, kind, method, nat, with_port};
 use crate::table::family::Family;
 use crate::table::lookup;
@@ -37,7 +37,7 @@ pub fn deliver<F: Family, P: Frame>(frame: &mut P, packet: &Packet<F>, server: &
 /// The verdict for a frame that leaves the machine: [`Pass::Local`] for an answer, which is
 /// translated. A frame that is no such answer stays as it is.
 #[inline(always)]
-pub fn leave<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn leave<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     let not_ours = Word::pass(Pass::NotOurs);
     match tables.settings() {
         Some(settings) if settings.masquerades & nat::HERE != 0 => {}
@@ -52,7 +52,7 @@ pub fn leave<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 }
 
 #[inline(always)]
-fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+fn answer<F: Family, P: Steps, T: Choices>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let not_ours = Word::pass(Pass::NotOurs);
     if packet.protocol == if F::V6 { ICMPV6 } else { ICMP } {
         return Word::RELATED;
@@ -109,7 +109,7 @@ fn answer<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
 
 /// Runs [`leave`], and [`icmp::follow`] for an ICMP error of the machine's own stack about a
 /// client's packet. In the kernel the two steps are separate functions.
-pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn run<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     let word = match leave(frame, tables) {
         Word::RELATED => icmp::follow(frame, tables),
         word => word,

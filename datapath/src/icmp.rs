@@ -7,6 +7,7 @@
 
 use crate::method as methods;
 use crate::reread::reread;
+use crate::steps::Choices;
 use crate::table::Tables;
 use crate::table::entry::{
     NONE, Settings, Ways, endpoint_word, kind, method, nat, service_flag, service_switch, wide_flag,
@@ -105,7 +106,7 @@ fn quote<F: Family, P: Frame>(frame: &P, l3: usize, end: usize) -> Option<Quote<
 /// The verdict for an ICMP packet. Reads the frame again: ordinary packets do not come here, and in
 /// the kernel this is a separate function.
 #[inline(always)]
-pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn follow<P: Frame, T: Choices>(frame: &mut P, tables: &T) -> Word {
     reread!(
         frame,
         tables,
@@ -115,7 +116,7 @@ pub fn follow<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 }
 
 #[inline(always)]
-fn related<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+fn related<F: Family, P: Frame, T: Choices>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let not_ours = Word::pass(Pass::Icmp);
     let Some(quote) = quoted::<F, P>(frame, packet) else {
         return not_ours;
@@ -155,7 +156,7 @@ pub fn quoted<F: Family, P: Frame>(frame: &P, packet: &Packet<F>) -> Option<Quot
 /// [`lookup::service`] for a quoted answer, whose source is the service and whose target is the
 /// client.
 #[inline(always)]
-fn service<F: Family, P: Frame, T: Tables>(
+fn service<F: Family, P: Frame, T: Choices>(
     frame: &P,
     tables: &T,
     settings: &Settings,
@@ -167,12 +168,12 @@ fn service<F: Family, P: Frame, T: Tables>(
         return id;
     }
     if settings.wide & !wide_flag::EVERY_PORT != 0 {
-        let id = F::origin(tables, quote.source, word, quote.target, frame.interface());
+        let id = tables.find_origin::<F>(quote.source, word, quote.target, frame.interface());
         if id != NONE {
             return id;
         }
     }
-    F::wide(tables, quote.source, word)
+    tables.wide::<F>(quote.source, word)
 }
 
 #[inline(always)]

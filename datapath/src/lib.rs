@@ -7,7 +7,7 @@
 //! The path of a packet: [`walk`], then [`link`] and [`packet`], then [`track`] (over [`flows`] and
 //! [`connection`], [`sctp`]) or, for a new connection, [`open`] and [`schedule`]; then [`method`],
 //! and out as a [`verdict`]. [`icmp`] handles ICMP errors; [`reply`] makes the director's own
-//! answers.
+//! answers. [`steps`] lists what the kernel's verifier checks apart.
 
 #![no_std]
 // Casts between integers of known widths are what this crate is made of.
@@ -43,6 +43,7 @@ mod reread;
 pub mod reset;
 pub mod schedule;
 pub mod secured;
+pub mod steps;
 #[cfg(any(test, feature = "host"))]
 pub mod sweep;
 pub mod table;

@@ -10,6 +10,7 @@ use crate::connection::{self, flag};
 use crate::policy;
 use crate::reread::reread;
 use crate::schedule;
+use crate::steps::Choices;
 use crate::table::entry::{NONE, Server, Service, Settings, fate, method, server_flag, with_port};
 use crate::table::family::Family;
 use crate::table::flows::{self, Entry, Key, Price};
@@ -29,7 +30,7 @@ use crate::wire::packet::{Packet, Ports, UDP};
 /// With [`NONE`] the packet opens nothing. It is then forwarded only if its connection has an entry
 /// or finds no room for one. `service` is the endpoint that the packet matched.
 #[inline(always)]
-pub fn begin<P: Frame, T: Tables>(
+pub fn begin<P: Frame, T: Choices>(
     frame: &P,
     tables: &T,
     ports: Ports,
@@ -41,7 +42,7 @@ pub fn begin<P: Frame, T: Tables>(
 
 /// Opens a connection with a packet that this server is the first to send to its client.
 #[inline(always)]
-pub fn start<P: Frame, T: Tables>(
+pub fn start<P: Frame, T: Choices>(
     frame: &P,
     tables: &T,
     ports: Ports,
@@ -68,7 +69,7 @@ pub mod by {
 
 /// Opens a connection with a packet of the client or, if `BY` says so, of the server.
 #[inline(always)]
-fn of_frame<P: Frame, T: Tables, const BY: u8>(
+fn of_frame<P: Frame, T: Choices, const BY: u8>(
     frame: &P,
     tables: &T,
     ports: Ports,
@@ -105,7 +106,7 @@ fn of_client<F: Family, const BY: u8>(packet: Packet<F>) -> Packet<F> {
 
 /// Opens a connection with a packet whose source is the client.
 #[inline(always)]
-pub fn request<F: Family, P: Frame, T: Tables, const BY: u8>(
+pub fn request<F: Family, P: Frame, T: Choices, const BY: u8>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -179,7 +180,7 @@ fn end<F: Family, T: Tables>(
 /// Repairs the way-back entry and the template of a live connection, so that neither is easier to
 /// displace than the connection.
 #[inline(always)]
-fn mend<F: Family, P: Frame, T: Tables, const BY: u8>(
+fn mend<F: Family, P: Frame, T: Choices, const BY: u8>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -227,7 +228,7 @@ struct Request<'a, W> {
 
 /// Enters a connection; returns the id of its server.
 #[inline(always)]
-fn open<F: Family, P: Frame, T: Tables, const BY: u8>(
+fn open<F: Family, P: Frame, T: Choices, const BY: u8>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -280,7 +281,7 @@ fn without_entry<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<
 /// Enters a connection, and its way-back entry if the answers pass the director. Returns a code of
 /// [`entered`].
 #[inline(always)]
-fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
+fn enter<F: Family, P: Frame, T: Choices, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,
@@ -350,7 +351,7 @@ fn enter<F: Family, P: Frame, T: Tables, const BY: u8>(
 /// The state of a connection after its first packet. `answers`: [`connection::Meta::NO_OUTPUT`] or
 /// 0.
 #[inline(always)]
-fn first_state<F: Family, T: Tables, const BY: u8>(
+fn first_state<F: Family, T: Choices, const BY: u8>(
     tables: &T,
     request: &Request<'_, T::Words>,
     packet: &Packet<F>,
@@ -391,7 +392,7 @@ fn back_key<F: Family, W>(request: &Request<'_, W>, server: &Server, packet: &Pa
 /// Enters the way-back entry: from the server's endpoint to the client, with the prepared hop to
 /// the client if there is one. Returns a code of [`entered`].
 #[inline(always)]
-fn enter_back<F: Family, P: Frame, T: Tables, const BY: u8>(
+fn enter_back<F: Family, P: Frame, T: Choices, const BY: u8>(
     frame: &P,
     tables: &T,
     request: &Request<'_, T::Words>,

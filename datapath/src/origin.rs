@@ -6,6 +6,7 @@
 //! any device, then the longest prefix of the source.
 
 use crate::reread::reread;
+use crate::steps::Choices;
 use crate::table::Tables;
 use crate::table::entry::{NONE, kind, with_port};
 use crate::table::family::Family;
@@ -17,7 +18,7 @@ use crate::wire::packet::Packet;
 /// [`NONE`]. `word` is the frame's [`crate::entry::endpoint_word`]. Parses the frame again: in the
 /// kernel this is a separate function.
 #[inline(always)]
-pub fn of_frame<P: Frame, T: Tables>(frame: &P, tables: &T, word: u32) -> u32 {
+pub fn of_frame<P: Frame, T: Choices>(frame: &P, tables: &T, word: u32) -> u32 {
     let interface = frame.interface();
     reread!(
         frame,
@@ -28,9 +29,14 @@ pub fn of_frame<P: Frame, T: Tables>(frame: &P, tables: &T, word: u32) -> u32 {
 }
 
 #[inline(always)]
-fn or_wide<F: Family, T: Tables>(tables: &T, packet: &Packet<F>, word: u32, interface: u32) -> u32 {
-    match F::origin(tables, packet.target, word, packet.source, interface) {
-        NONE => F::wide(tables, packet.target, word),
+fn or_wide<F: Family, T: Choices>(
+    tables: &T,
+    packet: &Packet<F>,
+    word: u32,
+    interface: u32,
+) -> u32 {
+    match tables.find_origin::<F>(packet.target, word, packet.source, interface) {
+        NONE => tables.wide::<F>(packet.target, word),
         id => id,
     }
 }

@@ -8,7 +8,7 @@ use crate::open::{self, by};
 use crate::policy;
 use crate::reread::reread;
 use crate::schedule::Client;
-use crate::table::Tables;
+use crate::steps::Choices;
 use crate::table::entry::{NONE, service_flag};
 use crate::table::family::Family;
 use crate::table::lookup;
@@ -23,7 +23,7 @@ const PARAMETER_PROBLEM: u8 = 12;
 /// Opens a connection for the quoted answer. Returns its server, or a verdict on the error.
 /// `endpoint` is the service's endpoint. Parses the frame again.
 #[inline(always)]
-pub fn schedule<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Word {
+pub fn schedule<P: Frame, T: Choices>(frame: &P, tables: &T, endpoint: u32) -> Word {
     let opened = reread!(
         frame,
         tables,
@@ -37,7 +37,7 @@ pub fn schedule<P: Frame, T: Tables>(frame: &P, tables: &T, endpoint: u32) -> Wo
 }
 
 #[inline(always)]
-fn of_packet<F: Family, P: Frame, T: Tables>(
+fn of_packet<F: Family, P: Frame, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -62,7 +62,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
     }
     let mut id = NONE;
     if service.persistence != 0 {
-        id = F::recall(tables, number, quote.target, NONE);
+        id = tables.recall::<F>(number, quote.target, NONE);
     }
     if id == NONE {
         let client = Client {
@@ -73,7 +73,7 @@ fn of_packet<F: Family, P: Frame, T: Tables>(
         };
         id = tables.schedule(number, client);
         if id != NONE && service.persistence != 0 {
-            id = F::recall(tables, number, quote.target, id);
+            id = tables.recall::<F>(number, quote.target, id);
         }
     }
     if id == NONE {

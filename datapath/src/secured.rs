@@ -7,6 +7,7 @@
 use crate::method as methods;
 use crate::policy;
 use crate::reread::reread;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::entry::{NONE, Settings, endpoint_word, kind, method, with_port};
 use crate::table::family::Family;
@@ -28,7 +29,7 @@ const IKE: u16 = 500u16.to_be();
 
 /// Forwards a packet that the walk has left as [`Word::SECURED`]. Parses the frame again.
 #[inline(always)]
-pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn carry<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     reread!(
         frame,
         tables,
@@ -38,7 +39,7 @@ pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 }
 
 #[inline(always)]
-fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+fn either<F: Family, P: Steps, T: Choices>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let Some(settings) = tables.settings() else {
         return Word::drop(Drop::Internal);
     };
@@ -93,7 +94,7 @@ fn to_server<F: Family, P: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn to_client<F: Family, P: Frame, T: Tables>(
+fn to_client<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,

@@ -6,6 +6,7 @@
 //! that used it (`ip_vs_sched_persist`, net/netfilter/ipvs/ip_vs_core.c).
 
 use crate::connection::{self, Meta, TEMPLATE};
+use crate::steps::Choices;
 use crate::table::Tables;
 use crate::table::entry::{NONE, Server, Service, fate};
 use crate::table::family::Family;
@@ -37,7 +38,7 @@ pub fn masked<F: Family>(service: &Service, client: F::Address) -> [u64; 2] {
 /// In the kernel this is a separate function ([`Tables::recall4`]). It does not call the scheduler,
 /// for which Linux 6.1 has too little stack.
 #[inline(always)]
-pub fn recall<F: Family, T: Tables>(
+pub fn recall<F: Family, T: Choices>(
     tables: &T,
     service: u32,
     client: F::Address,

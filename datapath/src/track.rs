@@ -2,6 +2,7 @@
 //! their servers.
 
 use crate::connection::{self, Direction, Meta, State, flag};
+use crate::steps::Choices;
 use crate::table::Tables;
 use crate::table::entry::{Settings, counts, switch};
 use crate::table::family::Family;
@@ -51,13 +52,13 @@ pub enum Place<W> {
 
 /// Looks for the cheapest slot for a flow of this hash.
 #[inline(always)]
-pub fn place<F: Family, T: Tables>(
+pub fn place<F: Family, T: Choices>(
     tables: &T,
     settings: &Settings,
     hash: u64,
     now: u32,
 ) -> Place<T::Words> {
-    let at = F::cheapest(tables, hash);
+    let at = tables.cheapest::<F>(hash);
     let Some(bucket) = F::bucket(tables, (at >> 2) as u32) else {
         return Place::Nowhere;
     };
@@ -120,14 +121,14 @@ fn cheapest_of<F: Family, T: Tables>(
 /// had written.
 /// `most`: a slot of this price or more is not taken.
 #[inline(always)]
-pub fn claim<F: Family, T: Tables>(
+pub fn claim<F: Family, T: Choices>(
     tables: &T,
     settings: &Settings,
     hash: u64,
     now: u32,
     most: Price,
 ) -> Option<Seat<T::Words>> {
-    let at = F::cheapest(tables, hash);
+    let at = tables.cheapest::<F>(hash);
     let bucket = F::bucket(tables, (at >> 2) as u32)?;
     let slot = bucket.pick::<F::Layout>((at & 3) as usize);
     let offer = flows::offer_of::<F::Layout, T::Words>(slot, now, |state| limit(settings, state));
@@ -218,7 +219,7 @@ pub fn is_steady(meta: Meta, heard: Heard, now: u32) -> bool {
 /// The state of a flow after a packet. `output`: the packet is an answer.
 #[inline(always)]
 #[must_use]
-pub fn follow<T: Tables>(
+pub fn follow<T: Choices>(
     tables: &T,
     settings: &Settings,
     meta: Meta,
@@ -240,7 +241,7 @@ pub fn follow<T: Tables>(
 /// The state of a TCP connection or an SCTP association after a packet with these flags.
 #[inline(always)]
 #[must_use]
-pub fn advance<T: Tables>(
+pub fn advance<T: Choices>(
     tables: &T,
     settings: &Settings,
     meta: Meta,
@@ -353,7 +354,7 @@ pub fn begin<T: Tables>(tables: &T, server: u32, now: u32, state: State, flags: 
 /// Notes an answer in the entry of its connection, and returns the entry's meta. `None` if the
 /// connection has ended.
 #[inline(always)]
-pub fn tell<F: Family, T: Tables>(
+pub fn tell<F: Family, T: Choices>(
     tables: &T,
     settings: &Settings,
     key: &Key,

@@ -20,6 +20,7 @@ use crate::here;
 use crate::method as methods;
 use crate::policy;
 use crate::reread::reread;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::entry::{self, NONE, Server, server_flag};
 use crate::table::family::Family;
@@ -51,6 +52,61 @@ impl Tuple {
     }
 }
 
+/// Takes a packet of a translated flow through all steps: to the server with this id or, with
+/// [`NONE`], to its client.
+#[inline(always)]
+pub fn run<P: Steps, T: Choices>(frame: &mut P, tables: &T, server: u32) -> Word {
+    let mut word = frame.translate(tables, server);
+    if let Some(ports) = word.entering() {
+        let service = frame.asked(tables, ports);
+        word = frame.enter(tables, ports, server, service);
+        if word.open().is_ok() {
+            word = frame.translate(tables, server);
+        }
+    }
+    let mut server = server;
+    if word == Word::DISOWN {
+        word = frame.disown(tables);
+        if word.open().is_ok() {
+            server |= DISOWNED;
+            word = frame.translate(tables, server);
+        }
+    }
+    if word == Word::ANNOUNCE {
+        word = frame.announce(tables);
+        if word.open().is_ok() {
+            word = frame.translate(tables, server | ANNOUNCED);
+        }
+    }
+    if word == Word::INTRODUCE {
+        word = if server == NONE {
+            frame.acknowledge(tables)
+        } else {
+            frame.introduce(tables)
+        };
+        if let Some(keeps) = word.putting() {
+            word = frame.put(tables, keeps);
+        }
+        if word.open().is_ok() {
+            word = frame.translate(tables, server | ANNOUNCED);
+        }
+    }
+    word = match word.crossing() {
+        Some(false) => frame.cross4(tables),
+        Some(true) => frame.cross6(tables),
+        None => word,
+    };
+    if word == Word::RELATED {
+        word = frame.translate_error(tables);
+        word = match word.crossing() {
+            Some(false) => frame.cross_error4(tables),
+            Some(true) => frame.cross_error6(tables),
+            None => word,
+        };
+    }
+    word
+}
+
 /// Forwards a packet of a translated flow: to the server with this id, or, with [`NONE`], an answer
 /// to its client. Parses the frame again.
 ///
@@ -60,7 +116,7 @@ impl Tuple {
 /// [`error::follow`]. [`Word::cross`] leaves a packet to [`cross`] if its other end is of the other
 /// family.
 #[inline(always)]
-pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
+pub fn carry<P: Steps, T: Choices>(frame: &mut P, tables: &T, server: u32) -> Word {
     reread!(
         frame,
         tables,
@@ -70,7 +126,7 @@ pub fn carry<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Wor
 }
 
 #[inline(always)]
-fn either<F: Family, P: Frame, T: Tables>(
+fn either<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
@@ -176,7 +232,7 @@ fn touch<W: Words>(words: W, now: u32) {
 }
 
 #[inline(always)]
-fn to_client<F: Family, P: Frame, T: Tables>(
+fn to_client<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,

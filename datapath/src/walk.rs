@@ -16,7 +16,7 @@ use crate::quoted;
 use crate::reply;
 use crate::schedule::Client;
 use crate::secured;
-use crate::table::Tables;
+use crate::steps::{Choices, Steps};
 use crate::table::entry::{
     NONE, Server, Settings, endpoint_word, fate, kind, nat, service_flag, service_switch, with_port,
 };
@@ -29,13 +29,12 @@ use crate::translate;
 use crate::tunnel;
 use crate::verdict::{Bounce, Drop, Note, Pass, Step, Word};
 use crate::way::way_back;
-use crate::wire::frame::Frame;
 use crate::wire::link;
 use crate::wire::packet::{self, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP, Unread};
 
 /// Walks a frame to its verdict. In the kernel the steps behind [`walk`] are separate functions or
 /// programs, which the verifier checks one by one.
-pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn run<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     let mut word = walk(frame, tables);
     // Nearly every packet: no step is due.
     if word.sent().is_some() {
@@ -55,9 +54,9 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
                 Err(word) => word,
             },
             Step::Tunnel(server) => tunnel::wrap(frame, tables, server),
-            Step::Translate(server) => translated(frame, tables, server),
+            Step::Translate(server) => translate::run(frame, tables, server),
             Step::Answer(bounce, mtu) => reply::answer(frame, tables, bounce, mtu),
-            // Only `translated` takes these steps.
+            // Only `translate::run` takes these steps.
             Step::Enter(_)
             | Step::Disown
             | Step::Announce
@@ -69,66 +68,13 @@ pub fn run<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
     word
 }
 
-/// The steps for a packet of a translated flow: [`translate`].
-fn translated<P: Frame, T: Tables>(frame: &mut P, tables: &T, server: u32) -> Word {
-    let mut verdict = translate::carry(frame, tables, server);
-    if let Some(ports) = verdict.entering() {
-        let service = translate::enter::asked(frame, tables, ports);
-        verdict = translate::enter::enter(frame, tables, ports, server, service);
-        if verdict.open().is_ok() {
-            verdict = translate::carry(frame, tables, server);
-        }
-    }
-    let mut server = server;
-    if verdict == Word::DISOWN {
-        verdict = translate::disown::disown(frame, tables);
-        if verdict.open().is_ok() {
-            server |= translate::DISOWNED;
-            verdict = translate::carry(frame, tables, server);
-        }
-    }
-    if verdict == Word::ANNOUNCE {
-        verdict = translate::announce::announce(frame, tables);
-        if verdict.open().is_ok() {
-            verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
-        }
-    }
-    if verdict == Word::INTRODUCE {
-        verdict = if server == NONE {
-            translate::proxy::acknowledge(frame, tables)
-        } else {
-            translate::proxy::introduce(frame, tables)
-        };
-        if let Some(keeps) = verdict.putting() {
-            verdict = translate::proxy::put(frame, tables, keeps);
-        }
-        if verdict.open().is_ok() {
-            verdict = translate::carry(frame, tables, server | translate::ANNOUNCED);
-        }
-    }
-    verdict = match verdict.crossing() {
-        Some(false) => translate::cross::carry4(frame, tables),
-        Some(true) => translate::cross::carry6(frame, tables),
-        None => verdict,
-    };
-    if verdict == Word::RELATED {
-        verdict = translate::error::follow(frame, tables);
-        verdict = match verdict.crossing() {
-            Some(false) => translate::cross::error::follow4(frame, tables),
-            Some(true) => translate::cross::error::follow6(frame, tables),
-            None => verdict,
-        };
-    }
-    verdict
-}
-
 /// Walks a frame to a verdict, or to a step that is due.
 ///
 /// Most frames have no tag and no option, are no fragment and carry TCP or UDP. In these every
 /// header is at an offset that the compiler knows, which halves the cost of reading them. All other
 /// frames that may match are left to [`rest`], which in the kernel is a separate program.
 #[inline(always)]
-pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn walk<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     if frame.beside() != 0 {
         return Word::REST;
     }
@@ -147,7 +93,7 @@ pub fn walk<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 
 /// Walks any frame that may match, as [`walk`] does plain ones.
 #[inline(always)]
-pub fn rest<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn rest<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     if !device::is_ours(frame, tables) {
         return Word::pass(Pass::OtherHost);
     }
@@ -186,7 +132,7 @@ fn unread(why: Unread) -> Word {
 }
 
 #[inline(always)]
-fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+fn network<F: Family, P: Steps, T: Choices>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let icmp = if F::V6 { ICMPV6 } else { ICMP };
     if packet.protocol == TCP || packet.protocol == UDP || packet.is_sctp() {
         let ports = match fragment::ports(frame, tables, packet) {
@@ -207,7 +153,7 @@ fn network<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &P
 }
 
 #[inline(always)]
-fn transport<F: Family, P: Frame, T: Tables>(
+fn transport<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
@@ -254,7 +200,7 @@ fn transport<F: Family, P: Frame, T: Tables>(
 
 /// Handles a packet from a client to a service.
 #[inline(always)]
-fn to_service<F: Family, P: Frame, T: Tables>(
+fn to_service<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,
@@ -285,7 +231,7 @@ fn to_service<F: Family, P: Frame, T: Tables>(
 
 /// The server of a packet that opens a connection, or that may change something of one.
 #[inline(always)]
-fn unsteady<'a, F: Family, P: Frame, T: Tables>(
+fn unsteady<'a, F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &'a T,
     packet: &Packet<F>,
@@ -330,7 +276,7 @@ fn may_have_settled<F: Family>(packet: &Packet<F>, before: connection::Meta, now
 /// Handles a packet without a live entry. The server is chosen here; [`crate::open::begin`] enters
 /// the connection.
 #[inline(always)]
-fn open<F: Family, P: Frame, T: Tables>(
+fn open<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,
@@ -364,7 +310,7 @@ fn open<F: Family, P: Frame, T: Tables>(
         }
         let port = u16::from_be(ports.source);
         if entry.persistence != 0 {
-            id = F::recall(tables, service, packet.source, NONE);
+            id = tables.recall::<F>(service, packet.source, NONE);
         }
         let ends = packet.ttl <= 1;
         if id == NONE {
@@ -375,7 +321,7 @@ fn open<F: Family, P: Frame, T: Tables>(
             };
             id = tables.schedule(service, client);
             if id != NONE && entry.persistence != 0 && !ends {
-                id = F::recall(tables, service, packet.source, id);
+                id = tables.recall::<F>(service, packet.source, id);
             }
         }
         if id == NONE {
@@ -398,7 +344,7 @@ fn open<F: Family, P: Frame, T: Tables>(
 
 /// Handles a packet from a masqueraded server: an answer to a client if its flow is known.
 #[inline(always)]
-fn from_server<F: Family, P: Frame, T: Tables>(
+fn from_server<F: Family, P: Steps, T: Choices>(
     frame: &mut P,
     tables: &T,
     packet: &Packet<F>,

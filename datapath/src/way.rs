@@ -1,16 +1,16 @@
 //! The way to a client.
 
+use crate::steps::Steps;
 use crate::table::Tables;
 use crate::table::entry::Ways;
 use crate::table::family::Family;
 use crate::verdict::Note;
-use crate::wire::frame::Frame;
 
 /// The way to a client. The prepared hop comes first; then the kernel's rules and routes for a
 /// packet from `from`, the address that the client knows; then the way that the client's own
 /// packets came. `None` if the kernel refuses, or no way is known.
 #[inline(always)]
-pub fn way_back<F: Family, P: Frame, T: Tables>(
+pub fn way_back<F: Family, P: Steps, T: Tables>(
     frame: &P,
     tables: &T,
     hop: u32,

@@ -6,11 +6,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::realserver::Settings;
-use crate::table::Tables;
-use crate::table::entry::Ways;
-use crate::verdict::Word;
 use crate::wire::frame::{Edit, Room, Transport, View};
-use crate::wire::packet::Ports;
 use proptest::prelude::*;
 
 pub(crate) const VIRTUAL4: [u8; 4] = [192, 0, 2, 10];
@@ -463,40 +459,6 @@ impl Frame for Bytes {
         field.set_u16::<0>(checksum::update(sum, checksum::add(pseudo, other)));
     }
 
-    fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
-        unreachable!()
-    }
-
-    fn start<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
-        unreachable!()
-    }
-
-    fn identify<T: Tables>(&self, _: &T, _: usize, _: u32) -> u32 {
-        unreachable!()
-    }
-
-    fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
-        false
-    }
-
-    fn taken<T: Tables>(&self, _: &T, _: u32, _: u32) -> bool {
-        false
-    }
-
-    fn first<T: Tables>(&self, _: &T) {}
-
-    fn later<T: Tables>(&self, _: &T) -> Word {
-        unreachable!()
-    }
-
-    fn origin<T: Tables>(&self, _: &T, _: u32) -> u32 {
-        unreachable!()
-    }
-
-    fn one_packet<T: Tables>(&self, _: &T, _: u32) -> Word {
-        unreachable!()
-    }
-
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
         packet::options(self, l3, header)
     }
@@ -507,10 +469,6 @@ impl Frame for Bytes {
 
     fn interface(&self) -> u32 {
         0
-    }
-
-    fn route(&self, _: bool, _: [u64; 2], _: [u64; 2]) -> Option<Ways> {
-        None
     }
 
     fn sum(&self, from: usize, length: usize) -> Option<u32> {

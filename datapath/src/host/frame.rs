@@ -4,6 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::claim;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::call::{TEXT, desk};
 use crate::table::entry::Ways;
@@ -14,7 +15,7 @@ use crate::wire::frame::{Edit, Frame, Room, Transport, View};
 use crate::wire::packet;
 use crate::wire::ports::Ports;
 use crate::wire::{crc, link, sctp};
-use crate::{call, fragment, open, origin, peer};
+use crate::{call, fragment, open, origin, peer, translate};
 
 /// Bytes in front of a frame: what XDP gives.
 const HEADROOM: usize = 256;
@@ -168,52 +169,6 @@ impl Frame for HostFrame {
         }
     }
 
-    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        open::begin(self, tables, ports, server, service)
-    }
-
-    fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        open::start(self, tables, ports, server, service)
-    }
-
-    fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32 {
-        let length = (length as usize).min(TEXT);
-        let (Some(text), Some(desk)) = (self.bytes().get(from..from + length), tables.desk())
-        else {
-            return 0;
-        };
-        for (number, chunk) in text.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            desk.store(desk::TEXT + number, u64::from_le_bytes(word));
-        }
-        call::id::find(tables, length as u32)
-    }
-
-    fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool {
-        claim::taken(self, tables, ports, id)
-    }
-
-    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {
-        peer::forwarded(self, tables, service, source)
-    }
-
-    fn first<T: Tables>(&self, tables: &T) {
-        fragment::first(self, tables);
-    }
-
-    fn later<T: Tables>(&self, tables: &T) -> Word {
-        fragment::later(self, tables)
-    }
-
-    fn origin<T: Tables>(&self, tables: &T, word: u32) -> u32 {
-        origin::of_frame(self, tables, word)
-    }
-
-    fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word {
-        fragment::one_packet(self, tables, server)
-    }
-
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
         packet::options(self, l3, header)
     }
@@ -248,13 +203,6 @@ impl Frame for HostFrame {
         true
     }
 
-    fn route(&self, _: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
-        let mut routes = self.routes.iter();
-        routes
-            .find(|route| (route.0, route.1) == (source, target))
-            .map(|route| route.2)
-    }
-
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
         let mut sum = 0;
         for chunk in self.bytes().get(from..from + length)?.chunks(4) {
@@ -264,6 +212,113 @@ impl Frame for HostFrame {
             sum = checksum::add(sum, u32::from_le_bytes(word));
         }
         Some(sum)
+    }
+}
+
+impl Steps for HostFrame {
+    fn begin<T: Choices>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
+        open::begin(self, tables, ports, server, service)
+    }
+
+    fn start<T: Choices>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
+        open::start(self, tables, ports, server, service)
+    }
+
+    fn taken<T: Choices>(&self, tables: &T, ports: u32, id: u32) -> bool {
+        claim::taken(self, tables, ports, id)
+    }
+
+    fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32 {
+        let length = (length as usize).min(TEXT);
+        let (Some(text), Some(desk)) = (self.bytes().get(from..from + length), tables.desk())
+        else {
+            return 0;
+        };
+        for (number, chunk) in text.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            desk.store(desk::TEXT + number, u64::from_le_bytes(word));
+        }
+        call::id::find(tables, length as u32)
+    }
+
+    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool {
+        peer::forwarded(self, tables, service, source)
+    }
+
+    fn first<T: Choices>(&self, tables: &T) {
+        fragment::first(self, tables);
+    }
+
+    fn later<T: Choices>(&self, tables: &T) -> Word {
+        fragment::later(self, tables)
+    }
+
+    fn origin<T: Choices>(&self, tables: &T, word: u32) -> u32 {
+        origin::of_frame(self, tables, word)
+    }
+
+    fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word {
+        fragment::one_packet(self, tables, server)
+    }
+
+    fn route(&self, _: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
+        let mut routes = self.routes.iter();
+        routes
+            .find(|route| (route.0, route.1) == (source, target))
+            .map(|route| route.2)
+    }
+
+    fn translate<T: Choices>(&mut self, tables: &T, server: u32) -> Word {
+        translate::carry(self, tables, server)
+    }
+
+    fn asked<T: Choices>(&self, tables: &T, ports: Ports) -> u32 {
+        translate::enter::asked(self, tables, ports)
+    }
+
+    fn enter<T: Choices>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word {
+        translate::enter::enter(self, tables, ports, server, service)
+    }
+
+    fn disown<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::disown::disown(self, tables)
+    }
+
+    fn announce<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::announce::announce(self, tables)
+    }
+
+    fn acknowledge<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::proxy::acknowledge(self, tables)
+    }
+
+    fn introduce<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::proxy::introduce(self, tables)
+    }
+
+    fn put<T: Choices>(&mut self, tables: &T, keeps: u32) -> Word {
+        translate::proxy::put(self, tables, keeps)
+    }
+
+    fn cross4<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::cross::carry4(self, tables)
+    }
+
+    fn cross6<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::cross::carry6(self, tables)
+    }
+
+    fn translate_error<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::error::follow(self, tables)
+    }
+
+    fn cross_error4<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::cross::error::follow4(self, tables)
+    }
+
+    fn cross_error6<T: Choices>(&mut self, tables: &T) -> Word {
+        translate::cross::error::follow6(self, tables)
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used)]
 
 mod calls;
+mod choices;
 mod fill;
 mod frame;
 mod origins;

@@ -6,21 +6,17 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::vec;
 use std::vec::Vec;
 
-use crate::connection::sctp;
 use crate::connection::{TICK_MASK, TIMEOUTS_S};
-use crate::schedule::{self, Client};
 use crate::table::device::{DEVICES, Device};
 use crate::table::entry::{
     Bucket4, Bucket6, HOPS, Hop, LocalityKey, OriginKey, PeerKey, Server, Service, Settings,
     Traffic, WIDES, Ways, locality, standing,
 };
-use crate::table::family::{V4, V6};
 use crate::table::fragment::{FragmentKey, FragmentValue};
+use crate::table::region;
 use crate::table::translation::{LOCALS, Local, Translation, Tuple, place, word};
 use crate::table::{Shape, Tables, entered};
-use crate::table::{lookup, region};
 use crate::verdict::COUNTERS;
-use crate::{call, origin, template, track};
 
 use super::words::word_at;
 use super::{Calls, HostWords, Tally, origins};
@@ -291,26 +287,6 @@ impl<'a> Tables for &'a HostTables {
         word_at(&self.occupied6, region)
     }
 
-    fn cheapest4(&self, hash: u64) -> u64 {
-        track::cheapest::<V4, _>(self, hash)
-    }
-
-    fn cheapest6(&self, hash: u64) -> u64 {
-        track::cheapest::<V6, _>(self, hash)
-    }
-
-    fn recall4(&self, service: u32, client: u32, server: u32) -> u32 {
-        template::recall::<V4, _>(self, service, client, server)
-    }
-
-    fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
-        template::recall::<V6, _>(self, service, client, server)
-    }
-
-    fn recall_call(&self, service: u32, server: u32) -> u32 {
-        call::recall(self, service, server)
-    }
-
     fn desk(&self) -> Option<HostWords<'a>> {
         Some(HostWords(&self.calls.desk))
     }
@@ -336,32 +312,8 @@ impl<'a> Tables for &'a HostTables {
             .unwrap_or(0)
     }
 
-    fn wide4(&self, address: u32, word: u32) -> u32 {
-        lookup::wide::<V4, _>(self, address, word)
-    }
-
-    fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
-        lookup::wide::<V6, _>(self, address, word)
-    }
-
-    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
-        origin::find::<V4, _>(self, target, word, source, interface)
-    }
-
-    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
-        origin::find::<V6, _>(self, target, word, source, interface)
-    }
-
     fn origin(&self, key: &OriginKey) -> u32 {
         origins::longest(&self.origins, key)
-    }
-
-    fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32 {
-        sctp::next(state, direction, flags)
-    }
-
-    fn schedule(&self, service: u32, client: Client) -> u32 {
-        schedule::pick(self, service, client)
     }
 
     fn hop(&self, id: u32) -> Option<&Hop> {

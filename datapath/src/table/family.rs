@@ -21,20 +21,6 @@ pub trait Family: Version {
     fn flow_mask<T: Tables>(tables: &T) -> u32;
     /// The word of [`super::region`] that shows whether a region of the flows may have entries.
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words>;
-    /// [`crate::track::cheapest`].
-    fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64;
-    /// [`super::lookup::wide`].
-    fn wide<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
-    /// [`crate::origin::find`].
-    fn origin<T: Tables>(
-        tables: &T,
-        target: Self::Address,
-        word: u32,
-        source: Self::Address,
-        interface: u32,
-    ) -> u32;
-    /// [`crate::template::recall`].
-    fn recall<T: Tables>(tables: &T, service: u32, client: Self::Address, server: u32) -> u32;
     /// The id of an endpoint, or [`NONE`].
     fn endpoint<T: Tables>(tables: &T, address: Self::Address, word: u32) -> u32;
     /// The hop that leads to a client, or 0: [`Tables::route4`] or [`Tables::route6`].
@@ -77,26 +63,6 @@ impl Family for V4 {
     #[inline(always)]
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words> {
         tables.occupied4(region)
-    }
-
-    #[inline(always)]
-    fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
-        tables.cheapest4(hash)
-    }
-
-    #[inline(always)]
-    fn wide<T: Tables>(tables: &T, address: u32, word: u32) -> u32 {
-        tables.wide4(address, word)
-    }
-
-    #[inline(always)]
-    fn origin<T: Tables>(tables: &T, target: u32, word: u32, source: u32, interface: u32) -> u32 {
-        tables.origin4(target, word, source, interface)
-    }
-
-    #[inline(always)]
-    fn recall<T: Tables>(tables: &T, service: u32, client: u32, server: u32) -> u32 {
-        tables.recall4(service, client, server)
     }
 
     #[inline(always)]
@@ -144,32 +110,6 @@ impl Family for V6 {
     #[inline(always)]
     fn occupied<T: Tables>(tables: &T, region: u32) -> Option<T::Words> {
         tables.occupied6(region)
-    }
-
-    #[inline(always)]
-    fn cheapest<T: Tables>(tables: &T, hash: u64) -> u64 {
-        tables.cheapest6(hash)
-    }
-
-    #[inline(always)]
-    fn wide<T: Tables>(tables: &T, address: [u64; 2], word: u32) -> u32 {
-        tables.wide6(address, word)
-    }
-
-    #[inline(always)]
-    fn origin<T: Tables>(
-        tables: &T,
-        target: [u64; 2],
-        word: u32,
-        source: [u64; 2],
-        interface: u32,
-    ) -> u32 {
-        tables.origin6(target, word, source, interface)
-    }
-
-    #[inline(always)]
-    fn recall<T: Tables>(tables: &T, service: u32, client: [u64; 2], server: u32) -> u32 {
-        tables.recall6(service, client, server)
     }
 
     #[inline(always)]

@@ -1,14 +1,14 @@
 //! The look-up of endpoints: which service or masqueraded server an address and port belong to.
 
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::entry::{LEFT, NONE, Settings, WIDE, wide_flag, wide_number, with_port};
 use crate::table::family::Family;
-use crate::wire::frame::Frame;
 
 /// The endpoint of the service that a frame is for, or [`NONE`]. An endpoint of this port comes
 /// first, then the endpoints of [`crate::origin`], then an endpoint of every port.
 #[inline(always)]
-pub fn service<F: Family, P: Frame, T: Tables>(
+pub fn service<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     settings: &Settings,
@@ -24,7 +24,7 @@ pub fn service<F: Family, P: Frame, T: Tables>(
 
 /// [`service`] of a frame that no endpoint of just its port is for.
 #[inline(always)]
-pub fn wider<F: Family, P: Frame, T: Tables>(
+pub fn wider<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     settings: &Settings,
@@ -37,13 +37,13 @@ pub fn wider<F: Family, P: Frame, T: Tables>(
     if settings.wide & !wide_flag::EVERY_PORT != 0 {
         return frame.origin(tables, word);
     }
-    F::wide(tables, target, word)
+    tables.wide::<F>(target, word)
 }
 
 /// The endpoint of an address and an [`super::entry::endpoint_word`], or [`NONE`]. An endpoint of
 /// this port comes before one of every port, as in IPVS (`ip_vs_service_find`).
 #[inline(always)]
-pub fn endpoint<F: Family, T: Tables>(
+pub fn endpoint<F: Family, T: Choices>(
     tables: &T,
     settings: &Settings,
     address: F::Address,
@@ -53,7 +53,7 @@ pub fn endpoint<F: Family, T: Tables>(
     if id != NONE || settings.wide == 0 {
         return id;
     }
-    F::wide(tables, address, word)
+    tables.wide::<F>(address, word)
 }
 
 /// The endpoint of every port of an address, with the port of `word` in its id; or [`NONE`].

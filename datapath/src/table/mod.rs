@@ -89,14 +89,6 @@ pub trait Tables {
     fn server(&self, id: u32) -> Option<&Server>;
     /// The service of the endpoint of every port that has this number.
     fn wide_service(&self, number: u32) -> u32;
-    /// Runs [`crate::table::lookup::wide`] for IPv4; in the kernel as a separate function.
-    fn wide4(&self, address: u32, word: u32) -> u32;
-    /// Runs [`crate::table::lookup::wide`] for IPv6; in the kernel as a separate function.
-    fn wide6(&self, address: [u64; 2], word: u32) -> u32;
-    /// Runs [`crate::origin::find`] for IPv4; in the kernel as a separate function.
-    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32;
-    /// Runs [`crate::origin::find`] for IPv6; in the kernel as a separate function.
-    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32;
     /// The endpoint of the longest prefix that matches this key, or [`crate::table::entry::NONE`].
     fn origin(&self, key: &OriginKey) -> u32;
     /// The words of the pools from this place on.
@@ -123,19 +115,6 @@ pub trait Tables {
     fn occupied4(&self, region: u32) -> Option<Self::Words>;
     /// The word of [`crate::table::region`] for a region of IPv6 flows.
     fn occupied6(&self, region: u32) -> Option<Self::Words>;
-
-    /// Runs [`crate::track::cheapest`] for IPv4; in the kernel as a separate function.
-    fn cheapest4(&self, hash: u64) -> u64;
-    /// Runs [`crate::track::cheapest`] for IPv6; in the kernel as a separate function.
-    fn cheapest6(&self, hash: u64) -> u64;
-
-    /// Runs [`crate::template::recall`] for IPv4; in the kernel as a separate function.
-    fn recall4(&self, service: u32, client: u32, server: u32) -> u32;
-    /// Runs [`crate::template::recall`] for IPv6; in the kernel as a separate function.
-    fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32;
-
-    /// Runs [`crate::call::recall`]; in the kernel as a separate function.
-    fn recall_call(&self, service: u32, server: u32) -> u32;
     /// The words of this CPU's [`call::Desk`], where it reads a datagram.
     fn desk(&self) -> Option<Self::Words>;
     /// The words of the [`call::Call`] whose key is on the desk.
@@ -144,12 +123,6 @@ pub trait Tables {
     fn enter_call(&self, value: u64);
     /// The server that answers from a NAT endpoint, if its service has calls.
     fn answerer(&self, endpoint: u32) -> u32;
-
-    /// Runs [`crate::sctp::next`]; in the kernel as a separate function.
-    fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32;
-
-    /// Runs [`crate::schedule::pick`] for this service; in the kernel as a separate function.
-    fn schedule(&self, service: u32, client: Client) -> u32;
 
     /// The device at this place of its table.
     fn device(&self, place: u32) -> Option<&Device>;

@@ -14,6 +14,7 @@ use crate::device;
 use crate::fragment;
 use crate::method as methods;
 use crate::policy;
+use crate::steps::{Choices, Steps};
 use crate::table::Tables;
 use crate::table::entry::{self, Ways};
 use crate::table::family::{Family, V4, V6, Version};
@@ -57,7 +58,7 @@ fn needed<F: Family>(packet: &Packet<F>) -> u32 {
 /// Forwards an IPv4 packet that [`super::carry`] has left to the other family. Parses the frame
 /// again: in the kernel this is a separate function, as [`carry6`] is.
 #[inline(always)]
-pub fn carry4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn carry4<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     match link::parse(frame).map(|link| packet::parse4(frame, link.l3)) {
         Some(Ok(packet)) => either::<V4, P, T>(frame, tables, &packet),
         _ => Word::drop(Drop::Internal),
@@ -66,7 +67,7 @@ pub fn carry4<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 
 /// Forwards an IPv6 packet that [`super::carry`] has left to the other family.
 #[inline(always)]
-pub fn carry6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
+pub fn carry6<P: Steps, T: Choices>(frame: &mut P, tables: &T) -> Word {
     match link::parse(frame).map(|link| packet::parse6(frame, tables, link.l3)) {
         Some(Ok(packet)) => either::<V6, P, T>(frame, tables, &packet),
         _ => Word::drop(Drop::Internal),
@@ -74,7 +75,7 @@ pub fn carry6<P: Frame, T: Tables>(frame: &mut P, tables: &T) -> Word {
 }
 
 #[inline(always)]
-fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
+fn either<F: Family, P: Steps, T: Choices>(frame: &mut P, tables: &T, packet: &Packet<F>) -> Word {
     let ports = match fragment::ports(frame, tables, packet) {
         Ok(ports) => ports,
         Err(verdict) => return verdict,
@@ -112,7 +113,7 @@ fn either<F: Family, P: Frame, T: Tables>(frame: &mut P, tables: &T, packet: &Pa
 /// Does for an answer what [`super::carry`] does within a family: its flow is of the client's
 /// family. Returns the way to the client.
 #[inline(always)]
-fn answer<F: Family, P: Frame, T: Tables>(
+fn answer<F: Family, P: Steps, T: Choices>(
     frame: &P,
     tables: &T,
     packet: &Packet<F>,

@@ -4,6 +4,7 @@
 //! tuples are unique, and one local port serves one flow at each server.
 
 use crate::reread::reread;
+use crate::steps::{Choices, Steps};
 use crate::table::entry::{NONE, Server, endpoint_word, kind, server_flag, service_flag};
 use crate::table::family::Family;
 use crate::table::flows::Words;
@@ -23,7 +24,7 @@ pub const TRIES: u32 = 32;
 /// The endpoint in the key of a packet's flow; [`NONE`] without a service. In the kernel this is a
 /// separate function beside [`enter`], since together they exceed the stack.
 #[inline(always)]
-pub fn asked<P: Frame, T: Tables>(frame: &P, tables: &T, ports: Ports) -> u32 {
+pub fn asked<P: Steps, T: Choices>(frame: &P, tables: &T, ports: Ports) -> u32 {
     let Some(settings) = tables.settings() else {
         return NONE;
     };

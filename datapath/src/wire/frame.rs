@@ -8,10 +8,6 @@
 
 use core::marker::PhantomData;
 
-use super::ports::Ports;
-use crate::table::Tables;
-use crate::verdict::Word;
-
 /// `N` bytes of a frame, to read.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, const N: usize> {
@@ -210,36 +206,8 @@ pub trait Frame {
     /// sender left to the device stays as it is: the device computes it from the bytes it sends.
     fn carry_crc(&mut self, field: usize, changed: u16, behind: u32);
 
-    // The methods from here to `association` run a step of the walk on this frame. In the kernel
-    // each is a separate function, which the verifier checks on its own.
-
-    /// Runs [`crate::open::begin`] on this frame.
-    fn begin<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
-
-    /// Runs [`crate::open::start`] on this frame.
-    fn start<T: Tables>(&self, tables: &T, ports: Ports, server: u32, service: u32) -> Word;
-
-    /// Runs [`crate::claim::taken`] on this frame.
-    fn taken<T: Tables>(&self, tables: &T, ports: u32, id: u32) -> bool;
-
-    /// Copies `length` bytes at `from` to the desk, or as many of them as it has room for, and runs
-    /// [`crate::call::id::find`].
-    fn identify<T: Tables>(&self, tables: &T, from: usize, length: u32) -> u32;
-
-    /// Runs [`crate::peer::forwarded`] on this frame.
-    fn forwarded<T: Tables>(&self, tables: &T, service: u32, source: [u64; 2]) -> bool;
-
-    /// Runs [`crate::fragment::first`] on this frame.
-    fn first<T: Tables>(&self, tables: &T);
-
-    /// Runs [`crate::fragment::later`] on this frame.
-    fn later<T: Tables>(&self, tables: &T) -> Word;
-
-    /// Runs [`crate::origin::of_frame`] on this frame.
-    fn origin<T: Tables>(&self, tables: &T, word: u32) -> u32;
-
-    /// Runs [`crate::fragment::one_packet`] on this frame.
-    fn one_packet<T: Tables>(&self, tables: &T, server: u32) -> Word;
+    // The director's shells have each of the next three as a separate function, which the kernel's
+    // verifier checks on its own.
 
     /// Runs [`crate::wire::packet::options`] on this frame.
     fn options(&self, l3: usize, header: usize) -> Option<u32>;
@@ -272,16 +240,6 @@ pub trait Frame {
     fn untag(&mut self) -> bool {
         false
     }
-
-    /// The next hop of a packet from `source` to `target` by the kernel's own rules, routes and
-    /// neighbours. The next hop is unusable if these refuse such packets. `None` if they have no
-    /// next hop. Slow.
-    fn route(
-        &self,
-        v6: bool,
-        source: [u64; 2],
-        target: [u64; 2],
-    ) -> Option<crate::table::entry::Ways>;
 
     /// The one's complement sum of `length` bytes (at most 65,535) from `from` on. `None` if the
     /// frame does not have as many. Slow.

@@ -9,7 +9,7 @@ use shunt_datapath::verdict::{Pass, Verdict, Word};
 
 use crate::shell::maps::{Maps, count};
 use crate::shell::skb::SkbFrame;
-use crate::shell::subprograms;
+use crate::shell::steps;
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the frame goes to the program attached after this one, then out.
 const NEXT: i32 = -1;
@@ -23,7 +23,7 @@ pub extern "C" fn director_leave(context: *mut __sk_buff) -> i32 {
     let _ = SkbFrame::new(context);
     let mut verdict = Word(leave_tc(context));
     if verdict == Word::RELATED {
-        verdict = Word(subprograms::related_tc(context));
+        verdict = Word(steps::tc::related(context));
     }
     // A step is for packets that arrive: the frame is no answer of such a server.
     if verdict.step().is_some() {

@@ -7,23 +7,18 @@
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use shunt_datapath::entry::NONE;
 use shunt_datapath::frame::Frame;
 use shunt_datapath::link;
-use shunt_datapath::translate::{ANNOUNCED, DISOWNED};
+use shunt_datapath::translate;
 use shunt_datapath::verdict::{Drop, Pass, Verdict, Word};
 use shunt_datapath::walk::{rest, walk};
 use shunt_ebpf::{CALL, FIRST, QUOTED, RELATED, REST, SECURED, TRANSLATE};
 
-use crate::shell::calls;
 use crate::shell::context::jiffies;
 use crate::shell::maps::{Maps, PROGRAMS_TC, PROGRAMS_XDP, count, hand, handed};
 use crate::shell::ports;
-use crate::shell::quoted;
-use crate::shell::secured;
 use crate::shell::skb::SkbFrame;
-use crate::shell::subprograms;
-use crate::shell::translated;
+use crate::shell::steps;
 use crate::shell::xdp::XdpFrame;
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the frame goes to the program attached after this one, then up.
@@ -69,65 +64,14 @@ pub extern "C" fn director_xdp_rest(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_icmp(context: *mut xdp_md) -> u32 {
-    end_xdp(context, Word(subprograms::related_xdp(context)))
+    end_xdp(context, Word(steps::xdp::related(context)))
 }
 
 /// Packets of translated flows, which the other programs leave.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
-    let mut server = handed();
-    let mut verdict = Word(translated::translate_xdp(context, server));
-    if let Some(ports) = verdict.entering() {
-        let service = translated::asked_xdp(context, ports.both());
-        verdict = Word(translated::enter_xdp(
-            context,
-            ports.both(),
-            server,
-            service,
-        ));
-        if verdict.open().is_ok() {
-            verdict = Word(translated::translate_xdp(context, server));
-        }
-    }
-    if verdict == Word::DISOWN {
-        verdict = Word(translated::disown_xdp(context));
-        if verdict.open().is_ok() {
-            server |= DISOWNED;
-            verdict = Word(translated::translate_xdp(context, server));
-        }
-    }
-    if verdict == Word::ANNOUNCE {
-        verdict = Word(subprograms::announce_xdp(context));
-        if verdict.open().is_ok() {
-            verdict = Word(translated::translate_xdp(context, server | ANNOUNCED));
-        }
-    }
-    if verdict == Word::INTRODUCE {
-        verdict = Word(match server {
-            NONE => subprograms::acknowledge_xdp(context),
-            _ => subprograms::introduce_xdp(context),
-        });
-        if let Some(keeps) = verdict.putting() {
-            verdict = Word(subprograms::put_xdp(context, keeps));
-        }
-        if verdict.open().is_ok() {
-            verdict = Word(translated::translate_xdp(context, server | ANNOUNCED));
-        }
-    }
-    verdict = match verdict.crossing() {
-        Some(false) => Word(subprograms::cross4_xdp(context)),
-        Some(true) => Word(subprograms::cross6_xdp(context)),
-        None => verdict,
-    };
-    if verdict == Word::RELATED {
-        verdict = Word(translated::translate_error_xdp(context));
-        verdict = match verdict.crossing() {
-            Some(false) => Word(subprograms::cross_error4_xdp(context)),
-            Some(true) => Word(subprograms::cross_error6_xdp(context)),
-            None => verdict,
-        };
-    }
+    let verdict = translate::run(&mut XdpFrame(context), &Maps, handed());
     act_xdp(context, verdict)
 }
 
@@ -136,9 +80,9 @@ pub extern "C" fn director_xdp_translate(context: *mut xdp_md) -> u32 {
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
     let endpoint = handed();
-    let mut verdict = Word(calls::choose_xdp(context, endpoint));
+    let mut verdict = Word(steps::xdp::choose(context, endpoint));
     if let Ok(server) = verdict.open() {
-        verdict = Word(calls::call_xdp(context, endpoint, server));
+        verdict = Word(steps::xdp::call(context, endpoint, server));
     }
     end_xdp(context, verdict)
 }
@@ -147,16 +91,16 @@ pub extern "C" fn director_xdp_call(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_secured(context: *mut xdp_md) -> u32 {
-    act_xdp(context, Word(secured::secured_xdp(context)))
+    act_xdp(context, Word(steps::xdp::secured(context)))
 }
 
 /// ICMP errors that open a connection, which [`director_xdp_icmp`] leaves.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub extern "C" fn director_xdp_quoted(context: *mut xdp_md) -> u32 {
-    let mut verdict = Word(quoted::quoted_xdp(context, handed()));
+    let mut verdict = Word(steps::xdp::quoted(context, handed()));
     if let Ok(server) = verdict.open() {
-        verdict = Word(quoted::bring_xdp(context, server));
+        verdict = Word(steps::xdp::bring(context, server));
     }
     end_xdp(context, verdict)
 }
@@ -206,10 +150,10 @@ fn end_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
 fn act_xdp(context: *mut xdp_md, verdict: Word) -> u32 {
     let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
-        verdict = Word(subprograms::tunnel_xdp(context, server));
+        verdict = Word(steps::xdp::tunnel(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
-        verdict = Word(subprograms::answer_xdp(context, bounce, mtu));
+        verdict = Word(steps::xdp::answer(context, bounce, mtu));
     }
     let action = match verdict.verdict() {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
@@ -290,60 +234,14 @@ pub extern "C" fn director_tc_rest(context: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_icmp(context: *mut __sk_buff) -> i32 {
-    end_tc(context, Word(subprograms::related_tc(context)))
+    end_tc(context, Word(steps::tc::related(context)))
 }
 
 /// Packets of translated flows, which the other programs leave.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
-    let mut server = handed();
-    let mut verdict = Word(translated::translate_tc(context, server));
-    if let Some(ports) = verdict.entering() {
-        let service = translated::asked_tc(context, ports.both());
-        verdict = Word(translated::enter_tc(context, ports.both(), server, service));
-        if verdict.open().is_ok() {
-            verdict = Word(translated::translate_tc(context, server));
-        }
-    }
-    if verdict == Word::DISOWN {
-        verdict = Word(translated::disown_tc(context));
-        if verdict.open().is_ok() {
-            server |= DISOWNED;
-            verdict = Word(translated::translate_tc(context, server));
-        }
-    }
-    if verdict == Word::ANNOUNCE {
-        verdict = Word(subprograms::announce_tc(context));
-        if verdict.open().is_ok() {
-            verdict = Word(translated::translate_tc(context, server | ANNOUNCED));
-        }
-    }
-    if verdict == Word::INTRODUCE {
-        verdict = Word(match server {
-            NONE => subprograms::acknowledge_tc(context),
-            _ => subprograms::introduce_tc(context),
-        });
-        if let Some(keeps) = verdict.putting() {
-            verdict = Word(subprograms::put_tc(context, keeps));
-        }
-        if verdict.open().is_ok() {
-            verdict = Word(translated::translate_tc(context, server | ANNOUNCED));
-        }
-    }
-    verdict = match verdict.crossing() {
-        Some(false) => Word(subprograms::cross4_tc(context)),
-        Some(true) => Word(subprograms::cross6_tc(context)),
-        None => verdict,
-    };
-    if verdict == Word::RELATED {
-        verdict = Word(translated::translate_error_tc(context));
-        verdict = match verdict.crossing() {
-            Some(false) => Word(subprograms::cross_error4_tc(context)),
-            Some(true) => Word(subprograms::cross_error6_tc(context)),
-            None => verdict,
-        };
-    }
+    let verdict = translate::run(&mut SkbFrame(context), &Maps, handed());
     act_tc(context, verdict)
 }
 
@@ -352,9 +250,9 @@ pub extern "C" fn director_tc_translate(context: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
     let endpoint = handed();
-    let mut verdict = Word(calls::choose_tc(context, endpoint));
+    let mut verdict = Word(steps::tc::choose(context, endpoint));
     if let Ok(server) = verdict.open() {
-        verdict = Word(calls::call_tc(context, endpoint, server));
+        verdict = Word(steps::tc::call(context, endpoint, server));
     }
     end_tc(context, verdict)
 }
@@ -363,16 +261,16 @@ pub extern "C" fn director_tc_call(context: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_secured(context: *mut __sk_buff) -> i32 {
-    act_tc(context, Word(secured::secured_tc(context)))
+    act_tc(context, Word(steps::tc::secured(context)))
 }
 
 /// ICMP errors that open a connection, which [`director_tc_icmp`] leaves.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn director_tc_quoted(context: *mut __sk_buff) -> i32 {
-    let mut verdict = Word(quoted::quoted_tc(context, handed()));
+    let mut verdict = Word(steps::tc::quoted(context, handed()));
     if let Ok(server) = verdict.open() {
-        verdict = Word(quoted::bring_tc(context, server));
+        verdict = Word(steps::tc::bring(context, server));
     }
     end_tc(context, verdict)
 }
@@ -410,10 +308,10 @@ fn end_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
 fn act_tc(context: *mut __sk_buff, verdict: Word) -> i32 {
     let mut verdict = verdict;
     if let Some(server) = verdict.tunnelled() {
-        verdict = Word(subprograms::tunnel_tc(context, server));
+        verdict = Word(steps::tc::tunnel(context, server));
     }
     if let Some((bounce, mtu)) = verdict.due() {
-        verdict = Word(subprograms::answer_tc(context, bounce, mtu));
+        verdict = Word(steps::tc::answer(context, bounce, mtu));
     }
     count(verdict.counter());
     match verdict.verdict() {

@@ -12,12 +12,9 @@ use aya_ebpf::helpers::generated::{
 };
 use shunt_datapath::checksum;
 use shunt_datapath::clamp::Change;
-use shunt_datapath::entry::{NONE, Ways};
 use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::{self, Ports};
-use shunt_datapath::table::Tables;
-use shunt_datapath::verdict::{Drop, Word};
+use shunt_datapath::packet;
 
 use crate::context::pointer;
 use crate::sum::{self, Bytes};
@@ -88,55 +85,6 @@ macro_rules! bytes {
         #[inline(always)]
         fn extend(&mut self, _: usize) -> bool {
             false
-        }
-
-        #[inline(always)]
-        fn route(&self, _: bool, _: [u64; 2], _: [u64; 2]) -> Option<Ways> {
-            None
-        }
-
-        #[inline(always)]
-        fn begin<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
-            // A real server schedules nothing.
-            Word::drop(Drop::Internal)
-        }
-
-        #[inline(always)]
-        fn start<T: Tables>(&self, _: &T, _: Ports, _: u32, _: u32) -> Word {
-            Word::drop(Drop::Internal)
-        }
-
-        #[inline(always)]
-        fn identify<T: Tables>(&self, _: &T, _: usize, _: u32) -> u32 {
-            0
-        }
-
-        #[inline(always)]
-        fn forwarded<T: Tables>(&self, _: &T, _: u32, _: [u64; 2]) -> bool {
-            false
-        }
-
-        #[inline(always)]
-        fn taken<T: Tables>(&self, _: &T, _: u32, _: u32) -> bool {
-            false
-        }
-
-        #[inline(always)]
-        fn first<T: Tables>(&self, _: &T) {}
-
-        #[inline(always)]
-        fn later<T: Tables>(&self, _: &T) -> Word {
-            Word::drop(Drop::Internal)
-        }
-
-        #[inline(always)]
-        fn origin<T: Tables>(&self, _: &T, _: u32) -> u32 {
-            NONE
-        }
-
-        #[inline(always)]
-        fn one_packet<T: Tables>(&self, _: &T, _: u32) -> Word {
-            Word::drop(Drop::Internal)
         }
     };
 }

@@ -4,6 +4,10 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 
+/// The seed of all hashes, drawn at random when the tables are made.
+#[unsafe(no_mangle)]
+pub static SEED: Global<u64> = Global::new(0x5eed);
+
 /// The value of a word that the daemon set. Unlike with `Global::load`, the compiler drops a load
 /// whose result is unused and merges equal loads: with `Global::load`, the three shapes that an
 /// established packet asks for cost 30 instructions.

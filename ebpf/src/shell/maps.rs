@@ -17,7 +17,6 @@ use shunt_datapath::entry::{
     Service, Settings, Traffic, WIDES, Ways, locality, standing,
 };
 use shunt_datapath::region;
-use shunt_datapath::schedule::Client;
 use shunt_datapath::table::device::Device;
 use shunt_datapath::table::fragment::{FragmentKey, FragmentValue};
 use shunt_datapath::table::{Shape, Tables, entered};
@@ -26,11 +25,10 @@ use shunt_datapath::verdict::COUNTERS;
 use shunt_ebpf::PROGRAMS;
 
 use super::calls;
-use super::constants::{constant, long_constant};
+use super::constants::{SEED, constant, long_constant};
 use super::context::{blur, jiffies};
 use super::flows::{self, MAPPED, UNPREPARED};
 use super::ports;
-use super::subprograms;
 use super::words::MapWords;
 
 /// The state of a server ([`shunt_datapath::entry::standing`]).
@@ -135,8 +133,6 @@ static ENDPOINT6_MASK: Global<u32> = Global::new(1023);
 static FLOW4_MASK: Global<u32> = Global::new(16383);
 #[unsafe(no_mangle)]
 static FLOW6_MASK: Global<u32> = Global::new(16383);
-#[unsafe(no_mangle)]
-pub static SEED: Global<u64> = Global::new(0x5eed);
 /// The logarithm (base 2) of a tick's length in jiffies.
 #[unsafe(no_mangle)]
 static TICK_SHIFT: Global<u32> = Global::new(8);
@@ -286,31 +282,6 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn cheapest4(&self, hash: u64) -> u64 {
-        subprograms::cheapest4(hash)
-    }
-
-    #[inline(always)]
-    fn cheapest6(&self, hash: u64) -> u64 {
-        subprograms::cheapest6(hash)
-    }
-
-    #[inline(always)]
-    fn recall4(&self, service: u32, client: u32, server: u32) -> u32 {
-        subprograms::recall4(service, client, server)
-    }
-
-    #[inline(always)]
-    fn recall6(&self, service: u32, client: [u64; 2], server: u32) -> u32 {
-        subprograms::recall6(service, client[0], client[1], server)
-    }
-
-    #[inline(always)]
-    fn recall_call(&self, service: u32, server: u32) -> u32 {
-        calls::recall_call(service, server)
-    }
-
-    #[inline(always)]
     fn desk(&self) -> Option<MapWords> {
         words(calls::desk())
     }
@@ -339,44 +310,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn origin4(&self, target: u32, word: u32, source: u32, interface: u32) -> u32 {
-        subprograms::origin4(target, word, source, interface)
-    }
-
-    #[inline(always)]
-    fn origin6(&self, target: [u64; 2], word: u32, source: [u64; 2], interface: u32) -> u32 {
-        let both = word as u64 | (interface as u64) << 32;
-        subprograms::origin6(target[0], target[1], source[0], source[1], both)
-    }
-
-    #[inline(always)]
     fn origin(&self, key: &OriginKey) -> u32 {
         // `OriginKey` is laid out as the trie's key, but the compiler writes its fields by words.
         // SAFETY: both types have the same size (asserted beside `OriginKey`) and no padding, `Key`
         // needs no greater alignment, and the reference lives as long as `key`.
         let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; OriginKey::BYTES]>>() };
         ORIGINS.get(key).copied().unwrap_or(NONE)
-    }
-
-    #[inline(always)]
-    fn wide4(&self, address: u32, word: u32) -> u32 {
-        subprograms::wide4(address, word)
-    }
-
-    #[inline(always)]
-    fn wide6(&self, address: [u64; 2], word: u32) -> u32 {
-        subprograms::wide6(address[0], address[1], word)
-    }
-
-    #[inline(always)]
-    fn association_next(&self, state: u32, direction: u32, flags: u32) -> u32 {
-        subprograms::association_next(state, direction, flags)
-    }
-
-    #[inline(always)]
-    fn schedule(&self, service: u32, client: Client) -> u32 {
-        let [a, b] = client.target;
-        subprograms::schedule(service, client.address, client.port as u32, a, b)
     }
 
     #[inline(always)]

@@ -2,18 +2,17 @@
 //! nothing.
 
 pub mod calls;
+pub mod choices;
 pub mod constants;
 pub mod context;
+pub mod crc;
 pub mod fib;
 pub mod flows;
 pub mod maps;
 pub mod ports;
-pub mod quoted;
-pub mod secured;
 pub mod shift;
 pub mod skb;
-pub mod subprograms;
+pub mod steps;
 pub mod sum;
-pub mod translated;
 pub mod words;
 pub mod xdp;

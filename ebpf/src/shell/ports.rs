@@ -14,9 +14,8 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
 use shunt_datapath::table::device::{DEVICES as PLACES, Device, REDIRECTS};
 
-use super::constants::long_constant;
+use super::constants::{SEED, long_constant};
 use super::context::pointer;
-use super::maps::SEED;
 
 /// The devices that the packet path is attached to, each at its place.
 #[btf_map]

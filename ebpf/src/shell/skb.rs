@@ -12,19 +12,16 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     bpf_skb_vlan_pop,
 };
-use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Over, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::Ports;
+use shunt_datapath::packet;
 use shunt_datapath::table::Tables;
-use shunt_datapath::verdict::Word;
+use shunt_datapath::wire::sctp;
 
-use super::calls;
 use super::context::{opaque, place, pointer};
-use super::fib;
+use super::crc;
 use super::maps::{HELD, HELD_BYTES, Maps};
-use super::shift::Stores;
-use super::subprograms;
+use super::shift::{self, Stores};
 use super::sum::{self, Bytes};
 
 /// Bytes that are brought into the linear part: an Ethernet header with two tags, an IPv4 header
@@ -267,7 +264,7 @@ impl Frame for SkbFrame {
         // The bytes behind `at` move towards the end, so that the kernel's offset of a checksum
         // that is left to the device stays right.
         let rest = (before - at) as u32;
-        let done = subprograms::shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
+        let done = shift_tc(self.0, at as u32, bytes as u32, rest) != 0;
         self.reach(HEADERS as usize);
         done
     }
@@ -303,7 +300,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn association(&self, l4: usize, end: usize) -> u64 {
-        subprograms::association_tc(self.0, l4 as u32, end as u32)
+        association_tc(self.0, l4 as u32, end as u32)
     }
 
     #[inline(always)]
@@ -314,67 +311,20 @@ impl Frame for SkbFrame {
         if before == 0 && self.leaves(field) {
             return;
         }
-        let change = subprograms::crc_change(changed.into(), behind);
+        let change = crc::crc_change(changed.into(), behind);
         if let Some(mut field) = self.edit::<4>(field) {
             field.set_u32::<0>(before ^ change);
         }
     }
 
     #[inline(always)]
-    fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        let both = ports.source as u32 | (ports.target as u32) << 16;
-        let flags = ports.flags as u32;
-        Word(subprograms::begin_tc(self.0, both, flags, server, service))
-    }
-
-    #[inline(always)]
-    fn start<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        Word(calls::start_tc(self.0, ports.both(), server, service))
-    }
-
-    #[inline(always)]
-    fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
-        subprograms::taken_tc(self.0, ports, id) != 0
-    }
-
-    #[inline(always)]
-    fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
-        calls::identify_tc(self.0, from as u32, length)
-    }
-
-    #[inline(always)]
-    fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
-        subprograms::forwarded_tc(self.0, service, source[0], source[1]) != 0
-    }
-
-    #[inline(always)]
-    fn first<T: Tables>(&self, _tables: &T) {
-        subprograms::first_tc(self.0);
-    }
-
-    #[inline(always)]
-    fn later<T: Tables>(&self, _tables: &T) -> Word {
-        Word(subprograms::later_tc(self.0))
-    }
-
-    #[inline(always)]
-    fn origin<T: Tables>(&self, _tables: &T, word: u32) -> u32 {
-        subprograms::origin_tc(self.0, word)
-    }
-
-    #[inline(always)]
-    fn one_packet<T: Tables>(&self, _tables: &T, server: u32) -> Word {
-        Word(subprograms::one_packet_tc(self.0, server))
-    }
-
-    #[inline(always)]
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
-        sum::answer(subprograms::options_tc(self.0, l3 as u32, header as u32))
+        sum::answer(options_tc(self.0, l3 as u32, header as u32))
     }
 
     #[inline(always)]
     fn extensions(&self, l3: usize, first: u8) -> u64 {
-        subprograms::extensions_tc(self.0, l3 as u32, first as u32)
+        extensions_tc(self.0, l3 as u32, first as u32)
     }
 
     #[inline(always)]
@@ -410,17 +360,8 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
-        let ([a, b], [c, d]) = (source, target);
-        fib::answer(match v6 {
-            true => subprograms::route6_tc(self.0, a, b, c, d),
-            false => subprograms::route4_tc(self.0, a as u32, c as u32),
-        })
-    }
-
-    #[inline(always)]
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
-        sum::answer(subprograms::sum_tc(self.0, from as u32, length as u32))
+        sum::answer(sum_tc(self.0, from as u32, length as u32))
     }
 }
 
@@ -463,4 +404,48 @@ fn announced(room: Room) -> u32 {
             Over::Udp => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
             Over::Gre => BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
         }
+}
+
+// What the verifier checks apart from the callers: see `steps`.
+
+/// The ports and chunk events of an SCTP packet, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn association_tc(context: *mut __sk_buff, l4: u32, end: u32) -> u64 {
+    sctp::read(&SkbFrame(context), (l4 & 1023) as usize, end as usize)
+}
+
+/// The checksum of the options of an IPv4 header, or [`sum::MISSING`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn options_tc(context: *mut __sk_buff, l3: u32, header: u32) -> u64 {
+    packet::options(&SkbFrame(context), near(l3), near(header)).map_or(sum::MISSING, u64::from)
+}
+
+/// Reads the extension headers of an IPv6 packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn extensions_tc(context: *mut __sk_buff, l3: u32, first: u32) -> u64 {
+    packet::extensions(&SkbFrame(context), near(l3), first as u8).0
+}
+
+/// The checksum of `length` bytes from offset `from` on, or [`sum::MISSING`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_tc(context: *mut __sk_buff, from: u32, length: u32) -> u64 {
+    sum::of(&SkbFrame(context), from, length)
+}
+
+/// Moves `length` bytes at offset `from` by `bytes` ([`shift::by`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn shift_tc(context: *mut __sk_buff, from: u32, bytes: u32, length: u32) -> u32 {
+    shift::by(&SkbFrame(context), from, bytes, length)
+}
+
+/// An offset in the headers, which is always below 64. The mask gives the verifier the bound, since
+/// it does not know the callers.
+#[inline(always)]
+fn near(place: u32) -> usize {
+    (place & 63) as usize
 }

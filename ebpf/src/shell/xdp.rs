@@ -6,19 +6,16 @@ use aya_ebpf::helpers::generated::{
 };
 use core::ffi::c_void;
 use shunt_datapath::checksum;
-use shunt_datapath::entry::Ways;
 use shunt_datapath::frame::{Edit, Frame, Room, Transport, View};
 use shunt_datapath::link;
-use shunt_datapath::packet::Ports;
+use shunt_datapath::packet;
 use shunt_datapath::table::Tables;
-use shunt_datapath::verdict::Word;
+use shunt_datapath::wire::sctp;
 
-use super::calls;
 use super::context::{opaque, place, pointer};
-use super::fib;
+use super::crc;
 use super::maps::{HELD, HELD_BYTES, Maps};
-use super::shift::Stores;
-use super::subprograms;
+use super::shift::{self, Stores};
 use super::sum::{self, Bytes};
 
 /// A frame of the XDP hook, by the program's context.
@@ -165,7 +162,7 @@ impl Frame for XdpFrame {
             return false;
         }
         let bytes = bytes as u32;
-        subprograms::shift_xdp(self.0, bytes, 0u32.wrapping_sub(bytes), at as u32) != 0
+        shift_xdp(self.0, bytes, 0u32.wrapping_sub(bytes), at as u32) != 0
     }
 
     #[inline(always)]
@@ -199,12 +196,12 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn association(&self, l4: usize, end: usize) -> u64 {
-        subprograms::association_xdp(self.0, l4 as u32, end as u32)
+        association_xdp(self.0, l4 as u32, end as u32)
     }
 
     #[inline(always)]
     fn carry_crc(&mut self, field: usize, changed: u16, behind: u32) {
-        let change = subprograms::crc_change(changed.into(), behind);
+        let change = crc::crc_change(changed.into(), behind);
         if let Some(mut field) = self.edit::<4>(field) {
             let old = field.view().u32::<0>();
             field.set_u32::<0>(old ^ change);
@@ -212,60 +209,13 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn begin<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        let both = ports.source as u32 | (ports.target as u32) << 16;
-        let flags = ports.flags as u32;
-        Word(subprograms::begin_xdp(self.0, both, flags, server, service))
-    }
-
-    #[inline(always)]
-    fn start<T: Tables>(&self, _tables: &T, ports: Ports, server: u32, service: u32) -> Word {
-        Word(calls::start_xdp(self.0, ports.both(), server, service))
-    }
-
-    #[inline(always)]
-    fn taken<T: Tables>(&self, _tables: &T, ports: u32, id: u32) -> bool {
-        subprograms::taken_xdp(self.0, ports, id) != 0
-    }
-
-    #[inline(always)]
-    fn identify<T: Tables>(&self, _tables: &T, from: usize, length: u32) -> u32 {
-        calls::identify_xdp(self.0, from as u32, length)
-    }
-
-    #[inline(always)]
-    fn forwarded<T: Tables>(&self, _tables: &T, service: u32, source: [u64; 2]) -> bool {
-        subprograms::forwarded_xdp(self.0, service, source[0], source[1]) != 0
-    }
-
-    #[inline(always)]
-    fn first<T: Tables>(&self, _tables: &T) {
-        subprograms::first_xdp(self.0);
-    }
-
-    #[inline(always)]
-    fn later<T: Tables>(&self, _tables: &T) -> Word {
-        Word(subprograms::later_xdp(self.0))
-    }
-
-    #[inline(always)]
-    fn origin<T: Tables>(&self, _tables: &T, word: u32) -> u32 {
-        subprograms::origin_xdp(self.0, word)
-    }
-
-    #[inline(always)]
-    fn one_packet<T: Tables>(&self, _tables: &T, server: u32) -> Word {
-        Word(subprograms::one_packet_xdp(self.0, server))
-    }
-
-    #[inline(always)]
     fn options(&self, l3: usize, header: usize) -> Option<u32> {
-        sum::answer(subprograms::options_xdp(self.0, l3 as u32, header as u32))
+        sum::answer(options_xdp(self.0, l3 as u32, header as u32))
     }
 
     #[inline(always)]
     fn extensions(&self, l3: usize, first: u8) -> u64 {
-        subprograms::extensions_xdp(self.0, l3 as u32, first as u32)
+        extensions_xdp(self.0, l3 as u32, first as u32)
     }
 
     #[inline(always)]
@@ -290,17 +240,8 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn route(&self, v6: bool, source: [u64; 2], target: [u64; 2]) -> Option<Ways> {
-        let ([a, b], [c, d]) = (source, target);
-        fib::answer(match v6 {
-            true => subprograms::route6_xdp(self.0, a, b, c, d),
-            false => subprograms::route4_xdp(self.0, a as u32, c as u32),
-        })
-    }
-
-    #[inline(always)]
     fn sum(&self, from: usize, length: usize) -> Option<u32> {
-        sum::answer(subprograms::sum_xdp(self.0, from as u32, length as u32))
+        sum::answer(sum_xdp(self.0, from as u32, length as u32))
     }
 }
 
@@ -345,4 +286,48 @@ fn put_link(frame: &mut XdpFrame, at: usize, a: u64, b: u32, c: u16) -> Option<(
     link.set_u32::<8>(b);
     link.set_u16::<12>(c);
     Some(())
+}
+
+// What the verifier checks apart from the callers: see `steps`.
+
+/// The ports and chunk events of an SCTP packet, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn association_xdp(context: *mut xdp_md, l4: u32, end: u32) -> u64 {
+    sctp::read(&XdpFrame(context), (l4 & 1023) as usize, end as usize)
+}
+
+/// The checksum of the options of an IPv4 header, or [`sum::MISSING`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn options_xdp(context: *mut xdp_md, l3: u32, header: u32) -> u64 {
+    packet::options(&XdpFrame(context), near(l3), near(header)).map_or(sum::MISSING, u64::from)
+}
+
+/// Reads the extension headers of an IPv6 packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn extensions_xdp(context: *mut xdp_md, l3: u32, first: u32) -> u64 {
+    packet::extensions(&XdpFrame(context), near(l3), first as u8).0
+}
+
+/// The checksum of `length` bytes from offset `from` on, or [`sum::MISSING`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_xdp(context: *mut xdp_md, from: u32, length: u32) -> u64 {
+    sum::of(&XdpFrame(context), from, length)
+}
+
+/// Moves `length` bytes at offset `from` by `bytes` ([`shift::by`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn shift_xdp(context: *mut xdp_md, from: u32, bytes: u32, length: u32) -> u32 {
+    shift::by(&XdpFrame(context), from, bytes, length)
+}
+
+/// An offset in the headers, which is always below 64. The mask gives the verifier the bound, since
+/// it does not know the callers.
+#[inline(always)]
+fn near(place: u32) -> usize {
+    (place & 63) as usize
 }

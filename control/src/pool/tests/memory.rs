@@ -218,26 +218,6 @@ impl<'a> Tables for View<'a> {
         word(&self.0.counts, server)
     }
 
-    fn cheapest4(&self, _hash: u64) -> u64 {
-        unreachable!("no flow is entered here")
-    }
-
-    fn cheapest6(&self, _hash: u64) -> u64 {
-        unreachable!("no flow is entered here")
-    }
-
-    fn recall4(&self, _service: u32, _client: u32, _server: u32) -> u32 {
-        unreachable!("no template is asked here")
-    }
-
-    fn recall6(&self, _service: u32, _client: [u64; 2], _server: u32) -> u32 {
-        unreachable!("no template is asked here")
-    }
-
-    fn recall_call(&self, _service: u32, _server: u32) -> u32 {
-        unreachable!()
-    }
-
     fn desk(&self) -> Option<Stretch<'a>> {
         unreachable!()
     }
@@ -258,24 +238,8 @@ impl<'a> Tables for View<'a> {
         unreachable!("no endpoint is looked up here")
     }
 
-    fn origin4(&self, _target: u32, _word: u32, _source: u32, _interface: u32) -> u32 {
-        NONE
-    }
-
-    fn origin6(&self, _target: [u64; 2], _word: u32, _source: [u64; 2], _interface: u32) -> u32 {
-        NONE
-    }
-
     fn origin(&self, _key: &OriginKey) -> u32 {
         NONE
-    }
-
-    fn wide4(&self, _address: u32, _word: u32) -> u32 {
-        unreachable!("no endpoint is looked up here")
-    }
-
-    fn wide6(&self, _address: [u64; 2], _word: u32) -> u32 {
-        unreachable!("no endpoint is looked up here")
     }
 
     fn standing(&self, server: u32) -> Option<Stretch<'a>> {
@@ -303,14 +267,6 @@ impl<'a> Tables for View<'a> {
 
     fn now(&self) -> u32 {
         self.0.now.get()
-    }
-
-    fn association_next(&self, state: u32, _direction: u32, _flags: u32) -> u32 {
-        state
-    }
-
-    fn schedule(&self, service: u32, client: Client) -> u32 {
-        pick(self, service, client)
     }
 
     fn blur(&self, value: usize) -> usize {

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::*;
 use crate::call::desk;
 use crate::host::{Hook, HostFrame, HostTables, Sizes};
-use crate::wire::frame::Frame;
+use crate::steps::Steps;
 
 /// The Call-ID that is found in a text.
 fn found(text: &[u8]) -> Option<Vec<u8>> {
