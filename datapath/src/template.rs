@@ -35,7 +35,7 @@ pub fn masked<F: Family>(service: &Service, client: F::Address) -> [u64; 2] {
 /// renews the template; [`NONE`] if no template holds. With a server that was scheduled, enters a
 /// template that names it.
 ///
-/// In the kernel this is a separate function ([`Tables::recall4`]). It does not call the scheduler,
+/// In the kernel this is a separate function ([`Choices::recall`]). It does not call the scheduler,
 /// for which Linux 6.1 has too little stack.
 #[inline(always)]
 pub fn recall<F: Family, T: Choices>(

@@ -138,7 +138,7 @@ const INPUT_ONLY: [u64; EVENTS] = [
 ];
 
 /// The next state of an association. `direction` is a [`Direction`] as a number. In the kernel this
-/// is a separate function ([`crate::table::Tables::association_next`]).
+/// is a separate function ([`crate::steps::Choices::association_next`]).
 #[inline(always)]
 #[must_use]
 pub fn next(state: State, direction: u32, flags: u32) -> State {

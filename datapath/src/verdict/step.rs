@@ -3,7 +3,7 @@
 use super::Bounce;
 use crate::wire::ports::Ports;
 
-/// A step that must be taken before the packet has its [`Verdict`]. In the kernel each is a
+/// A step that must be taken before the packet has its `Verdict`. In the kernel each is a
 /// separate function or program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
