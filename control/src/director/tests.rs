@@ -80,35 +80,12 @@ pub(super) const SMALL: Sizes = Sizes {
 
 /// A link with a network on it.
 fn link() -> [Input; 2] {
-    let link = Link {
-        index: 2,
-        name: "eth0".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        kind: None,
-        master: None,
-        loopback: false,
-        ethernet: true,
-        bare: false,
-        without_arp: false,
+    let link = Link::card(2, "eth0", [2, 0, 0, 0, 0, 1]);
+    let path = Path {
+        interface: 2,
+        gateway: None,
     };
-    let route = RouteEntry {
-        prefix: Prefix::new("10.1.0.0".parse().unwrap(), 16),
-        table: 254,
-        metric: 0,
-        type_of_service: 0,
-        kind: Kind::Unicast,
-        paths: vec![Path {
-            interface: 2,
-            gateway: None,
-        }],
-        object: None,
-        mtu: None,
-        source: None,
-        from: None,
-    };
+    let route = RouteEntry::unicast(Prefix::new("10.1.0.0".parse().unwrap(), 16), vec![path]);
     let replace = false;
     [
         Input::LinkChanged(link),
@@ -474,19 +451,15 @@ fn a_service_that_is_not_there_is_named_before_what_is_wrong_with_its_server() {
     let mut director = director(SMALL);
     let route = |last, kind| Input::RouteAdded {
         route: RouteEntry {
-            prefix: Prefix::host(address(last)),
             table: 255,
-            metric: 0,
-            type_of_service: 0,
             kind,
-            paths: vec![Path {
-                interface: 2,
-                gateway: None,
-            }],
-            object: None,
-            mtu: None,
-            source: None,
-            from: None,
+            ..RouteEntry::unicast(
+                Prefix::host(address(last)),
+                vec![Path {
+                    interface: 2,
+                    gateway: None,
+                }],
+            )
         },
         replace: false,
     };

@@ -38,6 +38,25 @@ pub struct Link {
 }
 
 impl Link {
+    /// An Ethernet card that is up and connected, with an MTU of 1,500 bytes.
+    #[must_use]
+    pub fn card(index: u32, name: &str, mac: Mac) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            mac,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            kind: None,
+            master: None,
+            loopback: false,
+            ethernet: true,
+            bare: false,
+            without_arp: false,
+        }
+    }
+
     /// Whether frames can leave through it.
     #[must_use]
     pub fn is_usable(&self) -> bool {

@@ -144,6 +144,23 @@ pub struct RouteEntry {
 }
 
 impl RouteEntry {
+    /// A unicast route of the main table for every packet, with metric 0.
+    #[must_use]
+    pub fn unicast(prefix: Prefix, paths: Vec<Path>) -> Self {
+        Self {
+            prefix,
+            table: MAIN,
+            metric: 0,
+            type_of_service: 0,
+            kind: Kind::Unicast,
+            paths,
+            object: None,
+            mtu: None,
+            source: None,
+            from: None,
+        }
+    }
+
     /// Its kind and paths, after its next-hop object.
     pub(super) fn resolved(&self, objects: &Objects) -> (Kind, Vec<Path>) {
         match self.object.and_then(|id| objects.resolve(id)) {

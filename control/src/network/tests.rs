@@ -1058,20 +1058,7 @@ fn on_two_links() -> Net {
 }
 
 fn link(index: u32) -> Link {
-    Link {
-        index,
-        name: format!("eth{index}"),
-        mac: mac(index as u8),
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        kind: None,
-        master: None,
-        loopback: false,
-        ethernet: true,
-        bare: false,
-        without_arp: false,
-    }
+    Link::card(index, &format!("eth{index}"), mac(index as u8))
 }
 
 fn address(interface: u32, text: &str) -> Address {
@@ -1093,17 +1080,10 @@ fn route(prefix: &str, metric: u32, paths: &[(u32, &str)]) -> RouteEntry {
         interface,
         gateway: gateway.parse().ok(),
     };
+    let prefix = Prefix::new(ip(address), length.parse().unwrap());
     RouteEntry {
-        prefix: Prefix::new(ip(address), length.parse().unwrap()),
-        table: 254,
         metric,
-        type_of_service: 0,
-        kind: Kind::Unicast,
-        paths: paths.iter().map(path).collect(),
-        object: None,
-        mtu: None,
-        source: None,
-        from: None,
+        ..RouteEntry::unicast(prefix, paths.iter().map(path).collect())
     }
 }
 

@@ -14,7 +14,7 @@ use super::recording::{Fresh, Head, MOST, Recorded, Recording, Unfaithful};
 use super::*;
 use crate::director::{Clock, Sizes, Snapshot};
 use crate::network::neighbours::State;
-use crate::network::routes::{Kind, Path, Prefix, RouteEntry};
+use crate::network::routes::{Path, Prefix, RouteEntry};
 use crate::network::{Link, Neighbour};
 use crate::table::{Limits, Table};
 
@@ -227,36 +227,12 @@ fn zero(number: u32) -> Change {
 
 /// The account of a link with the servers' network.
 fn network() -> Vec<network::Input> {
-    let link = Link {
-        index: INTERFACE,
-        name: "eth0".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        kind: None,
-        master: None,
-        loopback: false,
-        ethernet: true,
-        bare: false,
-        without_arp: false,
-    };
+    let link = Link::card(INTERFACE, "eth0", [2, 0, 0, 0, 0, 1]);
     let path = Path {
         interface: INTERFACE,
         gateway: None,
     };
-    let route = RouteEntry {
-        prefix: Prefix::new([10, 1, 0, 0].into(), 16),
-        table: 254,
-        metric: 0,
-        type_of_service: 0,
-        kind: Kind::Unicast,
-        paths: vec![path],
-        object: None,
-        mtu: None,
-        source: None,
-        from: None,
-    };
+    let route = RouteEntry::unicast(Prefix::new([10, 1, 0, 0].into(), 16), vec![path]);
     let replace = false;
     vec![
         network::Input::ResyncBegin,
@@ -493,6 +469,18 @@ fn a_node_that_reads_other_things_than_the_recorded_one_is_found_out() {
     assert_eq!(replayed, Err(Unfaithful::Diverged(1)));
 }
 
+/// The places in a batch of the changes that its answer, the last output, says were refused.
+fn refused_of(outputs: &[Output]) -> Vec<usize> {
+    let Some(Output::Answer {
+        reply: Reply::Batch(Ok(answer)),
+        ..
+    }) = outputs.last()
+    else {
+        panic!("{outputs:?}");
+    };
+    answer.refused.iter().map(|refused| refused.index).collect()
+}
+
 fn names(outputs: &[Output]) -> Vec<&'static str> {
     let name = |output: &Output| match output {
         Output::Write(_) => "write",
@@ -577,15 +565,7 @@ fn a_whole_batch_is_made_or_nothing_of_it() {
     assert_eq!(names(&outputs), ["answer"]);
     assert_eq!(world.node.forward().table().len(), 2);
     let outputs = world.batch(3, Mode::Each, bad);
-    let Some(Output::Answer {
-        reply: Reply::Batch(Ok(answer)),
-        ..
-    }) = outputs.last()
-    else {
-        panic!("{outputs:?}");
-    };
-    let refused: Vec<_> = answer.refused.iter().map(|refused| refused.index).collect();
-    assert_eq!(refused, [1]);
+    assert_eq!(refused_of(&outputs), [1]);
     assert_eq!(world.node.forward().table().len(), 3);
 }
 

@@ -14,7 +14,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::{ProgramFd, Xdp};
 use shunt_control::director::{Clock, Director as Mind, Output, Sizes, Snapshot, Write};
 use shunt_control::network::neighbours::State;
-use shunt_control::network::routes::{Kind, Path, Prefix, RouteEntry};
+use shunt_control::network::routes::{Path, Prefix, RouteEntry};
 use shunt_control::network::{Address, Input, Link, Neighbour};
 use shunt_control::table::Table;
 use shunt_daemon::kernel::clock;
@@ -292,18 +292,8 @@ fn prepare_hop(tables: &mut Tables, interface: u32) -> Result<()> {
 /// One link with every server on it.
 fn network(interface: u32, servers: u16) -> Vec<Input> {
     let mut events = vec![Input::LinkChanged(Link {
-        index: interface,
-        name: "bench".to_owned(),
-        mac: OURS,
         mtu: u32::from(MTU),
-        up: true,
-        carrier: true,
-        kind: None,
-        master: None,
-        loopback: false,
-        ethernet: true,
-        bare: false,
-        without_arp: false,
+        ..Link::card(interface, "bench", OURS)
     })];
     for v6 in [false, true] {
         let length = if v6 { 64 } else { 16 };
@@ -316,20 +306,13 @@ fn network(interface: u32, servers: u16) -> Vec<Input> {
             narrow: false,
         };
         events.push(Input::AddressAdded(address));
+        let path = Path {
+            interface,
+            gateway: None,
+        };
         let route = RouteEntry {
-            prefix: Prefix::new(own, length),
-            table: 254,
-            metric: 0,
-            type_of_service: 0,
-            kind: Kind::Unicast,
-            paths: vec![Path {
-                interface,
-                gateway: None,
-            }],
-            object: None,
-            mtu: None,
             source: Some(own),
-            from: None,
+            ..RouteEntry::unicast(Prefix::new(own, length), vec![path])
         };
         events.push(Input::RouteAdded {
             route,

@@ -32,21 +32,11 @@ fn moved(network: &str, length: u8, gateway: &str) -> Input {
 }
 
 fn entry(network: &str, length: u8, interface: u32, gateway: Option<&str>) -> RouteEntry {
-    RouteEntry {
-        prefix: Prefix::new(ip(network), length),
-        table: 254,
-        metric: 0,
-        type_of_service: 0,
-        kind: Kind::Unicast,
-        paths: vec![Path {
-            interface,
-            gateway: gateway.map(ip),
-        }],
-        object: None,
-        mtu: None,
-        source: None,
-        from: None,
-    }
+    let path = Path {
+        interface,
+        gateway: gateway.map(ip),
+    };
+    RouteEntry::unicast(Prefix::new(ip(network), length), vec![path])
 }
 
 fn neighbour(address: &str, last: u8) -> Input {
@@ -63,20 +53,11 @@ fn neighbour_on(interface: u32, address: &str, last: u8, state: State) -> Input 
 }
 
 fn link(index: u32) -> Input {
-    Input::LinkChanged(Link {
+    Input::LinkChanged(Link::card(
         index,
-        name: format!("eth{index}"),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        kind: None,
-        master: None,
-        loopback: false,
-        ethernet: true,
-        bare: false,
-        without_arp: false,
-    })
+        &format!("eth{index}"),
+        [2, 0, 0, 0, 0, 1],
+    ))
 }
 
 /// A second link. A neighbour there has the same address as one on the first link.

@@ -332,15 +332,7 @@ fn a_batch_of_single_changes_loses_only_those_whose_writes_are_refused() {
         Change::Server(server::Change::Delete { key, at: gone }),
     ];
     let outputs = world.batch(7, Mode::Each, batch);
-    let Some(Output::Answer {
-        reply: Reply::Batch(Ok(answer)),
-        ..
-    }) = outputs.last()
-    else {
-        panic!("{outputs:?}");
-    };
-    let refused: Vec<_> = answer.refused.iter().map(|refused| refused.index).collect();
-    assert_eq!(refused, [0, 2]);
+    assert_eq!(refused_of(&outputs), [0, 2]);
     sweep(&mut world);
     let after = state(&world);
     assert_eq!(after.endpoints, before.endpoints);
