@@ -387,7 +387,7 @@ pub fn offer_of<L: Layout, W: Words>(slot: W, now: u32, timeout: impl Fn(u32) ->
 
 /// The price of a slot with these words. Apart from the marks of slots, which most slots do not
 /// have, nothing here is a branch before the price is known: in a full table, connections and
-/// entries of the way back are mixed at random.
+/// way-back entries are mixed at random.
 #[inline(always)]
 fn price<L: Layout, W: Words>(
     first: u64,
@@ -409,7 +409,7 @@ fn price<L: Layout, W: Words>(
         tag: value & L::TAG,
     };
     let back = key.endpoint::<L>() >> BACK.trailing_zeros() & 1;
-    // All bits are set for an entry of the way back, which has no state. Its age shows whether its
+    // All bits are set for a way-back entry, which has no state. Its age shows whether its
     // connection gives way: it then began with an age of `since`, and its price counts from there.
     let back = 0u32.wrapping_sub(W::hide(back as u64) as u32);
     let kind = W::hide((state & !back | WAY_BACK_YIELDING & back) as u64);
